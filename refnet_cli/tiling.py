@@ -1,0 +1,196 @@
+"""Where tiles lie on a grid, and how their overlapping predictions become finished rows.
+
+Pure arithmetic on numpy arrays: no files, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.errors import OptionsError
+
+Float32 = NDArray[np.float32]
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: its first row and column, its height and width."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    def clip(self, height: int, width: int) -> Window:
+        """Return the part of the window that lies on a grid of ``height`` x ``width`` pixels.
+
+        Examples
+        --------
+        >>> Window(-4, 6, 8, 8).clip(10, 10)
+        Window(row=0, column=6, height=4, width=4)
+        """
+        top, left = max(self.row, 0), max(self.column, 0)
+        bottom, right = min(self.row + self.height, height), min(self.column + self.width, width)
+        return Window(top, left, max(bottom - top, 0), max(right - left, 0))
+
+
+def reflect_indexes(start: int, count: int, size: int) -> NDArray[np.intp]:
+    """Indexes ``start .. start + count - 1`` folded into ``0 .. size - 1`` by reflection at the outermost pixels.
+
+    Any distance is folded as often as it takes, so that a grid of a single pixel works too.
+
+    Examples
+    --------
+    >>> reflect_indexes(-2, 7, 3)
+    array([2, 1, 0, 1, 2, 1, 0])
+    """
+    if size == 1:
+        return np.zeros(count, np.intp)
+    period = 2 * (size - 1)
+    folded = np.arange(start, start + count) % period
+    return np.minimum(folded, period - folded)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Overlapping square tiles that cover a grid.
+
+    Neighbours share ``overlap`` pixels. The first tile begins half an overlap before the grid and the last may reach
+    beyond it, so that every pixel, at the edges too, lies well inside some tile; what lies outside is to be filled
+    by reflection. An axis no longer than a tile takes one tile, centred.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in pixels.
+    tile : int
+        Side of a tile in pixels.
+    overlap : int
+        Pixels shared by neighbouring tiles, at most half a tile.
+
+    Raises
+    ------
+    OptionsError
+        If the sizes do not make a tiling.
+    """
+
+    height: int
+    width: int
+    tile: int = 256
+    overlap: int = 64
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise OptionsError(f"A grid of {self.height} x {self.width} pixels cannot be tiled; it needs at least one.")
+        if self.tile < 2 or not 0 <= self.overlap <= self.tile // 2:
+            raise OptionsError(
+                f"An overlap of {self.overlap} does not suit tiles of {self.tile} pixels: "
+                "choose an overlap from 0 to half a tile."
+            )
+
+    def _starts(self, size: int) -> list[int]:
+        if size <= self.tile:
+            return [-((self.tile - size) // 2)]
+        stride = self.tile - self.overlap
+        return list(range(-(self.overlap // 2), size - self.overlap // 2, stride))
+
+    @cached_property
+    def row_starts(self) -> list[int]:
+        """First row of each row of tiles."""
+        return self._starts(self.height)
+
+    @cached_property
+    def column_starts(self) -> list[int]:
+        """First column of each column of tiles."""
+        return self._starts(self.width)
+
+    def __len__(self) -> int:
+        return len(self.row_starts) * len(self.column_starts)
+
+    def rows(self) -> Iterator[list[Window]]:
+        """Yield the windows row by row, from north to south and from west to east; they may reach beyond the grid."""
+        for row in self.row_starts:
+            yield [Window(row, column, self.tile, self.tile) for column in self.column_starts]
+
+    @cached_property
+    def blend(self) -> Float32:
+        """Weight of a pixel along one axis of a tile, shape (tile,): flat inside, a sine-squared ramp in the overlap.
+
+        The ramps of two neighbours add up to one. They are positive everywhere, so that no pixel is left without
+        weight.
+        """
+        weight = np.ones(self.tile, np.float32)
+        ramp = np.sin((np.arange(self.overlap) + 0.5) * np.pi / (2 * max(self.overlap, 1))) ** 2
+        weight[: self.overlap] = ramp
+        weight[self.tile - self.overlap :] = ramp[::-1]
+        return weight
+
+
+class Stitcher:
+    """Blends overlapping tiles of probabilities and hands out rows as soon as no later tile touches them.
+
+    Holds one tile's height of the grid's full width, whatever the grid's height.
+
+    Parameters
+    ----------
+    tiling : Tiling
+        The tiles to come, row by row as ``tiling.rows()`` gives them.
+    classes : int
+        Number of probability layers K.
+    """
+
+    def __init__(self, tiling: Tiling, classes: int) -> None:
+        self._tiling = tiling
+        self._top = 0
+        self._sum = np.zeros((classes, tiling.tile, tiling.width), np.float32)
+        self._weight = np.zeros((tiling.tile, tiling.width), np.float32)
+
+    def add(self, window: Window, probabilities: Float32) -> None:
+        """Blend in one tile.
+
+        Parameters
+        ----------
+        window : Window
+            Where the tile lies; the part beyond the grid is dropped.
+        probabilities : float32 array, shape (K, tile, tile)
+        """
+        tiling = self._tiling
+        inside = window.clip(tiling.height, tiling.width)
+        rows = slice(inside.row - window.row, inside.row - window.row + inside.height)
+        columns = slice(inside.column - window.column, inside.column - window.column + inside.width)
+        weight = tiling.blend[rows, None] * tiling.blend[None, columns]
+        target = np.s_[inside.row - self._top : inside.row - self._top + inside.height,
+                       inside.column : inside.column + inside.width]
+        self._sum[:, *target] += weight * probabilities[:, rows, columns]
+        self._weight[target] += weight
+
+    def finish_rows(self, next_row: int) -> tuple[int, Float32]:
+        """Take out the rows above ``next_row``, the first row that tiles still to come may touch.
+
+        Parameters
+        ----------
+        next_row : int
+            Start of the next row of tiles; the grid's height (or more) after the last.
+
+        Returns
+        -------
+        row : int
+            First of the finished rows.
+        probabilities : float32 array, shape (K, rows, width)
+            Blended probabilities; zero where no tile was added.
+        """
+        top = self._top
+        count = max(min(next_row, self._tiling.height) - top, 0)
+        weight = self._weight[:count]
+        finished = self._sum[:, :count] / np.where(weight > 0, weight, 1)
+        for buffer in (self._sum, self._weight):
+            keep = buffer.shape[-2] - count
+            buffer[..., :keep, :] = buffer[..., count:, :].copy()
+            buffer[..., keep:, :] = 0
+        self._top += count
+        return top, finished

@@ -1,0 +1,16 @@
+"""What the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real scenes and reference outputs that lies beside the checkout and is never part of it."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: it holds real scenes and reference outputs that are not part of the project")
+    return folder
