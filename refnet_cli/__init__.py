@@ -1,3 +1,76 @@
-"""Land use and land cover maps from Sentinel-1 and Sentinel-2 scenes with REF-Net."""
+"""Land use and land cover maps from Sentinel-1 and Sentinel-2 scenes with REF-Net.
+
+Public names are imported when they are first used, so that ``import refnet_cli`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from refnet_cli.card import Card, REFNetConfig
+    from refnet_cli.engine import load_engine
+    from refnet_cli.errors import RefnetError
+    from refnet_cli.evaluate import evaluate
+    from refnet_cli.model import Prediction, REFNet, from_published
+    from refnet_cli.outputs import ClassMap
+    from refnet_cli.predict import PredictOptions, predict
+    from refnet_cli.products import PRODUCTS, SCHEMES
+    from refnet_cli.scene import ScenePair
+    from refnet_cli.tiling import Tiling
+    from refnet_cli.train import TrainConfig, fit
+    from refnet_cli.weights import load_weights, save_weights
+
+_HOMES = {
+    "Card": "card",
+    "ClassMap": "outputs",
+    "PRODUCTS": "products",
+    "Prediction": "model",
+    "PredictOptions": "predict",
+    "REFNet": "model",
+    "REFNetConfig": "card",
+    "RefnetError": "errors",
+    "SCHEMES": "products",
+    "ScenePair": "scene",
+    "Tiling": "tiling",
+    "TrainConfig": "train",
+    "evaluate": "evaluate",
+    "fit": "train",
+    "from_published": "model",
+    "load_engine": "engine",
+    "load_weights": "weights",
+    "predict": "predict",
+    "save_weights": "weights",
+}
+
+__all__ = [
+    "PRODUCTS",
+    "SCHEMES",
+    "Card",
+    "ClassMap",
+    "PredictOptions",
+    "Prediction",
+    "REFNet",
+    "REFNetConfig",
+    "RefnetError",
+    "ScenePair",
+    "Tiling",
+    "TrainConfig",
+    "__version__",
+    "evaluate",
+    "fit",
+    "from_published",
+    "load_engine",
+    "load_weights",
+    "predict",
+    "save_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -23,7 +23,6 @@ class 0, "no data"; level i = 1..5 has stride 2**i. Features are (N, C, H, W); i
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import timm
@@ -31,64 +30,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refnet_cli.card import REFNetConfig
 from refnet_cli.errors import WeightsError
 from refnet_cli.scan import selective_scan
 
 LEVELS = 5
 SMALLEST_SIDE = 64
-
-
-@dataclass(frozen=True)
-class REFNetConfig:
-    """Settings of the network; the defaults are the published ones.
-
-    Raises
-    ------
-    WeightsError
-        If a value makes no network.
-    """
-
-    encoder: str = "resnet50"
-    """Any timm model that gives five levels of features at strides 2 to 32."""
-    optical_bands: int = 3
-    sar_bands: int = 2
-    classes: int = 9
-    """Number of logits K, including class 0, "no data"."""
-    width: int = 128
-    """Decoder width C."""
-    states: int = 1
-    """State size S of the selective scan."""
-    drop_path: float = 0.1
-    """Share of samples for which a residual branch is left out in training."""
-    msie: bool = True
-    """Whether the MSIE decoders exist; predicting needs none."""
-
-    def __post_init__(self) -> None:
-        for name in ("optical_bands", "sar_bands", "width", "states"):
-            if not isinstance(getattr(self, name), int) or not 1 <= getattr(self, name) <= 4096:
-                raise WeightsError(f"Network setting {name} is {getattr(self, name)!r}; it must be from 1 to 4096.")
-        if not isinstance(self.classes, int) or not 2 <= self.classes <= 256:
-            raise WeightsError(f"Network setting classes is {self.classes!r}; it must be from 2 to 256.")
-        if not 0 <= self.drop_path < 1:
-            raise WeightsError(f"Network setting drop_path is {self.drop_path!r}; it must be from 0 to below 1.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as a plain dict."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, settings: dict[str, Any]) -> REFNetConfig:
-        """Make a config of a plain dict.
-
-        Raises
-        ------
-        WeightsError
-            If there are unknown settings or impossible values.
-        """
-        unknown = set(settings) - {field.name for field in fields(cls)}
-        if unknown:
-            raise WeightsError(f"Unknown network settings: {', '.join(sorted(unknown))}.")
-        return cls(**settings)
 
 
 class Prediction(NamedTuple):
@@ -158,10 +105,10 @@ class SS2D(nn.Module):
         """Return the scanned features, shape unchanged."""
         u = self.in_projection(x)  # (N, H, W, D)
         u = F.silu(self.convolution(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1).contiguous()
-        projection = F.linear(u, self.x_projection.flatten(0, 1)).unflatten(-1, (4, -1))  # (N, H, W, 4, R + 2S)
+        projection = torch.unflatten(F.linear(u, self.x_projection.flatten(0, 1)), -1, (4, -1))  # (N, H, W, 4, R + 2S)
         y = selective_scan(u, projection, self.dt_weight, self.dt_bias, self.a_log, self.d_skip, self.scan)
-        y = self.out_projection(self.norm(y))
-        return y  # (N, H, W, C)
+        out: Tensor = self.out_projection(self.norm(y))
+        return out  # (N, H, W, C)
 
 
 class VSSBlock(nn.Module):
@@ -401,10 +348,11 @@ def _make_encoder(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, l
         encoder = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=bands)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise WeightsError(f"timm {timm.__version__} cannot make an encoder {name!r}: {error}") from error
-    strides = encoder.feature_info.reduction()
+    levels: Any = encoder.feature_info
+    strides = levels.reduction()
     if strides[-LEVELS:] != [2, 4, 8, 16, 32]:
         raise WeightsError(f"Encoder {name!r} gives features at strides {strides}; wanted are 2, 4, 8, 16, 32.")
-    return encoder, encoder.feature_info.channels()
+    return encoder, levels.channels()
 
 
 _PUBLISHED_VSS = {
@@ -552,12 +500,12 @@ def _infer_config(tensors: dict[str, Tensor]) -> REFNetConfig:
 
 
 def _infer_resnet(tensors: dict[str, Tensor]) -> str:
-    blocks = tuple(
+    blocks: tuple[int, ...] = tuple(
         len({name.split(".")[2] for name in tensors if name.startswith(f"optical_encoder.layer{layer}.")})
         for layer in range(1, LEVELS)
     )
     bottleneck = "optical_encoder.layer1.0.conv3.weight" in tensors
-    known = {
+    known: dict[tuple[tuple[int, ...], bool], str] = {
         ((2, 2, 2, 2), False): "resnet18",
         ((3, 4, 6, 3), False): "resnet34",
         ((3, 4, 6, 3), True): "resnet50",

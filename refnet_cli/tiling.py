@@ -60,9 +60,10 @@ def reflect_indexes(start: int, count: int, size: int) -> NDArray[np.intp]:
 class Tiling:
     """Overlapping square tiles that cover a grid.
 
-    Neighbours share ``overlap`` pixels. The first tile begins half an overlap before the grid and the last may reach
-    beyond it, so that every pixel, at the edges too, lies well inside some tile; what lies outside is to be filled
-    by reflection. An axis no longer than a tile takes one tile, centred.
+    Neighbours share ``overlap`` pixels. The first tile begins half an overlap before the grid and the last ends half
+    an overlap behind it (and so shares more with its neighbour), so that every pixel, at the edges too, lies well
+    inside some tile; what lies outside is to be filled by reflection. An axis no longer than a tile takes one tile,
+    centred.
 
     Parameters
     ----------
@@ -96,8 +97,9 @@ class Tiling:
     def _starts(self, size: int) -> list[int]:
         if size <= self.tile:
             return [-((self.tile - size) // 2)]
-        stride = self.tile - self.overlap
-        return list(range(-(self.overlap // 2), size - self.overlap // 2, stride))
+        margin = self.overlap // 2
+        last = size + margin - self.tile
+        return [*range(-margin, last, self.tile - self.overlap), last]
 
     @cached_property
     def row_starts(self) -> list[int]:
@@ -187,7 +189,8 @@ class Stitcher:
         top = self._top
         count = max(min(next_row, self._tiling.height) - top, 0)
         weight = self._weight[:count]
-        finished = self._sum[:, :count] / np.where(weight > 0, weight, 1)
+        finished = np.zeros_like(self._sum[:, :count])
+        np.divide(self._sum[:, :count], weight, out=finished, where=weight > 0)
         for buffer in (self._sum, self._weight):
             keep = buffer.shape[-2] - count
             buffer[..., :keep, :] = buffer[..., count:, :].copy()

@@ -30,7 +30,7 @@ i32 = np.int32
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _bits_to_float(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -38,7 +38,7 @@ def _bits_to_float(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@njit(fastmath=FAST, inline="always")  # type: ignore[untyped-decorator]
+@njit(fastmath=FAST, inline="always")
 def _exp(x):  # type: ignore[no-untyped-def]
     """exp to about one unit in the last place (Cephes' polynomial); below -87 it stays at the smallest normal."""
     x = x if x > f32(-87.0) else f32(-87.0)
@@ -52,10 +52,10 @@ def _exp(x):  # type: ignore[no-untyped-def]
     p = p * r + f32(1.6666665459e-1)
     p = p * r + f32(5.0000001201e-1)
     p = p * r * r + r + f32(1.0)
-    return p * _bits_to_float((i32(power) + i32(127)) << i32(23))
+    return p * _bits_to_float((i32(power) + i32(127)) << i32(23))  # type: ignore[call-arg]
 
 
-@njit(fastmath=FAST, inline="always")  # type: ignore[untyped-decorator]
+@njit(fastmath=FAST, inline="always")
 def _log1p(e):  # type: ignore[no-untyped-def]
     """log(1 + e) for 0 <= e <= 1, with full relative precision near 0 (Cephes' polynomial)."""
     large = e > f32(0.41421356)
@@ -74,7 +74,7 @@ def _log1p(e):  # type: ignore[no-untyped-def]
     return result + f32(0.6931471805599453) if large else result
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
     """Pixel that a direction visits at a step."""
     if direction >= 2:
@@ -84,21 +84,24 @@ def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
     return (step % height) * width + step // height
 
 
-@njit(fastmath=FAST, inline="always")  # type: ignore[untyped-decorator]
-def _time_step(low, weight, bias, rank, dt):  # type: ignore[no-untyped-def]
-    """Fill dt = softplus(weight low + bias) for a block of channels."""
+@njit(fastmath=FAST, inline="always")
+def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
+    """Fill z = weight low + bias for a block of channels."""
     for d in range(BLOCK):
-        dt[d] = bias[d]
+        z[d] = bias[d]
     for r in range(rank):
         factor = low[r]
         for d in range(BLOCK):
-            dt[d] += factor * weight[r, d]
-    for d in range(BLOCK):
-        z = dt[d]
-        dt[d] = (z if z > f32(0) else f32(0)) + _log1p(_exp(-abs(z)))
+            z[d] += factor * weight[r, d]
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(fastmath=FAST, inline="always")
+def _softplus(z, e):  # type: ignore[no-untyped-def]
+    """log(1 + exp(z)), given e = exp(-|z|)."""
+    return (z if z > f32(0) else f32(0)) + _log1p(e)
+
+
+@njit(fastmath=FAST, nogil=True, cache=True)
 def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # type: ignore[no-untyped-def]
     """Scan one sample and block: u (L, n), projection (L, 4, R + 2S), the rest padded to BLOCK channels; adds to y."""
     length, count = u.shape
@@ -118,7 +121,9 @@ def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # t
             for d in range(count):
                 x[d] = u[place, d]
             values = projection[place, k]
-            _time_step(values, weight[k], bias[k], rank, dt)
+            _project(values, weight[k], bias[k], rank, dt)
+            for d in range(BLOCK):
+                dt[d] = _softplus(dt[d], _exp(-abs(dt[d])))
             for d in range(BLOCK):
                 out[d] = skip[k, d] * x[d]
                 x[d] *= dt[d]
@@ -133,7 +138,7 @@ def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # t
                 y[place, d] += out[d]
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(fastmath=FAST, nogil=True, cache=True)
 def _backward(  # type: ignore[no-untyped-def]
     u, projection, weight, bias, a, skip, height, width, kept, grad, d_u, d_projection, d_weight, d_bias, d_a, d_skip
 ):
@@ -143,6 +148,7 @@ def _backward(  # type: ignore[no-untyped-def]
     states = a.shape[1]
     chunks = kept.shape[1]
     dt = np.empty((CHUNK, BLOCK), f32)
+    slope = np.empty((CHUNK, BLOCK), f32)
     x = np.zeros((CHUNK, BLOCK), f32)
     decay = np.empty((CHUNK, states, BLOCK), f32)
     h = np.empty((CHUNK + 1, states, BLOCK), f32)
@@ -161,7 +167,12 @@ def _backward(  # type: ignore[no-untyped-def]
                 for d in range(count):
                     x[t, d] = u[place, d]
                 values = projection[place, k]
-                _time_step(values, weight[k], bias[k], rank, dt[t])
+                _project(values, weight[k], bias[k], rank, dt[t])
+                for d in range(BLOCK):
+                    z = dt[t, d]
+                    e = _exp(-abs(z))
+                    slope[t, d] = (f32(1) if z > f32(0) else e) / (f32(1) + e)
+                    dt[t, d] = _softplus(z, e)
                 for s in range(states):
                     b = values[rank + s]
                     for d in range(BLOCK):
@@ -200,8 +211,7 @@ def _backward(  # type: ignore[no-untyped-def]
                     d_values[rank + s] = d_b
                     d_values[rank + states + s] = d_c
                 for d in range(BLOCK):
-                    # The slope of softplus, 1 - exp(-softplus(z)).
-                    d_dt[d] *= f32(1) - _exp(-dt[t, d])
+                    d_dt[d] *= slope[t, d]
                     d_bias[k, d] += d_dt[d]
                 for r in range(rank):
                     low = values[r]

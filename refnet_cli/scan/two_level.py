@@ -32,8 +32,8 @@ def linear_recurrence(decay: Tensor, x: Tensor) -> Tensor:
     length = x.shape[-2]
     size = max(math.isqrt(length), 1)
     padding = -length % size
-    decay = F.pad(decay, (0, 0, 0, padding)).unflatten(-2, (-1, size))
-    x = F.pad(x, (0, 0, 0, padding)).unflatten(-2, (-1, size))
+    decay = torch.unflatten(F.pad(decay, (0, 0, 0, padding)), -2, (-1, size))
+    x = torch.unflatten(F.pad(x, (0, 0, 0, padding)), -2, (-1, size))
 
     state = torch.zeros_like(x[..., 0, :])
     product = torch.ones_like(state)
@@ -69,7 +69,7 @@ def selective_scan_two_level(
     y = torch.zeros_like(u_flat)
     for k, order in enumerate(orders):
         u_k = u_flat[:, order]
-        dt_low, b, c = projection[:, order, k].split([rank, states, states], dim=-1)
+        dt_low, b, c = torch.split(projection[:, order, k], [rank, states, states], dim=-1)
         dt = F.softplus(F.linear(dt_low, dt_weight[k].float(), dt_bias[k].float()))
         y_k = d_skip[k].float() * u_k
         for s in range(states):

@@ -1,0 +1,5 @@
+"""Run refnet as ``python -m refnet_cli``."""
+
+from refnet_cli.cli import main
+
+main()

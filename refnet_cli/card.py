@@ -1,0 +1,314 @@
+"""What weights say of themselves: network settings, bands, statistics, classes, origin and scores.
+
+The card travels as JSON in the header of a safetensors file. It is read and checked here without torch, so that a call
+with the wrong weights fails at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from refnet_cli.errors import InputMissingError, WeightsError
+from refnet_cli.products import ClassScheme
+
+FORMAT_VERSION = 1
+UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
+LARGEST_HEADER = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class REFNetConfig:
+    """Settings of the network; the defaults are the published ones.
+
+    Raises
+    ------
+    WeightsError
+        If a value makes no network.
+    """
+
+    encoder: str = "resnet50"
+    """Any timm model that gives five levels of features at strides 2 to 32."""
+    optical_bands: int = 3
+    sar_bands: int = 2
+    classes: int = 9
+    """Number of logits K, including class 0, "no data"."""
+    width: int = 128
+    """Decoder width C."""
+    states: int = 1
+    """State size S of the selective scan."""
+    drop_path: float = 0.1
+    """Share of samples for which a residual branch is left out in training."""
+    msie: bool = True
+    """Whether the MSIE decoders exist; predicting needs none."""
+
+    def __post_init__(self) -> None:
+        _check_whole("network.classes", self.classes, 2, 256)
+        _check_whole("network.width", self.width, 1, 2048)
+        for name in ("optical_bands", "sar_bands", "states"):
+            _check_whole(f"network.{name}", getattr(self, name), 1, 64)
+        if not isinstance(self.encoder, str) or not self.encoder:
+            raise WeightsError(f"network.encoder is {self.encoder!r}; it must be the name of a timm model.")
+        if not isinstance(self.msie, bool):
+            raise WeightsError(f"network.msie is {self.msie!r}; it must be true or false.")
+        if not isinstance(self.drop_path, int | float) or not 0 <= self.drop_path < 1:
+            raise WeightsError(f"network.drop_path is {self.drop_path!r}; it must be from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """The bands of one sensor, in the network's order, and their statistics in ``unit``.
+
+    Raises
+    ------
+    WeightsError
+        If the numbers do not fit the bands.
+    """
+
+    bands: tuple[str, ...]
+    unit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("bands", "mean", "std"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise WeightsError(f"{name} is {getattr(self, name)!r}; it must be a list.")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.bands or not all(isinstance(band, str) and band for band in self.bands):
+            raise WeightsError(f"bands are {self.bands!r}; they must be names.")
+        if len(set(self.bands)) != len(self.bands):
+            raise WeightsError(f"bands {', '.join(self.bands)} are not all different.")
+        if not len(self.bands) == len(self.mean) == len(self.std):
+            raise WeightsError(f"{len(self.bands)} bands, {len(self.mean)} means and {len(self.std)} deviations differ.")
+        numbers = (*self.mean, *self.std)
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or min(self.std) <= 0:
+            raise WeightsError("means must be finite numbers and standard deviations positive ones.")
+        if self.unit not in UNITS.values():
+            raise WeightsError(f"unit is {self.unit!r}; known are {', '.join(map(repr, UNITS.values()))}.")
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that predicting needs to know about weights, and what their user should.
+
+    Raises
+    ------
+    WeightsError
+        If its parts contradict each other.
+    """
+
+    name: str
+    network: REFNetConfig
+    optical: Modality
+    sar: Modality
+    scheme: ClassScheme
+    tile: int = 256
+    """Side in pixels of the tiles to predict."""
+    licence: str = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+    """How the weights were made."""
+    scores: dict[str, Any] = field(default_factory=dict)
+    """How good they are, on what."""
+    notice: str = ""
+    """What everyone who uses the weights should be told."""
+    format_version: int = FORMAT_VERSION
+    sha256: str = ""
+    """Of the tensors and of all other entries of the card; empty until saved."""
+
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise WeightsError(f"The card has format {self.format_version!r}; this refnet reads {FORMAT_VERSION}.")
+        for name in ("name", "licence", "notice", "sha256"):
+            if not isinstance(getattr(self, name), str):
+                raise WeightsError(f"{name} is {getattr(self, name)!r}; it must be text.")
+        _check_whole("tile", self.tile, 64, 4096)
+        if self.tile % 32:
+            raise WeightsError(f"tile is {self.tile}; it must be a multiple of 32.")
+        for name, modality, wanted in (
+            ("optical", self.optical, self.network.optical_bands),
+            ("sar", self.sar, self.network.sar_bands),
+        ):
+            if len(modality.bands) != wanted:
+                raise WeightsError(f"The card names {len(modality.bands)} {name} bands; its network takes {wanted}.")
+            if modality.unit != UNITS[name]:
+                raise WeightsError(f"{name}.unit is {modality.unit!r}; it must be {UNITS[name]!r}.")
+        if self.scheme.classes != self.network.classes:
+            raise WeightsError(
+                f"Scheme {self.scheme.name!r} has {self.scheme.classes} classes with 0; "
+                f"the network has {self.network.classes}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as a plain dict that JSON can hold."""
+        return asdict(self) | {"scheme": self.scheme.to_dict()}
+
+    @classmethod
+    def from_dict(cls, entries: Any) -> Card:
+        """Make a card of a plain dict.
+
+        Raises
+        ------
+        WeightsError
+            If entries are missing, unknown or impossible.
+        """
+        try:
+            known = check_keys(cls, entries)
+            parts = {
+                "network": from_plain(REFNetConfig, known["network"]),
+                "optical": from_plain(Modality, known["optical"]),
+                "sar": from_plain(Modality, known["sar"]),
+                "scheme": ClassScheme.from_dict(known["scheme"]),
+            }
+            return cls(**known | parts)
+        except WeightsError as error:
+            raise WeightsError(f"The weights' card cannot be used: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"The weights' card is incomplete or malformed: {error!r}.") from error
+
+
+def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:
+    """Return the entries if they are a mapping with keys of the dataclass ``kind`` only.
+
+    Raises
+    ------
+    WeightsError
+        Naming the unknown keys.
+    """
+    if not isinstance(entries, Mapping):
+        raise WeightsError(f"found {type(entries).__name__} where a table was wanted.")
+    unknown = set(entries) - {f.name for f in fields(kind)}
+    if unknown:
+        raise WeightsError(f"unknown entries {', '.join(sorted(map(str, unknown)))}.")
+    return dict(entries)
+
+
+def from_plain(kind: type[Any], entries: Any) -> Any:
+    """Make a dataclass of a plain dict, refusing unknown keys.
+
+    Raises
+    ------
+    WeightsError
+        If keys are unknown or missing.
+    """
+    known = check_keys(kind, entries)
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise WeightsError(f"{kind.__name__}: {error}.") from error
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read a safetensors header and return it with the position at which the tensors' bytes begin.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file or it cannot be read.
+    WeightsError
+        If it is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 2 <= size <= LARGEST_HEADER:
+                raise WeightsError(
+                    f"{path} is not a safetensors file. A PyTorch checkpoint has to be imported first: "
+                    "refnet weights import."
+                )
+            header = json.loads(file.read(size))
+    except FileNotFoundError as error:
+        raise InputMissingError(f"Weights {path} do not exist. 'refnet weights list' shows those that come along.") from error
+    except OSError as error:
+        raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.") from error
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.")
+    return header, 8 + size
+
+
+def read_card(path: Path) -> Card:
+    """Read the card of weights, without torch and without reading the tensors.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it has no card or a wrong one.
+    """
+    header, _ = read_header(path)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or "refnet" not in metadata:
+        raise WeightsError(f"{path} carries no refnet card, so its bands, units and classes are unknown.")
+    try:
+        entries = json.loads(metadata["refnet"])
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The card of {path} is damaged.") from error
+    return Card.from_dict(entries)
+
+
+def checksum(path: Path, card: Card) -> str:
+    """SHA-256 over the card without its own checksum, the tensors' names, types and shapes, and their bytes."""
+    header, start = read_header(path)
+    directory = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    digest = hashlib.sha256()
+    for part in (replace(card, sha256="").to_dict(), directory):
+        digest.update(json.dumps(part, sort_keys=True).encode())
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(path: Path) -> Card:
+    """Read the card and hold the whole file against its checksum.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If the file is damaged.
+    """
+    card = read_card(path)
+    found = checksum(path, card)
+    if found != card.sha256:
+        raise WeightsError(
+            f"{path} is damaged: its checksum is {found[:12]}..., its card says {card.sha256[:12]}... "
+            "Fetch the file again."
+        )
+    return card
+
+
+def shipped_weights() -> list[Path]:
+    """Files of the weights that come along with refnet."""
+    package = Path(__file__).parent
+    installed, checkout = package / "_weights", package.parent / "weights"
+    return sorted((installed if installed.is_dir() else checkout).glob("*.safetensors"))
+
+
+def default_weights() -> Path:
+    """File of the weights that are used when none are named.
+
+    Raises
+    ------
+    InputMissingError
+        If the installation lacks them.
+    """
+    for path in shipped_weights():
+        if path.name == "refnet-demo.safetensors":
+            return path
+    raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
+
+
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise WeightsError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")

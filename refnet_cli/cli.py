@@ -1,0 +1,335 @@
+"""The command line: options become a dataclass, one library call does the work, errors become exit codes.
+
+Only this file knows click. Commands import what they need when they run, so that ``refnet --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import tomllib
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refnet_cli import __version__
+from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError, TryAgainError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+INTERRUPTED, TERMINATED, PIPE_CLOSED, USAGE, BUG = 130, 143, 141, 2, 70
+
+
+class NameList(click.ParamType[tuple[str, ...]]):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split the text."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="refnet")
+@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
+@click.pass_context
+def commands(context: click.Context, debug: bool) -> None:
+    """Map land use and land cover from Sentinel-1 and Sentinel-2 scenes with REF-Net.
+
+    \b
+    refnet predict --optical s2.tif --sar s1.tif -o lulc.tif
+    refnet train regions.toml -o runs/name
+
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong usage, 64 options contradict each
+    other or the files, 65 input unusable, 66 input missing, 69 device missing, 70 a bug, 73 output impossible,
+    74 disk full or input/output error, 75 try again, 78 weights do not fit.
+    """  # noqa: D301
+    context.obj = debug
+
+
+@commands.command("predict")
+@click.option("--optical", type=FILE, help="Sentinel-2 GeoTIFF or JPEG 2000; its grid is the map's.")
+@click.option("--sar", type=FILE, help="Sentinel-1 GeoTIFF, terrain-corrected, of any grid.")
+@click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.")
+@click.option("--weights", type=FILE, help="Weights of the network.  [default: the demonstration that comes along]")
+@click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
+@click.option("--optical-bands", type=NameList(), help="Names or numbers of the optical file's bands to use, in the order of the weights' bands.")
+@click.option("--sar-bands", type=NameList(), help="The same for the SAR file.")
+@click.option("--optical-offset", type=float, help="Number to subtract from the optical values (1000 since processing baseline 04.00, else 0).  [default: detected]")
+@click.option("--sar-scale", help="Scale of the SAR values: power, amplitude, db or db100.  [default: detected]")
+@click.option("--overlap", type=int, show_default="64", help="Pixels that neighbouring tiles share.")
+@click.option("--device", show_default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
+@click.option("--config", type=FILE, help="TOML file with any of these options (optical_bands = [...]); the command line goes before it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the map's path.")
+@click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
+def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Make a land-cover map of a scene pair.
+
+    The map lies on the optical file's grid, pixel for pixel. What was decided about the files (bands, units,
+    offsets) is said on stderr and recorded in the map's tags.
+    """
+    from refnet_cli.predict import PredictOptions, predict
+
+    options: PredictOptions = _fill(PredictOptions, given, config)
+    with _progress_bar("tiles", quiet) as progress:
+        report = predict(options, progress=progress)
+    if not quiet:
+        _say(_describe(report.to_dict()))
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.output)
+
+
+@commands.command("train")
+@click.argument("regions", type=FILE)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for checkpoint and weights.")
+@click.option("--steps", type=int, help="Optimiser steps, instead of those in the file.")
+@click.option("--name", help="Name of the weights, instead of that in the file.")
+@click.option("--without", type=click.Choice(["optical", "sar"]), help="Set this sensor to its mean, to learn what it is worth.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N, instead of that in the file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
+@click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
+def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **given: Any) -> None:
+    """Train on the scenes of a regions file.
+
+    REGIONS is a TOML file: training options, and one [[scenes]] table (optical, sar, labels, split) a scene. An
+    interrupted training goes on where its last checkpoint was when called again.
+    """
+    from dataclasses import replace
+
+    from refnet_cli.train import fit, read_regions
+
+    config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
+    with _progress_bar("steps", quiet) as bar:
+        result = fit(config, output, lambda p: _report_step(bar, p, quiet))
+    if not quiet and result.card.scores:
+        _say([f"validation: overall accuracy {result.card.scores['validation']['overall_accuracy']:.4f}"])
+    click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
+
+
+@commands.command("evaluate")
+@click.argument("map_", metavar="MAP", type=FILE)
+@click.argument("labels", type=FILE)
+@click.option("--scheme", help="Class scheme of both files.  [default: the one the map names]")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def evaluate_command(map_: Path, labels: Path, scheme: str | None, as_json: bool) -> None:
+    """Score a class map against reference labels.
+
+    Labels of another grid are brought onto the map's by nearest neighbour. Both files hold codes of one class scheme.
+    """
+    from refnet_cli.evaluate import evaluate
+
+    scores = evaluate(map_, labels, scheme).to_dict()
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+        return
+    for name in ("overall_accuracy", "mean_iou", "mean_f1", "kappa"):
+        click.echo(f"{name:<18} {scores[name]:.4f}")
+    for name, value in scores["iou"].items():
+        click.echo(f"IoU {name:<32} {value:.4f}")
+
+
+@commands.group("weights")
+def weights_group() -> None:
+    """Look at weights, check them, import published checkpoints."""
+
+
+@weights_group.command("list")
+def weights_list() -> None:
+    """List the weights that come along."""
+    from refnet_cli.card import read_card, shipped_weights
+
+    for path in shipped_weights():
+        _say([f"{read_card(path).name}: {read_card(path).notice or read_card(path).scheme.name}"])
+        click.echo(str(path))
+
+
+@weights_group.command("info")
+@click.argument("weights", type=FILE, required=False)
+def weights_info(weights: Path | None) -> None:
+    """Print the card of weights (by default the shipped ones) as JSON."""
+    from refnet_cli.card import default_weights, read_card
+
+    click.echo(json.dumps(read_card(weights or default_weights()).to_dict(), indent=2))
+
+
+@weights_group.command("verify")
+@click.argument("weights", type=FILE)
+def weights_verify(weights: Path) -> None:
+    """Hold weights against the checksum in their card."""
+    from refnet_cli.card import verify
+
+    click.echo(f"{weights}: intact, sha256 {verify(weights).sha256}")
+
+
+@weights_group.command("import")
+@click.argument("checkpoint", type=FILE)
+@click.option("-o", "--output", required=True, type=FILE, help="Weights to write.")
+@click.option("--card", required=True, type=FILE, help="TOML file that says what the checkpoint does not: name, bands, statistics, scheme.")
+def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
+    """Turn a published REF-Net checkpoint (.pth) into weights with a card.
+
+    The file is read as data only; code inside it is refused.
+    """
+    from refnet_cli.weights import import_published
+
+    click.echo(str(import_published(checkpoint, output, _read_toml(card))))
+
+
+def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
+    """Make the options of what the command line gives and, behind it, what a config file does."""
+    from dataclasses import MISSING, fields
+
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = _read_toml(config)
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise OptionsError(f"Config {config} has unknown options {', '.join(unknown)}; known are {', '.join(known)}.")
+        for name, value in values.items():
+            if "Path" in str(known[name].type):
+                values[name] = Path(value)
+            elif isinstance(value, list):
+                values[name] = tuple(map(str, value))
+    values |= {name: value for name, value in given.items() if value is not None}
+    for name, field in known.items():
+        if field.default is MISSING and name not in values:
+            raise click.UsageError(f"Missing option '--{name}'.", click.get_current_context())
+    return kind(**values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputMissingError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise OptionsError(f"{path} is not valid TOML: {error}.") from error
+
+
+class _progress_bar:  # noqa: N801
+    """A progress bar on a terminal, nothing elsewhere; called with the number of things done and of all."""
+
+    def __init__(self, unit: str, quiet: bool) -> None:
+        self._unit = unit
+        self._hidden = quiet or not sys.stderr.isatty()
+        self._bar: Any = None
+
+    def __enter__(self) -> _progress_bar:
+        return self
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        if self._hidden:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=f" {self._unit}", file=sys.stderr)
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _report_step(bar: _progress_bar, progress: Any, quiet: bool) -> None:
+    bar(progress.step, progress.steps, f"loss {progress.loss:.3f}")
+    if not quiet and not sys.stderr.isatty() and progress.step % 50 == 0:
+        _say([f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"])
+
+
+def _describe(report: dict[str, Any]) -> list[str]:
+    """The report in lines for people."""
+    lines = [f"weights: {report['weights']['name']}"]
+    if report["weights"]["notice"]:
+        lines.append(f"  note: {report['weights']['notice']}")
+    lines += [f"{item['what']}: {item['value']} ({item['how']})" for item in report["decisions"]]
+    lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
+    tiles = report["tiles"]
+    lines.append(
+        f"{tiles['run']} tiles predicted, {tiles['skipped']} without data skipped; "
+        f"{report['valid_share']:.1%} of the map has data; {report['seconds']:.1f} s"
+    )
+    width = max(map(len, report["areas_hectares"]), default=0)
+    total = sum(report["areas_hectares"].values()) or 1.0
+    lines += [
+        f"  {name:<{width}} {area:14,.2f} ha {area / total:7.1%}"
+        for name, area in report["areas_hectares"].items()
+        if area
+    ]
+    if report["preview"]:
+        lines.append(f"preview: {report['preview']}")
+    return lines
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def main() -> None:
+    """Run the command line tool and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line tool.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
+    debug = "--debug" in arguments
+    try:
+        commands.main(list(arguments), prog_name="refnet", standalone_mode=False)
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except BrokenPipeError:
+        # Python would try to flush stdout once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        known = _as_known(error)
+        if known is None:
+            _say([f"refnet: this is a bug, not your mistake: {type(error).__name__}: {error} (--debug shows where)"])
+            return BUG
+        _say([f"refnet: {known}"])
+        return known.exit_code
+
+
+def _as_known(error: Exception) -> RefnetError | None:
+    if isinstance(error, RefnetError):
+        return error
+    if isinstance(error, MemoryError):
+        return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return StorageError(f"{error.filename or 'A file'} could not be written: {error.strerror}.")
+    return None
+

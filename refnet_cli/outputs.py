@@ -1,0 +1,543 @@
+"""What a prediction leaves behind: a class map, a picture of it, and the area of each class.
+
+Every output takes finished rows of probabilities from north to south and holds only what its width asks for. The file
+grows in a hidden folder beside its target, is checked, and moves into place at the very end: whatever happens, the
+target is the old file or the complete new one.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import shutil
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pyproj
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from refnet_cli.errors import InputError, OutputError, RefnetError, StorageError
+from refnet_cli.products import ClassScheme
+
+UInt8 = NDArray[np.uint8]
+
+BLOCK = 512
+# No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
+_GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+             errno.ELOOP}  # fmt: skip
+
+
+class Output(Protocol):
+    """Takes the rows of a prediction and leaves one complete file, or none.
+
+    As a context manager it finishes on leaving, or aborts when an exception passes.
+    """
+
+    def write(self, row: int, probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Take the next rows of the grid, any number of them.
+
+        Parameters
+        ----------
+        row : int
+            The first of these rows; it follows the last one written.
+        probabilities : float32 array, shape (K, rows, width)
+            Layer 0 is "no data", layer i belongs to ``scheme.codes[i - 1]``.
+        valid : bool array, shape (rows, width)
+            False where there is nothing to say.
+        """
+
+    def finish(self) -> Path:
+        """Check the file, move it into place and return its path."""
+
+    def abort(self) -> None:
+        """Remove everything unfinished; may be called at any time and more than once."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+def class_codes(probabilities: NDArray[np.float32], valid: NDArray[np.bool_], scheme: ClassScheme) -> UInt8:
+    """Return the code of each pixel's most probable class.
+
+    Parameters
+    ----------
+    probabilities : float32 array, shape (K, rows, width)
+        Layer 0, "no data", is never chosen.
+    valid : bool array, shape (rows, width)
+    scheme : ClassScheme
+        Gives the code of each layer; ``scheme.classes`` is K.
+
+    Returns
+    -------
+    uint8 array, shape (rows, width)
+        0 where the pixel is not valid or no class has a probability above zero.
+    """
+    best = probabilities[1].copy()
+    codes = np.full(best.shape, scheme.codes[0], np.uint8)
+    for layer, code in zip(probabilities[2:], scheme.codes[1:], strict=True):
+        better = layer > best
+        np.copyto(best, layer, where=better)
+        codes[better] = code
+    codes[~(valid & (best > 0))] = 0
+    return codes
+
+
+class _FileOutput:
+    """What all outputs share: the order of rows, the hidden folder, the move into place."""
+
+    def __init__(self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str]) -> None:
+        self.path = Path(path)
+        self._grid = grid
+        self._scheme = scheme
+        self._tags = dict(tags)
+        self._next_row = 0
+        self._finished = False
+        # A link is followed, so that the file it names is replaced and not the link.
+        self._target = Path(os.path.realpath(path))
+        self._folder: Path | None = _make_hidden_folder(self.path, self._target)
+        with self._cleaning_up():
+            self._start(self._folder)
+
+    def _start(self, folder: Path) -> None:
+        """Open what is needed inside the hidden folder."""
+        raise NotImplementedError
+
+    def _put(self, codes: UInt8) -> None:
+        """Take the next rows of class codes."""
+        raise NotImplementedError
+
+    def _complete(self, folder: Path) -> Path:
+        """Return the complete, checked file inside the hidden folder."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Let go of open files."""
+
+    def write(self, row: int, probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """See `Output.write`."""
+        height, width = valid.shape
+        if self._folder is None:
+            raise ValueError(f"{self.path} is finished or given up; nothing more can be written.")
+        if row != self._next_row or row + height > self._grid.shape[0] or width != self._grid.shape[1]:
+            raise ValueError(
+                f"Rows {row} to {row + height} of {width} pixels do not follow row {self._next_row} "
+                f"of a grid of {self._grid.shape[0]} x {self._grid.shape[1]} pixels."
+            )
+        if probabilities.shape != (self._scheme.classes, height, width):
+            raise ValueError(
+                f"Probabilities have the shape {probabilities.shape}; "
+                f"{(self._scheme.classes, height, width)} was expected."
+            )
+        with self._cleaning_up():
+            self._put(class_codes(probabilities, valid, self._scheme))
+        self._next_row += height
+
+    def finish(self) -> Path:
+        """See `Output.finish`."""
+        if self._finished:
+            return self.path
+        if self._folder is None or self._next_row != self._grid.shape[0]:
+            self.abort()
+            raise ValueError(f"{self.path} has {self._next_row} of {self._grid.shape[0]} rows; it cannot be finished.")
+        with self._cleaning_up():
+            file = self._complete(self._folder)
+            _sync(file)
+            os.replace(file, self._target)
+            _sync(self._target.parent)
+        self._finished = True
+        self.abort()
+        return self.path
+
+    def abort(self) -> None:
+        """See `Output.abort`."""
+        if self._folder is not None:
+            with suppress(Exception):  # closing a half-written raster may fail, and it is thrown away
+                self._close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    @contextmanager
+    def _cleaning_up(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RasterioError, CPLE_BaseError) as error:
+            self.abort()
+            raise _explain(self.path, error) from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._folder is not None:
+            self.finish()
+        self.abort()
+
+
+def _make_hidden_folder(path: Path, target: Path) -> Path:
+    try:
+        if not target.parent.is_dir():
+            raise OutputError(f"{path} cannot be made: there is no folder {target.parent}. Create it first.")
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(os.stat(target).st_mode):
+                raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
+        return Path(tempfile.mkdtemp(prefix=f".refnet-{os.getpid()}-", dir=target.parent))
+    except OSError as error:
+        raise _explain(path, error) from error
+
+
+def _explain(path: Path, error: Exception) -> RefnetError:
+    if isinstance(error, OSError) and error.errno in _NO_PLACE:
+        return OutputError(f"{path} cannot be made: {error}. Choose a place where files may be written.")
+    return StorageError(
+        f"Writing {path} failed: {error}. The disk may be full, or a limit on file sizes reached; "
+        "make room and run again. Nothing unfinished was left behind."
+    )
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's list of names, onto the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ClassMap(_FileOutput):
+    """The map itself: a Cloud Optimized GeoTIFF of class codes, uint8, 0 where there is no data.
+
+    Colours and class names lie inside the file: a colour table, and the band's tags ``CLASS_SCHEME`` and
+    ``CLASS_<code>``. GDAL's own category names would need a second file beside it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the map is to appear; an earlier file there is replaced at the very end.
+    grid : GeoBox
+        Its coordinate system, transform and shape are the map's.
+    scheme : ClassScheme
+        Codes, names and colours of the classes.
+    tags : dict of str to str
+        Provenance, written as the file's tags. The same rows and tags give the same bytes.
+
+    Raises
+    ------
+    OutputError
+        If the map cannot be made at that place.
+    StorageError
+        From `write` or `finish`, if the disk fills up or does not hold what was written.
+    """
+
+    def _start(self, folder: Path) -> None:
+        height, width = self._grid.shape
+        self._checksums: list[list[int]] = []
+        self._buffer = np.zeros((min(BLOCK, height), width), np.uint8)
+        self._filled = 0
+        colours = {0: (0, 0, 0, 0)}
+        for code, colour in zip(self._scheme.codes, self._scheme.colours, strict=True):
+            colours[code] = (*colour, 255)
+        self._working = folder / "working.tif"
+        self._raster: Any = rasterio.open(
+            self._working, "w", driver="GTiff", dtype="uint8", count=1, nodata=0, height=height, width=width,
+            crs=None if self._grid.crs is None else CRS.from_wkt(self._grid.crs.to_wkt()), transform=self._grid.affine,
+            tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1, bigtiff="if_safer",
+        )  # fmt: skip
+        self._raster.write_colormap(1, colours)
+        self._raster.colorinterp = [ColorInterp.palette]
+        self._raster.set_band_description(1, "land cover class")
+        self._raster.update_tags(**self._tags)
+        names = {f"CLASS_{code}": name for code, name in zip(self._scheme.codes, self._scheme.names, strict=True)}
+        self._raster.update_tags(1, CLASS_SCHEME=self._scheme.name, **names)
+
+    def _put(self, codes: UInt8) -> None:
+        taken = 0
+        while taken < len(codes):
+            rows = codes[taken : taken + len(self._buffer) - self._filled]
+            self._buffer[self._filled : self._filled + len(rows)] = rows
+            self._filled += len(rows)
+            taken += len(rows)
+            if self._filled == len(self._buffer):
+                self._write_block_row()
+
+    def _write_block_row(self) -> None:
+        rows = self._buffer[: self._filled]
+        width = rows.shape[1]
+        with rasterio.Env(**_GDAL):
+            self._raster.write(rows, 1, window=RasterWindow(0, len(self._checksums) * BLOCK, width, len(rows)))
+        self._checksums.append([_checksum(rows[:, left : left + BLOCK]) for left in range(0, width, BLOCK)])
+        self._filled = 0
+
+    def _complete(self, folder: Path) -> Path:
+        if self._filled:
+            self._write_block_row()
+        self._raster.close()
+        result = folder / "complete.tif"
+        with rasterio.Env(**_GDAL):
+            rasterio.shutil.copy(
+                self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
+                OVERVIEW_RESAMPLING="MODE", NUM_THREADS="ALL_CPUS",
+            )  # fmt: skip
+            _check_raster(result, self._checksums)
+        return result
+
+    def _close(self) -> None:
+        self._raster.close()
+
+
+def _checksum(block: UInt8) -> int:
+    return zlib.crc32(block.tobytes())
+
+
+def _check_raster(path: Path, checksums: list[list[int]]) -> None:
+    """Compare a finished raster with what was written: GDAL says nothing about blocks that did not fit on the disk.
+
+    Overviews have no record to be compared with; the checksum inside their compressed blocks is held instead, which
+    GDAL passes over when it reads.
+    """
+    with rasterio.open(path) as raster:
+        levels = len(raster.overviews(1))
+    with open(path, "rb") as file:
+        for level in range(-1, levels):
+            with rasterio.open(path, **({} if level < 0 else {"overview_level": level})) as raster:
+                for (row, column), window in raster.block_windows(1):
+                    offset, size = (
+                        int(raster.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) or 0)
+                        for what in ("OFFSET", "SIZE")
+                    )
+                    file.seek(offset)
+                    stored = file.read(size + 4)  # a block's last four bytes are repeated behind it
+                    intact = size > 0 and stored[-4:] == stored[-8:-4] and _inflates(stored[:size])
+                    if intact and level < 0:
+                        intact = _checksum(raster.read(1, window=window)) == checksums[row][column]
+                    if not intact:
+                        raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
+
+
+def _inflates(stored: bytes) -> bool:
+    try:
+        zlib.decompress(stored)
+    except zlib.error:
+        return False
+    return True
+
+
+class _CellCounts:
+    """Counts the codes inside square cells while the rows of a grid come in.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in pixels.
+    cell : int
+        Side of a cell in pixels; the last ones may be cut off by the grid's edges.
+    """
+
+    def __init__(self, height: int, width: int, cell: int) -> None:
+        self.rows, self.columns = math.ceil(height / cell), math.ceil(width / cell)
+        self.next_row = 0
+        self._height, self._cell = height, cell
+        self._first_bin = np.arange(width) // cell * 256
+        self._counts = np.zeros(self.columns * 256, np.int64)
+
+    def add(self, codes: UInt8) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Take the next rows and yield each completed row of cells: its number and counts, shape (columns, 256)."""
+        taken = 0
+        while taken < len(codes):
+            end_of_cells = min((self.next_row // self._cell + 1) * self._cell, self._height)
+            # Few rows at a time: the bins are eight times the size of the codes.
+            part = codes[taken : taken + min(16, end_of_cells - self.next_row)]
+            self._counts += np.bincount((part + self._first_bin).ravel(), minlength=len(self._counts))
+            taken += len(part)
+            self.next_row += len(part)
+            if self.next_row == end_of_cells:
+                yield (self.next_row - 1) // self._cell, self._counts.reshape(-1, 256)
+                self._counts = np.zeros_like(self._counts)
+
+
+class Preview(_FileOutput):
+    """A picture of the class map for a first look: PNG, transparent where there is no data, with a legend.
+
+    A pixel of the picture shows the commonest class of the map's pixels under it. The longer side of the map takes
+    at most 1000 pixels; small maps are enlarged.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the picture is to appear.
+    grid : GeoBox
+    scheme : ClassScheme
+    tags : dict of str to str
+        Written as the picture's text entries.
+
+    Raises
+    ------
+    OutputError
+        If the picture cannot be made at that place.
+    StorageError
+        From `finish`, if the disk fills up.
+    """
+
+    def _start(self, folder: Path) -> None:
+        height, width = self._grid.shape
+        self._cells = _CellCounts(height, width, math.ceil(max(height, width) / 1000))
+        self._codes = np.zeros((self._cells.rows, self._cells.columns), np.uint8)
+
+    def _put(self, codes: UInt8) -> None:
+        for row, counts in self._cells.add(codes):
+            self._codes[row] = counts.argmax(axis=1)
+
+    def _complete(self, folder: Path) -> Path:
+        text = PngInfo()
+        for key, value in self._tags.items():
+            text.add_text(key, value)
+        picture = io.BytesIO()
+        _draw(self._codes, self._scheme).save(picture, "PNG", pnginfo=text)
+        result = folder / "complete.png"
+        result.write_bytes(picture.getvalue())
+        return result
+
+
+def _draw(codes: UInt8, scheme: ClassScheme) -> Image.Image:
+    """Draw a map of at most 1000 pixels with the classes that occur in it beside it, commonest first."""
+    palette = np.zeros((256, 4), np.uint8)
+    palette[list(scheme.codes)] = [(*colour, 255) for colour in scheme.colours]
+    enlarge = max(1, 600 // max(codes.shape))
+    picture = Image.fromarray(palette[codes.repeat(enlarge, 0).repeat(enlarge, 1)], "RGBA")
+    counts = dict(zip(scheme.codes, np.bincount(codes.ravel(), minlength=256)[list(scheme.codes)], strict=True))
+    names = dict(zip(scheme.codes, scheme.names, strict=True))
+    shown = sorted((code for code in scheme.codes if counts[code]), key=lambda code: -counts[code])
+
+    font = ImageFont.load_default(size=18)
+    margin, line, swatch = 20, 32, 20
+    legend_width = math.ceil(max((font.getlength(names[code]) for code in shown), default=0)) + swatch + 3 * margin
+    legend_height = 2 * margin + line * len(shown)
+    canvas = Image.new("RGBA", (picture.width + legend_width, max(picture.height, legend_height)), (255, 255, 255, 255))
+    canvas.paste((255, 255, 255, 0), (0, 0, picture.width, canvas.height))
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    left = picture.width + margin
+    for top, code in zip(range(margin, legend_height, line), shown, strict=False):
+        box = (left, top, left + swatch, top + swatch)
+        draw.rectangle(box, fill=tuple(palette[code].tolist()), outline=(90, 90, 90, 255))
+        place = (left + swatch + margin // 2, top + swatch // 2)
+        draw.text(place, names[code], fill=(30, 30, 30, 255), font=font, anchor="lm")
+    return canvas
+
+
+class AreaCounter:
+    """Adds up the true area of each class, whatever the grid's projection.
+
+    The area of a cell of 128 x 128 pixels is measured on the ellipsoid, along geodesics between points on its edges,
+    and spread evenly over its pixels. In geographic grids and far from a projection's centre the pixels' nominal area
+    would be wrong many times over.
+
+    Parameters
+    ----------
+    grid : GeoBox
+        With a coordinate system that is geographic or derived from one.
+    scheme : ClassScheme
+
+    Raises
+    ------
+    InputError
+        If the coordinate system is a local one.
+    """
+
+    _CELL = 128
+    _POINTS_PER_EDGE = 8
+
+    def __init__(self, grid: GeoBox, scheme: ClassScheme) -> None:
+        self._grid = grid
+        self._scheme = scheme
+        self._cells = _CellCounts(grid.shape[0], grid.shape[1], self._CELL)
+        self._square_metres = np.zeros(256)
+        crs = pyproj.CRS.from_user_input(grid.crs)
+        geographic, ellipsoid = crs.geodetic_crs, crs.get_geod()
+        if geographic is None or ellipsoid is None:
+            raise InputError(f"The coordinate system {crs.name} has no place on the Earth; areas need one that has.")
+        # The grid's own datum, so that nothing is shifted; its unit is nearly always, but not by law, the degree.
+        self._to_geographic = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
+        self._degrees = math.degrees(geographic.axis_info[0].unit_conversion_factor)
+        self._ellipsoid = ellipsoid
+
+    def add(self, row: int, codes: UInt8) -> None:
+        """Count the next rows, any number of them.
+
+        Parameters
+        ----------
+        row : int
+            The first of these rows; it follows the last one added.
+        codes : uint8 array, shape (rows, width)
+            Class codes, 0 where there is no data.
+        """
+        height, width = self._grid.shape
+        if row != self._cells.next_row or row + codes.shape[0] > height or codes.shape[1] != width:
+            raise ValueError(f"Rows {row} of shape {codes.shape} do not follow row {self._cells.next_row} of the grid.")
+        for cell_row, counts in self._cells.add(codes):
+            if counts[:, 1:].any():
+                self._square_metres += self._pixel_areas(cell_row) @ counts
+
+    def hectares(self) -> dict[str, float]:
+        """Return the area of each class of the scheme by name, in hectares."""
+        if self._cells.next_row != self._grid.shape[0]:
+            raise ValueError(f"Areas need all {self._grid.shape[0]} rows; {self._cells.next_row} were added.")
+        return {
+            name: float(self._square_metres[code]) / 10_000
+            for code, name in zip(self._scheme.codes, self._scheme.names, strict=True)
+        }
+
+    def _pixel_areas(self, cell_row: int) -> NDArray[np.float64]:
+        """Area of a pixel in each cell of a row of cells, in square metres."""
+        height, width = self._grid.shape
+        edges = np.append(np.arange(0, width, self._CELL), width).astype(float)
+        left, right = edges[:-1, None], edges[1:, None]
+        top, bottom = cell_row * self._CELL, min((cell_row + 1) * self._CELL, height)
+        on = np.arange(self._POINTS_PER_EDGE) / self._POINTS_PER_EDGE
+        columns = np.hstack([left + (right - left) * on, right + 0 * on, right - (right - left) * on, left + 0 * on])
+        rows = np.concatenate([top + 0 * on, top + (bottom - top) * on, bottom + 0 * on, bottom - (bottom - top) * on])
+        to_map = self._grid.affine
+        longitude, latitude = self._to_geographic.transform(
+            to_map.a * columns + to_map.b * rows + to_map.c, to_map.d * columns + to_map.e * rows + to_map.f
+        )
+        areas = np.array([
+            abs(self._ellipsoid.polygon_area_perimeter(*outline)[0])
+            for outline in zip(longitude * self._degrees, latitude * self._degrees, strict=True)
+        ])  # fmt: skip
+        per_pixel: NDArray[np.float64] = areas / ((right - left).ravel() * (bottom - top))
+        return per_pixel
+
+
+OUTPUTS: dict[str, Callable[[str | Path, GeoBox, ClassScheme, dict[str, str]], Output]] = {
+    "classes": ClassMap,
+    "preview": Preview,
+}

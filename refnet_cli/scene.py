@@ -1,0 +1,720 @@
+"""A scene pair on one grid: what both files are, and their pixels as reflectance x 10,000 and dB.
+
+The optical file's grid is the result's grid; only SAR is warped, in linear power. Both are served in blocks anchored
+at the grid's origin, from which every window is cut, so that values never depend on the window that was asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.warp import reproject
+from rasterio.windows import Window as RasterWindow
+
+from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
+from refnet_cli.products import (
+    SAR_SCALES,
+    SarScale,
+    band_names,
+    choose_bands,
+    judge_optical_level,
+    judge_optical_offset,
+    judge_optical_scale,
+    judge_sar_order,
+    judge_sar_scale,
+)
+from refnet_cli.tiling import Window
+
+BLOCK = 512  # side of the blocks in which pixels are served
+DB_RANGE = (-60.0, 40.0)
+_POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
+_POSSIBLE_REFLECTANCE = (-5000.0, 65_534.0)  # x 10,000; 65,535 marks saturated pixels
+_MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
+_MARGIN = 16  # source pixels around a block's footprint: the kernel's, and differences between datum shifts
+_PIECE = 1 << 24  # source pixels warped at once
+# Nothing beside the files themselves is looked for, and no network is touched.
+_GDAL: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_CACHEMAX": 256,  # MB
+}
+
+Float32 = NDArray[np.float32]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What the user says about the files instead of leaving it to be found out."""
+
+    optical_bands: tuple[str, ...] | None = None
+    """Names or 1-based numbers of the optical file's bands, in the order of the wanted bands."""
+    sar_bands: tuple[str, ...] | None = None
+    """The same for the SAR file."""
+    optical_offset: float | None = None
+    """Number to subtract from reflectance x 10,000."""
+    sar_scale: SarScale | None = None
+    """Unit of the SAR values: db, db100, power or amplitude."""
+
+    def __post_init__(self) -> None:
+        if self.sar_scale is not None and self.sar_scale not in SAR_SCALES:
+            raise OptionsError(f"--sar-scale is {self.sar_scale!r}, but must be one of {', '.join(SAR_SCALES)}.")
+        if self.optical_offset is not None and not np.isfinite(self.optical_offset):
+            raise OptionsError(f"--optical-offset is {self.optical_offset}, but must be a finite number.")
+
+
+class Decision(NamedTuple):
+    """One thing found out about the files: what, the value, and the evidence in a sentence."""
+
+    what: str
+    value: Any
+    how: str
+
+
+class Patch(NamedTuple):
+    """Pixels of both modalities on the same window of the grid.
+
+    Parameters
+    ----------
+    optical : float32 array, shape (Bo, H, W)
+        Reflectance x 10,000; NaN where invalid.
+    sar : float32 array, shape (Bs, H, W)
+        Backscatter in dB; NaN where invalid.
+    """
+
+    optical: Float32
+    sar: Float32
+
+    @property
+    def optical_valid(self) -> NDArray[np.bool_]:
+        """Where all optical bands are known, shape (H, W)."""
+        return np.asarray(np.isfinite(self.optical).all(axis=0))
+
+    @property
+    def sar_valid(self) -> NDArray[np.bool_]:
+        """Where all SAR bands are known, shape (H, W)."""
+        return np.asarray(np.isfinite(self.sar).all(axis=0))
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where all bands of both modalities are known, shape (H, W)."""
+        return self.optical_valid & self.sar_valid
+
+
+class Raster:
+    """A raster file opened with care: known drivers only, bounded sizes, a usable place on Earth.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local GeoTIFF or JPEG 2000 file.
+    what : str
+        What the file is to the user, for messages: "optical", "SAR", "label".
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file or it may not be read.
+    InputError
+        If it is no raster that can be used.
+    """
+
+    def __init__(self, path: str | Path, what: str) -> None:
+        self.path, self.what = path, what
+        text = os.fspath(path)
+        if "://" in text or text.startswith("/vsi"):
+            raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
+        if not Path(text).is_file() or not os.access(text, os.R_OK):
+            state = "cannot be read" if Path(text).exists() else "does not exist"
+            raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
+        with Path(text).open("rb") as file:
+            driver = "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of GDAL's many
+        with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
+            self.dataset = rasterio.open(text, driver=driver)
+        try:
+            with self.naming("cannot be used"):
+                self._check_size()
+                self._check_place()
+        except RefnetError:
+            self.dataset.close()
+            raise
+
+    @contextmanager
+    def naming(self, problem: str) -> Iterator[None]:
+        """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file."""
+        try:
+            with rasterio.Env(**_GDAL), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                yield
+        except RefnetError as refusal:
+            if str(self.path) in str(refusal):
+                raise
+            raise type(refusal)(f"{self.path}: {refusal}") from refusal.__cause__
+        except (RasterioError, ProjError, CPLE_BaseError) as cause:
+            reason = str(cause.__cause__ or cause).strip().rstrip(".").replace("\n", " ")
+            raise InputError(
+                f"The {self.what} file {self.path} {problem} ({reason}): give an intact GeoTIFF or JPEG 2000 file."
+            ) from cause
+
+    def _check_size(self) -> None:
+        dataset = self.dataset
+        if dataset.count > 64 or dataset.width * dataset.height > 1 << 34:
+            raise InputError(
+                f"The {self.what} file claims {dataset.count} bands of {dataset.width} x {dataset.height} pixels: "
+                "at most 64 bands and 2^34 pixels can be read."
+            )
+        for dtype, (rows, columns) in zip(dataset.dtypes, dataset.block_shapes, strict=True):
+            if dtype.startswith("complex"):
+                raise InputError(
+                    f"The {self.what} file holds complex numbers ({dtype}): give detected, terrain-corrected values."
+                )
+            if rows * columns * np.dtype(dtype).itemsize > 256 << 20:
+                raise InputError(
+                    f"The {self.what} file is stored in blocks of {columns} x {rows} pixels, over 256 MB each: "
+                    "rewrite it with tiles, for instance with gdal_translate -co TILED=YES."
+                )
+
+    def _check_place(self) -> None:
+        dataset, transform = self.dataset, self.dataset.transform
+        placed = abs(transform.determinant) not in (0.0, 1.0) or (transform.c, transform.f) != (0.0, 0.0)
+        if (dataset.gcps[0] or dataset.rpcs) and not (dataset.crs and placed):
+            raise InputError(
+                f"The {self.what} file is placed by ground control points only, so it is not terrain-corrected: "
+                "terrain-correct it first, for instance with SNAP or sarsen."
+            )
+        if not dataset.crs:
+            raise InputError(f"The {self.what} file has no coordinate reference system: assign the right one first.")
+        self.crs = CRS.from_wkt(dataset.crs.to_wkt()).to_2d()
+        if not (self.crs.is_projected or self.crs.is_geographic):
+            raise InputError(
+                f"The {self.what} file has the local coordinate system {self.crs.name!r}: assign a geographic or "
+                "projected one first."
+            )
+        if not placed or not np.isfinite(transform.determinant):
+            raise InputError(
+                f"The {self.what} file has no place on the ground (transform {tuple(transform)[:6]}): "
+                "georeference it first."
+            )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The file's tags, those of its bands among them."""
+        dataset = self.dataset
+        bands = {f"{key}_{band}": value for band in dataset.indexes for key, value in dataset.tags(band).items()}
+        return {**bands, **dataset.tags()}
+
+    def read(self, bands: Sequence[int], window: Window) -> NDArray[Any]:
+        """Read bands as stored, shape (B, H, W), in the file's data type.
+
+        Raises
+        ------
+        InputError
+            If a block cannot be read; says which band and window.
+        """
+        try:
+            return np.asarray(self.dataset.read(list(bands), window=_box(window)))
+        except RasterioError:
+            for band in bands:
+                with self.naming(f"is damaged: band {band} is unreadable in {window}"):
+                    self.dataset.read(band, window=_box(window))
+            raise
+
+    def read_valid(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
+        """Read bands as float32, declared scale and offset applied, with NaN wherever there is no measurement.
+
+        That is: declared nodata, or 0 in all bands if none is declared; a mask's holes; saturated, NaN and infinite
+        values.
+
+        Returns
+        -------
+        values : float32 array, shape (B, H, W)
+        non_finite : int
+            Number of NaN and infinite values that were not declared nodata.
+        """
+        dataset = self.dataset
+        with self.naming(f"is damaged: {window} is unreadable"), np.errstate(over="ignore", invalid="ignore"):
+            stored = self.read(bands, window)
+            values = stored.astype(np.float32)
+            absent = np.zeros(stored.shape, bool)
+            for layer, raw, hole, band in zip(values, stored, absent, bands, strict=True):
+                nodata = dataset.nodatavals[band - 1]
+                if nodata is not None:
+                    hole[:] = np.isnan(raw) if np.isnan(nodata) else raw == nodata
+                if raw.dtype == np.uint16:
+                    hole |= raw == 65_535
+                if self.scaling(band) != (1.0, 0.0):
+                    scale, offset = self.scaling(band)
+                    layer[:] = raw * scale + offset
+            if all(dataset.nodatavals[band - 1] is None for band in bands):
+                absent |= (stored == 0).all(axis=0)
+            if any(set(dataset.mask_flag_enums[band - 1]) & _MASKED for band in bands):
+                absent |= dataset.dataset_mask(window=_box(window)) == 0
+        non_finite = int(np.count_nonzero(~np.isfinite(values) & ~absent))
+        values[absent | ~np.isfinite(values)] = np.nan
+        return values, non_finite
+
+    def scaling(self, band: int) -> tuple[float, float]:
+        """Return the declared scale and offset of a band."""
+        return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
+
+    def sample(self, bands: Sequence[int]) -> Float32:
+        """Read blocks spread over the file, shape (B, n); more, until something is valid, where all of them are not.
+
+        Raises
+        ------
+        InputError
+            If the whole file is invalid.
+        """
+        taken = [self.read_valid(bands, window)[0] for window in self._spread_windows()]
+        if not any(np.isfinite(values).any() for values in taken):
+            taken = [self._first_valid(bands)]
+        return np.concatenate([values.reshape(len(bands), -1) for values in taken], axis=1)
+
+    def _first_valid(self, bands: Sequence[int]) -> Float32:
+        height, width = self.dataset.shape
+        for row in range(0, height, BLOCK):
+            for column in range(0, width, 8 * BLOCK):
+                values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
+                if np.isfinite(values).any():
+                    return values
+        raise InputError(f"The {self.what} file has no valid pixel: give one that holds measurements.")
+
+    def _spread_windows(self) -> Iterator[Window]:
+        height, width = self.dataset.shape
+        rows, columns = self.dataset.block_shapes[0]
+        if height * width <= 1 << 20:
+            rows, columns = height, width
+        down, across = -(-height // rows), -(-width // columns)
+        budget = 2_400_000 // (rows * columns)
+        many = int(np.clip(budget, 4, 64)) if across == 1 else int(np.clip(budget**0.5, 2, 6))
+        for row in np.unique((np.arange(many) + 0.5) * down // many).astype(int):
+            for column in np.unique((np.arange(many) + 0.5) * across // many).astype(int):
+                yield Window(int(row) * rows, int(column) * columns, rows, columns).clip(height, width)
+
+
+class Alignment:
+    """Where a grid's pixels lie in a raster file, and how the file's values come onto the grid.
+
+    Parameters
+    ----------
+    raster : Raster
+        The file to warp.
+    grid : GeoBox
+        The grid to warp it to.
+
+    Raises
+    ------
+    InputError
+        If file and grid do not overlap.
+    """
+
+    def __init__(self, raster: Raster, grid: GeoBox) -> None:
+        self.grid = grid
+        self._shape: tuple[int, int] = raster.dataset.shape
+        self._transform: Affine = raster.dataset.transform
+        self._grid_crs = CRS.from_user_input(grid.crs).to_2d()
+        self._same = raster.crs == self._grid_crs
+        self._to_source = Transformer.from_crs(self._grid_crs, raster.crs, always_xy=True)
+        self._source_crs, self._wrap = raster.dataset.crs, math.nan
+        longitudes = _apply(self._transform, *_lattice(Window(0, 0, *self._shape), 2))[0]
+        if raster.crs.is_geographic and not -180 <= longitudes.min() <= longitudes.max() <= 180:
+            # Transformed longitudes would break at 180 degrees, in the midst of such a file.
+            self._wrap = float(longitudes.min() + longitudes.max()) / 2
+            self._source_crs = rasterio.CRS.from_string(f"{raster.dataset.crs.to_proj4()} +lon_wrap={self._wrap!r}")
+        place = self._overlap(raster.what)
+        columns, rows = np.array(place)[:, None] + [[0, 1, 0], [0, 0, 1]]
+        x, y = self.source_pixels(columns, rows)
+        self.ratio = float(np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))))
+        """Size of a grid pixel in pixels of the file, where they overlap."""
+
+    def source_pixels(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+        """Transform fractional pixel places (pixel corners are whole) on the grid to such places in the file."""
+        x, y = _apply(self.grid.transform, columns, rows)
+        if not self._same:
+            x, y = self._to_source.transform(x, y)
+        if not math.isnan(self._wrap):
+            x = (x - self._wrap + 180) % 360 - 180 + self._wrap
+        return _apply(~self._transform, x, y)
+
+    def _overlap(self, what: str) -> tuple[float, float]:
+        height, width = self.grid.shape
+        columns, rows = _lattice(Window(0, 0, height, width), 65, inset=0.5)
+        x, y = self.source_pixels(columns, rows)
+        inside = (x > 0) & (x < self._shape[1]) & (y > 0) & (y < self._shape[0])
+        self.share = float(inside.mean())
+        if inside.any():
+            return float(columns[inside].mean()), float(rows[inside].mean())
+        # The file may be smaller than the lattice's mesh.
+        source_columns, source_rows = _lattice(Window(0, 0, *self._shape), 65, inset=0.5)
+        x, y = _apply(self._transform, source_columns, source_rows)
+        if not self._same:
+            x, y = self._to_source.transform(x, y, direction="INVERSE")
+        columns, rows = _apply(~self.grid.transform, x, y)
+        inside = (columns > 0) & (columns < width) & (rows > 0) & (rows < height)
+        if inside.any():
+            return float(columns[inside].mean()), float(rows[inside].mean())
+        finite = np.isfinite(x) & np.isfinite(y)
+        there = (x[finite].min(), y[finite].min(), x[finite].max(), y[finite].max()) if finite.any() else None
+        raise InputError(
+            f"The {what} file does not overlap the optical file: optical covers {_bounds(self.grid.boundingbox.bbox)}, "
+            f"{what} {_bounds(there)} in {_name(self._grid_crs)}; give two files of the same place."
+        )
+
+    def source_window(self, window: Window) -> Window:
+        """Return the file's window that the warp of a grid window needs; empty where they do not meet."""
+        x, y = self.source_pixels(*_lattice(window, 33))
+        known = np.isfinite(x) & np.isfinite(y)
+        if not known.any():
+            return Window(0, 0, 0, 0)
+        margin = _MARGIN + int(np.ceil(self.ratio))
+        limits = self._shape[1] + margin, self._shape[0] + margin
+        left, right = (int(edge) for edge in np.clip([x[known].min(), x[known].max()], -margin, limits[0]))
+        top, bottom = (int(edge) for edge in np.clip([y[known].min(), y[known].max()], -margin, limits[1]))
+        box = Window(top - margin, left - margin, bottom - top + 2 * margin + 1, right - left + 2 * margin + 1)
+        return box.clip(*self._shape)
+
+    def warp(self, window: Window, source: Window, layers: NDArray[Any], out: NDArray[Any], method: Resampling) -> None:
+        """Resample layers of the file's window ``source`` into ``out``, the grid's ``window``; NaN is nodata."""
+        nodata = np.nan if out.dtype.kind == "f" else None
+        for layer, target in zip(layers, out, strict=True):  # each by itself, so that each keeps its own validity
+            reproject(
+                layer,
+                target,
+                src_transform=_moved(self._transform, source),
+                src_crs=self._source_crs,
+                src_nodata=nodata,
+                dst_transform=_moved(self.grid.transform, window),
+                dst_crs=self._grid_crs.to_wkt(),
+                dst_nodata=nodata,
+                resampling=method,
+                tolerance=1e-3,
+                warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
+                XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
+                YSCALE=1,
+            )
+
+
+class ScenePair:
+    """An optical and a SAR file of the same place, served on the optical file's grid.
+
+    Use ``ScenePair.open`` and, best, a ``with`` statement.
+
+    Attributes
+    ----------
+    grid : GeoBox
+        The optical file's grid, which is the result's.
+    decisions : list of Decision
+        What was found out about the files, and how.
+    counts : Counter of str
+        Values set aside so far: ``optical_non_finite``, ``optical_impossible``, ``sar_non_finite``,
+        ``sar_impossible`` (both in the file's pixels, those that neighbouring blocks share more than once) and
+        ``sar_clamped`` (in the grid's).
+    """
+
+    def __init__(
+        self,
+        optical: Raster,
+        sar: Raster,
+        optical_bands: Sequence[str],
+        sar_bands: Sequence[str],
+        options: SceneOptions,
+    ) -> None:
+        self._optical, self._sar = optical, sar
+        self.decisions: list[Decision] = []
+        self.counts: Counter[str] = Counter()
+        self.grid = _grid(optical)
+        self._decide("grid", [*self.grid.shape], f"tag: the optical file's own grid is kept, {_name(optical.crs)}.")
+        self._alignment = Alignment(sar, self.grid)
+        share, ratio = self._alignment.share, self._alignment.ratio
+        self._decide("overlap", round(share, 4), f"values: the SAR file covers {share:.1%} of the grid.")
+        self._method = Resampling.bilinear if ratio < 1.5 else Resampling.average
+        self._decide("sar.resampling", self._method.name, f"values: a grid pixel spans {ratio:.3g} SAR pixels.")
+        with optical.naming("cannot be understood"):
+            self._judge_optical(optical_bands, options)
+        with sar.naming("cannot be understood"):
+            self._judge_sar(sar_bands, options)
+        self._blocks: OrderedDict[tuple[int, int], Patch] = OrderedDict()
+        self._kept = 2 * -(-self.grid.shape[1] // BLOCK) + 2
+        self._counted: set[tuple[int, int]] = set()
+
+    @classmethod
+    def open(
+        cls,
+        optical: str | Path,
+        sar: str | Path,
+        optical_bands: Sequence[str],
+        sar_bands: Sequence[str],
+        options: SceneOptions | None = None,
+    ) -> Self:
+        """Open both files and decide what they are.
+
+        Parameters
+        ----------
+        optical, sar : str or Path
+            Local GeoTIFF or JPEG 2000 files.
+        optical_bands, sar_bands : sequence of str
+            Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
+        options : SceneOptions, optional
+            What the user says about the files.
+
+        Raises
+        ------
+        InputMissingError
+            If a file is missing or may not be read.
+        InputError
+            If a file cannot be used or understood, or they do not overlap.
+        OptionsError
+            If the options do not fit the files.
+        """
+        optical_raster = Raster(optical, "optical")
+        try:
+            sar_raster = Raster(sar, "SAR")
+        except RefnetError:
+            optical_raster.dataset.close()
+            raise
+        try:
+            return cls(optical_raster, sar_raster, optical_bands, sar_bands, options or SceneOptions())
+        except BaseException:
+            optical_raster.dataset.close()
+            sar_raster.dataset.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both files."""
+        self._optical.dataset.close()
+        self._sar.dataset.close()
+        self._blocks.clear()
+
+    def _decide(self, what: str, value: Any, how: str) -> None:
+        self.decisions.append(Decision(what, value, how))
+
+    def _judge_optical(self, wanted: Sequence[str], options: SceneOptions) -> None:
+        raster, descriptions = self._optical, self._optical.dataset.descriptions
+        self._optical_bands, how = choose_bands(wanted, descriptions, "optical", options.optical_bands)
+        self._decide("optical.bands", list(self._optical_bands), how)
+        names, _ = band_names(descriptions, "optical")
+        self._decide("optical.level", *judge_optical_level(names, raster.tags))
+        self._decide("optical.nodata", *_nodata(raster, self._optical_bands))
+        dark = {names.index(name) + 1: name for name in ("B02", "B03", "B04", "B10", "B11", "B12") if name in names}
+        judged = {**dark, **dict(zip(self._optical_bands, wanted, strict=True))}
+        dtype = _dtype(raster, self._optical_bands)
+        sample = raster.sample(list(judged))
+        self._optical_scale, how = judge_optical_scale(sample, dtype)
+        self._decide("optical.scale", self._optical_scale, how)
+        sample *= self._optical_scale
+        if options.optical_offset is None:
+            self._optical_offset, how = judge_optical_offset(sample, list(judged.values()), raster.tags)
+        else:
+            self._optical_offset, how = options.optical_offset, f"option: --optical-offset {options.optical_offset:g}."
+        self._decide("optical.offset", self._optical_offset, how)
+
+    def _judge_sar(self, wanted: Sequence[str], options: SceneOptions) -> None:
+        raster = self._sar
+        self._sar_bands, bands_how = choose_bands(wanted, raster.dataset.descriptions, "sar", options.sar_bands)
+        sample = raster.sample(self._sar_bands)
+        if options.sar_scale is None:
+            self._sar_scale, how = judge_sar_scale(sample, _dtype(raster, self._sar_bands))
+        else:
+            self._sar_scale, how = options.sar_scale, f"option: --sar-scale {options.sar_scale}."
+        if bands_how.startswith("count"):
+            order = judge_sar_order(_decibels(_power(sample, self._sar_scale)), wanted)
+            bands_how = f"{bands_how} {order}".strip()
+        self._decide("sar.bands", list(self._sar_bands), bands_how)
+        self._decide("sar.scale", self._sar_scale, how)
+        self._decide("sar.nodata", *_nodata(raster, self._sar_bands))
+
+    def read(self, window: Window) -> Patch:
+        """Read a window of the grid.
+
+        Parameters
+        ----------
+        window : Window
+            Any rectangle inside the grid.
+
+        Returns
+        -------
+        Patch
+            The same values for a pixel whatever the window.
+
+        Raises
+        ------
+        ValueError
+            If the window is empty or leaves the grid.
+        InputError
+            If a file cannot be read there.
+        """
+        height, width = self.grid.shape
+        if window != window.clip(height, width) or window.height < 1 or window.width < 1:
+            raise ValueError(f"{window} is not inside the grid of {height} x {width} pixels.")
+        row, column = window.row, window.column
+        optical = np.empty((len(self._optical_bands), window.height, window.width), np.float32)
+        sar = np.empty((len(self._sar_bands), window.height, window.width), np.float32)
+        for block_row in range(row // BLOCK, -(-(row + window.height) // BLOCK)):
+            for block_column in range(column // BLOCK, -(-(column + window.width) // BLOCK)):
+                top, left = block_row * BLOCK, block_column * BLOCK
+                low, high = max(row, top), min(row + window.height, top + BLOCK)
+                west, east = max(column, left), min(column + window.width, left + BLOCK)
+                block = self._block(block_row, block_column)
+                for target, layers in ((optical, block.optical), (sar, block.sar)):
+                    target[:, low - row : high - row, west - column : east - column] = layers[
+                        :, low - top : high - top, west - left : east - left
+                    ]
+        return Patch(optical, sar)
+
+    def _block(self, row: int, column: int) -> Patch:
+        key = (row, column)
+        if key in self._blocks:
+            self._blocks.move_to_end(key)
+            return self._blocks[key]
+        window = Window(row * BLOCK, column * BLOCK, BLOCK, BLOCK).clip(*self.grid.shape)
+        counts: Counter[str] = Counter()
+        block = Patch(self._read_optical(window, counts), self._read_sar(window, counts))
+        if key not in self._counted:
+            self._counted.add(key)
+            self.counts += counts
+        self._blocks[key] = block
+        while len(self._blocks) > self._kept:
+            self._blocks.popitem(last=False)
+        return block
+
+    def _read_optical(self, window: Window, counts: Counter[str]) -> Float32:
+        values, counts["optical_non_finite"] = self._optical.read_valid(self._optical_bands, window)
+        values = values * np.float32(self._optical_scale) - np.float32(self._optical_offset)
+        impossible = (values < _POSSIBLE_REFLECTANCE[0]) | (values > _POSSIBLE_REFLECTANCE[1])
+        counts["optical_impossible"] = int(np.count_nonzero(impossible))
+        values[impossible] = np.nan
+        return values
+
+    def _read_sar(self, window: Window, counts: Counter[str]) -> Float32:
+        power = np.full((len(self._sar_bands), window.height, window.width), np.nan, np.float32)
+        self._warp_sar(window, power, counts)
+        level = _decibels(power)
+        counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
+        return np.clip(level, *DB_RANGE)
+
+    def _warp_sar(self, window: Window, out: Float32, counts: Counter[str]) -> None:
+        source = self._alignment.source_window(window)
+        if not source.height * source.width:
+            return
+        if source.height * source.width > _PIECE and window.height * window.width > 1:
+            for part in _halves(window):
+                top, left = part.row - window.row, part.column - window.column
+                self._warp_sar(part, out[:, top : top + part.height, left : left + part.width], counts)
+            return
+        values, non_finite = self._sar.read_valid(self._sar_bands, source)
+        power = _power(values, self._sar_scale)
+        counts["sar_non_finite"] += non_finite
+        counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
+        with self._sar.naming(f"cannot be warped to {window} of the grid"):
+            warped = np.full(out.shape, np.nan, np.float32)
+            self._alignment.warp(window, source, power, warped, self._method)
+        out[:] = warped
+
+
+def _box(window: Window) -> RasterWindow:
+    return RasterWindow(window.column, window.row, window.width, window.height)
+
+
+def _apply(transform: Affine, x: Points | np.float64, y: Points | np.float64) -> tuple[Points, Points]:
+    with np.errstate(invalid="ignore"):
+        across = transform.a * x + transform.b * y + transform.c
+        down = transform.d * x + transform.e * y + transform.f
+    return np.asarray(across), np.asarray(down)
+
+
+def _moved(transform: Affine, window: Window) -> Affine:
+    """Return the transform of a window cut from a raster."""
+    x, y = _apply(transform, np.float64(window.column), np.float64(window.row))
+    return Affine(transform.a, transform.b, float(x), transform.d, transform.e, float(y))
+
+
+def _halves(window: Window) -> tuple[Window, Window]:
+    row, column, height, width = window
+    if height >= width:
+        return Window(row, column, height // 2, width), Window(row + height // 2, column, height - height // 2, width)
+    return Window(row, column, height, width // 2), Window(row, column + width // 2, height, width - width // 2)
+
+
+def _lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Points, Points]:
+    """Spread points over a window, its edges among them, or its outermost pixels' centres with an inset of 0.5."""
+    rows = np.linspace(window.row + inset, window.row + window.height - inset, points)
+    columns = np.linspace(window.column + inset, window.column + window.width - inset, points)
+    across, down = np.meshgrid(columns, rows)
+    return across.ravel(), down.ravel()
+
+
+def _bounds(bounds: Sequence[float] | None) -> str:
+    if bounds is None:
+        return "an unknown place"
+    return f"({', '.join(f'{float(edge):.10g}' for edge in bounds)})"
+
+
+def _name(crs: CRS) -> str:
+    epsg = crs.to_epsg()
+    return str(crs.name) if epsg is None else f"EPSG:{epsg}"
+
+
+def _grid(raster: Raster) -> GeoBox:
+    transform = raster.dataset.transform
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise InputError(
+            f"The optical file {raster.path} is rotated, sheared or not north-up (transform {tuple(transform)[:6]}), "
+            "but its grid is to be the result's: warp it to north-up first, for instance with gdalwarp."
+        )
+    return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)
+
+
+def _nodata(raster: Raster, bands: Sequence[int]) -> tuple[float | str | None, str]:
+    declared = raster.dataset.nodatavals[bands[0] - 1]
+    if declared is None:
+        return 0, "values: none is declared; pixels that are 0 in all bands count as nodata."
+    return (declared if np.isfinite(declared) else str(declared)), "tag: declared in the file."
+
+
+def _dtype(raster: Raster, bands: Sequence[int]) -> str:
+    """Name the data type of what ``read_valid`` returns before it is made float32."""
+    scaled = any(raster.scaling(band) != (1.0, 0.0) for band in bands)
+    return "float32" if scaled else str(np.result_type(*(raster.dataset.dtypes[band - 1] for band in bands)))
+
+
+def _power(values: Float32, scale: str) -> Float32:
+    """Turn SAR values of any unit into linear power; NaN where they are no measurement."""
+    limit = np.float32(_POSSIBLE_DB)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if scale in ("db", "db100"):
+            level = values / np.float32(100 if scale == "db100" else 1)
+            return np.where(np.abs(level) <= limit, np.float32(10) ** (level / np.float32(10)), np.float32(np.nan))
+        power = values**2 if scale == "amplitude" else values
+        possible = (values > 0) & (power > 0) & (power <= np.float32(10 ** (_POSSIBLE_DB / 10)))
+        return np.where(possible, power, np.float32(np.nan))
+
+
+def _decibels(power: Float32) -> Float32:
+    """Turn linear power into dB; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(power > 0, 10 * np.log10(power), np.float32(np.nan)).astype(np.float32)

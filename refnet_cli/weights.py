@@ -1,0 +1,174 @@
+"""Weights on disk: safetensors with a card in the header, written atomically and loaded strictly."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from refnet_cli.card import UNITS, Card, checksum, verify
+from refnet_cli.errors import InputMissingError, OutputError, StorageError, WeightsError
+from refnet_cli.model import REFNet, from_published, load_strictly
+from refnet_cli.products import SCHEMES
+
+
+def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
+    """Write a network with its card; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    net : REFNet
+    card : Card
+        Its checksum is filled in.
+    path : str or Path
+
+    Returns
+    -------
+    Card
+        As written.
+
+    Raises
+    ------
+    WeightsError
+        If the card describes another network.
+    OutputError
+        If the folder cannot be written to.
+    StorageError
+        If writing fails, for example because the disk is full.
+    """
+    if card.network != net.config:
+        raise WeightsError(f"The card describes {card.network}, the network is {net.config}.")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"Folder {path.parent} does not exist; make it first.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    try:
+        # The checksum covers the card, so it is known only once the tensors are laid out.
+        _write(tensors, card, temporary)
+        card = replace(card, sha256=checksum(temporary, card))
+        _write(tensors, card, temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        verify(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError, WeightsError) as error:
+        raise StorageError(f"Weights could not be written to {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return card
+
+
+def _write(tensors: dict[str, torch.Tensor], card: Card, path: Path) -> None:
+    save_file(tensors, path, metadata={"format": "pt", "refnet": json.dumps(card.to_dict())})
+
+
+def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]:
+    """Load a network.
+
+    Parameters
+    ----------
+    path : str or Path
+        A safetensors file with a card.
+    msie : bool
+        Keep the MSIE decoders, if the file has them. Predicting needs none.
+
+    Returns
+    -------
+    net : REFNet
+        In evaluation mode.
+    card : Card
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it is damaged or card and tensors do not fit.
+    """
+    path = Path(path)
+    card = verify(path)
+    tensors = load_file(path)
+    config = card.network
+    if config.msie and not msie:
+        config = replace(config, msie=False)
+        tensors = without_msie(tensors)
+    net = REFNet(config)
+    load_strictly(net, tensors)
+    return net.eval(), replace(card, network=config)
+
+
+def without_msie(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors by name, without those of the MSIE decoders and their heads."""
+    parts = ("optical_msie.", "sar_msie.", "optical_head.", "sar_head.")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(parts)}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a PyTorch checkpoint as data only; code inside is refused.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it holds anything but tensors and plain values.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputMissingError(f"Checkpoint {path} does not exist.") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(
+            f"{path} could not be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}; a dict of tensors was wanted.")
+    return state
+
+
+def import_published(checkpoint: str | Path, output: str | Path, entries: dict[str, Any]) -> Path:
+    """Turn a published checkpoint into weights with a card.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A ``.pth`` file as the authors' code saves it.
+    output : str or Path
+        Weights to write.
+    entries : dict
+        The card's entries but ``network``, ``format_version`` and ``sha256``, which the tensors say; ``scheme`` may be
+        a name from ``SCHEMES``.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    InputMissingError, OutputError, StorageError
+        If a file cannot be read or written.
+    WeightsError
+        If the checkpoint or the card does not fit.
+    """
+    net = from_published(read_checkpoint(checkpoint))
+    scheme = entries.get("scheme")
+    if isinstance(scheme, str):
+        if scheme not in SCHEMES:
+            raise WeightsError(f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        entries = entries | {"scheme": SCHEMES[scheme].to_dict()}
+    derived = sorted({"network", "format_version", "sha256"} & entries.keys())
+    if derived:
+        raise WeightsError(f"The card must not say {', '.join(derived)}: the checkpoint does.")
+    units = {name: {"unit": UNITS[name]} | entries[name] for name in UNITS if isinstance(entries.get(name), dict)}
+    card = Card.from_dict(entries | units | {"network": asdict(net.config)})
+    save_weights(net, card, output)
+    return Path(output)

@@ -1,0 +1,406 @@
+"""Simulate a landscape and what Sentinel-1 and Sentinel-2 would see of it.
+
+``python sample_data/simulate.py OUTDIR`` writes ``s2.tif``, ``s1.tif`` and ``labels.tif``; with the default seed these are the files of
+this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists them for training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rasterio.transform import Affine
+from rasterio.warp import transform_bounds
+from scipy import fft, ndimage
+from scipy.interpolate import RectBivariateSpline
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.uint8]
+Rng = np.random.Generator
+
+DEFAULT_SEED = 2024
+PIXEL = 10.0  # metres, optical grid and landscape
+MARGIN = 48  # pixels of landscape around the optical scene, for SAR to see
+LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD
+TABLE = 1 << 16  # entries of the tables that hold what is particular to a field or stand
+
+WATER, TREES, FLOODED, CROPS, BUILT, BARE, RANGELAND = 1, 2, 3, 4, 5, 6, 9  # codes of Esri / Impact Observatory
+NAMES = {
+    WATER: "water", TREES: "trees", FLOODED: "flooded vegetation", CROPS: "crops", BUILT: "built", BARE: "bare", RANGELAND: "rangeland",
+}  # fmt: skip
+COLOURS = {
+    0: (0, 0, 0, 0), WATER: (65, 155, 223), TREES: (57, 125, 73), FLOODED: (122, 135, 198), CROPS: (228, 150, 53),
+    BUILT: (196, 40, 27), BARE: (165, 155, 143), 7: (168, 235, 255), 8: (97, 97, 97), RANGELAND: (227, 226, 195),
+}  # fmt: skip
+OPTICAL_BANDS = ("B02", "B03", "B04", "B08")
+SAR_BANDS = ("VV", "VH")
+SEASONS = ("djf", "mam", "jja", "son")
+BETWEEN = 0.5  # of the measured spread between places is kept, and
+INSIDE = 0.75  # of that inside one scene, so that a small network can learn the classes
+STAGE = 0.32  # half the difference between green and ripe or tilled crops, in units of the logarithm of NIR / red
+DOUBLE_BOUNCE = np.array([4.5, 2.0])  # dB that VV and VH of flooded vegetation are above dry rangeland
+BARE_SMOOTHNESS = np.array([4.5, 4.0])  # dB that bare ground is below the measured median, which is of stony places
+SPECKLE_BIAS = 0.5  # dB by which the median of speckled power is below its mean
+SMALLEST_SHARE, LARGEST_SHARE = 0.03, 0.35
+
+
+class Landscape(NamedTuple):
+    """Where everything is: each array is (n, n), n = size + 2 * MARGIN."""
+
+    cover: Codes  # Esri/IO codes
+    patch: NDArray[np.int64]  # key of the field, block or stand in tables of length TABLE
+    rows: Floats  # sowing rows, -1 to 1
+    relief: Floats  # smooth height, mean 0, variance 1
+
+
+class Place(NamedTuple):
+    """Where the scene is and what its classes look like there and then."""
+
+    crs: CRS
+    transform: Affine  # of the optical grid
+    sar_crs: CRS
+    sar_transform: Affine
+    sar_shape: tuple[int, int]
+    season: str
+    means: dict[int, NDArray[np.float64]]  # code -> (6,): natural logarithm of reflectance x 10000 (4 bands), dB (2)
+
+
+def field(rng: Rng, n: int, scale: float, slope: float = 1.5) -> Floats:
+    """Random field (n, n), mean 0 and variance 1, correlated up to `scale` pixels; larger `slope`, smoother."""
+    spectrum = fft.rfft2(rng.standard_normal((n, n), dtype=np.float32))
+    squared = fft.fftfreq(n)[:, None] ** 2 + fft.rfftfreq(n)[None, :] ** 2
+    spectrum *= (squared + 1 / (2 * np.pi * scale) ** 2).astype(np.float32) ** np.float32(-slope / 2 - 0.5)
+    values = fft.irfft2(spectrum, s=(n, n))
+    return ((values - values.mean()) / values.std()).astype(np.float32)
+
+
+def mix(*keys: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Hash integers, element by element, into 0 .. TABLE - 1."""
+    value: NDArray[np.int64] = np.int64(0)  # type: ignore[assignment]
+    for key in keys:
+        value = ((value ^ key) * np.int64(2654435761)) & np.int64(0xFFFFFFFF)
+        value = value ^ (value >> np.int64(15))
+    return value % np.int64(TABLE)
+
+
+def bricks(
+    u: Floats, v: Floats, height: Floats, length: Floats, salt: NDArray[np.int64], table: Floats
+) -> NDArray[np.int64]:
+    """Keys of parcels laid like bricks along u, in rows of uneven height and with lengths that differ from row to row."""
+    row = np.floor(v / height + 0.5 * np.sin(1.7 * v / height)).astype(np.int64)
+    chance = table[mix(salt, row, 11)]
+    column = np.floor(u / (length * (0.6 + chance)) + 7 * chance).astype(np.int64)
+    return mix(salt, row, column)
+
+
+def nearest(rng: Rng, x: Floats, y: Floats, n: int, spacing: float) -> NDArray[np.int64]:
+    """Index of the nearest seed of a shaken grid with `spacing` pixels: Voronoi cells (of warped x and y)."""
+    count = int(n / spacing) + 8  # the warp may lead a few cells outside the canvas
+    shift = rng.uniform(0, 1, (2, count, count)).astype(np.float32)
+    row, column = (np.floor(axis / spacing).astype(np.int64) + 3 for axis in (y, x))
+    best, index = np.full((n, n), np.inf, np.float32), np.zeros((n, n), np.int64)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            i, j = np.clip(row + down, 0, count - 1), np.clip(column + right, 0, count - 1)
+            key = i * count + j
+            away = (y / spacing + 3 - i - shift[0].ravel()[key]) ** 2 + (x / spacing + 3 - j - shift[1].ravel()[key]) ** 2
+            closer = away < best
+            best, index = np.where(closer, away, best), np.where(closer, key, index)
+    return index
+
+
+def turn(x: Floats, y: Floats, angle: Any) -> tuple[Floats, Floats]:
+    """Coordinates along and across a direction (radians, one or one per pixel)."""
+    cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return x * cosine + y * sine, y * cosine - x * sine
+
+
+def top(values: Floats, share: float) -> NDArray[np.bool_]:
+    """Mask of the largest `share` of the values."""
+    return values > np.quantile(values[::4, ::4], 1 - share)
+
+
+def distance_to_line(values: Floats) -> Floats:
+    """Distance in pixels, about, to where a smooth field is zero."""
+    along, across = np.gradient(values)
+    return np.abs(values) / np.maximum(np.hypot(along, across), 0.25).astype(np.float32)
+
+
+def lay_countryside(rng: Rng, x: Floats, y: Floats, n: int, table: Floats) -> tuple[Codes, NDArray[np.int64], Floats]:
+    """Farmland of oriented parcels, and forest and rangeland where it is wild: cover, patch keys and rows."""
+    estate = nearest(rng, x, y, n, 190)
+    angles, heights = rng.uniform(0, np.pi, 4096), rng.uniform(15, 28, 4096)
+    u, v = turn(x, y, angles[estate])
+    parcel = bricks(u, v, heights[estate].astype(np.float32), (heights * rng.uniform(1.3, 2.8, 4096))[estate], estate, table)
+    rows = np.sin(u * 2 * np.pi / 3.7 if rng.random() < 0.5 else v * 2 * np.pi / 3.3).astype(np.float32)
+    limits = np.cumsum(rng.dirichlet(np.array([0.60, 0.13, 0.12, 0.06]) * 60) * 0.92)
+    kinds = np.array([CROPS, RANGELAND, BARE, BUILT, TREES], np.uint8)
+    farmland = kinds[np.searchsorted(limits, table[mix(parcel, 3)])]
+
+    stand = nearest(rng, x, y, n, 30) + 5000
+    forest = field(rng, n, 70) + 0.35 * field(rng, n, 8)
+    wild = np.where(top(forest, rng.uniform(0.4, 0.6)), TREES, RANGELAND).astype(np.uint8)
+    wild[top(field(rng, n, 35) + 0.8 * table[mix(stand, 4)], rng.uniform(0.12, 0.2))] = BARE
+    is_wild = top(field(rng, n, 110) + 0.3 * field(rng, n, 15) + 0.6 * table[mix(parcel, 5)], rng.uniform(0.38, 0.5))
+    return np.where(is_wild, wild, farmland), np.where(is_wild, mix(stand), parcel), np.where(is_wild, 0, rows)
+
+
+def add_towns(rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.int64], table: Floats) -> Floats:
+    """Set blocks of towns into cover and patch; return the distance in pixels to the roads between towns."""
+    n = len(cover)
+    ragged = field(rng, n, 25)
+    far = np.full((n, n), np.inf, np.float32)
+    count = max(1, round(rng.uniform(4, 7) * (n / 864) ** 2))
+    for town, (column, row) in enumerate(rng.uniform(0.06 * n, 0.94 * n, (count, 2))):
+        radius = rng.uniform(32, 75) if town else 70
+        inside = np.hypot(x - column, y - row) + 10 * ragged < radius
+        u, v = turn(x - column, y - row, rng.uniform(0, np.pi))
+        pitch = np.float32(rng.uniform(13, 19))
+        block = bricks(u, v, pitch, 1.2 * pitch, np.int64(9000 + town), table)
+        kinds = np.array([BUILT, BARE, RANGELAND, TREES], np.uint8)
+        blocks = kinds[np.searchsorted([0.66, 0.85, 0.93], table[mix(block, 6)])]
+        street = (np.abs(v) % (4 * pitch) < 2) | (np.abs(u) % (5 * pitch) < 2)
+        cover[inside] = np.where(street, BUILT, blocks)[inside]
+        patch[inside] = np.where(street, 77, block)[inside]
+        if town < 4:
+            along = turn(x - column, y - row, rng.uniform(0, np.pi))[1]
+            far = np.minimum(far, distance_to_line(along + 12 * (field(rng, n, 90, 3) - ragged.mean())))
+    return far
+
+
+def add_water(
+    rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.int64], relief: Floats, table: Floats
+) -> None:
+    """Set a meandering river, lakes and the flooded vegetation along them into cover and patch."""
+    n = len(cover)
+    _, across = turn(x - n / 2, y - n / 2, rng.uniform(0, np.pi))
+    river = distance_to_line(across + rng.uniform(35, 60) * field(rng, n, 70, 3) + rng.uniform(-0.25, 0.25) * n)
+    width = 5 + 1.5 * field(rng, n, 60, 2.5)
+    water = (river < width) | top(-relief + 0.12 * field(rng, n, 20), rng.uniform(0.035, 0.06))
+    distance = ndimage.distance_transform_edt(~water).astype(np.float32)
+    plain = distance < 22 + 14 * field(rng, n, 50)
+    stand = nearest(rng, x, y, n, 26) + 20000
+    kinds = np.array([FLOODED, RANGELAND, TREES], np.uint8)
+    cover[plain] = kinds[np.searchsorted([0.58, 0.8], table[mix(stand, 8)])][plain]
+    patch[plain] = mix(stand)[plain]
+    cover[water], patch[water] = WATER, 78
+
+
+def lay_out(rng: Rng, n: int) -> Landscape:
+    """Draw one landscape of n x n pixels."""
+    table = rng.random(TABLE, dtype=np.float32)
+    y, x = np.mgrid[:n, :n].astype(np.float32)
+    warped_x, warped_y = (axis + 4 * field(rng, n, 40, 3) + 0.5 * field(rng, n, 5, 2.5) for axis in (x, y))
+    relief = field(rng, n, 110, 2.2)
+    cover, patch, rows = lay_countryside(rng, warped_x, warped_y, n, table)
+    far = add_towns(rng, warped_x, warped_y, cover, patch, table)
+    add_water(rng, warped_x, warped_y, cover, patch, relief, table)
+    road = far < 1.2
+    cover[road], patch[road] = BUILT, 79
+    return Landscape(cover, patch, np.where(cover == CROPS, rows, 0).astype(np.float32), relief)
+
+
+def shares(labels: Codes) -> dict[int, float]:
+    """Share of the pixels of each class."""
+    return {code: float((labels == code).mean()) for code in NAMES}
+
+
+def balanced_landscape(rng: Rng, size: int) -> Landscape:
+    """Draw landscapes until no class is rarer or commoner than wanted; after 12, take the one that comes nearest."""
+    best: tuple[float, Landscape] | None = None
+    for _ in range(12):
+        landscape = lay_out(rng, size + 2 * MARGIN)
+        share = shares(landscape.cover[MARGIN:-MARGIN, MARGIN:-MARGIN]).values()
+        lack = max(0.0, SMALLEST_SHARE - min(share), max(share) - LARGEST_SHARE)
+        if best is None or lack < best[0]:
+            best = lack, landscape
+        if lack == 0:
+            break
+    assert best is not None  # noqa: S101
+    return best[1]
+
+
+def draw_place(rng: Rng, size: int, signatures: dict[str, Any]) -> Place:
+    """Draw where and when the scene is, both grids, and the class means of the place."""
+    zone, south = int(rng.integers(11, 58)), bool(rng.random() < 0.35)
+    crs = CRS.from_epsg((32700 if south else 32600) + zone)
+    latitude = rng.uniform(25, 55)
+    northing = latitude * 110_700.0
+    northing = 10_000_000 - northing if south else northing
+    eastward = 1 if rng.random() < 0.5 else -1  # towards the neighbouring zone
+    easting = 500_000 + eastward * rng.uniform(0.6, 0.95) * 333_000 * np.cos(np.radians(latitude))
+    transform = Affine(PIXEL, 0, round(easting / 60) * 60, 0, -PIXEL, round(northing / 60) * 60)
+    sar_crs = CRS.from_epsg(4326 if rng.random() < 0.4 else crs.to_epsg() + eastward)
+    pixel = rng.uniform(11, 14)
+    bounds = (transform.c, transform.f - size * PIXEL, transform.c + size * PIXEL, transform.f)
+    west, low, east, high = transform_bounds(crs, sar_crs, *bounds)
+    across, up = (
+        (pixel / 111_320 / np.cos(np.radians(latitude)), pixel / 110_900) if sar_crs.is_geographic else (pixel, pixel)
+    )
+    room = rng.uniform(8, 25, 4)  # SAR pixels seen beyond the optical scene; on one side too few by a strip
+    room[rng.integers(4)] = -rng.uniform(0.02, 0.04) * size
+    west, low, east, high = west - room[0] * across, low - room[1] * up, east + room[2] * across, high + room[3] * up
+    sar_shape = round((high - low) / up), round((east - west) / across)
+    season = SEASONS[rng.integers(4)]
+    means = draw_means(rng, season, signatures)
+    return Place(crs, transform, sar_crs, Affine(across, 0, west, 0, -up, high), sar_shape, season, means)
+
+
+def draw_means(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, NDArray[np.float64]]:
+    """Draw the class means of one place from the spread between places; what all classes share makes most of it."""
+    shared_optical, shared_sar = rng.normal(0, 0.8, 2)
+    means: dict[int, NDArray[np.float64]] = {}
+    for code, name in NAMES.items():
+        own = rng.normal(0, 0.6, 3)
+        if code == FLOODED:
+            continue
+        entry = signatures["between_places"][name][season]
+        median, spread = np.array(entry["median"]), np.array(entry["spread"])
+        optical = np.log(median[:4]) + BETWEEN * np.minimum(spread[:4], 0.4) * (shared_optical + np.repeat(own[:2], (3, 1)))
+        sar = median[4:] + SPECKLE_BIAS + BETWEEN * np.minimum(spread[4:], 2.0) * (shared_sar + own[2])
+        means[code] = np.concatenate([optical, sar])
+    means[BARE][4:] -= BARE_SMOOTHNESS
+    # Plants that stand in water look like those beside it from above; from the side trunk and water are a corner.
+    means[FLOODED] = (means[TREES] + means[RANGELAND]) / 2
+    means[FLOODED][:4] -= 0.08
+    means[FLOODED][4:] = means[RANGELAND][4:] + DOUBLE_BOUNCE
+    return means
+
+
+def look(rng: Rng, landscape: Landscape, place: Place, signatures: dict[str, Any]) -> Floats:
+    """Reflectance x 10000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it."""
+    n = len(landscape.cover)
+    table = rng.standard_normal((TABLE, 6), dtype=np.float32)
+    stage = np.where(rng.random(TABLE) < rng.uniform(0.5, 0.7), 1.0, -1.1)[landscape.patch]  # crops: green, or ripe or tilled
+    coarse = [0.8 * field(rng, n, 12) + 0.6 * field(rng, n, 2) for _ in range(3)]
+    grain = rng.standard_normal((2, n, n), dtype=np.float32)
+    seen = np.empty((6, n, n), np.float32)
+    for code, name in NAMES.items():
+        inside = landscape.cover == code
+        entry = signatures["inside_scene"][name]
+        spread = np.array(entry["spread"])
+        spread = INSIDE * np.concatenate([np.minimum(spread[:4], 0.4), np.sqrt(np.maximum(spread[4:] ** 2 - 2.2**2, 1))])
+        values, vectors = np.linalg.eigh(np.array(entry["correlation"]))
+        patches = table[landscape.patch[inside]]
+        a, b, c = (each[inside] for each in coarse)
+        texture = np.stack([a, a + 0.3 * grain[0][inside], b, b, c, c + 0.3 * grain[1][inside]], -1)
+        latent = 0.75 * patches + 0.6 * texture
+        offset = latent @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T * spread
+        if code == CROPS:
+            offset = 0.5 * offset
+            offset[:, :4] += stage[inside, None] * STAGE * np.array([-0.6, -0.5, -1.2, 0.6])
+            offset[:, :4] += 0.04 * landscape.rows[inside, None] * np.array([-1, -1, -1, 1])
+        if code == TREES:
+            offset[:, :4] += 0.1 * (grain[0][inside] + coarse[1][inside])[:, None]
+        seen[:, inside] = (place.means[code] + offset).T.astype(np.float32)
+    slope = np.gradient(landscape.relief)
+    light = 1.2 * (slope[0] - slope[1])
+    seen[:4] = np.exp(seen[:4] + np.clip(light, -0.12, 0.12))
+    seen[4:] = 10 ** (seen[4:] / 10)
+    return seen
+
+
+def observe_optical(rng: Rng, seen: Floats, size: int) -> NDArray[np.uint16]:
+    """Sentinel-2 of the middle of the landscape: (4, size, size), 0 beyond the slanted edge of the swath."""
+    blurred = np.stack([ndimage.gaussian_filter(band, 0.6) for band in seen[:4]])[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    noisy = blurred * (1 + 0.01 * rng.standard_normal(blurred.shape)) + 6 * rng.standard_normal(blurred.shape)
+    optical = np.clip(np.rint(noisy), 1, 20_000).astype(np.uint16)
+    row, column = np.mgrid[:size, :size]
+    edge = size * rng.uniform(0.015, 0.03) + rng.uniform(0.03, 0.05) * row
+    if rng.random() < 0.5:
+        column = size - 1 - column
+    optical[:, column < edge] = 0
+    return optical
+
+
+def observe_sar(rng: Rng, seen: Floats, place: Place) -> Floats:
+    """Sentinel-1 on its own grid: (2, height, width) calibrated linear power with speckle, NaN where nothing is known."""
+    height, width = place.sar_shape
+    # Every eighth pixel's place is computed, the others interpolated: the map projections are smooth.
+    nodes = [np.append(np.arange(0, length - 1, 8.0), length - 1) for length in (height, width)]
+    column, row = np.meshgrid(nodes[1] + 0.5, nodes[0] + 0.5)
+    x, y = Transformer.from_crs(place.sar_crs, place.crs, always_xy=True).transform(*(place.sar_transform @ (column, row)))
+    landscape_grid = place.transform @ Affine.translation(-MARGIN, -MARGIN)
+    columns, rows = ~landscape_grid @ (x, y)
+    interpolate = [
+        RectBivariateSpline(nodes[0], nodes[1], each - 0.5, kx=3, ky=3)(np.arange(height), np.arange(width))
+        for each in (rows, columns)
+    ]
+    sar = np.empty((2, height, width), np.float32)
+    for band, power in zip(sar, seen[4:], strict=True):
+        resolved = ndimage.gaussian_filter(power, 0.7)  # the resolution cell is about 20 m
+        ndimage.map_coordinates(resolved, interpolate, output=band, order=1, cval=np.nan)
+    sar *= rng.gamma(LOOKS, 1 / LOOKS, sar.shape).astype(np.float32)
+    mantissa, exponent = np.frexp(sar)
+    return np.ldexp(np.rint(mantissa * 512) / 512, exponent).astype(np.float32)  # 3 digits: compresses
+
+
+def save(path: Path, data: NDArray[Any], crs: CRS, transform: Affine, bands: tuple[str, ...], **profile: Any) -> None:
+    """Write (bands, height, width) as a tiled, compressed GeoTIFF with described bands."""
+    count, height, width = data.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": data.dtype.name}
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 9}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **shape, **layout, **profile) as file:
+        file.write(data)
+        file.descriptions = bands
+        if bands == ("labels",):
+            file.write_colormap(1, COLOURS)
+            file.update_tags(1, **{f"CLASS_{code}": name for code, name in NAMES.items()})
+        else:
+            file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (count - 1)
+
+
+def simulate(rng: Rng, folder: Path, size: int = 768) -> Place:
+    """Simulate one scene and write ``s2.tif``, ``s1.tif`` and ``labels.tif`` into the folder."""
+    signatures = json.loads((Path(__file__).parent / "signatures.json").read_text())
+    place = draw_place(rng, size, signatures)
+    landscape = balanced_landscape(rng, size)
+    seen = look(rng, landscape, place, signatures)
+    folder.mkdir(parents=True, exist_ok=True)
+    optical = observe_optical(rng, seen, size)
+    save(folder / "s2.tif", optical, place.crs, place.transform, OPTICAL_BANDS, nodata=0, predictor=2)
+    sar = observe_sar(rng, seen, place)
+    save(folder / "s1.tif", sar, place.sar_crs, place.sar_transform, SAR_BANDS, nodata=np.nan, predictor=3)
+    labels = landscape.cover[None, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    save(folder / "labels.tif", labels, place.crs, place.transform, ("labels",), nodata=0)
+    return place
+
+
+def simulate_many(seed: int, count: int, folder: Path, size: int = 768) -> None:
+    """Simulate scenes of different places and list them in ``regions.toml``; none equals a scene of `simulate` alone."""
+    entries = []
+    for index in range(count):
+        name = f"scene-{index:03d}"
+        simulate(np.random.default_rng([seed, index]), folder / name, size)
+        files = {"optical": "s2.tif", "sar": "s1.tif", "labels": "labels.tif"}
+        lines = [f'{key} = "{name}/{file}"' for key, file in files.items()]
+        entries.append("\n".join(["[[scenes]]", f'name = "{name}"', *lines]) + "\n")
+    (folder / "regions.toml").write_text("\n".join(entries))
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Simulate a landscape and what Sentinel-1 and Sentinel-2 would see of it.")
+    parser.add_argument("outdir", type=Path)
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="default: %(default)s, which gives sample_data's files")
+    parser.add_argument("--size", type=int, default=768, help="height and width of the optical scene in pixels, at least 128")
+    parser.add_argument("--count", type=int, help="write this many scenes of other places and a regions.toml")
+    options = parser.parse_args()
+    if options.size < 128:
+        parser.error(f"--size is {options.size}; a landscape needs at least 128 pixels.")
+    if options.count is None:
+        simulate(np.random.default_rng(options.seed), options.outdir, options.size)
+    else:
+        simulate_many(options.seed, options.count, options.outdir, options.size)
+
+
+if __name__ == "__main__":
+    main()
