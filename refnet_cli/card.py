@@ -85,7 +85,9 @@ class Modality:
         if len(set(self.bands)) != len(self.bands):
             raise WeightsError(f"bands {', '.join(self.bands)} are not all different.")
         if not len(self.bands) == len(self.mean) == len(self.std):
-            raise WeightsError(f"{len(self.bands)} bands, {len(self.mean)} means and {len(self.std)} deviations differ.")
+            raise WeightsError(
+                f"{len(self.bands)} bands, {len(self.mean)} means and {len(self.std)} deviations differ."
+            )
         numbers = (*self.mean, *self.std)
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or min(self.std) <= 0:
             raise WeightsError("means must be finite numbers and standard deviations positive ones.")
@@ -223,7 +225,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 )
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist. 'refnet weights list' shows those that come along.") from error
+        raise InputMissingError(f"Weights {path} do not exist; 'refnet weights list' shows those that do.") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:

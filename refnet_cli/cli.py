@@ -59,14 +59,24 @@ def commands(context: click.Context, debug: bool) -> None:
 @click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.")
 @click.option("--weights", type=FILE, help="Weights of the network.  [default: the demonstration that comes along]")
 @click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
-@click.option("--optical-bands", type=NameList(), help="Names or numbers of the optical file's bands to use, in the order of the weights' bands.")
+@click.option(
+    "--optical-bands",
+    type=NameList(),
+    help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
+)
 @click.option("--sar-bands", type=NameList(), help="The same for the SAR file.")
-@click.option("--optical-offset", type=float, help="Number to subtract from the optical values (1000 since processing baseline 04.00, else 0).  [default: detected]")
+@click.option(
+    "--optical-offset",
+    type=float,
+    help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
+)
 @click.option("--sar-scale", help="Scale of the SAR values: power, amplitude, db or db100.  [default: detected]")
 @click.option("--overlap", type=int, show_default="64", help="Pixels that neighbouring tiles share.")
 @click.option("--device", show_default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
-@click.option("--config", type=FILE, help="TOML file with any of these options (optical_bands = [...]); the command line goes before it.")
+@click.option(
+    "--config", type=FILE, help="TOML file with any of these options, as optical_bands = [...]; the command line wins."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the map's path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: Any) -> None:
@@ -78,7 +88,7 @@ def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: An
     from refnet_cli.predict import PredictOptions, predict
 
     options: PredictOptions = _fill(PredictOptions, given, config)
-    with _progress_bar("tiles", quiet) as progress:
+    with _ProgressBar("tiles", quiet) as progress:
         report = predict(options, progress=progress)
     if not quiet:
         _say(_describe(report.to_dict()))
@@ -87,10 +97,16 @@ def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: An
 
 @commands.command("train")
 @click.argument("regions", type=FILE)
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for checkpoint and weights.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for checkpoint and weights.",
+)
 @click.option("--steps", type=int, help="Optimiser steps, instead of those in the file.")
 @click.option("--name", help="Name of the weights, instead of that in the file.")
-@click.option("--without", type=click.Choice(["optical", "sar"]), help="Set this sensor to its mean, to learn what it is worth.")
+@click.option("--without", type=click.Choice(["optical", "sar"]), help="Set this sensor to its mean.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N, instead of that in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
@@ -105,7 +121,7 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
     from refnet_cli.train import fit, read_regions
 
     config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
-    with _progress_bar("steps", quiet) as bar:
+    with _ProgressBar("steps", quiet) as bar:
         result = fit(config, output, lambda p: _report_step(bar, p, quiet))
     if not quiet and result.card.scores:
         _say([f"validation: overall accuracy {result.card.scores['validation']['overall_accuracy']:.4f}"])
@@ -170,7 +186,12 @@ def weights_verify(weights: Path) -> None:
 @weights_group.command("import")
 @click.argument("checkpoint", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Weights to write.")
-@click.option("--card", required=True, type=FILE, help="TOML file that says what the checkpoint does not: name, bands, statistics, scheme.")
+@click.option(
+    "--card",
+    required=True,
+    type=FILE,
+    help="TOML file with what the checkpoint does not say: name, bands, statistics, scheme.",
+)
 def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
     """Turn a published REF-Net checkpoint (.pth) into weights with a card.
 
@@ -191,7 +212,8 @@ def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
         values = _read_toml(config)
         unknown = sorted(values.keys() - known)
         if unknown:
-            raise OptionsError(f"Config {config} has unknown options {', '.join(unknown)}; known are {', '.join(known)}.")
+            names = ", ".join(known)
+            raise OptionsError(f"Config {config} has unknown options {', '.join(unknown)}; known are {names}.")
         for name, value in values.items():
             if "Path" in str(known[name].type):
                 values[name] = Path(value)
@@ -213,7 +235,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise OptionsError(f"{path} is not valid TOML: {error}.") from error
 
 
-class _progress_bar:  # noqa: N801
+class _ProgressBar:
     """A progress bar on a terminal, nothing elsewhere; called with the number of things done and of all."""
 
     def __init__(self, unit: str, quiet: bool) -> None:
@@ -221,7 +243,7 @@ class _progress_bar:  # noqa: N801
         self._hidden = quiet or not sys.stderr.isatty()
         self._bar: Any = None
 
-    def __enter__(self) -> _progress_bar:
+    def __enter__(self) -> _ProgressBar:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
@@ -239,7 +261,7 @@ class _progress_bar:  # noqa: N801
             self._bar.close()
 
 
-def _report_step(bar: _progress_bar, progress: Any, quiet: bool) -> None:
+def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
     bar(progress.step, progress.steps, f"loss {progress.loss:.3f}")
     if not quiet and not sys.stderr.isatty() and progress.step % 50 == 0:
         _say([f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"])
@@ -332,4 +354,3 @@ def _as_known(error: Exception) -> RefnetError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return StorageError(f"{error.filename or 'A file'} could not be written: {error.strerror}.")
     return None
-

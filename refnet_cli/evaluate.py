@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.errors import InputError
+from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.labels import Labels, describe_map
+from refnet_cli.products import SCHEMES
+from refnet_cli.tiling import Window
+
+ROWS = 512
 
 Counts = NDArray[np.int64]
 
@@ -80,3 +86,42 @@ def score(matrix: Counts, names: tuple[str, ...]) -> Scores:
         iou={name: float(value) for name, value, there in zip(names, iou, present, strict=True) if there},
         pixels=total,
     )
+
+
+def evaluate(map_path: str | Path, labels_path: str | Path, scheme: str | None = None) -> Scores:
+    """Score a class map against reference labels.
+
+    Parameters
+    ----------
+    map_path, labels_path : str or Path
+        Rasters of codes of one class scheme; labels of another grid are brought onto the map's by nearest neighbour.
+    scheme : str, optional
+        Name of the class scheme; by default the one that the map's tags name.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    OptionsError
+        If the map names no scheme and none is given, or it is unknown.
+    InputMissingError, InputError
+        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common.
+    """
+    grid, tagged = describe_map(map_path)
+    name = scheme or tagged
+    if name not in SCHEMES:
+        raise OptionsError(
+            f"{map_path} names class scheme {name!r}; give one with --scheme: {', '.join(SCHEMES)}."
+            if scheme is None
+            else f"Class scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}."
+        )
+    meaning = SCHEMES[name]
+    height, width = grid.shape
+    matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
+    with Labels.open(map_path, grid, meaning) as mapped, Labels.open(labels_path, grid, meaning) as labelled:
+        for row in range(0, height, ROWS):
+            window = Window(row, 0, min(ROWS, height - row), width)
+            matrix += confusion_matrix(labelled.read(window), mapped.read(window), meaning.classes)
+    return score(matrix, meaning.names)

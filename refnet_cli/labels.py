@@ -33,7 +33,7 @@ class Labels:
             raise InputError(f"The label file {raster.path} has {dataset.count} bands: give one band of class codes.")
         strange = sorted(set(mapping.values()) - {0, *scheme.codes})
         if strange:
-            raise OptionsError(f"The label mapping leads to {strange}, codes that scheme {scheme.name!r} does not have.")
+            raise OptionsError(f"The label mapping leads to {strange}, which scheme {scheme.name!r} does not have.")
         indexes = {0: 0, **{code: index for index, code in enumerate(scheme.codes, 1)}}
         self._indexes = {value: indexes[code] for value, code in mapping.items()}
         if dataset.nodata is not None and np.isfinite(dataset.nodata):
@@ -145,7 +145,5 @@ class Labels:
         indexes = np.zeros(stored.shape, np.uint8)
         for value, index in self._indexes.items():
             indexes[stored == value] = index
-        warped = np.zeros((1, *out.shape), np.uint8)
         with self._raster.naming(f"cannot be warped to {window} of the grid"):
-            self._alignment.warp(window, source, indexes[None], warped, self._method)
-        out[:] = warped[0]
+            self._alignment.warp(window, source, indexes[None], out[None], self._method)

@@ -136,9 +136,10 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
     weights = options.weights or (default_weights() if engine is None else None)
     _check_places(options, weights)
     card = engine.card if engine else verify(_given(weights))
-    with ScenePair.open(
-        options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene
-    ) as pair, ExitStack() as stack:
+    with (
+        ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene) as pair,
+        ExitStack() as stack,
+    ):
         report = _start_report(options, card, weights, pair)
         outputs = [
             stack.enter_context(OUTPUTS[kind](path, pair.grid, card.scheme, _tags(report)))

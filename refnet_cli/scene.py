@@ -49,6 +49,8 @@ _POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value o
 _POSSIBLE_REFLECTANCE = (-5000.0, 65_534.0)  # x 10,000; 65,535 marks saturated pixels
 _MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
 _MARGIN = 16  # source pixels around a block's footprint: the kernel's, and differences between datum shifts
+_SAMPLE = 300_000  # pixels from which a file is judged
+_STRIP = 128  # columns of the grid warped at once
 _PIECE = 1 << 24  # source pixels warped at once
 # Nothing beside the files themselves is looked for, and no network is touched.
 _GDAL: dict[str, Any] = {
@@ -284,10 +286,13 @@ class Raster:
         InputError
             If the whole file is invalid.
         """
-        taken = [self.read_valid(bands, window)[0] for window in self._spread_windows()]
+        windows = list(self._spread_windows())
+        # An odd step, so that not the same columns are taken in every row.
+        step = sum(window.height * window.width for window in windows) // _SAMPLE | 1
+        taken = [self.read_valid(bands, window)[0].reshape(len(bands), -1)[:, ::step] for window in windows]
         if not any(np.isfinite(values).any() for values in taken):
-            taken = [self._first_valid(bands)]
-        return np.concatenate([values.reshape(len(bands), -1) for values in taken], axis=1)
+            taken = [self._first_valid(bands).reshape(len(bands), -1)]
+        return np.concatenate(taken, axis=1)
 
     def _first_valid(self, bands: Sequence[int]) -> Float32:
         height, width = self.dataset.shape
@@ -340,7 +345,7 @@ class Alignment:
             # Transformed longitudes would break at 180 degrees, in the midst of such a file.
             self._wrap = float(longitudes.min() + longitudes.max()) / 2
             self._source_crs = rasterio.CRS.from_string(f"{raster.dataset.crs.to_proj4()} +lon_wrap={self._wrap!r}")
-        place = self._overlap(raster.what)
+        place = self._overlap(raster)
         columns, rows = np.array(place)[:, None] + [[0, 1, 0], [0, 0, 1]]
         x, y = self.source_pixels(columns, rows)
         self.ratio = float(np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))))
@@ -355,7 +360,7 @@ class Alignment:
             x = (x - self._wrap + 180) % 360 - 180 + self._wrap
         return _apply(~self._transform, x, y)
 
-    def _overlap(self, what: str) -> tuple[float, float]:
+    def _overlap(self, raster: Raster) -> tuple[float, float]:
         height, width = self.grid.shape
         columns, rows = _lattice(Window(0, 0, height, width), 65, inset=0.5)
         x, y = self.source_pixels(columns, rows)
@@ -364,20 +369,23 @@ class Alignment:
         if inside.any():
             return float(columns[inside].mean()), float(rows[inside].mean())
         # The file may be smaller than the lattice's mesh.
-        source_columns, source_rows = _lattice(Window(0, 0, *self._shape), 65, inset=0.5)
-        x, y = _apply(self._transform, source_columns, source_rows)
-        if not self._same:
-            x, y = self._to_source.transform(x, y, direction="INVERSE")
-        columns, rows = _apply(~self.grid.transform, x, y)
+        columns, rows = _apply(
+            ~self.grid.transform, *self._to_grid(*_lattice(Window(0, 0, *self._shape), 65, inset=0.5))
+        )
         inside = (columns > 0) & (columns < width) & (rows > 0) & (rows < height)
         if inside.any():
             return float(columns[inside].mean()), float(rows[inside].mean())
-        finite = np.isfinite(x) & np.isfinite(y)
-        there = (x[finite].min(), y[finite].min(), x[finite].max(), y[finite].max()) if finite.any() else None
         raise InputError(
-            f"The {what} file does not overlap the optical file: optical covers {_bounds(self.grid.boundingbox.bbox)}, "
-            f"{what} {_bounds(there)} in {_name(self._grid_crs)}; give two files of the same place."
+            f"The {raster.what} file {raster.path} does not overlap the optical grid: it covers "
+            f"{_bounds(*self._to_grid(*_lattice(Window(0, 0, *self._shape), 65)))}, the grid "
+            f"{_bounds(*_apply(self.grid.transform, *_lattice(Window(0, 0, height, width), 2)))} in "
+            f"{_name(self._grid_crs)}; give two files of the same place."
         )
+
+    def _to_grid(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+        """Transform places in the file to coordinates of the grid's reference system."""
+        x, y = _apply(self._transform, columns, rows)
+        return (x, y) if self._same else self._to_source.transform(x, y, direction="INVERSE")
 
     def source_window(self, window: Window) -> Window:
         """Return the file's window that the warp of a grid window needs; empty where they do not meet."""
@@ -395,22 +403,27 @@ class Alignment:
     def warp(self, window: Window, source: Window, layers: NDArray[Any], out: NDArray[Any], method: Resampling) -> None:
         """Resample layers of the file's window ``source`` into ``out``, the grid's ``window``; NaN is nodata."""
         nodata = np.nan if out.dtype.kind == "f" else None
-        for layer, target in zip(layers, out, strict=True):  # each by itself, so that each keeps its own validity
-            reproject(
-                layer,
-                target,
-                src_transform=_moved(self._transform, source),
-                src_crs=self._source_crs,
-                src_nodata=nodata,
-                dst_transform=_moved(self.grid.transform, window),
-                dst_crs=self._grid_crs.to_wkt(),
-                dst_nodata=nodata,
-                resampling=method,
-                tolerance=1e-3,
-                warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
-                XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
-                YSCALE=1,
-            )
+        # GDAL interpolates the transformation along rows to an eighth of a pixel; along short ones it is exact enough.
+        for start in range(0, window.width, _STRIP):
+            strip = window._replace(column=window.column + start, width=min(_STRIP, window.width - start))
+            for layer, target in zip(layers, out, strict=True):  # each by itself, to keep its own validity
+                warped = np.full((strip.height, strip.width), 0 if nodata is None else nodata, out.dtype)
+                reproject(
+                    layer,
+                    warped,
+                    src_transform=_moved(self._transform, source),
+                    src_crs=self._source_crs,
+                    src_nodata=nodata,
+                    dst_transform=_moved(self.grid.transform, strip),
+                    dst_crs=self._grid_crs.to_wkt(),
+                    dst_nodata=nodata,
+                    resampling=method,
+                    warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
+                    XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
+                    YSCALE=1,
+                )
+                target[:, start : start + strip.width] = warped
+
 
 
 class ScenePair:
@@ -631,9 +644,7 @@ class ScenePair:
         counts["sar_non_finite"] += non_finite
         counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
         with self._sar.naming(f"cannot be warped to {window} of the grid"):
-            warped = np.full(out.shape, np.nan, np.float32)
-            self._alignment.warp(window, source, power, warped, self._method)
-        out[:] = warped
+            self._alignment.warp(window, source, power, out, self._method)
 
 
 def _box(window: Window) -> RasterWindow:
@@ -668,10 +679,12 @@ def _lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Points, P
     return across.ravel(), down.ravel()
 
 
-def _bounds(bounds: Sequence[float] | None) -> str:
-    if bounds is None:
+def _bounds(x: Points, y: Points) -> str:
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
         return "an unknown place"
-    return f"({', '.join(f'{float(edge):.10g}' for edge in bounds)})"
+    edges = x[known].min(), y[known].min(), x[known].max(), y[known].max()
+    return f"({', '.join(f'{edge:.10g}' for edge in edges)})"
 
 
 def _name(crs: CRS) -> str:

@@ -230,7 +230,7 @@ def fit(config: TrainConfig, folder: str | Path, progress: Callable[[Progress], 
         training = [region for region in regions if region.scene.split == "train"]
         validation = [region for region in regions if region.scene.split == "validation"]
         card = _make_card(config, training)
-        net = _make_net(config, card).to(device)
+        net = _make_net(config, card).to(device).to(memory_format=torch.channels_last)
         losses = _optimise(net, config, Sampler(training, config, card), folder, device, progress)
         card = replace(card, scores=_validate(net, card, validation, config.without, device))
         path = folder / f"{config.name}.safetensors"
@@ -260,6 +260,7 @@ class Region:
 
     def __exit__(self, *exception: object) -> None:
         self.pair.close()
+        self.labels.close()
 
     def read(self, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
         """Read a window inside the grid; labels are 0 where a sensor saw nothing."""
@@ -415,10 +416,11 @@ def _optimise(
         first = checkpoint.load()
         ahead = reader.submit(sampler.batch, first)
         for step in range(first, config.steps):
-            batch = Batch(*(tensor.to(device) for tensor in ahead.result()))
+            batch = ahead.result()
+            optical, sar = (x.to(device, memory_format=torch.channels_last) for x in (batch.optical, batch.sar))
             ahead = reader.submit(sampler.batch, step + 1)
             torch.manual_seed(config.seed * 1_000_003 + step)  # so that a resumed run drops the same paths
-            main, auxiliary = training_loss(net(batch.optical, batch.sar), batch.labels)
+            main, auxiliary = training_loss(net(optical, sar), batch.labels.to(device))
             optimizer.zero_grad()
             torch.autograd.backward(main + auxiliary)
             optimizer.step()
@@ -491,9 +493,7 @@ class _Blinded:
         return self._engine.predict(*leave_out(Patch(optical, sar), self._without))
 
 
-def _validate(
-    net: REFNet, card: Card, regions: Sequence[Region], without: str | None, device: str
-) -> dict[str, Any]:
+def _validate(net: REFNet, card: Card, regions: Sequence[Region], without: str | None, device: str) -> dict[str, Any]:
     """Scores on whole scenes that training never saw; empty without such scenes."""
     if not regions:
         return {}

@@ -67,7 +67,7 @@ def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
 
 
 def _write(tensors: dict[str, torch.Tensor], card: Card, path: Path) -> None:
-    save_file(tensors, path, metadata={"format": "pt", "refnet": json.dumps(card.to_dict())})
+    save_file(tensors, path, metadata={"refnet": json.dumps(card.to_dict())})
 
 
 def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]:

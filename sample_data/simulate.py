@@ -43,10 +43,11 @@ COLOURS = {
 OPTICAL_BANDS = ("B02", "B03", "B04", "B08")
 SAR_BANDS = ("VV", "VH")
 SEASONS = ("djf", "mam", "jja", "son")
-BETWEEN = 0.5  # of the measured spread between places is kept, and
-INSIDE = 0.75  # of that inside one scene, so that a small network can learn the classes
-STAGE = 0.32  # half the difference between green and ripe or tilled crops, in units of the logarithm of NIR / red
-DOUBLE_BOUNCE = np.array([4.5, 2.0])  # dB that VV and VH of flooded vegetation are above dry rangeland
+BETWEEN = 0.25  # of the measured spread between places is kept, and
+INSIDE = 0.5  # of that inside one scene, so that a small network can learn the classes
+STAGE = 0.54  # half the difference between green and ripe or tilled crops, in the logarithm of reflectance
+DRY = np.array([0.05, 0.05, 0.2, -0.12])  # logarithm of reflectance by which rangeland is drier than measured, unlike crops
+DOUBLE_BOUNCE = np.array([5.5, 2.0])  # dB that VV and VH of flooded vegetation are above dry rangeland
 BARE_SMOOTHNESS = np.array([4.5, 4.0])  # dB that bare ground is below the measured median, which is of stony places
 SPECKLE_BIAS = 0.5  # dB by which the median of speckled power is below its mean
 SMALLEST_SHARE, LARGEST_SHARE = 0.03, 0.35
@@ -178,13 +179,14 @@ def add_towns(rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.in
 
 def add_water(
     rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.int64], relief: Floats, table: Floats
-) -> None:
-    """Set a meandering river, lakes and the flooded vegetation along them into cover and patch."""
+) -> NDArray[np.bool_]:
+    """Set a meandering river, lakes and the flooded vegetation along them into cover and patch; return where lakes are."""
     n = len(cover)
     _, across = turn(x - n / 2, y - n / 2, rng.uniform(0, np.pi))
     river = distance_to_line(across + rng.uniform(35, 60) * field(rng, n, 70, 3) + rng.uniform(-0.25, 0.25) * n)
     width = 5 + 1.5 * field(rng, n, 60, 2.5)
-    water = (river < width) | top(-relief + 0.12 * field(rng, n, 20), rng.uniform(0.035, 0.06))
+    lake = top(-relief + 0.12 * field(rng, n, 20), rng.uniform(0.035, 0.06))
+    water = (river < width) | lake
     distance = ndimage.distance_transform_edt(~water).astype(np.float32)
     plain = distance < 22 + 14 * field(rng, n, 50)
     stand = nearest(rng, x, y, n, 26) + 20000
@@ -192,6 +194,7 @@ def add_water(
     cover[plain] = kinds[np.searchsorted([0.58, 0.8], table[mix(stand, 8)])][plain]
     patch[plain] = mix(stand)[plain]
     cover[water], patch[water] = WATER, 78
+    return lake
 
 
 def lay_out(rng: Rng, n: int) -> Landscape:
@@ -202,8 +205,8 @@ def lay_out(rng: Rng, n: int) -> Landscape:
     relief = field(rng, n, 110, 2.2)
     cover, patch, rows = lay_countryside(rng, warped_x, warped_y, n, table)
     far = add_towns(rng, warped_x, warped_y, cover, patch, table)
-    add_water(rng, warped_x, warped_y, cover, patch, relief, table)
-    road = far < 1.2
+    lake = add_water(rng, warped_x, warped_y, cover, patch, relief, table)
+    road = (far < 1.2) & ~lake  # the river is bridged
     cover[road], patch[road] = BUILT, 79
     return Landscape(cover, patch, np.where(cover == CROPS, rows, 0).astype(np.float32), relief)
 
@@ -268,10 +271,10 @@ def draw_means(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, N
         sar = median[4:] + SPECKLE_BIAS + BETWEEN * np.minimum(spread[4:], 2.0) * (shared_sar + own[2])
         means[code] = np.concatenate([optical, sar])
     means[BARE][4:] -= BARE_SMOOTHNESS
-    # Plants that stand in water look like those beside it from above; from the side trunk and water are a corner.
-    means[FLOODED] = (means[TREES] + means[RANGELAND]) / 2
-    means[FLOODED][:4] -= 0.08
-    means[FLOODED][4:] = means[RANGELAND][4:] + DOUBLE_BOUNCE
+    means[RANGELAND][:4] += DRY
+    means[BUILT][:4] = (means[BUILT] + 3 * means[BARE])[:4] / 4  # roofs and roads are of the same stone
+    means[FLOODED] = means[RANGELAND].copy()
+    means[FLOODED][4:] += DOUBLE_BOUNCE
     return means
 
 
@@ -279,7 +282,8 @@ def look(rng: Rng, landscape: Landscape, place: Place, signatures: dict[str, Any
     """Reflectance x 10000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it."""
     n = len(landscape.cover)
     table = rng.standard_normal((TABLE, 6), dtype=np.float32)
-    stage = np.where(rng.random(TABLE) < rng.uniform(0.5, 0.7), 1.0, -1.1)[landscape.patch]  # crops: green, or ripe or tilled
+    stage = np.where(rng.random(TABLE) < rng.uniform(0.5, 0.7), 1.0, -1.0)  # crops are green, or ripe or tilled
+    stage = (stage * rng.uniform(0.75, 1.25, TABLE))[landscape.patch]
     coarse = [0.8 * field(rng, n, 12) + 0.6 * field(rng, n, 2) for _ in range(3)]
     grain = rng.standard_normal((2, n, n), dtype=np.float32)
     seen = np.empty((6, n, n), np.float32)
@@ -296,8 +300,11 @@ def look(rng: Rng, landscape: Landscape, place: Place, signatures: dict[str, Any
         offset = latent @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T * spread
         if code == CROPS:
             offset = 0.5 * offset
-            offset[:, :4] += stage[inside, None] * STAGE * np.array([-0.6, -0.5, -1.2, 0.6])
+            offset[:, :4] += stage[inside, None] * STAGE * np.array([-0.6, -0.55, -0.9, 0.6])
             offset[:, :4] += 0.04 * landscape.rows[inside, None] * np.array([-1, -1, -1, 1])
+        if code == FLOODED:  # from above, anything from a marsh like grassland to a forest that stands in water
+            wooded = rng.random(TABLE)[landscape.patch[inside], None]
+            offset[:, :4] += wooded * (place.means[TREES] - place.means[RANGELAND])[:4]
         if code == TREES:
             offset[:, :4] += 0.1 * (grain[0][inside] + coarse[1][inside])[:, None]
         seen[:, inside] = (place.means[code] + offset).T.astype(np.float32)
@@ -347,7 +354,7 @@ def save(path: Path, data: NDArray[Any], crs: CRS, transform: Affine, bands: tup
     """Write (bands, height, width) as a tiled, compressed GeoTIFF with described bands."""
     count, height, width = data.shape
     shape = {"count": count, "height": height, "width": width, "dtype": data.dtype.name}
-    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 9}
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
     with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **shape, **layout, **profile) as file:
         file.write(data)
         file.descriptions = bands

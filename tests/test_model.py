@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from refnet_cli.card import REFNetConfig
 from refnet_cli.errors import WeightsError
 from refnet_cli.losses import training_loss
 from refnet_cli.model import (
     DropPath,
     MDFVSSBlock,
+    Prediction,
     REFNet,
-    REFNetConfig,
     from_published,
     published_names,
     rename_published,
@@ -104,8 +107,143 @@ def test_gradient_norms_are_the_published_ones(shared: Path, scan: str) -> None:
     prefixes = published_names()
     parameters = dict(golden.net.named_parameters())
     assert len(golden.stored["grad_names"]) == len(parameters)
-    ours = np.array([float(parameters[rename_published(str(n), prefixes)].grad.norm()) for n in golden.stored["grad_names"]])
+    ours = np.array(
+        [float(parameters[rename_published(str(n), prefixes)].grad.norm()) for n in golden.stored["grad_names"]]
+    )
     theirs = golden.stored["grad_norms"]
     assert np.abs(ours - theirs).max() / np.abs(theirs).max() < 1e-4
     large = theirs > 1e-4 * theirs.max()
     assert (np.abs(ours - theirs)[large] / theirs[large]).max() < 1e-4
+
+
+@pytest.fixture(scope="module")
+def tiny() -> REFNet:
+    torch.manual_seed(0)
+    return REFNet(TINY).eval()
+
+
+def inputs(batch: int, height: int, width: int, config: REFNetConfig = TINY) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    optical = torch.randn(batch, config.optical_bands, height, width, generator=draw)
+    return optical, torch.randn(batch, config.sar_bands, height, width, generator=draw)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (66, 90), (130, 64)])
+def test_any_even_size_gives_logits_of_that_size(tiny: REFNet, height: int, width: int) -> None:
+    with torch.no_grad():
+        prediction = tiny(*inputs(1, height, width))
+    assert prediction.logits.shape == (1, 5, height, width)
+    assert prediction.optical_logits is None
+    assert prediction.sar_logits is None
+
+
+@pytest.mark.parametrize(("height", "width"), [(65, 64), (64, 62), (32, 32)])
+def test_other_sizes_are_refused(tiny: REFNet, height: int, width: int) -> None:
+    with pytest.raises(ValueError, match="even and at least 64"):
+        tiny(*inputs(1, height, width))
+
+
+def test_wrong_bands_are_refused(tiny: REFNet) -> None:
+    optical, sar = inputs(1, 64, 64)
+    with pytest.raises(ValueError, match="Got 3 optical and 2 SAR bands"):
+        tiny(optical[:, :3], sar)
+
+
+def test_samples_of_a_batch_do_not_touch_each_other(tiny: REFNet) -> None:
+    optical, sar = inputs(3, 64, 64)
+    with torch.no_grad():
+        together = tiny(optical, sar).logits
+        alone = torch.cat([tiny(optical[i : i + 1], sar[i : i + 1]).logits for i in range(3)])
+    assert (together - alone).abs().max() < 1e-4 * together.abs().max()
+
+
+def test_msie_decoders_run_while_training_and_where_asked_for(tiny: REFNet) -> None:
+    without = REFNet(replace(TINY, msie=False))
+    assert without.train()(*inputs(2, 64, 64)).optical_logits is None
+    with pytest.raises(ValueError, match="made without them"):
+        without(*inputs(2, 64, 64), auxiliary=True)
+    assert REFNet(TINY).train()(*inputs(2, 64, 64)).sar_logits.shape == (2, 5, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(
+            tiny(*inputs(1, 64, 64), auxiliary=True).logits, tiny(*inputs(1, 64, 64), auxiliary=False).logits
+        )
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(4000, 2, 3)
+    dropped = DropPath(0.1).train()(x)
+    assert sorted(set(dropped.flatten().tolist())) == pytest.approx([0, 1 / 0.9])
+    assert torch.equal(dropped.amin((1, 2)), dropped.amax((1, 2)))
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.03)
+    assert DropPath(0.1).eval()(x) is x
+
+
+def test_labels_of_no_data_do_not_count() -> None:
+    draw = torch.Generator().manual_seed(0)
+    prediction = Prediction(*(torch.randn(2, 5, 8, 8, generator=draw) for _ in range(3)))
+    labels = torch.randint(1, 5, (2, 8, 8), generator=draw)
+    labels[:, :2] = 0
+    before = training_loss(prediction, labels)
+    for logits in prediction:
+        logits[:, :, :2] = 99.0
+    after = training_loss(prediction, labels)
+    assert float(before[0]) == pytest.approx(float(after[0]))
+    assert float(before[1]) == pytest.approx(float(after[1]))
+    assert [float(part) for part in training_loss(prediction, torch.zeros_like(labels))] == [0, 0]
+
+
+def test_the_published_preset_has_the_published_size() -> None:
+    # 60.8 million in the paper, which has 3 + 2 bands and 9 classes.
+    assert sum(p.numel() for p in REFNet(REFNetConfig()).parameters()) == pytest.approx(60.8e6, rel=0.002)
+
+
+def test_initialisation() -> None:
+    net = REFNet(TINY)
+    ss2d = net.mdf_decoder.vss[0].ss2d
+    dt = torch.nn.functional.softplus(ss2d.dt_bias)
+    assert float(dt.min()) >= 0.99e-3
+    assert float(dt.max()) <= 0.101
+    assert torch.equal(ss2d.d_skip, torch.ones_like(ss2d.d_skip))
+    assert torch.equal(ss2d.a_log, torch.zeros_like(ss2d.a_log))
+    assert not net.head.classify.bias.any()
+    bound = (6 / (9 * 32)) ** 0.5
+    weight = net.mdf_blocks[0].share_convolution.weight
+    assert bound * 0.95 < float(weight.abs().max()) <= bound
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("decoder.fuse_layer3.share_conv.0.weight"), "misses tensors, 1 in all"),
+        (lambda s: s.update({"decoder.extra.weight": torch.zeros(1)}), "not a tensor of a published REF-Net"),
+        (lambda s: s.update({"seg_head.0.bias": torch.zeros(7)}), "wrongly shaped"),
+        (lambda s: s.update({"decoder.st_block_2.1.op.Ds": torch.zeros(3)}), "has 3 numbers"),
+        (lambda s: s.pop("opt_encoder.conv1.weight"), "is no REF-Net"),
+    ],
+)
+def test_checkpoints_that_do_not_fit_are_refused(shared: Path, change: Any, message: str) -> None:
+    state = dict(Golden(shared, "resnet18").state)
+    change(state)
+    with pytest.raises(WeightsError, match=message):
+        from_published(state)
+
+
+def test_a_published_checkpoint_without_msie_gives_the_same_map(shared: Path) -> None:
+    golden = Golden(shared, "resnet18")
+    single = ("opt_fuse", "sar_fuse", "opt_seg", "sar_seg")
+    state = {
+        name: tensor
+        for name, tensor in golden.state.items()
+        if not name.removeprefix("decoder.").startswith(single) and not re.search(r"smooth_layer_\d[23]\.", name)
+    }
+    net = from_published(state)
+    assert not net.config.msie
+    with torch.no_grad():
+        assert torch.equal(net(golden.optical, golden.sar).logits, golden.net(golden.optical, golden.sar).logits)
+
+
+@pytest.mark.parametrize("encoder", ["no_such_model", "vit_tiny_patch16_224"])
+def test_encoders_without_five_levels_are_refused(encoder: str) -> None:
+    with pytest.raises(WeightsError, match=f"{encoder}"):
+        REFNet(replace(TINY, encoder=encoder))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
-from refnet_cli.scene import ScenePair, SceneOptions
+from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.tiling import Window
 
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -27,7 +27,7 @@ MANIFEST = Path(__file__).parents[2] / "shared" / "badfiles" / "MANIFEST.json"
 Write = Callable[..., Path]
 
 
-@pytest.fixture()
+@pytest.fixture
 def write(tmp_path: Path) -> Write:
     def write_file(
         name: str, values: Any, transform: Affine = PLACE, crs: Any = "EPSG:32631", **profile: Any
@@ -82,10 +82,8 @@ def place_image(crs: str, size: float, grid_transform: Affine, grid_crs: str, tu
     height = int((north - min(corners[1]) + 2 * margin) / step)
     transform = Affine(step, 0, west - margin, 0, -step, north + margin)
     if turn:
-        middle = (width / 2, height / 2)
-        transform = (
-            transform @ Affine.translation(*middle) @ Affine.rotation(turn) @ Affine.translation(-width / 2, -height / 2)
-        )
+        to_middle, back = Affine.translation(width / 2, height / 2), Affine.translation(-width / 2, -height / 2)
+        transform = transform @ to_middle @ Affine.rotation(turn) @ back
     down, across = np.mgrid[:height, :width] + 0.5
     x = transform.a * across + transform.b * down + transform.c
     y = transform.d * across + transform.e * down + transform.f
@@ -113,7 +111,9 @@ def test_each_pixel_reads_its_own_place(write: Write, crs: str, size: float, tur
     column, row = places_of(patch.sar)
     down, across = np.mgrid[:SIDE, :SIDE] + 0.5
     known = patch.sar_valid
-    assert known.mean() > (0.8 if turn == 30 else 0.9999)
+    if turn == 30:  # the corners are not covered, and there is nothing to interpolate at the image's edge
+        known = known & (abs(across - SIDE / 2) + abs(down - SIDE / 2) < SIDE / 2)
+    assert known.mean() > (0.45 if turn == 30 else 0.9999)
     assert abs(column - across)[known].max() < 0.05
     assert abs(row - down)[known].max() < 0.05
 
@@ -164,8 +164,8 @@ def test_average_is_exact_even_in_many_pieces(write: Write, monkeypatch: pytest.
         with ScenePair.open(optical, sar, BANDS, ["VV"], SceneOptions(sar_scale="power")) as pair:
             results.append(everything(pair).sar)
     tiles = np.where(power[0] > 0, power[0], np.nan).reshape(60, 8, 80, 8).swapaxes(1, 2).reshape(60, 80, 64)
-    with np.errstate(invalid="ignore"):
-        expected = np.array([[np.mean(t[np.isfinite(t)]) if np.isfinite(t).any() else np.nan for t in r] for r in tiles])
+    count = np.isfinite(tiles).sum(axis=2)
+    expected = np.where(count > 0, np.nansum(tiles, axis=2) / np.maximum(count, 1), np.nan)
     for result in results:
         np.testing.assert_allclose(result[0], 10 * np.log10(expected), atol=1e-4)
 
@@ -189,14 +189,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScenePair]:
     with ScenePair.open(
         folder / "s2.tif", folder / "s1.tif", BANDS, ["VV", "VH"], SceneOptions(sar_scale="power")
     ) as opened:
-        opened._kept = 1
+        opened._kept = 1  # so that windows make blocks anew, in ever other orders
         yield opened
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def whole(pair: ScenePair) -> Any:
+    return everything(pair)
+
+
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.integers(1, 300), st.integers(1, 300))
-def test_same_bytes_whatever_the_window(pair: ScenePair, row: int, column: int, height: int, width: int) -> None:
-    whole = everything(pair)
+def test_same_bytes_whatever_the_window(
+    pair: ScenePair, whole: Any, row: int, column: int, height: int, width: int
+) -> None:
     window = Window(row, column, height, width).clip(SIDE, SIDE)
     patch = pair.read(window)
     inside = np.s_[:, row : row + window.height, column : column + window.width]
@@ -305,7 +311,7 @@ def test_refused_paths(write: Write, tmp_path: Path) -> None:
     refuse(optical, tmp_path / "page.tif", "cannot be opened as GeoTIFF")
 
 
-def test_refused_places(write: Write, tmp_path: Path) -> None:
+def test_refused_places(write: Write) -> None:
     optical = write("s2.tif", optical_values())
     values = sar_values()
     local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
@@ -314,19 +320,15 @@ def test_refused_places(write: Write, tmp_path: Path) -> None:
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         identity = write("c.tif", values, Affine.identity())
     refuse(optical, identity, "no place on the ground")
-    refuse(optical, write("d.tif", values, Affine(10, 0, 600_960, 0, -10, 5_000_000)), r"overlap.*\(600000, .*\(600960, ")
+    refuse(optical, write("d.tif", values, Affine(10, 0, 600_960, 0, -10, 5_000_000)), r"\(600960, .*\(600000, ")
     refuse(optical, write("e.tif", values.astype(np.complex64)), "complex")
     for name, turned in (("f.tif", Affine.rotation(10)), ("g.tif", Affine.scale(1, -1)), ("h.tif", Affine.shear(5))):
         turned_place = Affine.translation(600_000, 5_000_000) @ Affine.scale(10, -10) @ turned
         refuse(write(name, optical_values(), turned_place), write("s1.tif", values), "north-up")
+    points = [GroundControlPoint(row, col, 6e5 + col, 5e6 - row) for row in (0, 90) for col in (0, 90)]
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
-        points = [GroundControlPoint(row, col, 6e5 + col, 5e6 - row) for row in (0, 90) for col in (0, 90)]
-        with rasterio.open(
-            tmp_path / "gcps.tif", "w", driver="GTiff", count=2, height=96, width=96, dtype="float32"
-        ) as file:
-            file.write(values)
-            file.gcps = points, "EPSG:32631"
-    refuse(optical, tmp_path / "gcps.tif", "terrain-correct")
+        gcps = write("gcps.tif", values, Affine.identity(), gcps=points)
+    refuse(optical, gcps, "terrain-correct")
 
 
 def test_refused_content(write: Write) -> None:
@@ -349,10 +351,7 @@ def test_damage_in_mid_scene_is_located(write: Write) -> None:
     optical = write("s2.tif", values, tiled=True, blockxsize=128, blockysize=128, compress="deflate")
     sar = write("s1.tif", sar_values(1200, 1200))
     with rasterio.open(optical) as file:
-        offset = int(file.tags(3, ns="TIFF", )["BLOCK_OFFSET_8_8"]) if file.tags(3, ns="TIFF") else 0
-    if not offset:
-        with rasterio.open(optical) as file:
-            offset = int(file.get_tag_item("BLOCK_OFFSET_8_8", ns="TIFF", bidx=3))
+        offset = int(file.get_tag_item("BLOCK_OFFSET_8_8", "TIFF", bidx=3))
     content = bytearray(optical.read_bytes())
     content[offset : offset + 64] = b"\xff" * 64
     optical.write_bytes(content)

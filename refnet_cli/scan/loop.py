@@ -30,7 +30,8 @@ def selective_scan_loop(
     rank = dt_weight.shape[-1]
     states = a_log.shape[-1]
     u_flat = u.float().reshape(batch, -1, channels)
-    dt_low, b, c = projection.float().reshape(batch, -1, 4, rank + 2 * states).split([rank, states, states], dim=-1)
+    projection = projection.float().reshape(batch, -1, 4, rank + 2 * states)
+    dt_low, b, c = torch.split(projection, [rank, states, states], dim=-1)
     a = -torch.exp(a_log.float())
     y = torch.zeros_like(u_flat)
     for k, order in enumerate(scan_orders(height, width).to(u.device)):

@@ -1,0 +1,215 @@
+"""Weights on disk: round trips, damage, cards that do not fit, published checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from refnet_cli.card import Card, Modality, REFNetConfig, read_card, shipped_weights, verify
+from refnet_cli.cli import commands, run
+from refnet_cli.errors import InputMissingError, OutputError, WeightsError
+from refnet_cli.model import REFNet
+from refnet_cli.products import SCHEMES
+from refnet_cli.weights import load_weights, read_checkpoint, save_weights
+from tests.test_model import Golden
+
+CARD = Card(
+    name="tiny",
+    network=REFNetConfig(encoder="test_resnet", optical_bands=4, sar_bands=2, classes=10, width=16),
+    optical=Modality(("B02", "B03", "B04", "B08"), "reflectance x 10000", (400, 600, 500, 2500), (200, 200, 300, 900)),
+    sar=Modality(("VV", "VH"), "dB", (-11.0, -17.5), (4.0, 4.5)),
+    scheme=SCHEMES["esri-io"],
+    licence="CC0-1.0",
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> REFNet:
+    torch.manual_seed(0)
+    return REFNet(CARD.network).eval()
+
+
+@pytest.fixture
+def saved(net: REFNet, tmp_path: Path) -> Path:
+    save_weights(net, CARD, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def test_round_trip(net: REFNet, saved: Path) -> None:
+    loaded, card = load_weights(saved, msie=True)
+    assert replace(card, sha256="") == CARD
+    assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), loaded.state_dict().values(), strict=True))
+    assert not loaded.training
+    assert [path.name for path in saved.parent.iterdir()] == ["tiny.safetensors"]
+
+
+def test_saving_twice_gives_the_same_bytes(net: REFNet, saved: Path, tmp_path: Path) -> None:
+    save_weights(net, CARD, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == saved.read_bytes()
+
+
+def test_without_msie_predicts_the_same(net: REFNet, saved: Path) -> None:
+    loaded, card = load_weights(saved)
+    assert not card.network.msie
+    assert not any("msie" in name for name in loaded.state_dict())
+    optical, sar = torch.randn(1, 4, 64, 64), torch.randn(1, 2, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(optical, sar).logits, net(optical, sar).logits)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.02, 0.3, 0.7, 0.999])
+def test_every_flipped_byte_is_noticed(saved: Path, where: float) -> None:
+    content = bytearray(saved.read_bytes())
+    for place in np.random.default_rng(int(where * 1000)).integers(0, 64, 5):
+        damaged = content.copy()
+        at = min(int(where * len(content)) + int(place), len(content) - 1)
+        damaged[at] ^= 0x15
+        saved.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_weights(saved)
+
+
+@pytest.mark.parametrize("length", [0, 5, 300, 20_000, -1])
+def test_truncated_weights_are_refused(saved: Path, length: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:length])
+    with pytest.raises(WeightsError):
+        load_weights(saved)
+
+
+def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(3)}, tmp_path / "bare.safetensors")
+    with pytest.raises(WeightsError, match="carries no refnet card"):
+        read_card(tmp_path / "bare.safetensors")
+
+
+def test_missing_files_and_folders(net: REFNet, tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match=r"none\.safetensors do not exist"):
+        verify(tmp_path / "none.safetensors")
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        save_weights(net, CARD, tmp_path / "none" / "x.safetensors")
+
+
+def entries(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(CARD.to_dict()))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        table = plain
+        for parent in parents:
+            table = table[parent]
+        if value is None:
+            del table[last]
+        else:
+            table[last] = value
+    return plain
+
+
+def test_card_survives_json() -> None:
+    assert Card.from_dict(entries()) == CARD
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"colour": "red"},
+        {"network__colour": "red"},
+        {"format_version": 2},
+        {"tile": 100},
+        {"tile": 32},
+        {"tile": "256"},
+        {"network__width": -1},
+        {"network__width": 10**9},
+        {"network__classes": 9},
+        {"network__encoder": ""},
+        {"network__msie": 1},
+        {"network__drop_path": 1.5},
+        {"optical__bands": ["B02", "B03", "B04"]},
+        {"optical__bands": ["B02", "B02", "B04", "B08"]},
+        {"optical__bands": "B02 B03"},
+        {"optical__std": [1, 2, 3, 0]},
+        {"optical__mean": [1, 2, 3, float("nan")]},
+        {"optical__mean": [1, 2, 3, "4"]},
+        {"optical__unit": "dB"},
+        {"sar__unit": "furlong"},
+        {"scheme__names": ["water"]},
+        {"scheme": None},
+        {"optical": [1, 2]},
+        {"name": 5},
+    ],
+    ids=str,
+)
+def test_impossible_cards_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError):
+        Card.from_dict(entries(**changes))
+
+
+def test_a_card_for_another_network_is_refused(net: REFNet, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="The card describes"):
+        save_weights(net, replace(CARD, network=replace(CARD.network, width=32)), tmp_path / "x.safetensors")
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "pwned",)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="could not be read as a checkpoint"):
+        read_checkpoint(tmp_path / "evil.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+CARD_TOML = """
+name = "published"
+scheme = "dfc2020"
+licence = "none"
+[optical]
+bands = ["B04", "B03", "B02"]
+mean = [763.8806, 919.1531, 1013.227]
+std = [248.1907, 173.0708, 141.8084]
+[sar]
+bands = ["VV", "VH"]
+mean = [-12.542, -19.7742]
+std = [2.4201, 2.5095]
+"""
+
+
+def test_importing_a_published_checkpoint(shared: Path, tmp_path: Path) -> None:
+    golden = Golden(shared, "resnet18")
+    torch.save({"state_dict": golden.state, "epoch": 3}, tmp_path / "published.pth")
+    (tmp_path / "card.toml").write_text(CARD_TOML)
+    out = tmp_path / "mine.safetensors"
+    arguments = [str(tmp_path / "published.pth"), "-o", str(out), "--card", str(tmp_path / "card.toml")]
+    result = CliRunner().invoke(commands, ["weights", "import", *arguments])
+    assert result.output.strip() == str(out)
+    net, card = load_weights(out)
+    assert (card.name, card.network.encoder, card.scheme.name) == ("published", "resnet18", "dfc2020")
+    with torch.no_grad():
+        ours = net(golden.optical, golden.sar).logits
+    assert np.abs(ours.numpy() - golden.stored["logits"]).max() < 1e-3
+
+
+def test_import_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "other.pth")
+    (tmp_path / "card.toml").write_text(CARD_TOML)
+    paths = [str(tmp_path / "other.pth"), "-o", str(tmp_path / "x.safetensors"), "--card", str(tmp_path / "card.toml")]
+    assert run(["weights", "import", *paths]) == 78
+    assert "not a tensor of a published REF-Net checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_shipped_weights_are_intact() -> None:
+    assert shipped_weights()
+    for path in shipped_weights():
+        card = verify(path)
+        assert card.training
+        assert card.scores
+        assert path.stat().st_size < 20e6
+        load_weights(path)
