@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 
 from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.products import ClassScheme
-from refnet_cli.scene import BLOCK, Alignment, Raster
+from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
 from refnet_cli.tiling import Window
 
 UInt8 = NDArray[np.uint8]
@@ -147,3 +147,16 @@ class Labels:
             indexes[stored == value] = index
         with self._raster.naming(f"cannot be warped to {window} of the grid"):
             self._alignment.warp(window, source, indexes[None], out[None], self._method)
+
+
+def describe_map(path: str | Path) -> tuple[GeoBox, str]:
+    """Read the grid of a class map and the name of the class scheme in its tags, empty where there is none.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If the file cannot be read or used.
+    """
+    raster = Raster(path, "map")
+    with raster.dataset as dataset:
+        return north_up_grid(raster), str(dataset.tags(1).get("CLASS_SCHEME", ""))

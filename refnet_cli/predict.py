@@ -270,12 +270,13 @@ def _load(options: PredictOptions, weights: Path | None) -> Engine:
 
 def _start_report(options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair) -> Report:
     grid = pair.grid
+    epsg = grid.crs.to_epsg() if grid.crs else None
     return Report(
         output=str(options.output),
         preview=str(options.preview) if options.preview else None,
         weights={"name": card.name, "path": str(weights or ""), "sha256": card.sha256, "notice": card.notice},
         grid={
-            "crs": str(grid.crs),
+            "crs": f"EPSG:{epsg}" if epsg else str(grid.crs),
             "transform": list(grid.transform)[:6],
             "height": grid.shape[0],
             "width": grid.shape[1],

@@ -454,7 +454,7 @@ class ScenePair:
         self._optical, self._sar = optical, sar
         self.decisions: list[Decision] = []
         self.counts: Counter[str] = Counter()
-        self.grid = _grid(optical)
+        self.grid = north_up_grid(optical)
         self._decide("grid", [*self.grid.shape], f"tag: the optical file's own grid is kept, {_name(optical.crs)}.")
         self._alignment = Alignment(sar, self.grid)
         share, ratio = self._alignment.share, self._alignment.ratio
@@ -692,11 +692,18 @@ def _name(crs: CRS) -> str:
     return str(crs.name) if epsg is None else f"EPSG:{epsg}"
 
 
-def _grid(raster: Raster) -> GeoBox:
+def north_up_grid(raster: Raster) -> GeoBox:
+    """Return the grid of a file whose grid is to be the result's.
+
+    Raises
+    ------
+    InputError
+        If it is not north-up.
+    """
     transform = raster.dataset.transform
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise InputError(
-            f"The optical file {raster.path} is rotated, sheared or not north-up (transform {tuple(transform)[:6]}), "
+            f"The {raster.what} file {raster.path} is rotated, sheared or not north-up (transform {tuple(transform)[:6]}), "
             "but its grid is to be the result's: warp it to north-up first, for instance with gdalwarp."
         )
     return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)

@@ -1,7 +1,8 @@
 """Simulate a landscape and what Sentinel-1 and Sentinel-2 would see of it.
 
-``python sample_data/simulate.py OUTDIR`` writes ``s2.tif``, ``s1.tif`` and ``labels.tif``; with the default seed these are the files of
-this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists them for training.
+``python sample_data/simulate.py OUTDIR`` writes ``s2.tif``, ``s1.tif`` and ``labels.tif``; with the default seed these
+are the files of this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists them
+for training. Arrays are float32 unless said otherwise; n is the width of the landscape, size + 2 * MARGIN.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from rasterio.warp import transform_bounds
 from scipy import fft, ndimage
 from scipy.interpolate import RectBivariateSpline
 
-Floats = NDArray[np.float32]
-Codes = NDArray[np.uint8]
+Array = NDArray[Any]
 Rng = np.random.Generator
 
 DEFAULT_SEED = 2024
@@ -34,7 +34,8 @@ TABLE = 1 << 16  # entries of the tables that hold what is particular to a field
 
 WATER, TREES, FLOODED, CROPS, BUILT, BARE, RANGELAND = 1, 2, 3, 4, 5, 6, 9  # codes of Esri / Impact Observatory
 NAMES = {
-    WATER: "water", TREES: "trees", FLOODED: "flooded vegetation", CROPS: "crops", BUILT: "built", BARE: "bare", RANGELAND: "rangeland",
+    WATER: "water", TREES: "trees", FLOODED: "flooded vegetation", CROPS: "crops", BUILT: "built", BARE: "bare",
+    RANGELAND: "rangeland",
 }  # fmt: skip
 COLOURS = {
     0: (0, 0, 0, 0), WATER: (65, 155, 223), TREES: (57, 125, 73), FLOODED: (122, 135, 198), CROPS: (228, 150, 53),
@@ -45,8 +46,8 @@ SAR_BANDS = ("VV", "VH")
 SEASONS = ("djf", "mam", "jja", "son")
 BETWEEN = 0.25  # of the measured spread between places is kept, and
 INSIDE = 0.5  # of that inside one scene, so that a small network can learn the classes
-STAGE = 0.54  # half the difference between green and ripe or tilled crops, in the logarithm of reflectance
-DRY = np.array([0.05, 0.05, 0.2, -0.12])  # logarithm of reflectance by which rangeland is drier than measured, unlike crops
+STAGE = 0.58  # half the difference between green and ripe or tilled crops, in the logarithm of reflectance
+DRY = np.array([0.05, 0.05, 0.2, -0.12])  # logarithm of reflectance: rangeland is drier than measured
 DOUBLE_BOUNCE = np.array([5.5, 2.0])  # dB that VV and VH of flooded vegetation are above dry rangeland
 BARE_SMOOTHNESS = np.array([4.5, 4.0])  # dB that bare ground is below the measured median, which is of stony places
 SPECKLE_BIAS = 0.5  # dB by which the median of speckled power is below its mean
@@ -54,12 +55,12 @@ SMALLEST_SHARE, LARGEST_SHARE = 0.03, 0.35
 
 
 class Landscape(NamedTuple):
-    """Where everything is: each array is (n, n), n = size + 2 * MARGIN."""
+    """Where everything is: each array is (n, n)."""
 
-    cover: Codes  # Esri/IO codes
-    patch: NDArray[np.int64]  # key of the field, block or stand in tables of length TABLE
-    rows: Floats  # sowing rows, -1 to 1
-    relief: Floats  # smooth height, mean 0, variance 1
+    cover: Array  # uint8, Esri/IO codes
+    patch: Array  # int64, key of the field, block or stand in tables of length TABLE
+    rows: Array  # sowing rows, -1 to 1
+    relief: Array  # smooth height, mean 0, variance 1
 
 
 class Place(NamedTuple):
@@ -71,38 +72,36 @@ class Place(NamedTuple):
     sar_transform: Affine
     sar_shape: tuple[int, int]
     season: str
-    means: dict[int, NDArray[np.float64]]  # code -> (6,): natural logarithm of reflectance x 10000 (4 bands), dB (2)
+    means: dict[int, Array]  # code -> float64 (6,): natural logarithm of reflectance x 10000 (4 bands), dB (2)
 
 
-def field(rng: Rng, n: int, scale: float, slope: float = 1.5) -> Floats:
+def field(rng: Rng, n: int, scale: float, slope: float = 1.5) -> Array:
     """Random field (n, n), mean 0 and variance 1, correlated up to `scale` pixels; larger `slope`, smoother."""
     spectrum = fft.rfft2(rng.standard_normal((n, n), dtype=np.float32))
     squared = fft.fftfreq(n)[:, None] ** 2 + fft.rfftfreq(n)[None, :] ** 2
     spectrum *= (squared + 1 / (2 * np.pi * scale) ** 2).astype(np.float32) ** np.float32(-slope / 2 - 0.5)
     values = fft.irfft2(spectrum, s=(n, n))
-    return ((values - values.mean()) / values.std()).astype(np.float32)
+    return np.asarray((values - values.mean()) / values.std(), np.float32)
 
 
-def mix(*keys: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    """Hash integers, element by element, into 0 .. TABLE - 1."""
-    value: NDArray[np.int64] = np.int64(0)  # type: ignore[assignment]
+def mix(*keys: Array | int) -> Array:
+    """Hash integers, element by element, into 0 .. TABLE - 1 (int64)."""
+    value = np.zeros((), np.int64)
     for key in keys:
         value = ((value ^ key) * np.int64(2654435761)) & np.int64(0xFFFFFFFF)
         value = value ^ (value >> np.int64(15))
-    return value % np.int64(TABLE)
+    return np.asarray(value % TABLE)
 
 
-def bricks(
-    u: Floats, v: Floats, height: Floats, length: Floats, salt: NDArray[np.int64], table: Floats
-) -> NDArray[np.int64]:
-    """Keys of parcels laid like bricks along u, in rows of uneven height and with lengths that differ from row to row."""
+def bricks(u: Array, v: Array, height: Array | float, length: Array | float, salt: Array | int, table: Array) -> Array:
+    """Keys (int64) of parcels laid like bricks along u, in rows of uneven height; each row has a length of its own."""
     row = np.floor(v / height + 0.5 * np.sin(1.7 * v / height)).astype(np.int64)
     chance = table[mix(salt, row, 11)]
     column = np.floor(u / (length * (0.6 + chance)) + 7 * chance).astype(np.int64)
     return mix(salt, row, column)
 
 
-def nearest(rng: Rng, x: Floats, y: Floats, n: int, spacing: float) -> NDArray[np.int64]:
+def nearest(rng: Rng, x: Array, y: Array, n: int, spacing: float) -> Array:
     """Index of the nearest seed of a shaken grid with `spacing` pixels: Voronoi cells (of warped x and y)."""
     count = int(n / spacing) + 8  # the warp may lead a few cells outside the canvas
     shift = rng.uniform(0, 1, (2, count, count)).astype(np.float32)
@@ -112,35 +111,35 @@ def nearest(rng: Rng, x: Floats, y: Floats, n: int, spacing: float) -> NDArray[n
         for right in (-1, 0, 1):
             i, j = np.clip(row + down, 0, count - 1), np.clip(column + right, 0, count - 1)
             key = i * count + j
-            away = (y / spacing + 3 - i - shift[0].ravel()[key]) ** 2 + (x / spacing + 3 - j - shift[1].ravel()[key]) ** 2
+            away = np.hypot(y / spacing + 3 - i - shift[0].ravel()[key], x / spacing + 3 - j - shift[1].ravel()[key])
             closer = away < best
             best, index = np.where(closer, away, best), np.where(closer, key, index)
     return index
 
 
-def turn(x: Floats, y: Floats, angle: Any) -> tuple[Floats, Floats]:
+def turn(x: Array, y: Array, angle: Any) -> tuple[Array, Array]:
     """Coordinates along and across a direction (radians, one or one per pixel)."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return x * cosine + y * sine, y * cosine - x * sine
 
 
-def top(values: Floats, share: float) -> NDArray[np.bool_]:
+def top(values: Array, share: float) -> Array:
     """Mask of the largest `share` of the values."""
-    return values > np.quantile(values[::4, ::4], 1 - share)
+    return np.asarray(values > np.quantile(values[::4, ::4], 1 - share))
 
 
-def distance_to_line(values: Floats) -> Floats:
+def distance_to_line(values: Array) -> Array:
     """Distance in pixels, about, to where a smooth field is zero."""
     along, across = np.gradient(values)
-    return np.abs(values) / np.maximum(np.hypot(along, across), 0.25).astype(np.float32)
+    return np.asarray(np.abs(values) / np.maximum(np.hypot(along, across), 0.25))
 
 
-def lay_countryside(rng: Rng, x: Floats, y: Floats, n: int, table: Floats) -> tuple[Codes, NDArray[np.int64], Floats]:
+def lay_countryside(rng: Rng, x: Array, y: Array, n: int, table: Array) -> tuple[Array, Array, Array]:
     """Farmland of oriented parcels, and forest and rangeland where it is wild: cover, patch keys and rows."""
     estate = nearest(rng, x, y, n, 190)
-    angles, heights = rng.uniform(0, np.pi, 4096), rng.uniform(15, 28, 4096)
-    u, v = turn(x, y, angles[estate])
-    parcel = bricks(u, v, heights[estate].astype(np.float32), (heights * rng.uniform(1.3, 2.8, 4096))[estate], estate, table)
+    angle, height = rng.uniform(0, np.pi, TABLE)[estate], rng.uniform(15, 28, TABLE)[estate]
+    u, v = turn(x, y, angle)
+    parcel = bricks(u, v, height, height * rng.uniform(1.3, 2.8, TABLE)[estate], estate, table)
     rows = np.sin(u * 2 * np.pi / 3.7 if rng.random() < 0.5 else v * 2 * np.pi / 3.3).astype(np.float32)
     limits = np.cumsum(rng.dirichlet(np.array([0.60, 0.13, 0.12, 0.06]) * 60) * 0.92)
     kinds = np.array([CROPS, RANGELAND, BARE, BUILT, TREES], np.uint8)
@@ -154,7 +153,7 @@ def lay_countryside(rng: Rng, x: Floats, y: Floats, n: int, table: Floats) -> tu
     return np.where(is_wild, wild, farmland), np.where(is_wild, mix(stand), parcel), np.where(is_wild, 0, rows)
 
 
-def add_towns(rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.int64], table: Floats) -> Floats:
+def add_towns(rng: Rng, x: Array, y: Array, cover: Array, patch: Array, table: Array) -> Array:
     """Set blocks of towns into cover and patch; return the distance in pixels to the roads between towns."""
     n = len(cover)
     ragged = field(rng, n, 25)
@@ -164,8 +163,8 @@ def add_towns(rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.in
         radius = rng.uniform(32, 75) if town else 70
         inside = np.hypot(x - column, y - row) + 10 * ragged < radius
         u, v = turn(x - column, y - row, rng.uniform(0, np.pi))
-        pitch = np.float32(rng.uniform(13, 19))
-        block = bricks(u, v, pitch, 1.2 * pitch, np.int64(9000 + town), table)
+        pitch = rng.uniform(13, 19)
+        block = bricks(u, v, pitch, 1.2 * pitch, 9000 + town, table)
         kinds = np.array([BUILT, BARE, RANGELAND, TREES], np.uint8)
         blocks = kinds[np.searchsorted([0.66, 0.85, 0.93], table[mix(block, 6)])]
         street = (np.abs(v) % (4 * pitch) < 2) | (np.abs(u) % (5 * pitch) < 2)
@@ -177,10 +176,8 @@ def add_towns(rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.in
     return far
 
 
-def add_water(
-    rng: Rng, x: Floats, y: Floats, cover: Codes, patch: NDArray[np.int64], relief: Floats, table: Floats
-) -> NDArray[np.bool_]:
-    """Set a meandering river, lakes and the flooded vegetation along them into cover and patch; return where lakes are."""
+def add_water(rng: Rng, x: Array, y: Array, cover: Array, patch: Array, relief: Array, table: Array) -> Array:
+    """Set a meandering river, lakes and flooded vegetation along them into cover and patch; return where lakes are."""
     n = len(cover)
     _, across = turn(x - n / 2, y - n / 2, rng.uniform(0, np.pi))
     river = distance_to_line(across + rng.uniform(35, 60) * field(rng, n, 70, 3) + rng.uniform(-0.25, 0.25) * n)
@@ -211,24 +208,19 @@ def lay_out(rng: Rng, n: int) -> Landscape:
     return Landscape(cover, patch, np.where(cover == CROPS, rows, 0).astype(np.float32), relief)
 
 
-def shares(labels: Codes) -> dict[int, float]:
+def shares(labels: Array) -> dict[int, float]:
     """Share of the pixels of each class."""
     return {code: float((labels == code).mean()) for code in NAMES}
 
 
 def balanced_landscape(rng: Rng, size: int) -> Landscape:
     """Draw landscapes until no class is rarer or commoner than wanted; after 12, take the one that comes nearest."""
-    best: tuple[float, Landscape] | None = None
-    for _ in range(12):
+    drawn: list[tuple[float, Landscape]] = []
+    while not drawn or (drawn[-1][0] > 0 and len(drawn) < 12):
         landscape = lay_out(rng, size + 2 * MARGIN)
         share = shares(landscape.cover[MARGIN:-MARGIN, MARGIN:-MARGIN]).values()
-        lack = max(0.0, SMALLEST_SHARE - min(share), max(share) - LARGEST_SHARE)
-        if best is None or lack < best[0]:
-            best = lack, landscape
-        if lack == 0:
-            break
-    assert best is not None  # noqa: S101
-    return best[1]
+        drawn.append((max(0.0, SMALLEST_SHARE - min(share), max(share) - LARGEST_SHARE), landscape))
+    return min(drawn, key=lambda pair: pair[0])[1]
 
 
 def draw_place(rng: Rng, size: int, signatures: dict[str, Any]) -> Place:
@@ -257,19 +249,19 @@ def draw_place(rng: Rng, size: int, signatures: dict[str, Any]) -> Place:
     return Place(crs, transform, sar_crs, Affine(across, 0, west, 0, -up, high), sar_shape, season, means)
 
 
-def draw_means(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, NDArray[np.float64]]:
+def draw_means(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, Array]:
     """Draw the class means of one place from the spread between places; what all classes share makes most of it."""
     shared_optical, shared_sar = rng.normal(0, 0.8, 2)
-    means: dict[int, NDArray[np.float64]] = {}
+    means: dict[int, Array] = {}
     for code, name in NAMES.items():
-        own = rng.normal(0, 0.6, 3)
         if code == FLOODED:
             continue
+        own = rng.normal(0, 0.6, 3)
         entry = signatures["between_places"][name][season]
         median, spread = np.array(entry["median"]), np.array(entry["spread"])
-        optical = np.log(median[:4]) + BETWEEN * np.minimum(spread[:4], 0.4) * (shared_optical + np.repeat(own[:2], (3, 1)))
-        sar = median[4:] + SPECKLE_BIAS + BETWEEN * np.minimum(spread[4:], 2.0) * (shared_sar + own[2])
-        means[code] = np.concatenate([optical, sar])
+        moved = np.repeat([shared_optical + own[0], shared_optical + own[1], shared_sar + own[2]], (3, 1, 2))
+        middle = np.concatenate([np.log(median[:4]), median[4:] + SPECKLE_BIAS])
+        means[code] = middle + BETWEEN * np.minimum(spread, [0.4, 0.4, 0.4, 0.4, 2, 2]) * moved
     means[BARE][4:] -= BARE_SMOOTHNESS
     means[RANGELAND][:4] += DRY
     means[BUILT][:4] = (means[BUILT] + 3 * means[BARE])[:4] / 4  # roofs and roads are of the same stone
@@ -278,44 +270,52 @@ def draw_means(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, N
     return means
 
 
-def look(rng: Rng, landscape: Landscape, place: Place, signatures: dict[str, Any]) -> Floats:
+def vary(patches: Array, texture: list[Array], entry: dict[str, Any]) -> Array:
+    """How k pixels of a class differ from its mean, by field or stand (k, 6) and by texture: (k, 6)."""
+    coarse, fine = texture[:3], texture[3:]
+    fields = np.stack(
+        [coarse[0], coarse[0] + 0.3 * fine[0], coarse[1], coarse[1], coarse[2], coarse[2] + 0.3 * fine[1]], -1
+    )
+    values, vectors = np.linalg.eigh(np.array(entry["correlation"]))
+    root = (
+        vectors @ np.diag(np.sqrt(np.maximum(values, 0))) @ vectors.T
+    )  # turns independent fields into correlated ones
+    spread = np.array(entry["spread"])
+    without_speckle = np.sqrt(np.maximum(spread[4:] ** 2 - 2.2**2, 1))
+    scale = INSIDE * np.concatenate([np.minimum(spread[:4], 0.4), without_speckle])
+    return np.asarray((0.75 * patches + 0.6 * fields) @ root * scale)
+
+
+def look(rng: Rng, landscape: Landscape, place: Place, signatures: dict[str, Any]) -> Array:
     """Reflectance x 10000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it."""
     n = len(landscape.cover)
     table = rng.standard_normal((TABLE, 6), dtype=np.float32)
     stage = np.where(rng.random(TABLE) < rng.uniform(0.5, 0.7), 1.0, -1.0)  # crops are green, or ripe or tilled
-    stage = (stage * rng.uniform(0.75, 1.25, TABLE))[landscape.patch]
-    coarse = [0.8 * field(rng, n, 12) + 0.6 * field(rng, n, 2) for _ in range(3)]
-    grain = rng.standard_normal((2, n, n), dtype=np.float32)
+    stage, wooded = stage * rng.uniform(0.85, 1.15, TABLE), rng.random(TABLE)
+    texture = [0.8 * field(rng, n, 12) + 0.6 * field(rng, n, 2) for _ in range(3)]
+    texture += list(rng.standard_normal((2, n, n), dtype=np.float32))
     seen = np.empty((6, n, n), np.float32)
     for code, name in NAMES.items():
         inside = landscape.cover == code
-        entry = signatures["inside_scene"][name]
-        spread = np.array(entry["spread"])
-        spread = INSIDE * np.concatenate([np.minimum(spread[:4], 0.4), np.sqrt(np.maximum(spread[4:] ** 2 - 2.2**2, 1))])
-        values, vectors = np.linalg.eigh(np.array(entry["correlation"]))
-        patches = table[landscape.patch[inside]]
-        a, b, c = (each[inside] for each in coarse)
-        texture = np.stack([a, a + 0.3 * grain[0][inside], b, b, c, c + 0.3 * grain[1][inside]], -1)
-        latent = 0.75 * patches + 0.6 * texture
-        offset = latent @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T * spread
+        patch = landscape.patch[inside]
+        local = [each[inside] for each in texture]
+        offset = vary(table[patch], local, signatures["inside_scene"][name])
         if code == CROPS:
-            offset = 0.5 * offset
-            offset[:, :4] += stage[inside, None] * STAGE * np.array([-0.6, -0.55, -0.9, 0.6])
-            offset[:, :4] += 0.04 * landscape.rows[inside, None] * np.array([-1, -1, -1, 1])
+            rows = landscape.rows[inside, None] * np.array([-0.04, -0.04, -0.04, 0.04])
+            offset *= 0.5
+            offset[:, :4] += rows + stage[patch, None] * STAGE * np.array([-0.6, -0.55, -0.9, 0.6])
         if code == FLOODED:  # from above, anything from a marsh like grassland to a forest that stands in water
-            wooded = rng.random(TABLE)[landscape.patch[inside], None]
-            offset[:, :4] += wooded * (place.means[TREES] - place.means[RANGELAND])[:4]
-        if code == TREES:
-            offset[:, :4] += 0.1 * (grain[0][inside] + coarse[1][inside])[:, None]
-        seen[:, inside] = (place.means[code] + offset).T.astype(np.float32)
-    slope = np.gradient(landscape.relief)
-    light = 1.2 * (slope[0] - slope[1])
-    seen[:4] = np.exp(seen[:4] + np.clip(light, -0.12, 0.12))
+            offset[:, :4] += wooded[patch, None] * (place.means[TREES] - place.means[RANGELAND])[:4]
+        if code == TREES:  # clumps of crowns and their shadows
+            offset[:, :4] += 0.1 * (local[1] + local[3])[:, None]
+        seen[:, inside] = (place.means[code] + offset).T
+    down, right = np.gradient(landscape.relief)
+    seen[:4] = np.exp(seen[:4] + np.clip(1.2 * (down - right), -0.12, 0.12))  # lit from the north west
     seen[4:] = 10 ** (seen[4:] / 10)
     return seen
 
 
-def observe_optical(rng: Rng, seen: Floats, size: int) -> NDArray[np.uint16]:
+def observe_optical(rng: Rng, seen: Array, size: int) -> Array:
     """Sentinel-2 of the middle of the landscape: (4, size, size), 0 beyond the slanted edge of the swath."""
     blurred = np.stack([ndimage.gaussian_filter(band, 0.6) for band in seen[:4]])[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     noisy = blurred * (1 + 0.01 * rng.standard_normal(blurred.shape)) + 6 * rng.standard_normal(blurred.shape)
@@ -328,29 +328,27 @@ def observe_optical(rng: Rng, seen: Floats, size: int) -> NDArray[np.uint16]:
     return optical
 
 
-def observe_sar(rng: Rng, seen: Floats, place: Place) -> Floats:
-    """Sentinel-1 on its own grid: (2, height, width) calibrated linear power with speckle, NaN where nothing is known."""
+def observe_sar(rng: Rng, seen: Array, place: Place) -> Array:
+    """Sentinel-1 on its own grid: (2, height, width) linear power with speckle, NaN where nothing is known."""
     height, width = place.sar_shape
     # Every eighth pixel's place is computed, the others interpolated: the map projections are smooth.
     nodes = [np.append(np.arange(0, length - 1, 8.0), length - 1) for length in (height, width)]
     column, row = np.meshgrid(nodes[1] + 0.5, nodes[0] + 0.5)
-    x, y = Transformer.from_crs(place.sar_crs, place.crs, always_xy=True).transform(*(place.sar_transform @ (column, row)))
-    landscape_grid = place.transform @ Affine.translation(-MARGIN, -MARGIN)
-    columns, rows = ~landscape_grid @ (x, y)
-    interpolate = [
-        RectBivariateSpline(nodes[0], nodes[1], each - 0.5, kx=3, ky=3)(np.arange(height), np.arange(width))
-        for each in (rows, columns)
-    ]
+    grid = place.sar_transform
+    to_optical = Transformer.from_crs(place.sar_crs, place.crs, always_xy=True)
+    x, y = to_optical.transform(grid.c + grid.a * column, grid.f + grid.e * row)
+    rows, columns = (place.transform.f - y) / PIXEL + MARGIN - 0.5, (x - place.transform.c) / PIXEL + MARGIN - 0.5
+    index = [RectBivariateSpline(*nodes, each)(np.arange(height), np.arange(width)) for each in (rows, columns)]
     sar = np.empty((2, height, width), np.float32)
     for band, power in zip(sar, seen[4:], strict=True):
         resolved = ndimage.gaussian_filter(power, 0.7)  # the resolution cell is about 20 m
-        ndimage.map_coordinates(resolved, interpolate, output=band, order=1, cval=np.nan)
+        ndimage.map_coordinates(resolved, index, output=band, order=1, cval=np.nan)
     sar *= rng.gamma(LOOKS, 1 / LOOKS, sar.shape).astype(np.float32)
     mantissa, exponent = np.frexp(sar)
-    return np.ldexp(np.rint(mantissa * 512) / 512, exponent).astype(np.float32)  # 3 digits: compresses
+    return np.asarray(np.ldexp(np.rint(mantissa * 512) / 512, exponent), np.float32)  # 3 digits: compresses
 
 
-def save(path: Path, data: NDArray[Any], crs: CRS, transform: Affine, bands: tuple[str, ...], **profile: Any) -> None:
+def save(path: Path, data: Array, crs: CRS, transform: Affine, bands: tuple[str, ...], **profile: Any) -> None:
     """Write (bands, height, width) as a tiled, compressed GeoTIFF with described bands."""
     count, height, width = data.shape
     shape = {"count": count, "height": height, "width": width, "dtype": data.dtype.name}
@@ -382,7 +380,7 @@ def simulate(rng: Rng, folder: Path, size: int = 768) -> Place:
 
 
 def simulate_many(seed: int, count: int, folder: Path, size: int = 768) -> None:
-    """Simulate scenes of different places and list them in ``regions.toml``; none equals a scene of `simulate` alone."""
+    """Simulate scenes of different places, none that of `main` without a count, and list them in ``regions.toml``."""
     entries = []
     for index in range(count):
         name = f"scene-{index:03d}"
@@ -395,10 +393,10 @@ def simulate_many(seed: int, count: int, folder: Path, size: int = 768) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Simulate a landscape and what Sentinel-1 and Sentinel-2 would see of it.")
+    parser = argparse.ArgumentParser(description="Simulate a landscape and what Sentinel-1 and -2 would see of it.")
     parser.add_argument("outdir", type=Path)
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="default: %(default)s, which gives sample_data's files")
-    parser.add_argument("--size", type=int, default=768, help="height and width of the optical scene in pixels, at least 128")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="default %(default)s: the files of sample_data")
+    parser.add_argument("--size", type=int, default=768, help="pixels along an edge of the optical scene, at least 128")
     parser.add_argument("--count", type=int, help="write this many scenes of other places and a regions.toml")
     options = parser.parse_args()
     if options.size < 128:
