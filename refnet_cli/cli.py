@@ -71,7 +71,11 @@ def commands(context: click.Context, debug: bool) -> None:
     help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
 )
 @click.option("--sar-scale", help="Scale of the SAR values: power, amplitude, db or db100.  [default: detected]")
-@click.option("--overlap", type=int, show_default="64", help="Pixels that neighbouring tiles share.")
+@click.option(
+    "--overlap",
+    type=int,
+    help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
+)
 @click.option("--device", show_default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
 @click.option(
@@ -321,7 +325,9 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, terminate)
     debug = "--debug" in arguments
     try:
-        commands.main(list(arguments), prog_name="refnet", standalone_mode=False)
+        # Not commands.main, which would turn a closed pipe into exit code 1.
+        with commands.make_context("refnet", list(arguments)) as context:
+            commands.invoke(context)
         sys.stdout.flush()
         return 0
     except click.exceptions.Exit as leave:

@@ -15,6 +15,7 @@ import shutil
 import stat
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,7 +106,7 @@ def class_codes(probabilities: NDArray[np.float32], valid: NDArray[np.bool_], sc
     return codes
 
 
-class _FileOutput:
+class _FileOutput(ABC):
     """What all outputs share: the order of rows, the hidden folder, the move into place."""
 
     def __init__(self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str]) -> None:
@@ -121,18 +122,19 @@ class _FileOutput:
         with self._cleaning_up():
             self._start(self._folder)
 
+    @abstractmethod
     def _start(self, folder: Path) -> None:
         """Open what is needed inside the hidden folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _put(self, codes: UInt8) -> None:
         """Take the next rows of class codes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _complete(self, folder: Path) -> Path:
         """Return the complete, checked file inside the hidden folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self) -> None:
         """Let go of open files."""
 
@@ -425,6 +427,9 @@ class Preview(_FileOutput):
         result = folder / "complete.png"
         result.write_bytes(picture.getvalue())
         return result
+
+    def _close(self) -> None:
+        pass  # nothing stays open
 
 
 def _draw(codes: UInt8, scheme: ClassScheme) -> Image.Image:

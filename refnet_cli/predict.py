@@ -58,8 +58,8 @@ class PredictOptions:
     """Number to subtract from the optical file's values."""
     sar_scale: SarScale | None = None
     """Scale of the SAR values: power, amplitude, db or db100."""
-    overlap: int = 64
-    """Pixels that neighbouring tiles share."""
+    overlap: int | None = None
+    """Pixels that neighbouring tiles share; by default a quarter of a tile."""
     device: str = "auto"
     """Device to compute on: auto, cpu, cuda or cuda:N."""
     batch: int | None = None
@@ -141,13 +141,14 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
         ExitStack() as stack,
     ):
         report = _start_report(options, card, weights, pair)
+        # The stack finishes the last one first: a preview never shows a map that did not come to be.
         outputs = [
             stack.enter_context(OUTPUTS[kind](path, pair.grid, card.scheme, _tags(report)))
-            for kind, path in (("classes", options.output), ("preview", options.preview))
+            for kind, path in (("preview", options.preview), ("classes", options.output))
             if path
         ]
         height, width = pair.grid.shape
-        tiling = Tiling(height, width, card.tile, options.overlap)
+        tiling = Tiling(height, width, card.tile, card.tile // 4 if options.overlap is None else options.overlap)
         areas = AreaCounter(pair.grid, card.scheme)
         valid_pixels = 0
         for rows in predict_rows(pair, engine or _load(options, weights), tiling, progress, report.tiles):

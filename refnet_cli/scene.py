@@ -703,8 +703,9 @@ def north_up_grid(raster: Raster) -> GeoBox:
     transform = raster.dataset.transform
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise InputError(
-            f"The {raster.what} file {raster.path} is rotated, sheared or not north-up (transform {tuple(transform)[:6]}), "
-            "but its grid is to be the result's: warp it to north-up first, for instance with gdalwarp."
+            f"The {raster.what} file {raster.path} is rotated, sheared or not north-up "
+            f"(transform {tuple(transform)[:6]}), but its grid is to be the result's: "
+            "warp it to north-up first, for instance with gdalwarp."
         )
     return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)
 

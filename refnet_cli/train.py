@@ -146,6 +146,8 @@ def read_regions(path: Path) -> TrainConfig:
     except ValueError as error:
         raise OptionsError(f"Regions file {path} is not valid TOML: {error}.") from error
     scenes = entries.pop("scenes", [])
+    if not isinstance(scenes, list):
+        raise OptionsError(f"Regions file {path}: scenes must be [[scenes]] tables.")
     try:
         made = [
             _from_table(TrainScene, {"name": f"scene-{number}"} | scene, path.parent)
@@ -498,17 +500,17 @@ def _validate(net: REFNet, card: Card, regions: Sequence[Region], without: str |
     if not regions:
         return {}
     engine = _Blinded(TorchEngine(net, card, device), without)
-    matrix = sum(
-        (_count(region, engine, card.scheme, card.tile) for region in regions),
-        np.zeros((card.scheme.classes - 1,) * 2, np.int64),
-    )
-    return {"validation": score(matrix, card.scheme.names).to_dict()}
+    matrices = {region.scene.name: _count(region, engine, card.scheme, card.tile) for region in regions}
+    names = card.scheme.names
+    whole = score(np.sum(list(matrices.values()), axis=0), names).to_dict()
+    by_scene = {name: score(matrix, names).overall_accuracy for name, matrix in matrices.items()}
+    return {"validation": whole | {"overall_accuracy_by_scene": by_scene}}
 
 
 def _count(region: Region, engine: _Blinded, scheme: ClassScheme, tile: int) -> NDArray[np.int64]:
     """Confusion matrix of a whole scene, predicted as ``refnet predict`` does."""
     height, width = region.pair.grid.shape
-    tiling = Tiling(height, width, tile)
+    tiling = Tiling(height, width, tile, tile // 4)
     matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
     for row, probabilities, valid in predict_rows(region.pair, engine, tiling):
         labels = region.labels.read(Window(row, 0, *valid.shape))

@@ -1,8 +1,8 @@
 """Simulate a landscape and what Sentinel-1 and Sentinel-2 would see of it.
 
 ``python sample_data/simulate.py OUTDIR`` writes ``s2.tif``, ``s1.tif`` and ``labels.tif``; with the default seed these
-are the files of this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists them
-for training. Arrays are float32 unless said otherwise; n is the width of the landscape, size + 2 * MARGIN.
+are the files of this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists
+them for training. Arrays are float32 unless said otherwise; n is the width of the landscape, size + 2 * MARGIN.
 """
 
 from __future__ import annotations
@@ -237,9 +237,9 @@ def draw_place(rng: Rng, size: int, signatures: dict[str, Any]) -> Place:
     pixel = rng.uniform(11, 14)
     bounds = (transform.c, transform.f - size * PIXEL, transform.c + size * PIXEL, transform.f)
     west, low, east, high = transform_bounds(crs, sar_crs, *bounds)
-    across, up = (
-        (pixel / 111_320 / np.cos(np.radians(latitude)), pixel / 110_900) if sar_crs.is_geographic else (pixel, pixel)
-    )
+    across = up = pixel
+    if sar_crs.is_geographic:
+        across, up = pixel / 111_320 / np.cos(np.radians(latitude)), pixel / 110_900
     room = rng.uniform(8, 25, 4)  # SAR pixels seen beyond the optical scene; on one side too few by a strip
     room[rng.integers(4)] = -rng.uniform(0.02, 0.04) * size
     west, low, east, high = west - room[0] * across, low - room[1] * up, east + room[2] * across, high + room[3] * up

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# The networks of the tests are tiny: threads that wait for each other would cost more than they bring, all the more as
+# several test processes share the processor. Must be set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -1,0 +1,167 @@
+"""The command line: help, exit codes, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rasterio.transform import Affine
+
+from refnet_cli import __all__, cli
+from refnet_cli.cli import commands, run
+from refnet_cli.predict import PredictOptions
+from tests.scenes import make_pair, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "refnet_cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **settings)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return make_pair(tmp_path, 64, 64)
+
+
+def refuse(capfd: pytest.CaptureFixture[str], folder: Path, *arguments: object) -> tuple[int, str]:
+    """Exit code and message of a prediction that must leave nothing behind."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    code = run(["predict", *map(str, arguments)])
+    streams = capfd.readouterr()
+    assert streams.out == ""
+    assert "Traceback" not in streams.err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    return code, streams.err.strip()
+
+
+def test_bad_calls(capfd: pytest.CaptureFixture[str], tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    optical, sar = pair
+    out = tmp_path / "lulc.tif"
+    elsewhere = Affine(10, 0, 300_000, 0, -10, 4_300_000)
+    far = write(tmp_path / "far.tif", np.full((2, 9, 9), 0.1, np.float32), ("VV", "VH"), elsewhere)
+    one = write(tmp_path / "one.tif", np.full((1, 64, 64), 0.1, np.float32), ("VV",))
+    cases = [
+        ((tmp_path / "none.tif", sar, out), 66, "none.tif does not exist"),
+        ((optical, far, out), 65, "not overlap"),
+        ((optical, one, out), 65, "VH"),
+        ((optical, sar, sar), 64, "is the same file as"),
+        ((optical, sar, tmp_path / "nowhere" / "x.tif"), 73, "nowhere"),
+    ]
+    for (s2, s1, target), code, message in cases:
+        found, text = refuse(capfd, tmp_path, "--optical", s2, "--sar", s1, "-o", target)
+        assert (found, text.count("\n")) == (code, 0), text
+        assert text.startswith("refnet: ")
+        assert message in text
+
+
+def test_missing_options_and_unknown_commands(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "--optical", "a.tif"]) == 2
+    assert "Missing option '--sar'" in capfd.readouterr().err
+    assert run(["predikt"]) == 2
+    assert "No such command" in capfd.readouterr().err
+
+
+def test_weights_that_do_not_fit(capfd: pytest.CaptureFixture[str], tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    weights = tmp_path / "bad.safetensors"
+    weights.write_bytes(b"no weights at all")
+    paths = ["--optical", *pair[:1], "--sar", *pair[1:], "-o", tmp_path / "x.tif"]
+    assert refuse(capfd, tmp_path, *paths, "--weights", weights)[0] == 78
+    assert refuse(capfd, tmp_path, *paths, "--weights", tmp_path / "none")[0] == 66
+    assert refuse(capfd, tmp_path, *paths, "--device", "cuda")[0] == 69
+    assert refuse(capfd, tmp_path, *paths, "--device", "abacus")[0] == 64
+    assert refuse(capfd, tmp_path, *paths, "--batch", "0")[0] == 64
+
+
+def test_config_file_fills_the_options_and_the_command_line_wins(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(f'optical = "{pair[0]}"\nsar = "{pair[1]}"\noutput = "{tmp_path}/a.tif"\noverlap = 32\n')
+    result = CliRunner().invoke(commands, ["predict", "--config", str(config), "-o", str(tmp_path / "b.tif"), "--json"])
+    report = json.loads(result.stdout)
+    assert report["output"] == str(tmp_path / "b.tif")
+    assert report["options"]["overlap"] == 32
+    assert not (tmp_path / "a.tif").exists()
+
+
+def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("overlapp = 32\n")
+    code, message = refuse(capfd, tmp_path, "--config", config)
+    assert code == 64
+    assert "overlapp" in message
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    done = call("predict", "--optical", pair[0], "--sar", pair[1], "-o", tmp_path / "x.tif")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/x.tif\n")
+    assert "sar.scale: power" in done.stderr
+    assert "it/s" not in done.stderr
+
+
+def test_help_is_quick_and_names_the_defaults() -> None:
+    started = time.perf_counter()
+    done = call("--help")
+    assert done.returncode == 0
+    assert time.perf_counter() - started < 2  # half a second on an idle machine; the architecture tests hold why
+    shown = " ".join(CliRunner().invoke(commands, ["predict", "--help"]).output.split())
+    for field in fields(PredictOptions):
+        flag = "--" + field.name.replace("_", "-")
+        assert flag in shown
+        if field.default not in (MISSING, None):
+            assert re.search(rf"{flag} [^\[]*\[default: \(?{field.default}\)?\]", shown), flag
+
+
+def test_public_names() -> None:
+    import refnet_cli
+
+    assert all(getattr(refnet_cli, name) is not None for name in __all__)
+    with pytest.raises(AttributeError):
+        refnet_cli.nothing  # noqa: B018
+
+
+def test_a_bug_says_that_it_is_one(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def break_down(*arguments: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(cli, "_fill", break_down)
+    assert run(["predict"]) == 70
+    assert "this is a bug" in capfd.readouterr().err
+    assert run(["--debug", "predict"]) == 70
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_closed_stdout_is_no_drama(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "refnet_cli", "weights", "info"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_run_and_leave_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    pair = make_pair(tmp_path, 1500, 1500)
+    command = [sys.executable, "-m", "refnet_cli", "predict", "--optical", str(pair[0]), "--sar", str(pair[1])]
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "x.tif")], cwd=ROOT, stderr=subprocess.PIPE)
+    while len(list(tmp_path.iterdir())) < 3:  # until the working files are there
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(number)
+    started = time.monotonic()
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert process.returncode == code
+    assert b"Traceback" not in stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]

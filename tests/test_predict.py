@@ -1,0 +1,251 @@
+"""The whole program: maps on the optical grid, holes, refusals, memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rio_cogeo.cogeo import cog_validate
+
+from refnet_cli.card import default_weights, read_card
+from refnet_cli.cli import run
+from refnet_cli.engine import load_engine
+from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.evaluate import evaluate
+from refnet_cli.predict import PredictOptions, predict, predict_rows, read_tile
+from refnet_cli.scene import ScenePair
+from refnet_cli.tiling import Tiling, Window
+from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "sample_data"
+
+
+def options(pair: tuple[Path, Path], **changes: object) -> PredictOptions:
+    return replace(PredictOptions(*pair, output=pair[0].with_name("lulc.tif")), **changes)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read(1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 300), (100, 90), (128, 128), (129, 257), (300, 401)])
+@pytest.mark.parametrize("overlap", [0, 33, 64])
+def test_the_map_is_the_engines_answer_pixel_for_pixel(tmp_path: Path, height: int, width: int, overlap: int) -> None:
+    pair = make_pair(tmp_path, height, width)
+    engine = PlaceEngine()
+    report = predict(options(pair, overlap=overlap), engine)
+    with rasterio.open(pair[0]) as file:
+        optical = file.read()
+    with rasterio.open(report.output) as file:
+        assert grid_of(Path(report.output)) == grid_of(pair[0])
+        codes = np.array([CARD.scheme.codes[i] for i in range(4)])
+        assert np.array_equal(file.read(1), codes[optical.argmax(0)])
+    assert engine.calls == report.tiles["run"] == len(Tiling(height, width, 128, overlap))
+    assert report.valid_share == 1
+    assert sum(report.areas_hectares.values()) == pytest.approx(height * width / 100, rel=2e-3)
+
+
+def test_holes_are_nodata_and_empty_tiles_are_not_run(tmp_path: Path) -> None:
+    def punch(optical: np.ndarray, sar: np.ndarray) -> None:
+        optical[:, :, :250] = 0
+        sar[:, 40:60, 300:320] = np.nan
+
+    pair = make_pair(tmp_path, 256, 512, holes=punch)
+    report = predict(options(pair), PlaceEngine())
+    found = read(Path(report.output)) > 0
+    assert not found[:, :250].any()
+    assert not found[40:60, 300:320].any()
+    assert found[:, 322:].all()
+    assert report.valid_share == pytest.approx(found.mean())
+    assert report.tiles["skipped"] > 0
+
+
+def test_probabilities_and_validity_come_once_for_each_row(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 201, 130)
+    with ScenePair.open(*pair, CARD.optical.bands, CARD.sar.bands) as scene:
+        tiling = Tiling(201, 130, 128)
+        rows = list(predict_rows(scene, PlaceEngine(), tiling))
+        assert [r.row for r in rows] == list(np.cumsum([0, *(len(r.valid) for r in rows[:-1])]))
+        assert sum(len(r.valid) for r in rows) == 201
+        assert np.concatenate([r.probabilities for r in rows], 1).sum(0) == pytest.approx(1, abs=1e-5)
+
+
+def test_tiles_beyond_the_grid_are_reflected(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 70, 50)
+    with ScenePair.open(*pair, CARD.optical.bands, CARD.sar.bands) as scene:
+        whole = scene.read(Window(0, 0, 70, 50))
+        tile = read_tile(scene, Window(-20, -3, 110, 56))
+        padding = ((0, 0), (20, 20), (3, 3))
+        assert np.array_equal(tile.optical, np.pad(whole.optical, padding, mode="reflect"))
+        assert np.array_equal(tile.sar, np.pad(whole.sar, padding, mode="reflect"))
+
+
+def test_sensors_that_never_meet_are_refused(tmp_path: Path) -> None:
+    def part(optical: np.ndarray, sar: np.ndarray) -> None:
+        optical[:, :, :100] = 0
+        sar[:, :, 95:] = np.nan
+
+    pair = make_pair(tmp_path, 64, 200, holes=part)
+    with pytest.raises(InputError, match="no pixel that both sensors saw"):
+        predict(options(pair), PlaceEngine())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+
+
+def test_output_that_is_an_input_is_refused_through_links_too(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 64, 64)
+    (tmp_path / "soft.tif").symlink_to(pair[1])
+    (tmp_path / "hard.tif").hardlink_to(pair[0])
+    before = pair[0].read_bytes(), pair[1].read_bytes()
+    for name in ("s1.tif", "s2.tif", "soft.tif", "hard.tif"):
+        with pytest.raises(OptionsError, match="is the same file as"):
+            predict(options(pair, output=tmp_path / name), PlaceEngine())
+    with pytest.raises(OptionsError, match="is the same file as"):
+        predict(options(pair, preview=tmp_path / "lulc.tif"), PlaceEngine())
+    assert (pair[0].read_bytes(), pair[1].read_bytes()) == before
+
+
+def test_an_engine_that_fails_leaves_the_old_map(tmp_path: Path) -> None:
+    class Failing(PlaceEngine):
+        def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
+            if self.calls > 3:
+                raise RuntimeError("lightning")
+            return super().predict(optical, sar)
+
+    pair = make_pair(tmp_path, 300, 300)
+    (tmp_path / "lulc.tif").write_text("old")
+    with pytest.raises(RuntimeError, match="lightning"):
+        predict(options(pair, preview=tmp_path / "p.png"), Failing())
+    assert (tmp_path / "lulc.tif").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lulc.tif", "s1.tif", "s2.tif"]
+
+
+def test_equal_calls_make_equal_files(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 150, 140, sar_pixel=14)
+    first = Path(predict(options(pair, output=tmp_path / "a.tif"), PlaceEngine()).output)
+    engine = PlaceEngine()
+    engine.batch = 1
+    second = Path(predict(options(pair, output=tmp_path / "b.tif", batch=1), engine).output)
+    assert first.read_bytes() == second.read_bytes()
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from refnet_cli.predict import PredictOptions, predict
+from tests.scenes import PlaceEngine
+folder = Path(sys.argv[1])
+predict(PredictOptions(folder / "s2.tif", folder / "s1.tif", folder / "lulc.tif"), PlaceEngine())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak_memory(folder: Path, height: int, width: int) -> float:
+    """MB that a free engine's prediction takes in a process of its own."""
+    folder.mkdir()
+    make_pair(folder, height, width, sar_pixel=20)
+    script = MEMORY.format(root=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+@pytest.mark.long
+def test_memory_grows_with_the_width_only(tmp_path: Path) -> None:
+    tall, wide = peak_memory(tmp_path / "tall", 6000, 6000), peak_memory(tmp_path / "wide", 3000, 6000)
+    assert tall < 1500
+    assert abs(tall - wide) < 0.15 * wide
+
+
+def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
+    short, tall = peak_memory(tmp_path / "short", 1200, 600), peak_memory(tmp_path / "tall", 4800, 600)
+    assert abs(tall - short) < 0.15 * short
+
+
+class TestSample:
+    """The demonstration weights on the sample scene."""
+
+    @pytest.fixture(scope="class")
+    def made(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+        folder = tmp_path_factory.mktemp("sample")
+        command = [
+            sys.executable, "-m", "refnet_cli", "predict", "--optical", "sample_data/s2.tif", "--sar",
+            "sample_data/s1.tif", "-o", str(folder / "lulc.tif"), "--preview", str(folder / "lulc.png"), "--json",
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert "demonstration" in done.stderr
+        return json.loads(done.stdout)
+
+    def test_accuracy(self, made: dict[str, object]) -> None:
+        scores = evaluate(str(made["output"]), SAMPLE / "labels.tif")
+        card = read_card(default_weights())
+        assert scores.overall_accuracy >= 0.90
+        sample = card.scores["overall_accuracy_of_scenes_never_trained_on"]["sample_data"]
+        assert scores.overall_accuracy == pytest.approx(sample["both"], abs=0.002)
+        assert scores.overall_accuracy > max(sample["optical_only"], sample["sar_only"])
+
+    def test_the_map_is_a_cog_on_the_optical_grid(self, made: dict[str, object]) -> None:
+        valid, errors, warned = cog_validate(str(made["output"]), strict=True)
+        assert (valid, errors, warned) == (True, [], [])
+        assert grid_of(Path(str(made["output"]))) == grid_of(SAMPLE / "s2.tif")
+
+    def test_the_report_is_complete(self, made: dict[str, object]) -> None:
+        assert made.keys() >= {"grid", "decisions", "tiles", "valid_share", "areas_hectares", "seconds", "output"}
+        assert {d["what"] for d in made["decisions"]} >= {"optical.offset", "sar.scale", "optical.bands", "sar.bands"}
+        assert Path(str(made["preview"])).read_bytes().startswith(b"\x89PNG")
+
+    def test_where_the_tiles_lie_hardly_matters(self, made: dict[str, object]) -> None:
+        engine = load_engine(default_weights(), "cpu")
+        tile = engine.card.tile
+        with ScenePair.open(
+            SAMPLE / "s2.tif", SAMPLE / "s1.tif", engine.card.optical.bands, engine.card.sar.bands
+        ) as pair:
+            height, width = pair.grid.shape
+
+            class Shifted(Tiling):
+                def _starts(self, size: int) -> list[int]:
+                    half = self.tile // 2
+                    return list(range(-half - self.overlap // 2, size - self.overlap // 2, self.tile - self.overlap))
+
+            rows = list(predict_rows(pair, engine, Shifted(height, width, tile)))
+        codes = np.array([0, *engine.card.scheme.codes])
+        shifted = np.concatenate([codes[1 + r.probabilities[1:].argmax(0)] * r.valid for r in rows])
+        original = read(Path(str(made["output"])))
+        assert original.shape == shifted.shape
+        assert (original != shifted)[original > 0].mean() < 0.02
+
+
+@pytest.mark.parametrize("place", ["282D", "38D", "433D", "609U", "637U"])
+def test_real_pairs(shared: Path, tmp_path: Path, place: str) -> None:
+    optical, sar = (next((shared / "data/terramind" / kind).glob(f"*{place}*.tif")) for kind in ("S2L2A", "S1RTC"))
+    out = tmp_path / "lulc.tif"
+    assert run(["predict", "--optical", str(optical), "--sar", str(sar), "-o", str(out), "-q"]) == 0
+    assert cog_validate(str(out), strict=True)[0]
+    assert grid_of(out) == grid_of(optical)
+    assert (read(out) > 0).mean() > 0.98
+
+
+def test_real_band_files_stacked(shared: Path, tmp_path: Path) -> None:
+    scene = next((shared / "data/ssl4eo/s2a/0000200").iterdir())
+    radar = next((shared / "data/ssl4eo/s1/0000200").iterdir())
+
+    def stack(files: list[Path], out: Path) -> Path:
+        with rasterio.open(files[0]) as first:
+            bands = np.stack([read(file) for file in files])
+            names = tuple(file.stem for file in files)
+            return write(out, bands, names, first.transform, first.crs.to_string(), first.nodata)
+
+    optical = stack([scene / f"{band}.tif" for band in ("B2", "B3", "B4", "B8")], tmp_path / "s2.tif")
+    sar = stack([radar / "VV.tif", radar / "VH.tif"], tmp_path / "s1.tif")
+    out = tmp_path / "lulc.tif"
+    assert run(["predict", "--optical", str(optical), "--sar", str(sar), "-o", str(out), "-q"]) == 0
+    assert cog_validate(str(out), strict=True)[0]
+    assert grid_of(out) == grid_of(optical)
+    assert 0.9 < (read(out) > 0).mean() <= 1

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.warp import transform
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
+SCRIPT = SAMPLE / "simulate.py"
+CLASSES = [1, 2, 3, 4, 5, 6, 9]
+
+
+def simulate(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)], check=True)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("simulated")
+    simulate(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["s2.tif", "s1.tif", "labels.tif"])
+def test_files_are_what_the_script_makes(remade: Path, name: str) -> None:
+    with rasterio.open(SAMPLE / name) as kept, rasterio.open(remade / name) as new:
+        # Another processor or library may round another way: what lies on a class border or on half a step may differ.
+        assert (kept.crs, kept.shape, kept.dtypes, kept.descriptions) == (
+            new.crs,
+            new.shape,
+            new.dtypes,
+            new.descriptions,
+        )
+        assert kept.transform.almost_equals(new.transform, precision=1e-9)
+        a, b = kept.read().astype(np.float64), new.read().astype(np.float64)
+    tolerance = {"s2.tif": 1.0, "s1.tif": 0.005 * np.nan_to_num(np.abs(b)), "labels.tif": 0.0}[name]
+    same = (np.abs(a - b) <= tolerance) | (np.isnan(a) & np.isnan(b))
+    assert same.mean() > 0.999
+
+
+def test_files_are_small() -> None:
+    assert sum((SAMPLE / name).stat().st_size for name in ("s2.tif", "s1.tif", "labels.tif")) < 6e6
+
+
+def test_products_are_described_and_lie_on_unlike_grids() -> None:
+    with (
+        rasterio.open(SAMPLE / "s2.tif") as optical,
+        rasterio.open(SAMPLE / "s1.tif") as sar,
+        rasterio.open(SAMPLE / "labels.tif") as labels,
+    ):
+        assert optical.descriptions == ("B02", "B03", "B04", "B08")
+        assert sar.descriptions == ("VV", "VH")
+        assert (optical.dtypes[0], sar.dtypes[0], labels.dtypes[0]) == ("uint16", "float32", "uint8")
+        assert (optical.nodata, labels.nodata) == (0, 0)
+        assert np.isnan(sar.nodata)
+        assert optical.shape == labels.shape == (768, 768)
+        assert optical.transform == labels.transform
+        assert optical.crs == labels.crs
+        assert optical.crs.is_projected
+        assert sar.crs != optical.crs
+        assert labels.colormap(1)[CLASSES[0]] == (65, 155, 223, 255)
+
+
+def test_every_class_has_its_share() -> None:
+    labels = read(SAMPLE / "labels.tif")
+    assert set(np.unique(labels)) == set(CLASSES)
+    shares = [(labels == code).mean() for code in CLASSES]
+    assert min(shares) >= 0.03
+    assert max(shares) <= 0.35
+
+
+def test_optical_has_a_wedge_without_data_at_one_edge() -> None:
+    missing = read(SAMPLE / "s2.tif") == 0
+    assert (missing.all(axis=0) == missing.any(axis=0)).all()
+    widths = missing[0].sum(axis=1)
+    assert widths.min() > 5
+    assert widths.max() < 80
+    assert (np.diff(widths) >= 0).all()
+    assert widths[-1] > widths[0] + 10
+    assert missing[0][:, [0, -1]].all(axis=0).sum() == 1
+
+
+def places_in_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Fractional rows and columns of the label raster at the centres of the SAR pixels, worked out by GDAL."""
+    with rasterio.open(SAMPLE / "s1.tif") as sar, rasterio.open(SAMPLE / "labels.tif") as labels:
+        row, column = np.mgrid[: sar.height : 2, : sar.width : 2]
+        x = sar.transform.c + sar.transform.a * (column + 0.5)
+        y = sar.transform.f + sar.transform.e * (row + 0.5)
+        x, y = (np.array(each) for each in transform(sar.crs, labels.crs, x.ravel(), y.ravel()))
+        grid = labels.transform
+        return ((y - grid.f) / grid.e - 0.5).reshape(row.shape), ((x - grid.c) / grid.a - 0.5).reshape(row.shape)
+
+
+def test_sar_misses_a_strip_and_reaches_beyond_the_other_edges() -> None:
+    rows, columns = places_in_labels()
+    seen = np.isfinite(read(SAMPLE / "s1.tif")).all(axis=0)[::2, ::2]
+    overhang = np.array([-rows[seen].min(), rows[seen].max() - 767, -columns[seen].min(), columns[seen].max() - 767])
+    assert sorted(overhang)[1] > 3
+    middle = seen & (abs(rows - 384) < 100)
+    core = np.array([
+        -rows[seen & (abs(columns - 384) < 100)].min(),
+        rows[seen & (abs(columns - 384) < 100)].max() - 767,
+        -columns[middle].min(),
+        columns[middle].max() - 767,
+    ])  # fmt: skip
+    assert core.min() < -5
+
+
+def test_sar_is_where_the_labels_say() -> None:
+    """Backscatter as the classes have it fits best where it is, to a tenth of a pixel."""
+    labels = read(SAMPLE / "labels.tif")[0]
+    sar = np.log(read(SAMPLE / "s1.tif")[:, ::2, ::2])
+    rows, columns = places_in_labels()
+    inside = np.isfinite(sar).all(axis=0) & (np.minimum(rows, columns) > 4) & (np.maximum(rows, columns) < 763)
+    nearest = labels[rows[inside].round().astype(int), columns[inside].round().astype(int)]
+    observed = sar[:, inside]
+
+    def agreement(down: float, right: float) -> float:
+        place = [rows[inside] + down, columns[inside] + right]
+        return sum(
+            np.corrcoef(observed[band], np.log(map_coordinates(image, place, order=1)))[0, 1]
+            for band, image in enumerate(expected)
+        )
+
+    levels = np.zeros((2, 256))
+    for code in CLASSES:
+        levels[:, code] = np.exp(observed[:, nearest == code]).mean(axis=1)
+    expected = [gaussian_filter(band[labels], 0.7) for band in levels]
+    for direction in ((1.0, 0.0), (0.0, 1.0)):
+        before, here, after = (agreement(step * direction[0], step * direction[1]) for step in (-1, 0, 1))
+        peak = 0.5 * (before - after) / (before - 2 * here + after)
+        assert here > max(before, after)
+        assert abs(peak) < 0.1
+
+
+def test_many_scenes_differ_and_are_listed(tmp_path: Path) -> None:
+    simulate(tmp_path, "--count", 2, "--size", 128, "--seed", 5)
+    scenes = tomllib.loads((tmp_path / "regions.toml").read_text())["scenes"]
+    assert [scene["name"] for scene in scenes] == ["scene-000", "scene-001"]
+    for scene in scenes:
+        for key in ("optical", "sar", "labels"):
+            assert (tmp_path / scene[key]).is_file()
+    first, second = (read(tmp_path / scene["optical"]) for scene in scenes)
+    assert first.shape == (4, 128, 128)
+    assert (first != second).mean() > 0.5
