@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,10 @@ def test_shipped_weights_are_intact() -> None:
         assert card.scores
         assert path.stat().st_size < 20e6
         load_weights(path)
+
+
+def test_wheels_carry_the_shipped_weights() -> None:
+    root = Path(__file__).resolve().parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {f"weights/{path.name}": f"refnet_cli/_weights/{path.name}" for path in shipped_weights()}

@@ -1,0 +1,89 @@
+"""The torch engine: standardised inputs, probabilities, invalid pixels, scarce memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from refnet_cli.engine import TorchEngine, choose_device, load_engine
+from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
+from refnet_cli.model import Prediction, REFNet
+from refnet_cli.weights import save_weights
+from tests.scenes import CARD
+
+
+@pytest.fixture(scope="module")
+def net() -> REFNet:
+    torch.manual_seed(0)
+    return REFNet(CARD.network).eval()
+
+
+def patches(count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    optical = random.uniform(100, 3000, (count, 4, 64, 64)).astype(np.float32)
+    return optical, random.uniform(-25, -5, (count, 2, 64, 64)).astype(np.float32)
+
+
+def test_probabilities_are_the_softmax_of_the_standardised_inputs_logits(net: REFNet) -> None:
+    optical, sar = patches(2)
+    found = TorchEngine(net, CARD).predict(optical, sar)
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (CARD.optical.mean, CARD.optical.std))
+    sar_mean, sar_std = (np.array(x, np.float32)[:, None, None] for x in (CARD.sar.mean, CARD.sar.std))
+    with torch.no_grad():
+        logits = net(torch.from_numpy((optical - mean) / std), torch.from_numpy((sar - sar_mean) / sar_std)).logits
+    assert found == pytest.approx(logits.softmax(1).numpy(), abs=1e-5)
+    assert found.sum(1) == pytest.approx(1, abs=1e-5)
+
+
+def test_invalid_pixels_count_as_the_mean(net: REFNet) -> None:
+    optical, sar = patches(1)
+    holes, filled = optical.copy(), optical.copy()
+    holes[:, 2, 10:20] = np.nan
+    filled[:, 2, 10:20] = CARD.optical.mean[2]
+    engine = TorchEngine(net, CARD)
+    assert np.array_equal(engine.predict(holes, sar), engine.predict(filled, sar))
+
+
+def test_scarce_memory_halves_the_batch(net: REFNet) -> None:
+    class Scarce(REFNet):
+        limit = 2
+
+        def forward(self, optical: torch.Tensor, sar: torch.Tensor, auxiliary: bool | None = None) -> Prediction:
+            if len(optical) > self.limit:
+                raise torch.OutOfMemoryError("not enough")
+            return super().forward(optical, sar, auxiliary)
+
+    scarce = Scarce(CARD.network)
+    scarce.load_state_dict(net.state_dict())
+    engine = TorchEngine(scarce, CARD, batch=7)
+    optical, sar = patches(7)
+    assert engine.predict(optical, sar) == pytest.approx(TorchEngine(net, CARD).predict(optical, sar), abs=1e-5)
+    assert engine.batch <= 3
+    Scarce.limit = 0
+    with pytest.raises(TryAgainError, match="single tile"):
+        engine.predict(optical, sar)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == "cpu"
+    with pytest.raises(OptionsError, match="no device 'abacus'"):
+        choose_device("abacus")
+
+
+def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(UnavailableError, match="No CUDA device"):
+        choose_device("cuda:0")
+
+
+def test_loading(net: REFNet, tmp_path: Path) -> None:
+    save_weights(net, CARD, tmp_path / "w.safetensors")
+    engine: Any = load_engine(tmp_path / "w.safetensors", "cpu", 3)
+    assert engine.batch == 3
+    assert replace(engine.card, sha256="") == CARD
