@@ -1,5 +1,8 @@
+"""The sample scene is what its script makes, and what its README says."""
+
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -154,3 +157,10 @@ def test_many_scenes_differ_and_are_listed(tmp_path: Path) -> None:
     first, second = (read(tmp_path / scene["optical"]) for scene in scenes)
     assert first.shape == (4, 128, 128)
     assert (first != second).mean() > 0.5
+
+
+def test_signatures_are_what_their_script_distils(shared: Path, tmp_path: Path) -> None:
+    script = SAMPLE / "make_signatures.py"
+    measurements = shared / "data" / "signatures.json"
+    subprocess.run([sys.executable, str(script), str(measurements), str(tmp_path / "new.json")], check=True)
+    assert json.loads((tmp_path / "new.json").read_text()) == json.loads((SAMPLE / "signatures.json").read_text())
