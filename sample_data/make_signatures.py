@@ -1,8 +1,8 @@
 """Distil measured signatures of land-cover classes into sample_data/signatures.json, which the simulation draws from.
 
-``python sample_data/make_signatures.py MEASUREMENTS [OUTPUT]`` reads entries by class, source and season or place (mean,
-percentiles, correlations of eleven bands) and keeps, for the six bands of the simulation, how classes differ between
-places and how their pixels vary inside one scene.
+``python sample_data/make_signatures.py MEASUREMENTS [OUTPUT]`` reads entries by class, source and season or place, each
+with mean, percentiles and correlations of eleven bands. It keeps, for the six bands of the simulation, how classes
+differ between places and how their pixels vary inside one scene.
 """
 
 from __future__ import annotations
