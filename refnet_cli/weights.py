@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from refnet_cli.card import UNITS, Card, checksum, verify
 from refnet_cli.errors import InputMissingError, OutputError, StorageError, WeightsError
@@ -67,7 +67,8 @@ def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
 
 
 def _write(tensors: dict[str, torch.Tensor], card: Card, path: Path) -> None:
-    save_file(tensors, path, metadata={"refnet": json.dumps(card.to_dict())})
+    # Not save_file, which gives the file to its owner alone.
+    path.write_bytes(save(tensors, metadata={"refnet": json.dumps(card.to_dict())}))
 
 
 def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]:
