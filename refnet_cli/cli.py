@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import tomllib
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError, TryAgainError
+from refnet_cli.errors import RefnetError, StorageError, TryAgainError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 INTERRUPTED, TERMINATED, PIPE_CLOSED, USAGE, BUG = 130, 143, 141, 2, 70
 
 
-class NameList(click.ParamType[tuple[str, ...]]):
+class NameList(click.ParamType):  # type: ignore[type-arg]
     """Names separated by commas."""
 
     name = "names"
@@ -126,7 +125,9 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
 
     config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
     with _ProgressBar("steps", quiet) as bar:
-        result = fit(config, output, lambda p: _report_step(bar, p, quiet))
+        result = fit(
+            config, output, lambda p: _report_step(bar, p, quiet), None if quiet else lambda line: _say([line])
+        )
     if not quiet and result.card.scores:
         _say([f"validation: overall accuracy {result.card.scores['validation']['overall_accuracy']:.4f}"])
     click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
@@ -201,42 +202,24 @@ def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
 
     The file is read as data only; code inside it is refused.
     """
+    from refnet_cli.tables import read_toml
     from refnet_cli.weights import import_published
 
-    click.echo(str(import_published(checkpoint, output, _read_toml(card))))
+    click.echo(str(import_published(checkpoint, output, read_toml(card))))
 
 
 def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
     """Make the options of what the command line gives and, behind it, what a config file does."""
     from dataclasses import MISSING, fields
 
-    known = {f.name: f for f in fields(kind)}
-    values: dict[str, Any] = {}
-    if config is not None:
-        values = _read_toml(config)
-        unknown = sorted(values.keys() - known)
-        if unknown:
-            names = ", ".join(known)
-            raise OptionsError(f"Config {config} has unknown options {', '.join(unknown)}; known are {names}.")
-        for name, value in values.items():
-            if "Path" in str(known[name].type):
-                values[name] = Path(value)
-            elif isinstance(value, list):
-                values[name] = tuple(map(str, value))
+    from refnet_cli.tables import read_table, read_toml
+
+    values = read_table(kind, read_toml(config), config) if config else {}
     values |= {name: value for name, value in given.items() if value is not None}
-    for name, field in known.items():
-        if field.default is MISSING and name not in values:
-            raise click.UsageError(f"Missing option '--{name}'.", click.get_current_context())
+    for field in fields(kind):
+        if field.default is MISSING and field.name not in values:
+            raise click.UsageError(f"Missing option '--{field.name}'.", click.get_current_context())
     return kind(**values)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputMissingError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise OptionsError(f"{path} is not valid TOML: {error}.") from error
 
 
 class _ProgressBar:
@@ -346,7 +329,9 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         known = _as_known(error)
         if known is None:
-            _say([f"refnet: this is a bug, not your mistake: {type(error).__name__}: {error} (--debug shows where)"])
+            _say(
+                [f"refnet: this is a bug, not your mistake: {type(error).__name__}: {error} (refnet --debug ... tells)"]
+            )
             return BUG
         _say([f"refnet: {known}"])
         return known.exit_code
@@ -358,5 +343,5 @@ def _as_known(error: Exception) -> RefnetError | None:
     if isinstance(error, MemoryError):
         return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-        return StorageError(f"{error.filename or 'A file'} could not be written: {error.strerror}.")
+        return StorageError(f"{error.filename or 'A file'} could not be read or written: {error.strerror}.")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +63,8 @@ class Standardise(nn.Module):
 class TorchEngine:
     """REF-Net in torch.
 
+    Weights that were trained without one sensor never see it: its input is blanked here too.
+
     Parameters
     ----------
     net : REFNet
@@ -76,6 +79,7 @@ class TorchEngine:
         self.card = card
         self.batch = batch or DEFAULT_BATCH.get(torch.device(device).type, 4)
         self._device = torch.device(device)
+        self._without = card.training.get("without")
         # Channels last suits the VSS blocks, which work on (N, H, W, C), and the convolutions of CPUs.
         self._net = net.eval().to(self._device).to(memory_format=torch.channels_last)
         self._standardise = nn.ModuleList([Standardise(card.optical), Standardise(card.sar)]).to(self._device)
@@ -89,6 +93,7 @@ class TorchEngine:
         TryAgainError
             If the device's memory does not hold a single patch.
         """
+        optical, sar = leave_out(optical, sar, self._without)
         try:
             inputs = [
                 standardise(torch.from_numpy(array).to(self._device, memory_format=torch.channels_last))
@@ -97,16 +102,34 @@ class TorchEngine:
             logits = self._net(*inputs, auxiliary=False).logits
             probabilities: Float32 = torch.softmax(logits.float(), dim=1).cpu().numpy()
             return probabilities
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # The CPU's allocator raises no kind of its own.
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
             count = len(optical)
             if count == 1:
                 raise TryAgainError(
                     f"Not enough memory on {self._device} for a single tile. Free some, or use --device cpu."
                 ) from error
         torch.cuda.empty_cache()
-        self.batch = max(count // 2, 1)
-        halves = (self.predict(optical[part], sar[part]) for part in (np.s_[: self.batch], np.s_[self.batch :]))
-        return np.concatenate(list(halves))
+        half = count // 2
+        self.batch = min(self.batch, half)
+        return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
+
+
+def leave_out(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float32, Float32]:
+    """Blank one sensor's arrays, so that the network sees its mean.
+
+    Examples
+    --------
+    >>> leave_out(np.ones(2, np.float32), np.ones(1, np.float32), "optical")
+    (array([nan, nan], dtype=float32), array([1.], dtype=float32))
+    """
+    if sensor == "optical":
+        optical = np.full_like(optical, np.nan)
+    elif sensor == "sar":
+        sar = np.full_like(sar, np.nan)
+    return optical, sar
 
 
 ENGINES: dict[str, type[TorchEngine]] = {"torch": TorchEngine}
@@ -124,12 +147,15 @@ def choose_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise OptionsError(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.") from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise OptionsError(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.")
+    if device == "cpu":
+        return device
+    if not torch.cuda.is_available():
         raise UnavailableError("No CUDA device is available to torch. Use --device cpu, or auto.")
+    count = torch.cuda.device_count()
+    if (torch.device(device).index or 0) >= count:
+        raise UnavailableError(f"There is no {device}: torch sees {count} CUDA device{'s' * (count > 1)}, from cuda:0.")
     return device
 
 

@@ -54,7 +54,13 @@ class TryAgainError(RefnetError):
     exit_code = 75
 
 
+class ConfigError(RefnetError):
+    """A configuration file that cannot be understood or does not fit."""
+
+    exit_code = 78
+
+
 class WeightsError(RefnetError):
-    """Weights or a configuration that are damaged or do not fit."""
+    """Weights that are damaged or do not fit."""
 
     exit_code = 78

@@ -36,7 +36,8 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from refnet_cli.errors import InputError, OutputError, RefnetError, StorageError
+from refnet_cli.errors import InputError, OutputError
+from refnet_cli.files import explain, sync
 from refnet_cli.products import ClassScheme
 
 UInt8 = NDArray[np.uint8]
@@ -44,8 +45,6 @@ UInt8 = NDArray[np.uint8]
 BLOCK = 512
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
-_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-             errno.ELOOP}  # fmt: skip
 
 
 class Output(Protocol):
@@ -166,9 +165,9 @@ class _FileOutput(ABC):
             raise ValueError(f"{self.path} has {self._next_row} of {self._grid.shape[0]} rows; it cannot be finished.")
         with self._cleaning_up():
             file = self._complete(self._folder)
-            _sync(file)
+            sync(file)
             os.replace(file, self._target)
-            _sync(self._target.parent)
+            sync(self._target.parent)
         self._finished = True
         self.abort()
         return self.path
@@ -187,7 +186,7 @@ class _FileOutput(ABC):
             yield
         except (OSError, RasterioError, CPLE_BaseError) as error:
             self.abort()
-            raise _explain(self.path, error) from error
+            raise explain(self.path, error) from error
         except BaseException:
             self.abort()
             raise
@@ -212,27 +211,7 @@ def _make_hidden_folder(path: Path, target: Path) -> Path:
                 raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
         return Path(tempfile.mkdtemp(prefix=f".refnet-{os.getpid()}-", dir=target.parent))
     except OSError as error:
-        raise _explain(path, error) from error
-
-
-def _explain(path: Path, error: Exception) -> RefnetError:
-    if isinstance(error, OSError) and error.errno in _NO_PLACE:
-        return OutputError(f"{path} cannot be made: {error}. Choose a place where files may be written.")
-    return StorageError(
-        f"Writing {path} failed: {error}. The disk may be full, or a limit on file sizes reached; "
-        "make room and run again. Nothing unfinished was left behind."
-    )
-
-
-def _sync(path: Path) -> None:
-    """Force a file, or a folder's list of names, onto the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise explain(path, error) from error
 
 
 class ClassMap(_FileOutput):
@@ -437,7 +416,7 @@ def _draw(codes: UInt8, scheme: ClassScheme) -> Image.Image:
     palette = np.zeros((256, 4), np.uint8)
     palette[list(scheme.codes)] = [(*colour, 255) for colour in scheme.colours]
     enlarge = max(1, 600 // max(codes.shape))
-    picture = Image.fromarray(palette[codes.repeat(enlarge, 0).repeat(enlarge, 1)], "RGBA")
+    picture = Image.fromarray(palette[codes.repeat(enlarge, 0).repeat(enlarge, 1)])
     counts = dict(zip(scheme.codes, np.bincount(codes.ravel(), minlength=256)[list(scheme.codes)], strict=True))
     names = dict(zip(scheme.codes, scheme.names, strict=True))
     shown = sorted((code for code in scheme.codes if counts[code]), key=lambda code: -counts[code])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights, verify
 from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.files import check_places
 from refnet_cli.outputs import OUTPUTS, AreaCounter, class_codes
 from refnet_cli.products import SarScale
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
@@ -130,11 +130,11 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
     Raises
     ------
     RefnetError
-        Of the kind that fits; then no output is left behind.
+        Of the kind that fits; then no output is left behind, but for a map whose preview could not be drawn.
     """
     started = time.monotonic()
     weights = options.weights or (default_weights() if engine is None else None)
-    _check_places(options, weights)
+    check_places([options.output, options.preview], [options.optical, options.sar, weights])
     card = engine.card if engine else verify(_given(weights))
     with (
         ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene) as pair,
@@ -243,17 +243,6 @@ def _read_valid(pair: ScenePair, row: int, count: int, step: int = 512) -> NDArr
     width = pair.grid.shape[1]
     pieces = [pair.read(Window(row, left, count, min(step, width - left))).valid for left in range(0, width, step)]
     return np.concatenate(pieces, axis=1)
-
-
-def _check_places(options: PredictOptions, weights: Path | None) -> None:
-    """Refuse to write over what is read, also through links, or to one place twice."""
-    inputs = [path for path in (options.optical, options.sar, weights) if path]
-    outputs = [path for path in (options.output, options.preview) if path]
-    for at, output in enumerate(outputs):
-        for other in inputs + outputs[:at]:
-            same = output.exists() and other.exists() and os.path.samefile(output, other)
-            if same or output.resolve() == other.resolve():
-                raise OptionsError(f"Output {output} is the same file as {other}; choose another name.")
 
 
 def _given(weights: Path | None) -> Path:

@@ -329,7 +329,7 @@ def choose_bands(
     if not how:
         if count == len(wanted):
             return tuple(range(1, count + 1)), (
-                f"count: {count} bands without known names are taken in the order wanted ({', '.join(wanted)})."
+                f"count: a guess, {count} bands without known names are taken in the wanted order: {', '.join(wanted)}."
             )
         raise InputError(
             f"The {modality} file has {count} bands without names that say which are {', '.join(wanted)}: {advice}."
@@ -534,7 +534,8 @@ def judge_optical_offset(
 
 def _tagged_offset(tags: Mapping[str, str]) -> tuple[float, str] | None:
     for key, value in tags.items():
-        name, tag = key.lower(), f"{key}={value}"
+        # Tags of single bands come with the band's number behind them.
+        name, tag = re.sub(r"_\d+$", "", key.lower()), f"{key}={value}"
         if name.endswith("boa_offset_applied"):
             if value.strip().lower() in ("true", "1", "yes"):
                 return 0.0, tag

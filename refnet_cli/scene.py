@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
@@ -26,6 +26,7 @@ from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
 from rasterio.warp import reproject
 from rasterio.windows import Window as RasterWindow
 
@@ -57,7 +58,7 @@ _GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
     "GDAL_PAM_ENABLED": "NO",
-    "GDAL_CACHEMAX": 256,  # MB
+    "GDAL_CACHEMAX": 64 * 2**20,  # bytes, of the whole process
 }
 
 Float32 = NDArray[np.float32]
@@ -143,29 +144,31 @@ class Raster:
     def __init__(self, path: str | Path, what: str) -> None:
         self.path, self.what = path, what
         text = os.fspath(path)
-        if "://" in text or text.startswith("/vsi"):
+        # A path keeps one slash of a URL's two.
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
             raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
         if not Path(text).is_file() or not os.access(text, os.R_OK):
             state = "cannot be read" if Path(text).exists() else "does not exist"
             raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
         with Path(text).open("rb") as file:
             driver = "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of GDAL's many
-        with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
-            self.dataset = rasterio.open(text, driver=driver)
-        try:
-            with self.naming("cannot be used"):
-                self._check_size()
-                self._check_place()
-        except RefnetError:
-            self.dataset.close()
-            raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
+                self.dataset = rasterio.open(text, driver=driver)
+            try:
+                with self.naming("cannot be used"):
+                    self._check_size()
+                    self._check_place()
+            except RefnetError:
+                self.dataset.close()
+                raise
 
     @contextmanager
     def naming(self, problem: str) -> Iterator[None]:
         """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file."""
         try:
-            with rasterio.Env(**_GDAL), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.Env(**_GDAL):
                 yield
         except RefnetError as refusal:
             if str(self.path) in str(refusal):
@@ -266,7 +269,8 @@ class Raster:
                 if self.scaling(band) != (1.0, 0.0):
                     scale, offset = self.scaling(band)
                     layer[:] = raw * scale + offset
-            if all(dataset.nodatavals[band - 1] is None for band in bands):
+            # Sentinel-2 products are 0 where nothing was seen, whatever a file declares.
+            if self.what == "optical" or all(dataset.nodatavals[band - 1] is None for band in bands):
                 absent |= (stored == 0).all(axis=0)
             if any(set(dataset.mask_flag_enums[band - 1]) & _MASKED for band in bands):
                 absent |= dataset.dataset_mask(window=_box(window)) == 0
@@ -450,6 +454,7 @@ class ScenePair:
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions,
+        kept_blocks: int | None,
     ) -> None:
         self._optical, self._sar = optical, sar
         self.decisions: list[Decision] = []
@@ -466,7 +471,7 @@ class ScenePair:
         with sar.naming("cannot be understood"):
             self._judge_sar(sar_bands, options)
         self._blocks: OrderedDict[tuple[int, int], Patch] = OrderedDict()
-        self._kept = 2 * -(-self.grid.shape[1] // BLOCK) + 2
+        self._kept = kept_blocks or 2 * -(-self.grid.shape[1] // BLOCK) + 2
         self._counted: set[tuple[int, int]] = set()
 
     @classmethod
@@ -477,6 +482,7 @@ class ScenePair:
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions | None = None,
+        kept_blocks: int | None = None,
     ) -> Self:
         """Open both files and decide what they are.
 
@@ -488,6 +494,9 @@ class ScenePair:
             Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
             What the user says about the files.
+        kept_blocks : int, optional
+            How many blocks of 512 x 512 pixels to keep in memory; by default two rows of the grid's width, which
+            suits reading from north to south.
 
         Raises
         ------
@@ -505,7 +514,7 @@ class ScenePair:
             optical_raster.dataset.close()
             raise
         try:
-            return cls(optical_raster, sar_raster, optical_bands, sar_bands, options or SceneOptions())
+            return cls(optical_raster, sar_raster, optical_bands, sar_bands, options or SceneOptions(), kept_blocks)
         except BaseException:
             optical_raster.dataset.close()
             sar_raster.dataset.close()
@@ -540,10 +549,12 @@ class ScenePair:
         self._optical_scale, how = judge_optical_scale(sample, dtype)
         self._decide("optical.scale", self._optical_scale, how)
         sample *= self._optical_scale
-        if options.optical_offset is None:
-            self._optical_offset, how = judge_optical_offset(sample, list(judged.values()), raster.tags)
-        else:
+        if options.optical_offset is not None:
             self._optical_offset, how = options.optical_offset, f"option: --optical-offset {options.optical_offset:g}."
+        elif any(raster.scaling(band)[1] for band in self._optical_bands):
+            self._optical_offset, how = 0.0, "tag: the file declares its own offset, which has been applied."
+        else:
+            self._optical_offset, how = judge_optical_offset(sample, list(judged.values()), raster.tags)
         self._decide("optical.offset", self._optical_offset, how)
 
     def _judge_sar(self, wanted: Sequence[str], options: SceneOptions) -> None:

@@ -1,18 +1,16 @@
 """Training REF-Net on scenes with labels.
 
-Loss, optimiser, schedule and augmentation are the published ones (see `refnet_cli.model`); crops are drawn at random
+Loss (`refnet_cli.losses`), optimiser, schedule and augmentation are the published ones; crops are drawn at random
 from the training scenes, and scores come from whole scenes that training never saw.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,20 +21,31 @@ from torch import Tensor
 
 from refnet_cli import __version__
 from refnet_cli.card import UNITS, Card, Modality, REFNetConfig
-from refnet_cli.engine import Standardise, TorchEngine, choose_device
-from refnet_cli.errors import InputError, InputMissingError, OptionsError, OutputError, RefnetError, WeightsError
-from refnet_cli.evaluate import Scores, confusion_matrix, score
+from refnet_cli.engine import Standardise, TorchEngine, choose_device, leave_out
+from refnet_cli.errors import (
+    ConfigError,
+    InputError,
+    OptionsError,
+    OutputError,
+    RefnetError,
+    StorageError,
+    WeightsError,
+)
+from refnet_cli.evaluate import confusion_matrix, score
+from refnet_cli.files import replacing
 from refnet_cli.labels import Labels
 from refnet_cli.losses import training_loss
 from refnet_cli.model import REFNet
 from refnet_cli.predict import predict_rows
-from refnet_cli.products import SCHEMES, ClassScheme
-from refnet_cli.scene import Patch, ScenePair
+from refnet_cli.products import SCHEMES, ClassScheme, SarScale
+from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.tables import read_table, read_toml
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.weights import load_weights, save_weights
 
 POLYNOMIAL_POWER = 0.9
 STATISTICS_CROPS = 128
+KEPT_BLOCKS = 8  # of each scene, for all of them are open at once
 SPLITS = ("train", "validation")
 
 
@@ -50,6 +59,14 @@ class TrainScene:
     name: str = ""
     split: str = "train"
     """``train``, or ``validation``: only scored, never learned from."""
+    optical_bands: tuple[str, ...] | None = None
+    """Names or numbers (from 1) of the bands of the optical file, in the order of the network's bands."""
+    sar_bands: tuple[str, ...] | None = None
+    """The same for the SAR file."""
+    optical_offset: float | None = None
+    """Number to subtract from the optical file's values."""
+    sar_scale: SarScale | None = None
+    """Scale of the SAR values: power, amplitude, db or db100."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -108,8 +125,13 @@ class TrainConfig:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
         if self.without not in (None, "optical", "sar"):
             raise OptionsError(f"without is {self.without!r}; it must be optical or sar.")
+        if Path(self.name).name != self.name:
+            raise OptionsError(f"name is {self.name!r}; it becomes a file's name and must not lead elsewhere.")
         if not any(scene.split == "train" for scene in self.scenes):
             raise OptionsError("No scene is for training.")
+        names = [scene.name for scene in self.scenes]
+        if len(set(names)) < len(names):
+            raise OptionsError(f"Scenes must have names of their own; found {', '.join(map(repr, names))}.")
 
     @property
     def network(self) -> REFNetConfig:
@@ -139,36 +161,18 @@ def read_regions(path: Path) -> TrainConfig:
     OptionsError
         If it is no TOML, or has unknown or impossible entries.
     """
-    try:
-        entries = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputMissingError(f"Regions file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise OptionsError(f"Regions file {path} is not valid TOML: {error}.") from error
+    entries = read_toml(path)
     scenes = entries.pop("scenes", [])
-    if not isinstance(scenes, list):
-        raise OptionsError(f"Regions file {path}: scenes must be [[scenes]] tables.")
+    if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes):
+        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
     try:
-        made = [
-            _from_table(TrainScene, {"name": f"scene-{number}"} | scene, path.parent)
+        made = tuple(
+            TrainScene(**({"name": f"scene-{number}"} | read_table(TrainScene, scene, path)))
             for number, scene in enumerate(scenes)
-        ]
-        config: TrainConfig = _from_table(TrainConfig, entries | {"scenes": tuple(made)}, path.parent)
+        )
+        return TrainConfig(scenes=made, **read_table(TrainConfig, entries, path))
     except (OptionsError, TypeError) as error:
-        raise OptionsError(f"Regions file {path}: {error}") from error
-    return config
-
-
-def _from_table(kind: type[Any], table: dict[str, Any], folder: Path) -> Any:
-    types = {f.name: str(f.type) for f in fields(kind)}
-    unknown = sorted(table.keys() - types)
-    if unknown:
-        raise OptionsError(f"unknown entries {', '.join(unknown)}; known are {', '.join(types)}.")
-    values = {
-        name: folder / value if "Path" in types[name] else tuple(value) if isinstance(value, list) else value
-        for name, value in table.items()
-    }
-    return kind(**values)
+        raise ConfigError(f"{path}: {error}") from error
 
 
 @dataclass
@@ -198,7 +202,12 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-def fit(config: TrainConfig, folder: str | Path, progress: Callable[[Progress], None] | None = None) -> TrainResult:
+def fit(
+    config: TrainConfig,
+    folder: str | Path,
+    progress: Callable[[Progress], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> TrainResult:
     """Train, score and save.
 
     A run that was interrupted goes on from its last checkpoint in ``folder`` when called again with the same config.
@@ -210,6 +219,8 @@ def fit(config: TrainConfig, folder: str | Path, progress: Callable[[Progress], 
         Where checkpoint and weights go; made if it is missing.
     progress : callable, optional
         Told after every step.
+    tell : callable, optional
+        Told in a line each what was decided about the scenes' files.
 
     Returns
     -------
@@ -229,12 +240,16 @@ def fit(config: TrainConfig, folder: str | Path, progress: Callable[[Progress], 
     device = choose_device(config.device)
     with ExitStack() as stack:
         regions = [stack.enter_context(Region.open(scene, config)) for scene in config.scenes]
+        if tell:
+            for region in regions:
+                for what, value, how in region.pair.decisions:
+                    tell(f"{region.scene.name}: {what}: {value} ({how})")
         training = [region for region in regions if region.scene.split == "train"]
         validation = [region for region in regions if region.scene.split == "validation"]
         card = _make_card(config, training)
         net = _make_net(config, card).to(device).to(memory_format=torch.channels_last)
         losses = _optimise(net, config, Sampler(training, config, card), folder, device, progress)
-        card = replace(card, scores=_validate(net, card, validation, config.without, device))
+        card = replace(card, scores=_validate(net, card, validation, device))
         path = folder / f"{config.name}.safetensors"
         return TrainResult(path, save_weights(net.cpu(), card, path), losses)
 
@@ -250,7 +265,8 @@ class Region:
     @classmethod
     def open(cls, scene: TrainScene, config: TrainConfig) -> Region:
         """Open the three files; see `ScenePair.open` and `Labels.open` for the errors."""
-        pair = ScenePair.open(scene.optical, scene.sar, config.optical_bands, config.sar_bands)
+        options = SceneOptions(scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale)
+        pair = ScenePair.open(scene.optical, scene.sar, config.optical_bands, config.sar_bands, options, KEPT_BLOCKS)
         try:
             return cls(scene, pair, Labels.open(scene.labels, pair.grid, SCHEMES[config.scheme]))
         except RefnetError:
@@ -284,23 +300,15 @@ class Sampler:
         optical, sar, labels = [], [], []
         for _ in range(self._config.batch):
             patch, target = next(crops)
-            patch = leave_out(patch, self._config.without)
-            optical.append(patch.optical)
-            sar.append(patch.sar)
+            seen = leave_out(patch.optical, patch.sar, self._config.without)
+            optical.append(seen[0])
+            sar.append(seen[1])
             labels.append(target)
         inputs = [
             standardise(torch.from_numpy(np.stack(arrays)))
             for standardise, arrays in zip(self._standardise, (optical, sar), strict=True)
         ]
         return Batch(inputs[0], inputs[1], torch.from_numpy(np.stack(labels).astype(np.int64)))
-
-
-def leave_out(patch: Patch, sensor: str | None) -> Patch:
-    """Blank one sensor, so that the network sees its mean."""
-    if sensor is None:
-        return patch
-    blank = np.full_like(getattr(patch, sensor), np.nan)
-    return patch._replace(optical=blank) if sensor == "optical" else patch._replace(sar=blank)
 
 
 def draw_crops(
@@ -449,18 +457,23 @@ class Checkpoint:
         schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> None:
         self._path = path
-        self._config = json.dumps(asdict(replace(config, device="", checkpoint_every=1)), default=str, sort_keys=True)
+        self._settings = _what_training_depends_on(config)
         self._parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
 
     def save(self, step: int) -> None:
-        """Write the state after ``step`` steps."""
+        """Write the state after ``step`` steps.
+
+        Raises
+        ------
+        OutputError, StorageError
+            If it cannot be written; the last one stays.
+        """
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
-        try:
-            torch.save(state | {"config": self._config, "step": step}, temporary)
-            os.replace(temporary, self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self._path) as temporary:
+            try:
+                torch.save(state | {"settings": self._settings, "step": step}, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise StorageError(f"Checkpoint {self._path} could not be written: {error}") from error
 
     def load(self) -> int:
         """Restore the state, if there is one of the same config, and return the number of steps done.
@@ -468,46 +481,51 @@ class Checkpoint:
         Raises
         ------
         OptionsError
-            If the checkpoint belongs to another config.
+            If the checkpoint belongs to another training.
+        InputError
+            If it is damaged.
         """
         if not self._path.exists():
             return 0
-        state = torch.load(self._path, map_location="cpu", weights_only=True)
-        if state["config"] != self._config:
+        try:
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+            theirs = state["settings"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self._path} is damaged; remove it to start anew.") from error
+        other = sorted(name for name in self._settings if theirs.get(name) != self._settings[name])
+        if other:
             raise OptionsError(
-                f"{self._path} belongs to a training with other settings; choose another folder, or remove it."
+                f"{self._path} belongs to a training with other {', '.join(other)}; choose another folder or remove it."
             )
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         return int(state["step"])
 
 
-class _Blinded:
-    """An engine that sees one sensor's mean instead of its values."""
-
-    def __init__(self, engine: TorchEngine, without: str | None) -> None:
-        self.card, self.batch = engine.card, engine.batch
-        self._engine = engine
-        self._without = without
-
-    def predict(self, optical: NDArray[np.float32], sar: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Classify a batch of patches; see `refnet_cli.engine.Engine`."""
-        return self._engine.predict(*leave_out(Patch(optical, sar), self._without))
+def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
+    """Settings by name, as text; what only names or scores the result is left out."""
+    spared = {"name", "licence", "notice", "tile", "device", "checkpoint_every"}
+    settings = {name: str(value) for name, value in asdict(config).items() if name not in spared}
+    scenes = [scene for scene in config.scenes if scene.split == "train"]
+    places = [(scene.optical.resolve(), scene.sar.resolve(), scene.labels.resolve()) for scene in scenes]
+    read_as = [(s.optical_bands, s.sar_bands, s.optical_offset, s.sar_scale) for s in scenes]
+    return settings | {"scenes": str([[*map(str, three), how] for three, how in zip(places, read_as, strict=True)])}
 
 
-def _validate(net: REFNet, card: Card, regions: Sequence[Region], without: str | None, device: str) -> dict[str, Any]:
-    """Scores on whole scenes that training never saw; empty without such scenes."""
-    if not regions:
+def _validate(net: REFNet, card: Card, regions: Sequence[Region], device: str) -> dict[str, Any]:
+    """Scores on whole scenes that training never saw; empty without any labelled pixel in such scenes."""
+    engine = TorchEngine(net, card, device)
+    counted = {region.scene.name: _count(region, engine, card.scheme, card.tile) for region in regions}
+    matrices = {name: matrix for name, matrix in counted.items() if matrix.any()}
+    if not matrices:
         return {}
-    engine = _Blinded(TorchEngine(net, card, device), without)
-    matrices = {region.scene.name: _count(region, engine, card.scheme, card.tile) for region in regions}
     names = card.scheme.names
     whole = score(np.sum(list(matrices.values()), axis=0), names).to_dict()
     by_scene = {name: score(matrix, names).overall_accuracy for name, matrix in matrices.items()}
     return {"validation": whole | {"overall_accuracy_by_scene": by_scene}}
 
 
-def _count(region: Region, engine: _Blinded, scheme: ClassScheme, tile: int) -> NDArray[np.int64]:
+def _count(region: Region, engine: TorchEngine, scheme: ClassScheme, tile: int) -> NDArray[np.int64]:
     """Confusion matrix of a whole scene, predicted as ``refnet predict`` does."""
     height, width = region.pair.grid.shape
     tiling = Tiling(height, width, tile, tile // 4)
@@ -517,6 +535,3 @@ def _count(region: Region, engine: _Blinded, scheme: ClassScheme, tile: int) -> 
         predicted = np.where(valid, 1 + probabilities[1:].argmax(0), 0).astype(np.uint8)
         matrix += confusion_matrix(labels, predicted, scheme.classes)
     return matrix
-
-
-__all__ = ["Scores", "TrainConfig", "TrainScene", "fit", "read_regions"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from refnet_cli.card import UNITS, Card, checksum, verify
-from refnet_cli.errors import InputMissingError, OutputError, StorageError, WeightsError
+from refnet_cli.errors import InputMissingError, StorageError, WeightsError
+from refnet_cli.files import check_places, replacing
 from refnet_cli.model import REFNet, from_published, load_strictly
 from refnet_cli.products import SCHEMES
 
@@ -46,23 +45,16 @@ def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
     if card.network != net.config:
         raise WeightsError(f"The card describes {card.network}, the network is {net.config}.")
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(f"Folder {path.parent} does not exist; make it first.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    try:
+    with replacing(path) as temporary:
         # The checksum covers the card, so it is known only once the tensors are laid out.
         _write(tensors, card, temporary)
         card = replace(card, sha256=checksum(temporary, card))
         _write(tensors, card, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        verify(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError, WeightsError) as error:
-        raise StorageError(f"Weights could not be written to {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            verify(temporary)
+        except WeightsError as error:
+            raise StorageError(f"{path} did not come back from the disk as it was written: {error}") from error
     return card
 
 
@@ -124,15 +116,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputMissingError(f"Checkpoint {path} does not exist.") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputMissingError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
             f"{path} could not be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
         ) from error
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path} holds a {type(state).__name__}; a dict of tensors was wanted.")
-    return state
+    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        raise WeightsError(f"{path} holds something else than tensors by name, or a 'state_dict' of them.")
+    return tensors
 
 
 def import_published(checkpoint: str | Path, output: str | Path, entries: dict[str, Any]) -> Path:
@@ -160,6 +155,7 @@ def import_published(checkpoint: str | Path, output: str | Path, entries: dict[s
     WeightsError
         If the checkpoint or the card does not fit.
     """
+    check_places([Path(output)], [Path(checkpoint)])
     net = from_published(read_checkpoint(checkpoint))
     scheme = entries.get("scheme")
     if isinstance(scheme, str):

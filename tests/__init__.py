@@ -1,0 +1,1 @@
+"""Tests of refnet; each file mirrors one of the package."""

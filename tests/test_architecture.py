@@ -18,6 +18,7 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
+    {"files", "tables"},
     {"products", "tiling", "register", "scan"},
     {"card"},
     {"scene", "outputs", "model"},

@@ -98,7 +98,7 @@ def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp
     config = tmp_path / "run.toml"
     config.write_text("overlapp = 32\n")
     code, message = refuse(capfd, tmp_path, "--config", config)
-    assert code == 64
+    assert code == 78
     assert "overlapp" in message
 
 
@@ -156,6 +156,7 @@ def test_signals_end_a_run_and_leave_nothing(tmp_path: Path, number: signal.Sign
     command = [sys.executable, "-m", "refnet_cli", "predict", "--optical", str(pair[0]), "--sar", str(pair[1])]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "x.tif")], cwd=ROOT, stderr=subprocess.PIPE)
     while len(list(tmp_path.iterdir())) < 3:  # until the working files are there
+        assert process.poll() is None
         time.sleep(0.05)
     time.sleep(2)
     process.send_signal(number)

@@ -199,7 +199,7 @@ def test_the_published_preset_has_the_published_size() -> None:
 
 
 def test_initialisation() -> None:
-    net = REFNet(TINY)
+    net = REFNet(TINY).requires_grad_(False)
     ss2d = net.mdf_decoder.vss[0].ss2d
     dt = torch.nn.functional.softplus(ss2d.dt_bias)
     assert float(dt.min()) >= 0.99e-3

@@ -94,7 +94,7 @@ def test_bands_by_count() -> None:
     assert choose_bands(["B04", "B11"], [None] * 12, "optical")[0] == (4, 11)
     assert choose_bands(["B04", "B11"], [None] * 13, "optical")[0] == (4, 12)
     assert choose_bands(["B04", "B03"], [None] * 2, "optical") == (
-        (1, 2), "count: 2 bands without known names are taken in the order wanted (B04, B03).",
+        (1, 2), "count: a guess, 2 bands without known names are taken in the wanted order: B04, B03.",
     )  # fmt: skip
     assert choose_bands(["VV", "VH"], ["bands", "bands"], "sar")[0] == (1, 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,10 @@ import torch
 
 from refnet_cli.card import Card, read_card
 from refnet_cli.cli import run
-from refnet_cli.engine import Standardise
-from refnet_cli.errors import InputError, InputMissingError, OptionsError, WeightsError
+from refnet_cli.engine import Standardise, load_engine
+from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError, StorageError, WeightsError
 from refnet_cli.model import REFNet
 from refnet_cli.predict import PredictOptions, predict
-from refnet_cli.scene import Patch
 from refnet_cli.tiling import Window
 from refnet_cli.train import (
     Checkpoint,
@@ -27,7 +27,6 @@ from refnet_cli.train import (
     TrainScene,
     draw_crops,
     fit,
-    leave_out,
     make_optimizer,
     read_regions,
 )
@@ -89,27 +88,28 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> No
 
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     fit(replace(config, steps=2), tmp_path)
-    with pytest.raises(OptionsError, match="belongs to a training with other settings"):
+    with pytest.raises(OptionsError, match="belongs to a training with other steps"):
         fit(config, tmp_path)
 
 
-def test_a_checkpoint_is_the_old_or_the_new_one(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_is_the_old_or_the_new_one(config: TrainConfig, tmp_path: Path) -> None:
     net = REFNet(config.network)
     optimizer = make_optimizer(net, config)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, 6)
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", config, net, optimizer, schedule)
     checkpoint.save(3)
 
-    def fail(state: object, path: Path) -> None:
-        path.write_bytes(b"half a checkpo")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save(4)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(StorageError):
+            checkpoint.save(4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert checkpoint.load() == 3
+    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:5000])
+    with pytest.raises(InputError, match="is damaged; remove it"):
+        checkpoint.load()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -157,9 +157,22 @@ def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
         batch = Sampler([region], replace(config, without="sar"), CARD).batch(0)
     assert not batch.sar.any()
     assert batch.optical.any()
-    patch = Patch(np.ones((4, 2, 2), np.float32), np.ones((2, 2, 2), np.float32))
-    assert np.isnan(leave_out(patch, "optical").optical).all()
-    assert leave_out(patch, None) is patch
+
+
+def test_weights_trained_without_a_sensor_never_see_it(config: TrainConfig, tmp_path: Path) -> None:
+    result = fit(replace(config, steps=1, without="sar"), tmp_path)
+    engine = load_engine(result.weights, "cpu")
+    random = np.random.default_rng(0)
+    optical = random.uniform(100, 3000, (1, 4, 64, 64)).astype(np.float32)
+    sar = random.uniform(-25, -5, (2, 1, 2, 64, 64)).astype(np.float32)
+    assert np.array_equal(engine.predict(optical, sar[0]), engine.predict(optical, sar[1]))
+    assert not np.array_equal(engine.predict(optical, sar[0]), engine.predict(optical[..., ::-1].copy(), sar[0]))
+
+
+def test_validation_scenes_without_labels_do_not_lose_the_training(config: TrainConfig, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",))
+    scenes = config.scenes[0], replace(config.scenes[1], labels=bare)
+    assert fit(replace(config, scenes=scenes, steps=1), tmp_path).card.scores == {}
 
 
 def test_standardising() -> None:
@@ -220,11 +233,16 @@ def test_regions_file(tmp_path: Path) -> None:
         ("steps = 3", "No scene is for training"),
         ("[[scenes]]\noptical = 'x'", "missing"),
         ("scenes = 3", "scenes"),
+        ('learning_rate = "x"' + REGIONS, "learning_rate is 'x'; wanted is a number"),
+        ('optical_bands = "B02"' + REGIONS, "wanted is a list of names"),
+        ('name = "../x"' + REGIONS, "must not lead elsewhere"),
+        (REGIONS + 'sar_scale = "dB"', "wanted is db or db100 or power or amplitude"),
+        (REGIONS + 'name = "a"' + REGIONS.replace("steps = 3\ncrop = 64", "") + 'name = "a"', "names of their own"),
     ],
 )
 def test_regions_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "regions.toml").write_text(text)
-    with pytest.raises(OptionsError, match=message):
+    with pytest.raises(ConfigError, match=message):
         read_regions(tmp_path / "regions.toml")
 
 

@@ -28,12 +28,13 @@ optical_bands = ["B02", "B03", "B04", "B08"]
 sar_bands = ["VV", "VH"]
 encoder = "mobilenetv4_conv_small_050"
 width = 32
-steps = 450
-batch = 8
-crop = 128
 tile = 256
-learning_rate = 1e-3
 """
+# Small crops first, many at a time; then whole tiles, so that it matters less where a tile begins.
+STAGES = (
+    "steps = 450\nbatch = 8\ncrop = 128\nlearning_rate = 1e-3\n",
+    "steps = 300\nbatch = 2\ncrop = 256\nlearning_rate = 5e-4\n",
+)
 SCENE = """
 [[scenes]]
 name = "{name}"
@@ -44,8 +45,8 @@ split = "{split}"
 """
 
 
-def write_regions(folder: Path) -> Path:
-    """Simulate the scenes, unless they are there, and list them and the sample scene."""
+def make_scenes(folder: Path) -> str:
+    """Simulate the scenes, unless they are there, and return the tables of them and of the sample scene."""
     count = TRAINING + VALIDATION
     if not (folder / "regions.toml").exists():
         command = [sys.executable, str(SAMPLE / "simulate.py"), str(folder), "--seed", str(SEED), "--count", str(count)]
@@ -55,10 +56,23 @@ def write_regions(folder: Path) -> Path:
         SCENE.format(name=name, folder=folder / name, split="train" if number < TRAINING else "validation")
         for number, name in enumerate(names)
     ]
-    sample = SCENE.format(name="sample_data", folder=SAMPLE, split="validation")
-    path = folder / "demo.toml"
-    path.write_text(SETTINGS + "".join(tables) + sample)
-    return path
+    return "".join(tables) + SCENE.format(name="sample_data", folder=SAMPLE, split="validation")
+
+
+def train(folder: Path, scenes: str, options: list[str]) -> Path:
+    """Train stage after stage in ``folder``, but for those that are finished, and return the last one's weights."""
+    weights = None
+    for number, stage in enumerate(STAGES, start=1):
+        place = folder / f"stage-{number}"
+        place.mkdir(parents=True, exist_ok=True)
+        init = f'init = "{weights}"\n' if weights else ""
+        (place / "regions.toml").write_text(SETTINGS + stage + init + scenes)
+        weights = place / "refnet-demo.safetensors"
+        if not weights.exists():
+            code = run(["train", str(place / "regions.toml"), "-o", str(place), *options])
+            if code:
+                sys.exit(code)
+    return place / "refnet-demo.safetensors"
 
 
 def main() -> None:
@@ -67,19 +81,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    regions = write_regions(folder)
-    scores = {}
+    scenes = make_scenes(folder)
     runs = {"both": [], "sar_only": ["--without", "optical"], "optical_only": ["--without", "sar"]}
-    for run_name, options in runs.items():
-        code = run(["train", str(regions), "-o", str(folder / run_name), *options])
-        if code:
-            sys.exit(code)
-        scores[run_name] = read_card(folder / run_name / "refnet-demo.safetensors").scores["validation"]
-    net, card = load_weights(folder / "both" / "refnet-demo.safetensors")
+    trained = {name: train(folder / name, scenes, options) for name, options in runs.items()}
+    scores = {name: read_card(weights).scores["validation"] for name, weights in trained.items()}
+    net, card = load_weights(trained["both"])
     by_scene = {name: dict(score["overall_accuracy_by_scene"]) for name, score in scores.items()}
     sample = {name: accuracies.pop("sample_data") for name, accuracies in by_scene.items()}
     others = {name: sum(accuracies.values()) / len(accuracies) for name, accuracies in by_scene.items()}
     training = card.training | {
+        "stages": [" ".join(stage.split()) for stage in STAGES],
         "data": f"{TRAINING} scenes of sample_data/simulate.py --seed {SEED} --count {TRAINING + VALIDATION}",
         "single_sensors": "trained and predicted the same way with the other sensor's input set to its mean",
     }

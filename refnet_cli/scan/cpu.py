@@ -41,8 +41,8 @@ def _bits_to_float(typing_context: Any, bits: Any) -> Any:
 @njit(fastmath=FAST, inline="always")
 def _exp(x):  # type: ignore[no-untyped-def]
     """exp to about one unit in the last place (Cephes' polynomial); below -87 it stays at the smallest normal."""
-    x = x if x > f32(-87.0) else f32(-87.0)
-    x = x if x < f32(88.0) else f32(88.0)
+    x = f32(-87.0) if x < f32(-87.0) else x
+    x = f32(88.0) if x > f32(88.0) else x
     power = np.floor(x * f32(1.4426950408889634) + f32(0.5))
     r = x - power * f32(0.693359375) + power * f32(2.12194440e-4)
     p = f32(1.9875691500e-4)
@@ -101,7 +101,15 @@ def _softplus(z, e):  # type: ignore[no-untyped-def]
     return (z if z > f32(0) else f32(0)) + _log1p(e)
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)
+def _compile(function: Any) -> Any:
+    """Compile for this processor, once and for all where a folder for it can be written."""
+    try:
+        return njit(fastmath=FAST, nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(fastmath=FAST, nogil=True)(function)
+
+
+@_compile
 def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # type: ignore[no-untyped-def]
     """Scan one sample and block: u (L, n), projection (L, 4, R + 2S), the rest padded to BLOCK channels; adds to y."""
     length, count = u.shape
@@ -138,7 +146,7 @@ def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # t
                 y[place, d] += out[d]
 
 
-@njit(fastmath=FAST, nogil=True, cache=True)
+@_compile
 def _backward(  # type: ignore[no-untyped-def]
     u, projection, weight, bias, a, skip, height, width, kept, grad, d_u, d_projection, d_weight, d_bias, d_a, d_skip
 ):

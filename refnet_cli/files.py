@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all, and never in the place of what is read."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from refnet_cli.errors import OptionsError, OutputError, RefnetError, StorageError
+
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+             errno.ELOOP}  # fmt: skip
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside a file; what is written there takes the file's place when all went well.
+
+    Parameters
+    ----------
+    path : Path
+        The file to make or to replace.
+
+    Yields
+    ------
+    Path
+        Where to write.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be made there.
+    StorageError
+        If writing fails, for example because the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        raise explain(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file, or a folder's list of names, onto the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def explain(path: Path, error: Exception) -> RefnetError:
+    """Make the error that tells why a file could not be written."""
+    if isinstance(error, OSError) and error.errno in _NO_PLACE:
+        return OutputError(f"{path} cannot be made: {error}. Choose a place where files may be written.")
+    return StorageError(
+        f"Writing {path} failed: {error}. The disk may be full, or a limit on file sizes reached; "
+        "make room and run again. Nothing unfinished was left behind."
+    )
+
+
+def check_places(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse to write over what is read, also through links, or to one place twice.
+
+    Parameters
+    ----------
+    outputs, inputs : iterable of Path or None
+        None stands for a file that was not asked for.
+
+    Raises
+    ------
+    OptionsError
+        Naming the two that are one file.
+    """
+    taken = [path for path in inputs if path]
+    for output in outputs:
+        if output is None:
+            continue
+        for other in taken:
+            same = output.exists() and other.exists() and os.path.samefile(output, other)
+            if same or output.resolve() == other.resolve():
+                raise OptionsError(f"Output {output} is the same file as {other}; choose another name.")
+        taken.append(output)
