@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from refnet_cli import __version__
 from refnet_cli.errors import RefnetError, StorageError, TryAgainError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-INTERRUPTED, TERMINATED, PIPE_CLOSED, USAGE, BUG = 130, 143, 141, 2, 70
+PIPE_CLOSED, USAGE, BUG = 141, 2, 70
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 class NameList(click.ParamType):  # type: ignore[type-arg]
@@ -53,9 +54,9 @@ def commands(context: click.Context, debug: bool) -> None:
 
 
 @commands.command("predict")
-@click.option("--optical", type=FILE, help="Sentinel-2 GeoTIFF or JPEG 2000; its grid is the map's.")
-@click.option("--sar", type=FILE, help="Sentinel-1 GeoTIFF, terrain-corrected, of any grid.")
-@click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.")
+@click.option("--optical", type=FILE, help="Sentinel-2 GeoTIFF or JPEG 2000; its grid is the map's.  [required]")
+@click.option("--sar", type=FILE, help="Sentinel-1 GeoTIFF, terrain-corrected, of any grid.  [required]")
+@click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.  [required]")
 @click.option("--weights", type=FILE, help="Weights of the network.  [default: the demonstration that comes along]")
 @click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
 @click.option(
@@ -69,16 +70,22 @@ def commands(context: click.Context, debug: bool) -> None:
     type=float,
     help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
 )
-@click.option("--sar-scale", help="Scale of the SAR values: power, amplitude, db or db100.  [default: detected]")
+@click.option(
+    "--sar-scale",
+    type=click.Choice(["power", "amplitude", "db", "db100"]),
+    help="Scale of the SAR values.  [default: detected]",
+)
 @click.option(
     "--overlap",
     type=int,
     help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
 )
-@click.option("--device", show_default="auto", help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
 @click.option(
-    "--config", type=FILE, help="TOML file with any of these options, as optical_bands = [...]; the command line wins."
+    "--config",
+    type=FILE,
+    help="TOML file with any of these options, as optical_bands = [...], paths relative to it; the command line wins.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the map's path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
@@ -109,16 +116,31 @@ def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: An
 )
 @click.option("--steps", type=int, help="Optimiser steps, instead of those in the file.")
 @click.option("--name", help="Name of the weights, instead of that in the file.")
-@click.option("--without", type=click.Choice(["optical", "sar"]), help="Set this sensor to its mean.")
+@click.option(
+    "--without",
+    type=click.Choice(["optical", "sar"]),
+    help="Set this sensor to its mean, to compare; the weights will never see it.",
+)
 @click.option("--device", help="auto, cpu, cuda or cuda:N, instead of that in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **given: Any) -> None:
     """Train on the scenes of a regions file.
 
-    REGIONS is a TOML file: training options, and one [[scenes]] table (optical, sar, labels, split) a scene. An
-    interrupted training goes on where its last checkpoint was when called again.
-    """
+    REGIONS is a TOML file; paths in it are relative to it:
+
+    \b
+    scheme = "esri-io"
+    encoder = "resnet18"
+    steps = 5000
+    [[scenes]]
+    optical = "s2.tif"
+    sar = "s1.tif"
+    labels = "labels.tif"
+    split = "train"           # or "validation": only scored
+
+    README.md tells more. An interrupted training goes on where its last checkpoint was when called again.
+    """  # noqa: D301
     from dataclasses import replace
 
     from refnet_cli.train import fit, read_regions
@@ -285,6 +307,8 @@ def _say(lines: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command line tool and leave with its exit code."""
+    for number, code in SIGNALS.items():
+        signal.signal(number, _leave_with(code))
     sys.exit(run(sys.argv[1:]))
 
 
@@ -301,11 +325,6 @@ def run(arguments: Sequence[str]) -> int:
     int
         The exit code.
     """
-
-    def terminate(number: int, frame: object) -> None:
-        raise SystemExit(TERMINATED)
-
-    signal.signal(signal.SIGTERM, terminate)
     debug = "--debug" in arguments
     try:
         # Not commands.main, which would turn a closed pipe into exit code 1.
@@ -315,8 +334,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
     except click.ClickException as error:
         error.show()
         return USAGE
@@ -335,6 +352,17 @@ def run(arguments: Sequence[str]) -> int:
             return BUG
         _say([f"refnet: {known}"])
         return known.exit_code
+
+
+def _leave_with(code: int) -> Callable[[int, object], None]:
+    """Make a handler that ends the program tidily at the first signal and at once at the second."""
+
+    def leave(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        # Not KeyboardInterrupt, which libraries take for an error of their own.
+        raise SystemExit(code)
+
+    return leave
 
 
 def _as_known(error: Exception) -> RefnetError | None:

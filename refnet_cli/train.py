@@ -242,8 +242,7 @@ def fit(
         regions = [stack.enter_context(Region.open(scene, config)) for scene in config.scenes]
         if tell:
             for region in regions:
-                for what, value, how in region.pair.decisions:
-                    tell(f"{region.scene.name}: {what}: {value} ({how})")
+                tell(f"{region.scene.name}: " + ", ".join(f"{what} {value}" for what, value in region.decided.items()))
         training = [region for region in regions if region.scene.split == "train"]
         validation = [region for region in regions if region.scene.split == "validation"]
         card = _make_card(config, training)
@@ -272,6 +271,12 @@ class Region:
         except RefnetError:
             pair.close()
             raise
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What was found out of the files that a mistake would spoil the training with."""
+        decisive = ("optical.bands", "optical.offset", "sar.bands", "sar.scale")
+        return {what: value for what, value, _ in self.pair.decisions if what in decisive}
 
     def __enter__(self) -> Region:
         return self
@@ -364,6 +369,7 @@ def _make_card(config: TrainConfig, regions: Sequence[Region]) -> Card:
         "init": config.init.name if config.init else None,
         "training_scenes": [scene.name for scene in config.scenes if scene.split == "train"],
         "validation_scenes": [scene.name for scene in config.scenes if scene.split == "validation"],
+        "decisions": {region.scene.name: region.decided for region in regions},
     }
     return Card(
         name=config.name,
