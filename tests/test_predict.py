@@ -237,9 +237,11 @@ def test_real_pairs(shared: Path, tmp_path: Path, place: str) -> None:
     assert (read(out) > 0).mean() > 0.98
 
 
-def test_real_band_files_stacked(shared: Path, tmp_path: Path) -> None:
-    scene = next((shared / "data/ssl4eo/s2a/0000200").iterdir())
-    radar = next((shared / "data/ssl4eo/s1/0000200").iterdir())
+@pytest.mark.parametrize("level", ["s2a", "s2c"])
+@pytest.mark.parametrize("date", [0, 1])
+def test_real_band_files_stacked(shared: Path, tmp_path: Path, level: str, date: int) -> None:
+    scene = sorted((shared / f"data/ssl4eo/{level}/0000200").iterdir())[date]
+    radar = sorted((shared / "data/ssl4eo/s1/0000200").iterdir())[date]
 
     def stack(files: list[Path], out: Path) -> Path:
         with rasterio.open(files[0]) as first:

@@ -14,22 +14,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from refnet_cli.card import Card, Modality, REFNetConfig, read_card, shipped_weights, verify
+from refnet_cli.card import Card, read_card, shipped_weights, verify
 from refnet_cli.cli import commands, run
 from refnet_cli.errors import InputMissingError, OutputError, WeightsError
 from refnet_cli.model import REFNet
-from refnet_cli.products import SCHEMES
 from refnet_cli.weights import load_weights, read_checkpoint, save_weights
+from tests.scenes import CARD as FREE
 from tests.test_model import Golden
 
-CARD = Card(
-    name="tiny",
-    network=REFNetConfig(encoder="test_resnet", optical_bands=4, sar_bands=2, classes=10, width=16),
-    optical=Modality(("B02", "B03", "B04", "B08"), "reflectance x 10000", (400, 600, 500, 2500), (200, 200, 300, 900)),
-    sar=Modality(("VV", "VH"), "dB", (-11.0, -17.5), (4.0, 4.5)),
-    scheme=SCHEMES["esri-io"],
-    licence="CC0-1.0",
-)
+CARD = replace(FREE, name="tiny", licence="CC0-1.0", network=replace(FREE.network, msie=True))
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +197,18 @@ def test_import_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(["weights", "import", *paths]) == 78
     assert "not a tensor of a published REF-Net checkpoint" in capsys.readouterr().err
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_looking_at_weights(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["weights", "info", str(saved)]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "tiny"
+    assert run(["weights", "verify", str(saved)]) == 0
+    assert "intact" in capsys.readouterr().out
+    assert run(["weights", "list"]) == 0
+    assert "refnet-demo.safetensors" in capsys.readouterr().out
+    saved.write_bytes(saved.read_bytes()[:-1] + b"?")
+    assert run(["weights", "verify", str(saved)]) == 78
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_shipped_weights_are_intact() -> None:

@@ -1,0 +1,52 @@
+"""Files appear whole or not at all, and never in the place of what is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from refnet_cli.errors import OptionsError, OutputError, StorageError
+from refnet_cli.files import check_places, replacing
+
+
+def test_a_file_is_replaced_when_all_went_well(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(OSError(28, "full"), StorageError), (PermissionError(13, "no"), OutputError), (KeyError(), KeyError)],
+)
+def test_a_failure_leaves_the_old_file(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+
+    def fail() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(kind):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_places_are_told_apart_through_links(tmp_path: Path) -> None:
+    source, other = tmp_path / "source", tmp_path / "other"
+    source.write_text("x")
+    (tmp_path / "soft").symlink_to(source)
+    (tmp_path / "hard").hardlink_to(source)
+    check_places([other, None], [source, None])
+    for output in (source, tmp_path / "soft", tmp_path / "hard", tmp_path / "none" / ".." / "source"):
+        with pytest.raises(OptionsError, match="is the same file as"):
+            check_places([output], [source])
+    with pytest.raises(OptionsError, match="is the same file as"):
+        check_places([other, tmp_path / "." / "other"], [])
