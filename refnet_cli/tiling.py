@@ -121,15 +121,16 @@ class Tiling:
 
     @cached_property
     def blend(self) -> Float32:
-        """Weight of a pixel along one axis of a tile, shape (tile,): flat inside, a ramp in the overlap.
+        """Weight of a pixel along one axis of a tile, shape (tile,): 1 but for the outer half of the overlap.
 
-        The ramp, the root of a sine, falls late. Two tiles err in different places, so it is better to average them over
-        most of the overlap than to fade from one to the other: on the sample scene 1.8 instead of 2.2 % of the pixels
-        change their class when the tiles shift by half a tile, and the map is more accurate. It falls to nearly
-        nothing at the very edge, so that no seam shows, and stays positive, so that no pixel is without weight.
+        There it rises as a sine from nearly nothing, so that no seam shows, and stays positive, so that no pixel is
+        without weight. In between, two tiles count alike: they err in different places, and to average them is better
+        than to fade from one to the other. On the sample scene 1.9 instead of 2.2 % of the pixels change their class
+        when the tiles shift by half a tile, and the map is more accurate, than with sine-squared ramps.
         """
         weight = np.ones(self.tile, np.float32)
-        ramp = np.sin((np.arange(self.overlap) + 0.5) * np.pi / (2 * max(self.overlap, 1))) ** 0.5
+        steps = (np.arange(self.overlap) + 0.5) / max(self.overlap, 1)
+        ramp = np.sin(np.minimum(2 * steps, 1) * np.pi / 2)
         weight[: self.overlap] = ramp
         weight[self.tile - self.overlap :] = ramp[::-1]
         return weight
