@@ -427,6 +427,9 @@ def _optimise(
     checkpoint = Checkpoint(folder / "checkpoint.pt", config, net, optimizer, schedule)
     losses = []
     net.train()
+    if config.without:
+        # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
+        getattr(net, f"{config.without}_encoder").eval()
     # The next batch is read while the network works on this one.
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
         first = checkpoint.load()
