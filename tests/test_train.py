@@ -161,6 +161,8 @@ def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
 
 def test_weights_trained_without_a_sensor_never_see_it(config: TrainConfig, tmp_path: Path) -> None:
     result = fit(replace(config, steps=1, without="sar"), tmp_path)
+    variances = {n: x for n, x in weights_of(result.weights).items() if n.endswith("running_var")}
+    assert all(bool((x == 1).all()) == n.startswith("sar_encoder.") for n, x in variances.items())
     engine = load_engine(result.weights, "cpu")
     random = np.random.default_rng(0)
     optical = random.uniform(100, 3000, (1, 4, 64, 64)).astype(np.float32)
