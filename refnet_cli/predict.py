@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,6 +136,9 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
     weights = options.weights or (default_weights() if engine is None else None)
     check_places([options.output, options.preview], [options.optical, options.sar, weights])
     card = engine.card if engine else verify(_given(weights))
+    # The tags and the report tell what was done, not what was left open.
+    overlap = card.tile // 4 if options.overlap is None else options.overlap
+    options = replace(options, overlap=overlap)
     with (
         ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene) as pair,
         ExitStack() as stack,
@@ -148,7 +151,7 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
             if path
         ]
         height, width = pair.grid.shape
-        tiling = Tiling(height, width, card.tile, card.tile // 4 if options.overlap is None else options.overlap)
+        tiling = Tiling(height, width, card.tile, overlap)
         areas = AreaCounter(pair.grid, card.scheme)
         valid_pixels = 0
         for rows in predict_rows(pair, engine or _load(options, weights), tiling, progress, report.tiles):

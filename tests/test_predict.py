@@ -203,6 +203,7 @@ def test_the_samples_map_is_a_cog_on_the_optical_grid(made: dict[str, object]) -
 
 
 def test_the_report_is_complete(made: dict[str, object]) -> None:
+    assert made["options"]["overlap"] == 64
     assert made.keys() >= {"grid", "decisions", "tiles", "valid_share", "areas_hectares", "seconds", "output"}
     assert {d["what"] for d in made["decisions"]} >= {"optical.offset", "sar.scale", "optical.bands", "sar.bands"}
     assert Path(str(made["preview"])).read_bytes().startswith(b"\x89PNG")
