@@ -25,6 +25,7 @@ PIPE_CLOSED, USAGE, BUG = 141, 2, 70
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
+# Only recent clicks let ParamType be subscripted.
 class NameList(click.ParamType):  # type: ignore[type-arg]
     """Names separated by commas."""
 
@@ -341,7 +342,7 @@ def run(arguments: Sequence[str]) -> int:
         # Python would try to flush stdout once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except Exception as error:
+    except Exception as error:  # the one place where exceptions become exit codes
         if debug:
             traceback.print_exc()
         known = _as_known(error)
