@@ -2,9 +2,10 @@
 
 Each unit of work is one sample and one block of channels. The kernel walks the rows or the columns of the (L, D) array
 in each direction, computes dt's projection on the way and adds into one output, so that neither four copies of the
-input nor the (4, L, D) array of dt exist. The loops over a block's channels have a constant length and touch few arrays
-each, which is what lets LLVM turn them into vector instructions. The backward pass starts from the states that the
-forward pass kept every ``CHUNK`` steps and recomputes what lies between them.
+input nor the (4, L, D) array of dt exist. It takes ``CHUNK`` steps at a time through a sequence of small functions, each
+a loop over a block's channels that LLVM can turn into vector instructions: of constant length, over few arrays, without
+indexes that might be negative or divisions that might fail. The backward pass starts from the states that the forward
+pass kept before every chunk and recomputes what lies between them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 BLOCK = 64
-CHUNK = 64
+CHUNK = 16
 
 f32 = np.float32
 i32 = np.int32
@@ -36,6 +37,18 @@ def _bits_to_float(typing_context: Any, bits: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
+
+
+@intrinsic
+def _prefer_wide_vectors(typing_context: Any) -> Any:
+    """Let LLVM fill 512-bit registers in the calling function, where there are any; by itself it keeps to half."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite's own method knows only attributes without a value.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
 
 
 @njit(fastmath=FAST, inline="always")
@@ -85,17 +98,6 @@ def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=FAST, inline="always")
-def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
-    """Fill z = weight low + bias for a block of channels."""
-    for d in range(BLOCK):
-        z[d] = bias[d]
-    for r in range(rank):
-        factor = low[r]
-        for d in range(BLOCK):
-            z[d] += factor * weight[r, d]
-
-
-@njit(fastmath=FAST, inline="always")
 def _softplus(z, e):  # type: ignore[no-untyped-def]
     """log(1 + exp(z)), given e = exp(-|z|)."""
     return (z if z > f32(0) else f32(0)) + _log1p(e)
@@ -103,133 +105,274 @@ def _softplus(z, e):  # type: ignore[no-untyped-def]
 
 def _compile(function: Any) -> Any:
     """Compile for this processor, once and for all where a folder for it can be written."""
+    # numpy's way with errors: a test for division by zero would keep LLVM from using vectors.
+    options = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
     try:
-        return njit(fastmath=FAST, nogil=True, cache=True)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError:
-        return njit(fastmath=FAST, nogil=True)(function)
+        return njit(**options)(function)
 
 
 @_compile
-def _forward(u, projection, weight, bias, a, skip, height, width, y, kept):  # type: ignore[no-untyped-def]
-    """Scan one sample and block: u (L, n), projection (L, 4, R + 2S), the rest padded to BLOCK channels; adds to y."""
-    length, count = u.shape
-    rank = weight.shape[1]
-    states = a.shape[1]
-    dt = np.empty(BLOCK, f32)
-    x = np.zeros(BLOCK, f32)
-    out = np.zeros(BLOCK, f32)
+def _visit(direction, first, steps, height, width, projection, places, low):  # type: ignore[no-untyped-def]
+    """Note the pixels of some steps and what the projection says there."""
+    for t in range(steps):
+        place = _place(direction, first + t, height, width)
+        places[t] = place
+        for j in range(low.shape[1]):
+            low[t, j] = projection[place, direction, j]
+
+
+@_compile
+def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-def]
+    for t in range(steps):
+        # A slice: an index that might be negative, and so count from the end, would keep LLVM from using vectors.
+        pixel = image[places[t], start : start + count]
+        for d in range(count):
+            x[t, d] = pixel[d]
+
+
+@_compile
+def _scatter(x, places, steps, start, count, image):  # type: ignore[no-untyped-def]
+    """Add to the pixels."""
+    for t in range(steps):
+        pixel = image[places[t], start : start + count]
+        for d in range(count):
+            pixel[d] += x[t, d]
+
+
+@_compile
+def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
+    """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), eight rows at once to spare memory."""
+    _prefer_wide_vectors()
+    flat = rows.reshape(-1)
+    for t in range(out.shape[0]):
+        total = out[t]
+        j = 0
+        while j + 8 <= count:
+            f = factors[t, j : j + 8]
+            f0, f1, f2, f3, f4, f5, f6, f7 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
+            # One array with constant steps: LLVM checks each pair of arrays for overlap before it uses vectors.
+            row = flat[j * BLOCK : (j + 8) * BLOCK]
+            for d in range(BLOCK):
+                first = (f0 * row[d] + f1 * row[d + BLOCK]) + (f2 * row[d + 2 * BLOCK] + f3 * row[d + 3 * BLOCK])
+                second = f4 * row[d + 4 * BLOCK] + f5 * row[d + 5 * BLOCK]
+                total[d] += first + (second + (f6 * row[d + 6 * BLOCK] + f7 * row[d + 7 * BLOCK]))
+            j += 8
+        while j < count:
+            factor, row = factors[t, j], flat[j * BLOCK : (j + 1) * BLOCK]
+            for d in range(BLOCK):
+                total[d] += factor * row[d]
+            j += 1
+
+
+@_compile
+def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
+    """Fill z = weight low + bias for a block of channels."""
+    for t in range(z.shape[0]):
+        for d in range(BLOCK):
+            z[t, d] = bias[d]
+    _add_products(low, weight, rank, z)
+
+
+@_compile
+def _apply_softplus(z):  # type: ignore[no-untyped-def]
+    _prefer_wide_vectors()
+    for t in range(z.shape[0]):
+        for d in range(BLOCK):
+            z[t, d] = _softplus(z[t, d], _exp(-abs(z[t, d])))
+
+
+@_compile
+def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
+    """Begin the output with the skip, and multiply x by the time steps."""
+    for t in range(x.shape[0]):
+        for d in range(BLOCK):
+            out[t, d] = skip[d] * x[t, d]
+            x[t, d] *= dt[t, d]
+
+
+@_compile
+def _decays(dt, a, decay):  # type: ignore[no-untyped-def]
+    _prefer_wide_vectors()
+    for t in range(dt.shape[0]):
+        for d in range(BLOCK):
+            decay[t, d] = _exp(dt[t, d] * a[d])
+
+
+@_compile
+def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no-untyped-def]
+    for t in range(steps):
+        b, c = low[t, b_column], low[t, c_column]
+        for d in range(BLOCK):
+            state = decay[t, d] * h[d] + b * x[t, d]
+            h[d] = state
+            out[t, d] += c * state
+
+
+@_compile
+def _forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
+    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); adds to y (L, D)."""
+    length = u.shape[0]
+    count = min(BLOCK, u.shape[1] - start)
+    rank, states = weight.shape[1], a.shape[1]
+    places = np.empty(CHUNK, np.int64)
+    low = np.zeros((CHUNK, projection.shape[2]), f32)
+    x = np.zeros((CHUNK, BLOCK), f32)
+    dt = np.empty((CHUNK, BLOCK), f32)
+    decay = np.empty((CHUNK, BLOCK), f32)
+    out = np.empty((CHUNK, BLOCK), f32)
     h = np.empty((states, BLOCK), f32)
-    keep = kept.shape[1] > 0
     for k in range(4):
         h[:] = f32(0)
-        for step in range(length):
-            if keep and step % CHUNK == 0:
-                kept[k, step // CHUNK] = h
-            place = _place(k, step, height, width)
-            for d in range(count):
-                x[d] = u[place, d]
-            values = projection[place, k]
-            _project(values, weight[k], bias[k], rank, dt)
-            for d in range(BLOCK):
-                dt[d] = _softplus(dt[d], _exp(-abs(dt[d])))
-            for d in range(BLOCK):
-                out[d] = skip[k, d] * x[d]
-                x[d] *= dt[d]
+        for first in range(0, length, CHUNK):
+            steps = min(CHUNK, length - first)
+            if kept.shape[1] > 0:
+                kept[k, first // CHUNK] = h
+            _visit(k, first, steps, height, width, projection, places, low)
+            _gather(u, places, steps, start, count, x)
+            _project(low, weight[k], bias[k], rank, dt)
+            _apply_softplus(dt)
+            _apply_skip(x, dt, skip[k], out)
             for s in range(states):
-                b = values[rank + s]
-                c = values[rank + states + s]
-                for d in range(BLOCK):
-                    state = _exp(dt[d] * a[k, s, d]) * h[s, d] + b * x[d]
-                    h[s, d] = state
-                    out[d] += c * state
-            for d in range(count):
-                y[place, d] += out[d]
+                _decays(dt, a[k, s], decay)
+                _recur(decay, x, low, rank + s, rank + states + s, steps, h[s], out)
+            _scatter(out, places, steps, start, count, y)
+
+
+@_compile
+def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
+    _prefer_wide_vectors()
+    for t in range(z.shape[0]):
+        for d in range(BLOCK):
+            e = _exp(-abs(z[t, d]))
+            slope[t, d] = (f32(1) if z[t, d] > f32(0) else e) / (f32(1) + e)
+            z[t, d] = _softplus(z[t, d], e)
+
+
+@_compile
+def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-untyped-def]
+    """Fill the states h[1:] that follow h[0]."""
+    for t in range(steps):
+        b, before, after = low[t, b_column], h[t], h[t + 1]
+        for d in range(BLOCK):
+            after[d] = decay[t, d] * before[d] + b * dt_x[t, d]
+
+
+@_compile
+def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignore[no-untyped-def]
+    """Gradients of the states, from the last one to the first; ``carried`` is what later steps ask of this one."""
+    for t in range(steps - 1, -1, -1):
+        c = low[t, c_column]
+        for d in range(BLOCK):
+            d_h[t, d] = carried[d] + c * grad[t, d]
+        for d in range(BLOCK):
+            carried[d] = d_h[t, d] * decay[t, d]
+
+
+@_compile
+def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[no-untyped-def]
+    for t in range(grad.shape[0]):
+        for d in range(BLOCK):
+            dt_x[t, d] = dt[t, d] * x[t, d]
+        for d in range(BLOCK):
+            d_x[t, d] = grad[t, d] * skip[d]
+            d_skip[d] += grad[t, d] * x[t, d]
+
+
+@_compile
+def _differentiate_inputs(  # type: ignore[no-untyped-def]
+    grad, d_h, h, dt, x, dt_x, low, b_column, c_column, steps, d_dt, d_x, d_low
+):
+    """Through b dt x into the state and through c out of it."""
+    for t in range(steps):
+        b = low[t, b_column]
+        d_b, d_c = f32(0), f32(0)
+        for d in range(BLOCK):
+            d_c += grad[t, d] * h[t + 1, d]
+            d_b += d_h[t, d] * dt_x[t, d]
+        for d in range(BLOCK):
+            d_x[t, d] += d_h[t, d] * b * dt[t, d]
+            d_dt[t, d] += d_h[t, d] * b * x[t, d]
+        d_low[t, b_column] = d_b
+        d_low[t, c_column] = d_c
+
+
+@_compile
+def _differentiate_decay(decay, d_h, h, dt, a, steps, d_dt, d_a):  # type: ignore[no-untyped-def]
+    """Through exp(dt A), whose derivative is itself."""
+    for t in range(steps):
+        for d in range(BLOCK):
+            through = d_h[t, d] * decay[t, d] * h[t, d]
+            d_dt[t, d] += through * a[d]
+            d_a[d] += through * dt[t, d]
+
+
+@_compile
+def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def]
+    for t in range(slope.shape[0]):
+        for d in range(BLOCK):
+            d_dt[t, d] *= slope[t, d]
+            d_bias[d] += d_dt[t, d]
+
+
+@_compile
+def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def]
+    """Fill out (T, count) with left (T, BLOCK) times rows (count, BLOCK) transposed."""
+    for t in range(steps):
+        for j in range(count):
+            total = f32(0)
+            for d in range(BLOCK):
+                total += left[t, d] * rows[j, d]
+            out[t, j] = total
 
 
 @_compile
 def _backward(  # type: ignore[no-untyped-def]
-    u, projection, weight, bias, a, skip, height, width, kept, grad, d_u, d_projection, d_weight, d_bias, d_a, d_skip
-):
+    u, projection, weight, bias, a, skip, height, width, start, kept, grad,
+    d_u, d_projection, d_weight, d_bias, d_a, d_skip,
+):  # fmt: skip
     """Gradients of one sample and block; adds to every ``d_`` array (d_projection is this block's share alone)."""
-    length, count = u.shape
-    rank = weight.shape[1]
-    states = a.shape[1]
-    chunks = kept.shape[1]
-    dt = np.empty((CHUNK, BLOCK), f32)
-    slope = np.empty((CHUNK, BLOCK), f32)
-    x = np.zeros((CHUNK, BLOCK), f32)
-    decay = np.empty((CHUNK, states, BLOCK), f32)
-    h = np.empty((CHUNK + 1, states, BLOCK), f32)
-    d_h = np.empty((states, BLOCK), f32)
-    d_dt = np.empty(BLOCK, f32)
-    d_x = np.empty(BLOCK, f32)
-    g = np.zeros(BLOCK, f32)
+    length = u.shape[0]
+    count = min(BLOCK, u.shape[1] - start)
+    rank, states = weight.shape[1], a.shape[1]
+    places = np.empty(CHUNK, np.int64)
+    low = np.zeros((CHUNK, projection.shape[2]), f32)
+    d_low = np.empty((CHUNK, projection.shape[2]), f32)
+    x, g = np.zeros((CHUNK, BLOCK), f32), np.zeros((CHUNK, BLOCK), f32)
+    work = np.empty((7, CHUNK, BLOCK), f32)
+    dt, slope, decay, dt_x, d_dt, d_x, d_h = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
+    h = np.empty((CHUNK + 1, BLOCK), f32)
+    carried = np.empty((states, BLOCK), f32)
     for k in range(4):
-        d_h[:] = f32(0)
-        for chunk in range(chunks - 1, -1, -1):
+        carried[:] = f32(0)
+        for chunk in range(kept.shape[1] - 1, -1, -1):
             first = chunk * CHUNK
             steps = min(CHUNK, length - first)
-            h[0] = kept[k, chunk]
+            _visit(k, first, steps, height, width, projection, places, low)
+            # What lies beyond the last step must add nothing.
+            g[steps:] = f32(0)
+            _gather(u, places, steps, start, count, x)
+            _gather(grad, places, steps, start, count, g)
+            _project(low, weight[k], bias[k], rank, dt)
+            _apply_softplus_with_slope(dt, slope)
+            _differentiate_skip(g, x, dt, skip[k], d_x, d_skip[k], dt_x)
+            d_dt[:] = f32(0)
+            for s in range(states):
+                b_column, c_column = rank + s, rank + states + s
+                _decays(dt, a[k, s], decay)
+                h[0] = kept[k, chunk, s]
+                _recur_and_keep(decay, dt_x, low, b_column, steps, h)
+                _recur_back(decay, g, low, c_column, steps, carried[s], d_h)
+                _differentiate_inputs(g, d_h, h, dt, x, dt_x, low, b_column, c_column, steps, d_dt, d_x, d_low)
+                _differentiate_decay(decay, d_h, h, dt, a[k, s], steps, d_dt, d_a[k, s])
+            _differentiate_softplus(slope, d_dt, d_bias[k])
+            _add_products(low.T.copy(), d_dt, steps, d_weight[k])
+            _dot_products(d_dt, weight[k], rank, steps, d_low)
             for t in range(steps):
-                place = _place(k, first + t, height, width)
-                for d in range(count):
-                    x[t, d] = u[place, d]
-                values = projection[place, k]
-                _project(values, weight[k], bias[k], rank, dt[t])
-                for d in range(BLOCK):
-                    z = dt[t, d]
-                    e = _exp(-abs(z))
-                    slope[t, d] = (f32(1) if z > f32(0) else e) / (f32(1) + e)
-                    dt[t, d] = _softplus(z, e)
-                for s in range(states):
-                    b = values[rank + s]
-                    for d in range(BLOCK):
-                        factor = _exp(dt[t, d] * a[k, s, d])
-                        decay[t, s, d] = factor
-                        h[t + 1, s, d] = factor * h[t, s, d] + b * dt[t, d] * x[t, d]
-            for t in range(steps - 1, -1, -1):
-                place = _place(k, first + t, height, width)
-                values = projection[place, k]
-                d_values = d_projection[place, k]
-                for d in range(count):
-                    g[d] = grad[place, d]
-                for d in range(BLOCK):
-                    d_dt[d] = f32(0)
-                    d_x[d] = g[d] * skip[k, d]
-                    d_skip[k, d] += g[d] * x[t, d]
-                for s in range(states):
-                    b = values[rank + s]
-                    c = values[rank + states + s]
-                    d_b = f32(0)
-                    d_c = f32(0)
-                    for d in range(BLOCK):
-                        d_h[s, d] += c * g[d]
-                        d_c += g[d] * h[t + 1, s, d]
-                        d_b += d_h[s, d] * dt[t, d] * x[t, d]
-                    for d in range(BLOCK):
-                        d_x[d] += d_h[s, d] * b * dt[t, d]
-                        d_dt[d] += d_h[s, d] * b * x[t, d]
-                    for d in range(BLOCK):
-                        # Through the decay exp(dt A), whose derivative is itself.
-                        carried = d_h[s, d] * decay[t, s, d]
-                        through = carried * h[t, s, d]
-                        d_dt[d] += through * a[k, s, d]
-                        d_a[k, s, d] += through * dt[t, d]
-                        d_h[s, d] = carried
-                    d_values[rank + s] = d_b
-                    d_values[rank + states + s] = d_c
-                for d in range(BLOCK):
-                    d_dt[d] *= slope[t, d]
-                    d_bias[k, d] += d_dt[d]
-                for r in range(rank):
-                    low = values[r]
-                    d_low = f32(0)
-                    for d in range(BLOCK):
-                        d_weight[k, r, d] += d_dt[d] * low
-                        d_low += d_dt[d] * weight[k, r, d]
-                    d_values[r] = d_low
-                for d in range(count):
-                    d_u[place, d] += d_x[d]
+                for j in range(low.shape[1]):
+                    d_projection[places[t], k, j] = d_low[t, j]
+            _scatter(d_x, places, steps, start, count, d_u)
 
 
 @cache
@@ -279,9 +422,6 @@ class _Problem:
     def units(self) -> Iterator[tuple[int, int]]:
         return ((sample, block) for sample in range(self.batch) for block in range(self.blocks))
 
-    def part(self, block: int) -> slice:
-        return slice(block * BLOCK, min((block + 1) * BLOCK, self.channels))
-
 
 def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     p = problem
@@ -290,10 +430,9 @@ def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], 
     kept = np.empty((p.batch, p.blocks, 4, chunks, p.states, BLOCK), f32)
 
     def work(sample: int, block: int) -> None:
-        part = p.part(block)
         _forward(
-            p.u[sample, :, part], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
-            p.height, p.width, y[sample, :, part], kept[sample, block],
+            p.u[sample], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
+            p.height, p.width, block * BLOCK, y[sample], kept[sample, block],
         )  # fmt: skip
 
     _run(work, p.units())
@@ -307,11 +446,10 @@ def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarr
     shares = [np.zeros((p.batch, *array.shape), f32) for array in (p.weight, p.bias, p.a, p.skip)]
 
     def work(sample: int, block: int) -> None:
-        part = p.part(block)
         _backward(
-            p.u[sample, :, part], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
-            p.height, p.width, kept[sample, block], grad[sample, :, part],
-            d_u[sample, :, part], d_projection[block, sample], *(share[sample, block] for share in shares),
+            p.u[sample], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
+            p.height, p.width, block * BLOCK, kept[sample, block], grad[sample],
+            d_u[sample], d_projection[block, sample], *(share[sample, block] for share in shares),
         )  # fmt: skip
 
     _run(work, p.units())
