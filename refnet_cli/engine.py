@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from refnet_cli.card import Card, Modality
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
+from refnet_cli.inference import prepare_for_inference as prepare_for_inference
 from refnet_cli.model import REFNet
 from refnet_cli.weights import load_weights
 
@@ -80,8 +81,7 @@ class TorchEngine:
         self.batch = batch or DEFAULT_BATCH.get(torch.device(device).type, 4)
         self._device = torch.device(device)
         self._without = card.training.get("without")
-        # Channels last suits the VSS blocks, which work on (N, H, W, C), and the convolutions of CPUs.
-        self._net = net.eval().to(self._device).to(memory_format=torch.channels_last)
+        self._net = prepare_for_inference(net.to(self._device))
         self._standardise = nn.ModuleList([Standardise(card.optical), Standardise(card.sar)]).to(self._device)
 
     @torch.inference_mode()

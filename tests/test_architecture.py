@@ -23,7 +23,7 @@ LEVELS = (
     {"card"},
     {"scene", "outputs", "model"},
     {"labels"},
-    {"weights", "losses"},
+    {"weights", "losses", "inference"},
     {"engine"},
     {"predict"},
     {"evaluate"},
@@ -36,7 +36,7 @@ LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in m
 # Libraries that only some modules may import, anywhere in their code.
 ONLY_IN = {
     "rasterio": {"scene", "labels", "outputs"},
-    "torch": {"scan", "model", "losses", "weights", "engine", "train"},
+    "torch": {"scan", "model", "losses", "weights", "inference", "engine", "train"},
     "click": {"cli"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.

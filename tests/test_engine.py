@@ -36,8 +36,8 @@ def test_probabilities_are_the_softmax_of_the_standardised_inputs_logits(net: RE
     sar_mean, sar_std = (np.array(x, np.float32)[:, None, None] for x in (CARD.sar.mean, CARD.sar.std))
     with torch.no_grad():
         logits = net(torch.from_numpy((optical - mean) / std), torch.from_numpy((sar - sar_mean) / sar_std)).logits
-    assert found == pytest.approx(logits.softmax(1).numpy(), abs=1e-5)
-    assert found.sum(1) == pytest.approx(1, abs=1e-5)
+    assert found == pytest.approx(logits.softmax(1).numpy(), abs=3e-5)
+    assert found.sum(1) == pytest.approx(1, abs=3e-5)
 
 
 def test_invalid_pixels_count_as_the_mean(net: REFNet) -> None:
@@ -62,7 +62,7 @@ def test_scarce_memory_halves_the_batch(net: REFNet) -> None:
     scarce.load_state_dict(net.state_dict())
     engine = TorchEngine(scarce, CARD, batch=7)
     optical, sar = patches(7)
-    assert engine.predict(optical, sar) == pytest.approx(TorchEngine(net, CARD).predict(optical, sar), abs=1e-5)
+    assert engine.predict(optical, sar) == pytest.approx(TorchEngine(net, CARD).predict(optical, sar), abs=3e-5)
     assert engine.batch <= 3
     Scarce.limit = 0
     with pytest.raises(TryAgainError, match="single tile"):

@@ -16,6 +16,7 @@ import torch
 
 from refnet_cli.card import REFNetConfig
 from refnet_cli.errors import WeightsError
+from refnet_cli.inference import prepare_for_inference
 from refnet_cli.losses import training_loss
 from refnet_cli.model import (
     DropPath,
@@ -97,6 +98,12 @@ def test_logits_features_and_losses_are_the_published_ones(golden: Golden, scan:
     main, auxiliary = training_loss(prediction, golden.labels)
     assert float(main) == pytest.approx(float(stored["main_loss"]), rel=1e-5)
     assert float(auxiliary) == pytest.approx(float(stored["aux_loss"]), rel=1e-5)
+
+
+def test_logits_for_prediction_are_the_published_ones(golden: Golden) -> None:
+    with torch.no_grad():
+        logits = prepare_for_inference(golden.net)(golden.optical, golden.sar).logits
+    assert error(logits, golden.stored["logits"]) < 1e-5
 
 
 @pytest.mark.parametrize("scan", SCANS)

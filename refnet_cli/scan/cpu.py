@@ -2,10 +2,10 @@
 
 Each unit of work is one sample and one block of channels. The kernel walks the rows or the columns of the (L, D) array
 in each direction, computes dt's projection on the way and adds into one output, so that neither four copies of the
-input nor the (4, L, D) array of dt exist. It takes ``CHUNK`` steps at a time through a sequence of small functions, each
-a loop over a block's channels that LLVM can turn into vector instructions: of constant length, over few arrays, without
-indexes that might be negative or divisions that might fail. The backward pass starts from the states that the forward
-pass kept before every chunk and recomputes what lies between them.
+input nor the (4, L, D) array of dt exist. It takes ``CHUNK`` steps at a time through a sequence of small functions,
+each a loop over a block's channels that LLVM can turn into vector instructions: of constant length, over few arrays,
+without indexes that might be negative or divisions that might fail. The backward pass starts from the states that the
+forward pass kept before every chunk and recomputes what lies between them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _softplus(z, e):  # type: ignore[no-untyped-def]
 def _compile(function: Any) -> Any:
     """Compile for this processor, once and for all where a folder for it can be written."""
     # numpy's way with errors: a test for division by zero would keep LLVM from using vectors.
-    options = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:
@@ -144,7 +144,7 @@ def _scatter(x, places, steps, start, count, image):  # type: ignore[no-untyped-
 @_compile
 def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
     """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), eight rows at once to spare memory."""
-    _prefer_wide_vectors()
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     flat = rows.reshape(-1)
     for t in range(out.shape[0]):
         total = out[t]
@@ -177,7 +177,7 @@ def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
 
 @_compile
 def _apply_softplus(z):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(z.shape[0]):
         for d in range(BLOCK):
             z[t, d] = _softplus(z[t, d], _exp(-abs(z[t, d])))
@@ -194,7 +194,7 @@ def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
 
 @_compile
 def _decays(dt, a, decay):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(dt.shape[0]):
         for d in range(BLOCK):
             decay[t, d] = _exp(dt[t, d] * a[d])
@@ -242,7 +242,7 @@ def _forward(u, projection, weight, bias, a, skip, height, width, start, y, kept
 
 @_compile
 def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(z.shape[0]):
         for d in range(BLOCK):
             e = _exp(-abs(z[t, d]))
