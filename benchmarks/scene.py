@@ -1,8 +1,8 @@
 """How long a whole scene takes, beside the network alone and beside GDAL alone, and how much memory.
 
-The scene pairs are made for it: optical uint16 in one UTM zone, SAR float32 power in the neighbouring one, so that every
-pixel has to be warped. Times are medians; only ratios of times measured in turn are worth anything, since both sides
-then suffer alike from what else the machine does.
+The scene pairs are made for it: optical uint16 in one UTM zone, SAR float32 power in the neighbouring one, so that
+every pixel has to be warped. Times are medians; only ratios of times measured in turn are worth anything, since both
+sides then suffer alike from what else the machine does.
 
 Network-only: the very batches of tiles that `predict` makes, fed to the same engine from memory.
 
@@ -106,7 +106,7 @@ def gdal_only(optical: Path, sar: Path, folder: Path) -> None:
             reproject(rasterio.band(radar, bands), rasterio.band(target, bands), resampling=Resampling.bilinear)
         with (
             rasterio.open(warped) as aligned,
-            rasterio.open(working, "w", count=1, dtype="uint8", nodata=0, compress="deflate", **profile, **TILED) as out,
+            rasterio.open(working, "w", count=1, dtype="uint8", nodata=0, **profile, **TILED) as out,
         ):
             for _, window in out.block_windows(1):
                 brightest = image.read(window=window).argmax(axis=0)
@@ -126,7 +126,8 @@ def network_only(optical: Path, sar: Path) -> Callable[[], object]:
     engine = load_engine(default_weights())
     card = engine.card
     with ScenePair.open(optical, sar, card.optical.bands, card.sar.bands) as pair:
-        windows = [window for row in Tiling(*pair.grid.shape, card.tile, card.tile // 4).rows() for window in row]
+        height, width = pair.grid.shape
+        windows = [window for row in Tiling(height, width, card.tile, card.tile // 4).rows() for window in row]
         tiles = [read_tile(pair, window) for window in windows]
 
     def feed() -> None:

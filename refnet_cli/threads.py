@@ -1,4 +1,4 @@
-"""Work that one background thread does ahead of its user, or behind: in order, bounded, with errors that pass unchanged.
+"""Work that a background thread does ahead of its user, or behind: in order, bounded, errors passing unchanged.
 
 Leaving either by an exception, a signal's among them, drops what has not begun and waits for what has.
 """
@@ -6,7 +6,7 @@ Leaving either by an exception, a signal's among them, drops what has not begun 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 _END: Any = object()
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """Take items from an iterator in a thread, before they are asked for.
 
     Best closed with ``contextlib.closing``, which ends the thread whatever happens.
