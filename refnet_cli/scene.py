@@ -443,25 +443,22 @@ class Alignment:
             for start in range(0, window.width, _STRIP)
         ]
         for together in _of_one_validity(layers):
-            part = layers[together]
-            for strip in strips:
-                warped = np.full((len(part), strip.height, strip.width), 0 if nodata is None else nodata, out.dtype)
-                reproject(
-                    part,
-                    warped,
-                    src_transform=_moved(self._transform, source),
-                    src_crs=source_crs,
-                    src_nodata=nodata,
-                    dst_transform=_moved(self.grid.transform, strip),
-                    dst_crs=grid_crs,
-                    dst_nodata=nodata,
-                    resampling=method,
-                    warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
-                    XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
-                    YSCALE=1,
-                )
-                start = strip.column - window.column
-                out[together, :, start : start + strip.width] = warped
+            part, bands = layers[together], list(range(1, len(layers[together]) + 1))
+            with _in_memory(part.shape, out.dtype, _moved(self._transform, source), source_crs, nodata) as stored:
+                stored.write(part)
+                for strip in strips:
+                    shape, transform = (len(part), strip.height, strip.width), _moved(self.grid.transform, strip)
+                    with _in_memory(shape, out.dtype, transform, grid_crs, nodata) as warped:
+                        reproject(
+                            rasterio.band(stored, bands),
+                            rasterio.band(warped, bands),
+                            resampling=method,
+                            warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
+                            XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
+                            YSCALE=1,
+                        )
+                        start = strip.column - window.column
+                        out[together, :, start : start + strip.width] = warped.read()
 
     def _cut(self, window: Window, source: Window, layers: NDArray[Any], out: NDArray[Any]) -> None:
         """Copy pixels that are the same in file and grid."""
@@ -474,6 +471,16 @@ class Alignment:
             out[:, top - row : bottom - row, left - column : right - column] = layers[
                 :, top - source.row : bottom - source.row, left - source.column : right - source.column
             ]
+
+
+def _in_memory(
+    shape: tuple[int, ...], dtype: np.dtype[Any], transform: Affine, crs: rasterio.CRS, nodata: float | None
+) -> Any:
+    """Make a raster in memory; `reproject` would make one of an array, but with filters of warnings for all threads."""
+    return rasterio.open(
+        "/vsimem/refnet", "w+", driver="MEM", count=shape[0], height=shape[1], width=shape[2], dtype=dtype,
+        transform=transform, crs=crs, nodata=nodata,
+    )  # fmt: skip
 
 
 def _of_one_validity(layers: NDArray[Any]) -> list[slice]:
