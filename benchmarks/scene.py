@@ -28,7 +28,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
@@ -68,7 +68,7 @@ def make_pair(folder: Path, size: int) -> tuple[Path, Path]:
     extent = (west, north - 10 * size, west + 10 * size, north)
     with rasterio.open(
         optical, "w", width=size, height=size, count=4, dtype="uint16", crs="EPSG:32632", nodata=0, compress="deflate",
-        transform=from_origin(west, north, 10, 10), zlevel=1, num_threads="all_cpus", **TILED,
+        transform=Affine(10, 0, west, 0, -10, north), zlevel=1, num_threads="all_cpus", **TILED,
     ) as file:  # fmt: skip
         noise = random.normal(0, 60, (4, BLOCK, size)).astype(np.float32)
         _fill(file, noise, np.array([400, 600, 500, 2500], np.float32))
@@ -77,7 +77,7 @@ def make_pair(folder: Path, size: int) -> tuple[Path, Path]:
     width, height = (int(length // 10) + 64 for length in (right - left, top - bottom))
     with rasterio.open(
         sar, "w", width=width, height=height, count=2, dtype="float32", crs="EPSG:32633", nodata=np.nan,
-        transform=from_origin(left - 320, top + 320, 10, 10), bigtiff="if_safer", **TILED,
+        transform=Affine(10, 0, left - 320, 0, -10, top + 320), bigtiff="if_safer", **TILED,
     ) as file:  # fmt: skip
         noise = random.normal(0, 0.003, (2, BLOCK, width)).astype(np.float32)
         _fill(file, noise, np.array([0.08, 0.02], np.float32))
