@@ -84,6 +84,12 @@ def commands(context: click.Context, debug: bool) -> None:
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
 @click.option(
+    "--read-threads",
+    type=int,
+    help="Threads that read and warp ahead of the network; the map is the same for any number.  "
+    "[default: the processor's cores, at most 8]",
+)
+@click.option(
     "--config",
     type=FILE,
     help="TOML file with any of these options, as optical_bands = [...], paths relative to it; the command line wins.",

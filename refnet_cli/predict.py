@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +18,10 @@ from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights, verify
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
-from refnet_cli.outputs import OUTPUTS, AreaCounter, class_codes
+from refnet_cli.outputs import OUTPUTS, AreaCounter, Rows
 from refnet_cli.products import SarScale
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
+AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,12 @@ class PredictOptions:
     """Device to compute on: auto, cpu, cuda or cuda:N."""
     batch: int | None = None
     """Tiles at once; by default what suits the device."""
+    read_threads: int | None = None
+    """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
     def __post_init__(self) -> None:
+        if self.read_threads is not None and not 1 <= self.read_threads <= 256:
+            raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
             raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
 
@@ -101,15 +108,19 @@ class Report:
         return asdict(self)
 
 
-class Rows(NamedTuple):
-    """Finished rows of a map."""
+class Batch(NamedTuple):
+    """Tiles to predict at once."""
 
-    row: int
-    """First of the rows."""
-    probabilities: Float32
-    """Shape (K, rows, width)."""
-    valid: NDArray[np.bool_]
-    """Where both sensors saw something, shape (rows, width)."""
+    windows: list[Window]
+    """May be none, at the end of a row of tiles."""
+    optical: Float32
+    """Shape (N, Bo, tile, tile)."""
+    sar: Float32
+    """Shape (N, Bs, tile, tile)."""
+    skipped: int
+    """Tiles without any valid pixel that were passed over since the batch before."""
+    finished: NDArray[np.bool_] | None
+    """After the last tiles of a row: validity of the rows that no later tile touches, shape (rows, width)."""
 
 
 def predict(options: PredictOptions, engine: Engine | None = None, progress: Progress | None = None) -> Report:
@@ -140,9 +151,12 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
     overlap = card.tile // 4 if options.overlap is None else options.overlap
     options = replace(options, overlap=overlap)
     with (
-        ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene) as pair,
+        ScenePair.open(
+            options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene,
+            read_threads=options.read_threads or usable_cores(),
+        ) as pair,
         ExitStack() as stack,
-    ):
+    ):  # fmt: skip
         report = _start_report(options, card, weights, pair)
         # The stack finishes the last one first: a preview never shows a map that did not come to be.
         outputs = [
@@ -152,13 +166,27 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
         ]
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
+        stitcher = Stitcher(tiling, card.network.classes)
         areas = AreaCounter(pair.grid, card.scheme)
         valid_pixels = 0
-        for rows in predict_rows(pair, engine or _load(options, weights), tiling, progress, report.tiles):
+
+        def take(batch: Batch, probabilities: Float32) -> None:
+            nonlocal valid_pixels
+            rows = _stitch(stitcher, batch, probabilities, card)
+            if rows is None:
+                return
             for output in outputs:
-                output.write(*rows)
-            areas.add(rows.row, class_codes(rows.probabilities, rows.valid, card.scheme))
-            valid_pixels += int(rows.valid.sum())
+                output.write(rows)
+            areas.add(rows.row, rows.codes)
+            valid_pixels += int(np.count_nonzero(rows.valid))
+
+        engine = engine or _load(options, weights)
+        with (
+            closing(_predict_batches(pair, engine, tiling, progress, report.tiles)) as done,
+            WriteBehind(BEHIND) as rest,
+        ):
+            for batch, probabilities in done:
+                rest.call(take, batch, probabilities)
         if not valid_pixels:
             raise InputError(
                 f"{options.optical} and {options.sar} have no pixel that both sensors saw; nothing can be mapped."
@@ -170,14 +198,22 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
     return report
 
 
+def usable_cores() -> int:
+    """Return how many processor cores this process may use, at most 8: more threads would read no faster."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, 8)
+
+
 def predict_rows(
     pair: ScenePair,
     engine: Engine,
     tiling: Tiling,
     progress: Progress | None = None,
     counts: dict[str, int] | None = None,
-) -> Iterator[Rows]:
-    """Predict a scene, row of tiles by row of tiles.
+) -> Generator[Rows, None, None]:
+    """Predict a scene, row of tiles by row of tiles, while a thread reads the next tiles.
+
+    Until it is exhausted or closed, nothing else may read from the pair.
 
     Parameters
     ----------
@@ -195,57 +231,79 @@ def predict_rows(
     Rows
         From north to south, each row of the grid once.
     """
-    counts = counts if counts is not None else {"run": 0, "skipped": 0}
     stitcher = Stitcher(tiling, engine.card.network.classes)
-    ends = [*tiling.row_starts[1:], tiling.height]
-    for windows, end in zip(tiling.rows(), ends, strict=True):
-        for batch in _batches(pair, windows, engine, counts):
-            probabilities = engine.predict(
-                np.stack([patch.optical for _, patch in batch]), np.stack([patch.sar for _, patch in batch])
-            )
-            for (window, _), tile in zip(batch, probabilities, strict=True):
-                stitcher.add(window, tile)
-            counts["run"] += len(batch)
+    counts = counts if counts is not None else {"run": 0, "skipped": 0}
+    with closing(_predict_batches(pair, engine, tiling, progress, counts)) as done:
+        for batch, probabilities in done:
+            rows = _stitch(stitcher, batch, probabilities, engine.card)
+            if rows is not None:
+                yield rows
+
+
+def _stitch(stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card) -> Rows | None:
+    """Blend in a batch; the rows that are finished by it, if any."""
+    for window, tile in zip(batch.windows, probabilities, strict=True):
+        stitcher.add(window, tile)
+    if batch.finished is None:
+        return None
+    row, finished = stitcher.finish_rows(stitcher.top + len(batch.finished))
+    return Rows(row, finished, batch.finished, card.scheme)
+
+
+def _predict_batches(
+    pair: ScenePair, engine: Engine, tiling: Tiling, progress: Progress | None, counts: dict[str, int]
+) -> Generator[tuple[Batch, Float32], None, None]:
+    """Yield batches with their probabilities, shape (N, K, tile, tile)."""
+    nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
+    with closing(read_ahead(_read_batches(pair, engine, tiling), AHEAD)) as batches:
+        for batch in batches:
+            probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
+            counts["run"] += len(batch.windows)
+            counts["skipped"] += batch.skipped
             if progress:
                 progress(counts["run"] + counts["skipped"], len(tiling))
-        row, finished = stitcher.finish_rows(end)
-        yield Rows(row, finished, _read_valid(pair, row, finished.shape[1]))
+            yield batch, probabilities
 
 
-def _batches(
-    pair: ScenePair, windows: list[Window], engine: Engine, counts: dict[str, int]
-) -> Iterator[list[tuple[Window, Patch]]]:
-    """Tiles that have any valid pixel, as many at once as the engine likes."""
-    batch: list[tuple[Window, Patch]] = []
-    for window in windows:
-        patch = read_tile(pair, window)
-        if not patch.valid.any():
-            counts["skipped"] += 1
-            continue
-        batch.append((window, patch))
-        if len(batch) >= engine.batch:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling) -> Iterator[Batch]:
+    """Read the tiles that have any valid pixel, as many at once as the engine likes."""
+    pair.expect(window for windows in tiling.rows() for window in windows)
+    top = 0
+    for windows, end in zip(tiling.rows(), [*tiling.row_starts[1:], tiling.height], strict=True):
+        chosen: list[tuple[Window, Patch]] = []
+        skipped = 0
+        for window in windows:
+            if not pair.read_valid(window.clip(*pair.grid.shape)).any():
+                skipped += 1
+                continue
+            chosen.append((window, read_tile(pair, window)))
+            if len(chosen) >= engine.batch:
+                yield _batch(chosen, skipped)
+                chosen, skipped = [], 0
+        bottom = min(end, tiling.height)
+        yield _batch(chosen, skipped, pair.read_valid(Window(top, 0, bottom - top, tiling.width)))
+        top = bottom
+
+
+def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: NDArray[np.bool_] | None = None) -> Batch:
+    optical, sar = (
+        np.stack(layers) if tiles else np.empty((0, 0, 0, 0), np.float32)
+        for layers in ([patch.optical for _, patch in tiles], [patch.sar for _, patch in tiles])
+    )
+    return Batch([window for window, _ in tiles], optical, sar, skipped, finished)
 
 
 def read_tile(pair: ScenePair, window: Window) -> Patch:
     """Read a window that may reach beyond the grid; what lies outside is filled by reflection."""
     height, width = pair.grid.shape
+    if window == window.clip(height, width):
+        return pair.read(window)
     rows = reflect_indexes(window.row, window.height, height)
     columns = reflect_indexes(window.column, window.width, width)
     top, left = int(rows.min()), int(columns.min())
     patch = pair.read(Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1))
     place = rows[:, None] - top, columns[None, :] - left
     return Patch(patch.optical[:, *place], patch.sar[:, *place])
-
-
-def _read_valid(pair: ScenePair, row: int, count: int, step: int = 512) -> NDArray[np.bool_]:
-    """Validity of whole rows, read in pieces so that the bands of whole rows are never in memory at once."""
-    width = pair.grid.shape[1]
-    pieces = [pair.read(Window(row, left, count, min(step, width - left))).valid for left in range(0, width, step)]
-    return np.concatenate(pieces, axis=1)
 
 
 def _given(weights: Path | None) -> Path:
@@ -281,7 +339,7 @@ def _start_report(options: PredictOptions, card: Card, weights: Path | None, pai
 
 def _tags(report: Report) -> dict[str, str]:
     """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
-    elsewhere = {"optical", "sar", "output", "preview", "weights", "device", "batch"}
+    elsewhere = {"optical", "sar", "output", "preview", "weights", "device", "batch", "read_threads"}
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {
         "REFNET_VERSION": report.version,

@@ -2,6 +2,7 @@
 
 The optical file's grid is the result's grid; only SAR is warped, in linear power. Both are served in blocks anchored
 at the grid's origin, from which every window is cut, so that values never depend on the window that was asked for.
+Threads may make the blocks ahead of time, each with files of its own, since GDAL's open files bear one thread only.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import os
 import re
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -121,6 +125,14 @@ class Patch(NamedTuple):
     def valid(self) -> NDArray[np.bool_]:
         """Where all bands of both modalities are known, shape (H, W)."""
         return self.optical_valid & self.sar_valid
+
+
+class _Block(NamedTuple):
+    """A block of the grid, where both modalities are known in it, and what was set aside while making it."""
+
+    patch: Patch
+    valid: NDArray[np.bool_]
+    counts: Counter[str]
 
 
 class Raster:
@@ -274,8 +286,9 @@ class Raster:
                 absent |= (stored == 0).all(axis=0)
             if any(set(dataset.mask_flag_enums[band - 1]) & _MASKED for band in bands):
                 absent |= dataset.dataset_mask(window=_box(window)) == 0
-        non_finite = int(np.count_nonzero(~np.isfinite(values) & ~absent))
-        values[absent | ~np.isfinite(values)] = np.nan
+        wrong = ~np.isfinite(values)
+        non_finite = int(np.count_nonzero(wrong & ~absent))
+        np.copyto(values, np.nan, where=wrong | absent)
         return values, non_finite
 
     def scaling(self, band: int) -> tuple[float, float]:
@@ -343,17 +356,29 @@ class Alignment:
         self._grid_crs = CRS.from_user_input(grid.crs).to_2d()
         self._same = raster.crs == self._grid_crs
         self._to_source = Transformer.from_crs(self._grid_crs, raster.crs, always_xy=True)
-        self._source_crs, self._wrap = raster.dataset.crs, math.nan
+        source_crs, self._wrap = raster.dataset.crs, math.nan
         longitudes = _apply(self._transform, *_lattice(Window(0, 0, *self._shape), 2))[0]
         if raster.crs.is_geographic and not -180 <= longitudes.min() <= longitudes.max() <= 180:
             # Transformed longitudes would break at 180 degrees, in the midst of such a file.
             self._wrap = float(longitudes.min() + longitudes.max()) / 2
-            self._source_crs = rasterio.CRS.from_string(f"{raster.dataset.crs.to_proj4()} +lon_wrap={self._wrap!r}")
+            source_crs = rasterio.CRS.from_string(f"{raster.dataset.crs.to_proj4()} +lon_wrap={self._wrap!r}")
+        self._wkt = source_crs.to_wkt(), self._grid_crs.to_wkt()
+        self._shift = self._whole_shift()
         place = self._overlap(raster)
         columns, rows = np.array(place)[:, None] + [[0, 1, 0], [0, 0, 1]]
         x, y = self.source_pixels(columns, rows)
         self.ratio = float(np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))))
         """Size of a grid pixel in pixels of the file, where they overlap."""
+
+    def _whole_shift(self) -> tuple[int, int] | None:
+        """How many columns and rows the grid's pixels lie off the file's, if they are the same pixels."""
+        columns, rows = _lattice(Window(0, 0, *self.grid.shape), 2)
+        x, y = self.source_pixels(columns, rows)
+        if not self._same or not (np.isfinite(x).all() and np.isfinite(y).all()):
+            return None
+        across, down = round(x[0] - columns[0]), round(y[0] - rows[0])
+        off = max(np.abs(x - columns - across).max(), np.abs(y - rows - down).max())
+        return (across, down) if off < 1e-6 else None
 
     def source_pixels(self, columns: Points, rows: Points) -> tuple[Points, Points]:
         """Transform fractional pixel places (pixel corners are whole) on the grid to such places in the file."""
@@ -406,34 +431,70 @@ class Alignment:
 
     def warp(self, window: Window, source: Window, layers: NDArray[Any], out: NDArray[Any], method: Resampling) -> None:
         """Resample layers of the file's window ``source`` into ``out``, the grid's ``window``; NaN is nodata."""
+        if self._shift:
+            self._cut(window, source, layers, out)
+            return
         nodata = np.nan if out.dtype.kind == "f" else None
+        # Objects of this thread's own, which GDAL may change while it uses them.
+        source_crs, grid_crs = (rasterio.CRS.from_wkt(text) for text in self._wkt)
         # GDAL interpolates the transformation along rows to an eighth of a pixel; along short ones it is exact enough.
-        for start in range(0, window.width, _STRIP):
-            strip = window._replace(column=window.column + start, width=min(_STRIP, window.width - start))
-            for layer, target in zip(layers, out, strict=True):  # each by itself, to keep its own validity
-                warped = np.full((strip.height, strip.width), 0 if nodata is None else nodata, out.dtype)
-                reproject(
-                    layer,
-                    warped,
-                    src_transform=_moved(self._transform, source),
-                    src_crs=self._source_crs,
-                    src_nodata=nodata,
-                    dst_transform=_moved(self.grid.transform, strip),
-                    dst_crs=self._grid_crs.to_wkt(),
-                    dst_nodata=nodata,
-                    resampling=method,
-                    warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
-                    XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
-                    YSCALE=1,
-                )
-                target[:, start : start + strip.width] = warped
+        strips = [
+            window._replace(column=window.column + start, width=min(_STRIP, window.width - start))
+            for start in range(0, window.width, _STRIP)
+        ]
+        for together in _of_one_validity(layers):
+            part, bands = layers[together], list(range(1, len(layers[together]) + 1))
+            with _in_memory(part.shape, out.dtype, _moved(self._transform, source), source_crs, nodata) as stored:
+                stored.write(part)
+                for strip in strips:
+                    shape, transform = (len(part), strip.height, strip.width), _moved(self.grid.transform, strip)
+                    with _in_memory(shape, out.dtype, transform, grid_crs, nodata) as warped:
+                        reproject(
+                            rasterio.band(stored, bands),
+                            rasterio.band(warped, bands),
+                            resampling=method,
+                            warp_mem_limit=1024,  # one piece: GDAL would split it depending on its size
+                            XSCALE=1,  # the plain kernel, which GDAL would widen depending on the piece's outline
+                            YSCALE=1,
+                        )
+                        start = strip.column - window.column
+                        out[together, :, start : start + strip.width] = warped.read()
 
+    def _cut(self, window: Window, source: Window, layers: NDArray[Any], out: NDArray[Any]) -> None:
+        """Copy pixels that are the same in file and grid."""
+        across, down = self._shift or (0, 0)
+        row, column = window.row + down, window.column + across
+        top, left = max(row, source.row), max(column, source.column)
+        bottom = min(row + window.height, source.row + source.height)
+        right = min(column + window.width, source.column + source.width)
+        if top < bottom and left < right:
+            out[:, top - row : bottom - row, left - column : right - column] = layers[
+                :, top - source.row : bottom - source.row, left - source.column : right - source.column
+            ]
+
+
+def _in_memory(
+    shape: tuple[int, ...], dtype: np.dtype[Any], transform: Affine, crs: rasterio.CRS, nodata: float | None
+) -> Any:
+    """Make a raster in memory; `reproject` would make one of an array, but with filters of warnings for all threads."""
+    return rasterio.open(
+        "/vsimem/refnet", "w+", driver="MEM", count=shape[0], height=shape[1], width=shape[2], dtype=dtype,
+        transform=transform, crs=crs, nodata=nodata,
+    )  # fmt: skip
+
+
+def _of_one_validity(layers: NDArray[Any]) -> list[slice]:
+    """Layers that may be warped in one go: all, or each by itself to keep its own validity."""
+    absent = np.isnan(layers) if layers.dtype.kind == "f" else np.zeros_like(layers, bool)
+    if (absent == absent[:1]).all():
+        return [slice(None)]
+    return [slice(layer, layer + 1) for layer in range(len(layers))]
 
 
 class ScenePair:
     """An optical and a SAR file of the same place, served on the optical file's grid.
 
-    Use ``ScenePair.open`` and, best, a ``with`` statement.
+    Use ``ScenePair.open`` and, best, a ``with`` statement. One thread at a time may read from it.
 
     Attributes
     ----------
@@ -449,14 +510,13 @@ class ScenePair:
 
     def __init__(
         self,
-        optical: Raster,
-        sar: Raster,
+        files: Sequence[tuple[Raster, Raster]],
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions,
         kept_blocks: int | None,
     ) -> None:
-        self._optical, self._sar = optical, sar
+        optical, sar = files[0]
         self.decisions: list[Decision] = []
         self.counts: Counter[str] = Counter()
         self.grid = north_up_grid(optical)
@@ -467,12 +527,20 @@ class ScenePair:
         self._method = Resampling.bilinear if ratio < 1.5 else Resampling.average
         self._decide("sar.resampling", self._method.name, f"values: a grid pixel spans {ratio:.3g} SAR pixels.")
         with optical.naming("cannot be understood"):
-            self._judge_optical(optical_bands, options)
+            self._judge_optical(optical, optical_bands, options)
         with sar.naming("cannot be understood"):
-            self._judge_sar(sar_bands, options)
-        self._blocks: OrderedDict[tuple[int, int], Patch] = OrderedDict()
+            self._judge_sar(sar, sar_bands, options)
+        self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
         self._kept = kept_blocks or 2 * -(-self.grid.shape[1] // BLOCK) + 2
         self._counted: set[tuple[int, int]] = set()
+        self._files: SimpleQueue[tuple[Raster, Raster]] = SimpleQueue()
+        for pair in files:
+            self._files.put(pair)
+        self._threads = ThreadPoolExecutor(len(files), "refnet-read")
+        self._most_ahead = 2 * len(files)
+        self._ahead: dict[tuple[int, int], Future[_Block]] = {}
+        self._expected: Iterator[tuple[int, int]] = iter(())
+        self._opened = ExitStack()
 
     @classmethod
     def open(
@@ -483,6 +551,7 @@ class ScenePair:
         sar_bands: Sequence[str],
         options: SceneOptions | None = None,
         kept_blocks: int | None = None,
+        read_threads: int = 1,
     ) -> Self:
         """Open both files and decide what they are.
 
@@ -497,6 +566,9 @@ class ScenePair:
         kept_blocks : int, optional
             How many blocks of 512 x 512 pixels to keep in memory; by default two rows of the grid's width, which
             suits reading from north to south.
+        read_threads : int
+            How many threads make blocks of windows announced by `expect`; each opens both files for itself. Two blocks
+            a thread are kept in memory besides ``kept_blocks``. Values are the same for any number.
 
         Raises
         ------
@@ -507,18 +579,17 @@ class ScenePair:
         OptionsError
             If the options do not fit the files.
         """
-        optical_raster = Raster(optical, "optical")
-        try:
-            sar_raster = Raster(sar, "SAR")
-        except RefnetError:
-            optical_raster.dataset.close()
-            raise
-        try:
-            return cls(optical_raster, sar_raster, optical_bands, sar_bands, options or SceneOptions(), kept_blocks)
-        except BaseException:
-            optical_raster.dataset.close()
-            sar_raster.dataset.close()
-            raise
+        with ExitStack() as opened:
+
+            def raster(path: str | Path, what: str) -> Raster:
+                file = Raster(path, what)
+                opened.callback(file.dataset.close)
+                return file
+
+            files = [(raster(optical, "optical"), raster(sar, "SAR")) for _ in range(read_threads)]
+            pair = cls(files, optical_bands, sar_bands, options or SceneOptions(), kept_blocks)
+            pair._opened = opened.pop_all()
+        return pair
 
     def __enter__(self) -> Self:
         return self
@@ -527,16 +598,20 @@ class ScenePair:
         self.close()
 
     def close(self) -> None:
-        """Close both files."""
-        self._optical.dataset.close()
-        self._sar.dataset.close()
+        """End the threads and close the files."""
+        self._threads.shutdown(cancel_futures=True)
+        files = [self._files.get() for _ in range(self._most_ahead // 2)]  # once nobody reads any more
+        self._opened.close()
+        for pair in files:
+            self._files.put(pair)
+        self._ahead.clear()
         self._blocks.clear()
 
     def _decide(self, what: str, value: Any, how: str) -> None:
         self.decisions.append(Decision(what, value, how))
 
-    def _judge_optical(self, wanted: Sequence[str], options: SceneOptions) -> None:
-        raster, descriptions = self._optical, self._optical.dataset.descriptions
+    def _judge_optical(self, raster: Raster, wanted: Sequence[str], options: SceneOptions) -> None:
+        descriptions = raster.dataset.descriptions
         self._optical_bands, how = choose_bands(wanted, descriptions, "optical", options.optical_bands)
         self._decide("optical.bands", list(self._optical_bands), how)
         names, _ = band_names(descriptions, "optical")
@@ -557,8 +632,7 @@ class ScenePair:
             self._optical_offset, how = judge_optical_offset(sample, list(judged.values()), raster.tags)
         self._decide("optical.offset", self._optical_offset, how)
 
-    def _judge_sar(self, wanted: Sequence[str], options: SceneOptions) -> None:
-        raster = self._sar
+    def _judge_sar(self, raster: Raster, wanted: Sequence[str], options: SceneOptions) -> None:
         self._sar_bands, bands_how = choose_bands(wanted, raster.dataset.descriptions, "sar", options.sar_bands)
         sample = raster.sample(self._sar_bands)
         if options.sar_scale is None:
@@ -592,70 +666,118 @@ class ScenePair:
         InputError
             If a file cannot be read there.
         """
-        height, width = self.grid.shape
-        if window != window.clip(height, width) or window.height < 1 or window.width < 1:
-            raise ValueError(f"{window} is not inside the grid of {height} x {width} pixels.")
-        row, column = window.row, window.column
         optical = np.empty((len(self._optical_bands), window.height, window.width), np.float32)
         sar = np.empty((len(self._sar_bands), window.height, window.width), np.float32)
-        for block_row in range(row // BLOCK, -(-(row + window.height) // BLOCK)):
-            for block_column in range(column // BLOCK, -(-(column + window.width) // BLOCK)):
-                top, left = block_row * BLOCK, block_column * BLOCK
-                low, high = max(row, top), min(row + window.height, top + BLOCK)
-                west, east = max(column, left), min(column + window.width, left + BLOCK)
-                block = self._block(block_row, block_column)
-                for target, layers in ((optical, block.optical), (sar, block.sar)):
-                    target[:, low - row : high - row, west - column : east - column] = layers[
-                        :, low - top : high - top, west - left : east - left
-                    ]
+        for block, there, here in self._parts(window):
+            optical[:, *here] = block.patch.optical[:, *there]
+            sar[:, *here] = block.patch.sar[:, *there]
         return Patch(optical, sar)
 
-    def _block(self, row: int, column: int) -> Patch:
-        key = (row, column)
+    def read_valid(self, window: Window) -> NDArray[np.bool_]:
+        """Read where all bands of both modalities are known, shape (H, W); `read` tells window and errors."""
+        valid = np.empty((window.height, window.width), bool)
+        for block, there, here in self._parts(window):
+            valid[here] = block.valid[there]
+        return valid
+
+    def expect(self, windows: Iterable[Window]) -> None:
+        """Announce the windows to be read next, in their order, so that threads make them ready.
+
+        Parameters
+        ----------
+        windows : iterable of Window
+            Taken one by one as reading goes on; what lies beyond the grid is passed over. Other windows may be read
+            too, and take the time they would take without threads.
+        """
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()
+        self._expected = (key for window in windows for key in _keys(window.clip(*self.grid.shape)))
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        while len(self._ahead) < self._most_ahead and (key := next(self._expected, None)):
+            if key not in self._blocks and key not in self._ahead:
+                self._ahead[key] = self._threads.submit(self._make_block, key)
+
+    def _parts(self, window: Window) -> Iterator[tuple[_Block, tuple[slice, slice], tuple[slice, slice]]]:
+        """Yield each block that a window needs, the part of it, and this part's place in the window."""
+        if window != window.clip(*self.grid.shape) or window.height < 1 or window.width < 1:
+            raise ValueError("{} is not inside the grid of {} x {} pixels.".format(window, *self.grid.shape))
+        row, column = window.row, window.column
+        for key in _keys(window):
+            top, left = key[0] * BLOCK, key[1] * BLOCK
+            low, high = max(row, top), min(row + window.height, top + BLOCK)
+            west, east = max(column, left), min(column + window.width, left + BLOCK)
+            there = slice(low - top, high - top), slice(west - left, east - left)
+            here = slice(low - row, high - row), slice(west - column, east - column)
+            yield self._block(key), there, here
+
+    def _block(self, key: tuple[int, int]) -> _Block:
         if key in self._blocks:
             self._blocks.move_to_end(key)
             return self._blocks[key]
-        window = Window(row * BLOCK, column * BLOCK, BLOCK, BLOCK).clip(*self.grid.shape)
-        counts: Counter[str] = Counter()
-        block = Patch(self._read_optical(window, counts), self._read_sar(window, counts))
+        ahead = self._ahead.pop(key, None)
+        # Makes room first, so that kept and expected blocks together stay within bounds.
+        while len(self._blocks) >= self._kept:
+            self._blocks.popitem(last=False)
+        block = ahead.result() if ahead else self._make_block(key)
         if key not in self._counted:
             self._counted.add(key)
-            self.counts += counts
+            self.counts += block.counts
         self._blocks[key] = block
-        while len(self._blocks) > self._kept:
-            self._blocks.popitem(last=False)
+        self._look_ahead()
         return block
 
-    def _read_optical(self, window: Window, counts: Counter[str]) -> Float32:
-        values, counts["optical_non_finite"] = self._optical.read_valid(self._optical_bands, window)
-        values = values * np.float32(self._optical_scale) - np.float32(self._optical_offset)
+    def _make_block(self, key: tuple[int, int]) -> _Block:
+        """Read and warp a block; any thread may, each with files of its own."""
+        window = Window(key[0] * BLOCK, key[1] * BLOCK, BLOCK, BLOCK).clip(*self.grid.shape)
+        counts: Counter[str] = Counter()
+        optical, sar = files = self._files.get()
+        try:
+            patch = Patch(self._read_optical(optical, window, counts), self._read_sar(sar, window, counts))
+        finally:
+            self._files.put(files)
+        return _Block(patch, patch.valid, counts)
+
+    def _read_optical(self, raster: Raster, window: Window, counts: Counter[str]) -> Float32:
+        values, counts["optical_non_finite"] = raster.read_valid(self._optical_bands, window)
+        values *= np.float32(self._optical_scale)
+        values -= np.float32(self._optical_offset)
         impossible = (values < _POSSIBLE_REFLECTANCE[0]) | (values > _POSSIBLE_REFLECTANCE[1])
         counts["optical_impossible"] = int(np.count_nonzero(impossible))
         values[impossible] = np.nan
         return values
 
-    def _read_sar(self, window: Window, counts: Counter[str]) -> Float32:
+    def _read_sar(self, raster: Raster, window: Window, counts: Counter[str]) -> Float32:
         power = np.full((len(self._sar_bands), window.height, window.width), np.nan, np.float32)
-        self._warp_sar(window, power, counts)
+        self._warp_sar(raster, window, power, counts)
         level = _decibels(power)
         counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
         return np.clip(level, *DB_RANGE)
 
-    def _warp_sar(self, window: Window, out: Float32, counts: Counter[str]) -> None:
+    def _warp_sar(self, raster: Raster, window: Window, out: Float32, counts: Counter[str]) -> None:
         source = self._alignment.source_window(window)
         if not source.height * source.width:
             return
         if source.height * source.width > _PIECE and window.height * window.width > 1:
             for part in _halves(window):
                 top, left = part.row - window.row, part.column - window.column
-                self._warp_sar(part, out[:, top : top + part.height, left : left + part.width], counts)
+                self._warp_sar(raster, part, out[:, top : top + part.height, left : left + part.width], counts)
             return
-        values, non_finite = self._sar.read_valid(self._sar_bands, source)
+        values, non_finite = raster.read_valid(self._sar_bands, source)
         power = _power(values, self._sar_scale)
         counts["sar_non_finite"] += non_finite
         counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
-        with self._sar.naming(f"cannot be warped to {window} of the grid"):
+        with raster.naming(f"cannot be warped to {window} of the grid"):
             self._alignment.warp(window, source, power, out, self._method)
+
+
+def _keys(window: Window) -> Iterator[tuple[int, int]]:
+    """Yield row and column of the blocks that a window needs."""
+    rows = range(window.row // BLOCK, -(-(window.row + window.height) // BLOCK))
+    columns = range(window.column // BLOCK, -(-(window.column + window.width) // BLOCK))
+    return product(rows, columns)
 
 
 def _box(window: Window) -> RasterWindow:

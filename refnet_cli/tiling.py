@@ -151,7 +151,8 @@ class Stitcher:
 
     def __init__(self, tiling: Tiling, classes: int) -> None:
         self._tiling = tiling
-        self._top = 0
+        self.top = 0
+        """First row that is not finished."""
         self._sum = np.zeros((classes, tiling.tile, tiling.width), np.float32)
         self._weight = np.zeros((tiling.tile, tiling.width), np.float32)
 
@@ -169,9 +170,11 @@ class Stitcher:
         rows = slice(inside.row - window.row, inside.row - window.row + inside.height)
         columns = slice(inside.column - window.column, inside.column - window.column + inside.width)
         weight = tiling.blend[rows, None] * tiling.blend[None, columns]
-        target = np.s_[inside.row - self._top : inside.row - self._top + inside.height,
+        target = np.s_[inside.row - self.top : inside.row - self.top + inside.height,
                        inside.column : inside.column + inside.width]
-        self._sum[:, *target] += weight * probabilities[:, rows, columns]
+        weighted = np.empty_like(weight)
+        for total, layer in zip(self._sum, probabilities, strict=True):  # one by one, within the processor's cache
+            total[target] += np.multiply(layer[rows, columns], weight, out=weighted)
         self._weight[target] += weight
 
     def finish_rows(self, next_row: int) -> tuple[int, Float32]:
@@ -189,14 +192,18 @@ class Stitcher:
         probabilities : float32 array, shape (K, rows, width)
             Blended probabilities; zero where no tile was added.
         """
-        top = self._top
+        top = self.top
         count = max(min(next_row, self._tiling.height) - top, 0)
-        weight = self._weight[:count]
-        finished = np.zeros_like(self._sum[:, :count])
-        np.divide(self._sum[:, :count], weight, out=finished, where=weight > 0)
-        for buffer in (self._sum, self._weight):
-            keep = buffer.shape[-2] - count
-            buffer[..., :keep, :] = buffer[..., count:, :].copy()
-            buffer[..., keep:, :] = 0
-        self._top += count
+        finished = self._sum[:, :count]
+        # Where no tile was added, zero is divided by something.
+        finished /= np.maximum(self._weight[:count], np.finfo(np.float32).tiny)
+        self._sum, self._weight = _moved_up(self._sum, count), _moved_up(self._weight, count)
+        self.top += count
         return top, finished
+
+
+def _moved_up(buffer: Float32, count: int) -> Float32:
+    """Make a buffer without the first rows of another, and with zeros at its end."""
+    moved = np.zeros_like(buffer)
+    moved[..., : buffer.shape[-2] - count, :] = buffer[..., count:, :]
+    return moved

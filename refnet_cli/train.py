@@ -539,8 +539,8 @@ def _count(region: Region, engine: TorchEngine, scheme: ClassScheme, tile: int) 
     height, width = region.pair.grid.shape
     tiling = Tiling(height, width, tile, tile // 4)
     matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
-    for row, probabilities, valid in predict_rows(region.pair, engine, tiling):
-        labels = region.labels.read(Window(row, 0, *valid.shape))
-        predicted = np.where(valid, 1 + probabilities[1:].argmax(0), 0).astype(np.uint8)
+    for rows in predict_rows(region.pair, engine, tiling):
+        labels = region.labels.read(Window(rows.row, 0, *rows.valid.shape))
+        predicted = np.where(rows.valid, 1 + rows.probabilities[1:].argmax(0), 0).astype(np.uint8)
         matrix += confusion_matrix(labels, predicted, scheme.classes)
     return matrix

@@ -25,7 +25,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from refnet_cli import outputs
 from refnet_cli.errors import InputError, OutputError, StorageError
-from refnet_cli.outputs import OUTPUTS, AreaCounter, ClassMap, Preview, class_codes
+from refnet_cli.outputs import OUTPUTS, AreaCounter, ClassMap, Preview, Rows, class_codes
 from refnet_cli.products import SCHEMES
 
 SCHEME = SCHEMES["esri-io"]
@@ -47,9 +47,13 @@ def as_probabilities(codes: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDA
     return np.stack(layers).astype(np.float32), codes > 0
 
 
+def rows_of(row: int, codes: NDArray[np.uint8]) -> Rows:
+    return Rows(row, *as_probabilities(codes), SCHEME)
+
+
 def feed(output: outputs.Output, codes: NDArray[np.uint8], cuts: list[int]) -> None:
     for top, bottom in pairwise([0, *sorted(cuts), len(codes)]):
-        output.write(top, *as_probabilities(codes[top:bottom]))
+        output.write(rows_of(top, codes[top:bottom]))
 
 
 def write_map(path: Path, grid: GeoBox, codes: NDArray[np.uint8], cuts: list[int] | None = None) -> Path:
@@ -182,7 +186,7 @@ class TestEveryOutput:
 
         def interrupted() -> None:
             with self.make(kind, path) as output:
-                output.write(0, *as_probabilities(self.codes[:550]))
+                output.write(rows_of(0, self.codes[:550]))
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
@@ -201,7 +205,7 @@ class TestEveryOutput:
 
     def test_missing_rows_are_refused(self, kind: str, tmp_path: Path) -> None:
         output = self.make(kind, tmp_path / "result")
-        output.write(0, *as_probabilities(self.codes[:-1]))
+        output.write(rows_of(0, self.codes[:-1]))
         with pytest.raises(ValueError, match="599 of 600 rows"):
             output.finish()
         assert list(tmp_path.iterdir()) == []
@@ -210,17 +214,17 @@ class TestEveryOutput:
     def test_rows_out_of_order_are_refused(self, kind: str, row: int, rows: int, tmp_path: Path) -> None:
         output = self.make(kind, tmp_path / "result")
         with pytest.raises(ValueError, match="do not follow row 0"):
-            output.write(row, *as_probabilities(random_codes(rows, 530)))
+            output.write(rows_of(row, random_codes(rows, 530)))
         output.abort()
         output.abort()
         with pytest.raises(ValueError, match="nothing more"):
-            output.write(0, *as_probabilities(self.codes))
+            output.write(rows_of(0, self.codes))
         assert list(tmp_path.iterdir()) == []
 
     def test_another_number_of_classes_is_refused(self, kind: str, tmp_path: Path) -> None:
         probabilities, valid = as_probabilities(self.codes)
         with pytest.raises(ValueError, match="was expected"), self.make(kind, tmp_path / "result") as output:
-            output.write(0, probabilities[:-1], valid)
+            output.write(Rows(0, probabilities[:-1], valid, SCHEME))
         assert list(tmp_path.iterdir()) == []
 
     def test_places_where_nothing_can_be_made(self, kind: str, tmp_path: Path) -> None:

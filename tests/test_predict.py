@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +20,9 @@ from rio_cogeo.cogeo import cog_validate
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.cli import run
 from refnet_cli.engine import load_engine
-from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluate import evaluate
+from refnet_cli.outputs import ClassMap
 from refnet_cli.predict import PredictOptions, predict, predict_rows, read_tile
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
@@ -134,6 +139,99 @@ def test_equal_calls_make_equal_files(tmp_path: Path) -> None:
     engine.batch = 1
     second = Path(predict(options(pair, output=tmp_path / "b.tif", batch=1), engine).output)
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("sar_pixel", [10, 14])
+def test_same_bytes_for_any_number_of_threads(tmp_path: Path, sar_pixel: float) -> None:
+    class BothEngine(PlaceEngine):
+        """One whose answer depends on SAR too."""
+
+        def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
+            shares = super().predict(optical, sar)
+            shares[:, 1] *= 2 + sar[:, 0] / 30
+            shares[:, 2] *= 2 + sar[:, 1] / 30
+            return shares
+
+    def punch(optical: np.ndarray, sar: np.ndarray) -> None:
+        optical[:3] = 2000
+        sar[0, 100:140, 200:260] = np.nan
+
+    pair = make_pair(tmp_path, 1100, 1200, sar_pixel, punch)
+    made, counted = set(), []
+    for threads in (1, 2, 5):
+        report = predict(options(pair, preview=tmp_path / "p.png", read_threads=threads), BothEngine())
+        files = Path(report.output).read_bytes() + (tmp_path / "p.png").read_bytes()
+        made.add(hashlib.sha256(files).hexdigest())
+        counted.append((report.counts, report.tiles, report.areas_hectares, report.valid_share))
+    assert len(made) == 1
+    assert counted[0] == counted[1] == counted[2]
+
+
+def test_impossible_numbers_of_threads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="threads"):
+        options((tmp_path / "a.tif", tmp_path / "b.tif"), read_threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_damage_found_in_a_thread_is_the_same_error_and_leaves_nothing(tmp_path: Path, threads: int) -> None:
+    pair = make_pair(tmp_path, 2000, 600)
+    with rasterio.open(pair[0]) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_1_5", "TIFF", bidx=1))
+    content = bytearray(pair[0].read_bytes())
+    content[offset : offset + 64] = b"\xff" * 64
+    pair[0].write_bytes(content)
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"s2\.tif is damaged: band \d is unreadable in Window\(row=1024") as caught:
+        predict(options(pair, read_threads=threads), PlaceEngine())
+    assert type(caught.value) is InputError
+    assert threading.active_count() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+def test_whatever_stops_the_network_stops_the_threads(tmp_path: Path, error: type[BaseException]) -> None:
+    class Stopped(PlaceEngine):
+        def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
+            if self.calls > 8:
+                raise error
+            return super().predict(optical, sar)
+
+    pair = make_pair(tmp_path, 600, 600, sar_pixel=14)
+    before = threading.active_count(), open_files(tmp_path)
+    with pytest.raises(error):
+        predict(options(pair, preview=tmp_path / "p.png", read_threads=3), Stopped())
+    assert (threading.active_count(), open_files(tmp_path)) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+
+
+def test_an_output_that_fails_stops_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ClassMap, codes: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ClassMap, "_put", fail)
+    pair = make_pair(tmp_path, 3000, 100)
+    engine, before = PlaceEngine(), threading.active_count()
+    with pytest.raises(StorageError, match="make room"):
+        predict(options(pair, overlap=0), engine)
+    assert engine.calls < 12
+    assert threading.active_count() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+
+
+def test_rows_that_are_given_up_end_the_reading(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 900, 130)
+    before = threading.active_count(), open_files(tmp_path)
+    with ScenePair.open(*pair, CARD.optical.bands, CARD.sar.bands, read_threads=2) as scene:
+        rows = predict_rows(scene, PlaceEngine(), Tiling(900, 130, 128))
+        assert next(rows).row == 0
+        rows.close()
+    assert (threading.active_count(), open_files(tmp_path)) == before
+
+
+def open_files(folder: Path) -> int:
+    """How many files of a folder this process has open."""
+    links = Path("/proc/self/fd")
+    return sum(str(folder) in os.readlink(link) for link in links.iterdir() if link.is_symlink())
 
 
 MEMORY = """

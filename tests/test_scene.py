@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.tiling import Window
 
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -214,6 +216,88 @@ def test_window_must_lie_inside(pair: ScenePair) -> None:
     for window in (Window(-1, 0, 5, 5), Window(0, SIDE - 2, 3, 3), Window(0, 0, 0, 5)):
         with pytest.raises(ValueError, match="not inside the grid"):
             pair.read(window)
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+def large_pair(write: Write) -> tuple[Path, Path]:
+    """Optical of 3 x 6 blocks, SAR shifted by part of a pixel."""
+    shifted = PLACE @ Affine.translation(0.3, 0.4)
+    return write("s2.tif", optical_values(1400, 2700)), write("s1.tif", sar_values(1400, 2700), shifted)
+
+
+def test_threads_change_no_value_and_no_count(write: Write) -> None:
+    optical, sar = large_pair(write)
+    windows = [Window(row, column, 200, 300) for row in (0, 600, 900) for column in range(0, 2400, 300)]
+    read = []
+    for threads, announced in ((1, []), (1, windows), (4, windows), (4, windows[::2])):
+        with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
+            pair.expect(announced)
+            patches = [pair.read(window) for window in windows]
+            assert all((pair.read_valid(w) == p.valid).all() for w, p in zip(windows, patches, strict=True))
+            read.append((b"".join(p.optical.tobytes() + p.sar.tobytes() for p in patches), dict(pair.counts)))
+    assert all(each == read[0] for each in read)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    alive: set[int] = set()
+    made, most = [], 0
+    make = ScenePair._make_block
+
+    def counting(self: ScenePair, key: tuple[int, int]) -> Any:
+        nonlocal most
+        block = make(self, key)
+        made.append(key)
+        alive.add(id(block.valid))
+        weakref.finalize(block.valid, alive.discard, id(block.valid))
+        most = max(most, len(alive))
+        return block
+
+    monkeypatch.setattr(ScenePair, "_make_block", counting)
+    with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], kept_blocks=2, read_threads=threads) as pair:
+        windows = [Window(row, column, 300, 300) for row in (0, 600, 1100) for column in range(0, 2700, 300)]
+        pair.expect(windows)
+        pair._threads.submit(int).result()
+        for window in windows:
+            pair.read(window)
+            assert len(pair._ahead) <= 2 * threads
+    assert most <= 2 + 2 * threads + 1  # one is being cut up
+    assert set(made) == {(row, column) for row in range(3) for column in range(6)}
+
+
+def test_each_thread_has_files_of_its_own_and_all_are_closed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    create = Raster.__init__
+
+    def noting(self: Raster, path: str | Path, what: str) -> None:
+        create(self, path, what)
+        opened.append(self.dataset)
+
+    monkeypatch.setattr(Raster, "__init__", noting)
+    before = threading.active_count()
+    with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], read_threads=3) as pair:
+        pair.expect([Window(0, 0, 1400, 2700)])
+    assert len(opened) == 6
+    assert all(dataset.closed for dataset in opened)
+    assert threading.active_count() == before
+
+
+def test_grids_shifted_by_whole_pixels_are_not_resampled(write: Write) -> None:
+    values = sar_values(300, 300)
+    values[1, 50:60, 70:90] = np.nan
+    optical = write("s2.tif", optical_values(200, 240), PLACE @ Affine.translation(100, 150))
+    with ScenePair.open(optical, write("s1.tif", values), BANDS, ["VV", "VH"]) as pair:
+        patch = everything(pair)
+        pair._alignment._shift = None  # as if they were not
+        pair._blocks.clear()
+        warped = everything(pair)
+    assert decided(pair)["overlap"] < 1
+    assert np.isnan(patch.sar[:, 150:]).all()
+    np.testing.assert_allclose(patch.sar[:, :150, :200], values[:, 150:, 100:], atol=1e-5)
+    np.testing.assert_array_equal(np.isnan(patch.sar), np.isnan(warped.sar))
+    np.testing.assert_allclose(patch.sar, warped.sar, atol=1e-5)
 
 
 # --- units, masks, bands ---------------------------------------------------------------------------------------------
