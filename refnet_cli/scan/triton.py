@@ -1,14 +1,14 @@
 """The selective scan for GPUs as Triton programs that never lay out the four directions in memory.
 
-A scan over 16,384 pixels leaves a GPU idle if only samples and channels run side by side. So each way through the image
-is cut into chunks of ``CHUNK`` steps: all chunks are scanned at once from zero, one short scan over their ends gives the
-states they should have started from, and all chunks are scanned again from there. dt is computed anew in each of these
-passes, because that costs less than writing and reading a (4, L, D) array. A direction and its reverse share their
-chunks, so one program adds both into the output; rows and columns follow each other. Hence no atomics: the same input
-gives the same bits. The backward pass runs the same three steps against the directions, starting from the chunks' kept
-states; its scratch memory is S times u in float32.
+A scan over 16,384 pixels leaves a GPU idle if only samples and channels run side by side. So each way through the
+image is cut into chunks of ``CHUNK`` steps: all chunks are scanned at once from zero, one short scan over their ends
+gives the states they should have started from, and all chunks are scanned again from there. Each pass computes dt anew,
+so that no (4, L, D) array of it exists. A direction and its reverse share their chunks, so one program adds both into
+the output; rows and columns follow each other. Hence no atomics: the same input gives the same bits. The backward pass
+runs the same three steps against the directions, starting from the chunks' kept states; its scratch memory is S times
+u in float32.
 
-Correct under Triton's interpreter; nobody has measured it on a GPU, so it runs only when asked for.
+Correct in Triton's interpreter, and it compiles for GPUs; it has not run on one yet, so it runs only when asked for.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class _Launch:
         self.a = -torch.exp(a_log.float()).contiguous()
         self.time = (projection, dt_weight, dt_bias, self.a)
         self.sizes = (self.height, self.width, self.channels, self.rank, self.states, self.chunks)
-        self.meta = {
-            "BLOCK": BLOCK, "STATES": _power_of_two(self.states), "num_warps": 1,
-        }  # fmt: skip
+        self.meta = {"BLOCK": BLOCK, "STATES": _power_of_two(self.states), "num_warps": 1}
         self.chunk_meta = {**self.meta, "CHUNK": CHUNK, "RANKS": _power_of_two(self.rank)}
 
     def empty(self, *shape: int) -> Tensor:

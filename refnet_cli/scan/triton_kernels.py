@@ -21,8 +21,9 @@ def _place(path: tl.constexpr, position, height, width):  # type: ignore[no-unty
 
 
 @triton.jit
-def _log1p(e):  # type: ignore[no-untyped-def]
-    """log(1 + e) for 0 <= e <= 1, with full relative precision near 0 (Cephes' polynomial)."""
+def _softplus(z):  # type: ignore[no-untyped-def]
+    """log(1 + exp(z)), with full relative precision far below 0 (Cephes' polynomial for log1p), and its derivative."""
+    e = tl.exp(-tl.abs(z))
     large = e > 0.41421356
     x = tl.where(large, 0.5 * e - 0.5, e)
     p = 7.0376836292e-2
@@ -34,16 +35,9 @@ def _log1p(e):  # type: ignore[no-untyped-def]
     p = p * x + 2.0000714765e-1
     p = p * x - 2.4999993993e-1
     p = p * x + 3.3333331174e-1
-    square = x * x
-    result = x + (p * x * square - 0.5 * square)
-    return tl.where(large, result + 0.6931471805599453, result)
-
-
-@triton.jit
-def _softplus(z):  # type: ignore[no-untyped-def]
-    """log(1 + exp(z)) and its derivative."""
-    e = tl.exp(-tl.abs(z))
-    return tl.where(z > 0, z, 0.0) + _log1p(e), tl.where(z > 0, 1.0, e) / (1.0 + e)
+    log1p = x + (p * x * x * x - 0.5 * x * x)
+    log1p = tl.where(large, log1p + 0.6931471805599453, log1p)
+    return tl.where(z > 0, z, 0.0) + log1p, tl.where(z > 0, 1.0, e) / (1.0 + e)
 
 
 @triton.jit
@@ -248,7 +242,7 @@ def gradients(  # type: ignore[no-untyped-def]
             sum_bias += d_z
             sum_a += d_exponent * dt[None, :]
             sum_skip += g * x
-            share = d_projection + (((block * batch + sample) * length + place - sample * length) * 4 + k) * columns
+            share = d_projection + ((block.to(tl.int64) * batch * length + place) * 4 + k) * columns
             tl.store(share + r, tl.sum(w * d_z[None, :], axis=1), mask=r < rank)
             tl.store(share + rank + s, tl.sum(d_h * (dt * x)[None, :], axis=1), mask=s < states)
             tl.store(share + rank + states + s, tl.sum(h * g[None, :], axis=1), mask=s < states)
