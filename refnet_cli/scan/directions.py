@@ -30,9 +30,10 @@ def in_place(sequence: Tensor, direction: int, height: int, width: int) -> Tenso
     """Inverse of `in_scan_order`: shape (N, H * W, C) -> (N, H, W, C)."""
     if direction >= 2:
         sequence = sequence.flip(1)
+    batch, _, channels = sequence.shape
     if direction % 2:
-        return sequence.unflatten(1, (width, height)).transpose(1, 2)
-    return sequence.unflatten(1, (height, width))
+        return sequence.reshape(batch, width, height, channels).transpose(1, 2)
+    return sequence.reshape(batch, height, width, channels)
 
 
 def is_installed(module: str) -> bool:

@@ -53,7 +53,7 @@ def selective_scan_fla(
     UnavailableError
         If there is more than one state, or fla-core cannot be imported.
     """
-    batch, height, width, _ = u.shape
+    _, height, width, _ = u.shape
     rank, states = dt_weight.shape[-1], a_log.shape[-1]
     if states != 1:
         raise UnavailableError(f"The scan kernel 'fla' has one state, not {states}; choose another, such as 'torch'.")
@@ -65,5 +65,5 @@ def selective_scan_fla(
         dt = F.softplus(dt_low @ dt_weight.float().mT[:, None] + dt_bias.float()[:, None, None])
         a = -torch.exp(a_log.float())[:, None, None, :, 0]
         h, _ = _kernel()((dt * b * x).flatten(0, 1), (dt * a).flatten(0, 1))
-        y = c * h.unflatten(0, (4, batch)) + d_skip.float()[:, None, None] * x
+        y = c * h.view(x.shape) + d_skip.float()[:, None, None] * x
         return torch.stack([in_place(y[k], k, height, width) for k in range(4)]).sum(0).to(u.dtype)

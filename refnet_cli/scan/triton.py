@@ -120,7 +120,7 @@ class _SelectiveScan(torch.autograd.Function):
         return launch.outputs(arguments[5], start).to(arguments[0].dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         *arguments, start = ctx.saved_tensors
         found = _Launch(*arguments[:5]).gradients(arguments[5], start, grad.contiguous())
