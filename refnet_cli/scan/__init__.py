@@ -5,13 +5,19 @@ Source: Mamba (arXiv 2312.00752) for the recurrence, VMamba (arXiv 2401.10166) f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
 from torch import Tensor
 
 from refnet_cli.errors import UnavailableError
 from refnet_cli.scan.cpu import selective_scan_cpu
+from refnet_cli.scan.fla import missing_for_fla, selective_scan_fla
 from refnet_cli.scan.loop import selective_scan_loop
+from refnet_cli.scan.mamba import missing_for_mamba, selective_scan_mamba
+from refnet_cli.scan.triton import missing_for_triton, selective_scan_triton
 from refnet_cli.scan.two_level import selective_scan_two_level
 
 Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -20,18 +26,98 @@ SCANS: dict[str, Scan] = {
     "loop": selective_scan_loop,
     "torch": selective_scan_two_level,
     "cpu": selective_scan_cpu,
+    "mamba": selective_scan_mamba,
+    "fla": selective_scan_fla,
+    "triton": selective_scan_triton,
 }
 
 
-def choose_scan(device: str) -> str:
-    """Name of the kernel that suits a torch device type such as ``"cpu"`` or ``"cuda"``.
+class Choice(NamedTuple):
+    """A scan kernel and one sentence on why it was chosen."""
+
+    name: str
+    reason: str
+
+
+@cache
+def _missing(name: str, device: str, states: int) -> str | None:
+    """Why a kernel cannot run on a device type, or None if it can; looks for libraries once, without importing them."""
+    if name == "cpu":
+        return None if device == "cpu" else f"it runs on the CPU only, not on {device!r}"
+    if name == "mamba":
+        return missing_for_mamba(device, states)
+    if name == "fla":
+        return missing_for_fla(device, states)
+    if name == "triton":
+        return missing_for_triton(device)
+    return None
+
+
+def available_scans(device: str, states: int = 1) -> dict[str, str | None]:
+    """Which kernels can run on a torch device type.
+
+    Parameters
+    ----------
+    device : str
+        Such as ``"cpu"`` or ``"cuda"``.
+    states : int
+        State size S of the network's scans.
+
+    Returns
+    -------
+    dict
+        For each name in ``SCANS`` None, or why it cannot run and what to install.
 
     Examples
     --------
-    >>> choose_scan("cpu")
+    >>> available_scans("cuda")["cpu"]
+    "it runs on the CPU only, not on 'cuda'"
+    """
+    return {name: _missing(name, device, states) for name in SCANS}
+
+
+def choose_scan(device: str, states: int = 1) -> Choice:
+    """Kernel that suits a torch device type, unless the environment variable ``REFNET_SCAN`` names another.
+
+    Parameters
+    ----------
+    device : str
+        Such as ``"cpu"`` or ``"cuda"``.
+    states : int
+        State size S.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    UnavailableError
+        If there is no kernel of the name in ``REFNET_SCAN``.
+
+    Examples
+    --------
+    >>> choose_scan("cpu").name
     'cpu'
     """
-    return "cpu" if device == "cpu" else "torch"
+    asked = os.environ.get("REFNET_SCAN")
+    if asked:
+        _check_name(asked)
+        return Choice(asked, "The environment variable REFNET_SCAN asks for it.")
+    if device == "cpu":
+        return Choice("cpu", "It is the fastest on CPUs.")
+    if device == "cuda":
+        if _missing("mamba", device, states) is None:
+            return Choice("mamba", "mamba-ssm, whose CUDA kernel this is, is installed.")
+        if _missing("fla", device, states) is None:
+            return Choice("fla", "fla-core is installed and mamba-ssm is not.")
+        return Choice("torch", f"It runs anywhere; of the others, {_missing('fla', device, states)}.")
+    return Choice("torch", f"It runs anywhere, and no other kernel was chosen for {device!r}.")
+
+
+def _check_name(name: str) -> None:
+    if name not in SCANS:
+        raise UnavailableError(f"There is no scan kernel {name!r}; choose one of {', '.join(SCANS)}.")
 
 
 def selective_scan(
@@ -59,7 +145,7 @@ def selective_scan(
     a_log : tensor, shape (4, D, S)
     d_skip : tensor, shape (4, D)
     scan : str, optional
-        A name from ``SCANS``; by default what suits the device.
+        A name from ``SCANS``; by default what `choose_scan` says.
 
     Returns
     -------
@@ -68,9 +154,12 @@ def selective_scan(
     Raises
     ------
     UnavailableError
-        If there is no kernel of that name.
+        If there is no kernel of that name, or it cannot run here.
     """
-    name = scan or choose_scan(u.device.type)
-    if name not in SCANS:
-        raise UnavailableError(f"There is no scan kernel {name!r}; choose one of {', '.join(SCANS)}.")
+    device, states = u.device.type, a_log.shape[-1]
+    name = scan or choose_scan(device, states).name
+    _check_name(name)
+    reason = _missing(name, device, states)
+    if reason is not None:
+        raise UnavailableError(f"The scan kernel {name!r} cannot be used: {reason}.")
     return SCANS[name](u, projection, dt_weight, dt_bias, a_log, d_skip)
