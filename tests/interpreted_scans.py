@@ -1,8 +1,8 @@
 """Triton kernels in Triton's interpreter, which ``TRITON_INTERPRET=1`` switches on before Triton is imported.
 
-test_scan_gpu.py runs this file in a process of its own with that set; set here, it would hold for all tests of a process
-that looks through this file. The interpreter takes milliseconds for each step of a scan, so
-the images are small, and so are the chunks and blocks, of which there must be several.
+test_scan_gpu.py runs this file in a process of its own with that set; set here, it would hold for all tests of a
+process that looks through this file. The interpreter takes milliseconds for each step of a scan, so the images are
+small, and so are the chunks and blocks, of which there must be several.
 """
 
 from __future__ import annotations
