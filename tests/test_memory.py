@@ -1,0 +1,34 @@
+"""Freed memory stays with the process, where that can be arranged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Takes and frees the same large piece of memory, and counts the pages that the system had to provide.
+CODE = """
+import resource, sys
+import numpy as np
+from refnet_cli.memory import keep_freed_memory
+kept = sys.argv[1] == "keep" and keep_freed_memory()
+np.ones(2**25, np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(2**25, np.uint8)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages(what: str) -> tuple[bool, int]:
+    done = subprocess.run([sys.executable, "-c", CODE, what], capture_output=True, text=True, check=True)
+    kept, count = done.stdout.split()
+    return kept == "True", int(count)
+
+
+def test_the_same_memory_is_taken_again() -> None:
+    kept, count = pages("keep")
+    if not kept:
+        pytest.skip("this system's allocator is not glibc's")
+    assert 20 * count < pages("leave")[1]
