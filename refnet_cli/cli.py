@@ -6,6 +6,7 @@ Only this file knows click. Commands import what they need when they run, so tha
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -84,6 +85,22 @@ def commands(context: click.Context, debug: bool) -> None:
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
 @click.option(
+    "--scan",
+    help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can run.  "
+    "[default: what REFNET_SCAN names, else what suits the device]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.  [default: fp32]",
+)
+@click.option(
+    "--compile",
+    is_flag=True,
+    default=None,
+    help="Have torch.compile make kernels for the network: a minute or more before the first tile, less for each.",
+)
+@click.option(
     "--read-threads",
     type=int,
     help="Threads that read and warp ahead of the network; the map is the same for any number.  "
@@ -95,8 +112,9 @@ def commands(context: click.Context, debug: bool) -> None:
     help="TOML file with any of these options, as optical_bands = [...], paths relative to it; the command line wins.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the map's path.")
+@click.option("-v", "--verbose", is_flag=True, help="Say what the network runs on and with, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
-def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: Any) -> None:
+def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bool, **given: Any) -> None:
     """Make a land-cover map of a scene pair.
 
     The map lies on the optical file's grid, pixel for pixel. What was decided about the files (bands, units,
@@ -106,7 +124,7 @@ def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: An
 
     options: PredictOptions = _fill(PredictOptions, given, config)
     with _ProgressBar("tiles", quiet) as progress:
-        report = predict(options, progress=progress)
+        report = predict(options, progress=progress, tell=_say_line if verbose else None)
     if not quiet:
         _say(_describe(report.to_dict()))
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.output)
@@ -129,6 +147,7 @@ def predict_command(config: Path | None, as_json: bool, quiet: bool, **given: An
     help="Set this sensor to its mean, to compare; the weights will never see it.",
 )
 @click.option("--device", help="auto, cpu, cuda or cuda:N, instead of that in the file.")
+@click.option("--scan", help="Kernel of the selective scan, instead of that in the file; see refnet predict.")
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **given: Any) -> None:
@@ -154,9 +173,7 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
 
     config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
     with _ProgressBar("steps", quiet) as bar:
-        result = fit(
-            config, output, lambda p: _report_step(bar, p, quiet), None if quiet else lambda line: _say([line])
-        )
+        result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else _say_line)
     if not quiet and result.card.scores:
         _say([f"validation: overall accuracy {result.card.scores['validation']['overall_accuracy']:.4f}"])
     click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
@@ -182,6 +199,16 @@ def evaluate_command(map_: Path, labels: Path, scheme: str | None, as_json: bool
         click.echo(f"{name:<18} {scores[name]:.4f}")
     for name, value in scores["iou"].items():
         click.echo(f"IoU {name:<32} {value:.4f}")
+
+
+@commands.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor_command(as_json: bool) -> None:
+    """Tell what this machine has and what refnet will use: versions, devices, scan kernels, weights."""
+    from refnet_cli.doctor import examine
+
+    found = examine()
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
 
 
 @commands.group("weights")
@@ -309,14 +336,25 @@ def _describe(report: dict[str, Any]) -> list[str]:
 
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        _say_line(line)
+
+
+def _say_line(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def main() -> None:
     """Run the command line tool and leave with its exit code."""
     for number, code in SIGNALS.items():
         signal.signal(number, _leave_with(code))
-    sys.exit(run(sys.argv[1:]))
+    # The million objects that importing torch makes are not garbage: to look them through again and again, and once
+    # more at the end, would take two seconds.
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        code = run(sys.argv[1:])
+    finally:
+        gc.freeze()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from refnet_cli.card import Card, Modality
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
+from refnet_cli.inference import Compiled
 from refnet_cli.inference import prepare_for_inference as prepare_for_inference
+from refnet_cli.memory import keep_freed_memory
 from refnet_cli.model import REFNet
+from refnet_cli.scan import choose_scan
 from refnet_cli.weights import load_weights
 
 Float32 = NDArray[np.float32]
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(Protocol):
@@ -27,6 +31,8 @@ class Engine(Protocol):
     card: Card
     batch: int
     """How many patches to give at once."""
+    about: dict[str, str]
+    """What it computes on and with, for the report: device, scan kernel and why, and the like."""
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of patches.
@@ -74,15 +80,49 @@ class TorchEngine:
         A torch device such as ``"cpu"`` or ``"cuda:0"``.
     batch : int, optional
         Patches at once; by default what suits the device.
+    scan : str, optional
+        Scan kernel; by default what `refnet_cli.scan.choose_scan` says.
+    precision : str
+        A name from ``PRECISIONS``. In half precision, matrix products and convolutions run in it, by torch's autocast;
+        the scan's recurrence and the softmax stay in single precision.
+    compiled : bool
+        Have torch.compile make kernels for the network. The first batch then takes a minute or more.
+
+    Raises
+    ------
+    UnavailableError
+        If the scan kernel cannot run on the device.
     """
 
-    def __init__(self, net: REFNet, card: Card, device: str = "cpu", batch: int | None = None) -> None:
+    def __init__(
+        self,
+        net: REFNet,
+        card: Card,
+        device: str = "cpu",
+        batch: int | None = None,
+        *,
+        scan: str | None = None,
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
         self.card = card
-        self.batch = batch or DEFAULT_BATCH.get(torch.device(device).type, 4)
         self._device = torch.device(device)
+        self.batch = batch or DEFAULT_BATCH.get(self._device.type, 4)
+        self._precision = PRECISIONS[precision]
         self._without = card.training.get("without")
-        self._net = prepare_for_inference(net.to(self._device))
+        choice = choose_scan(self._device.type, card.network.states, scan)
+        prepared = prepare_for_inference(net.to(self._device)).use_scan(choice.name)
+        self._net = Compiled(prepared) if compiled else prepared
         self._standardise = nn.ModuleList([Standardise(card.optical), Standardise(card.sar)]).to(self._device)
+        self.about = {
+            "device": device,
+            "scan": f"{choice.name}: {choice.reason}",
+            "precision": precision,
+            "compiled": "yes" if compiled else "no",
+            "threads": str(torch.get_num_threads()),
+        }
+        if self._device.type == "cpu":
+            keep_freed_memory()
 
     @torch.inference_mode()
     def predict(self, optical: Float32, sar: Float32) -> Float32:
@@ -95,13 +135,7 @@ class TorchEngine:
         """
         optical, sar = leave_out(optical, sar, self._without)
         try:
-            inputs = [
-                standardise(torch.from_numpy(array).to(self._device, memory_format=torch.channels_last))
-                for standardise, array in zip(self._standardise, (optical, sar), strict=True)
-            ]
-            logits = self._net(*inputs, auxiliary=False).logits
-            probabilities: Float32 = torch.softmax(logits.float(), dim=1).cpu().numpy()
-            return probabilities
+            return self._fetch(torch.softmax(self._logits(optical, sar).float(), dim=1))
         except RuntimeError as error:
             # The CPU's allocator raises no kind of its own.
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
@@ -115,6 +149,32 @@ class TorchEngine:
         half = count // 2
         self.batch = min(self.batch, half)
         return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
+
+    def _logits(self, optical: Float32, sar: Float32) -> Tensor:
+        inputs = [
+            standardise(self._send(array)) for standardise, array in zip(self._standardise, (optical, sar), strict=True)
+        ]
+        half = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision if half else None, enabled=half):
+            logits: Tensor = self._net(*inputs, auxiliary=False).logits
+        return logits
+
+    def _send(self, array: Float32) -> Tensor:
+        """Bring patches to the device; from pinned memory, so that both sensors' travel while the host goes on."""
+        here = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            here = here.pin_memory()
+        return here.to(self._device, memory_format=torch.channels_last, non_blocking=True)
+
+    def _fetch(self, probabilities: Tensor) -> Float32:
+        """Bring the result to the host."""
+        if self._device.type != "cuda":
+            return np.asarray(probabilities.numpy(), np.float32)
+        # A copy of one's own into pinned memory is quick; numpy's would wait in pieces for the device.
+        here = torch.empty(probabilities.shape, pin_memory=True)
+        here.copy_(probabilities, non_blocking=True)
+        torch.cuda.current_stream(self._device).synchronize()
+        return np.asarray(here.numpy(), np.float32)
 
 
 def leave_out(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float32, Float32]:
@@ -159,7 +219,24 @@ def choose_device(device: str) -> str:
     return device
 
 
-def load_engine(weights: str | Path, device: str = "auto", batch: int | None = None) -> Engine:
+def devices() -> dict[str, str]:
+    """Describe the devices that can be asked for, by name."""
+    found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+    return found
+
+
+def load_engine(
+    weights: str | Path,
+    device: str = "auto",
+    batch: int | None = None,
+    *,
+    scan: str | None = None,
+    precision: str = "fp32",
+    compiled: bool = False,
+) -> Engine:
     """Load weights into the engine that suits them.
 
     Parameters
@@ -169,14 +246,20 @@ def load_engine(weights: str | Path, device: str = "auto", batch: int | None = N
         ``"auto"``, or a torch device.
     batch : int, optional
         Patches at once; by default what suits the device.
+    scan, precision, compiled
+        See `TorchEngine`.
 
     Raises
     ------
     InputMissingError, WeightsError
         If the weights cannot be loaded.
     OptionsError, UnavailableError
-        If the device does not exist.
+        If the device or the scan kernel does not exist, or device and precision do not fit.
     """
     device = choose_device(device)
+    if precision not in PRECISIONS:
+        raise OptionsError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    if precision != "fp32" and device == "cpu":
+        raise OptionsError(f"Precision {precision} is for GPUs, but the network runs on the CPU: leave it at fp32.")
     net, card = load_weights(weights)
-    return ENGINES["torch"](net, card, device, batch)
+    return ENGINES["torch"](net, card, device, batch, scan=scan, precision=precision, compiled=compiled)

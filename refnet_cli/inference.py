@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from refnet_cli.model import MDFVSSBlock, REFNet, ResBlock, VSSBlock
+from refnet_cli.errors import UnavailableError
+from refnet_cli.model import MDFVSSBlock, Prediction, REFNet, ResBlock, VSSBlock
 
 SLICE = 4096
 
@@ -27,7 +31,8 @@ class Sliced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C')."""
-        if x.device.type != "cpu":
+        # A compiler makes slices of its own.
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
             result: Tensor = self.layers(x)
             return result
         pixels = x.reshape(-1, x.shape[-1])
@@ -73,6 +78,40 @@ def prepare_for_inference(net: REFNet) -> REFNet:
         elif isinstance(module, VSSBlock):
             _slice(module)
     return prepared.to(memory_format=torch.channels_last)
+
+
+class Compiled(nn.Module):
+    """A network whose kernels torch.compile makes at the first call, for one shape of input.
+
+    Parameters
+    ----------
+    net : REFNet
+        Made ready by `prepare_for_inference`.
+
+    Raises
+    ------
+    UnavailableError
+        If there is no C++ compiler, which torch.compile calls.
+    """
+
+    def __init__(self, net: REFNet) -> None:
+        super().__init__()
+        if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl") if name):
+            raise UnavailableError(
+                "torch.compile needs a C++ compiler and there is none. Install g++ or clang++, or predict without "
+                "--compile."
+            )
+        self._compiled: Any = torch.compile(net, dynamic=False)
+        self._count = 0
+
+    def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
+        """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled anew."""
+        count = len(optical)
+        self._count = self._count or count
+        missing = (0, 0, 0, 0, 0, 0, 0, max(self._count - count, 0))
+        optical, sar = (F.pad(x, missing).contiguous(memory_format=torch.channels_last) for x in (optical, sar))
+        result: Prediction = self._compiled(optical, sar, auxiliary)
+        return Prediction(result.logits[:count], None, None)
 
 
 def _slice(block: Any) -> None:

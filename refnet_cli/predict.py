@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,12 @@ class PredictOptions:
     """Device to compute on: auto, cpu, cuda or cuda:N."""
     batch: int | None = None
     """Tiles at once; by default what suits the device."""
+    scan: str | None = None
+    """Kernel of the selective scan; by default what suits the device."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
+    compile: bool = False
+    """Have torch.compile make kernels for the network, which takes a minute or more before the first tile."""
     read_threads: int | None = None
     """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
@@ -96,6 +102,8 @@ class Report:
     grid: dict[str, Any]
     decisions: list[dict[str, Any]]
     options: dict[str, Any]
+    engine: dict[str, str] = field(default_factory=dict)
+    """What the network ran on and with."""
     version: str = __version__
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
@@ -123,7 +131,12 @@ class Batch(NamedTuple):
     """After the last tiles of a row: validity of the rows that no later tile touches, shape (rows, width)."""
 
 
-def predict(options: PredictOptions, engine: Engine | None = None, progress: Progress | None = None) -> Report:
+def predict(
+    options: PredictOptions,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Report:
     """Map the land cover of a scene pair.
 
     Parameters
@@ -133,6 +146,8 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
         In place of the one that ``options.weights`` makes.
     progress : callable, optional
         Told after every batch how many tiles are done, and of how many.
+    tell : callable, optional
+        Told before the first tile, in a line each, what the network runs on and with.
 
     Returns
     -------
@@ -181,6 +196,10 @@ def predict(options: PredictOptions, engine: Engine | None = None, progress: Pro
             valid_pixels += int(np.count_nonzero(rows.valid))
 
         engine = engine or _load(options, weights)
+        report.engine = engine.about
+        for name, value in engine.about.items():
+            if tell:
+                tell(f"{name}: {value}")
         with (
             closing(_predict_batches(pair, engine, tiling, progress, report.tiles)) as done,
             WriteBehind(BEHIND) as rest,
@@ -316,7 +335,10 @@ def _load(options: PredictOptions, weights: Path | None) -> Engine:
     # Torch takes seconds to import: not before all that can be wrong with the call has been checked.
     from refnet_cli.engine import load_engine
 
-    return load_engine(_given(weights), options.device, options.batch)
+    return load_engine(
+        _given(weights), options.device, options.batch,
+        scan=options.scan, precision=options.precision, compiled=options.compile,
+    )  # fmt: skip
 
 
 def _start_report(options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair) -> Report:
@@ -339,7 +361,9 @@ def _start_report(options: PredictOptions, card: Card, weights: Path | None, pai
 
 def _tags(report: Report) -> dict[str, str]:
     """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
-    elsewhere = {"optical", "sar", "output", "preview", "weights", "device", "batch", "read_threads"}
+    elsewhere = {
+        "optical", "sar", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads"
+    }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {
         "REFNET_VERSION": report.version,

@@ -35,9 +35,11 @@ from refnet_cli.evaluate import confusion_matrix, score
 from refnet_cli.files import replacing
 from refnet_cli.labels import Labels
 from refnet_cli.losses import training_loss
+from refnet_cli.memory import keep_freed_memory
 from refnet_cli.model import REFNet
 from refnet_cli.predict import predict_rows
 from refnet_cli.products import SCHEMES, ClassScheme, SarScale
+from refnet_cli.scan import choose_scan
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tables import read_table, read_toml
 from refnet_cli.tiling import Tiling, Window
@@ -111,6 +113,8 @@ class TrainConfig:
     notice: str = ""
     """What everyone who uses the weights should be told."""
     device: str = "auto"
+    scan: str | None = None
+    """Kernel of the selective scan; by default what suits the device."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
 
@@ -238,6 +242,8 @@ def fit(
     except OSError as error:
         raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
     device = choose_device(config.device)
+    if device == "cpu":
+        keep_freed_memory()
     with ExitStack() as stack:
         regions = [stack.enter_context(Region.open(scene, config)) for scene in config.scenes]
         if tell:
@@ -247,8 +253,13 @@ def fit(
         validation = [region for region in regions if region.scene.split == "validation"]
         card = _make_card(config, training)
         net = _make_net(config, card).to(device).to(memory_format=torch.channels_last)
+        choice = choose_scan(torch.device(device).type, net.config.states, config.scan)
+        net.use_scan(choice.name)
+        if tell:
+            tell(f"device: {device}")
+            tell(f"scan: {choice.name}: {choice.reason}")
         losses = _optimise(net, config, Sampler(training, config, card), folder, device, progress)
-        card = replace(card, scores=_validate(net, card, validation, device))
+        card = replace(card, scores=_validate(net, card, validation, device, choice.name))
         path = folder / f"{config.name}.safetensors"
         return TrainResult(path, save_weights(net.cpu(), card, path), losses)
 
@@ -362,7 +373,7 @@ def _make_card(config: TrainConfig, regions: Sequence[Region]) -> Card:
         for name, bands in (("optical", config.optical_bands), ("sar", config.sar_bands))
     ]
     settings = asdict(config)
-    for entry in ("scenes", "init", "device", "checkpoint_every", "notice", "licence", "name"):
+    for entry in ("scenes", "init", "device", "scan", "checkpoint_every", "notice", "licence", "name"):
         del settings[entry]
     training = settings | {
         "refnet": __version__,
@@ -513,7 +524,7 @@ class Checkpoint:
 
 def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
     """Settings by name, as text; what only names or scores the result is left out."""
-    spared = {"name", "licence", "notice", "tile", "device", "checkpoint_every"}
+    spared = {"name", "licence", "notice", "tile", "device", "scan", "checkpoint_every"}
     settings = {name: str(value) for name, value in asdict(config).items() if name not in spared}
     scenes = [scene for scene in config.scenes if scene.split == "train"]
     places = [(scene.optical.resolve(), scene.sar.resolve(), scene.labels.resolve()) for scene in scenes]
@@ -521,9 +532,9 @@ def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
     return settings | {"scenes": str([[*map(str, three), how] for three, how in zip(places, read_as, strict=True)])}
 
 
-def _validate(net: REFNet, card: Card, regions: Sequence[Region], device: str) -> dict[str, Any]:
+def _validate(net: REFNet, card: Card, regions: Sequence[Region], device: str, scan: str) -> dict[str, Any]:
     """Scores on whole scenes that training never saw; empty without any labelled pixel in such scenes."""
-    engine = TorchEngine(net, card, device)
+    engine = TorchEngine(net, card, device, scan=scan)
     counted = {region.scene.name: _count(region, engine, card.scheme, card.tile) for region in regions}
     matrices = {name: matrix for name, matrix in counted.items() if matrix.any()}
     if not matrices:

@@ -70,6 +70,7 @@ class PlaceEngine:
 
     def __init__(self, card: Card = CARD) -> None:
         self.card = replace(card, tile=128)
+        self.about = {"device": "none"}
         self.calls = 0
 
     def predict(self, optical: NDArray[np.float32], sar: NDArray[np.float32]) -> NDArray[np.float32]:

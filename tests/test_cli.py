@@ -82,6 +82,19 @@ def test_weights_that_do_not_fit(capfd: pytest.CaptureFixture[str], tmp_path: Pa
     assert refuse(capfd, tmp_path, *paths, "--device", "cuda")[0] == 69
     assert refuse(capfd, tmp_path, *paths, "--device", "abacus")[0] == 64
     assert refuse(capfd, tmp_path, *paths, "--batch", "0")[0] == 64
+    assert refuse(capfd, tmp_path, *paths, "--precision", "bf16", "--device", "cpu")[0] == 64
+    code, message = refuse(capfd, tmp_path, *paths, "--scan", "fast")
+    assert (code, "choose one of loop, torch, cpu" in message) == (69, True)
+
+
+def test_what_the_network_runs_on_is_said_when_asked_for(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    arguments = ["predict", "--optical", str(pair[0]), "--sar", str(pair[1]), "-o", str(tmp_path / "x.tif"), "--json"]
+    plain = CliRunner().invoke(commands, arguments)
+    assert "it was asked for" not in plain.stderr
+    told = CliRunner().invoke(commands, [*arguments, "-v", "--scan", "torch"])
+    assert "scan: torch: it was asked for\n" in told.stderr
+    assert json.loads(told.stdout)["engine"]["scan"] == "torch: it was asked for"
+    assert json.loads(plain.stdout)["engine"]["scan"].startswith("cpu: ")
 
 
 def test_config_file_fills_the_options_and_the_command_line_wins(tmp_path: Path, pair: tuple[Path, Path]) -> None:
@@ -118,8 +131,8 @@ def test_help_is_quick_and_names_the_defaults() -> None:
     for field in fields(PredictOptions):
         flag = "--" + field.name.replace("_", "-")
         assert flag in shown
-        if field.default not in (MISSING, None):
-            assert re.search(rf"{flag} [^\[]*\[default: \(?{field.default}\)?\]", shown), flag
+        if field.default not in (MISSING, None, False):
+            assert re.search(rf"{flag} (\[[^\]]*\] )?[^\[]*\[default: \(?{field.default}\)?\]", shown), flag
 
 
 def test_public_names() -> None:

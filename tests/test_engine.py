@@ -69,6 +69,43 @@ def test_scarce_memory_halves_the_batch(net: REFNet) -> None:
         engine.predict(optical, sar)
 
 
+def test_half_precision_is_near(net: REFNet) -> None:
+    """On the CPU, whose autocast rounds as that of GPUs does; `load_engine` keeps it to GPUs."""
+    optical, sar = patches(2)
+    exact = TorchEngine(net, CARD).predict(optical, sar)
+    errors = []
+    for precision in ("bf16", "fp16"):  # of 8 and 11 significant bits
+        found = TorchEngine(net, CARD, precision=precision).predict(optical, sar)
+        assert found.dtype == np.float32
+        assert found.sum(1) == pytest.approx(1, abs=3e-5)
+        errors.append(float(np.abs(found - exact).mean()))
+    assert 0.02 > errors[0] > 4 * errors[1] > 0
+
+
+def test_the_engine_tells_what_it_runs_on(net: REFNet) -> None:
+    about = TorchEngine(net, CARD, scan="torch").about
+    assert about["scan"] == "torch: it was asked for"
+    assert (about["device"], about["precision"], about["compiled"]) == ("cpu", "fp32", "no")
+    with pytest.raises(UnavailableError, match="CUDA devices only"):
+        TorchEngine(net, CARD, scan="mamba")
+
+
+@pytest.mark.long
+def test_a_compiled_network_gives_the_same_for_any_batch(net: REFNet) -> None:
+    optical, sar = patches(3)
+    compiled, plain = TorchEngine(net, CARD, compiled=True), TorchEngine(net, CARD)
+    for count in (3, 1):
+        found = compiled.predict(optical[:count], sar[:count])
+        assert found == pytest.approx(plain.predict(optical[:count], sar[:count]), abs=3e-5)
+
+
+def test_compiling_without_a_compiler_is_refused(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UnavailableError, match="C\\+\\+ compiler"):
+        TorchEngine(net, CARD, compiled=True)
+
+
 def test_devices() -> None:
     assert choose_device("cpu") == "cpu"
     with pytest.raises(OptionsError, match="no device 'abacus'"):
@@ -87,3 +124,7 @@ def test_loading(net: REFNet, tmp_path: Path) -> None:
     engine: Any = load_engine(tmp_path / "w.safetensors", "cpu", 3)
     assert engine.batch == 3
     assert replace(engine.card, sha256="") == CARD
+    with pytest.raises(OptionsError, match="for GPUs"):
+        load_engine(tmp_path / "w.safetensors", "cpu", precision="fp16")
+    with pytest.raises(OptionsError, match="no precision 'int3'"):
+        load_engine(tmp_path / "w.safetensors", "cpu", precision="int3")

@@ -68,7 +68,7 @@ STAND_INS = {
 
 
 def forget() -> None:
-    scans._missing.cache_clear()
+    scans._found.clear()
     mamba._kernel.cache_clear()
     fla._kernel.cache_clear()
 

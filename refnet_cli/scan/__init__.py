@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 from torch import Tensor
 
 from refnet_cli.errors import UnavailableError
-from refnet_cli.scan.cpu import selective_scan_cpu
+from refnet_cli.scan.cpu import kernel_folder, selective_scan_cpu
 from refnet_cli.scan.fla import missing_for_fla, selective_scan_fla
 from refnet_cli.scan.loop import selective_scan_loop
 from refnet_cli.scan.mamba import missing_for_mamba, selective_scan_mamba
@@ -33,15 +32,25 @@ SCANS: dict[str, Scan] = {
 
 
 class Choice(NamedTuple):
-    """A scan kernel and one sentence on why it was chosen."""
+    """A scan kernel and, in words that follow a colon, why it was chosen."""
 
     name: str
     reason: str
 
 
-@cache
+_found: dict[tuple[str, str, int], str | None] = {}
+
+
 def _missing(name: str, device: str, states: int) -> str | None:
     """Why a kernel cannot run on a device type, or None if it can; looks for libraries once, without importing them."""
+    # Not functools.cache, which torch.compile warns of.
+    key = name, device, states
+    if key not in _found:
+        _found[key] = _look_for(name, device, states)
+    return _found[key]
+
+
+def _look_for(name: str, device: str, states: int) -> str | None:
     if name == "cpu":
         return None if device == "cpu" else f"it runs on the CPU only, not on {device!r}"
     if name == "mamba":
@@ -76,15 +85,26 @@ def available_scans(device: str, states: int = 1) -> dict[str, str | None]:
     return {name: _missing(name, device, states) for name in SCANS}
 
 
-def choose_scan(device: str, states: int = 1) -> Choice:
-    """Kernel that suits a torch device type, unless the environment variable ``REFNET_SCAN`` names another.
+def compiled_kernels() -> str:
+    """Say where the kernels that numba compiles for this processor are kept, and whether they are there yet."""
+    folder = kernel_folder()
+    if folder is None:
+        return "in memory only, and so compiled at every start (no folder for them can be written; NUMBA_CACHE_DIR)"
+    ready = folder.is_dir() and any(folder.glob("cpu.*.nbi"))
+    return f"{folder} ({'ready' if ready else 'compiled when first used'})"
+
+
+def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choice:
+    """Kernel that is asked for, or that the environment variable ``REFNET_SCAN`` names, or that suits the device.
 
     Parameters
     ----------
     device : str
-        Such as ``"cpu"`` or ``"cuda"``.
+        A torch device type, such as ``"cpu"`` or ``"cuda"``.
     states : int
         State size S.
+    asked : str, optional
+        A name from ``SCANS``.
 
     Returns
     -------
@@ -93,31 +113,36 @@ def choose_scan(device: str, states: int = 1) -> Choice:
     Raises
     ------
     UnavailableError
-        If there is no kernel of the name in ``REFNET_SCAN``.
+        If there is no kernel of that name, or it cannot run here.
 
     Examples
     --------
-    >>> choose_scan("cpu").name
-    'cpu'
+    >>> choose_scan("cpu", asked="torch")
+    Choice(name='torch', reason='it was asked for')
     """
-    asked = os.environ.get("REFNET_SCAN")
     if asked:
-        _check_name(asked)
-        return Choice(asked, "The environment variable REFNET_SCAN asks for it.")
+        return _check(Choice(asked, "it was asked for"), device, states)
+    named = os.environ.get("REFNET_SCAN")
+    if named:
+        return _check(Choice(named, "the environment variable REFNET_SCAN asks for it"), device, states)
     if device == "cpu":
-        return Choice("cpu", "It is the fastest on CPUs.")
+        return Choice("cpu", "the fastest on CPUs")
     if device == "cuda":
         if _missing("mamba", device, states) is None:
-            return Choice("mamba", "mamba-ssm, whose CUDA kernel this is, is installed.")
+            return Choice("mamba", "mamba-ssm, whose CUDA kernel this is, is installed")
         if _missing("fla", device, states) is None:
-            return Choice("fla", "fla-core is installed and mamba-ssm is not.")
-        return Choice("torch", f"It runs anywhere; of the others, {_missing('fla', device, states)}.")
-    return Choice("torch", f"It runs anywhere, and no other kernel was chosen for {device!r}.")
+            return Choice("fla", "fla-core is installed and mamba-ssm is not")
+        return Choice("torch", f"it runs anywhere; of the others, {_missing('fla', device, states)}")
+    return Choice("torch", f"it runs anywhere, and no other kernel was chosen for {device!r}")
 
 
-def _check_name(name: str) -> None:
-    if name not in SCANS:
-        raise UnavailableError(f"There is no scan kernel {name!r}; choose one of {', '.join(SCANS)}.")
+def _check(choice: Choice, device: str, states: int) -> Choice:
+    if choice.name not in SCANS:
+        raise UnavailableError(f"There is no scan kernel {choice.name!r}; choose one of {', '.join(SCANS)}.")
+    reason = _missing(choice.name, device, states)
+    if reason is not None:
+        raise UnavailableError(f"The scan kernel {choice.name!r} cannot be used: {reason}.")
+    return choice
 
 
 def selective_scan(
@@ -156,10 +181,5 @@ def selective_scan(
     UnavailableError
         If there is no kernel of that name, or it cannot run here.
     """
-    device, states = u.device.type, a_log.shape[-1]
-    name = scan or choose_scan(device, states).name
-    _check_name(name)
-    reason = _missing(name, device, states)
-    if reason is not None:
-        raise UnavailableError(f"The scan kernel {name!r} cannot be used: {reason}.")
-    return SCANS[name](u, projection, dt_weight, dt_bias, a_log, d_skip)
+    choice = choose_scan(u.device.type, a_log.shape[-1], scan)
+    return SCANS[choice.name](u, projection, dt_weight, dt_bias, a_log, d_skip)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -373,6 +374,12 @@ def _backward(  # type: ignore[no-untyped-def]
                 for j in range(low.shape[1]):
                     d_projection[places[t], k, j] = d_low[t, j]
             _scatter(d_x, places, steps, start, count, d_u)
+
+
+def kernel_folder() -> Path | None:
+    """Folder where the compiled kernels are kept from one start to the next; None if none can be written."""
+    folder = _forward.stats.cache_path
+    return Path(folder) if folder else None
 
 
 @cache
