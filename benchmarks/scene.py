@@ -10,17 +10,18 @@ GDAL-only: what one would do without refnet before and after the network, in one
 ``gdalwarp -r bilinear`` of the SAR file to the optical grid, into an uncompressed GeoTIFF; reading both files block by
 block; writing a uint8 raster of class codes and turning it into a Cloud Optimized GeoTIFF with DEFLATE and overviews.
 It lacks what `predict` does besides: checks, decibels, tiles that overlap, blending, areas.
+
+Start-up: the whole of ``refnet predict`` on a scene of one tile, from the second call on, when the compiled kernels lie
+in numba's cache.
 """
 
 from __future__ import annotations
 
-import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
+from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memory
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.predict import PredictOptions, predict, read_tile
 from refnet_cli.scene import ScenePair
@@ -51,6 +53,7 @@ class FreeEngine:
 
     def __init__(self) -> None:
         self.card = read_card(default_weights())
+        self.about = {"device": "none"}
         classes = self.card.network.classes
         self._shares = np.full((1, classes, 1, 1), 1 / classes, np.float32)
 
@@ -138,86 +141,72 @@ def network_only(optical: Path, sar: Path) -> Callable[[], object]:
     return feed
 
 
-_PEAK = """
-import sys
-from pathlib import Path
-from benchmarks.scene import FreeEngine
-from refnet_cli.predict import PredictOptions, predict
-predict(PredictOptions(*map(Path, sys.argv[1:])), FreeEngine())
-print(Path("/proc/self/status").read_text())
-"""
+def peak_of_predicting(optical: str, sar: str, output: str) -> float:
+    """MB that predicting with a free engine takes at most; called in a process of its own."""
+    predict(PredictOptions(Path(optical), Path(sar), Path(output)), FreeEngine())
+    return memory("VmHWM")
 
 
-def peak_memory(optical: Path, sar: Path, output: Path) -> float:
-    """MB that predicting with a free engine takes in a process of its own (Linux)."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, str(optical), str(sar), str(output)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    peak = re.search(r"VmHWM:\s+(\d+) kB", done.stdout)
-    return int(peak.group(1)) / 1024 if peak else float("nan")
-
-
-def _medians(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each action, taken in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(repeats):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
-def measure_network(folder: Path, size: int, repeats: int) -> dict[str, float | str]:
-    """Predict with the shipped weights, over the network alone."""
+def measure_network(folder: Path, size: int, repeats: int) -> Row:
+    """Predict with the demo weights, over the network alone."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
     network = network_only(optical, sar)
     network()  # kernels are compiled at the first call
-    taken = _medians({"predict": lambda: predict(options), "network": network}, repeats)
-    return _row(f"shipped weights over network only, {size} x {size}", taken["predict"], taken["network"], 1.15)
+    taken = medians({"predict": lambda: predict(options), "network": network}, repeats)
+    row = compare(f"demo weights, {size} x {size}", taken["predict"], "network only", taken["network"])
+    return hold(row, "ratio", at_most=1.15)
 
 
-def measure_free(folder: Path, size: int, repeats: int) -> dict[str, float | str]:
-    """Predict with a free engine, over what GDAL alone takes."""
+def measure_free(folder: Path, size: int, repeats: int) -> list[Row]:
+    """Predict with a free engine: time over what GDAL alone takes, and memory."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
-    taken = _medians(
+    taken = medians(
         {"predict": lambda: predict(options, FreeEngine()), "gdal": lambda: gdal_only(optical, sar, folder)}, repeats
     )
-    row = _row(f"free engine over GDAL only, {size} x {size}", taken["predict"], taken["gdal"], 2.0)
-    return {**row, "peak_mb": peak_memory(optical, sar, options.output), "peak_mb_limit": 2000.0}
+    name = f"free engine, {size} x {size}"
+    row = compare(name, taken["predict"], "GDAL only", taken["gdal"])
+    peak = in_child(peak_of_predicting, str(optical), str(sar), str(options.output))
+    return [
+        hold(row, "ratio", at_most=2.0),
+        hold({"what": f"peak memory, {name}", "megabytes": peak}, "megabytes", at_most=2000),
+    ]
 
 
-def _row(what: str, predict_seconds: float, other_seconds: float, limit: float) -> dict[str, float | str]:
-    ratio = predict_seconds / other_seconds
-    return {"what": what, "seconds": predict_seconds, "other_seconds": other_seconds, "ratio": ratio, "limit": limit}
+def measure_start(folder: Path, repeats: int) -> Row:
+    """Call ``refnet predict`` on a small scene again and again; the first call does not count."""
+    optical, sar = make_pair(folder, 256)
+    command = [sys.executable, "-m", "refnet_cli", "predict", "--quiet"]
+    files = ["--optical", str(optical), "--sar", str(sar), "--output", str(folder / "map.tif")]
+
+    def call() -> None:
+        subprocess.run([*command, *files], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+    started = time.perf_counter()
+    call()
+    first = time.perf_counter() - started
+    taken = medians({"call": call}, repeats)
+    row = compare("start-up, 256 x 256, later calls", taken["call"], "first call", first)
+    return hold(row, "seconds", at_most=6.0)
 
 
-def run(repeats: int = 3, large: bool = True) -> list[dict[str, float | str]]:
-    """Measure everything.
+def run(repeats: int = 3, sizes: Sequence[str] = tuple(SIZES)) -> list[Row]:
+    """Measure start-up, the demo weights on a small scene, and a free engine on scenes of the given sizes.
 
     Parameters
     ----------
     repeats : int
         How often each time is taken; the medians count.
-    large : bool
-        Whether to take a whole Sentinel-2 tile too, which takes minutes and 3 GB of disk.
-
-    Returns
-    -------
-    list of dict
-        ``what``, ``seconds`` of refnet, ``other_seconds``, their ``ratio`` and the ``limit`` it should keep; for free
-        engines ``peak_mb`` and its limit.
+    sizes : sequence of str
+        From ``SIZES``; ``large`` is a whole Sentinel-2 tile and takes minutes and 3 GB of disk.
     """
     rows = []
     with tempfile.TemporaryDirectory() as name:
+        rows.append(measure_start(Path(name), repeats))
+    with tempfile.TemporaryDirectory() as name:
         rows.append(measure_network(Path(name), SIZES["small"], repeats))
-    for size in list(SIZES.values())[: None if large else 2]:
+    for size in sizes:
         with tempfile.TemporaryDirectory() as name:
-            rows.append(measure_free(Path(name), size, repeats))
+            rows += measure_free(Path(name), SIZES[size], repeats)
     return rows

@@ -1,0 +1,63 @@
+"""Measure: ``python -m benchmarks scan | tile | scene | train``; a table on stderr, JSON on stdout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks import report, scan, scene, tile, train
+from benchmarks.measure import Row
+from refnet_cli.model import LEVELS
+
+BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
+    "scan": scan.run,
+    "tile": tile.run,
+    "scene": scene.run,
+    "train": train.run,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser, whose options are the arguments of the benchmarks' ``run``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What is measured, and how: README.md.")
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    made = {
+        "scan": commands.add_parser("scan", help="the kernels of the selective scan"),
+        "tile": commands.add_parser("tile", help="one tile through the network"),
+        "scene": commands.add_parser("scene", help="refnet predict, from files to a map"),
+        "train": commands.add_parser("train", help="training steps"),
+    }
+    for name, default in (("scan", 5), ("tile", 5), ("scene", 3)):
+        made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
+    made["scan"].add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    made["scan"].add_argument(
+        "--levels", type=int, nargs="+", choices=range(1, LEVELS + 1), default=list(range(1, LEVELS + 1)),
+        help="levels of the network (default: all)",
+    )  # fmt: skip
+    made["scene"].add_argument(
+        "--sizes", nargs="+", choices=scene.SIZES, default=list(scene.SIZES),
+        help="sizes of scene (default: all; large takes minutes and 3 GB of disk)",
+    )  # fmt: skip
+    made["train"].add_argument("--steps", type=_count, default=20, help="steps with each kernel (default: %(default)s)")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    settings = vars(make_parser().parse_args(arguments))
+    benchmark = settings.pop("benchmark")
+    rows = BENCHMARKS[benchmark](**settings)
+    print(report.to_table(rows), file=sys.stderr)
+    print(report.to_json(benchmark, settings, rows))
+
+
+if __name__ == "__main__":
+    main()

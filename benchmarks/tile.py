@@ -1,0 +1,111 @@
+"""How long a tile takes, over the least that its arithmetic could take, and how much memory a large one needs.
+
+The floor of a tile is the counted arithmetic of its convolutions and matrix products, as if it all ran as fast as the
+matrix product that is measured in turn with the network. The scans are not counted, nor anything elementwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import Row, compare, forget_peak, hold, in_child, medians, memory
+from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_inputs, make_network, matrix_product
+from refnet_cli.card import REFNetConfig, default_weights
+from refnet_cli.inference import prepare_for_inference
+from refnet_cli.memory import keep_freed_memory
+from refnet_cli.model import SMALLEST_SIDE, REFNet
+from refnet_cli.weights import load_weights
+
+BATCHES = {256: 4, 512: 1}
+FLOOR_LIMIT = 2.0
+PEAK_LIMIT = 1500.0
+
+
+def count_flop(net: REFNet, side: int) -> int:
+    """Floating point operations of convolutions and matrix products for one tile, MSIE decoders left out."""
+    optical, sar = make_inputs(net.config, 1, side)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(optical, sar, auxiliary=False)
+    return int(counter.get_total_flops())
+
+
+@torch.inference_mode()
+def run_network(net: REFNet, scan: str, inputs: tuple[Tensor, Tensor]) -> None:
+    """Predict with a kernel."""
+    net.use_scan(scan)(*inputs, auxiliary=False)
+
+
+def measure_tiles(
+    name: str, net: REFNet, side: int, batch: int, repeats: int, scans: Sequence[str] = ("cpu", "torch")
+) -> list[Row]:
+    """Measure a network that is not prepared yet: seconds per tile with each kernel, over the floor.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    net : REFNet
+    side : int
+        Of the tiles, in pixels.
+    batch : int
+        Tiles at once.
+    repeats : int
+        How often each time is taken.
+    scans : sequence of str
+        Names of kernels.
+    """
+    flop = count_flop(net, side)
+    prepared = prepare_for_inference(net)
+    inputs = make_inputs(net.config, batch, side)
+    for scan in scans:
+        run_network(prepared, scan, make_inputs(net.config, 1, SMALLEST_SIDE))  # kernels are compiled at the first call
+    actions = {scan: lambda scan=scan: run_network(prepared, scan, inputs) for scan in scans}
+    taken = medians({PRODUCT: matrix_product(), **actions}, repeats)
+    rate = PRODUCT_FLOP / taken[PRODUCT]
+    return [
+        compare(f"{name}, {side} x {side}, batch {batch}, {scan}", taken[scan] / batch, "floor", flop / rate)
+        | {"gigaflop": flop / 1e9, "gigaflop_per_second": rate / 1e9}
+        for scan in scans
+    ]
+
+
+def peak_of_forward(encoder: str, width: str, side: str) -> float:
+    """MB that one forward pass takes above what was held before; called in a process of its own."""
+    net = prepare_for_inference(make_network(REFNetConfig(encoder=encoder, width=int(width))))
+    keep_freed_memory()
+    inputs = make_inputs(net.config, 1, int(side))
+    run_network(net, "cpu", make_inputs(net.config, 1, SMALLEST_SIDE))
+    forget_peak()
+    before = memory("VmRSS")
+    run_network(net, "cpu", inputs)
+    return memory("VmHWM") - before
+
+
+def measure_peak(config: REFNetConfig, side: int) -> Row:
+    """Measure the memory of one forward pass with the ``cpu`` kernel at batch 1."""
+    megabytes = in_child(peak_of_forward, config.encoder, str(config.width), str(side))
+    return {"what": f"peak memory above the weights, {side} x {side}, batch 1, cpu", "megabytes": megabytes}
+
+
+def run(repeats: int = 5) -> list[Row]:
+    """Measure the published preset, of random weights, and the demo weights.
+
+    Parameters
+    ----------
+    repeats : int
+        How often each time is taken; the medians count.
+    """
+    keep_freed_memory()  # as engines do
+    published = make_network(PUBLISHED)
+    rows = []
+    for name, net in (("published preset", published), ("demo weights", load_weights(default_weights())[0])):
+        for side, batch in BATCHES.items():
+            rows += measure_tiles(name, net, side, batch, repeats)
+    rows[0] = hold(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu
+    # A tile takes this kernel many seconds: once has to do.
+    rows += measure_tiles("published preset", published, 256, 1, repeats=1, scans=["loop"])
+    return [*rows, hold(measure_peak(PUBLISHED, 512), "megabytes", at_most=PEAK_LIMIT)]

@@ -1,0 +1,98 @@
+"""How long a training step takes with each kernel, and whether the kernels learn the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import Row, compare, hold, medians
+from benchmarks.networks import PRODUCT, PUBLISHED, make_network, matrix_product
+from refnet_cli.card import REFNetConfig
+from refnet_cli.losses import training_loss
+from refnet_cli.train import Batch, TrainConfig, TrainScene, make_optimizer
+
+FASTER_THAN_TORCH = 4.0
+SAME_CURVE = 1e-3
+FIELD = 32
+"""Side in pixels of the squares of one class."""
+
+
+def make_batch(config: REFNetConfig, batch: int, side: int, step: int) -> Batch:
+    """Make images that can be learned from: random squares of one class each, a colour for each class, and noise."""
+    generator = torch.Generator().manual_seed(step)
+    fields = torch.randint(1, config.classes, (batch, side // FIELD, side // FIELD), generator=generator)
+    labels = fields.repeat_interleave(FIELD, 1).repeat_interleave(FIELD, 2)
+    bands = config.optical_bands + config.sar_bands
+    colours = torch.randn(config.classes, bands, generator=torch.Generator().manual_seed(0))
+    images = colours[labels] + torch.randn(batch, side, side, bands, generator=generator)
+    optical, sar = torch.split(images.permute(0, 3, 1, 2), [config.optical_bands, config.sar_bands], dim=1)
+    return Batch(
+        optical.contiguous(memory_format=torch.channels_last), sar.contiguous(memory_format=torch.channels_last), labels
+    )
+
+
+class Training:
+    """A network that learns with one kernel; every such network of a config starts alike and sees the same.
+
+    Parameters
+    ----------
+    config : REFNetConfig
+    scan : str
+        Name of the kernel.
+    batches : sequence of Batch
+        One for each step.
+    """
+
+    def __init__(self, config: REFNetConfig, scan: str, batches: Sequence[Batch]) -> None:
+        self.losses: list[float] = []
+        self._batches = batches
+        self._net = make_network(config).to(memory_format=torch.channels_last).train().use_scan(scan)
+        unread = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"))
+        self._optimizer = make_optimizer(self._net, TrainConfig(scenes=(unread,)))
+
+    def step(self) -> None:
+        """Take one step."""
+        batch = self._batches[len(self.losses)]
+        torch.manual_seed(len(self.losses))  # so that all kernels drop the same paths
+        main, auxiliary = training_loss(self._net(batch.optical, batch.sar), batch.labels)
+        self._optimizer.zero_grad()
+        loss = main + auxiliary
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self.losses.append(float(loss.detach()))
+
+
+def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side: int = 256) -> list[Row]:
+    """Train with ``cpu`` and ``torch``, step by step in turn.
+
+    Parameters
+    ----------
+    steps : int
+        How many steps each takes; the medians count.
+    config : REFNetConfig
+    batch : int
+        Images at once.
+    side : int
+        Of the images, in pixels.
+    """
+    batches = [make_batch(config, batch, side, step) for step in range(steps)]
+    trainings = {scan: Training(config, scan, batches) for scan in ("cpu", "torch")}
+    actions = {scan: training.step for scan, training in trainings.items()}
+    taken = medians({PRODUCT: matrix_product(), **actions}, steps)
+    size = f"batch {batch}, {side} x {side}"
+    rows = [compare(f"step, {size}, {scan}", taken[scan], PRODUCT, taken[PRODUCT]) for scan in trainings]
+    faster = compare(f"step, {size}, torch", taken["torch"], "step, cpu", taken["cpu"])
+    ours, theirs = (trainings[scan].losses for scan in ("cpu", "torch"))
+    curve = {
+        "what": f"loss over {steps} steps, cpu and torch, greatest relative difference",
+        "difference": max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True)),
+        "first_loss": theirs[0],
+        "last_loss": theirs[-1],
+    }
+    return [
+        *rows,
+        hold(faster, "ratio", at_least=FASTER_THAN_TORCH),
+        hold(curve, "difference", at_most=SAME_CURVE),
+    ]
