@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import PRODUCT, PUBLISHED, finish, matrix_product
 from refnet_cli.model import LEVELS, SS2D
+from refnet_cli.process import keep_freed_memory
 from refnet_cli.scan import available_scans, selective_scan
 
 TILE = 256
@@ -98,5 +99,6 @@ def run(repeats: int = 5, device: str = "cpu", levels: Sequence[int] = range(1, 
     levels : sequence of int
         Levels of the network, 1 to 5.
     """
+    keep_freed_memory()  # as engines do
     measure_level(LEVELS, 1, device)  # kernels are compiled at the first call
     return [row for level in levels for row in measure_level(level, repeats, device)]

@@ -16,8 +16,8 @@ from benchmarks.measure import Row, compare, forget_peak, hold, in_child, median
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_inputs, make_network, matrix_product
 from refnet_cli.card import REFNetConfig, default_weights
 from refnet_cli.inference import prepare_for_inference
-from refnet_cli.memory import keep_freed_memory
 from refnet_cli.model import SMALLEST_SIDE, REFNet
+from refnet_cli.process import keep_freed_memory
 from refnet_cli.weights import load_weights
 
 BATCHES = {256: 4, 512: 1}

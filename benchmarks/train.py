@@ -11,6 +11,7 @@ from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import PRODUCT, PUBLISHED, make_network, matrix_product
 from refnet_cli.card import REFNetConfig
 from refnet_cli.losses import training_loss
+from refnet_cli.process import keep_freed_memory
 from refnet_cli.train import Batch, TrainConfig, TrainScene, make_optimizer
 
 FASTER_THAN_TORCH = 4.0
@@ -77,6 +78,7 @@ def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side:
     side : int
         Of the images, in pixels.
     """
+    keep_freed_memory()  # as trainings do
     batches = [make_batch(config, batch, side, step) for step in range(steps)]
     trainings = {scan: Training(config, scan, batches) for scan in ("cpu", "torch")}
     actions = {scan: training.step for scan, training in trainings.items()}

@@ -15,8 +15,8 @@ from refnet_cli.card import Card, Modality
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
 from refnet_cli.inference import Compiled
 from refnet_cli.inference import prepare_for_inference as prepare_for_inference
-from refnet_cli.memory import keep_freed_memory
 from refnet_cli.model import REFNet
+from refnet_cli.process import keep_freed_memory
 from refnet_cli.scan import choose_scan
 from refnet_cli.weights import load_weights
 

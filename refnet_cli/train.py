@@ -35,9 +35,9 @@ from refnet_cli.evaluate import confusion_matrix, score
 from refnet_cli.files import replacing
 from refnet_cli.labels import Labels
 from refnet_cli.losses import training_loss
-from refnet_cli.memory import keep_freed_memory
 from refnet_cli.model import REFNet
 from refnet_cli.predict import predict_rows
+from refnet_cli.process import keep_freed_memory
 from refnet_cli.products import SCHEMES, ClassScheme, SarScale
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene import Patch, SceneOptions, ScenePair

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
-    {"files", "tables", "threads", "memory"},
+    {"files", "tables", "threads", "process"},
     {"products", "tiling", "register", "scan"},
     {"card"},
     {"scene", "outputs", "model"},

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 BLOCK = 64
-CHUNK = 16
+CHUNK = 32
 
 f32 = np.float32
 i32 = np.int32
@@ -142,29 +142,38 @@ def _scatter(x, places, steps, start, count, image):  # type: ignore[no-untyped-
             pixel[d] += x[t, d]
 
 
+@njit(inline="always")
+def _four(factors, t, j):  # type: ignore[no-untyped-def]
+    row = factors[t, j : j + 4]
+    return row[0], row[1], row[2], row[3]
+
+
 @_compile
 def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
-    """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), eight rows at once to spare memory."""
+    """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), in squares of four to spare memory."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
-    flat = rows.reshape(-1)
+    flat_rows, flat_out = rows.reshape(-1), out.reshape(-1)
+    squares, squares_across = out.shape[0] // 4 * 4, count // 4 * 4
+    for t in range(0, squares, 4):
+        # One array with constant steps: LLVM checks each pair of arrays for overlap before it uses vectors.
+        total = flat_out[t * BLOCK : (t + 4) * BLOCK]
+        for j in range(0, squares_across, 4):
+            e0, e1, e2, e3 = _four(factors, t, j)
+            f0, f1, f2, f3 = _four(factors, t + 1, j)
+            g0, g1, g2, g3 = _four(factors, t + 2, j)
+            h0, h1, h2, h3 = _four(factors, t + 3, j)
+            row = flat_rows[j * BLOCK : (j + 4) * BLOCK]
+            for d in range(BLOCK):
+                r0, r1, r2, r3 = row[d], row[d + BLOCK], row[d + 2 * BLOCK], row[d + 3 * BLOCK]
+                total[d] += (e0 * r0 + e1 * r1) + (e2 * r2 + e3 * r3)
+                total[d + BLOCK] += (f0 * r0 + f1 * r1) + (f2 * r2 + f3 * r3)
+                total[d + 2 * BLOCK] += (g0 * r0 + g1 * r1) + (g2 * r2 + g3 * r3)
+                total[d + 3 * BLOCK] += (h0 * r0 + h1 * r1) + (h2 * r2 + h3 * r3)
     for t in range(out.shape[0]):
-        total = out[t]
-        j = 0
-        while j + 8 <= count:
-            f = factors[t, j : j + 8]
-            f0, f1, f2, f3, f4, f5, f6, f7 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
-            # One array with constant steps: LLVM checks each pair of arrays for overlap before it uses vectors.
-            row = flat[j * BLOCK : (j + 8) * BLOCK]
+        for j in range(squares_across if t < squares else 0, count):
+            factor, row = factors[t, j], rows[j]
             for d in range(BLOCK):
-                first = (f0 * row[d] + f1 * row[d + BLOCK]) + (f2 * row[d + 2 * BLOCK] + f3 * row[d + 3 * BLOCK])
-                second = f4 * row[d + 4 * BLOCK] + f5 * row[d + 5 * BLOCK]
-                total[d] += first + (second + (f6 * row[d + 6 * BLOCK] + f7 * row[d + 7 * BLOCK]))
-            j += 8
-        while j < count:
-            factor, row = factors[t, j], flat[j * BLOCK : (j + 1) * BLOCK]
-            for d in range(BLOCK):
-                total[d] += factor * row[d]
-            j += 1
+                out[t, d] += factor * row[d]
 
 
 @_compile
@@ -254,25 +263,34 @@ def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
 @_compile
 def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-untyped-def]
     """Fill the states h[1:] that follow h[0]."""
+    _prefer_wide_vectors()  # type: ignore[call-arg]
+    flat = h.reshape(-1)
     for t in range(steps):
-        b, before, after = low[t, b_column], h[t], h[t + 1]
+        b, before_and_after = low[t, b_column], flat[t * BLOCK : (t + 2) * BLOCK]
         for d in range(BLOCK):
-            after[d] = decay[t, d] * before[d] + b * dt_x[t, d]
+            before_and_after[d + BLOCK] = decay[t, d] * before_and_after[d] + b * dt_x[t, d]
 
 
 @_compile
 def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignore[no-untyped-def]
     """Gradients of the states, from the last one to the first; ``carried`` is what later steps ask of this one."""
-    for t in range(steps - 1, -1, -1):
-        c = low[t, c_column]
+    _prefer_wide_vectors()  # type: ignore[call-arg]
+    flat = d_h.reshape(-1)
+    last = steps - 1
+    for d in range(BLOCK):
+        d_h[last, d] = carried[d] + low[last, c_column] * grad[last, d]
+    for back in range(1, steps):
+        t = last - back
+        c, this_and_next = low[t, c_column], flat[t * BLOCK : (t + 2) * BLOCK]
         for d in range(BLOCK):
-            d_h[t, d] = carried[d] + c * grad[t, d]
-        for d in range(BLOCK):
-            carried[d] = d_h[t, d] * decay[t, d]
+            this_and_next[d] = this_and_next[d + BLOCK] * decay[t + 1, d] + c * grad[t, d]
+    for d in range(BLOCK):
+        carried[d] = d_h[0, d] * decay[0, d]
 
 
 @_compile
 def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[no-untyped-def]
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(grad.shape[0]):
         for d in range(BLOCK):
             dt_x[t, d] = dt[t, d] * x[t, d]
@@ -282,10 +300,11 @@ def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[n
 
 
 @_compile
-def _differentiate_inputs(  # type: ignore[no-untyped-def]
-    grad, d_h, h, dt, x, dt_x, low, b_column, c_column, steps, d_dt, d_x, d_low
+def _differentiate_step(  # type: ignore[no-untyped-def]
+    decay, grad, d_h, h, dt, x, dt_x, a, low, b_column, c_column, steps, d_dt, d_x, d_low, d_a
 ):
-    """Through b dt x into the state and through c out of it."""
+    """Through b dt x into the state, through exp(dt A), whose derivative is itself, and through c out of it."""
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(steps):
         b = low[t, b_column]
         d_b, d_c = f32(0), f32(0)
@@ -293,24 +312,17 @@ def _differentiate_inputs(  # type: ignore[no-untyped-def]
             d_c += grad[t, d] * h[t + 1, d]
             d_b += d_h[t, d] * dt_x[t, d]
         for d in range(BLOCK):
-            d_x[t, d] += d_h[t, d] * b * dt[t, d]
-            d_dt[t, d] += d_h[t, d] * b * x[t, d]
+            into, through = b * d_h[t, d], d_h[t, d] * decay[t, d] * h[t, d]
+            d_x[t, d] += into * dt[t, d]
+            d_dt[t, d] += into * x[t, d] + through * a[d]
+            d_a[d] += through * dt[t, d]
         d_low[t, b_column] = d_b
         d_low[t, c_column] = d_c
 
 
 @_compile
-def _differentiate_decay(decay, d_h, h, dt, a, steps, d_dt, d_a):  # type: ignore[no-untyped-def]
-    """Through exp(dt A), whose derivative is itself."""
-    for t in range(steps):
-        for d in range(BLOCK):
-            through = d_h[t, d] * decay[t, d] * h[t, d]
-            d_dt[t, d] += through * a[d]
-            d_a[d] += through * dt[t, d]
-
-
-@_compile
 def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def]
+    _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(slope.shape[0]):
         for d in range(BLOCK):
             d_dt[t, d] *= slope[t, d]
@@ -319,9 +331,21 @@ def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def
 
 @_compile
 def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def]
-    """Fill out (T, count) with left (T, BLOCK) times rows (count, BLOCK) transposed."""
+    """Fill out (T, count) with left (T, BLOCK) times rows (count, BLOCK) transposed, four at once to spare memory."""
+    _prefer_wide_vectors()  # type: ignore[call-arg]
+    flat = rows.reshape(-1)
+    fours = count // 4 * 4
     for t in range(steps):
-        for j in range(count):
+        for j in range(0, fours, 4):
+            row = flat[j * BLOCK : (j + 4) * BLOCK]
+            s0, s1, s2, s3 = f32(0), f32(0), f32(0), f32(0)
+            for d in range(BLOCK):
+                s0 += left[t, d] * row[d]
+                s1 += left[t, d] * row[d + BLOCK]
+                s2 += left[t, d] * row[d + 2 * BLOCK]
+                s3 += left[t, d] * row[d + 3 * BLOCK]
+            out[t, j], out[t, j + 1], out[t, j + 2], out[t, j + 3] = s0, s1, s2, s3
+        for j in range(fours, count):
             total = f32(0)
             for d in range(BLOCK):
                 total += left[t, d] * rows[j, d]
@@ -365,8 +389,9 @@ def _backward(  # type: ignore[no-untyped-def]
                 h[0] = kept[k, chunk, s]
                 _recur_and_keep(decay, dt_x, low, b_column, steps, h)
                 _recur_back(decay, g, low, c_column, steps, carried[s], d_h)
-                _differentiate_inputs(g, d_h, h, dt, x, dt_x, low, b_column, c_column, steps, d_dt, d_x, d_low)
-                _differentiate_decay(decay, d_h, h, dt, a[k, s], steps, d_dt, d_a[k, s])
+                _differentiate_step(
+                    decay, g, d_h, h, dt, x, dt_x, a[k, s], low, b_column, c_column, steps, d_dt, d_x, d_low, d_a[k, s]
+                )
             _differentiate_softplus(slope, d_dt, d_bias[k])
             _add_products(low.T.copy(), d_dt, steps, d_weight[k])
             _dot_products(d_dt, weight[k], rank, steps, d_low)

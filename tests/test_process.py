@@ -1,7 +1,8 @@
-"""Freed memory stays with the process, where that can be arranged."""
+"""Freed memory stays with the process and waiting threads sleep, where that can be arranged."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from refnet_cli.memory import keep_freed_memory
+from refnet_cli.process import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 np.ones(2**25, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -32,3 +33,15 @@ def test_the_same_memory_is_taken_again() -> None:
     if not kept:
         pytest.skip("this system's allocator is not glibc's")
     assert 20 * count < pages("leave")[1]
+
+
+@pytest.mark.parametrize(("given", "turns"), [(None, "2000"), ("7", "7")])
+def test_the_threads_of_a_command_wait_idly(given: str | None, turns: str) -> None:
+    """GNU's OpenMP itself says what it was told when it was loaded."""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"GOMP_SPINCOUNT": given} if given else {})
+    command = [sys.executable, "-m", "refnet_cli", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("this system's OpenMP is not GNU's")
+    assert f"GOMP_SPINCOUNT = '{turns}'" in done.stderr

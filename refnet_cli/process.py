@@ -1,13 +1,15 @@
-"""What the process does with memory that it has freed."""
+"""Settings of the whole process that make it faster: freed memory, waiting threads."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _MOST = 2**31 - 1
+_TURNS = "2000"
 
 
 @cache
@@ -28,3 +30,14 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _MOST))
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have torch's threads on CPUs wait for each other idly; before torch is imported, and unless the user decided.
+
+    GNU's OpenMP, which torch comes with on Linux, lets a thread that has nothing to do turn in circles for some
+    milliseconds and keep its core from all others: from the scan's own threads, those that read, and other programs.
+    2000 turns, some ten microseconds, still bridge the gap from one operation to the next: on two idle cores a tile
+    takes as long as before, beside two other busy programs two thirds or half of that (benchmarks/README.md).
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
