@@ -67,8 +67,9 @@ def prepare_for_inference(net: REFNet) -> REFNet:
         for name in ("optical_msie", "sar_msie", "optical_head", "sar_head"):
             delattr(prepared, name)
         prepared.config = replace(prepared.config, msie=False)
-    prepared.optical_encoder = _fold_encoder(prepared.optical_encoder, net.config.optical_bands)
-    prepared.sar_encoder = _fold_encoder(prepared.sar_encoder, net.config.sar_bands)
+    for encoder, bands in (("optical_encoder", net.config.optical_bands), ("sar_encoder", net.config.sar_bands)):
+        if not _fold_encoder(prepared.get_submodule(encoder), bands):
+            setattr(prepared, encoder, copy.deepcopy(net.get_submodule(encoder)).eval().requires_grad_(False))
     for module in list(prepared.modules()):
         if isinstance(module, ResBlock):
             _fold(module, "convolution1", "norm1")
@@ -135,13 +136,12 @@ def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
 
 
 @torch.no_grad()
-def _fold_encoder(encoder: nn.Module, bands: int) -> nn.Module:
-    """Return a copy with every batch norm folded whose input is what a convolution made.
+def _fold_encoder(encoder: nn.Module, bands: int) -> bool:
+    """Fold every batch norm whose input is what a convolution made; tell whether the encoder still does the same.
 
-    An encoder is timm's and of any shape: which layer follows which is seen by running it on an image. One that folding
-    would change, because it uses a convolution's output twice, is returned as it is.
+    An encoder is timm's and of any shape: which layer follows which is seen by running it on an image. Folding would
+    change one that uses a convolution's output twice.
     """
-    folded = copy.deepcopy(encoder)
     made: list[tuple[str, Tensor]] = []
     pairs: list[tuple[str, str]] = []
 
@@ -156,17 +156,17 @@ def _fold_encoder(encoder: nn.Module, bands: int) -> nn.Module:
 
     hooks = [
         module.register_forward_hook(watch(name))
-        for name, module in folded.named_modules()
+        for name, module in encoder.named_modules()
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
     ]
     image = torch.randn(1, bands, 64, 64, generator=torch.Generator().manual_seed(0))
     image = image.to(next(encoder.parameters()).device)
-    wanted = folded(image)
+    wanted = encoder(image)
     for handle in hooks:
         handle.remove()
     for convolution, norm in pairs:
-        _fold(folded, convolution, norm)
-    close = all(
-        (ours - theirs).norm() <= 1e-4 * theirs.norm() for ours, theirs in zip(folded(image), wanted, strict=True)
+        _fold(encoder, convolution, norm)
+    return all(
+        bool((ours - theirs).norm() <= 1e-4 * theirs.norm())
+        for ours, theirs in zip(encoder(image), wanted, strict=True)
     )
-    return folded if close else encoder
