@@ -1,5 +1,7 @@
 """What is measured, and how."""
 
-from refnet_cli.process import let_waiting_threads_sleep
+from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 
-let_waiting_threads_sleep()  # as the command line tool does, and before anything imports torch
+# As the command line tool does, and before anything imports torch.
+let_waiting_threads_sleep()
+collect_garbage_seldom()

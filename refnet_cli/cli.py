@@ -20,7 +20,7 @@ import click
 
 from refnet_cli import __version__
 from refnet_cli.errors import RefnetError, StorageError, TryAgainError
-from refnet_cli.process import let_waiting_threads_sleep
+from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
@@ -349,13 +349,11 @@ def main() -> None:
     for number, code in SIGNALS.items():
         signal.signal(number, _leave_with(code))
     let_waiting_threads_sleep()
-    # The million objects that importing torch makes are not garbage: to look them through again and again, and once
-    # more at the end, would take two seconds.
-    gc.set_threshold(100_000, 50, 50)
+    collect_garbage_seldom()
     try:
         code = run(sys.argv[1:])
     finally:
-        gc.freeze()
+        gc.freeze()  # else all objects are looked through once more on leaving
     sys.exit(code)
 
 

@@ -195,6 +195,8 @@ def predict(
             areas.add(rows.row, rows.codes)
             valid_pixels += int(np.count_nonzero(rows.valid))
 
+        # The first blocks are read while the engine loads.
+        _expect(pair, tiling)
         engine = engine or _load(options, weights)
         report.engine = engine.about
         for name, value in engine.about.items():
@@ -250,6 +252,7 @@ def predict_rows(
     Rows
         From north to south, each row of the grid once.
     """
+    _expect(pair, tiling)
     stitcher = Stitcher(tiling, engine.card.network.classes)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, progress, counts)) as done:
@@ -257,6 +260,11 @@ def predict_rows(
             rows = _stitch(stitcher, batch, probabilities, engine.card)
             if rows is not None:
                 yield rows
+
+
+def _expect(pair: ScenePair, tiling: Tiling) -> None:
+    """Have the pair's threads begin to read what the tiles need."""
+    pair.expect(window for windows in tiling.rows() for window in windows)
 
 
 def _stitch(stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card) -> Rows | None:
@@ -286,7 +294,6 @@ def _predict_batches(
 
 def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling) -> Iterator[Batch]:
     """Read the tiles that have any valid pixel, as many at once as the engine likes."""
-    pair.expect(window for windows in tiling.rows() for window in windows)
     top = 0
     for windows, end in zip(tiling.rows(), [*tiling.row_starts[1:], tiling.height], strict=True):
         chosen: list[tuple[Window, Patch]] = []

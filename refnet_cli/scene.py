@@ -288,7 +288,10 @@ class Raster:
                 absent |= dataset.dataset_mask(window=_box(window)) == 0
         wrong = ~np.isfinite(values)
         non_finite = int(np.count_nonzero(wrong & ~absent))
-        np.copyto(values, np.nan, where=wrong | absent)
+        absent |= wrong
+        # Masked copies are slow, and seldom is there anything to mask.
+        if absent.any():
+            np.copyto(values, np.nan, where=absent)
         return values, non_finite
 
     def scaling(self, band: int) -> tuple[float, float]:
@@ -750,7 +753,8 @@ class ScenePair:
         values -= np.float32(self._optical_offset)
         impossible = (values < _POSSIBLE_REFLECTANCE[0]) | (values > _POSSIBLE_REFLECTANCE[1])
         counts["optical_impossible"] = int(np.count_nonzero(impossible))
-        values[impossible] = np.nan
+        if counts["optical_impossible"]:
+            values[impossible] = np.nan
         return values
 
     def _read_sar(self, raster: Raster, window: Window, counts: Counter[str]) -> Float32:
