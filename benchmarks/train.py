@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Row, compare, hold, medians
-from benchmarks.networks import PRODUCT, PUBLISHED, make_network, matrix_product
+from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_network, matrix_product
 from refnet_cli.card import REFNetConfig
 from refnet_cli.losses import training_loss
 from refnet_cli.process import keep_freed_memory
@@ -44,12 +45,17 @@ class Training:
         Name of the kernel.
     batches : sequence of Batch
         One for each step.
+    shift : float
+        What all weights are changed by before the first step, relative to themselves.
     """
 
-    def __init__(self, config: REFNetConfig, scan: str, batches: Sequence[Batch]) -> None:
+    def __init__(self, config: REFNetConfig, scan: str, batches: Sequence[Batch], shift: float = 0.0) -> None:
         self.losses: list[float] = []
         self._batches = batches
         self._net = make_network(config).to(memory_format=torch.channels_last).train().use_scan(scan)
+        with torch.no_grad():
+            for parameter in self._net.parameters():
+                parameter.mul_(1 + shift)
         unread = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"))
         self._optimizer = make_optimizer(self._net, TrainConfig(scenes=(unread,)))
 
@@ -65,8 +71,21 @@ class Training:
         self.losses.append(float(loss.detach()))
 
 
+def count_flop(config: REFNetConfig, batches: Sequence[Batch]) -> int:
+    """Floating point operations of convolutions and matrix products in one step."""
+    with FlopCounterMode(display=False) as counter:
+        Training(config, "torch", batches).step()
+    return int(counter.get_total_flops())
+
+
+def compare_curves(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
+    """Return the greatest difference of two curves of losses, relative to the second."""
+    difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
+    return {"what": what, "difference": difference, "first_loss": theirs[0], "last_loss": theirs[-1]}
+
+
 def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side: int = 256) -> list[Row]:
-    """Train with ``cpu`` and ``torch``, step by step in turn.
+    """Train with ``cpu`` and ``torch``, step by step in turn, and once more with ``cpu`` from weights a rounding apart.
 
     Parameters
     ----------
@@ -80,21 +99,27 @@ def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side:
     """
     keep_freed_memory()  # as trainings do
     batches = [make_batch(config, batch, side, step) for step in range(steps)]
+    flop = count_flop(config, batches)
     trainings = {scan: Training(config, scan, batches) for scan in ("cpu", "torch")}
+    control = Training(config, "cpu", batches, torch.finfo(torch.float32).eps)
     actions = {scan: training.step for scan, training in trainings.items()}
-    taken = medians({PRODUCT: matrix_product(), **actions}, steps)
+    taken = medians({PRODUCT: matrix_product(), **actions, "control": control.step}, steps)
     size = f"batch {batch}, {side} x {side}"
-    rows = [compare(f"step, {size}, {scan}", taken[scan], PRODUCT, taken[PRODUCT]) for scan in trainings]
+    rate = PRODUCT_FLOP / taken[PRODUCT]
+    rows = [
+        compare(f"step, {size}, {scan}", taken[scan], "floor", flop / rate)
+        | {"gigaflop": flop / 1e9, "gigaflop_per_second": rate / 1e9}
+        for scan in trainings
+    ]
     faster = compare(f"step, {size}, torch", taken["torch"], "step, cpu", taken["cpu"])
-    ours, theirs = (trainings[scan].losses for scan in ("cpu", "torch"))
-    curve = {
-        "what": f"loss over {steps} steps, cpu and torch, greatest relative difference",
-        "difference": max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True)),
-        "first_loss": theirs[0],
-        "last_loss": theirs[-1],
-    }
+    losses = trainings["cpu"].losses
+    curves = f"loss over {steps} steps, greatest relative difference,"
     return [
         *rows,
         hold(faster, "ratio", at_least=FASTER_THAN_TORCH),
-        hold(curve, "difference", at_most=SAME_CURVE),
-    ]
+        compare_curves(f"{curves} cpu from weights one rounding apart", losses, control.losses),
+        hold(
+            compare_curves(f"{curves} cpu and torch", losses, trainings["torch"].losses),
+            "difference", at_most=SAME_CURVE,
+        ),
+    ]  # fmt: skip

@@ -112,6 +112,9 @@ def test_training_steps_are_measured() -> None:
     check(rows)
     assert bars(rows) == {"ratio at least 4", "difference at most 0.001"}
     assert rows[-1]["kept"]
+    assert 0 < rows[-2]["difference"] < 0.01  # a rounding apart is apart
+    for row in rows[:2]:
+        assert row["other_seconds"] == pytest.approx(row["gigaflop"] / row["gigaflop_per_second"])
 
 
 def test_every_kernel_trains_on_the_same() -> None:
