@@ -72,7 +72,7 @@ class PredictOptions:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
     compile: bool = False
-    """Have torch.compile make kernels for the network, which takes a minute or more before the first tile."""
+    """Have torch.compile make kernels for the network, a minute's work before the first tile."""
     read_threads: int | None = None
     """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
