@@ -49,7 +49,8 @@ class Golden:
         recipe = load_recipe(shared)
         arrays = recipe.state_dict(shared / "golden" / f"keys-{name}.json")
         self.state = {key: torch.from_numpy(array) for key, array in arrays.items()}
-        self.stored = np.load(shared / "golden" / f"{name}.npz")
+        with np.load(shared / "golden" / f"{name}.npz") as stored:
+            self.stored = dict(stored)
         self.config: dict[str, Any] = json.loads(str(self.stored["config"]))
         self.net = from_published({"state_dict": self.state})
         keys = {parameter: self.config[parameter] for parameter in self._parameters(recipe)}
