@@ -52,7 +52,7 @@ def assert_close(ours: list[Tensor], oracle: list[Tensor], bar: float = 2e-6) ->
 @pytest.mark.parametrize("scan", FAST)
 @pytest.mark.parametrize(("height", "width"), [(1, 7), (13, 5), (24, 18)])
 @pytest.mark.parametrize(
-    ("batch", "channels", "rank", "states"), [(1, 32, 2, 1), (3, 70, 3, 1), (1, 20, 2, 4), (3, 6, 1, 16)]
+    ("batch", "channels", "rank", "states"), [(1, 32, 2, 1), (3, 70, 3, 1), (1, 70, 9, 1), (1, 20, 4, 4), (3, 6, 1, 16)]
 )
 def test_values_and_gradients(
     scan: str, height: int, width: int, batch: int, channels: int, rank: int, states: int
