@@ -134,12 +134,16 @@ def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-d
 
 
 @_compile
-def _scatter(x, places, steps, start, count, image):  # type: ignore[no-untyped-def]
-    """Add to the pixels."""
+def _scatter(x, places, steps, start, count, image, direction):  # type: ignore[no-untyped-def]
+    """Add to the pixels, which the first direction finds without a value."""
     for t in range(steps):
         pixel = image[places[t], start : start + count]
-        for d in range(count):
-            pixel[d] += x[t, d]
+        if direction == 0:
+            for d in range(count):
+                pixel[d] = x[t, d]
+        else:
+            for d in range(count):
+                pixel[d] += x[t, d]
 
 
 @njit(inline="always")
@@ -222,7 +226,7 @@ def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no
 
 @_compile
 def _forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
-    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); adds to y (L, D)."""
+    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); fills y (L, D)."""
     length = u.shape[0]
     count = min(BLOCK, u.shape[1] - start)
     rank, states = weight.shape[1], a.shape[1]
@@ -247,7 +251,7 @@ def _forward(u, projection, weight, bias, a, skip, height, width, start, y, kept
             for s in range(states):
                 _decays(dt, a[k, s], decay)
                 _recur(decay, x, low, rank + s, rank + states + s, steps, h[s], out)
-            _scatter(out, places, steps, start, count, y)
+            _scatter(out, places, steps, start, count, y, k)
 
 
 @_compile
@@ -357,7 +361,7 @@ def _backward(  # type: ignore[no-untyped-def]
     u, projection, weight, bias, a, skip, height, width, start, kept, grad,
     d_u, d_projection, d_weight, d_bias, d_a, d_skip,
 ):  # fmt: skip
-    """Gradients of one sample and block; adds to every ``d_`` array (d_projection is this block's share alone)."""
+    """Gradients of one sample and block; fills d_u and this block's share of d_projection, adds to the others."""
     length = u.shape[0]
     count = min(BLOCK, u.shape[1] - start)
     rank, states = weight.shape[1], a.shape[1]
@@ -398,7 +402,7 @@ def _backward(  # type: ignore[no-untyped-def]
             for t in range(steps):
                 for j in range(low.shape[1]):
                     d_projection[places[t], k, j] = d_low[t, j]
-            _scatter(d_x, places, steps, start, count, d_u)
+            _scatter(d_x, places, steps, start, count, d_u, k)
 
 
 def kernel_folder() -> Path | None:
@@ -458,7 +462,7 @@ class _Problem:
 def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     p = problem
     chunks = -(-p.length // CHUNK) if keep else 0
-    y = np.zeros_like(p.u)
+    y = np.empty_like(p.u)
     kept = np.empty((p.batch, p.blocks, 4, chunks, p.states, BLOCK), f32)
 
     def work(sample: int, block: int) -> None:
@@ -473,7 +477,7 @@ def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], 
 
 def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarray[Any, Any]) -> list[Tensor]:
     p = problem
-    d_u = np.zeros_like(p.u)
+    d_u = np.empty_like(p.u)
     d_projection = np.empty((p.blocks, *p.projection.shape), f32)
     shares = [np.zeros((p.batch, *array.shape), f32) for array in (p.weight, p.bias, p.a, p.skip)]
 
@@ -487,8 +491,9 @@ def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarr
     _run(work, p.units())
     d_weight, d_bias, d_a, d_skip = (_join(share.sum(0), p.channels) for share in shares)
     d_a *= _join(p.a, p.channels)  # A = -exp(A_log), so dA/dA_log = A
-    arrays = d_u, d_projection.sum(0), d_weight.swapaxes(1, 2), d_bias, d_a.swapaxes(1, 2), d_skip
-    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    arrays = d_u, d_weight.swapaxes(1, 2), d_bias, d_a.swapaxes(1, 2), d_skip
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return [tensors[0], torch.from_numpy(d_projection).sum(0), *tensors[1:]]
 
 
 def _join(blocks: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
