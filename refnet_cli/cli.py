@@ -185,22 +185,22 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
 @click.argument("map_", metavar="MAP", type=FILE)
 @click.argument("labels", type=FILE)
 @click.option("--scheme", help="Class scheme of both files.  [default: the one the map names]")
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-def evaluate_command(map_: Path, labels: Path, scheme: str | None, as_json: bool) -> None:
+@click.option(
+    "--sample",
+    is_flag=True,
+    help="The labels are a probability sample: pixels of the map drawn at random within each of its classes, or over "
+    "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
+def evaluate_command(map_: Path, labels: Path, scheme: str | None, sample: bool, as_json: bool) -> None:
     """Score a class map against reference labels.
 
     Labels of another grid are brought onto the map's by nearest neighbour. Both files hold codes of one class scheme.
     """
     from refnet_cli.evaluate import evaluate
 
-    scores = evaluate(map_, labels, scheme).to_dict()
-    if as_json:
-        click.echo(json.dumps(scores, indent=2))
-        return
-    for name in ("overall_accuracy", "mean_iou", "mean_f1", "kappa"):
-        click.echo(f"{name:<18} {scores[name]:.4f}")
-    for name, value in scores["iou"].items():
-        click.echo(f"IoU {name:<32} {value:.4f}")
+    found = evaluate(map_, labels, scheme, sample=sample).to_dict()
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_scores(found)))
 
 
 @commands.command("doctor")
@@ -333,6 +333,36 @@ def _describe(report: dict[str, Any]) -> list[str]:
     ]
     if report["preview"]:
         lines.append(f"preview: {report['preview']}")
+    return lines
+
+
+def _describe_scores(found: dict[str, Any]) -> list[str]:
+    names = ("overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa")
+    lines = ["counted in the sample, not weighted by area"] if "area_estimates" in found else []
+    lines += [f"{name:<18} {found[name]:.4f}" for name in names]
+    lines += ["", f"{'':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'IoU':>9} {'labelled pixels':>16}"]
+    for name, count in found["labelled"].items():
+        values = " ".join(f"{found[score][name]:9.4f}" for score in ("precision", "recall", "f1", "iou"))
+        lines.append(f"{name:<24} {values} {count:16,}")
+    return lines + (_describe_estimates(found["area_estimates"]) if "area_estimates" in found else [])
+
+
+def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
+    def shown(estimate: dict[str, float | None]) -> str:
+        value, margin = estimate["value"], estimate["margin"]
+        return "unknown" if value is None or margin is None else f"{value:.4f} ± {margin:.4f}"
+
+    lines = [
+        "",
+        "estimated from the sample, with confidence intervals of 95 %",
+        f"overall_accuracy   {shown(estimates['overall_accuracy'])}",
+        "",
+        f"{'':<24} {'precision':>17} {'recall':>17} {'mapped ha':>16} {'estimated ha':>30}",
+    ]
+    for name, mapped in estimates["mapped"].items():
+        area = "{value:,.2f} ± {margin:,.2f}".format(**estimates["area"][name])
+        precision, recall = shown(estimates["precision"][name]), shown(estimates["recall"][name])
+        lines.append(f"{name:<24} {precision:>17} {recall:>17} {mapped:16,.2f} {area:>30}")
     return lines
 
 

@@ -1,22 +1,26 @@
-"""How well a map agrees with reference labels: confusion matrix and scores."""
+"""How well a map agrees with reference labels: confusion matrix, scores, and areas estimated from a sample."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.labels import Labels, describe_map
+from refnet_cli.outputs import AreaCounter
 from refnet_cli.products import SCHEMES
 from refnet_cli.tiling import Window
 
 ROWS = 512
+NORMAL_95 = 1.96
+"""Standard errors on either side of an estimate that make a confidence interval of 95 %."""
 
 Counts = NDArray[np.int64]
+Reals = NDArray[np.float64]
 
 
 def confusion_matrix(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Counts:
@@ -32,20 +36,70 @@ def confusion_matrix(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], cl
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)[1:, 1:]
 
 
+class Estimate(NamedTuple):
+    """A number and half the width of its confidence interval of 95 %."""
+
+    value: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class AreaEstimates:
+    """What a probability sample of labels tells of accuracy and areas; classes by name."""
+
+    overall_accuracy: Estimate
+    precision: dict[str, Estimate]
+    """User's accuracy."""
+    recall: dict[str, Estimate]
+    """Producer's accuracy, in shares of area; NaN for a class that the sample never found."""
+    area: dict[str, Estimate]
+    """Area of the class on the ground, in the unit of ``mapped``."""
+    mapped: dict[str, float]
+    """Area of the class in the map."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimates as a plain dict that JSON can hold; NaN becomes None."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Estimate):
+                return {name: None if np.isnan(part) else part for name, part in value._asdict().items()}
+            return {name: plain(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+        return {name: plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Agreement of a map with labels; classes without any pixel in either count in no mean."""
+    """Agreement of a map with labels, classes by name; those without any pixel in either are left out.
+
+    A share of nothing counts as 0: the precision of a class that was never mapped, the recall of one never labelled.
+    """
 
     overall_accuracy: float
+    balanced_accuracy: float
+    """Mean recall of the classes that have labels."""
     mean_iou: float
     mean_f1: float
     kappa: float
+    precision: dict[str, float]
+    """User's accuracy: of the pixels mapped as a class, the share that is labelled so."""
+    recall: dict[str, float]
+    """Producer's accuracy: of the pixels labelled as a class, the share that is mapped so."""
+    f1: dict[str, float]
     iou: dict[str, float]
+    labelled: dict[str, int]
+    """Pixels by label."""
+    confusion_matrix: list[list[int]]
+    """Pixels by label (row) and prediction (column), in the order of the classes in `labelled`."""
     pixels: int
+    area_estimates: AreaEstimates | None = None
+    """In hectares, where the labels are a probability sample."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a plain dict that JSON can hold."""
-        return asdict(self)
+        """Return the scores as a plain dict that JSON can hold, without area estimates where there are none."""
+        found = asdict(replace(self, area_estimates=None))
+        del found["area_estimates"]
+        return found | ({"area_estimates": self.area_estimates.to_dict()} if self.area_estimates else {})
 
 
 def score(matrix: Counts, names: tuple[str, ...]) -> Scores:
@@ -74,21 +128,98 @@ def score(matrix: Counts, names: tuple[str, ...]) -> Scores:
     hits = np.diag(matrix).astype(float)
     labelled, predicted = matrix.sum(1), matrix.sum(0)
     present = labelled + predicted > 0
-    union = labelled + predicted - hits
-    iou = np.divide(hits, union, out=np.zeros_like(hits), where=present)
+    precision, recall = _share(hits, predicted), _share(hits, labelled)
+    iou, f1 = _share(hits, labelled + predicted - hits), _share(2 * hits, labelled + predicted)
     chance = float((labelled * predicted / total).sum()) / total
     accuracy = float(hits.sum()) / total
+
+    def by_name(values: NDArray[Any]) -> dict[str, Any]:
+        return {name: value for name, value, there in zip(names, values.tolist(), present, strict=True) if there}
+
     return Scores(
         overall_accuracy=accuracy,
+        balanced_accuracy=float(recall[labelled > 0].mean()),
         mean_iou=float(iou[present].mean()),
-        mean_f1=float((2 * iou / (1 + iou))[present].mean()),
+        mean_f1=float(f1[present].mean()),
         kappa=(accuracy - chance) / (1 - chance) if chance < 1 else 1.0,
-        iou={name: float(value) for name, value, there in zip(names, iou, present, strict=True) if there},
+        precision=by_name(precision),
+        recall=by_name(recall),
+        f1=by_name(f1),
+        iou=by_name(iou),
+        labelled=by_name(labelled),
+        confusion_matrix=matrix[np.ix_(present, present)].tolist(),
         pixels=total,
     )
 
 
-def evaluate(map_path: str | Path, labels_path: str | Path, scheme: str | None = None) -> Scores:
+def _share(part: Reals, whole: NDArray[Any]) -> Reals:
+    shares: Reals = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return shares
+
+
+def estimate_areas(matrix: Counts, mapped: NDArray[np.float64], names: tuple[str, ...]) -> AreaEstimates:
+    """Estimate accuracies and areas from labels drawn at random within each class of the map.
+
+    The stratified estimators of Olofsson et al. 2014, "Good practices for estimating area and assessing accuracy of
+    land change", Remote Sensing of Environment 148, with the map's classes as strata. A simple random sample of the
+    whole map may be given too: it is then stratified afterwards.
+
+    Parameters
+    ----------
+    matrix : int array, shape (classes, classes)
+        Sampled pixels, labels by row, predictions by column.
+    mapped : float array, shape (classes,)
+        Area of each class in the map.
+    names : tuple of str
+        One a class; classes neither mapped nor sampled are left out.
+
+    Raises
+    ------
+    InputError
+        If a class of the map has fewer than two sampled pixels, which tell nothing of how much they vary.
+    """
+    sampled = matrix.sum(0)
+    few = [name for name, area, count in zip(names, mapped, sampled, strict=True) if area > 0 and count < 2]
+    if few:
+        raise InputError(
+            f"The sample has fewer than two pixels in these classes of the map: {', '.join(few)}. "
+            "Estimates need two at least, and 50 or more to be of use."
+        )
+    weight = mapped / mapped.sum()
+    share = np.divide(matrix, sampled, out=np.zeros(matrix.shape), where=sampled > 0)
+    variance = share * (1 - share) / np.maximum(sampled - 1, 1)
+    right, right_variance = np.diag(share), np.diag(variance)
+    proportion = share @ weight
+    there = (mapped > 0) | (proportion > 0)
+    with np.errstate(invalid="ignore"):
+        recall = weight * right / proportion
+        # Of the ratio of two estimates, by its linear part.
+        elsewhere = np.where(np.eye(len(names)), 0, variance) @ weight**2
+        recall_variance = (weight**2 * (1 - recall) ** 2 * right_variance + recall**2 * elsewhere) / proportion**2
+
+    def by_name(values: Reals, variances: Reals) -> dict[str, Estimate]:
+        return {
+            name: _estimate(value, spread)
+            for name, value, spread, shown in zip(names, values, variances, there, strict=True)
+            if shown
+        }
+
+    return AreaEstimates(
+        overall_accuracy=_estimate(weight @ right, weight**2 @ right_variance),
+        precision=by_name(right, right_variance),
+        recall=by_name(recall, recall_variance),
+        area=by_name(proportion * mapped.sum(), variance @ weight**2 * mapped.sum() ** 2),
+        mapped={name: float(area) for name, area, shown in zip(names, mapped, there, strict=True) if shown},
+    )
+
+
+def _estimate(value: float, variance: float) -> Estimate:
+    return Estimate(float(value), NORMAL_95 * float(np.sqrt(variance)))
+
+
+def evaluate(
+    map_path: str | Path, labels_path: str | Path, scheme: str | None = None, *, sample: bool = False
+) -> Scores:
     """Score a class map against reference labels.
 
     Parameters
@@ -97,6 +228,9 @@ def evaluate(map_path: str | Path, labels_path: str | Path, scheme: str | None =
         Rasters of codes of one class scheme; labels of another grid are brought onto the map's by nearest neighbour.
     scheme : str, optional
         Name of the class scheme; by default the one that the map's tags name.
+    sample : bool
+        The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
+        at random over the whole of it. Estimate accuracies and areas with confidence intervals.
 
     Returns
     -------
@@ -107,7 +241,8 @@ def evaluate(map_path: str | Path, labels_path: str | Path, scheme: str | None =
     OptionsError
         If the map names no scheme and none is given, or it is unknown.
     InputMissingError, InputError
-        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common.
+        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common; if
+        a sample is on another grid or too small.
     """
     grid, tagged = describe_map(map_path)
     name = scheme or tagged
@@ -120,8 +255,22 @@ def evaluate(map_path: str | Path, labels_path: str | Path, scheme: str | None =
     meaning = SCHEMES[name]
     height, width = grid.shape
     matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
+    areas = AreaCounter(grid, meaning) if sample else None
+    codes = np.array([0, *meaning.codes], np.uint8)
     with Labels.open(map_path, grid, meaning) as mapped, Labels.open(labels_path, grid, meaning) as labelled:
+        if areas and not labelled.on_grid:
+            raise InputError(
+                f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "
+                "pixels, or it would count for several or for none."
+            )
         for row in range(0, height, ROWS):
             window = Window(row, 0, min(ROWS, height - row), width)
-            matrix += confusion_matrix(labelled.read(window), mapped.read(window), meaning.classes)
-    return score(matrix, meaning.names)
+            predicted = mapped.read(window)
+            matrix += confusion_matrix(labelled.read(window), predicted, meaning.classes)
+            if areas:
+                areas.add(row, codes[predicted])
+    scores = score(matrix, meaning.names)
+    if areas is None:
+        return scores
+    hectares = np.array([areas.hectares()[name] for name in meaning.names])
+    return replace(scores, area_estimates=estimate_areas(matrix, hectares, meaning.names))

@@ -83,6 +83,11 @@ class Labels:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def on_grid(self) -> bool:
+        """Whether the file's pixels are the grid's."""
+        return self._alignment.same_pixels
+
     def close(self) -> None:
         """Close the file."""
         self._raster.dataset.close()

@@ -373,6 +373,11 @@ class Alignment:
         self.ratio = float(np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))))
         """Size of a grid pixel in pixels of the file, where they overlap."""
 
+    @property
+    def same_pixels(self) -> bool:
+        """Whether the file's pixels are the grid's, so that nothing is resampled."""
+        return self._shift is not None
+
     def _whole_shift(self) -> tuple[int, int] | None:
         """How many columns and rows the grid's pixels lie off the file's, if they are the same pixels."""
         columns, rows = _lattice(Window(0, 0, *self.grid.shape), 2)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchmetrics.functional.classification as metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -13,7 +18,7 @@ from rasterio.transform import Affine
 
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluate import confusion_matrix, evaluate, score
+from refnet_cli.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
 from tests.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))
@@ -40,6 +45,27 @@ def test_scores_by_hand() -> None:
     chance = (10 * 9 + 10 * 11) / 400
     assert found.kappa == pytest.approx((17 / 20 - chance) / (1 - chance))
     assert found.pixels == 20
+
+
+@given(matrix=arrays(np.int64, (4, 4), elements=st.integers(0, 30)).filter(np.any))
+@settings(max_examples=30, deadline=None)
+def test_scores_are_those_of_torchmetrics(matrix: Counts) -> None:
+    labels, predicted = (torch.from_numpy(np.repeat(part.ravel(), matrix.ravel())) for part in np.indices((4, 4)))
+    found = score(matrix, tuple("abcd"))
+    assert found.overall_accuracy == pytest.approx(float((labels == predicted).float().mean()), abs=1e-6)
+    if np.trace(matrix) < matrix.sum():  # else torchmetrics divides by zero where all is of one class
+        kappa = float(metrics.multiclass_cohen_kappa(predicted, labels, 4))
+        assert found.kappa == pytest.approx(kappa, abs=1e-5) or math.isnan(kappa)
+    for ours, theirs in (
+        (found.precision, metrics.multiclass_precision(predicted, labels, 4, average="none")),
+        (found.recall, metrics.multiclass_recall(predicted, labels, 4, average="none")),
+        (found.f1, metrics.multiclass_f1_score(predicted, labels, 4, average="none")),
+        (found.iou, metrics.multiclass_jaccard_index(predicted, labels, 4, average="none")),
+    ):
+        assert ours == pytest.approx({name: float(theirs["abcd".index(name)]) for name in ours}, abs=1e-6)
+    assert found.labelled == {name: int((labels == "abcd".index(name)).sum()) for name in found.labelled}
+    balanced = np.mean([value for name, value in found.recall.items() if found.labelled[name]])
+    assert found.balanced_accuracy == pytest.approx(balanced)
 
 
 def test_perfect_and_hopeless_maps() -> None:
@@ -81,3 +107,102 @@ def test_what_cannot_be_compared_is_refused(files: tuple[Path, Path], capsys: py
         evaluate(*files, "worldcover")
     assert run(["evaluate", *map(str, files), "--scheme", "esri-io"]) == 0
     assert "overall_accuracy" in capsys.readouterr().out
+
+
+# The worked example of Olofsson et al. 2014: pixels of 30 m; rows of the paper's matrix are map classes.
+CHANGES = ("deforestation", "forest gain", "stable forest", "stable non-forest")
+SAMPLE = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]).T
+MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000]) * 0.09
+
+
+def test_the_worked_example_of_olofsson_to_its_digits() -> None:
+    found = estimate_areas(SAMPLE, MAPPED, CHANGES)
+    assert [round(area.value) for area in found.area.values()] == [21_158, 11_686, 285_770, 581_386]
+    assert [round(area.margin) for area in found.area.values()] == [6_158, 3_756, 15_510, 16_282]
+    assert round(found.area["deforestation"].margin / 1.96 / MAPPED.sum(), 4) == 0.0035
+    assert [round(part, 2) for part in found.overall_accuracy] == [0.95, 0.02]
+    assert [round(value.value, 2) for value in found.precision.values()] == [0.88, 0.73, 0.93, 0.96]
+    assert [round(value.margin, 2) for value in found.precision.values()] == [0.07, 0.10, 0.04, 0.02]
+    assert [round(value.value, 2) for value in found.recall.values()] == [0.75, 0.85, 0.93, 0.96]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_margins_are_those_of_a_stratified_sample(seed: int) -> None:
+    """Pixel by pixel: every estimate is a ratio of totals, whose linear part has the variance of stratified means."""
+    random = np.random.default_rng(seed)
+    matrix, mapped = random.integers(0, 20, (3, 3)) + 1, random.uniform(10, 1000, 3)
+
+    def margin(linear: Callable[[np.ndarray, int], np.ndarray]) -> float:
+        """Half an interval of the total of ``linear(labels, stratum)`` over the map."""
+        strata = [np.repeat(np.arange(3), matrix[:, stratum]) for stratum in range(3)]
+        return 1.96 * math.sqrt(
+            sum(
+                mapped[stratum] ** 2 * linear(labels, stratum).var(ddof=1) / len(labels)
+                for stratum, labels in enumerate(strata)
+            )
+        )
+
+    found = estimate_areas(matrix, mapped, tuple("abc"))
+    assert found.overall_accuracy.margin == pytest.approx(margin(lambda x, i: 1.0 * (x == i)) / mapped.sum())
+    for j, name in enumerate("abc"):
+        area, recall = found.area[name], found.recall[name]
+        assert area.margin == pytest.approx(margin(lambda x, i, j=j: 1.0 * (x == j)))
+        rest = margin(lambda x, i, j=j, share=recall.value: (x == j) * ((i == j) - share))
+        assert recall.margin == pytest.approx(rest / area.value)
+
+
+def test_the_margins_hold_what_they_promise() -> None:
+    """Of many samples of a made-up truth, 95 % have the true area and accuracy within their margins."""
+    random = np.random.default_rng(0)
+    pixels = np.array([[4000, 300, 100], [200, 2500, 400], [100, 200, 2200]])  # labels by row, map classes by column
+    mapped = pixels.sum(0).astype(float)
+    inside = []
+    for _ in range(600):
+        matrix = np.array([random.multinomial(1000, column / column.sum()) for column in pixels.T]).T
+        found = estimate_areas(matrix, mapped, tuple("abc"))
+        truth = [np.trace(pixels) / pixels.sum(), *pixels.sum(1), *(np.diag(pixels) / pixels.sum(1))]
+        guesses = [found.overall_accuracy, *found.area.values(), *found.recall.values()]
+        inside.append([abs(guess.value - true) <= guess.margin for guess, true in zip(guesses, truth, strict=True)])
+    assert np.all(np.abs(np.mean(inside, axis=0) - 0.95) < 0.035)
+
+
+def test_a_class_that_the_sample_never_found_has_no_recall() -> None:
+    found = estimate_areas(np.array([[5, 5], [0, 0]]), np.array([10.0, 10.0]), ("a", "b"))
+    assert math.isnan(found.recall["b"].value)
+    assert found.to_dict()["recall"]["b"] == {"value": None, "margin": None}
+    assert found.area["b"] == (0, 0)
+
+
+def test_too_small_a_sample_is_refused() -> None:
+    with pytest.raises(InputError, match="fewer than two pixels in these classes of the map: b"):
+        estimate_areas(np.array([[5, 1], [0, 0]]), np.array([10.0, 10.0]), ("a", "b"))
+
+
+def test_a_sample_on_the_pixels_of_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    codes = random.choice([1, 2, 4], (1, 200, 200), p=[0.6, 0.3, 0.1]).astype(np.uint8)
+    truth = np.where(random.random(codes.shape) < 0.1, 5, codes).astype(np.uint8)
+    sampled = np.where(random.random(codes.shape) < 0.05, truth, 0).astype(np.uint8)
+    map_path, labels = (write(tmp_path / f"{n}.tif", x, (n,)) for n, x in (("map", codes), ("labels", sampled)))
+    estimates = evaluate(map_path, labels, "esri-io", sample=True).area_estimates
+    assert estimates is not None
+    assert sum(estimates.mapped.values()) == pytest.approx(400, rel=2e-3)  # on the ground, not in the projection
+    assert sum(area.value for area in estimates.area.values()) == pytest.approx(sum(estimates.mapped.values()))
+    assert abs(estimates.overall_accuracy.value - 0.9) < 2 * estimates.overall_accuracy.margin
+    assert estimates.mapped["Crops"] > 0 == estimates.mapped["Built area"]
+    assert run(["evaluate", str(map_path), str(labels), "--scheme", "esri-io", "--sample"]) == 0
+    shown = capsys.readouterr().out
+    assert "estimated from the sample" in shown
+    moved = write(tmp_path / "moved.tif", sampled, ("labels",), Affine(10, 0, 500_003, 0, -10, 5_300_000))
+    with pytest.raises(InputError, match="does not lie on the pixels"):
+        evaluate(map_path, moved, "esri-io", sample=True)
+
+
+def test_json_holds_the_confusion_matrix(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["evaluate", *map(str, files), "--scheme", "esri-io", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    matrix = np.array(found["confusion_matrix"])
+    assert matrix.sum() == found["pixels"]
+    assert matrix.sum(1).tolist() == list(found["labelled"].values())
+    assert "area_estimates" not in found
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(found["overall_accuracy"])
