@@ -191,15 +191,19 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
     help="The labels are a probability sample: pixels of the map drawn at random within each of its classes, or over "
     "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
 )
+@click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
-def evaluate_command(map_: Path, labels: Path, scheme: str | None, sample: bool, as_json: bool) -> None:
+def evaluate_command(
+    map_: Path, labels: Path, scheme: str | None, sample: bool, field: str | None, as_json: bool
+) -> None:
     """Score a class map against reference labels.
 
-    Labels of another grid are brought onto the map's by nearest neighbour. Both files hold codes of one class scheme.
+    Labels are a raster of codes of the map's class scheme, brought onto the map's grid by nearest neighbour, or
+    polygons or points (GeoPackage, GeoJSON, Shapefile) with such codes or the classes' names.
     """
     from refnet_cli.evaluate import evaluate
 
-    found = evaluate(map_, labels, scheme, sample=sample).to_dict()
+    found = evaluate(map_, labels, scheme, sample=sample, field=field).to_dict()
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_scores(found)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.labels import Labels, describe_map
+from refnet_cli.labels import RasterLabels, describe_map, open_labels
 from refnet_cli.outputs import AreaCounter
 from refnet_cli.products import SCHEMES
 from refnet_cli.tiling import Window
@@ -218,19 +218,29 @@ def _estimate(value: float, variance: float) -> Estimate:
 
 
 def evaluate(
-    map_path: str | Path, labels_path: str | Path, scheme: str | None = None, *, sample: bool = False
+    map_path: str | Path,
+    labels_path: str | Path,
+    scheme: str | None = None,
+    *,
+    sample: bool = False,
+    field: str | None = None,
 ) -> Scores:
     """Score a class map against reference labels.
 
     Parameters
     ----------
-    map_path, labels_path : str or Path
-        Rasters of codes of one class scheme; labels of another grid are brought onto the map's by nearest neighbour.
+    map_path : str or Path
+        Raster of codes of a class scheme.
+    labels_path : str or Path
+        Raster of codes of the same scheme, brought onto the map's grid by nearest neighbour, or polygons or points with
+        such codes or the classes' names.
     scheme : str, optional
         Name of the class scheme; by default the one that the map's tags name.
     sample : bool
         The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
         at random over the whole of it. Estimate accuracies and areas with confidence intervals.
+    field : str, optional
+        Field of a vector file of labels that holds the class; needed where it has several.
 
     Returns
     -------
@@ -257,7 +267,10 @@ def evaluate(
     matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
     areas = AreaCounter(grid, meaning) if sample else None
     codes = np.array([0, *meaning.codes], np.uint8)
-    with Labels.open(map_path, grid, meaning) as mapped, Labels.open(labels_path, grid, meaning) as labelled:
+    with (
+        RasterLabels.open(map_path, grid, meaning) as mapped,
+        open_labels(labels_path, grid, meaning, field) as labelled,
+    ):
         if areas and not labelled.on_grid:
             raise InputError(
                 f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "

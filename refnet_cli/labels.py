@@ -1,28 +1,106 @@
-"""Reference labels from a raster file, on a grid and in a class scheme."""
+"""Reference labels from a raster or vector file, on a grid and in a class scheme."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+import pyogrio
+import rasterio.features
+import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.enums import Resampling
 
 from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.products import ClassScheme
-from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
+from refnet_cli.scene import BLOCK, Alignment, Raster, local_file, north_up_grid
 from refnet_cli.tiling import Window
 
 UInt8 = NDArray[np.uint8]
 
+_VECTORS = {".gpkg": b"SQLite format 3", ".geojson": b"{", ".json": b"{", ".shp": b"\x00\x00\x27\x0a"}
+"""How the vector files that are read begin: GDAL would open others too, some of which lead elsewhere."""
 
-class Labels:
-    """A label file served on a grid as the network's class indexes.
 
-    Use ``Labels.open`` and, best, a ``with`` statement. A grid pixel takes the label at its centre, or the most
+class Labels(Protocol):
+    """Labels served on a grid as the network's class indexes; best used in a ``with`` statement."""
+
+    on_grid: bool
+    """Whether each label is that of one pixel of the grid."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+    def read(self, window: Window) -> UInt8:
+        """Read a window of the grid.
+
+        Parameters
+        ----------
+        window : Window
+            Any rectangle inside the grid.
+
+        Returns
+        -------
+        uint8 array, shape (H, W)
+            The network's class indexes; 0 where there is no label.
+
+        Raises
+        ------
+        ValueError
+            If the window is empty or leaves the grid.
+        """
+        ...
+
+
+def open_labels(path: str | Path, grid: GeoBox, scheme: ClassScheme, field: str | None = None) -> Labels:
+    """Open a file of labels, raster or vector by its name's ending.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local GeoTIFF of one band of codes, or a GeoPackage (.gpkg), GeoJSON (.geojson, .json) or Shapefile (.shp) of
+        polygons or points.
+    grid : GeoBox
+        Grid to bring the labels onto.
+    scheme : ClassScheme
+        What they mean.
+    field : str, optional
+        Field of the vector file that holds codes or names of classes; needed where it has several.
+
+    Raises
+    ------
+    InputMissingError, InputError, OptionsError
+        If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
+    """
+    if Path(path).suffix.lower() in _VECTORS:
+        return ShapeLabels.open(path, grid, scheme, field)
+    if field is not None:
+        raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
+    return RasterLabels.open(path, grid, scheme)
+
+
+def _check_inside(window: Window, grid: GeoBox) -> None:
+    height, width = grid.shape
+    if window != window.clip(height, width) or window.height < 1 or window.width < 1:
+        raise ValueError(f"{window} is not inside the grid of {height} x {width} pixels.")
+
+
+class RasterLabels:
+    """A raster of codes served on a grid as the network's class indexes.
+
+    Use ``RasterLabels.open`` and, best, a ``with`` statement. A grid pixel takes the label at its centre, or the most
     frequent one inside it where the labels' pixels are finer than half the grid's.
     """
 
@@ -41,6 +119,7 @@ class Labels:
         self._scheme = scheme
         self._alignment = Alignment(raster, grid)
         self._method = Resampling.mode if self._alignment.ratio > 2 else Resampling.nearest
+        self.on_grid = self._alignment.same_pixels
         self._check_codes()
 
     @classmethod
@@ -83,11 +162,6 @@ class Labels:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def on_grid(self) -> bool:
-        """Whether the file's pixels are the grid's."""
-        return self._alignment.same_pixels
-
     def close(self) -> None:
         """Close the file."""
         self._raster.dataset.close()
@@ -114,26 +188,8 @@ class Labels:
             return np.asarray(self._raster.read([1], source)[0])
 
     def read(self, window: Window) -> UInt8:
-        """Read a window of the grid.
-
-        Parameters
-        ----------
-        window : Window
-            Any rectangle inside the grid.
-
-        Returns
-        -------
-        uint8 array, shape (H, W)
-            The network's class indexes; 0 where there is no label.
-
-        Raises
-        ------
-        ValueError
-            If the window is empty or leaves the grid.
-        """
-        height, width = self._grid.shape
-        if window != window.clip(height, width) or window.height < 1 or window.width < 1:
-            raise ValueError(f"{window} is not inside the grid of {height} x {width} pixels.")
+        """Read a window of the grid; see `Labels.read`."""
+        _check_inside(window, self._grid)
         out = np.zeros((window.height, window.width), np.uint8)
         for row in range(0, window.height, BLOCK):
             for column in range(0, window.width, BLOCK):
@@ -152,6 +208,136 @@ class Labels:
             indexes[stored == value] = index
         with self._raster.naming(f"cannot be warped to {window} of the grid"):
             self._alignment.warp(window, source, indexes[None], out[None], self._method)
+
+
+class ShapeLabels:
+    """Polygons or points of a vector file served on a grid as the network's class indexes.
+
+    Use ``ShapeLabels.open``. A pixel takes the class of the polygon that its centre lies in, or of the point that lies
+    in it; where shapes of several classes claim it, it has no label.
+
+    Parameters
+    ----------
+    shapes : array of shapely geometries
+        In pixels of the grid: x to the right, y down.
+    indexes : uint8 array
+        The network's class index of each.
+    grid : GeoBox
+    """
+
+    def __init__(self, shapes: NDArray[Any], indexes: UInt8, grid: GeoBox) -> None:
+        self._shapes, self._indexes, self._grid = shapes, indexes, grid
+        self._tree = shapely.STRtree(shapes)
+        self.on_grid = bool((shapely.get_dimensions(shapes) == 0).all())
+
+    @classmethod
+    def open(cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, field: str | None = None) -> Self:
+        """Open a vector file and check its classes; see `open_labels` for the parameters.
+
+        Raises
+        ------
+        InputMissingError
+            If the file is missing or may not be read.
+        InputError
+            If it cannot be used, does not overlap the grid, or holds unknown classes.
+        OptionsError
+            If there is no such field, or several and none was named.
+        """
+        text = local_file(path, "label")
+        begins = _VECTORS[Path(text).suffix.lower()]
+        with Path(text).open("rb") as file:
+            if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(begins):
+                raise InputError(f"The label file {text} is no {Path(text).suffix} file, whatever its name says.")
+        try:
+            layers = pyogrio.list_layers(text)[:, 0].tolist()
+            if len(layers) != 1:
+                raise OptionsError(f"{text} has {len(layers)} layers ({', '.join(layers)}); give a file of one.")
+            found, _, shapes, columns = pyogrio.raw.read(text)
+        except (DataSourceError, DataLayerError) as error:
+            raise InputError(f"The label file {text} cannot be read: {error}") from error
+        values = columns[_choose_field(text, found["fields"].tolist(), field)]
+        shapes = shapely.from_wkb(shapes)
+        if not found["crs"]:
+            raise InputError(f"The label file {text} does not say in which reference system it is.")
+        kept = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+        shapes, values = _onto_grid(shapes[kept], found["crs"], grid, text), values[kept]
+        inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
+        if not inside.any():
+            raise InputError(f"No shape of the label file {text} lies on the scene.")
+        return cls(shapes[inside], _class_indexes(text, values[inside], scheme), grid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing: the file was read whole."""
+
+    def read(self, window: Window) -> UInt8:
+        """Read a window of the grid; see `Labels.read`."""
+        _check_inside(window, self._grid)
+        out, claimed = np.zeros((2, window.height, window.width), np.uint8)
+        place = Affine.translation(window.column, window.row)
+        box = shapely.box(window.column, window.row, window.column + window.width, window.row + window.height)
+        near = self._tree.query(box)
+        for index in np.unique(self._indexes[near]):
+            shapes = self._shapes[near[self._indexes[near] == index]]
+            covered = rasterio.features.rasterize(shapes, out.shape, transform=place, dtype=np.uint8)
+            claimed += covered
+            out[covered > 0] = index
+        out[claimed > 1] = 0
+        return out
+
+
+def _choose_field(path: str, fields: list[str], asked: str | None) -> int:
+    listed = ", ".join(map(repr, fields)) or "none"
+    if asked is not None and asked not in fields:
+        raise OptionsError(f"The label file {path} has no field {asked!r}; its fields are {listed}.")
+    if asked is None and len(fields) != 1:
+        raise OptionsError(f"The label file {path} has {len(fields)} fields ({listed}): name the one with the class.")
+    return fields.index(asked) if asked is not None else 0
+
+
+def _onto_grid(shapes: NDArray[Any], crs: str, grid: GeoBox, path: str) -> NDArray[Any]:
+    """Bring shapes into pixels of a grid; their long edges are cut up first, so that they bend as on the ground."""
+    kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
+    if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
+        raise InputError(f"The label file {path} holds other shapes than polygons and points.")
+    try:
+        source, target = CRS.from_user_input(crs), CRS.from_user_input(grid.crs).to_2d()
+        transformer = Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        raise InputError(f"The reference system of the label file {path} cannot be used: {error}") from error
+    left, bottom, right, top = transformer.transform_bounds(*grid.boundingbox.bbox, direction="INVERSE")
+    shapes = shapely.segmentize(shapely.force_2d(shapes), max(right - left, top - bottom) / 100)
+    to_pixels = ~grid.affine
+
+    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        x, y = transformer.transform(points[:, 0], points[:, 1])
+        return np.stack([
+            to_pixels.a * x + to_pixels.b * y + to_pixels.c, to_pixels.d * x + to_pixels.e * y + to_pixels.f
+        ], axis=1)  # fmt: skip
+
+    moved: NDArray[Any] = shapely.transform(shapes, move)
+    return moved
+
+
+def _class_indexes(path: str, values: NDArray[Any], scheme: ClassScheme) -> UInt8:
+    """Class index of each value: a code as number or text, or a class's name in any case; 0 is no label."""
+    meanings = {"0": 0}
+    for index, (code, name) in enumerate(zip(scheme.codes, scheme.names, strict=True), 1):
+        meanings |= {str(code): index, name.casefold(): index}
+    texts = [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
+    unknown = sorted({text for text in texts if text.casefold() not in meanings})
+    if unknown:
+        listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
+        raise InputError(
+            f"The label file {path} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
+            f"({', '.join(f'{code} {name}' for code, name in zip(scheme.codes, scheme.names, strict=True))})."
+        )
+    return np.array([meanings[text.casefold()] for text in texts], np.uint8)
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, str]:

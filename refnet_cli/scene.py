@@ -135,6 +135,24 @@ class _Block(NamedTuple):
     counts: Counter[str]
 
 
+def local_file(path: str | Path, what: str) -> str:
+    """Return a path as text once it is known to lead to a file on this machine that may be read.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If it does not; ``what`` says what the file is to the user.
+    """
+    text = os.fspath(path)
+    # A path keeps one slash of a URL's two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
+        raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
+    if not Path(text).is_file() or not os.access(text, os.R_OK):
+        state = "cannot be read" if Path(text).exists() else "does not exist"
+        raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
+    return text
+
+
 class Raster:
     """A raster file opened with care: known drivers only, bounded sizes, a usable place on Earth.
 
@@ -155,13 +173,7 @@ class Raster:
 
     def __init__(self, path: str | Path, what: str) -> None:
         self.path, self.what = path, what
-        text = os.fspath(path)
-        # A path keeps one slash of a URL's two.
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
-            raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
-        if not Path(text).is_file() or not os.access(text, os.R_OK):
-            state = "cannot be read" if Path(text).exists() else "does not exist"
-            raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
+        text = local_file(path, what)
         with Path(text).open("rb") as file:
             driver = "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of GDAL's many
         with warnings.catch_warnings():

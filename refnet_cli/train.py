@@ -33,7 +33,7 @@ from refnet_cli.errors import (
 )
 from refnet_cli.evaluate import confusion_matrix, score
 from refnet_cli.files import replacing
-from refnet_cli.labels import Labels
+from refnet_cli.labels import Labels, open_labels
 from refnet_cli.losses import training_loss
 from refnet_cli.model import REFNet
 from refnet_cli.predict import predict_rows
@@ -58,6 +58,7 @@ class TrainScene:
     optical: Path
     sar: Path
     labels: Path
+    """Raster of codes, or polygons or points in a vector file."""
     name: str = ""
     split: str = "train"
     """``train``, or ``validation``: only scored, never learned from."""
@@ -69,6 +70,8 @@ class TrainScene:
     """Number to subtract from the optical file's values."""
     sar_scale: SarScale | None = None
     """Scale of the SAR values: power, amplitude, db or db100."""
+    label_field: str | None = None
+    """Field of a vector file of labels that holds the class; needed where it has several."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -274,11 +277,11 @@ class Region:
 
     @classmethod
     def open(cls, scene: TrainScene, config: TrainConfig) -> Region:
-        """Open the three files; see `ScenePair.open` and `Labels.open` for the errors."""
+        """Open the three files; see `ScenePair.open` and `open_labels` for the errors."""
         options = SceneOptions(scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale)
         pair = ScenePair.open(scene.optical, scene.sar, config.optical_bands, config.sar_bands, options, KEPT_BLOCKS)
         try:
-            return cls(scene, pair, Labels.open(scene.labels, pair.grid, SCHEMES[config.scheme]))
+            return cls(scene, pair, open_labels(scene.labels, pair.grid, SCHEMES[config.scheme], scene.label_field))
         except RefnetError:
             pair.close()
             raise
@@ -528,7 +531,7 @@ def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
     settings = {name: str(value) for name, value in asdict(config).items() if name not in spared}
     scenes = [scene for scene in config.scenes if scene.split == "train"]
     places = [(scene.optical.resolve(), scene.sar.resolve(), scene.labels.resolve()) for scene in scenes]
-    read_as = [(s.optical_bands, s.sar_bands, s.optical_offset, s.sar_scale) for s in scenes]
+    read_as = [(s.optical_bands, s.sar_bands, s.optical_offset, s.sar_scale, s.label_field) for s in scenes]
     return settings | {"scenes": str([[*map(str, three), how] for three, how in zip(places, read_as, strict=True)])}
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 import torch
 import torchmetrics.functional.classification as metrics
 from hypothesis import given, settings
@@ -193,6 +195,14 @@ def test_a_sample_on_the_pixels_of_the_map(tmp_path: Path, capsys: pytest.Captur
     assert run(["evaluate", str(map_path), str(labels), "--scheme", "esri-io", "--sample"]) == 0
     shown = capsys.readouterr().out
     assert "estimated from the sample" in shown
+    rows, columns = np.nonzero(sampled[0])
+    points = shapely.points(500_000 + 10 * columns + 5, 5_300_000 - 10 * rows - 5)
+    pyogrio.raw.write(
+        tmp_path / "points.gpkg", shapely.to_wkb(points), [sampled[0, rows, columns].astype(np.int32)], ["class"],
+        crs="EPSG:32633", geometry_type="Point",
+    )  # fmt: skip
+    again = evaluate(map_path, tmp_path / "points.gpkg", "esri-io", sample=True, field="class").area_estimates
+    assert again == estimates
     moved = write(tmp_path / "moved.tif", sampled, ("labels",), Affine(10, 0, 500_003, 0, -10, 5_300_000))
     with pytest.raises(InputError, match="does not lie on the pixels"):
         evaluate(map_path, moved, "esri-io", sample=True)

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import rasterio.features
+import shapely
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
-from refnet_cli.labels import Labels
+from refnet_cli.labels import Labels, RasterLabels, open_labels
 from refnet_cli.products import SCHEMES
 from refnet_cli.tiling import Window
 
@@ -44,7 +47,7 @@ def whole(labels: Labels) -> np.ndarray:
 
 
 def test_same_grid_is_passed_through(tmp_path: Path) -> None:
-    with Labels.open(write(tmp_path / "a.tif", codes()), GRID, ESRI) as labels:
+    with RasterLabels.open(write(tmp_path / "a.tif", codes()), GRID, ESRI) as labels:
         assert whole(labels).dtype == np.uint8
         np.testing.assert_array_equal(whole(labels), codes())
 
@@ -52,17 +55,17 @@ def test_same_grid_is_passed_through(tmp_path: Path) -> None:
 def test_codes_become_indexes(tmp_path: Path) -> None:
     scheme = SCHEMES["worldcover"]
     values = np.array((0, *scheme.codes), np.uint8)[codes()]
-    with Labels.open(write(tmp_path / "a.tif", values), GRID, scheme) as labels:
+    with RasterLabels.open(write(tmp_path / "a.tif", values), GRID, scheme) as labels:
         np.testing.assert_array_equal(whole(labels), codes())
 
 
 def test_mapping_and_nodata(tmp_path: Path) -> None:
     values = np.where(codes() > 4, 300, np.where(codes() > 2, -1, 7)).astype(np.int16)
     path = write(tmp_path / "a.tif", values, nodata=-1)
-    with Labels.open(path, GRID, SCHEMES["worldcover"], {300: 100, 7: 0}) as labels:
+    with RasterLabels.open(path, GRID, SCHEMES["worldcover"], {300: 100, 7: 0}) as labels:
         np.testing.assert_array_equal(whole(labels), np.where(codes() > 4, 11, 0))
     with pytest.raises(OptionsError, match="77"):
-        Labels.open(path, GRID, SCHEMES["worldcover"], {300: 77})
+        RasterLabels.open(path, GRID, SCHEMES["worldcover"], {300: 77})
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32632"])
@@ -78,7 +81,7 @@ def test_each_pixel_reads_the_label_at_its_place(tmp_path: Path, crs: str) -> No
     x, _ = Transformer.from_crs(crs, "EPSG:32631", always_xy=True).transform(west + across * step, north - down * step)
     stripes = (1 + ((x - 600_000) // 100) % 9).astype(np.uint8)
     path = write(tmp_path / "a.tif", stripes, Affine(step, 0, west, 0, -step, north), crs)
-    with Labels.open(path, GRID, ESRI) as labels:
+    with RasterLabels.open(path, GRID, ESRI) as labels:
         found = whole(labels)
     expected = 1 + (np.arange(SIDE) // 10) % 9
     inner = (np.arange(SIDE) % 10 > 0) & (np.arange(SIDE) % 10 < 9)
@@ -91,14 +94,14 @@ def test_fine_labels_take_the_most_frequent(tmp_path: Path) -> None:
     fine[1::4, 1::4] = 1  # in each grid pixel one of 16
     fine[2::4, 2::4] = 2
     path = write(tmp_path / "a.tif", fine, PLACE @ Affine.scale(0.25))
-    with Labels.open(path, GRID, ESRI) as labels:
+    with RasterLabels.open(path, GRID, ESRI) as labels:
         np.testing.assert_array_equal(whole(labels), codes())
 
 
 @pytest.fixture(scope="module")
 def shifted(tmp_path_factory: pytest.TempPathFactory) -> Labels:
     path = write(tmp_path_factory.mktemp("labels") / "a.tif", codes(300, 400), PLACE @ Affine.translation(100.3, 80.7))
-    return Labels.open(path, GRID, ESRI)
+    return RasterLabels.open(path, GRID, ESRI)
 
 
 @settings(max_examples=25, deadline=None)
@@ -113,11 +116,11 @@ def test_same_labels_whatever_the_window(shifted: Labels, row: int, column: int,
 
 def test_refusals(tmp_path: Path, shifted: Labels) -> None:
     with pytest.raises(InputError, match=r"codes 42, 77, which mean nothing.*esri-io"):
-        Labels.open(write(tmp_path / "a.tif", np.where(codes() > 5, 42, 77).astype(np.uint8)), GRID, ESRI)
+        RasterLabels.open(write(tmp_path / "a.tif", np.where(codes() > 5, 42, 77).astype(np.uint8)), GRID, ESRI)
     with pytest.raises(InputError, match="overlap"):
-        Labels.open(write(tmp_path / "b.tif", codes(), PLACE @ Affine.translation(SIDE, 0)), GRID, ESRI)
+        RasterLabels.open(write(tmp_path / "b.tif", codes(), PLACE @ Affine.translation(SIDE, 0)), GRID, ESRI)
     with pytest.raises(InputMissingError):
-        Labels.open(tmp_path / "none.tif", GRID, ESRI)
+        RasterLabels.open(tmp_path / "none.tif", GRID, ESRI)
     with pytest.raises(ValueError, match="not inside"):
         shifted.read(Window(0, 0, SIDE + 1, 1))
 
@@ -126,5 +129,131 @@ def test_real_labels(shared: Path) -> None:
     for path in sorted((shared / "data" / "terramind" / "LULC").glob("*.tif")):
         with rasterio.open(path) as file:
             grid, expected = GeoBox(file.shape, file.transform, file.crs), file.read(1)
-        with Labels.open(path, grid, ESRI) as labels:
+        with RasterLabels.open(path, grid, ESRI) as labels:
             np.testing.assert_array_equal(labels.read(Window(0, 0, *expected.shape)), expected)
+
+
+def write_shapes(
+    path: Path, shapes: Any, values: Any, crs: str = "EPSG:32631", field: str = "class", **fields: Any
+) -> Path:
+    columns = {field: np.array(values)} | {name: np.array(column) for name, column in fields.items()}
+    pyogrio.raw.write(
+        path, shapely.to_wkb(np.array(shapes)), list(columns.values()), list(columns), crs=crs, geometry_type="Unknown",
+        driver={".gpkg": "GPKG", ".shp": "ESRI Shapefile"}.get(path.suffix, "GeoJSON"),
+    )  # fmt: skip
+    return path
+
+
+def fields(count: int = 40, seed: int = 0) -> tuple[list[Any], list[int]]:
+    """Circles on the grid, apart from each other, with classes from 1 to 9."""
+    random = np.random.default_rng(seed)
+    shapes: list[Any] = []
+    while len(shapes) < count:
+        x, y = random.uniform(0, SIDE * 10, 2)
+        circle = shapely.Point(600_000 + x, 5_000_000 - y).buffer(random.uniform(30, 300))
+        if not any(circle.distance(other) < 25 for other in shapes):
+            shapes.append(circle)
+    return shapes, random.integers(1, 10, count).tolist()
+
+
+def burned(shapes: list[Any], values: list[int]) -> np.ndarray:
+    return rasterio.features.rasterize(zip(shapes, values, strict=True), (SIDE, SIDE), transform=PLACE, dtype="uint8")
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp"])
+def test_polygons_are_the_raster_of_the_same_shapes(tmp_path: Path, name: str) -> None:
+    shapes, values = fields()
+    crs = "EPSG:4326" if name.endswith("json") else "EPSG:32631"
+    if crs == "EPSG:4326":
+        lonlat = Transformer.from_crs("EPSG:32631", crs, always_xy=True)
+        moved = [shapely.transform(shape, lambda xy: np.stack(lonlat.transform(*xy.T), 1)) for shape in shapes]
+    else:
+        moved = shapes
+    raster = write(tmp_path / "a.tif", burned(shapes, values))
+    with (
+        open_labels(write_shapes(tmp_path / name, moved, values, crs), GRID, ESRI) as polygons,
+        open_labels(raster, GRID, ESRI) as pixels,
+    ):
+        ours, theirs = whole(polygons), whole(pixels)
+        assert not polygons.on_grid
+    edges = shapely.unary_union([shape.boundary for shape in shapes]).buffer(0.5)  # half a metre
+    edge = rasterio.features.rasterize([edges], (SIDE, SIDE), transform=PLACE, all_touched=True)
+    assert (theirs > 0).mean() > 0.1
+    assert np.array_equal(ours[edge == 0], theirs[edge == 0])
+    assert (ours != theirs).mean() < 1e-4
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32630", "EPSG:3035"])
+def test_long_edges_bend_as_on_the_ground(tmp_path: Path, crs: str) -> None:
+    """A rectangle of another reference system, much larger than the grid in one direction, cuts the grid in two."""
+    there = Transformer.from_crs("EPSG:32631", crs, always_xy=True)
+    rows, columns = np.indices((SIDE, SIDE)) + 0.5
+    x, y = there.transform(600_000 + 10 * columns, 5_000_000 - 10 * rows)
+    middle, length = float(y[SIDE // 2, SIDE // 2]), 30 * (x.max() - x.min())
+    half = shapely.box(x.min() - length, middle, x.max() + length, middle + length)
+    with open_labels(write_shapes(tmp_path / "a.gpkg", [half], [3], crs), GRID, ESRI) as labels:
+        found = whole(labels)
+    assert 0.3 < (found > 0).mean() < 0.7
+    assert ((found > 0) != (y > middle)).mean() < 1e-4
+
+
+def test_windows_are_cut_from_one_image(tmp_path: Path) -> None:
+    with open_labels(write_shapes(tmp_path / "a.gpkg", *fields()), GRID, ESRI) as labels:
+        image = whole(labels)
+        for window in (Window(0, 0, 1, 1), Window(37, 101, 200, 33), Window(SIDE - 9, SIDE - 300, 9, 300)):
+            there = np.s_[window.row : window.row + window.height, window.column : window.column + window.width]
+            assert np.array_equal(labels.read(window), image[there])
+        with pytest.raises(ValueError, match="is not inside"):
+            labels.read(Window(SIDE - 1, 0, 2, 2))
+
+
+def test_pixels_that_two_classes_claim_have_no_label(tmp_path: Path) -> None:
+    def square(left: int, right: int) -> Any:
+        return shapely.box(600_000 + left, 4_999_900, 600_000 + right, 5_000_000)
+
+    shapes = [square(0, 300), square(200, 500), square(250, 500)]
+    with open_labels(write_shapes(tmp_path / "a.gpkg", shapes, [1, 2, 2]), GRID, ESRI) as labels:
+        row = whole(labels)[5, :50]
+    assert row.tolist() == [1] * 20 + [0] * 10 + [2] * 20
+
+
+def test_points_label_their_pixels(tmp_path: Path) -> None:
+    points = [shapely.Point(600_000 + 10 * column + 3, 5_000_000 - 10 * column - 8) for column in (0, 7, 559)]
+    with open_labels(write_shapes(tmp_path / "a.geojson", points, ["trees", "Water", "2"]), GRID, ESRI) as labels:
+        found = whole(labels)
+        assert labels.on_grid
+    assert {(int(r), int(c)): int(found[r, c]) for r, c in np.argwhere(found)} == {(0, 0): 2, (7, 7): 1, (559, 559): 2}
+
+
+def test_the_field_of_the_class(tmp_path: Path) -> None:
+    shapes, values = fields(5)
+    path = write_shapes(tmp_path / "a.gpkg", shapes, values, year=[2020] * 5)
+    with pytest.raises(OptionsError, match=r"has 2 fields \('class', 'year'\): name the one"):
+        open_labels(path, GRID, ESRI)
+    with pytest.raises(OptionsError, match=r"has no field 'kind'; its fields are 'class', 'year'"):
+        open_labels(path, GRID, ESRI, "kind")
+    with pytest.raises(InputError, match=r"holds the classes 2020, which mean nothing in class scheme 'esri-io'"):
+        open_labels(path, GRID, ESRI, "year")
+    assert whole(open_labels(path, GRID, ESRI, "class")).any()
+    with pytest.raises(OptionsError, match="taken for a raster"):
+        open_labels(write(tmp_path / "a.tif", codes()), GRID, ESRI, "class")
+
+
+def test_vector_files_that_cannot_be_used(tmp_path: Path) -> None:
+    shapes, values = fields(5)
+    with pytest.raises(InputMissingError, match="does not exist"):
+        open_labels(tmp_path / "none.gpkg", GRID, ESRI)
+    lines = [shape.boundary for shape in shapes]
+    with pytest.raises(InputError, match="other shapes than polygons and points"):
+        open_labels(write_shapes(tmp_path / "lines.gpkg", lines, values), GRID, ESRI)
+    far = [shapely.transform(shape, lambda xy: xy + 1e5) for shape in shapes]
+    with pytest.raises(InputError, match="No shape of the label file"):
+        open_labels(write_shapes(tmp_path / "far.gpkg", far, values), GRID, ESRI)
+    disguised = tmp_path / "vrt.gpkg"
+    disguised.write_text("<OGRVRTDataSource><OGRVRTLayer name='a'/></OGRVRTDataSource>")
+    with pytest.raises(InputError, match=r"is no \.gpkg file"):
+        open_labels(disguised, GRID, ESRI)
+    broken = tmp_path / "broken.geojson"
+    broken.write_text('{"type": "FeatureCollection", "features": [')
+    with pytest.raises(InputError, match="cannot be read"):
+        open_labels(broken, GRID, ESRI)
