@@ -137,10 +137,10 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
 @click.option(
     "-o",
     "--output",
-    required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for checkpoint and weights.",
+    help="Folder for checkpoint and weights.  [required but for --dry-run]",
 )
+@click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
 @click.option("--steps", type=int, help="Optimiser steps, instead of those in the file.")
 @click.option("--name", help="Name of the weights, instead of that in the file.")
 @click.option(
@@ -152,7 +152,9 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
 @click.option("--scan", help="Kernel of the selective scan, instead of that in the file; see refnet predict.")
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
-def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **given: Any) -> None:
+def train_command(
+    regions: Path, output: Path | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+) -> None:
     """Train on the scenes of a regions file.
 
     REGIONS is a TOML file; paths in it are relative to it:
@@ -171,9 +173,17 @@ def train_command(regions: Path, output: Path, as_json: bool, quiet: bool, **giv
     """  # noqa: D301
     from dataclasses import replace
 
-    from refnet_cli.train import fit, read_regions
+    from refnet_cli.train import fit, read_regions, survey
 
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
+    if output is None or dry_run:
+        counts = survey(config)
+        click.echo(json.dumps(counts, indent=2) if as_json else "\n".join(_describe_labels(counts)))
+        if not quiet:
+            _say(_missing_labels(counts))
+        return
     with _ProgressBar("steps", quiet) as bar:
         result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else _say_line)
     if not quiet and result.card.scores:
@@ -337,6 +347,23 @@ def _describe(report: dict[str, Any]) -> list[str]:
     ]
     if report["preview"]:
         lines.append(f"preview: {report['preview']}")
+    return lines
+
+
+def _describe_labels(counts: dict[str, dict[str, int]]) -> list[str]:
+    lines = [f"{'labelled pixels':<24}" + "".join(f" {split:>14}" for split in counts)]
+    for name in next(iter(counts.values())):
+        lines.append(f"{name:<24}" + "".join(f" {pixels[name]:14,}" for pixels in counts.values()))
+    return lines
+
+
+def _missing_labels(counts: dict[str, dict[str, int]]) -> list[str]:
+    lines = []
+    for split, pixels in counts.items():
+        missing = [name for name, count in pixels.items() if not count]
+        if missing:
+            of = "at all" if len(missing) == len(pixels) else f"of {', '.join(missing)}"
+            lines.append(f"warning: {split} has no pixel {of}.")
     return lines
 
 

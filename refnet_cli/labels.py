@@ -296,7 +296,10 @@ def _choose_field(path: str, fields: list[str], asked: str | None) -> int:
     if asked is not None and asked not in fields:
         raise OptionsError(f"The label file {path} has no field {asked!r}; its fields are {listed}.")
     if asked is None and len(fields) != 1:
-        raise OptionsError(f"The label file {path} has {len(fields)} fields ({listed}): name the one with the class.")
+        raise OptionsError(
+            f"The label file {path} has {len(fields)} fields ({listed}); name the one with the "
+            "class: --field, or label_field in a regions file."
+        )
     return fields.index(asked) if asked is not None else 0
 
 

@@ -46,6 +46,7 @@ from refnet_cli.tiling import Tiling, Window
 from refnet_cli.weights import load_weights, save_weights
 
 POLYNOMIAL_POWER = 0.9
+SURVEYED = 512  # side in pixels of the windows in which labels are counted
 STATISTICS_CROPS = 128
 KEPT_BLOCKS = 8  # of each scene, for all of them are open at once
 SPLITS = ("train", "validation")
@@ -265,6 +266,35 @@ def fit(
         card = replace(card, scores=_validate(net, card, validation, device, choice.name))
         path = folder / f"{config.name}.safetensors"
         return TrainResult(path, save_weights(net.cpu(), card, path), losses)
+
+
+def survey(config: TrainConfig) -> dict[str, dict[str, int]]:
+    """Count the pixels that could be learned from, or scored: labelled, and seen by both sensors.
+
+    Parameters
+    ----------
+    config : TrainConfig
+
+    Returns
+    -------
+    dict
+        For each split, pixels by name of class, all of the scheme.
+
+    Raises
+    ------
+    RefnetError
+        If scenes cannot be used.
+    """
+    scheme = SCHEMES[config.scheme]
+    counts = {split: np.zeros(scheme.classes, np.int64) for split in SPLITS}
+    for scene in config.scenes:
+        with Region.open(scene, config) as region:
+            height, width = region.pair.grid.shape
+            for row in range(0, height, SURVEYED):
+                for column in range(0, width, SURVEYED):
+                    _, labels = region.read(Window(row, column, SURVEYED, SURVEYED).clip(height, width))
+                    counts[scene.split] += np.bincount(labels.ravel(), minlength=scheme.classes)
+    return {split: dict(zip(scheme.names, found[1:].tolist(), strict=True)) for split, found in counts.items()}
 
 
 class Region:

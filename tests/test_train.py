@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from refnet_cli import train
 from refnet_cli.card import Card, read_card
 from refnet_cli.cli import run
 from refnet_cli.engine import Standardise, load_engine
@@ -29,6 +30,7 @@ from refnet_cli.train import (
     fit,
     make_optimizer,
     read_regions,
+    survey,
 )
 from refnet_cli.weights import load_weights
 from tests.scenes import CARD, write
@@ -269,3 +271,35 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
     card = json.loads(capsys.readouterr().out)
     assert (card["name"], card["training"]["steps"], card["scores"]) == ("mine", 1, {})
     assert read_card(tmp_path / "out" / "mine.safetensors").sha256 == card["sha256"]
+
+
+@pytest.mark.parametrize("window", [64, 512])
+def test_labels_are_counted_where_both_sensors_saw(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(train, "SURVEYED", window)
+    rows, columns = np.indices((160, 144))
+    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
+    labels[:20, :20] = labels[-20:, -20:] = 0  # not labelled; not seen by SAR
+    counts = survey(config)
+    assert list(counts) == ["train", "validation"]
+    for pixels in counts.values():
+        assert list(pixels.values()) == [int((labels == index).sum()) for index in range(1, 10)]
+
+
+def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = config.scenes[0]
+    (tmp_path / "regions.toml").write_text(
+        f'[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
+    )
+    assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].split() == ["labelled", "pixels", "train", "validation"]
+    assert "warning: train has no pixel of Flooded vegetation, Built area" in captured.err
+    assert "warning: validation has no pixel at all." in captured.err
+    assert run(["train", str(tmp_path / "regions.toml"), "--dry-run", "--json", "-q"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out).keys() == {"train", "validation"}
+    assert captured.err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["regions.toml"]
+    assert run(["train", str(tmp_path / "regions.toml")]) == 2
