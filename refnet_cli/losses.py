@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from refnet_cli.model import Prediction
 
 AUXILIARY_WEIGHT = 0.005
 IGNORED = 0
+FOCUS = 2.0
+"""Focal loss's gamma."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -26,7 +29,38 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORED).sum().clamp(min=1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross-entropy": cross_entropy}
+def focal(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy that counts a pixel the less the surer it is, by (1 - p)^2; Lin et al. 2017, arXiv 1708.02002.
+
+    Parameters and what becomes of unlabelled pixels are those of `cross_entropy`.
+    """
+    surprise = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+    # Unlabelled pixels have a surprise of zero, and so count nothing.
+    total = ((1 - torch.exp(-surprise)) ** FOCUS * surprise).sum()
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy plus one minus the mean Dice coefficient of the classes among the labels; arXiv 1606.04797.
+
+    Dice compares areas over the whole batch, so that small classes count as much as large ones. Parameters and what
+    becomes of unlabelled pixels are those of `cross_entropy`.
+    """
+    known = (labels != IGNORED)[:, None]
+    shares = torch.softmax(logits.float(), dim=1) * known
+    truth = F.one_hot(labels, logits.shape[1]).movedim(-1, 1) * known
+    labelled = truth.sum((0, 2, 3))
+    common = (shares * truth).sum((0, 2, 3))
+    present = labelled > 0
+    dice = 2 * common[present] / (shares.sum((0, 2, 3)) + labelled)[present]
+    return cross_entropy(logits, labels) + (1 - dice).sum() / present.sum().clamp(min=1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": cross_entropy,
+    "focal": focal,
+    "cross-entropy-and-dice": cross_entropy_and_dice,
+}
 
 
 def training_loss(

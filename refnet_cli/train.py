@@ -34,7 +34,7 @@ from refnet_cli.errors import (
 from refnet_cli.evaluate import confusion_matrix, score
 from refnet_cli.files import replacing
 from refnet_cli.labels import Labels, open_labels
-from refnet_cli.losses import training_loss
+from refnet_cli.losses import LOSSES, training_loss
 from refnet_cli.model import REFNet
 from refnet_cli.predict import predict_rows
 from refnet_cli.process import keep_freed_memory
@@ -108,6 +108,8 @@ class TrainConfig:
     """Side in pixels of the crops to train on, a multiple of 32."""
     tile: int = 256
     """Side in pixels of the tiles to predict."""
+    loss: str = "cross-entropy"
+    """Name of the loss; the published one is cross entropy."""
     learning_rate: float = 5e-4
     weight_decay: float = 5e-4
     seed: int = 0
@@ -131,6 +133,8 @@ class TrainConfig:
                 raise OptionsError(f"{name} is {getattr(self, name)}; it must be a multiple of 32.")
         if self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        if self.loss not in LOSSES:
+            raise OptionsError(f"Loss {self.loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
         if self.without not in (None, "optical", "sar"):
             raise OptionsError(f"without is {self.without!r}; it must be optical or sar.")
         if Path(self.name).name != self.name:
@@ -483,7 +487,7 @@ def _optimise(
             optical, sar = (x.to(device, memory_format=torch.channels_last) for x in (batch.optical, batch.sar))
             ahead = reader.submit(sampler.batch, step + 1)
             torch.manual_seed(config.seed * 1_000_003 + step)  # so that a resumed run drops the same paths
-            main, auxiliary = training_loss(net(optical, sar), batch.labels.to(device))
+            main, auxiliary = training_loss(net(optical, sar), batch.labels.to(device), LOSSES[config.loss])
             optimizer.zero_grad()
             torch.autograd.backward(main + auxiliary)
             optimizer.step()

@@ -16,6 +16,7 @@ from refnet_cli.card import Card, read_card
 from refnet_cli.cli import run
 from refnet_cli.engine import Standardise, load_engine
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError, StorageError, WeightsError
+from refnet_cli.losses import LOSSES
 from refnet_cli.model import REFNet
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.tiling import Window
@@ -234,6 +235,7 @@ def test_regions_file(tmp_path: Path) -> None:
         (REGIONS.replace("64", "80"), "multiple of 32"),
         ('scheme = "mine"' + REGIONS, "'mine' is unknown"),
         ('without = "both"' + REGIONS, "must be optical or sar"),
+        ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
         ("steps = 3", "No scene is for training"),
         ("[[scenes]]\noptical = 'x'", "missing"),
         ("scenes = 3", "scenes"),
@@ -303,3 +305,10 @@ def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys:
     assert captured.err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["regions.toml"]
     assert run(["train", str(tmp_path / "regions.toml")]) == 2
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> None:
+    result = fit(replace(config, loss=loss, steps=30, checkpoint_every=30), tmp_path)
+    assert np.mean(result.losses[-5:]) < 0.7 * np.mean(result.losses[:5])
+    assert result.card.training["loss"] == loss
