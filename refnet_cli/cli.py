@@ -451,6 +451,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # the one place where exceptions become exit codes
         if debug:
             traceback.print_exc()
+        if _ended_by:
+            return _ended_by[0]  # a library made an error of its own of the signal's SystemExit
         known = _as_known(error)
         if known is None:
             _say(
@@ -461,11 +463,16 @@ def run(arguments: Sequence[str]) -> int:
         return known.exit_code
 
 
+_ended_by: list[int] = []
+"""Exit codes of the signals that came."""
+
+
 def _leave_with(code: int) -> Callable[[int, object], None]:
     """Make a handler that ends the program tidily at the first signal and at once at the second."""
 
     def leave(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
+        _ended_by.append(code)
         # Not KeyboardInterrupt, which libraries take for an error of their own.
         raise SystemExit(code)
 

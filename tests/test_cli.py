@@ -179,3 +179,21 @@ def test_signals_end_a_run_and_leave_nothing(tmp_path: Path, number: signal.Sign
     assert process.returncode == code
     assert b"Traceback" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+
+
+def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def examine() -> None:
+        try:
+            cli._leave_with(143)(signal.SIGUSR1, None)
+        except SystemExit:
+            raise RuntimeError("initialization failed") from None
+
+    monkeypatch.setattr(cli, "_ended_by", [])
+    monkeypatch.setattr("refnet_cli.doctor.examine", examine)
+    assert run(["doctor"]) == 143
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(cli, "_ended_by", [])
+    monkeypatch.setattr("refnet_cli.doctor.examine", lambda: 1 / 0)
+    assert run(["doctor"]) == 70

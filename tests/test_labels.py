@@ -228,7 +228,7 @@ def test_points_label_their_pixels(tmp_path: Path) -> None:
 def test_the_field_of_the_class(tmp_path: Path) -> None:
     shapes, values = fields(5)
     path = write_shapes(tmp_path / "a.gpkg", shapes, values, year=[2020] * 5)
-    with pytest.raises(OptionsError, match=r"has 2 fields \('class', 'year'\): name the one"):
+    with pytest.raises(OptionsError, match=r"has 2 fields \('class', 'year'\); name the one"):
         open_labels(path, GRID, ESRI)
     with pytest.raises(OptionsError, match=r"has no field 'kind'; its fields are 'class', 'year'"):
         open_labels(path, GRID, ESRI, "kind")
