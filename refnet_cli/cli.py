@@ -126,7 +126,7 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
 
     options: PredictOptions = _fill(PredictOptions, given, config)
     with _ProgressBar("tiles", quiet) as progress:
-        report = predict(options, progress=progress, tell=_say_line if verbose else None)
+        report = predict(options, progress=progress, tell=_say_line if verbose and not quiet else None)
     if not quiet:
         _say(_describe(report.to_dict()))
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.output)

@@ -24,7 +24,9 @@ from refnet_cli.scene import BLOCK, Alignment, Raster, local_file, north_up_grid
 from refnet_cli.tiling import Window
 
 UInt8 = NDArray[np.uint8]
+Bounds = tuple[float, float, float, float]
 
+_DRIVERS = ("GPKG", "GeoJSON", "ESRI Shapefile")
 _VECTORS = {".gpkg": b"SQLite format 3", ".geojson": b"{", ".json": b"{", ".shp": b"\x00\x00\x27\x0a"}
 """How the vector files that are read begin: GDAL would open others too, some of which lead elsewhere."""
 
@@ -252,15 +254,20 @@ class ShapeLabels:
             layers = pyogrio.list_layers(text)[:, 0].tolist()
             if len(layers) != 1:
                 raise OptionsError(f"{text} has {len(layers)} layers ({', '.join(layers)}); give a file of one.")
-            found, _, shapes, columns = pyogrio.raw.read(text)
+            about = pyogrio.read_info(text)
+            if about["driver"] not in _DRIVERS:
+                raise InputError(f"The label file {text} is read as {about['driver']}; give {', '.join(_DRIVERS)}.")
+            if not about["crs"]:
+                raise InputError(f"The label file {text} does not say in which reference system it is.")
+            to_grid, bounds = _way_to_grid(about["crs"], grid, text)
+            chosen = _choose_field(text, about["fields"].tolist(), field)
+            _, _, stored, (values,) = pyogrio.raw.read(text, columns=[chosen], bbox=bounds)
         except (DataSourceError, DataLayerError) as error:
             raise InputError(f"The label file {text} cannot be read: {error}") from error
-        values = columns[_choose_field(text, found["fields"].tolist(), field)]
-        shapes = shapely.from_wkb(shapes)
-        if not found["crs"]:
-            raise InputError(f"The label file {text} does not say in which reference system it is.")
+        # What lies far off may have no place in the grid's reference system.
+        shapes = shapely.clip_by_rect(shapely.force_2d(shapely.from_wkb(stored)), *bounds)
         kept = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-        shapes, values = _onto_grid(shapes[kept], found["crs"], grid, text), values[kept]
+        shapes, values = _onto_grid(shapes[kept], to_grid, bounds, grid, text), values[kept]
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {text} lies on the scene.")
@@ -291,7 +298,7 @@ class ShapeLabels:
         return out
 
 
-def _choose_field(path: str, fields: list[str], asked: str | None) -> int:
+def _choose_field(path: str, fields: list[str], asked: str | None) -> str:
     listed = ", ".join(map(repr, fields)) or "none"
     if asked is not None and asked not in fields:
         raise OptionsError(f"The label file {path} has no field {asked!r}; its fields are {listed}.")
@@ -300,25 +307,37 @@ def _choose_field(path: str, fields: list[str], asked: str | None) -> int:
             f"The label file {path} has {len(fields)} fields ({listed}); name the one with the "
             "class: --field, or label_field in a regions file."
         )
-    return fields.index(asked) if asked is not None else 0
+    return asked or fields[0]
 
 
-def _onto_grid(shapes: NDArray[Any], crs: str, grid: GeoBox, path: str) -> NDArray[Any]:
+def _way_to_grid(crs: str, grid: GeoBox, path: str) -> tuple[Transformer, Bounds]:
+    """Transformation into the grid's reference system, and the grid's bounds in the file's, with a margin."""
+    try:
+        source, target = CRS.from_user_input(crs), CRS.from_user_input(grid.crs).to_2d()
+        to_grid = Transformer.from_crs(source, target, always_xy=True)
+        left, bottom, right, top = to_grid.transform_bounds(*grid.boundingbox.bbox, direction="INVERSE")
+    except ProjError as error:
+        raise InputError(f"The reference system of the label file {path} cannot be used: {error}") from error
+    if not left < right or not np.isfinite([left, bottom, right, top]).all():
+        raise InputError(
+            f"The scene has no simple outline in the reference system of the label file {path}, as across 180 degrees "
+            "of longitude: give the labels in the scene's own."
+        )
+    margin = max(right - left, top - bottom) / 10
+    return to_grid, (left - margin, bottom - margin, right + margin, top + margin)
+
+
+def _onto_grid(shapes: NDArray[Any], to_grid: Transformer, bounds: Bounds, grid: GeoBox, path: str) -> NDArray[Any]:
     """Bring shapes into pixels of a grid; their long edges are cut up first, so that they bend as on the ground."""
     kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
     if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
         raise InputError(f"The label file {path} holds other shapes than polygons and points.")
-    try:
-        source, target = CRS.from_user_input(crs), CRS.from_user_input(grid.crs).to_2d()
-        transformer = Transformer.from_crs(source, target, always_xy=True)
-    except ProjError as error:
-        raise InputError(f"The reference system of the label file {path} cannot be used: {error}") from error
-    left, bottom, right, top = transformer.transform_bounds(*grid.boundingbox.bbox, direction="INVERSE")
-    shapes = shapely.segmentize(shapely.force_2d(shapes), max(right - left, top - bottom) / 100)
+    left, bottom, right, top = bounds
+    shapes = shapely.segmentize(shapes, max(right - left, top - bottom) / 100)
     to_pixels = ~grid.affine
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = transformer.transform(points[:, 0], points[:, 1])
+        x, y = to_grid.transform(points[:, 0], points[:, 1])
         return np.stack([
             to_pixels.a * x + to_pixels.b * y + to_pixels.c, to_pixels.d * x + to_pixels.e * y + to_pixels.f
         ], axis=1)  # fmt: skip

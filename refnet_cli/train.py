@@ -250,6 +250,10 @@ def fit(
     except OSError as error:
         raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
     device = choose_device(config.device)
+    choice = choose_scan(torch.device(device).type, config.network.states, config.scan)
+    if tell:
+        tell(f"device: {device}")
+        tell(f"scan: {choice.name}: {choice.reason}")
     if device == "cpu":
         keep_freed_memory()
     with ExitStack() as stack:
@@ -261,11 +265,7 @@ def fit(
         validation = [region for region in regions if region.scene.split == "validation"]
         card = _make_card(config, training)
         net = _make_net(config, card).to(device).to(memory_format=torch.channels_last)
-        choice = choose_scan(torch.device(device).type, net.config.states, config.scan)
         net.use_scan(choice.name)
-        if tell:
-            tell(f"device: {device}")
-            tell(f"scan: {choice.name}: {choice.reason}")
         losses = _optimise(net, config, Sampler(training, config, card), folder, device, progress)
         card = replace(card, scores=_validate(net, card, validation, device, choice.name))
         path = folder / f"{config.name}.safetensors"

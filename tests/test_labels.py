@@ -257,3 +257,24 @@ def test_vector_files_that_cannot_be_used(tmp_path: Path) -> None:
     broken.write_text('{"type": "FeatureCollection", "features": [')
     with pytest.raises(InputError, match="cannot be read"):
         open_labels(broken, GRID, ESRI)
+
+
+def test_shapes_that_reach_round_the_world(tmp_path: Path) -> None:
+    """Far corners have no place in the scene's reference system, and the edges would make millions of points."""
+    world = shapely.box(-180, -90, 180, 90).difference(shapely.box(4.0, 45.05, 5.0, 45.10))
+    with open_labels(write_shapes(tmp_path / "a.geojson", [world], [2], "EPSG:4326"), GRID, ESRI) as labels:
+        found = whole(labels)
+    there = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
+    rows, columns = np.indices((SIDE, SIDE)) + 0.5
+    latitude = there.transform(600_000 + 10 * columns, 5_000_000 - 10 * rows)[1]
+    hole = (latitude > 45.05) & (latitude < 45.10)
+    assert 0.05 < hole.mean() < 0.95
+    assert ((found == 0) != hole).mean() < 1e-4
+
+
+def test_a_scene_across_the_antimeridian_wants_labels_of_its_own_system(tmp_path: Path) -> None:
+    grid = GeoBox((100, 100), Affine(10, 0, 735_000, 0, -10, 5_000_000), "EPSG:32660")
+    far = GeoBox((9000, 9000), grid.affine, grid.crs)
+    path = write_shapes(tmp_path / "a.geojson", [shapely.box(178, 44, 179.9, 46)], [2], "EPSG:4326")
+    with pytest.raises(InputError, match="180 degrees of longitude"):
+        open_labels(path, far, ESRI)
