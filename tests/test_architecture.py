@@ -21,11 +21,11 @@ LEVELS = (
     {"files", "tables", "threads", "process"},
     {"products", "tiling", "register", "scan"},
     {"card"},
-    {"scene", "outputs", "model"},
+    {"scene", "outputs", "model", "figures", "splits"},
     {"labels"},
     {"weights", "losses", "inference"},
-    {"engine"},
-    {"predict", "doctor"},
+    {"engine", "regions", "start", "checkpoint", "processes"},
+    {"predict", "doctor", "sampling"},
     {"evaluate"},
     {"batch", "train"},
     {"cli"},
@@ -35,8 +35,13 @@ LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in m
 
 # Libraries that only some modules may import, anywhere in their code.
 ONLY_IN = {
+    "matplotlib": {"figures"},
+    "accelerate": {"processes"},
     "rasterio": {"scene", "labels", "outputs"},
-    "torch": {"scan", "model", "losses", "weights", "inference", "engine", "train"},
+    "torch": {
+        "scan", "model", "losses", "weights", "inference", "engine", "start", "checkpoint", "processes", "sampling",
+        "train",
+    },
     "click": {"cli"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
