@@ -13,7 +13,9 @@ from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_network, 
 from refnet_cli.card import REFNetConfig
 from refnet_cli.losses import training_loss
 from refnet_cli.process import keep_freed_memory
-from refnet_cli.train import Batch, TrainConfig, TrainScene, make_optimizer
+from refnet_cli.regions import TrainConfig, TrainScene
+from refnet_cli.sampling import Batch
+from refnet_cli.train import make_optimizer
 
 FASTER_THAN_TORCH = 4.0
 SAME_CURVE = 1e-3

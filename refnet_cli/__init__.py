@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from refnet_cli.outputs import ClassMap
     from refnet_cli.predict import PredictOptions, predict
     from refnet_cli.products import PRODUCTS, SCHEMES
+    from refnet_cli.regions import TrainConfig
     from refnet_cli.scene import ScenePair
     from refnet_cli.tiling import Tiling
-    from refnet_cli.train import TrainConfig, fit
+    from refnet_cli.train import fit
     from refnet_cli.weights import load_weights, save_weights
 
 _HOMES = {
@@ -36,7 +37,7 @@ _HOMES = {
     "SCHEMES": "products",
     "ScenePair": "scene",
     "Tiling": "tiling",
-    "TrainConfig": "train",
+    "TrainConfig": "regions",
     "evaluate": "evaluate",
     "fit": "train",
     "from_published": "model",

@@ -141,15 +141,30 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
     help="Folder for checkpoint and weights.  [required but for --dry-run]",
 )
 @click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
-@click.option("--steps", type=int, help="Optimiser steps, instead of those in the file.")
-@click.option("--name", help="Name of the weights, instead of that in the file.")
+@click.option("--fold", help="Hold out this region (a scene's region, by default its name) and score on it.")
+@click.option(
+    "--split",
+    type=click.Choice(["blocks", "region", "random", "none"]),
+    help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at random "
+    "(whose scores flatter), or not at all.  [default: by region where a scene is marked or a fold named, else blocks]",
+)
+@click.option("--init", help="Weights or published checkpoint to start from, or 'shipped'.")
+@click.option(
+    "--encoder-weights", help="Pretrained encoders to start from: 'imagenet', which timm fetches, or a file of them."
+)
+@click.option("--freeze", type=click.Choice(["encoders"]), help="What is not to learn.")
+@click.option("--steps", type=int, help="Optimiser steps.")
+@click.option("--batch", type=int, help="Crops of each step, over all devices.")
+@click.option("--name", help="Name of the weights.")
+@click.option("--seed", type=int, help="Of everything that is drawn at random.")
 @click.option(
     "--without",
     type=click.Choice(["optical", "sar"]),
     help="Set this sensor to its mean, to compare; the weights will never see it.",
 )
-@click.option("--device", help="auto, cpu, cuda or cuda:N, instead of that in the file.")
-@click.option("--scan", help="Kernel of the selective scan, instead of that in the file; see refnet predict.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Number format; half ones on GPUs only.")
+@click.option("--scan", help="Kernel of the selective scan; see refnet predict.")
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(
@@ -157,7 +172,7 @@ def train_command(
 ) -> None:
     """Train on the scenes of a regions file.
 
-    REGIONS is a TOML file; paths in it are relative to it:
+    REGIONS is a TOML file; paths in it are relative to it, and options given here replace those in it:
 
     \b
     scheme = "esri-io"
@@ -167,28 +182,67 @@ def train_command(
     optical = "s2.tif"
     sar = "s1.tif"
     labels = "labels.tif"
-    split = "train"           # or "validation": only scored
 
-    README.md tells more. An interrupted training goes on where its last checkpoint was when called again.
+    README.md tells more. The folder gets weights, checkpoints, tables and pictures of how it went. An interrupted
+    training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
+    With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """  # noqa: D301
     from dataclasses import replace
 
-    from refnet_cli.train import fit, read_regions, survey
+    from refnet_cli.regions import read_regions
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    config = replace(read_regions(regions), **{name: value for name, value in given.items() if value is not None})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    for name, keyword in (("init", "shipped"), ("encoder_weights", "imagenet")):
+        if name in chosen and chosen[name] != keyword:
+            chosen[name] = Path(chosen[name])
+    config = replace(read_regions(regions), **chosen)
     if output is None or dry_run:
-        counts = survey(config)
+        from refnet_cli.sampling import count_classes, survey
+
+        counts = count_classes(survey(config), config)
         click.echo(json.dumps(counts, indent=2) if as_json else "\n".join(_describe_labels(counts)))
         if not quiet:
             _say(_missing_labels(counts))
         return
-    with _ProgressBar("steps", quiet) as bar:
-        result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else _say_line)
-    if not quiet and result.card.scores:
-        _say([f"validation: overall accuracy {result.card.scores['validation']['overall_accuracy']:.4f}"])
+    from refnet_cli.train import fit
+
+    with _ProgressBar("steps", quiet) as bar, _Asked() as asked:
+        try:
+            result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked)
+        except TryAgainError as stopped:
+            if not asked():
+                raise
+            bar.say(f"refnet: {stopped}")
+            raise SystemExit(_ended_by[0]) from stopped
     click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
+
+
+class _Asked:
+    """Whether a signal asked to end; from the first time that this is asked on, it only asks, instead of ending."""
+
+    def __init__(self) -> None:
+        self._polite = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Asked:
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __call__(self) -> bool:
+        self._polite = True
+        return bool(_ended_by)
+
+    def _note(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one ends at once
+        _ended_by.append(SIGNALS[signal.Signals(number)])
+        if not self._polite:
+            raise SystemExit(_ended_by[-1])
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @commands.command("evaluate")
@@ -315,13 +369,21 @@ class _ProgressBar:
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
+    def say(self, line: str) -> None:
+        """Write a line to stderr, above the bar."""
+        if self._bar is None:
+            _say_line(line)
+        else:
+            self._bar.write(line, file=sys.stderr)
+
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
 
 def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
-    bar(progress.step, progress.steps, f"loss {progress.loss:.3f}")
+    scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f}"
+    bar(progress.step, progress.steps, f"loss {progress.loss:.3f}{scored}")
     if not quiet and not sys.stderr.isatty() and progress.step % 50 == 0:
         _say([f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from refnet_cli.errors import OptionsError, OutputError, RefnetError, StorageError
@@ -44,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise explain(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is in the way of it is in the way of the file, and told of that
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -66,7 +67,13 @@ class Labels(Protocol):
         ...
 
 
-def open_labels(path: str | Path, grid: GeoBox, scheme: ClassScheme, field: str | None = None) -> Labels:
+def open_labels(
+    path: str | Path,
+    grid: GeoBox,
+    scheme: ClassScheme,
+    field: str | None = None,
+    meanings: Mapping[str, str] | None = None,
+) -> Labels:
     """Open a file of labels, raster or vector by its name's ending.
 
     Parameters
@@ -80,17 +87,49 @@ def open_labels(path: str | Path, grid: GeoBox, scheme: ClassScheme, field: str 
         What they mean.
     field : str, optional
         Field of the vector file that holds codes or names of classes; needed where it has several.
+    meanings : mapping of str to str, optional
+        From what stands in the file to the scheme's codes or names of classes, 0 for no label; by default every code
+        and name means itself. What it leaves out is refused.
 
     Raises
     ------
     InputMissingError, InputError, OptionsError
         If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
+    indexes = class_indexes(scheme, meanings)
     if Path(path).suffix.lower() in _VECTORS:
-        return ShapeLabels.open(path, grid, scheme, field)
+        return ShapeLabels.open(path, grid, scheme, field, indexes)
     if field is not None:
         raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
-    return RasterLabels.open(path, grid, scheme)
+    return RasterLabels.open(path, grid, scheme, indexes)
+
+
+def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Class index of every code, as text, and of every name in lower case, that labels may hold; 0 is no label.
+
+    Parameters and what it raises are those of `open_labels`.
+
+    Examples
+    --------
+    >>> class_indexes(ClassScheme("two", (5, 7), ("Water", "Land"), ((0, 0, 255), (0, 255, 0))))
+    {'0': 0, '5': 1, 'water': 1, '7': 2, 'land': 2}
+    """
+    own = {"0": 0}
+    for index, (code, name) in enumerate(zip(scheme.codes, scheme.names, strict=True), 1):
+        own |= {str(code): index, name.casefold(): index}
+    if meanings is None:
+        return own
+    strange = sorted({meaning for meaning in meanings.values() if meaning.casefold() not in own})
+    if strange:
+        raise OptionsError(
+            f"The label mapping leads to {', '.join(strange)}, which class scheme {scheme.name!r} does not have "
+            f"({_list_classes(scheme)})."
+        )
+    return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
+
+
+def _list_classes(scheme: ClassScheme) -> str:
+    return ", ".join(f"{code} {name}" for code, name in zip(scheme.codes, scheme.names, strict=True))
 
 
 def _check_inside(window: Window, grid: GeoBox) -> None:
@@ -106,16 +145,12 @@ class RasterLabels:
     frequent one inside it where the labels' pixels are finer than half the grid's.
     """
 
-    def __init__(self, raster: Raster, grid: GeoBox, scheme: ClassScheme, mapping: Mapping[int, int]) -> None:
+    def __init__(self, raster: Raster, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int]) -> None:
         self._raster, self._grid = raster, grid
         dataset = raster.dataset
         if dataset.count != 1:
             raise InputError(f"The label file {raster.path} has {dataset.count} bands: give one band of class codes.")
-        strange = sorted(set(mapping.values()) - {0, *scheme.codes})
-        if strange:
-            raise OptionsError(f"The label mapping leads to {strange}, which scheme {scheme.name!r} does not have.")
-        indexes = {0: 0, **{code: index for index, code in enumerate(scheme.codes, 1)}}
-        self._indexes = {value: indexes[code] for value, code in mapping.items()}
+        self._indexes = {int(text): index for text, index in indexes.items() if re.fullmatch(r"-?\d+", text)}
         if dataset.nodata is not None and np.isfinite(dataset.nodata):
             self._indexes[int(dataset.nodata)] = 0
         self._scheme = scheme
@@ -126,7 +161,7 @@ class RasterLabels:
 
     @classmethod
     def open(
-        cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, mapping: Mapping[int, int] | None = None
+        cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int] | None = None
     ) -> Self:
         """Open a label file and check its codes.
 
@@ -138,8 +173,8 @@ class RasterLabels:
             Grid to bring the labels onto.
         scheme : ClassScheme
             What the codes mean.
-        mapping : mapping of int to int, optional
-            From the file's values to the scheme's codes, 0 for "no data"; by default every code means itself.
+        indexes : mapping of str to int, optional
+            From `class_indexes`; by default every code means itself.
 
         Raises
         ------
@@ -147,13 +182,11 @@ class RasterLabels:
             If the file is missing or may not be read.
         InputError
             If it cannot be used, does not overlap the grid, or holds unknown codes.
-        OptionsError
-            If the mapping does not fit the scheme.
         """
         raster = Raster(path, "label")
         try:
             with raster.naming("cannot be understood"):
-                return cls(raster, grid, scheme, mapping or {code: code for code in (0, *scheme.codes)})
+                return cls(raster, grid, scheme, indexes or class_indexes(scheme))
         except RefnetError:
             raster.dataset.close()
             raise
@@ -233,8 +266,15 @@ class ShapeLabels:
         self.on_grid = bool((shapely.get_dimensions(shapes) == 0).all())
 
     @classmethod
-    def open(cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, field: str | None = None) -> Self:
-        """Open a vector file and check its classes; see `open_labels` for the parameters.
+    def open(
+        cls,
+        path: str | Path,
+        grid: GeoBox,
+        scheme: ClassScheme,
+        field: str | None = None,
+        indexes: Mapping[str, int] | None = None,
+    ) -> Self:
+        """Open a vector file and check its classes; see `open_labels` and `class_indexes` for the parameters.
 
         Raises
         ------
@@ -271,7 +311,8 @@ class ShapeLabels:
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {text} lies on the scene.")
-        return cls(shapes[inside], _class_indexes(text, values[inside], scheme), grid)
+        known = indexes or class_indexes(scheme)
+        return cls(shapes[inside], _indexes_of(text, values[inside], scheme, known), grid)
 
     def __enter__(self) -> Self:
         return self
@@ -346,20 +387,17 @@ def _onto_grid(shapes: NDArray[Any], to_grid: Transformer, bounds: Bounds, grid:
     return moved
 
 
-def _class_indexes(path: str, values: NDArray[Any], scheme: ClassScheme) -> UInt8:
-    """Class index of each value: a code as number or text, or a class's name in any case; 0 is no label."""
-    meanings = {"0": 0}
-    for index, (code, name) in enumerate(zip(scheme.codes, scheme.names, strict=True), 1):
-        meanings |= {str(code): index, name.casefold(): index}
+def _indexes_of(path: str, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
+    """Class index of each value of a field: a code as number or text, or a class's name in any case."""
     texts = [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
-    unknown = sorted({text for text in texts if text.casefold() not in meanings})
+    unknown = sorted({text for text in texts if text.casefold() not in known})
     if unknown:
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"The label file {path} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
-            f"({', '.join(f'{code} {name}' for code, name in zip(scheme.codes, scheme.names, strict=True))})."
+            f"({_list_classes(scheme)}): choose another scheme or give a mapping."
         )
-    return np.array([meanings[text.casefold()] for text in texts], np.uint8)
+    return np.array([known[text.casefold()] for text in texts], np.uint8)
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, str]:

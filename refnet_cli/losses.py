@@ -16,7 +16,24 @@ FOCUS = 2.0
 """Focal loss's gamma."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def labelled_weight(labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum of the weights of the labelled pixels, by which losses divide; without weights, the pixels' number.
+
+    Parameters
+    ----------
+    labels : int64 tensor, shape (N, H, W)
+        Network indexes; 0 is ignored.
+    weights : float tensor, shape (K,), optional
+        What a pixel of each class counts.
+    """
+    known = labels != IGNORED
+    return known.sum() if weights is None else (weights[labels] * known).sum()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean cross entropy over the labelled pixels; zero, not NaN, where there are none.
 
     Parameters
@@ -24,27 +41,30 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     logits : float tensor, shape (N, K, H, W)
     labels : int64 tensor, shape (N, H, W)
         Network indexes; 0 is ignored.
+    weights : float tensor, shape (K,), optional
+        What a pixel of each class counts in the mean.
     """
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    total = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORED, reduction="sum")
+    return total / _at_least_something(labelled_weight(labels, weights))
 
 
-def focal(logits: Tensor, labels: Tensor) -> Tensor:
+def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross entropy that counts a pixel the less the surer it is, by (1 - p)^2; Lin et al. 2017, arXiv 1708.02002.
 
     Parameters and what becomes of unlabelled pixels are those of `cross_entropy`.
     """
     surprise = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
     # Unlabelled pixels have a surprise of zero, and so count nothing.
-    total = ((1 - torch.exp(-surprise)) ** FOCUS * surprise).sum()
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    each = (1 - torch.exp(-surprise)) ** FOCUS * surprise
+    total = (each if weights is None else weights[labels] * each).sum()
+    return total / _at_least_something(labelled_weight(labels, weights))
 
 
-def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy_and_dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross entropy plus one minus the mean Dice coefficient of the classes among the labels; arXiv 1606.04797.
 
-    Dice compares areas over the whole batch, so that small classes count as much as large ones. Parameters and what
-    becomes of unlabelled pixels are those of `cross_entropy`.
+    Dice compares areas over the whole batch, so that small classes count as much as large ones; weights concern cross
+    entropy alone. Parameters and what becomes of unlabelled pixels are those of `cross_entropy`.
     """
     known = (labels != IGNORED)[:, None]
     shares = torch.softmax(logits.float(), dim=1) * known
@@ -53,10 +73,15 @@ def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
     common = (shares * truth).sum((0, 2, 3))
     present = labelled > 0
     dice = 2 * common[present] / (shares.sum((0, 2, 3)) + labelled)[present]
-    return cross_entropy(logits, labels) + (1 - dice).sum() / present.sum().clamp(min=1)
+    return cross_entropy(logits, labels, weights) + (1 - dice).sum() / present.sum().clamp(min=1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def _at_least_something(weight: Tensor) -> Tensor:
+    """Make a divisor that is not zero."""
+    return torch.where(weight > 0, weight, torch.ones_like(weight))
+
+
+LOSSES: dict[str, Loss] = {
     "cross-entropy": cross_entropy,
     "focal": focal,
     "cross-entropy-and-dice": cross_entropy_and_dice,
@@ -64,7 +89,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def training_loss(
-    prediction: Prediction, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    prediction: Prediction, labels: Tensor, loss: Loss = cross_entropy, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Main and auxiliary loss of REF-Net; their sum is minimised.
 
@@ -75,14 +100,16 @@ def training_loss(
         Network indexes; 0 is ignored.
     loss : callable
         A loss from ``LOSSES``.
+    weights : float tensor, shape (K,), optional
+        What a pixel of each class counts.
 
     Returns
     -------
     main, auxiliary : scalar tensors
         The auxiliary one carries its weight of 0.005; zero where the MSIE decoders did not run.
     """
-    main = loss(prediction.logits, labels)
+    main = loss(prediction.logits, labels, weights)
     if prediction.optical_logits is None or prediction.sar_logits is None:
         return main, main.new_zeros(())
-    single = loss(prediction.optical_logits, labels) + loss(prediction.sar_logits, labels)
+    single = loss(prediction.optical_logits, labels, weights) + loss(prediction.sar_logits, labels, weights)
     return main, AUXILIARY_WEIGHT * single

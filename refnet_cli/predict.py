@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
+Wanted = Callable[[Window], NDArray[np.bool_]]
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -231,6 +232,7 @@ def predict_rows(
     tiling: Tiling,
     progress: Progress | None = None,
     counts: dict[str, int] | None = None,
+    wanted: Wanted | None = None,
 ) -> Generator[Rows, None, None]:
     """Predict a scene, row of tiles by row of tiles, while a thread reads the next tiles.
 
@@ -246,25 +248,42 @@ def predict_rows(
         Told after every batch how many tiles are done, and of how many.
     counts : dict, optional
         Its entries ``run`` and ``skipped`` are counted up.
+    wanted : callable, optional
+        Tells of a window of the grid which pixels are wanted; tiles without any are skipped, and the others are not
+        valid.
 
     Yields
     ------
     Rows
         From north to south, each row of the grid once.
     """
-    _expect(pair, tiling)
+    _expect(pair, tiling, wanted)
     stitcher = Stitcher(tiling, engine.card.network.classes)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
-    with closing(_predict_batches(pair, engine, tiling, progress, counts)) as done:
+    with closing(_predict_batches(pair, engine, tiling, progress, counts, wanted)) as done:
         for batch, probabilities in done:
             rows = _stitch(stitcher, batch, probabilities, engine.card)
             if rows is not None:
                 yield rows
 
 
-def _expect(pair: ScenePair, tiling: Tiling) -> None:
+def _expect(pair: ScenePair, tiling: Tiling, wanted: Wanted | None = None) -> None:
     """Have the pair's threads begin to read what the tiles need."""
-    pair.expect(window for windows in tiling.rows() for window in windows)
+    inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows() for window in windows)
+    pair.expect(window for window in inside if wanted is None or wanted(window).any())
+
+
+def _read_valid(pair: ScenePair, window: Window, wanted: Wanted | None) -> NDArray[np.bool_]:
+    """Read which pixels of a window are known and wanted, and nothing where none is wanted."""
+    if wanted is None:
+        return pair.read_valid(window)
+    valid = wanted(window)
+    columns = np.flatnonzero(valid.any(0))
+    if len(columns):
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        part = window._replace(column=window.column + left, width=right - left)
+        valid[:, left:right] &= pair.read_valid(part)
+    return valid
 
 
 def _stitch(stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card) -> Rows | None:
@@ -278,11 +297,16 @@ def _stitch(stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card
 
 
 def _predict_batches(
-    pair: ScenePair, engine: Engine, tiling: Tiling, progress: Progress | None, counts: dict[str, int]
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    progress: Progress | None,
+    counts: dict[str, int],
+    wanted: Wanted | None = None,
 ) -> Generator[tuple[Batch, Float32], None, None]:
     """Yield batches with their probabilities, shape (N, K, tile, tile)."""
     nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
-    with closing(read_ahead(_read_batches(pair, engine, tiling), AHEAD)) as batches:
+    with closing(read_ahead(_read_batches(pair, engine, tiling, wanted), AHEAD)) as batches:
         for batch in batches:
             probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
             counts["run"] += len(batch.windows)
@@ -292,14 +316,14 @@ def _predict_batches(
             yield batch, probabilities
 
 
-def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling) -> Iterator[Batch]:
+def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wanted | None) -> Iterator[Batch]:
     """Read the tiles that have any valid pixel, as many at once as the engine likes."""
     top = 0
     for windows, end in zip(tiling.rows(), [*tiling.row_starts[1:], tiling.height], strict=True):
         chosen: list[tuple[Window, Patch]] = []
         skipped = 0
         for window in windows:
-            if not pair.read_valid(window.clip(*pair.grid.shape)).any():
+            if not _read_valid(pair, window.clip(*pair.grid.shape), wanted).any():
                 skipped += 1
                 continue
             chosen.append((window, read_tile(pair, window)))
@@ -307,7 +331,7 @@ def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling) -> Iterator[B
                 yield _batch(chosen, skipped)
                 chosen, skipped = [], 0
         bottom = min(end, tiling.height)
-        yield _batch(chosen, skipped, pair.read_valid(Window(top, 0, bottom - top, tiling.width)))
+        yield _batch(chosen, skipped, _read_valid(pair, Window(top, 0, bottom - top, tiling.width), wanted))
         top = bottom
 
 

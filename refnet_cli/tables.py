@@ -36,7 +36,8 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
     Parameters
     ----------
     kind : type
-        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts or literals.
+        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts, literals, or tables of texts
+        or numbers.
     table : dict
     file : Path
         The file that the table comes from; paths in it are relative to its folder.
@@ -76,6 +77,8 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
     if get_origin(kind) is tuple:
         named = isinstance(value, list) and all(isinstance(item, str | int) for item in value)
         return tuple(map(str, value)) if named else None
+    if get_origin(kind) is dict:
+        return _convert_table(value, get_args(kind)[1])
     if get_origin(kind) is Literal:
         return value if value in get_args(kind) else None
     if kind is float and type(value) is int:
@@ -83,9 +86,19 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
     return value if type(value) is kind else None
 
 
+def _convert_table(value: Any, kind: type[str] | type[float]) -> dict[str, Any] | None:
+    """Return the table with values of that kind, whole numbers as either; None if it is none."""
+    fitting = (str, int) if kind is str else (float, int)
+    if not isinstance(value, dict) or not all(type(item) in fitting for item in value.values()):
+        return None
+    return {key: kind(item) for key, item in value.items()}
+
+
 def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return "a list of names"
+    if get_origin(kind) is dict:
+        return "a table of numbers" if get_args(kind)[1] is float else "a table of texts or whole numbers"
     return {Path: "a path", int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]

@@ -1,190 +1,41 @@
-"""Training REF-Net on scenes with labels.
+"""Training REF-Net on scenes with labels: regions -> survey -> batches -> network -> validation -> weights.
 
-Loss (`refnet_cli.losses`), optimiser, schedule and augmentation are the published ones; crops are drawn at random
-from the training scenes, and scores come from whole scenes that training never saw.
+Loss, optimiser, schedule and augmentation are the published ones unless the config says otherwise. Scores come from
+ground that training never saw, predicted as ``refnet predict`` does.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from refnet_cli import __version__
-from refnet_cli.card import UNITS, Card, Modality, REFNetConfig
-from refnet_cli.engine import Standardise, TorchEngine, choose_device, leave_out
-from refnet_cli.errors import (
-    ConfigError,
-    InputError,
-    OptionsError,
-    OutputError,
-    RefnetError,
-    StorageError,
-    WeightsError,
-)
-from refnet_cli.evaluate import confusion_matrix, score
-from refnet_cli.files import replacing
-from refnet_cli.labels import Labels, open_labels
-from refnet_cli.losses import LOSSES, training_loss
+from refnet_cli.card import Card, default_weights
+from refnet_cli.checkpoint import Checkpoints
+from refnet_cli.engine import choose_device
+from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
+from refnet_cli.figures import draw_confusion, draw_curves, draw_views
+from refnet_cli.history import History, HistoryFiles, Step
+from refnet_cli.losses import LOSSES, labelled_weight, training_loss
 from refnet_cli.model import REFNet
-from refnet_cli.predict import predict_rows
 from refnet_cli.process import keep_freed_memory
-from refnet_cli.products import SCHEMES, ClassScheme, SarScale
-from refnet_cli.scan import choose_scan
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.tables import read_table, read_toml
-from refnet_cli.tiling import Tiling, Window
-from refnet_cli.weights import load_weights, save_weights
+from refnet_cli.processes import Processes, started_processes
+from refnet_cli.regions import TrainConfig
+from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, measure, read_batches, survey
+from refnet_cli.scan import Choice, choose_scan
+from refnet_cli.start import Start, freeze_encoders, set_training, start
+from refnet_cli.validation import choose_views, validate
+from refnet_cli.weights import save_weights
 
 POLYNOMIAL_POWER = 0.9
-SURVEYED = 512  # side in pixels of the windows in which labels are counted
-STATISTICS_CROPS = 128
-KEPT_BLOCKS = 8  # of each scene, for all of them are open at once
-SPLITS = ("train", "validation")
-
-
-@dataclass(frozen=True)
-class TrainScene:
-    """A scene pair with its labels."""
-
-    optical: Path
-    sar: Path
-    labels: Path
-    """Raster of codes, or polygons or points in a vector file."""
-    name: str = ""
-    split: str = "train"
-    """``train``, or ``validation``: only scored, never learned from."""
-    optical_bands: tuple[str, ...] | None = None
-    """Names or numbers (from 1) of the bands of the optical file, in the order of the network's bands."""
-    sar_bands: tuple[str, ...] | None = None
-    """The same for the SAR file."""
-    optical_offset: float | None = None
-    """Number to subtract from the optical file's values."""
-    sar_scale: SarScale | None = None
-    """Scale of the SAR values: power, amplitude, db or db100."""
-    label_field: str | None = None
-    """Field of a vector file of labels that holds the class; needed where it has several."""
-
-    def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise OptionsError(f"Scene {self.name!r} has split {self.split!r}; it must be {' or '.join(SPLITS)}.")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What to train, on what, and how.
-
-    Raises
-    ------
-    OptionsError
-        If a value is impossible.
-    """
-
-    scenes: tuple[TrainScene, ...]
-    scheme: str = "esri-io"
-    """Name of the labels' class scheme."""
-    optical_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
-    sar_bands: tuple[str, ...] = ("VV", "VH")
-    name: str = "refnet"
-    """Name of the resulting weights."""
-    encoder: str = "resnet50"
-    """Any timm model that gives five levels of features at strides 2 to 32."""
-    width: int = 128
-    """Decoder width."""
-    init: Path | None = None
-    """Weights to start from, of the same bands, classes and network."""
-    steps: int = 70_000
-    batch: int = 8
-    crop: int = 256
-    """Side in pixels of the crops to train on, a multiple of 32."""
-    tile: int = 256
-    """Side in pixels of the tiles to predict."""
-    loss: str = "cross-entropy"
-    """Name of the loss; the published one is cross entropy."""
-    learning_rate: float = 5e-4
-    weight_decay: float = 5e-4
-    seed: int = 0
-    without: str | None = None
-    """``optical`` or ``sar``: that sensor's input is set to its mean, to learn what it is worth."""
-    licence: str = "unknown"
-    notice: str = ""
-    """What everyone who uses the weights should be told."""
-    device: str = "auto"
-    scan: str | None = None
-    """Kernel of the selective scan; by default what suits the device."""
-    checkpoint_every: int = 100
-    """Steps between checkpoints."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("checkpoint_every", 1), ("crop", 64), ("tile", 64)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be a whole number from {least}.")
-        for name in ("crop", "tile"):
-            if getattr(self, name) % 32:
-                raise OptionsError(f"{name} is {getattr(self, name)}; it must be a multiple of 32.")
-        if self.scheme not in SCHEMES:
-            raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-        if self.loss not in LOSSES:
-            raise OptionsError(f"Loss {self.loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
-        if self.without not in (None, "optical", "sar"):
-            raise OptionsError(f"without is {self.without!r}; it must be optical or sar.")
-        if Path(self.name).name != self.name:
-            raise OptionsError(f"name is {self.name!r}; it becomes a file's name and must not lead elsewhere.")
-        if not any(scene.split == "train" for scene in self.scenes):
-            raise OptionsError("No scene is for training.")
-        names = [scene.name for scene in self.scenes]
-        if len(set(names)) < len(names):
-            raise OptionsError(f"Scenes must have names of their own; found {', '.join(map(repr, names))}.")
-
-    @property
-    def network(self) -> REFNetConfig:
-        """Settings of the network."""
-        return REFNetConfig(
-            encoder=self.encoder,
-            optical_bands=len(self.optical_bands),
-            sar_bands=len(self.sar_bands),
-            classes=SCHEMES[self.scheme].classes,
-            width=self.width,
-        )
-
-
-def read_regions(path: Path) -> TrainConfig:
-    """Read a regions file.
-
-    Parameters
-    ----------
-    path : Path
-        TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
-        relative to the file.
-
-    Raises
-    ------
-    InputMissingError
-        If the file does not exist.
-    OptionsError
-        If it is no TOML, or has unknown or impossible entries.
-    """
-    entries = read_toml(path)
-    scenes = entries.pop("scenes", [])
-    if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes):
-        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
-    try:
-        made = tuple(
-            TrainScene(**({"name": f"scene-{number}"} | read_table(TrainScene, scene, path)))
-            for number, scene in enumerate(scenes)
-        )
-        return TrainConfig(scenes=made, **read_table(TrainConfig, entries, path))
-    except (OptionsError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+Tell = Callable[[str], None]
 
 
 @dataclass
@@ -194,6 +45,8 @@ class Progress:
     step: int
     steps: int
     loss: float
+    mean_iou: float | None = None
+    """Of the last validation."""
 
 
 @dataclass
@@ -202,37 +55,32 @@ class TrainResult:
 
     weights: Path
     card: Card
-    losses: list[float] = field(default_factory=list)
-    """Main loss of every step since the start or the resumed checkpoint."""
-
-
-class Batch(NamedTuple):
-    """Standardised inputs and labels, (N, Bo, H, W), (N, Bs, H, W) and (N, H, W)."""
-
-    optical: Tensor
-    sar: Tensor
-    labels: Tensor
+    history: History
 
 
 def fit(
     config: TrainConfig,
     folder: str | Path,
     progress: Callable[[Progress], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
+    stopping: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train, score and save.
 
     A run that was interrupted goes on from its last checkpoint in ``folder`` when called again with the same config.
+    Started by torchrun, each process takes a device and a share of every batch.
 
     Parameters
     ----------
     config : TrainConfig
     folder : str or Path
-        Where checkpoint and weights go; made if it is missing.
+        Where weights, checkpoints, tables and pictures go; made if it is missing.
     progress : callable, optional
-        Told after every step.
+        Told after every step, in the first process.
     tell : callable, optional
-        Told in a line each what was decided about the scenes' files.
+        Told in a line each what was decided, in the first process.
+    stopping : callable, optional
+        Asked after every step whether to write a checkpoint and leave.
 
     Returns
     -------
@@ -241,190 +89,98 @@ def fit(
 
     Raises
     ------
+    TryAgainError
+        If it was to leave.
     RefnetError
         If scenes, options or the folder cannot be used.
     """
+    if started_processes() > 1 and config.batch % (started_processes() * config.accumulate):
+        raise OptionsError(
+            f"A batch of {config.batch} crops cannot be shared by {started_processes()} processes in "
+            f"{config.accumulate} passes."
+        )
+    if all(config.role(scene) == "validation" for scene in config.scenes):
+        raise OptionsError("No scene is for training; all are for validation.")
     folder = Path(folder)
+    device = choose_device(config.device)
+    choice = choose_scan(torch.device(device).type, config.network.states, config.scan)
+    if config.precision != "fp32" and device == "cpu":
+        raise OptionsError(f"Precision {config.precision} is for GPUs, but the network trains on the CPU: use fp32.")
+    if device == "cpu":
+        keep_freed_memory()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-    device = choose_device(config.device)
-    choice = choose_scan(torch.device(device).type, config.network.states, config.scan)
-    if tell:
-        tell(f"device: {device}")
-        tell(f"scan: {choice.name}: {choice.reason}")
-    if device == "cpu":
-        keep_freed_memory()
-    with ExitStack() as stack:
-        regions = [stack.enter_context(Region.open(scene, config)) for scene in config.scenes]
-        if tell:
-            for region in regions:
-                tell(f"{region.scene.name}: " + ", ".join(f"{what} {value}" for what, value in region.decided.items()))
-        training = [region for region in regions if region.scene.split == "train"]
-        validation = [region for region in regions if region.scene.split == "validation"]
-        card = _make_card(config, training)
-        net = _make_net(config, card).to(device).to(memory_format=torch.channels_last)
-        net.use_scan(choice.name)
-        losses = _optimise(net, config, Sampler(training, config, card), folder, device, progress)
-        card = replace(card, scores=_validate(net, card, validation, device, choice.name))
-        path = folder / f"{config.name}.safetensors"
-        return TrainResult(path, save_weights(net.cpu(), card, path), losses)
+    processes = Processes(device, config.precision)
+    say = tell if tell and processes.first else _keep_silent
+    say(f"device: {device}" + f", {processes.count} processes" * (processes.count > 1))
+    say(f"scan: {choice.name}: {choice.reason}")
+    scenes = survey(config)
+    _describe(config, scenes, say)
+    begun = start_network(config)
+    for line in begun.decisions:
+        say(line)
+    with closing(Sampler(scenes, config)) as sampler:
+        card = _make_card(config, scenes, sampler, begun, processes)
+        training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
+        training.run(say, progress if processes.first else None, stopping or _go_on)
+    return training.finish(say)
 
 
-def survey(config: TrainConfig) -> dict[str, dict[str, int]]:
-    """Count the pixels that could be learned from, or scored: labelled, and seen by both sensors.
-
-    Parameters
-    ----------
-    config : TrainConfig
-
-    Returns
-    -------
-    dict
-        For each split, pixels by name of class, all of the scheme.
-
-    Raises
-    ------
-    RefnetError
-        If scenes cannot be used.
-    """
-    scheme = SCHEMES[config.scheme]
-    counts = {split: np.zeros(scheme.classes, np.int64) for split in SPLITS}
-    for scene in config.scenes:
-        with Region.open(scene, config) as region:
-            height, width = region.pair.grid.shape
-            for row in range(0, height, SURVEYED):
-                for column in range(0, width, SURVEYED):
-                    _, labels = region.read(Window(row, column, SURVEYED, SURVEYED).clip(height, width))
-                    counts[scene.split] += np.bincount(labels.ravel(), minlength=scheme.classes)
-    return {split: dict(zip(scheme.names, found[1:].tolist(), strict=True)) for split, found in counts.items()}
+def _keep_silent(line: str) -> None:
+    pass
 
 
-class Region:
-    """A scene pair and its labels, opened."""
-
-    def __init__(self, scene: TrainScene, pair: ScenePair, labels: Labels) -> None:
-        self.scene = scene
-        self.pair = pair
-        self.labels = labels
-
-    @classmethod
-    def open(cls, scene: TrainScene, config: TrainConfig) -> Region:
-        """Open the three files; see `ScenePair.open` and `open_labels` for the errors."""
-        options = SceneOptions(scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale)
-        pair = ScenePair.open(scene.optical, scene.sar, config.optical_bands, config.sar_bands, options, KEPT_BLOCKS)
-        try:
-            return cls(scene, pair, open_labels(scene.labels, pair.grid, SCHEMES[config.scheme], scene.label_field))
-        except RefnetError:
-            pair.close()
-            raise
-
-    @property
-    def decided(self) -> dict[str, Any]:
-        """What was found out of the files that a mistake would spoil the training with."""
-        decisive = ("optical.bands", "optical.offset", "sar.bands", "sar.scale")
-        return {what: value for what, value, _ in self.pair.decisions if what in decisive}
-
-    def __enter__(self) -> Region:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.pair.close()
-        self.labels.close()
-
-    def read(self, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
-        """Read a window inside the grid; labels are 0 where a sensor saw nothing."""
-        patch = self.pair.read(window)
-        return patch, np.where(patch.valid, self.labels.read(window), 0).astype(np.uint8)
+def _go_on() -> bool:
+    return False
 
 
-class Sampler:
-    """Draws batches of random, randomly turned and mirrored crops; a step's batch depends on seed and step alone."""
-
-    def __init__(self, regions: Sequence[Region], config: TrainConfig, card: Card) -> None:
-        self._regions = regions
-        self._config = config
-        self._standardise = Standardise(card.optical), Standardise(card.sar)
-
-    def batch(self, step: int) -> Batch:
-        """Make the batch of a step."""
-        crops = draw_crops(self._regions, self._config.crop, np.random.default_rng([self._config.seed, step]))
-        optical, sar, labels = [], [], []
-        for _ in range(self._config.batch):
-            patch, target = next(crops)
-            seen = leave_out(patch.optical, patch.sar, self._config.without)
-            optical.append(seen[0])
-            sar.append(seen[1])
-            labels.append(target)
-        inputs = [
-            standardise(torch.from_numpy(np.stack(arrays)))
-            for standardise, arrays in zip(self._standardise, (optical, sar), strict=True)
-        ]
-        return Batch(inputs[0], inputs[1], torch.from_numpy(np.stack(labels).astype(np.int64)))
+def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -> None:
+    for look in scenes:
+        say(f"{look.scene.name}: " + ", ".join(f"{what} {value}" for what, value in look.decided.items()))
+    totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
+    say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
+    if config.method == "random":
+        say("warning: patches at random lie beside each other, so that scores are leaky: they flatter")
 
 
-def draw_crops(
-    regions: Sequence[Region], crop: int, random: np.random.Generator, attempts: int = 1000
-) -> Iterator[tuple[Patch, NDArray[np.uint8]]]:
-    """Yield square crops with at least one labelled pixel, scenes by area, in one of the 8 symmetries.
-
-    Raises
-    ------
-    InputError
-        If no scene is large enough or labelled pixels are too rare to be found.
-    """
-    shapes = [region.pair.grid.shape for region in regions]
-    room = np.array([max(height - crop + 1, 0) * max(width - crop + 1, 0) for height, width in shapes], float)
-    if not room.sum():
-        raise InputError(f"No training scene holds a crop of {crop} x {crop} pixels; choose a smaller crop.")
-    misses = 0
-    while misses < attempts:
-        at = int(random.choice(len(regions), p=room / room.sum()))
-        height, width = shapes[at]
-        corner = int(random.integers(height - crop + 1)), int(random.integers(width - crop + 1))
-        turns, mirror = int(random.integers(4)), bool(random.integers(2))
-        patch, labels = regions[at].read(Window(*corner, crop, crop))
-        if not labels.any():
-            misses += 1
-            continue
-        misses = 0
-        yield (
-            Patch(_turn(patch.optical, turns, mirror), _turn(patch.sar, turns, mirror)),
-            _turn(labels, turns, mirror),
-        )
-    raise InputError(f"{attempts} crops in a row had no labelled pixel that both sensors saw.")
+def start_network(config: TrainConfig) -> Start:
+    """Make the network that a training starts from; see `refnet_cli.start.start`."""
+    init = default_weights() if config.init == "shipped" else config.init
+    return start(
+        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoder_weights,
+        config.seed,
+    )  # fmt: skip
 
 
-def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:
-    array = np.rot90(array, turns, axes=(-2, -1))
-    return np.ascontiguousarray(array[..., ::-1] if mirror else array)
-
-
-def _make_card(config: TrainConfig, regions: Sequence[Region]) -> Card:
-    """Card with the statistics of the training scenes."""
-    crops = draw_crops(regions, config.crop, np.random.default_rng([config.seed, 2**31]))
-    patches = [next(crops)[0] for _ in range(STATISTICS_CROPS)]
-    statistics = [
-        Modality(bands, UNITS[name], *_statistics([getattr(patch, name) for patch in patches]))
-        for name, bands in (("optical", config.optical_bands), ("sar", config.sar_bands))
-    ]
-    settings = asdict(config)
-    for entry in ("scenes", "init", "device", "scan", "checkpoint_every", "notice", "licence", "name"):
+def _make_card(
+    config: TrainConfig, scenes: Sequence[SurveyedScene], sampler: Sampler, begun: Start, processes: Processes
+) -> Card:
+    """Card of the weights to be, without scores."""
+    known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
+    optical, sar = measure(sampler, config, known)
+    settings = asdict(replace(config, scheme=config.classes.name))
+    for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):
         del settings[entry]
+    for entry in ("init", "encoder_weights"):
+        settings[entry] = Path(settings[entry]).name if settings[entry] else None
     training = settings | {
         "refnet": __version__,
-        "init": config.init.name if config.init else None,
-        "training_scenes": [scene.name for scene in config.scenes if scene.split == "train"],
-        "validation_scenes": [scene.name for scene in config.scenes if scene.split == "validation"],
-        "decisions": {region.scene.name: region.decided for region in regions},
+        "start": begun.decisions,
+        "split": config.method,
+        "buffer": config.buffer,
+        "pixels": count_classes(scenes, config),
+        "scenes": {scene.name: config.role(scene) for scene in config.scenes},
+        "decisions": {look.scene.name: look.decided for look in scenes},
+        "processes": processes.count,
     }
     return Card(
         name=config.name,
         network=config.network,
-        optical=statistics[0],
-        sar=statistics[1],
-        scheme=SCHEMES[config.scheme],
+        optical=optical,
+        sar=sar,
+        scheme=config.classes,
         tile=config.tile,
         licence=config.licence,
         notice=config.notice,
@@ -432,163 +188,259 @@ def _make_card(config: TrainConfig, regions: Sequence[Region]) -> Card:
     )
 
 
-def _statistics(arrays: list[NDArray[np.float32]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation by band of the valid pixels, to seven digits."""
-    pixels = np.stack(arrays, axis=1).astype(np.float64).reshape(arrays[0].shape[0], -1)
-    mean, std = np.nanmean(pixels, axis=1), np.nanstd(pixels, axis=1)
-    return tuple(float(f"{x:.7g}") for x in mean), tuple(float(f"{max(x, 1e-3):.7g}") for x in std)
-
-
-def _make_net(config: TrainConfig, card: Card) -> REFNet:
-    torch.manual_seed(config.seed)
-    if config.init is None:
-        return REFNet(config.network)
-    net, theirs = load_weights(config.init, msie=True)
-    if (net.config, theirs.optical.bands, theirs.sar.bands, theirs.scheme) != (
-        config.network, card.optical.bands, card.sar.bands, card.scheme,
-    ):  # fmt: skip
-        raise WeightsError(
-            f"{config.init} is {net.config} for {theirs.optical.bands + theirs.sar.bands} and {theirs.scheme.name}; "
-            f"wanted is {config.network} for {card.optical.bands + card.sar.bands} and {card.scheme.name}."
-        )
-    return net
-
-
 def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; A_log and D_skip take no weight decay, by Mamba's convention."""
-    plain = [p for name, p in net.named_parameters() if name.endswith((".a_log", ".d_skip"))]
-    decayed = [p for name, p in net.named_parameters() if not name.endswith((".a_log", ".d_skip"))]
+    """AdamW; A_log and D_skip take no weight decay, by Mamba's convention, and what is frozen takes no part."""
+    named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
+    plain = [p for name, p in named if name.endswith((".a_log", ".d_skip"))]
+    decayed = [p for name, p in named if not name.endswith((".a_log", ".d_skip"))]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _optimise(
-    net: REFNet,
-    config: TrainConfig,
-    sampler: Sampler,
-    folder: Path,
-    device: str,
-    progress: Callable[[Progress], None] | None,
-) -> list[float]:
-    optimizer = make_optimizer(net, config)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, config.steps, POLYNOMIAL_POWER)
-    checkpoint = Checkpoint(folder / "checkpoint.pt", config, net, optimizer, schedule)
-    losses = []
-    net.train()
-    if config.without:
-        # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
-        getattr(net, f"{config.without}_encoder").eval()
-    # The next batch is read while the network works on this one.
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-        first = checkpoint.load()
-        ahead = reader.submit(sampler.batch, first)
-        for step in range(first, config.steps):
-            batch = ahead.result()
-            optical, sar = (x.to(device, memory_format=torch.channels_last) for x in (batch.optical, batch.sar))
-            ahead = reader.submit(sampler.batch, step + 1)
-            torch.manual_seed(config.seed * 1_000_003 + step)  # so that a resumed run drops the same paths
-            main, auxiliary = training_loss(net(optical, sar), batch.labels.to(device), LOSSES[config.loss])
-            optimizer.zero_grad()
-            torch.autograd.backward(main + auxiliary)
-            optimizer.step()
-            schedule.step()
-            losses.append(float(main.detach()))
-            if not np.isfinite(losses[-1]):
-                raise InputError(f"The loss became {losses[-1]} at step {step}; try a smaller learning rate.")
-            if progress:
-                progress(Progress(step + 1, config.steps, losses[-1]))
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                checkpoint.save(step + 1)
-    return losses
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LambdaLR:
+    """Rise linearly during the warm-up, then fall by the published polynomial to zero."""
+
+    def factor(step: int) -> float:
+        if step < config.warmup:
+            return (step + 1) / (config.warmup + 1)
+        return float((1 - (step - config.warmup) / (config.steps - config.warmup)) ** POLYNOMIAL_POWER)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-class Checkpoint:
-    """Everything a training needs to go on, in one file that is replaced atomically."""
+def class_weights(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> Tensor | None:
+    """What a pixel of each class counts in the loss, shape (classes,) with "no data"; None if all count alike."""
+    if config.class_weights is None:
+        return None
+    if isinstance(config.class_weights, dict):
+        chosen = [config.class_weights[name] for name in config.classes.names]
+        return torch.tensor([0.0, *chosen])
+    pixels = np.sum([look.training.counts.sum(0) for look in scenes], axis=0)
+    present = pixels > 0
+    weights = np.divide(pixels.sum() / present.sum(), pixels, out=np.zeros(len(pixels)), where=present)
+    return torch.tensor([0.0, *weights.tolist()])
+
+
+class Training:
+    """A training under way.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    card : Card
+        Of the weights to be, without scores.
+    net : REFNet
+        What to train.
+    scenes : sequence of SurveyedScene
+    sampler : Sampler
+    folder : Path
+        It must exist.
+    processes : Processes
+    scan : ScanChoice
+    """
 
     def __init__(
         self,
-        path: Path,
         config: TrainConfig,
+        card: Card,
         net: REFNet,
-        optimizer: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
+        scenes: Sequence[SurveyedScene],
+        sampler: Sampler,
+        folder: Path,
+        processes: Processes,
+        scan: Choice,
     ) -> None:
-        self._path = path
-        self._settings = _what_training_depends_on(config)
-        self._parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
+        self._config, self._card, self._folder, self._processes, self._scan = config, card, folder, processes, scan
+        self._sampler = sampler
+        self._scored = [look for look in scenes if look.validation.any()]
+        self._net = net.to(processes.device).to(memory_format=torch.channels_last).use_scan(scan.name)
+        if config.freeze:
+            freeze_encoders(net)
+        weights = class_weights(config, scenes)
+        self._weights = None if weights is None else weights.to(processes.device)
+        self._optimizer = make_optimizer(net, config)
+        self._schedule = make_schedule(self._optimizer, config)
+        self._called, self._stepped = processes.prepare(net, self._optimizer)
+        self.history = History()
+        self._checkpoints = Checkpoints(
+            folder / "checkpoints",
+            _what_training_depends_on(config),
+            {"net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history},
+        )
 
-    def save(self, step: int) -> None:
-        """Write the state after ``step`` steps.
+    def run(self, say: Tell, progress: Callable[[Progress], None] | None, stopping: Callable[[], bool]) -> None:
+        """Train until the steps are done or validations get no better.
 
         Raises
         ------
-        OutputError, StorageError
-            If it cannot be written; the last one stays.
-        """
-        state = {name: part.state_dict() for name, part in self._parts.items()}
-        with replacing(self._path) as temporary:
-            try:
-                torch.save(state | {"settings": self._settings, "step": step}, temporary)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise StorageError(f"Checkpoint {self._path} could not be written: {error}") from error
-
-    def load(self) -> int:
-        """Restore the state, if there is one of the same config, and return the number of steps done.
-
-        Raises
-        ------
-        OptionsError
-            If the checkpoint belongs to another training.
+        TryAgainError
+            If it was to leave; a checkpoint is written before.
         InputError
-            If it is damaged.
+            If the loss is not finite any more.
         """
-        if not self._path.exists():
-            return 0
-        try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-            theirs = state["settings"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self._path} is damaged; remove it to start anew.") from error
-        other = sorted(name for name in self._settings if theirs.get(name) != self._settings[name])
-        if other:
-            raise OptionsError(
-                f"{self._path} belongs to a training with other {', '.join(other)}; choose another folder or remove it."
+        first = self._checkpoints.load(say)
+        if first:
+            say(f"going on after step {first}")
+        with ExitStack() as stack:
+            files = None
+            if self._processes.first:
+                files = stack.enter_context(closing(HistoryFiles(self._folder, self.history)))
+            batches = stack.enter_context(closing(self._read(first)))
+            done = first
+            while True:
+                if self._is_to_validate(done):
+                    self._validate(say, files, stopping)
+                if self._is_over(done):
+                    return
+                self.history.steps.append(self._step(done, next(batches)))
+                done += 1
+                self._tell(progress, done)
+                if files:
+                    files.add_step(self.history.steps[-1])
+                leaving = self._processes.any(stopping())
+                if leaving or done % self._config.checkpoint_every == 0 or self._is_to_validate(done):
+                    self._save(done)
+                if leaving:
+                    raise _stopped(done)
+
+    def _read(self, first: int) -> Generator[list[Batch], None, None]:
+        processes = self._processes
+        return read_batches(self._sampler, self._card, self._config, first, processes.rank, processes.count)
+
+    def _is_over(self, done: int) -> bool:
+        patience = self._config.patience
+        return done >= self._config.steps or (patience is not None and self.history.fruitless >= patience)
+
+    def _is_to_validate(self, done: int) -> bool:
+        every = self._config.validate_every or max(self._config.steps // 10, 1)
+        due = done > 0 and (done % every == 0 or done == self._config.steps)
+        return due and bool(self._scored) and not any(scores["step"] == done for scores in self.history.validations)
+
+    def _tell(self, progress: Callable[[Progress], None] | None, done: int) -> None:
+        if progress:
+            scores = self.history.validations
+            mean_iou = scores[-1]["mean_iou"] if scores else None
+            progress(Progress(done, self._config.steps, self.history.steps[-1].loss, mean_iou))
+
+    def _save(self, done: int) -> None:
+        if self._processes.first:
+            self._checkpoints.save(done)
+        self._processes.wait()
+
+    def _step(self, step: int, batches: list[Batch]) -> Step:
+        """Take one step of the optimiser, in as many passes as there are batches."""
+        config, processes = self._config, self._processes
+        self._set_training()
+        # So that a resumed run drops the same paths; each process drops its own.
+        torch.manual_seed((config.seed * 1_000_003 + step) * processes.count + processes.rank)
+        here = [Batch(*(x.to(processes.device) for x in batch)) for batch in batches]
+        # Every labelled pixel counts alike, in whichever pass and process it is.
+        weighed = [labelled_weight(batch.labels, self._weights).float() for batch in here]
+        whole = processes.sum(torch.stack(weighed).sum()).clamp(min=1e-12)
+        rate = float(self._schedule.get_last_lr()[0])
+        losses = torch.zeros(2, device=processes.device)
+        self._stepped.zero_grad()
+        for number, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
+            with processes.waiting_with_sum(self._called, number < len(here)):
+                prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
+                main, auxiliary = training_loss(prediction, batch.labels, LOSSES[config.loss], self._weights)
+                share = weight / whole
+                # Gradients are averaged over processes.
+                processes.backward((main + auxiliary) * share * processes.count)
+            losses += torch.stack([main.detach(), auxiliary.detach()]) * share
+        if config.clip is not None:
+            processes.clip(self._called, config.clip)
+        self._stepped.step()
+        self._schedule.step()
+        loss, auxiliary_loss = processes.sum(losses).tolist()
+        if not np.isfinite(loss):
+            raise InputError(f"The loss became {loss} at step {step}; try a smaller learning rate, or clip gradients.")
+        return Step(step + 1, loss, auxiliary_loss, rate)
+
+    def _set_training(self) -> None:
+        set_training(self._net, self._config.freeze == "encoders")
+        if self._config.without:
+            # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
+            getattr(self._net, f"{self._config.without}_encoder").eval()
+
+    def _validate(self, say: Tell, files: HistoryFiles | None, stopping: Callable[[], bool]) -> None:
+        """Score what is held out, in the first process."""
+        step = len(self.history.steps)
+
+        def leave_if_asked(done: int, total: int) -> None:
+            if stopping():
+                raise _stopped(step)
+
+        if self._processes.first:
+            device, scan = str(self._processes.device), self._scan.name
+            scores, by_scene = validate(
+                self._net, self._card, self._scored, self._config, device, scan, leave_if_asked
+            )  # fmt: skip
+            self.history.validations.append({"step": step} | scores.to_dict() | {"overall_accuracy_by_scene": by_scene})
+            if files:
+                files.add_validation(self.history.validations[-1])
+            if self.history.best is self.history.validations[-1]:
+                self._checkpoints.save_best(self._net.state_dict())
+            say(
+                f"step {step}: validation mean IoU {scores.mean_iou:.4f}, "
+                f"overall accuracy {scores.overall_accuracy:.4f}"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        return int(state["step"])
+        else:
+            self.history.validations.append({})
+        # All processes must know the scores, which decide when to stop.
+        self.history.validations[-1] = self._processes.from_first(self.history.validations[-1])
+
+    def finish(self, say: Tell) -> TrainResult:
+        """Write the best network's weights, and pictures of how it went."""
+        path = self._folder / f"{self._config.name}.safetensors"
+        best = self.history.best
+        if not self._processes.first:
+            self._processes.wait()
+            return TrainResult(path, self._card, self.history)
+        if best:
+            self._net.load_state_dict(self._checkpoints.load_best())
+        card = replace(
+            self._card,
+            training=self._card.training
+            | {"steps_done": len(self.history.steps), "skipped_crops": dict(self._sampler.skipped)},
+            scores=self._scores(best),
+        )
+        if self._sampler.skipped:
+            say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
+        net = self._net.cpu()
+        card = save_weights(net, card, path)
+        self._draw(net, card)
+        self._processes.wait()
+        return TrainResult(path, card, self.history)
+
+    def _scores(self, best: dict[str, Any] | None) -> dict[str, Any]:
+        if best is None:
+            return {}
+        leaky = self._config.method == "random"
+        chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
+        return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
+
+    def _draw(self, net: REFNet, card: Card) -> None:
+        losses = [(step.step, step.loss) for step in self.history.steps]
+        draw_curves(self._folder / "curves.png", losses, self.history.validations)
+        best = self.history.best
+        if best:
+            matrix = np.array(best["confusion_matrix"])
+            draw_confusion(self._folder / "confusion.png", matrix, list(best["labelled"]), self._config.name)
+            views = choose_views(net, card, self._scored, self._config)
+            draw_views(self._folder / "tiles.png", views, card.scheme)
+
+
+def _stopped(step: int) -> TryAgainError:
+    return TryAgainError(f"Stopped after step {step}, as asked to; the same command goes on from there.")
 
 
 def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
-    """Settings by name, as text; what only names or scores the result is left out."""
-    spared = {"name", "licence", "notice", "tile", "device", "scan", "checkpoint_every"}
+    """Settings by name, as text; what only names the result, or how fast it comes, is left out."""
+    spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
     settings = {name: str(value) for name, value in asdict(config).items() if name not in spared}
-    scenes = [scene for scene in config.scenes if scene.split == "train"]
-    places = [(scene.optical.resolve(), scene.sar.resolve(), scene.labels.resolve()) for scene in scenes]
-    read_as = [(s.optical_bands, s.sar_bands, s.optical_offset, s.sar_scale, s.label_field) for s in scenes]
-    return settings | {"scenes": str([[*map(str, three), how] for three, how in zip(places, read_as, strict=True)])}
-
-
-def _validate(net: REFNet, card: Card, regions: Sequence[Region], device: str, scan: str) -> dict[str, Any]:
-    """Scores on whole scenes that training never saw; empty without any labelled pixel in such scenes."""
-    engine = TorchEngine(net, card, device, scan=scan)
-    counted = {region.scene.name: _count(region, engine, card.scheme, card.tile) for region in regions}
-    matrices = {name: matrix for name, matrix in counted.items() if matrix.any()}
-    if not matrices:
-        return {}
-    names = card.scheme.names
-    whole = score(np.sum(list(matrices.values()), axis=0), names).to_dict()
-    by_scene = {name: score(matrix, names).overall_accuracy for name, matrix in matrices.items()}
-    return {"validation": whole | {"overall_accuracy_by_scene": by_scene}}
-
-
-def _count(region: Region, engine: TorchEngine, scheme: ClassScheme, tile: int) -> NDArray[np.int64]:
-    """Confusion matrix of a whole scene, predicted as ``refnet predict`` does."""
-    height, width = region.pair.grid.shape
-    tiling = Tiling(height, width, tile, tile // 4)
-    matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
-    for rows in predict_rows(region.pair, engine, tiling):
-        labels = region.labels.read(Window(rows.row, 0, *rows.valid.shape))
-        predicted = np.where(rows.valid, 1 + rows.probabilities[1:].argmax(0), 0).astype(np.uint8)
-        matrix += confusion_matrix(labels, predicted, scheme.classes)
-    return matrix
+    scenes = [
+        {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in asdict(scene).items()}
+        for scene in config.scenes
+    ]
+    return settings | {"scenes": str(scenes), "processes": str(started_processes())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -14,6 +15,7 @@ from rasterio.transform import Affine
 
 from refnet_cli.card import Card, Modality, REFNetConfig
 from refnet_cli.products import SCHEMES
+from refnet_cli.regions import TrainScene
 
 CARD = Card(
     name="free",
@@ -60,6 +62,28 @@ def make_pair(
     return (
         write(folder / "s2.tif", optical, ("B02", "B03", "B04", "B08")),
         write(folder / "s1.tif", sar, ("VV", "VH"), scaled, nodata=None),
+    )
+
+
+def make_labelled_scene(
+    folder: Path, split: Literal["train", "validation"] | None = None, seed: int = 0
+) -> TrainScene:
+    """Stripes of water, trees and crops that each sensor sees plainly; a corner without labels, one without SAR."""
+    folder.mkdir(parents=True)
+    place = Affine.translation(100_000 * seed, 0) @ PLACE  # each seed's ground is its own
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices((160, 144))
+    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
+    labels[:20, :20] = 0
+    optical = 300 * labels + random.integers(0, 60, (4, *labels.shape)) + 100
+    sar = 0.005 * 3.0 ** np.stack([labels, labels - 1.5]) * random.gamma(5, 0.2, (2, *labels.shape))
+    sar[:, -20:, -20:] = np.nan
+    return TrainScene(
+        write(folder / "s2.tif", optical.astype(np.uint16), ("B02", "B03", "B04", "B08"), place),
+        write(folder / "s1.tif", sar.astype(np.float32), ("VV", "VH"), place, nodata=None),
+        write(folder / "labels.tif", labels[None].astype(np.uint8), ("labels",), place),
+        name=folder.name,
+        split=split,
     )
 
 

@@ -24,10 +24,11 @@ LEVELS = (
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels"},
     {"weights", "losses", "inference"},
-    {"engine", "regions", "start", "checkpoint", "processes"},
-    {"predict", "doctor", "sampling"},
-    {"evaluate"},
-    {"batch", "train"},
+    {"engine", "regions", "start", "checkpoint", "processes", "history"},
+    {"predict", "doctor"},
+    {"evaluate", "sampling"},
+    {"batch", "validation"},
+    {"train"},
     {"cli"},
     {"__main__"},
 )
@@ -40,6 +41,7 @@ ONLY_IN = {
     "rasterio": {"scene", "labels", "outputs"},
     "torch": {
         "scan", "model", "losses", "weights", "inference", "engine", "start", "checkpoint", "processes", "sampling",
+        "history",
         "train",
     },
     "click": {"cli"},

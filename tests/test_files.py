@@ -39,6 +39,12 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, error: Exception, kind: t
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(OutputError, match="cannot be made"), replacing(tmp_path / "a" / "b") as temporary:
+        temporary.write_text("y")
+
+
 def test_places_are_told_apart_through_links(tmp_path: Path) -> None:
     source, other = tmp_path / "source", tmp_path / "other"
     source.write_text("x")

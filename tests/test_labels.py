@@ -62,10 +62,13 @@ def test_codes_become_indexes(tmp_path: Path) -> None:
 def test_mapping_and_nodata(tmp_path: Path) -> None:
     values = np.where(codes() > 4, 300, np.where(codes() > 2, -1, 7)).astype(np.int16)
     path = write(tmp_path / "a.tif", values, nodata=-1)
-    with RasterLabels.open(path, GRID, SCHEMES["worldcover"], {300: 100, 7: 0}) as labels:
-        np.testing.assert_array_equal(whole(labels), np.where(codes() > 4, 11, 0))
+    for moss in ("100", "Moss and lichen"):
+        with open_labels(path, GRID, SCHEMES["worldcover"], meanings={"300": moss, "7": "0"}) as labels:
+            np.testing.assert_array_equal(whole(labels), np.where(codes() > 4, 11, 0))
     with pytest.raises(OptionsError, match="77"):
-        RasterLabels.open(path, GRID, SCHEMES["worldcover"], {300: 77})
+        open_labels(path, GRID, SCHEMES["worldcover"], meanings={"300": "77"})
+    with pytest.raises(InputError, match="holds the codes 7, which mean nothing"):
+        open_labels(path, GRID, SCHEMES["worldcover"], meanings={"300": "100"})
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32632"])

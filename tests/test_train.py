@@ -1,92 +1,106 @@
-"""Training: what it learns from, that it learns, resumes exactly and leaves weights that predict."""
+"""Training: that it learns, resumes exactly, stops when asked, and leaves weights that predict."""
 
 from __future__ import annotations
 
+import csv
 import json
-import resource
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from affine import Affine
+from PIL import Image
 
-from refnet_cli import train
-from refnet_cli.card import Card, read_card
+from refnet_cli.card import read_card
 from refnet_cli.cli import run
 from refnet_cli.engine import Standardise, load_engine
-from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError, StorageError, WeightsError
+from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAgainError, WeightsError
+from refnet_cli.evaluate import confusion_matrix, evaluate
+from refnet_cli.history import Step
 from refnet_cli.losses import LOSSES
 from refnet_cli.model import REFNet
 from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.regions import TrainConfig
+from refnet_cli.sampling import survey
+from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
-from refnet_cli.train import (
-    Checkpoint,
-    Progress,
-    Region,
-    Sampler,
-    TrainConfig,
-    TrainScene,
-    draw_crops,
-    fit,
-    make_optimizer,
-    read_regions,
-    survey,
-)
+from refnet_cli.train import Progress, class_weights, fit, make_optimizer, make_schedule
 from refnet_cli.weights import load_weights
-from tests.scenes import CARD, write
-
-
-def make_scene(folder: Path, split: str = "train", seed: int = 0) -> TrainScene:
-    """Stripes of water, trees and crops that each sensor sees plainly; a corner without labels, one without SAR."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    rows, columns = np.indices((160, 144))
-    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
-    labels[:20, :20] = 0
-    optical = 300 * labels + random.integers(0, 60, (4, *labels.shape)) + 100
-    sar = 0.005 * 3.0 ** np.stack([labels, labels - 1.5]) * random.gamma(5, 0.2, (2, *labels.shape))
-    sar[:, -20:, -20:] = np.nan
-    return TrainScene(
-        write(folder / "s2.tif", optical.astype(np.uint16), ("B02", "B03", "B04", "B08")),
-        write(folder / "s1.tif", sar.astype(np.float32), ("VV", "VH"), nodata=None),
-        write(folder / "labels.tif", labels[None].astype(np.uint8), ("labels",)),
-        name=folder.name,
-        split=split,
-    )
+from tests.scenes import CARD, PLACE, make_labelled_scene, write
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
-    scenes = make_scene(folder / "north"), make_scene(folder / "south", "validation", seed=1)
+    scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
     return TrainConfig(
         scenes=scenes, encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64, learning_rate=3e-3,
-        device="cpu", checkpoint_every=2,
+        device="cpu", checkpoint_every=2, validate_every=3,
     )  # fmt: skip
+
+
+SOUTH = Affine.translation(100_000, 0) @ PLACE
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_weights(path, msie=True)[0].state_dict()
 
 
-def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path) -> None:
-    class PulledPlugError(Exception):
-        pass
+class PulledPlugError(Exception):
+    pass
 
+
+def pull_at(step: int) -> Callable[[Progress], None]:
     def pull(progress: Progress) -> None:
-        if progress.step == 5:  # after the checkpoint of step 4
+        if progress.step == step:
             raise PulledPlugError
 
+    return pull
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path, step: int) -> None:
+    """Before the first checkpoint, at a validation, and after a checkpoint."""
+    config = replace(config, warmup=2, clip=1.0, jitter=0.1, modality_dropout=0.3, class_weights="balanced")
     whole = fit(config, tmp_path / "whole")
     with pytest.raises(PulledPlugError):
-        fit(config, tmp_path / "parts", pull)
+        fit(config, tmp_path / "parts", pull_at(step))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
     resumed = fit(config, tmp_path / "parts")
-    assert resumed.losses == whole.losses[4:]
+    assert resumed.history == whole.history
     ours, theirs = weights_of(resumed.weights), weights_of(whole.weights)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert resumed.card == whole.card
+    for table in ("steps.csv", "validations.csv"):
+        assert (tmp_path / "parts" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+
+
+def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, tmp_path: Path) -> None:
+    first = fit(config, tmp_path)
+    steps: list[int] = []
+    second = fit(config, tmp_path, lambda progress: steps.append(progress.step))
+    assert steps == []
+    assert second.card == first.card
+
+
+def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, tmp_path: Path) -> None:
+    whole = fit(config, tmp_path / "whole")
+    for limit in (1, 2, 6):  # the last one lies in a validation
+        questions = iter([False] * limit)
+        with pytest.raises(TryAgainError, match="the same command goes on"):
+            fit(config, tmp_path / "parts", stopping=lambda questions=questions: next(questions, True))  # type: ignore[misc]
+    parts = fit(config, tmp_path / "parts")
+    assert parts.history == whole.history
+    assert parts.card == whole.card
 
 
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -95,71 +109,16 @@ def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path
         fit(config, tmp_path)
 
 
-def test_a_checkpoint_is_the_old_or_the_new_one(config: TrainConfig, tmp_path: Path) -> None:
-    net = REFNet(config.network)
-    optimizer = make_optimizer(net, config)
-    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, 6)
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", config, net, optimizer, schedule)
-    checkpoint.save(3)
-
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
-    try:
-        with pytest.raises(StorageError):
-            checkpoint.save(4)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert checkpoint.load() == 3
-    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:5000])
-    with pytest.raises(InputError, match="is damaged; remove it"):
-        checkpoint.load()
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-
-
 def test_it_learns_and_the_weights_predict(config: TrainConfig, tmp_path: Path) -> None:
-    result = fit(replace(config, steps=30), tmp_path)
-    assert np.mean(result.losses[-5:]) < 0.5 * result.losses[0]
+    result = fit(replace(config, steps=30, validate_every=30), tmp_path)
+    losses = [step.loss for step in result.history.steps]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
     assert result.card.scores["validation"]["overall_accuracy"] > 0.8
     assert result.card.scores["validation"]["overall_accuracy_by_scene"].keys() == {"south"}
-    assert (result.card.training["training_scenes"], result.card.training["steps"]) == (["north"], 30)
+    assert result.card.training["steps"] == 30
     scene = config.scenes[1]
     report = predict(PredictOptions(scene.optical, scene.sar, tmp_path / "map.tif", result.weights, device="cpu"))
     assert report.weights["sha256"] == result.card.sha256
-    again = fit(replace(config, init=result.weights, steps=1), tmp_path / "again")
-    assert again.losses[0] < 0.5 * result.losses[0]
-    with pytest.raises(WeightsError, match="wanted is"):
-        fit(replace(config, init=result.weights, width=32), tmp_path / "other")
-
-
-def test_crops_keep_sensors_and_labels_together(config: TrainConfig) -> None:
-    with Region.open(config.scenes[0], config) as region:
-        crops = draw_crops([region], 64, np.random.default_rng(0))
-        seen = set()
-        for _ in range(40):
-            patch, labels = next(crops)
-            labelled = labels > 0
-            codes = np.array([0, *CARD.scheme.codes])[labels]
-            assert np.array_equal((patch.optical[0][labelled] - 100) // 300, codes[labelled])
-            assert not labelled[~patch.valid].any()
-            seen.add(patch.optical.strides)
-        assert len(seen) == 1  # turned crops are laid out anew, not as views that slow torch down
-
-
-def test_batches_depend_on_seed_and_step_alone(config: TrainConfig) -> None:
-    with Region.open(config.scenes[0], config) as region:
-        first, second = (Sampler([region], config, CARD) for _ in range(2))
-        for _ in range(3):
-            second.batch(9)
-        assert all(torch.equal(a, b) for a, b in zip(first.batch(4), second.batch(4), strict=True))
-        assert not torch.equal(first.batch(4).optical, first.batch(5).optical)
-        assert all(torch.isfinite(tensor).all() for tensor in first.batch(0))
-
-
-def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
-    with Region.open(config.scenes[0], config) as region:
-        batch = Sampler([region], replace(config, without="sar"), CARD).batch(0)
-    assert not batch.sar.any()
-    assert batch.optical.any()
 
 
 def test_weights_trained_without_a_sensor_never_see_it(config: TrainConfig, tmp_path: Path) -> None:
@@ -175,7 +134,7 @@ def test_weights_trained_without_a_sensor_never_see_it(config: TrainConfig, tmp_
 
 
 def test_validation_scenes_without_labels_do_not_lose_the_training(config: TrainConfig, tmp_path: Path) -> None:
-    bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",))
+    bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), SOUTH)
     scenes = config.scenes[0], replace(config.scenes[1], labels=bare)
     assert fit(replace(config, scenes=scenes, steps=1), tmp_path).card.scores == {}
 
@@ -187,14 +146,6 @@ def test_standardising() -> None:
     assert not standard[..., 1].any()
 
 
-def test_statistics_are_those_of_the_training_pixels(config: TrainConfig, tmp_path: Path) -> None:
-    card: Card = fit(replace(config, steps=1), tmp_path).card
-    with Region.open(config.scenes[0], config) as region:
-        whole = region.pair.read(Window(0, 0, 160, 144))
-    assert card.optical.mean == pytest.approx(np.nanmean(whole.optical, (1, 2)), rel=0.05)
-    assert card.sar.std == pytest.approx(np.nanstd(whole.sar, (1, 2)), rel=0.1)
-
-
 def test_decay_spares_a_and_d(config: TrainConfig) -> None:
     net = REFNet(config.network)
     decayed, plain = make_optimizer(net, config).param_groups
@@ -204,68 +155,169 @@ def test_decay_spares_a_and_d(config: TrainConfig) -> None:
     assert len(plain["params"]) + len(decayed["params"]) == len(list(net.parameters()))
 
 
-REGIONS = """
-steps = 3
-crop = 64
-[[scenes]]
-optical = "a/s2.tif"
-sar = "/b/s1.tif"
-labels = "labels.tif"
-"""
-
-
-def test_regions_file(tmp_path: Path) -> None:
-    (tmp_path / "regions.toml").write_text(REGIONS)
-    config = read_regions(tmp_path / "regions.toml")
-    assert (config.steps, config.batch) == (3, 8)
-    assert config.scenes[0].optical == tmp_path / "a" / "s2.tif"
-    assert config.scenes[0].sar == Path("/b/s1.tif")
-    assert (config.scenes[0].name, config.scenes[0].split) == ("scene-0", "train")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("steps = ", "not valid TOML"),
-        ("stepps = 3" + REGIONS, "unknown entries stepps"),
-        (REGIONS + 'masks = "x"', "unknown entries masks"),
-        (REGIONS + 'split = "test"', "must be train or validation"),
-        (REGIONS + 'split = "validation"', "No scene is for training"),
-        (REGIONS.replace("64", "50"), "whole number from 64"),
-        (REGIONS.replace("64", "80"), "multiple of 32"),
-        ('scheme = "mine"' + REGIONS, "'mine' is unknown"),
-        ('without = "both"' + REGIONS, "must be optical or sar"),
-        ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
-        ("steps = 3", "No scene is for training"),
-        ("[[scenes]]\noptical = 'x'", "missing"),
-        ("scenes = 3", "scenes"),
-        ('learning_rate = "x"' + REGIONS, "learning_rate is 'x'; wanted is a number"),
-        ('optical_bands = "B02"' + REGIONS, "wanted is a list of names"),
-        ('name = "../x"' + REGIONS, "must not lead elsewhere"),
-        (REGIONS + 'sar_scale = "dB"', "wanted is db or db100 or power or amplitude"),
-        (REGIONS + 'name = "a"' + REGIONS.replace("steps = 3\ncrop = 64", "") + 'name = "a"', "names of their own"),
-    ],
-)
-def test_regions_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "regions.toml").write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        read_regions(tmp_path / "regions.toml")
-
-
-def test_missing_regions_and_scenes(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputMissingError, match=r"none\.toml"):
-        read_regions(tmp_path / "none.toml")
+def test_missing_scenes_and_nothing_to_learn(config: TrainConfig, tmp_path: Path) -> None:
     scene = replace(config.scenes[0], labels=tmp_path / "none.tif")
     with pytest.raises(InputMissingError, match=r"none\.tif"):
         fit(replace(config, scenes=(scene,)), tmp_path)
-    with pytest.raises(InputError, match="No training scene holds a crop"):
-        fit(replace(config, crop=256), tmp_path)
+    with pytest.raises(OptionsError, match="No scene is for training"):
+        fit(replace(config, scenes=config.scenes[1:]), tmp_path)
+    with pytest.raises(OptionsError, match="Precision bf16 is for GPUs"):
+        fit(replace(config, precision="bf16"), tmp_path)
+    with pytest.raises(InputError, match="too small to hold out blocks"):
+        fit(replace(config, split="blocks", scenes=(replace(config.scenes[0], split=None),)), tmp_path)
+
+
+def test_ground_that_two_scenes_see_is_not_validated_by_one_and_learned_by_the_other(config: TrainConfig) -> None:
+    north = config.scenes[0]
+    again = replace(north, name="again", split="validation")
+    training, _ = survey(replace(config, scenes=(replace(north, split=None), again)))
+    assert not training.training.counts.any()
+
+
+def test_the_schedule_is_the_published_one(config: TrainConfig) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    ours, rates = make_schedule(optimizer, replace(config, steps=20)), []
+    other = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.PolynomialLR(other, 20, 0.9)
+    for _ in range(20):
+        rates.append((ours.get_last_lr()[0], theirs.get_last_lr()[0]))
+        for part in (optimizer, ours, other, theirs):
+            part.step()
+    assert [rate for rate, _ in rates] == pytest.approx([rate for _, rate in rates])
+
+
+def test_warming_up(config: TrainConfig) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule, rates = make_schedule(optimizer, replace(config, steps=20, warmup=4)), []
+    for _ in range(20):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert 0 < rates[-1] < 0.1
+
+
+def test_balanced_weights_let_all_classes_count_alike(config: TrainConfig) -> None:
+    scenes = survey(config)
+    weights = class_weights(replace(config, class_weights="balanced"), scenes)
+    assert weights is not None
+    pixels = torch.from_numpy(scenes[0].training.counts.sum(0))
+    products = (weights[1:] * pixels)[pixels > 0]
+    assert products.tolist() == pytest.approx([products[0].item()] * 3, rel=1e-5)
+    assert products.sum().item() == pytest.approx(pixels.sum().item(), rel=1e-5)
+    by_name = dict.fromkeys(config.classes.names, 1.0) | {"Trees": 3.0}
+    assert class_weights(replace(config, class_weights=by_name), scenes).tolist()[:4] == [0, 1, 3, 1]  # type: ignore[union-attr]
+    assert class_weights(config, scenes) is None
+
+
+def test_passes_add_up_to_the_step(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
+    monkeypatch.setattr("refnet_cli.train.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.model.REFNet.forward", _with_auxiliary(REFNet.forward))
+    config = replace(config, steps=2, batch=4, class_weights="balanced", clip=0.5, learning_rate=1e-3)
+    at_once, in_two = (fit(replace(config, accumulate=n), tmp_path / str(n)) for n in (1, 2))
+    for one, other in zip(at_once.history.steps, in_two.history.steps, strict=True):
+        assert tuple(one) == pytest.approx(tuple(other), rel=1e-4)
+    ours, theirs = weights_of(at_once.weights), weights_of(in_two.weights)
+    for name, tensor in theirs.items():
+        assert torch.allclose(ours[name], tensor, atol=1e-4), name
+
+
+def _with_auxiliary(forward: Callable[..., object]) -> Callable[..., object]:
+    def called(net: REFNet, optical: torch.Tensor, sar: torch.Tensor, auxiliary: bool | None = None) -> object:
+        return forward(net, optical, sar, net.config.msie if auxiliary is None else auxiliary)
+
+    return called
+
+
+def test_it_stops_when_validations_get_no_better(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, steps=50, validate_every=1, patience=2, learning_rate=1e-12)
+    result = fit(config, tmp_path)
+    best = max(result.history.validations, key=lambda scores: scores["mean_iou"])["step"]
+    assert len(result.history.steps) == best + 2 < 50
+    assert result.card.training["steps_done"] == best + 2
+    assert result.card.scores["validation"]["step"] == best
+
+
+def test_the_best_network_is_kept(config: TrainConfig, tmp_path: Path) -> None:
+    """Weights and scores are those of one and the same step, which need not be the last."""
+    result = fit(replace(config, steps=12, validate_every=2, learning_rate=1e-2), tmp_path)
+    scored = result.card.scores["validation"]
+    assert scored["mean_iou"] == max(scores["mean_iou"] for scores in result.history.validations)
+    south = config.scenes[1]
+    predict(PredictOptions(south.optical, south.sar, tmp_path / "map.tif", result.weights, device="cpu"))
+    again = evaluate(tmp_path / "map.tif", south.labels)
+    assert again.overall_accuracy == pytest.approx(scored["overall_accuracy"], abs=1e-9)
+    assert again.confusion_matrix == scored["confusion_matrix"]
+
+
+def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) -> None:
+    """Validation in patches gives what a map of the whole scene gives there."""
+    scenes = tuple(replace(scene, split=None) for scene in config.scenes)
+    config = replace(config, scenes=scenes, split="random", validation_share=0.3, steps=4)
+    result = fit(config, tmp_path)
+    scored = result.card.scores["validation"]
+    assert (scored["split"], scored["leaky"]) == ("random", True)
+    total = np.zeros((9, 9), int)
+    for look in survey(config):
+        predict(PredictOptions(look.scene.optical, look.scene.sar, tmp_path / "map.tif", result.weights, device="cpu"))
+        with rasterio.open(tmp_path / "map.tif") as mapped, rasterio.open(look.scene.labels) as labelled:
+            held_out = look.roles.read(Window(0, 0, *look.grid.shape)) == VALIDATION
+            total += confusion_matrix(np.where(held_out, labelled.read(1), 0), mapped.read(1), 10)
+    assert scored["pixels"] == total.sum() > 0
+    assert scored["overall_accuracy"] == pytest.approx(np.trace(total) / total.sum())
+
+
+def test_what_a_training_leaves(config: TrainConfig, tmp_path: Path) -> None:
+    result = fit(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "refnet.safetensors", "checkpoints", "steps.csv", "validations.csv", "tensorboard", "curves.png",
+        "confusion.png", "tiles.png",
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "best.pt", "step-000000004.pt", "step-000000006.pt",
+    }  # fmt: skip
+    for name in ("curves", "confusion", "tiles"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size[0] > 300
+    with (tmp_path / "steps.csv").open() as file:
+        assert [Step(int(r["step"]), *(float(r[n]) for n in Step._fields[1:])) for r in csv.DictReader(file)] == (
+            result.history.steps
+        )
+    with (tmp_path / "validations.csv").open() as file:
+        assert [float(row["mean_iou"]) for row in csv.DictReader(file)] == [
+            scores["mean_iou"] for scores in result.history.validations
+        ]
+    training = result.card.training
+    assert (training["split"], training["buffer"]) == ("region", 64)
+    assert training["scenes"] == {"north": "train", "south": "validation"}
+    assert training["pixels"]["train"] == training["pixels"]["validation"]
+    assert training["start"] == ["network: from scratch"]
+
+
+def test_starting_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
+    first = fit(replace(config, steps=30, validate_every=30), tmp_path / "first")
+    again = fit(replace(config, init=first.weights, steps=1), tmp_path / "again")
+    assert again.history.steps[0].loss < 0.5 * first.history.steps[0].loss
+    assert again.card.optical == first.card.optical  # the statistics that it was trained with
+    fewer = replace(config, init=first.weights, optical_bands=("B04", "B02"), steps=1, freeze="encoders")
+    frozen = fit(fewer, tmp_path / "fewer")
+    assert any("first convolution" in line or "optical" in line for line in frozen.card.training["start"])
+    ours, theirs = weights_of(frozen.weights), weights_of(first.weights)
+    same = [name for name in theirs if name.startswith("sar_encoder.")]
+    assert same
+    assert all(torch.equal(ours[name], theirs[name]) for name in same)
+    assert not torch.equal(ours["head.classify.weight"], theirs["head.classify.weight"])
+    with pytest.raises(WeightsError):
+        fit(replace(config, init=first.weights, width=32), tmp_path / "other")
 
 
 def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
-        f'name = "mine"\nencoder = "test_resnet"\nwidth = 16\nsteps = 9\nbatch = 1\ncrop = 64\ntile = 64\n[[scenes]]\n'
+        'name = "mine"\nencoder = "test_resnet"\nwidth = 16\nsteps = 9\nbatch = 1\ncrop = 64\ntile = 64\n'
+        'split = "none"\n[[scenes]]\n'
         f'optical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
     code = run(["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "out"), "--steps", "1", "--json"])
@@ -275,24 +327,10 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
     assert read_card(tmp_path / "out" / "mine.safetensors").sha256 == card["sha256"]
 
 
-@pytest.mark.parametrize("window", [64, 512])
-def test_labels_are_counted_where_both_sensors_saw(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, window: int
-) -> None:
-    monkeypatch.setattr(train, "SURVEYED", window)
-    rows, columns = np.indices((160, 144))
-    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
-    labels[:20, :20] = labels[-20:, -20:] = 0  # not labelled; not seen by SAR
-    counts = survey(config)
-    assert list(counts) == ["train", "validation"]
-    for pixels in counts.values():
-        assert list(pixels.values()) == [int((labels == index).sum()) for index in range(1, 10)]
-
-
 def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
-        f'[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
+        f'split = "none"\n[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
     captured = capsys.readouterr()
@@ -309,6 +347,89 @@ def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> None:
-    result = fit(replace(config, loss=loss, steps=30, checkpoint_every=30), tmp_path)
-    assert np.mean(result.losses[-5:]) < 0.7 * np.mean(result.losses[:5])
+    result = fit(replace(config, loss=loss, steps=30, checkpoint_every=30, validate_every=30), tmp_path)
+    losses = [step.loss for step in result.history.steps]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert result.card.training["loss"] == loss
+
+
+REGIONS = """
+name = "mine"
+encoder = "test_resnet"
+width = 16
+steps = {steps}
+batch = 2
+crop = 64
+tile = 64
+learning_rate = 3e-3
+checkpoint_every = 2
+validate_every = 5
+device = "cpu"
+"""
+SCENE = """
+[[scenes]]
+name = "{scene.name}"
+optical = "{scene.optical}"
+sar = "{scene.sar}"
+labels = "{scene.labels}"
+"""
+
+
+def write_regions(config: TrainConfig, path: Path, steps: int) -> Path:
+    scenes = [SCENE.format(scene=scene) + f'split = "{config.role(scene)}"\n' for scene in config.scenes]
+    path.write_text(REGIONS.format(steps=steps) + "".join(scenes))
+    return path
+
+
+def start_training(regions: Path, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "refnet_cli", "train", str(regions), "-o", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+    table = folder / "steps.csv"
+    while not table.exists() or len(table.read_text().splitlines()) <= count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def same_results(folder: Path, other: Path) -> bool:
+    names = ("mine.safetensors", "steps.csv", "validations.csv")
+    return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, number: signal.Signals) -> None:
+    regions = write_regions(config, tmp_path / "regions.toml", 1000)
+    process = start_training(regions, tmp_path / "run")
+    wait_for_steps(tmp_path / "run", 3, process)
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert out == ""
+    assert "the same command goes on from there" in errors
+    done = len((tmp_path / "run" / "steps.csv").read_text().splitlines()) - 1
+    assert (tmp_path / "run" / "checkpoints" / f"step-{done:09}.pt").exists()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.long)])
+def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_path: Path, kills: int) -> None:
+    steps = 8 if kills == 1 else 40
+    regions = write_regions(config, tmp_path / "regions.toml", steps)
+    process = start_training(regions, tmp_path / "whole")
+    assert process.wait() == 0, process.communicate()
+    process.communicate()
+    random = np.random.default_rng(7)
+    for kill in range(kills):
+        process = start_training(regions, tmp_path / "parts")
+        wait_for_steps(tmp_path / "parts", int((kill + 0.5) * steps / kills), process)
+        time.sleep(random.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+    process = start_training(regions, tmp_path / "parts")
+    assert process.wait() == 0, process.communicate()
+    process.communicate()
+    assert same_results(tmp_path / "parts", tmp_path / "whole")
+    assert not list((tmp_path / "parts").glob("**/.*.tmp"))

@@ -1,0 +1,324 @@
+"""What to train, on what, and how: the regions file."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from refnet_cli.card import REFNetConfig
+from refnet_cli.errors import ConfigError, OptionsError, WeightsError
+from refnet_cli.losses import LOSSES
+from refnet_cli.products import SCHEMES, ClassScheme, SarScale
+from refnet_cli.tables import read_table, read_toml
+
+SplitMethod = Literal["blocks", "region", "random", "none"]
+
+
+@dataclass(frozen=True)
+class TrainScene:
+    """A scene pair with its labels."""
+
+    optical: Path
+    sar: Path
+    labels: Path
+    """Raster of codes, or polygons or points in a vector file."""
+    name: str = ""
+    region: str = ""
+    """What it is held out with; by default the scene's name."""
+    split: Literal["train", "validation"] | None = None
+    """All of it is learned from, or only scored; by default as the regions file's ``split`` says."""
+    optical_bands: tuple[str, ...] | None = None
+    """Names or numbers (from 1) of the bands of the optical file, in the order of the network's bands."""
+    sar_bands: tuple[str, ...] | None = None
+    """The same for the SAR file."""
+    optical_offset: float | None = None
+    """Number to subtract from the optical file's values."""
+    sar_scale: SarScale | None = None
+    """Scale of the SAR values: power, amplitude, db or db100."""
+    label_field: str | None = None
+    """Field of a vector file of labels that holds the class; needed where it has several."""
+    label_codes: dict[str, str] | None = None
+    """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what, and how.
+
+    Raises
+    ------
+    OptionsError
+        If a value is impossible.
+    """
+
+    scenes: tuple[TrainScene, ...]
+    scheme: str | ClassScheme = "esri-io"
+    """The labels' class scheme, or its name."""
+    label_codes: dict[str, str] | None = None
+    """From the label files' codes or names to the scheme's codes or names, 0 for no label; what it leaves out is
+    refused. By default codes and names mean themselves."""
+    optical_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    sar_bands: tuple[str, ...] = ("VV", "VH")
+    name: str = "refnet"
+    """Name of the resulting weights."""
+    encoder: str = "resnet50"
+    """Any timm model that gives five levels of features at strides 2 to 32."""
+    width: int = 128
+    """Decoder width."""
+    init: Literal["shipped"] | Path | None = None
+    """Weights or published checkpoint to start from."""
+    encoder_weights: Literal["imagenet"] | Path | None = None
+    """Pretrained encoders to start from: timm's, fetched by it, or a file of them."""
+    freeze: Literal["encoders"] | None = None
+    """What is not to learn."""
+    split: SplitMethod | None = None
+    """How validation is held out: in ``blocks``, by ``region``, at ``random`` (its scores flatter), or ``none``. By
+    default by region where a scene is marked for validation or a fold is named, else in blocks."""
+    fold: str | None = None
+    """The region to hold out, with ``split = "region"``."""
+    block: float = 2560.0
+    """Side in metres of the blocks."""
+    validation_share: float = 0.2
+    """Of the labelled pixels of each class, to be held out in blocks or at random."""
+    steps: int = 70_000
+    batch: int = 8
+    """Crops of each step, over all devices."""
+    accumulate: int = 1
+    """Passes through the network over which a step's crops are spread, to save memory."""
+    crop: int = 256
+    """Side in pixels of the crops to train on, a multiple of 32."""
+    tile: int = 256
+    """Side in pixels of the tiles to predict."""
+    sampling: Literal["area", "classes"] = "area"
+    """Where crops lie: every labelled pixel alike, as published, or every class alike."""
+    jitter: float = 0.0
+    """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
+    modality_dropout: float = 0.0
+    """Share of the crops that lack one of the sensors, either as often."""
+    loss: str = "cross-entropy"
+    """Name of the loss; the published one is cross entropy."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """How much a pixel of each class counts: by name, or ``balanced`` so that all classes count alike."""
+    learning_rate: float = 5e-4
+    weight_decay: float = 5e-4
+    warmup: int = 0
+    """Steps over which the learning rate rises to its full value."""
+    clip: float | None = None
+    """Greatest norm of the gradients."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
+    validate_every: int | None = None
+    """Steps between validations; by default a tenth of all."""
+    patience: int | None = None
+    """Validations without a better mean IoU after which to stop; by default never."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    seed: int = 0
+    without: Literal["optical", "sar"] | None = None
+    """That sensor's input is set to its mean, to learn what it is worth."""
+    licence: str = "unknown"
+    notice: str = ""
+    """What everyone who uses the weights should be told."""
+    device: str = "auto"
+    scan: str | None = None
+    """Kernel of the selective scan; by default what suits the device."""
+    workers: int = 2
+    """Threads that read crops ahead of the network."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1), ("batch", 1), ("accumulate", 1), ("checkpoint_every", 1), ("crop", 64), ("tile", 64),
+            ("workers", 1), ("warmup", 0), ("validate_every", 1), ("patience", 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise OptionsError(f"{name} is {value!r}; it must be a whole number from {least}.")
+        for name, above, most in (
+            ("block", 0, 1e6), ("validation_share", 0, 0.9), ("learning_rate", 0, 10), ("clip", 0, 1e9),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not above < value <= most:
+                raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
+        for name, most in (("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {most:g}.")
+        for name in ("crop", "tile"):
+            if getattr(self, name) % 32:
+                raise OptionsError(f"{name} is {getattr(self, name)}; it must be a multiple of 32.")
+        if self.batch % self.accumulate:
+            raise OptionsError(f"A batch of {self.batch} crops cannot be spread over {self.accumulate} equal passes.")
+        if self.warmup >= self.steps:
+            raise OptionsError(f"A warm-up of {self.warmup} steps leaves nothing of {self.steps}; make it shorter.")
+        self._check_names()
+        self._check_split()
+
+    def _check_names(self) -> None:
+        if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
+            raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        if self.loss not in LOSSES:
+            raise OptionsError(f"Loss {self.loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
+        if isinstance(self.class_weights, dict):
+            classes = self.classes.names
+            if set(self.class_weights) != set(classes) or min(self.class_weights.values()) <= 0:
+                raise OptionsError(f"class_weights must give each class a positive number: {', '.join(classes)}.")
+        if self.without not in (None, "optical", "sar"):
+            raise OptionsError(f"without is {self.without!r}; it must be optical or sar.")
+        if Path(self.name).name != self.name:
+            raise OptionsError(f"name is {self.name!r}; it becomes a file's name and must not lead elsewhere.")
+        names = [scene.name for scene in self.scenes]
+        if len(set(names)) < len(names):
+            raise OptionsError(f"Scenes must have names of their own; found {', '.join(map(repr, names))}.")
+        if self.init is not None and self.encoder_weights is not None:
+            raise OptionsError("init and encoder_weights both say what to start from; give one of them.")
+
+    def _check_split(self) -> None:
+        regions = {scene.region or scene.name for scene in self.scenes}
+        if self.fold is not None and self.fold not in regions:
+            raise OptionsError(f"There is no region {self.fold!r} to hold out; there are {', '.join(sorted(regions))}.")
+        if self.fold is not None and self.method != "region":
+            raise OptionsError(f'A fold is a region that is held out, but split is "{self.method}".')
+        roles = [self.role(scene) for scene in self.scenes]
+        if not roles:
+            raise OptionsError("There is no scene; describe each in a [[scenes]] table.")
+        if self.method == "region" and "validation" not in roles:
+            raise OptionsError(
+                'split is "region", but no region is held out: name one as fold, or mark a scene with '
+                'split = "validation".'
+            )
+
+    @property
+    def classes(self) -> ClassScheme:
+        """The class scheme."""
+        return SCHEMES[self.scheme] if isinstance(self.scheme, str) else self.scheme
+
+    @property
+    def method(self) -> SplitMethod:
+        """How validation is held out."""
+        if self.split:
+            return self.split
+        by_hand = self.fold is not None or any(scene.split == "validation" for scene in self.scenes)
+        return "region" if by_hand else "blocks"
+
+    @property
+    def buffer(self) -> int:
+        """Pixels between training and validation: a tile, and no less than what a crop sees."""
+        return 0 if self.method == "random" else max(self.tile, self.crop)
+
+    def role(self, scene: TrainScene) -> Literal["train", "validation", "divided"]:
+        """Tell whether a scene is learned from, scored, or divided into parts of both."""
+        if scene.split:
+            return scene.split
+        if self.fold is not None and (scene.region or scene.name) == self.fold:
+            return "validation"
+        return "divided" if self.method in ("blocks", "random") else "train"
+
+    @property
+    def network(self) -> REFNetConfig:
+        """Settings of the network."""
+        return REFNetConfig(
+            encoder=self.encoder,
+            optical_bands=len(self.optical_bands),
+            sar_bands=len(self.sar_bands),
+            classes=self.classes.classes,
+            width=self.width,
+        )
+
+
+def read_regions(path: Path) -> TrainConfig:
+    """Read a regions file.
+
+    Parameters
+    ----------
+    path : Path
+        TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
+        relative to the file. ``scheme`` may be a table, see `read_scheme`.
+
+    Raises
+    ------
+    InputMissingError
+        If the file does not exist.
+    ConfigError
+        If it is no TOML, or has unknown or impossible entries.
+    """
+    entries = read_toml(path)
+    scenes = entries.pop("scenes", [])
+    if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes):
+        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
+    try:
+        if isinstance(entries.get("scheme"), dict):
+            scheme, ignored = read_scheme(entries.pop("scheme"))
+            own = {str(code): str(code) for code in scheme.codes} | {name: name for name in scheme.names}
+            tables = [table for table in scenes if "label_codes" in table]
+            for table in [entries, *tables] if ignored else []:
+                table["label_codes"] = table.get("label_codes", own) | ignored
+            chosen = {"scheme": scheme}
+        else:
+            chosen = {}
+        made = tuple(
+            TrainScene(**({"name": f"scene-{number}"} | read_table(TrainScene, scene, path)))
+            for number, scene in enumerate(scenes)
+        )
+        return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path))
+    except (OptionsError, WeightsError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
+    """Make a class scheme of a table.
+
+    Parameters
+    ----------
+    table : mapping
+        ``name``; ``classes``, a table from codes to names, or to tables of ``name`` and ``colour`` (#rrggbb); and
+        ``ignore``, codes of the label files that are no label.
+
+    Returns
+    -------
+    scheme : ClassScheme
+        Classes without a colour get one.
+    ignored : dict
+        From each ignored code to 0, as `open_labels` takes it.
+
+    Raises
+    ------
+    OptionsError, WeightsError
+        If the table makes no scheme.
+
+    Examples
+    --------
+    >>> scheme, _ = read_scheme({"name": "mine", "classes": {"3": {"name": "Vineyard", "colour": "#aa0077"}}})
+    >>> scheme.codes, scheme.names, scheme.colours
+    ((3,), ('Vineyard',), ((170, 0, 119),))
+    """
+    unknown = sorted(set(table) - {"name", "classes", "ignore"})
+    classes, ignored = table.get("classes"), table.get("ignore", [])
+    if unknown or not isinstance(classes, dict) or not isinstance(ignored, list):
+        raise OptionsError(f"scheme must have name, classes and perhaps ignore; found {', '.join(table)}.")
+    codes, names, colours = [], [], []
+    for number, (code, entry) in enumerate(classes.items()):
+        entry = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not set(entry) <= {"name", "colour"} or not str(code).isdecimal():
+            raise OptionsError(f"scheme: class {code} is {entry!r}; wanted is a code with a name, or name and colour.")
+        codes.append(int(code))
+        names.append(str(entry.get("name", code)))
+        colours.append(_read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(classes)))
+    if len({name.casefold() for name in names}) < len(names):
+        raise OptionsError(f"scheme: classes must have names of their own; found {', '.join(names)}.")
+    scheme = ClassScheme(str(table.get("name", "own")), tuple(codes), tuple(names), tuple(colours))
+    return scheme, {str(code): "0" for code in ignored}
+
+
+def _read_colour(text: Any) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex(str(text).removeprefix("#"))
+    except ValueError as error:
+        raise OptionsError(f"scheme: {text!r} is no colour; write it as #rrggbb.") from error
+    return red, green, blue
+
+
+def _some_colour(number: int, count: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(number / count, 0.65, 0.85 - 0.3 * (number % 2))
+    return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,0 +1,173 @@
+"""How good a network is on ground that it never saw: predicted as ``refnet predict`` does, and only there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.card import Card
+from refnet_cli.engine import Engine, TorchEngine, choose_device
+from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.evaluate import Scores, confusion_matrix, score
+from refnet_cli.figures import View
+from refnet_cli.model import REFNet
+from refnet_cli.predict import Progress, predict_rows, read_tile
+from refnet_cli.regions import TrainConfig
+from refnet_cli.sampling import Region, SurveyedScene, survey
+from refnet_cli.splits import VALIDATION
+from refnet_cli.tiling import Tiling, Window
+from refnet_cli.weights import load_weights
+
+VIEWS = 4
+
+
+def validate(
+    net: REFNet,
+    card: Card,
+    scenes: Sequence[SurveyedScene],
+    config: TrainConfig,
+    device: str = "cpu",
+    scan: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Scores, dict[str, float]]:
+    """Score a network on the pixels that are held out.
+
+    Parameters
+    ----------
+    net : REFNet
+        Left as it is.
+    card : Card
+        What it takes and gives.
+    scenes : sequence of SurveyedScene
+        Those with pixels to score.
+    config : TrainConfig
+        How scenes are read.
+    device : str
+    scan : str, optional
+        Kernel of the selective scan; by default what suits the device.
+    progress : callable, optional
+        Told after every batch how many of a scene's tiles are done, and of how many.
+
+    Returns
+    -------
+    scores : Scores
+        Of all scenes together.
+    by_scene : dict
+        Overall accuracy of each.
+
+    Raises
+    ------
+    InputError
+        If no labelled pixel is held out, or a scene cannot be read.
+    """
+    engine = TorchEngine(net, card, device, scan=scan)
+    names = card.scheme.names
+    matrices = {look.scene.name: _count(look, engine, config, progress) for look in scenes}
+    if not matrices:
+        raise InputError("No labelled pixel is held out to be scored.")
+    by_scene = {name: score(matrix, names).overall_accuracy for name, matrix in matrices.items() if matrix.any()}
+    return score(np.sum(list(matrices.values()), axis=0), names), by_scene
+
+
+def _count(
+    look: SurveyedScene, engine: Engine, config: TrainConfig, progress: Progress | None
+) -> NDArray[np.int64]:
+    """Confusion matrix of a scene's held-out pixels."""
+    card = engine.card
+    matrix = np.zeros((card.scheme.classes - 1,) * 2, np.int64)
+
+    def wanted(window: Window) -> NDArray[np.bool_]:
+        return np.asarray(look.roles.read(window) == VALIDATION)
+
+    with Region.open(look.scene, config) as region:
+        height, width = look.grid.shape
+        tiling = Tiling(height, width, card.tile, card.tile // 4)
+        for rows in predict_rows(region.pair, engine, tiling, progress, wanted=wanted):
+            if not rows.valid.any():
+                continue
+            labels = region.labels.read(Window(rows.row, 0, *rows.valid.shape))
+            predicted = np.where(rows.valid, 1 + rows.probabilities[1:].argmax(0), 0).astype(np.uint8)
+            matrix += confusion_matrix(labels, predicted, card.scheme.classes)
+    return matrix
+
+
+def evaluate_weights(weights: Path, config: TrainConfig, device: str = "auto") -> tuple[Scores, dict[str, float]]:
+    """Score weights on what a regions file holds out, or on all of its scenes where it holds out nothing.
+
+    Parameters
+    ----------
+    weights : Path
+    config : TrainConfig
+        Scenes, and how they are split; bands and tile are those of the weights.
+    device : str
+        ``auto``, or a torch device.
+
+    Returns
+    -------
+    scores, by_scene
+        See `validate`.
+
+    Raises
+    ------
+    OptionsError
+        If the classes are not those of the weights.
+    RefnetError
+        If weights or scenes cannot be used.
+    """
+    device = choose_device(device)
+    net, card = load_weights(weights)
+    if card.scheme != config.classes:
+        raise OptionsError(
+            f"{weights} gives classes of scheme {card.scheme.name!r}, the labels are of {config.classes.name!r}: map "
+            "them with label_codes, or choose weights of their scheme."
+        )
+    config = replace(config, optical_bands=card.optical.bands, sar_bands=card.sar.bands, tile=card.tile)
+    if config.method == "none":
+        whole = tuple(replace(scene, split="validation") for scene in config.scenes)
+        config = replace(config, scenes=whole)
+    scenes = [look for look in survey(config) if look.validation.any()]
+    return validate(net, card, scenes, config, device)
+
+
+def choose_views(net: REFNet, card: Card, scenes: Sequence[SurveyedScene], config: TrainConfig) -> list[View]:
+    """Tiles of held-out ground, at most four, as sensors, labels and network see them."""
+    engine = TorchEngine(net, card)
+    places = [(look, window) for look in scenes for window in look.roles.validation]
+    spread = np.linspace(0, len(places) - 1, min(VIEWS, len(places))).round().astype(int)
+    return [_view(look, window, engine, config) for look, window in (places[index] for index in spread)]
+
+
+def _view(look: SurveyedScene, window: Window, engine: Engine, config: TrainConfig) -> View:
+    card = engine.card
+    height, width = look.grid.shape
+    tile = _around(window, card.tile, height, width)
+    inside = tile.clip(height, width)
+    top, left = inside.row - tile.row, inside.column - tile.column
+    part = np.s_[top : top + inside.height, left : left + inside.width]
+    with Region.open(look.scene, config) as region:
+        patch, labels = read_tile(region.pair, tile), region.labels.read(inside)
+    predicted = 1 + engine.predict(patch.optical[None], patch.sar[None])[0, 1:].argmax(0)
+    predicted = np.where(patch.valid, predicted, 0).astype(np.uint8)
+    optical = patch.optical[[card.optical.bands.index(band) for band in _shown(card.optical.bands)]]
+    return View(look.scene.name, optical[:, *part], patch.sar[:, *part], labels, predicted[part])
+
+
+def _around(window: Window, side: int, height: int, width: int) -> Window:
+    """Square window around another's centre, moved into a grid as far as it fits."""
+
+    def place(first: int, length: int, size: int) -> int:
+        return min(max(first + (length - side) // 2, 0), size - side) if size >= side else -((side - size) // 2)
+
+    return Window(
+        place(window.row, window.height, height), place(window.column, window.width, width), side, side
+    )  # fmt: skip
+
+
+def _shown(bands: Sequence[str]) -> Sequence[str]:
+    """Bands to show as red, green and blue: those that are so, else the first ones."""
+    colours = [band for band in ("B04", "B03", "B02") if band in bands]
+    return colours if len(colours) == 3 else bands[:3]

@@ -1,0 +1,149 @@
+"""Regions files: what they may say, what is refused, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.products import SCHEMES
+from refnet_cli.regions import TrainConfig, TrainScene, read_regions
+
+REGIONS = """
+steps = 3
+crop = 64
+[[scenes]]
+optical = "a/s2.tif"
+sar = "/b/s1.tif"
+labels = "labels.tif"
+"""
+
+
+def test_regions_file(tmp_path: Path) -> None:
+    (tmp_path / "regions.toml").write_text(REGIONS)
+    config = read_regions(tmp_path / "regions.toml")
+    assert (config.steps, config.batch) == (3, 8)
+    assert config.scenes[0].optical == tmp_path / "a" / "s2.tif"
+    assert config.scenes[0].sar == Path("/b/s1.tif")
+    assert (config.scenes[0].name, config.role(config.scenes[0])) == ("scene-0", "divided")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = ", "not valid TOML"),
+        ("stepps = 3" + REGIONS, "unknown entries stepps"),
+        (REGIONS + 'masks = "x"', "unknown entries masks"),
+        (REGIONS + 'split = "test"', "wanted is train or validation"),
+        (REGIONS.replace("64", "50"), "whole number from 64"),
+        (REGIONS.replace("64", "80"), "multiple of 32"),
+        ('scheme = "mine"' + REGIONS, "'mine' is unknown"),
+        ('without = "both"' + REGIONS, "wanted is optical or sar"),
+        ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
+        ("steps = 3", "There is no scene"),
+        ("[[scenes]]\noptical = 'x'", "missing"),
+        ("scenes = 3", "scenes"),
+        ('learning_rate = "x"' + REGIONS, "learning_rate is 'x'; wanted is a number"),
+        ('optical_bands = "B02"' + REGIONS, "wanted is a list of names"),
+        ('name = "../x"' + REGIONS, "must not lead elsewhere"),
+        (REGIONS + 'sar_scale = "dB"', "wanted is db or db100 or power or amplitude"),
+        ("batch = 9\naccumulate = 2" + REGIONS, "cannot be spread over 2 equal passes"),
+        ("warmup = 3" + REGIONS, "leaves nothing of 3"),
+        ("jitter = 1.5" + REGIONS, "jitter is 1.5; it must be from 0 to 1"),
+        ("clip = 0" + REGIONS, "clip is 0.0; it must be above 0"),
+        ("block = 0" + REGIONS, "block is 0.0; it must be above 0"),
+        ('fold = "north"' + REGIONS, "There is no region 'north'"),
+        ('split = "blocks"\nfold = "scene-0"' + REGIONS, 'but split is "blocks"'),
+        ('split = "region"' + REGIONS, "no region is held out"),
+        ('init = "a.safetensors"\nencoder_weights = "imagenet"' + REGIONS, "give one of them"),
+        ("class_weights = { Water = 2 }" + REGIONS, "must give each class a positive number"),
+        ("label_codes = { 10 = 1.5 }" + REGIONS, "label_codes is .*; wanted is a table of texts or whole numbers"),
+        ("class_weights = 3" + REGIONS, "wanted is balanced or a table of numbers"),
+        (REGIONS + "[scheme]\nname = 'x'", "must have name, classes and perhaps ignore"),
+        (REGIONS + "[scheme]\nclasses = { a = 'Water' }", "wanted is a code with a name"),
+        (REGIONS + "[scheme]\nclasses = { 1 = { name = 'A', colour = 'blue' } }", "write it as #rrggbb"),
+        (REGIONS + "[scheme]\nclasses = { 1 = 'A', 2 = 'a' }", "names of their own"),
+        (REGIONS + "[scheme]\nclasses = { 300 = 'A' }", "unique, 1 to 255"),
+        (REGIONS + 'name = "a"' + REGIONS.replace("steps = 3\ncrop = 64", "") + 'name = "a"', "names of their own"),
+    ],
+)
+def test_regions_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "regions.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_regions(tmp_path / "regions.toml")
+
+
+def test_a_regions_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputMissingError, match=r"none\.toml"):
+        read_regions(tmp_path / "none.toml")
+
+
+def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "regions.toml").write_text(REGIONS + """
+label_codes = { 7 = "Vineyard" }
+[[scenes]]
+optical = "b.tif"
+sar = "b.tif"
+labels = "b.tif"
+[scheme]
+name = "mine"
+ignore = [99]
+[scheme.classes]
+4 = { name = "Vineyard", colour = "#aa0077" }
+9 = "Orchard"
+""")
+    config = read_regions(tmp_path / "regions.toml")
+    assert (config.classes.name, config.classes.codes) == ("mine", (4, 9))
+    assert config.classes.names == ("Vineyard", "Orchard")
+    assert config.classes.colours[0] == (0xAA, 0, 0x77)
+    assert config.classes.colours[1] != config.classes.colours[0]
+    assert config.label_codes == {"4": "4", "9": "9", "Vineyard": "Vineyard", "Orchard": "Orchard", "99": "0"}
+    assert config.scenes[0].label_codes == {"7": "Vineyard", "99": "0"}
+    assert config.scenes[1].label_codes is None
+    assert config.network.classes == 3
+
+
+def test_keywords_and_paths_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "regions.toml").write_text('init = "shipped"' + REGIONS)
+    assert read_regions(tmp_path / "regions.toml").init == "shipped"
+    (tmp_path / "regions.toml").write_text('encoder_weights = "resnet50.pth"' + REGIONS)
+    assert read_regions(tmp_path / "regions.toml").encoder_weights == tmp_path / "resnet50.pth"
+
+
+def scene(name: str, split: str | None = None, region: str = "") -> TrainScene:
+    return TrainScene(Path("o"), Path("s"), Path("l"), name=name, split=split, region=region)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("scenes", "settings", "method", "roles"),
+    [
+        ((scene("a"), scene("b")), {}, "blocks", ["divided", "divided"]),
+        ((scene("a"), scene("b", "train")), {}, "blocks", ["divided", "train"]),
+        ((scene("a"), scene("b", "validation")), {}, "region", ["train", "validation"]),
+        ((scene("a"), scene("b")), {"fold": "b"}, "region", ["train", "validation"]),
+        ((scene("a", region="x"), scene("b", region="x"), scene("c")), {"fold": "x"}, "region",
+         ["validation", "validation", "train"]),
+        ((scene("a"), scene("b", "validation")), {"split": "blocks"}, "blocks", ["divided", "validation"]),
+        ((scene("a"),), {"split": "random"}, "random", ["divided"]),
+        ((scene("a"),), {"split": "none"}, "none", ["train"]),
+    ],
+)  # fmt: skip
+def test_roles(scenes: tuple[TrainScene, ...], settings: dict[str, str], method: str, roles: list[str]) -> None:
+    config = TrainConfig(scenes=scenes, **settings)  # type: ignore[arg-type]
+    assert config.method == method
+    assert [config.role(one) for one in scenes] == roles
+
+
+def test_the_buffer_is_a_tile_and_no_less_than_a_crop() -> None:
+    assert TrainConfig(scenes=(scene("a"),), tile=256, crop=128).buffer == 256
+    assert TrainConfig(scenes=(scene("a"),), tile=128, crop=256).buffer == 256
+    assert TrainConfig(scenes=(scene("a"),), split="random").buffer == 0
+
+
+def test_defaults_are_the_published_ones() -> None:
+    config = TrainConfig(scenes=(scene("a"),))
+    assert (config.steps, config.batch, config.crop, config.loss) == (70_000, 8, 256, "cross-entropy")
+    assert (config.learning_rate, config.weight_decay, config.warmup, config.clip) == (5e-4, 5e-4, 0, None)
+    assert (config.sampling, config.jitter, config.modality_dropout, config.class_weights) == ("area", 0, 0, None)
+    assert config.classes == SCHEMES["esri-io"]

@@ -1,0 +1,288 @@
+"""Sampling: where labels lie, crops that are what they say, and batches that anyone can draw again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from refnet_cli import sampling
+from refnet_cli.card import Card
+from refnet_cli.errors import InputError
+from refnet_cli.regions import TrainConfig
+from refnet_cli.sampling import (
+    Crop,
+    Region,
+    Sampler,
+    augment,
+    count_classes,
+    measure,
+    read_batches,
+    standardised,
+    survey,
+)
+from refnet_cli.splits import TRAIN, VALIDATION
+from refnet_cli.tiling import Window
+from tests.scenes import CARD, PLACE, make_labelled_scene, write
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("scenes")
+    scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
+    return TrainConfig(scenes=scenes, encoder="test_resnet", width=16, steps=6, batch=4, crop=64, tile=64)
+
+
+def labels_of_the_scenes() -> np.ndarray:
+    """What `make_labelled_scene` draws and both sensors see."""
+    rows, columns = np.indices((160, 144))
+    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
+    labels[:20, :20] = labels[-20:, -20:] = 0  # not labelled; not seen by SAR
+    return labels
+
+
+@pytest.mark.parametrize("cell", [16, 64])
+@pytest.mark.parametrize("block", [300.0, 1100.0])
+def test_labels_are_counted_where_both_sensors_saw(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, cell: int, block: float
+) -> None:
+    monkeypatch.setattr(sampling, "CELL", cell)
+    scenes = survey(replace(config, block=block))
+    wanted = [int((labels_of_the_scenes() == index).sum()) for index in range(1, 10)]
+    counts = count_classes(scenes, config)
+    assert [list(pixels.values()) for pixels in counts.values()] == [wanted, wanted]
+    for row, column, height, width in scenes[0].training.windows.tolist():
+        assert labels_of_the_scenes()[row : row + height, column : column + width].any()
+
+
+@pytest.mark.parametrize(("split", "crop"), [("blocks", 64), ("random", 64)])
+def test_divided_scenes_are_counted_pixel_by_pixel(config: TrainConfig, split: str, crop: int) -> None:
+    scenes = tuple(replace(scene, split=None) for scene in config.scenes)
+    config = replace(config, scenes=scenes, split=split, block=400.0, crop=crop)  # type: ignore[arg-type]
+    found = survey(config)
+    training = np.zeros(10, int)
+    for look in found:
+        role = look.roles.read(Window(0, 0, 160, 144))
+        labels = labels_of_the_scenes()
+        assert look.validation.tolist() == np.bincount(labels[role == VALIDATION], minlength=10)[1:].tolist()
+        training += np.bincount(labels[role == TRAIN], minlength=10)
+    assert list(count_classes(found, config)["train"].values()) == training[1:].tolist()
+    assert training[1:].any()
+    assert any(look.validation.any() for look in found)
+
+
+def test_crops_keep_sensors_and_labels_together(config: TrainConfig) -> None:
+    sampler = Sampler(survey(config), config)
+    seen = set()
+    for number in range(40):
+        crop = sampler.draw(0, number)
+        labelled = crop.labels > 0
+        codes = np.array([0, *CARD.scheme.codes])[crop.labels]
+        assert np.array_equal((crop.optical[0][labelled] - 100) // 300, codes[labelled])
+        assert np.isfinite(crop.sar[:, labelled]).all()
+        seen.add(crop.optical.strides)
+    assert len(seen) == 1  # turned crops are laid out anew, not as views that slow torch down
+    sampler.close()
+
+
+def test_crops_learn_nothing_of_validation(config: TrainConfig) -> None:
+    """Every label of a crop is a training pixel's: the scene's pixels carry their own places."""
+    scenes = tuple(replace(scene, split=None) for scene in config.scenes)
+    config = replace(config, scenes=scenes, split="random", crop=64, validation_share=0.4)
+    found = survey(config)
+    sampler = Sampler(found, config)
+    for number in range(30):
+        crop = sampler.draw(1, number, augmented=False)
+        with Region.open(scenes[0], config) as first, Region.open(scenes[1], config) as second:
+            places = [
+                (look, row, column)
+                for look, region in zip(found, (first, second), strict=True)
+                for patch in [region.pair.read(Window(0, 0, 160, 144))]
+                for row in range(97) for column in range(81)
+                if np.array_equal(patch.optical[0, row : row + 3, column : column + 64], crop.optical[0, :3])
+            ]  # fmt: skip
+        ((look, row, column),) = places
+        assert (look.roles.read(Window(row, column, 64, 64))[crop.labels > 0] == TRAIN).all()
+
+
+def test_a_scene_smaller_than_a_crop_is_filled_by_reflection(config: TrainConfig) -> None:
+    config = replace(config, crop=192)
+    sampler = Sampler(survey(config), config)
+    crop = sampler.draw(0, 0, augmented=False)
+    assert crop.optical.shape == (4, 192, 192)
+    assert not crop.labels[:16].any()
+    assert not crop.labels[:, -24:].any()
+    assert np.array_equal(crop.labels[16:-16, 24:-24], labels_of_the_scenes())
+    assert np.array_equal(crop.optical[:, 15], crop.optical[:, 17])
+    sampler.close()
+
+
+def rare_scene(config: TrainConfig, folder: Path) -> TrainConfig:
+    """A scene that is water but for a small wood."""
+    labels = np.ones((1, 160, 144), np.uint8)
+    labels[0, 70:80, 60:70] = 2
+    scene = replace(config.scenes[0], labels=write(folder / "rare.tif", labels, ("labels",)))
+    return replace(config, scenes=(scene,), split="none")
+
+
+def test_sampling_by_classes_finds_what_is_rare(config: TrainConfig, tmp_path: Path) -> None:
+    config = rare_scene(config, tmp_path)
+    found = {}
+    for how in ("area", "classes"):
+        chosen = replace(config, sampling=how)  # type: ignore[arg-type]
+        sampler = Sampler(survey(chosen), chosen)
+        crops = [sampler.draw(0, number) for number in range(200)]
+        found[how] = sum((crop.labels == 2).any() for crop in crops) / len(crops)
+        sampler.close()
+    assert found["classes"] > found["area"] + 0.1
+
+
+def test_crops_depend_on_seed_step_and_number_alone(config: TrainConfig) -> None:
+    first, second = (Sampler(survey(config), config) for _ in range(2))
+    for number in range(5):
+        second.draw(9, number)
+    for one, other in zip(first.draw(4, 1), second.draw(4, 1), strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+    assert not np.array_equal(first.draw(4, 1).optical, first.draw(5, 1).optical)
+    assert not np.array_equal(first.draw(4, 1).optical, first.draw(4, 2).optical)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batches_are_the_same_for_any_number_of_threads_and_processes(
+    config: TrainConfig, workers: int, processes: int
+) -> None:
+    config = replace(config, workers=workers, accumulate=2, jitter=0.1, modality_dropout=0.5)
+    sampler = Sampler(survey(config), config)
+    wanted = [standardised([sampler.draw(step, number) for number in range(4)], CARD) for step in range(2, 6)]
+    for rank in range(processes):
+        read = list(read_batches(sampler, CARD, config, 2, rank, processes))
+        assert [len(passes) for passes in read] == [2] * 4
+        for whole, passes in zip(wanted, read, strict=True):
+            for name in ("optical", "sar", "labels"):
+                mine = torch.cat([getattr(batch, name) for batch in passes])
+                assert torch.equal(mine, getattr(whole, name)[rank::processes])
+    assert all(torch.isfinite(tensor).all() for tensor in wanted[0])
+
+
+def test_unread_batches_end_with_their_reader(config: TrainConfig) -> None:
+    sampler = Sampler(survey(config), config)
+    batches = read_batches(sampler, CARD, config, 0)
+    next(batches)
+    batches.close()
+    assert list(read_batches(sampler, CARD, config, config.steps)) == []
+
+
+def test_bad_crops_are_replaced_and_counted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = survey(config)
+    sampler = Sampler(scenes, config)
+    read, calls = sampler._regions.read, Counter[str]()
+
+    def fail_sometimes(index: int, window: Window) -> object:
+        calls["all"] += 1
+        if calls["all"] % 2:
+            raise InputError("damaged")
+        return read(index, window)
+
+    monkeypatch.setattr(sampler._regions, "read", fail_sometimes)
+    for number in range(4):
+        assert sampler.draw(0, number).labels.any()
+    assert sampler.skipped["unreadable"] >= 4
+    monkeypatch.setattr(sampling, "ATTEMPTS", 20)
+    monkeypatch.setattr(sampler._regions, "read", _always_damaged)
+    with pytest.raises(InputError, match="20 crops in a row"):
+        sampler.draw(0, 0)
+
+
+def _always_damaged(index: int, window: Window) -> object:
+    raise InputError("damaged")
+
+
+def test_more_scenes_than_may_be_open(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "MOST_OPEN", 1)
+    scenes = tuple(replace(scene, split=None) for scene in config.scenes)
+    config = replace(config, scenes=scenes, split="none", workers=3, batch=6)
+    sampler = Sampler(survey(config), config)
+    assert len(list(read_batches(sampler, CARD, config, 0))) == config.steps
+    assert len(sampler._regions._open) == 1
+    sampler.close()
+    assert not sampler._regions._open
+
+
+def make_crop() -> Crop:
+    """Pixels that carry their own places."""
+    rows, columns = np.indices((64, 64))
+    places = np.stack([rows, columns]).astype(np.float32) + 1
+    return Crop(places, np.stack([-rows - 1.0, -columns - 1.0]).astype(np.float32), (rows % 7).astype(np.uint8))
+
+
+def test_the_eight_symmetries_and_no_others() -> None:
+    seen = set()
+    for seed in range(100):
+        crop = augment(make_crop(), np.random.default_rng(seed))
+        assert np.array_equal(crop.optical, -crop.sar)
+        assert np.array_equal(crop.labels, (crop.optical[0] - 1) % 7)
+        seen.add(crop.optical[:, [0, 0, -1], [0, -1, 0]].tobytes())
+    assert len(seen) == 8
+
+
+def test_jitter_scales_reflectance_and_shifts_decibels() -> None:
+    plain, spread = make_crop(), []
+    for seed in range(300):
+        crop = augment(plain, np.random.default_rng(seed), jitter=0.1)
+        same = augment(plain, np.random.default_rng(seed))
+        factors, shifts = crop.optical / same.optical, crop.sar - same.sar
+        assert np.ptp(factors, axis=(1, 2)).max() < 1e-4
+        assert np.ptp(shifts, axis=(1, 2)).max() < 1e-4
+        spread.append([*np.log(factors[:, 0, 0]), *shifts[:, 0, 0]])
+    wanted = [0.1 * 1.25**0.5] * 2 + [1.25**0.5] * 2
+    assert np.std(spread, axis=0) == pytest.approx(wanted, rel=0.15)
+    assert np.array_equal(plain.optical, make_crop().optical)
+
+
+def test_modality_dropout_blanks_one_sensor_as_often_as_the_other() -> None:
+    missing: Counter[tuple[bool, bool]] = Counter()
+    for seed in range(600):
+        crop = augment(make_crop(), np.random.default_rng(seed), modality_dropout=0.5)
+        missing[bool(np.isnan(crop.optical).all()), bool(np.isnan(crop.sar).all())] += 1
+    assert missing[True, True] == 0
+    assert missing[True, False] == pytest.approx(150, abs=45)
+    assert missing[False, True] == pytest.approx(150, abs=45)
+
+
+def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
+    sampler = Sampler(survey(config), config)
+    batch = standardised([sampler.draw(0, 0)], CARD, "sar")
+    assert not batch.sar.any()
+    assert batch.optical.any()
+
+
+def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> None:
+    sampler = Sampler(survey(config), config)
+    optical, sar = measure(sampler, config, {"sar": {"VH": (-17.0, 4.0)}})
+    with Region.open(config.scenes[0], config) as region:
+        whole = region.pair.read(Window(0, 0, 160, 144))
+    assert optical.mean == pytest.approx(np.nanmean(whole.optical, (1, 2)), rel=0.05)
+    assert sar.std[0] == pytest.approx(np.nanstd(whole.sar[0]), rel=0.1)
+    assert (sar.mean[1], sar.std[1]) == (-17.0, 4.0)  # what the weights were trained with
+    assert Card("x", CARD.network, optical, sar, CARD.scheme).optical == optical
+
+
+def test_without_any_label_nothing_is_drawn(config: TrainConfig, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), PLACE)
+    config = replace(config, scenes=(replace(config.scenes[0], labels=bare),), split="none")
+    with pytest.raises(InputError, match="No labelled pixel that both sensors saw is left to learn from"):
+        Sampler(survey(config), config)
+
+
+def test_label_codes_of_a_scene(config: TrainConfig) -> None:
+    scenes = replace(config.scenes[0], label_codes={"1": "Crops", "2": "0", "4": "1"}), config.scenes[1]
+    config = replace(config, scenes=scenes)
+    counts = count_classes(survey(config), config)
+    assert counts["train"]["Crops"] == counts["validation"]["Water"]
+    assert counts["train"]["Water"] == counts["validation"]["Crops"]
+    assert counts["train"]["Trees"] == 0
