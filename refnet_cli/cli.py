@@ -246,8 +246,8 @@ class _Asked:
 
 
 @commands.command("evaluate")
-@click.argument("map_", metavar="MAP", type=FILE)
-@click.argument("labels", type=FILE)
+@click.argument("map_", metavar="[MAP]", type=FILE, required=False)
+@click.argument("labels", type=FILE, required=False)
 @click.option("--scheme", help="Class scheme of both files.  [default: the one the map names]")
 @click.option(
     "--sample",
@@ -256,19 +256,59 @@ class _Asked:
     "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
 )
 @click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
+@click.option("--weights", type=FILE, help="In place of a map: score these weights on the scenes of --regions.")
+@click.option("--regions", type=FILE, help="Regions file of refnet train; what it holds out is scored.")
+@click.option("--fold", help="With --regions: the region to score.")
+@click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
+@click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
 def evaluate_command(
-    map_: Path, labels: Path, scheme: str | None, sample: bool, field: str | None, as_json: bool
+    map_: Path | None, labels: Path | None, plot: Path | None, as_json: bool, **given: Any
 ) -> None:
-    """Score a class map against reference labels.
+    """Score a class map against reference labels, or weights on labelled scenes.
 
     Labels are a raster of codes of the map's class scheme, brought onto the map's grid by nearest neighbour, or
     polygons or points (GeoPackage, GeoJSON, Shapefile) with such codes or the classes' names.
-    """
+
+    \b
+    refnet evaluate lulc.tif labels.tif
+    refnet evaluate --weights mine.safetensors --regions regions.toml
+    """  # noqa: D301
+    of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
+    if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
+        raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
+    found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
+    if plot:
+        import numpy as np
+
+        from refnet_cli.figures import draw_confusion
+        from refnet_cli.files import check_places
+
+        check_places([plot], [*of_map, *of_weights])
+        draw_confusion(plot, np.array(found["confusion_matrix"]), list(found["labelled"]))
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_scores(found)))
+
+
+def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
     from refnet_cli.evaluate import evaluate
 
-    found = evaluate(map_, labels, scheme, sample=sample, field=field).to_dict()
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_scores(found)))
+    if given["fold"]:
+        raise click.UsageError("--fold is for --regions.")
+    return evaluate(map_, labels, given["scheme"], sample=given["sample"], field=given["field"]).to_dict()
+
+
+def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from refnet_cli.regions import read_regions
+    from refnet_cli.validation import evaluate_weights
+
+    if given["scheme"] or given["sample"] or given["field"]:
+        raise click.UsageError("--scheme, --sample and --field are for maps; a regions file says what its labels are.")
+    config = read_regions(given["regions"])
+    config = replace(config, fold=given["fold"]) if given["fold"] else config
+    scores, by_scene = evaluate_weights(given["weights"], config, given["device"])
+    return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 
 
 @commands.command("doctor")
@@ -437,6 +477,9 @@ def _describe_scores(found: dict[str, Any]) -> list[str]:
     for name, count in found["labelled"].items():
         values = " ".join(f"{found[score][name]:9.4f}" for score in ("precision", "recall", "f1", "iou"))
         lines.append(f"{name:<24} {values} {count:16,}")
+    if len(found.get("overall_accuracy_by_scene", {})) > 1:
+        lines += ["", f"{'scene':<24} {'overall accuracy':>17}"]
+        lines += [f"{name:<24} {accuracy:17.4f}" for name, accuracy in found["overall_accuracy_by_scene"].items()]
     return lines + (_describe_estimates(found["area_estimates"]) if "area_estimates" in found else [])
 
 

@@ -2,7 +2,7 @@
 
 ``python sample_data/make_signatures.py MEASUREMENTS [OUTPUT]`` reads entries by class, source and season or place, each
 with mean, percentiles and correlations of eleven bands. It keeps, for the six bands of the simulation, how classes
-differ between places and how their pixels vary inside one scene.
+differ between places, with correlations and snow for `vary.py`, and how their pixels vary inside one scene.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SOURCE = (
     "Measured on real pixels. between_places: Sentinel-2 L2A and Sentinel-1 GRD pixels of monthly composites all "
     "over the world, labelled by ESA WorldCover, by season of the hemisphere (median; spread = standard "
     "deviation, for reflectance of its natural logarithm). inside_scene: spread and correlation inside one place "
-    "on one date, averaged over up to four places labelled by Esri/Impact Observatory; speckle included. Contains"
+    "on one date, averaged over up to four places labelled by Esri/Impact Observatory; speckle included. "
+    "between_correlation: of the pixels of between_places, seasons averaged. snow: percentiles of pixels in Canada "
+    "that ESA WorldCover calls bare, December to February; about half of them lay under snow. Contains"
     " modified Copernicus Sentinel data. Units: reflectance x 10000 and dB."
 )
 
@@ -51,8 +53,12 @@ def distil(measurements: dict[str, Any]) -> dict[str, Any]:
         return np.concatenate([np.log(high / low) / 3.29, take(entry, "std")[OPTICAL:]])
 
     between: dict[str, Any] = {}
+    alike: dict[str, Any] = {}
     for name, measured in CLASSES.items():
         between[name] = {}
+        everywhere = [e for e in entries if e["class"] in measured and e["source"].startswith("world")]
+        correlations = [np.array(e["correlation"])[np.ix_(at, at)] for e in everywhere]
+        alike[name] = average(correlations, [float(e["n"]) for e in everywhere]).round(2).tolist()
         for season in SEASONS:
             there = [
                 e for e in entries
@@ -73,7 +79,18 @@ def distil(measurements: dict[str, Any]) -> dict[str, Any]:
             .round(3)
             .tolist(),
         }
-    return {"source": SOURCE, "bands": list(BANDS), "between_places": between, "inside_scene": inside}
+    (winter,) = (
+        e for e in entries if e["class"] == "bare" and e["source"].startswith("canada") and e["group"] == "djf"
+    )
+    snow = {key: take(winter, key).round(2).tolist() for key in ("p50", "p95", "std")}
+    return {
+        "source": SOURCE,
+        "bands": list(BANDS),
+        "between_places": between,
+        "inside_scene": inside,
+        "between_correlation": alike,
+        "snow": snow,
+    }
 
 
 def main() -> None:

@@ -2,13 +2,15 @@
 
 ``python sample_data/simulate.py OUTDIR`` writes ``s2.tif``, ``s1.tif`` and ``labels.tif``; with the default seed these
 are the files of this folder. With ``--count M`` it writes M scenes of other places and a ``regions.toml`` that lists
-them for training. Arrays are float32 unless said otherwise; n is the width of the landscape, size + 2 * MARGIN.
+them for training; ``--varied`` makes them the harder scenes of `vary.py`. Arrays are float32 unless said otherwise; n
+is the width of the landscape, size + 2 * MARGIN.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +35,14 @@ LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD
 TABLE = 1 << 16  # entries of the tables that hold what is particular to a field or stand
 
 WATER, TREES, FLOODED, CROPS, BUILT, BARE, RANGELAND = 1, 2, 3, 4, 5, 6, 9  # codes of Esri / Impact Observatory
+SNOW = 7  # in varied scenes only
 NAMES = {
     WATER: "water", TREES: "trees", FLOODED: "flooded vegetation", CROPS: "crops", BUILT: "built", BARE: "bare",
     RANGELAND: "rangeland",
 }  # fmt: skip
 COLOURS = {
     0: (0, 0, 0, 0), WATER: (65, 155, 223), TREES: (57, 125, 73), FLOODED: (122, 135, 198), CROPS: (228, 150, 53),
-    BUILT: (196, 40, 27), BARE: (165, 155, 143), 7: (168, 235, 255), 8: (97, 97, 97), RANGELAND: (227, 226, 195),
+    BUILT: (196, 40, 27), BARE: (165, 155, 143), SNOW: (168, 235, 255), 8: (97, 97, 97), RANGELAND: (227, 226, 195),
 }  # fmt: skip
 OPTICAL_BANDS = ("B02", "B03", "B04", "B08")
 SAR_BANDS = ("VV", "VH")
@@ -328,8 +331,11 @@ def observe_optical(rng: Rng, seen: Array, size: int) -> Array:
     return optical
 
 
-def observe_sar(rng: Rng, seen: Array, place: Place) -> Array:
-    """Sentinel-1 on its own grid: (2, height, width) linear power with speckle, NaN where nothing is known."""
+def sample_sar(seen: Array, place: Place, resolution: float = 0.7, shift: tuple[float, float] = (0, 0)) -> Array:
+    """Backscatter at the pixels of the SAR grid without speckle, NaN where nothing is known: (2, height, width).
+
+    The resolution cell is about 29 m times `resolution`; `shift` is a registration error in rows and columns of 10 m.
+    """
     height, width = place.sar_shape
     # Every eighth pixel's place is computed, the others interpolated: the map projections are smooth.
     nodes = [np.append(np.arange(0, length - 1, 8.0), length - 1) for length in (height, width)]
@@ -337,15 +343,26 @@ def observe_sar(rng: Rng, seen: Array, place: Place) -> Array:
     grid = place.sar_transform
     to_optical = Transformer.from_crs(place.sar_crs, place.crs, always_xy=True)
     x, y = to_optical.transform(grid.c + grid.a * column, grid.f + grid.e * row)
-    rows, columns = (place.transform.f - y) / PIXEL + MARGIN - 0.5, (x - place.transform.c) / PIXEL + MARGIN - 0.5
+    rows = (place.transform.f - y) / PIXEL + MARGIN - 0.5 + shift[0]
+    columns = (x - place.transform.c) / PIXEL + MARGIN - 0.5 + shift[1]
     index = [RectBivariateSpline(*nodes, each)(np.arange(height), np.arange(width)) for each in (rows, columns)]
     sar = np.empty((2, height, width), np.float32)
     for band, power in zip(sar, seen[4:], strict=True):
-        resolved = ndimage.gaussian_filter(power, 0.7)  # the resolution cell is about 20 m
-        ndimage.map_coordinates(resolved, index, output=band, order=1, cval=np.nan)
+        ndimage.map_coordinates(ndimage.gaussian_filter(power, resolution), index, output=band, order=1, cval=np.nan)
+    return sar
+
+
+def few_digits(values: Array) -> Array:
+    """Round to 3 digits, which compresses."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(mantissa * 512) / 512, exponent), np.float32)
+
+
+def observe_sar(rng: Rng, seen: Array, place: Place) -> Array:
+    """Sentinel-1 on its own grid: (2, height, width) linear power with speckle, NaN where nothing is known."""
+    sar = sample_sar(seen, place)  # the resolution cell is about 20 m
     sar *= rng.gamma(LOOKS, 1 / LOOKS, sar.shape).astype(np.float32)
-    mantissa, exponent = np.frexp(sar)
-    return np.asarray(np.ldexp(np.rint(mantissa * 512) / 512, exponent), np.float32)  # 3 digits: compresses
+    return few_digits(sar)
 
 
 def save(path: Path, data: Array, crs: CRS, transform: Affine, bands: tuple[str, ...], **profile: Any) -> None:
@@ -358,36 +375,57 @@ def save(path: Path, data: Array, crs: CRS, transform: Affine, bands: tuple[str,
         file.descriptions = bands
         if bands == ("labels",):
             file.write_colormap(1, COLOURS)
-            file.update_tags(1, **{f"CLASS_{code}": name for code, name in NAMES.items()})
+            names = NAMES | {SNOW: "snow/ice"} if (data == SNOW).any() else NAMES
+            file.update_tags(1, **{f"CLASS_{code}": name for code, name in names.items()})
         else:
             file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (count - 1)
 
 
+def read_signatures() -> dict[str, Any]:
+    """Read the measurements that the simulation draws from."""
+    signatures: dict[str, Any] = json.loads((Path(__file__).parent / "signatures.json").read_text())
+    return signatures
+
+
+def save_scene(folder: Path, place: Place, optical: Array, sar: Array, labels: Array) -> None:
+    """Write ``s2.tif``, ``s1.tif`` and ``labels.tif`` into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save(folder / "s2.tif", optical, place.crs, place.transform, OPTICAL_BANDS, nodata=0, predictor=2)
+    save(folder / "s1.tif", sar, place.sar_crs, place.sar_transform, SAR_BANDS, nodata=np.nan, predictor=3)
+    save(folder / "labels.tif", labels[None], place.crs, place.transform, ("labels",), nodata=0)
+
+
 def simulate(rng: Rng, folder: Path, size: int = 768) -> Place:
-    """Simulate one scene and write ``s2.tif``, ``s1.tif`` and ``labels.tif`` into the folder."""
-    signatures = json.loads((Path(__file__).parent / "signatures.json").read_text())
+    """Simulate one scene and write it into the folder."""
+    signatures = read_signatures()
     place = draw_place(rng, size, signatures)
     landscape = balanced_landscape(rng, size)
     seen = look(rng, landscape, place, signatures)
-    folder.mkdir(parents=True, exist_ok=True)
     optical = observe_optical(rng, seen, size)
-    save(folder / "s2.tif", optical, place.crs, place.transform, OPTICAL_BANDS, nodata=0, predictor=2)
     sar = observe_sar(rng, seen, place)
-    save(folder / "s1.tif", sar, place.sar_crs, place.sar_transform, SAR_BANDS, nodata=np.nan, predictor=3)
-    labels = landscape.cover[None, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    save(folder / "labels.tif", labels, place.crs, place.transform, ("labels",), nodata=0)
+    save_scene(folder, place, optical, sar, landscape.cover[MARGIN:-MARGIN, MARGIN:-MARGIN])
     return place
 
 
-def simulate_many(seed: int, count: int, folder: Path, size: int = 768) -> None:
-    """Simulate scenes of different places, none that of `main` without a count, and list them in ``regions.toml``."""
+def simulate_many(
+    seed: int,
+    count: int,
+    folder: Path,
+    size: int = 768,
+    make: Callable[[Rng, Path, int], Place] = simulate,
+    told: tuple[str, ...] = (),
+) -> None:
+    """Make scenes of different places, none that of `main` without a count, and list them in ``regions.toml``.
+
+    `told` are lines of each scene there, on what the files do not tell by themselves.
+    """
     entries = []
     for index in range(count):
         name = f"scene-{index:03d}"
-        simulate(np.random.default_rng([seed, index]), folder / name, size)
+        make(np.random.default_rng([seed, index]), folder / name, size)
         files = {"optical": "s2.tif", "sar": "s1.tif", "labels": "labels.tif"}
         lines = [f'{key} = "{name}/{file}"' for key, file in files.items()]
-        entries.append("\n".join(["[[scenes]]", f'name = "{name}"', *lines]) + "\n")
+        entries.append("\n".join(["[[scenes]]", f'name = "{name}"', *lines, *told]) + "\n")
     (folder / "regions.toml").write_text("\n".join(entries))
 
 
@@ -398,13 +436,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="default %(default)s: the files of sample_data")
     parser.add_argument("--size", type=int, default=768, help="pixels along an edge of the optical scene, at least 128")
     parser.add_argument("--count", type=int, help="write this many scenes of other places and a regions.toml")
+    parser.add_argument("--varied", action="store_true", help="make harder scenes, of many kinds of places")
     options = parser.parse_args()
     if options.size < 128:
         parser.error(f"--size is {options.size}; a landscape needs at least 128 pixels.")
+    make: Callable[[Rng, Path, int], Place] = simulate
+    told: tuple[str, ...] = ()
+    if options.varied:  # haze hides the offset, and many looks the unit
+        from vary import simulate_varied as make  # it imports this module
+
+        told = ("optical_offset = 0", 'sar_scale = "power"')
     if options.count is None:
-        simulate(np.random.default_rng(options.seed), options.outdir, options.size)
+        make(np.random.default_rng(options.seed), options.outdir, options.size)
     else:
-        simulate_many(options.seed, options.count, options.outdir, options.size)
+        simulate_many(options.seed, options.count, options.outdir, options.size, make, told)
 
 
 if __name__ == "__main__":

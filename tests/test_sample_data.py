@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasterio.warp import transform
+from rasterio.warp import reproject, transform
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
@@ -164,3 +165,71 @@ def test_signatures_are_what_their_script_distils(shared: Path, tmp_path: Path) 
     measurements = shared / "data" / "signatures.json"
     subprocess.run([sys.executable, str(script), str(measurements), str(tmp_path / "new.json")], check=True)
     assert json.loads((tmp_path / "new.json").read_text()) == json.loads((SAMPLE / "signatures.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("varied")
+    simulate(folder, "--varied", "--count", 24, "--size", 128, "--seed", 3)
+    return folder
+
+
+def varied_scenes(folder: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Optical, SAR in dB on the optical grid by nearest neighbour, NaN elsewhere, and labels of each scene."""
+    scenes = []
+    for place in sorted(folder.glob("scene-*")):
+        with rasterio.open(place / "s2.tif") as file:
+            optical, grid = file.read(), {"dst_crs": file.crs, "dst_transform": file.transform}
+        sar = np.full((2, *optical.shape[1:]), np.nan, np.float32)
+        with rasterio.open(place / "s1.tif") as file:
+            for band in (1, 2):
+                reproject(rasterio.band(file, band), sar[band - 1], dst_nodata=np.nan, **grid)
+        scenes.append((optical, 10 * np.log10(sar), read(place / "labels.tif")[0]))
+    return scenes
+
+
+def test_varied_scenes_are_listed_with_legal_codes_and_values(varied: Path) -> None:
+    assert len(tomllib.loads((varied / "regions.toml").read_text())["scenes"]) == 24
+    scenes = varied_scenes(varied)
+    codes = [set(np.unique(labels)) for _, _, labels in scenes]
+    assert set.union(*codes) == {*CLASSES, 7}
+    assert min(map(len, codes)) <= 3  # some places have few classes
+    for optical, sar, labels in scenes:
+        assert (optical.dtype, labels.dtype) == (np.uint16, np.uint8)
+        assert optical.max() <= 20_000
+        assert np.isfinite(sar).mean() > 0.9
+        assert -60 < np.nanmin(sar) < np.nanmax(sar) < 50
+
+
+def test_varied_scenes_are_the_same_for_the_same_seed(varied: Path, tmp_path: Path) -> None:
+    simulate(tmp_path, "--varied", "--count", 2, "--size", 128, "--seed", 3)
+    for path in tmp_path.glob("scene-*/*.tif"):
+        np.testing.assert_array_equal(read(path), read(varied / path.relative_to(tmp_path)))
+
+
+def test_varied_scenes_do_not_know_the_places_held_out(
+    varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was measured inside a scene was measured at the places of the scores."""
+    monkeypatch.syspath_prepend(SAMPLE)
+    module = importlib.import_module("vary")
+    signatures = json.loads((SAMPLE / "signatures.json").read_text()) | {"inside_scene": None}
+    monkeypatch.setattr(module, "read_signatures", lambda: signatures)
+    module.simulate_varied(np.random.default_rng([3, 0]), tmp_path, 128)
+    for name in ("s2.tif", "s1.tif", "labels.tif"):
+        np.testing.assert_array_equal(read(tmp_path / name), read(varied / "scene-000" / name))
+
+
+def test_both_sensors_of_varied_scenes_see_what_the_labels_say(varied: Path) -> None:
+    """Over many scenes: water is dark in NIR and to the radar, snow is bright, trees darker in red than bare ground."""
+    pixels = {code: [] for code in (1, 2, 6, 7)}
+    for optical, sar, labels in varied_scenes(varied):
+        known = (optical > 0).all(axis=0) & np.isfinite(sar).all(axis=0)
+        for code, values in pixels.items():
+            if (known & (labels == code)).sum() > 100:
+                values.append(np.median(np.concatenate([optical, sar])[:, known & (labels == code)], axis=1))
+    water, trees, bare, snow = (np.median(values, axis=0) for values in pixels.values())
+    assert water[3] < 0.6 * trees[3]
+    assert water[4] < trees[4] - 6
+    assert trees[2] < bare[2]
+    assert snow[:4].min() > 3500

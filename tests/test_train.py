@@ -27,14 +27,17 @@ from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAg
 from refnet_cli.evaluate import confusion_matrix, evaluate
 from refnet_cli.history import Step
 from refnet_cli.losses import LOSSES
-from refnet_cli.model import REFNet
+from refnet_cli.model import REFNet, published_names, rename_published
 from refnet_cli.predict import PredictOptions, predict
-from refnet_cli.regions import TrainConfig
-from refnet_cli.sampling import survey
+from refnet_cli.processes import Processes
+from refnet_cli.regions import TrainConfig, TrainScene
+from refnet_cli.sampling import Batch, survey
+from refnet_cli.scan import choose_scan
 from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
-from refnet_cli.train import Progress, class_weights, fit, make_optimizer, make_schedule
+from refnet_cli.train import Progress, Training, class_weights, fit, make_optimizer, make_schedule
 from refnet_cli.weights import load_weights
+from tests.golden import Golden
 from tests.scenes import CARD, PLACE, make_labelled_scene, write
 
 
@@ -351,6 +354,35 @@ def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> No
     losses = [step.loss for step in result.history.steps]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert result.card.training["loss"] == loss
+
+
+def test_one_step_of_the_published_recipe(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and gradient norms of a step are the published code's, and the weights move as AdamW's formula says."""
+    golden = Golden(shared, "resnet18")
+    monkeypatch.setattr("refnet_cli.train.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.model.REFNet.forward", _with_auxiliary(REFNet.forward))
+    unread = TrainScene(Path("a"), Path("b"), Path("c"))
+    published = TrainConfig(scenes=(unread,), scheme="dfc2020", encoder="resnet18", width=32, device="cpu")
+    before = {name: parameter.detach().clone() for name, parameter in golden.net.named_parameters()}
+    training = Training(
+        published, CARD, golden.net, [], None, tmp_path, Processes("cpu", "fp32"), choose_scan("cpu", 1, None)  # type: ignore[arg-type]
+    )  # fmt: skip
+    step = training._step(0, [Batch(golden.optical, golden.sar, golden.labels)])
+    assert step.loss == pytest.approx(golden.stored["main_loss"].item(), rel=1e-5)
+    assert step.auxiliary_loss == pytest.approx(golden.stored["aux_loss"].item(), rel=1e-5)
+    assert step.learning_rate == 5e-4
+    parameters = dict(golden.net.named_parameters())
+    names = [rename_published(str(name), published_names()) for name in golden.stored["grad_names"]]
+    ours = np.array([parameters[name].grad.norm().item() for name in names])  # type: ignore[union-attr]
+    theirs = golden.stored["grad_norms"]
+    assert np.abs(ours - theirs).max() < 1e-4 * theirs.max()
+    for name, parameter in parameters.items():
+        decay = 0 if name.endswith((".a_log", ".d_skip")) else 5e-4
+        gradient = parameter.grad
+        assert gradient is not None
+        # The first step of AdamW: both moments are the gradient's own.
+        wanted = before[name] * (1 - 5e-4 * decay) - 5e-4 * gradient / (gradient.abs() + 1e-8)
+        assert torch.allclose(parameter, wanted, rtol=1e-4, atol=1e-7), name
 
 
 REGIONS = """
