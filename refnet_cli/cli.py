@@ -197,6 +197,8 @@ def train_command(
     for name, keyword in (("init", "shipped"), ("encoder_weights", "imagenet")):
         if name in chosen and chosen[name] != keyword:
             chosen[name] = Path(chosen[name])
+    if "fold" in chosen:
+        chosen.setdefault("split", "region")
     config = replace(read_regions(regions), **chosen)
     if output is None or dry_run:
         from refnet_cli.sampling import count_classes, survey
@@ -306,7 +308,7 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
     if given["scheme"] or given["sample"] or given["field"]:
         raise click.UsageError("--scheme, --sample and --field are for maps; a regions file says what its labels are.")
     config = read_regions(given["regions"])
-    config = replace(config, fold=given["fold"]) if given["fold"] else config
+    config = replace(config, split="region", fold=given["fold"]) if given["fold"] else config
     scores, by_scene = evaluate_weights(given["weights"], config, given["device"])
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from benchmarks import report, scan, scene, tile, train
+from benchmarks import folds, learning, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
 from refnet_cli import cli
 from refnet_cli.card import REFNetConfig
+from refnet_cli.errors import InputMissingError
+from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
+from tests.scenes import make_labelled_scene, write
 
 TINY = REFNetConfig(encoder="test_resnet", width=16)
 
@@ -154,3 +161,169 @@ def test_start_up_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert codes == [0, 0, 0]
     check([row])
     assert bars([row]) == {"seconds at most 6"}
+
+
+SMALL = variants.Budget(steps=2, batch=2, width=8, forest_pixels=200)
+
+
+def count(net: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in net.modules())
+
+
+def look(variant: str, optical: float = 0.0, sar: float = 0.0) -> Tensor:
+    """What a variant makes of a fixed pair of images, one of them perhaps brightened."""
+    torch.manual_seed(0)
+    net = variants.NETWORKS[variant](SMALL.network).eval()
+    images = torch.randn(2, 6, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        logits: Tensor = net(images[:, :4] + optical, images[:, 4:] + sar).logits
+    return logits
+
+
+@pytest.mark.parametrize("variant", variants.NETWORKS)
+def test_each_network_classifies_by_the_sensors_it_may_see(variant: str) -> None:
+    logits = look(variant)
+    assert logits.shape == (2, 10, 64, 64)
+    assert look(variant, optical=1.0).equal(logits) is (variant == "sar-only")
+    assert look(variant, sar=1.0).equal(logits) is (variant == "optical-only")
+
+
+@pytest.mark.parametrize(
+    ("variant", "msie", "mdf", "vss"),
+    [("refnet", 2, 5, 15), ("no-msie", 0, 5, 15), ("no-difference", 2, 5, 10), ("concatenation", 0, 0, 5),
+     ("optical-only", 2, 5, 15), ("sar-only", 2, 5, 15), ("unet", 0, 0, 0)],
+)  # fmt: skip
+def test_each_network_has_the_parts_it_should_have(variant: str, msie: int, mdf: int, vss: int) -> None:
+    net = variants.NETWORKS[variant](SMALL.network).train()
+    assert (count(net, MSIEDecoder), count(net, MDFVSSBlock), count(net, VSSBlock)) == (msie, mdf, vss)
+    prediction = net(torch.randn(2, 4, 64, 64), torch.randn(2, 2, 64, 64))
+    assert (prediction.optical_logits is not None) is (msie > 0)
+
+
+def test_without_difference_what_both_share_is_fused() -> None:
+    block = variants.without_difference(SMALL.network).mdf_blocks[0].eval()
+    assert not list(block.difference_vss.parameters())
+    share, difference, fused = block(torch.randn(1, 8, 16, 16), torch.randn(1, 8, 16, 16))
+    assert not difference.any()
+    assert fused.equal(block.fuse(share))
+
+
+def test_an_encoder_that_sees_nothing_keeps_its_statistics() -> None:
+    net = variants.OneSensor(SMALL.network, "sar").train()
+    assert net.optical_encoder.training
+    assert not net.sar_encoder.training
+    assert net.head.training
+
+
+def make_place(name: str, *classes: int, width: int = 202) -> folds.Scene:
+    """Stripes of classes, 70 pixels high; all bands are the number of the class."""
+    labels = np.resize(np.repeat(np.array(classes, np.uint8), 70), (70 * len(classes), 1)).repeat(width, 1)
+    brightness = labels.astype(np.float32)
+    return folds.Scene(name, np.stack([brightness] * 4), np.stack([brightness] * 2), labels)
+
+
+def test_a_place_that_is_tested_is_never_learned_from() -> None:
+    places = [make_place("a", 1, 2), make_place("b", 2, 4), make_place("c", 1, 4, 5), make_place("snow", 7)]
+    made = list(folds.hold_out_places(places))
+    assert [fold.name for fold in made] == ["a", "b", "c"]  # nobody else could teach snow
+    for fold in made:
+        assert [scene.name for scene in fold.tested] == [fold.name]
+        assert {scene.name for scene in fold.training} == {"a", "b", "c", "snow"} - {fold.name}
+        pixels = np.concatenate([scene.sar[0].ravel() for scene in fold.training])
+        np.testing.assert_allclose((pixels.mean(), pixels.std()), (0, 1), atol=1e-5)
+    assert np.unique(made[2].tested[0].labels).tolist() == [0, 1, 4]  # nor class 5
+
+
+def test_columns_that_are_tested_lie_behind_a_gap() -> None:
+    place = make_place("a", 1, 2, width=224)
+    columns = np.broadcast_to(np.arange(224, dtype=np.float32), place.labels.shape)
+    fold = folds.hold_out_columns([place._replace(optical=np.stack([columns] * 4))])
+    (training,), (tested,) = fold.training, fold.tested
+    numbers = np.arange(130)
+    assert (training.labels.shape[1], tested.labels.shape[1]) == (130, 86)
+    np.testing.assert_allclose(training.optical[0, 0], (numbers - numbers.mean()) / numbers.std(), rtol=1e-5)
+    np.testing.assert_allclose(tested.optical[0, 0, 0], (138 - numbers.mean()) / numbers.std(), rtol=1e-5)
+
+
+def test_crops_are_the_same_for_all_and_keep_together() -> None:
+    scenes = [make_place("a", 1, 2), make_place("b", 2, 4)]
+    first, again, other = (variants.draw_batch(scenes, SMALL, 0, step) for step in (0, 0, 1))
+    assert first.optical.shape == (2, 4, 64, 64)
+    assert first.sar.shape == (2, 2, 64, 64)
+    assert first.optical[:, 0].equal(first.labels.float())
+    assert first.labels.equal(again.labels)
+    assert not first.labels.equal(other.labels)
+
+
+@pytest.mark.parametrize("variant", ["refnet", "forest"])
+def test_any_size_of_scene_is_classified_whole(variant: str) -> None:
+    place = make_place("a", 1, 2, width=71)
+    predicted = variants.VARIANTS[variant]([place], SMALL, 0).predict(place)
+    assert predicted.shape == (140, 71)
+    assert predicted.min() > 0
+    if variant == "forest":
+        assert (predicted == place.labels).mean() > 0.98
+
+
+def test_learning_goes_on_where_it_was_interrupted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        make_labelled_scene(tmp_path / "made" / f"scene-{seed}", seed=seed)
+    output = tmp_path / "runs.json"
+    command = ["learning", "--data", str(tmp_path / "made"), "--output", str(output), "--steps", "2"]
+    main([*command, "--only", "no-msie", "--seeds", "0"])
+    capsys.readouterr()
+    main([*command, "--only", "no-msie", "unet", "--seeds", "0", "1"])
+    captured = capsys.readouterr()
+    runs = json.loads(output.read_text())
+    names = [(run["variant"], run["seed"]) for run in runs]
+    assert names == [("no-msie", 0), ("unet", 0), ("no-msie", 1), ("unet", 1)]
+    assert captured.err.count("held-out scenes") == 3
+    assert {run["steps"] for run in runs} == {2}
+    monkeypatch.setattr(learning, "VARIANTS", {})  # nothing is left to be done
+    main([*command, "--only", "no-msie", "unet", "--seeds", "0", "1"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["settings"]["data"] == ["made"]
+    assert [row["variant"] for row in document["results"]] == ["no-msie", "unet"]
+    assert learning.to_table(document["results"]) in captured.err
+
+
+def test_places_are_read_and_split(tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    for kind in ("S2L2A", "S1RTC", "LULC"):
+        (folder / kind).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, classes in (("a", (1, 2)), ("b", (2, 4))):
+        labels = make_place(name, *classes).labels[35:105]
+        sar = random.normal(-10, 3, (2, *labels.shape)) - np.array([0, 6])[:, None, None]
+        optical = random.integers(100, 3000, (12, *labels.shape))
+        write(folder / "S2L2A" / f"{name}.tif", optical.astype(np.int16), ("bands",) * 12, nodata=None)
+        write(folder / "S1RTC" / f"{name}.tif", sar, ("bands",) * 2, nodata=None)
+        write(folder / "LULC" / f"{name}.tif", labels[None], ("labels",), nodata=None)
+    places, columns = folds.find_data_sets(folder)
+    assert (places.name, columns.name) == ("real: places", "real: columns")
+    assert [fold.name for fold in places.folds] == ["a", "b"]
+    assert [scene.name for scene in columns.folds[0].tested] == ["a", "b"]
+    with pytest.raises(InputMissingError, match="neither"):
+        list(folds.find_data_sets(tmp_path))
+
+
+def test_scores_are_those_of_all_folds_together() -> None:
+    matrix = np.zeros((9, 9), int)
+    matrix[0, :2], matrix[1, 1], matrix[1, 4] = (3, 1), 3, 1
+    run = {"data_set": "d", "variant": "v", "seed": 0, "parameters": None, "seconds": 1.0}
+    halves = [run | {"confusion_matrix": half.tolist()} for half in (matrix // 2, matrix - matrix // 2)]
+    accuracy, mean_iou = learning.judge(halves)
+    assert accuracy == pytest.approx(6 / 8)
+    assert mean_iou == pytest.approx((3 / 4 + 3 / 5) / 2)  # a class that is nowhere, but was predicted, is not one
+    (row,) = learning.summarise([*halves, *(half | {"seed": 1} for half in halves)])
+    assert (row["seeds"], row["seconds"], row["mean_iou_spread"]) == (2, 2.0, 0.0)
+    assert learning.to_table([row]).splitlines()[-1] == "| v | 0.750 ± 0.000 | 0.675 ± 0.000 |  | 2 | 2 |"
+
+
+def test_another_budget_is_another_run() -> None:
+    task = learning.Task("d", folds.Fold("f", [], []), "v", 0, SMALL)
+    runs = [task.key | {"seconds": 1.0}]
+    assert learning.find_run(runs, task) == runs[0]
+    assert learning.find_run(runs, task._replace(budget=replace(SMALL, steps=3))) is None
