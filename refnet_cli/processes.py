@@ -50,6 +50,12 @@ class Processes:
         """Whether this is the one process that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it: the scale of gradients, in fp16."""
+        scaler = self._accelerator.scaler
+        return {} if scaler is None else {"scaler": scaler}
+
     def prepare(self, net: REFNet, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return what to call and to step instead of network and optimiser, which stay the owners of their state."""
         if self.count > 1:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights
-from refnet_cli.checkpoint import Checkpoints
+from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.engine import choose_device
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
@@ -262,11 +262,12 @@ class Training:
         self._schedule = make_schedule(self._optimizer, config)
         self._called, self._stepped = processes.prepare(net, self._optimizer)
         self.history = History()
+        parts: dict[str, Part] = {
+            "net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history,
+        }  # fmt: skip
         self._checkpoints = Checkpoints(
-            folder / "checkpoints",
-            _what_training_depends_on(config),
-            {"net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history},
-        )
+            folder / "checkpoints", _what_training_depends_on(config), parts | processes.parts
+        )  # fmt: skip
 
     def run(self, say: Tell, progress: Callable[[Progress], None] | None, stopping: Callable[[], bool]) -> None:
         """Train until the steps are done or validations get no better.
@@ -298,7 +299,8 @@ class Training:
                 if files:
                     files.add_step(self.history.steps[-1])
                 leaving = self._processes.any(stopping())
-                if leaving or done % self._config.checkpoint_every == 0 or self._is_to_validate(done):
+                due = done % self._config.checkpoint_every == 0 or done == self._config.steps
+                if leaving or due or self._is_to_validate(done):
                     self._save(done)
                 if leaving:
                     raise _stopped(done)
