@@ -1,13 +1,15 @@
-"""Measure: ``python -m benchmarks scan | tile | scene | train``; a table on stderr, JSON on stdout."""
+"""Measure: ``python -m benchmarks scan | tile | scene | train | learning``; a table on stderr, JSON on stdout."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from benchmarks import report, scan, scene, tile, train
+from benchmarks import learning, report, scan, scene, tile, train
 from benchmarks.measure import Row
+from benchmarks.variants import VARIANTS
 from refnet_cli.model import LEVELS
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
@@ -15,7 +17,10 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "tile": tile.run,
     "scene": scene.run,
     "train": train.run,
+    "learning": learning.run,
 }
+TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table}
+"""Of the benchmarks that measure something else than time and memory."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         "tile": commands.add_parser("tile", help="one tile through the network"),
         "scene": commands.add_parser("scene", help="refnet predict, from files to a map"),
         "train": commands.add_parser("train", help="training steps"),
+        "learning": commands.add_parser("learning", help="what the network's ideas are worth"),
     }
     for name, default in (("scan", 5), ("tile", 5), ("scene", 3)):
         made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
@@ -40,6 +46,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="sizes of scene (default: all; large takes minutes and 3 GB of disk)",
     )  # fmt: skip
     made["train"].add_argument("--steps", type=_count, default=20, help="steps with each kernel (default: %(default)s)")
+    add = made["learning"].add_argument
+    add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="labelled scenes; README.md says how")
+    add("--output", type=Path, default=Path("learning.json"), help="finished runs, which go on (default: %(default)s)")
+    add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    add("--steps", type=_count, help="of each training (default: 400 where scenes are held out, else 120)")
+    add("--learning-rate", type=float, default=learning.BUDGET.learning_rate, help="default: %(default)s")
     return parser
 
 
@@ -55,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = vars(make_parser().parse_args(arguments))
     benchmark = settings.pop("benchmark")
     rows = BENCHMARKS[benchmark](**settings)
-    print(report.to_table(rows), file=sys.stderr)
+    print(TABLES.get(benchmark, report.to_table)(rows), file=sys.stderr)
     print(report.to_json(benchmark, settings, rows))
 
 

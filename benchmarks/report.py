@@ -56,7 +56,7 @@ def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row]) -> st
     benchmark : str
         Its name on the command line.
     settings : dict
-        What it was run with.
+        What it was run with; of paths only the last name is written.
     rows : sequence of dict
     """
     document = {
@@ -67,7 +67,11 @@ def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row]) -> st
         "versions": versions(),
         "results": rows,
     }
-    return json.dumps(document, indent=2)
+    return json.dumps(document, indent=2, default=_last_name)
+
+
+def _last_name(path: Path) -> str:
+    return path.name
 
 
 def to_table(rows: Sequence[Row]) -> str:

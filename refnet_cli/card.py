@@ -235,6 +235,22 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
+def is_pickled(path: Path) -> bool:
+    """Tell whether a file is PyTorch's, by its first bytes; safetensors have a brace as the ninth.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.read(9)
+    except OSError as error:
+        raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
+    return first.startswith((b"PK\x03\x04", b"\x80")) and first[8:] != b"{"
+
+
 def read_card(path: Path) -> Card:
     """Read the card of weights, without torch and without reading the tensors.
 

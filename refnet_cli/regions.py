@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from refnet_cli.card import REFNetConfig
+from refnet_cli.card import REFNetConfig, default_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import LOSSES
 from refnet_cli.products import SCHEMES, ClassScheme, SarScale
 from refnet_cli.tables import read_table, read_toml
 
+PUBLISHED = REFNetConfig()
 SplitMethod = Literal["blocks", "region", "random", "none"]
 
 
@@ -64,10 +65,11 @@ class TrainConfig:
     sar_bands: tuple[str, ...] = ("VV", "VH")
     name: str = "refnet"
     """Name of the resulting weights."""
-    encoder: str = "resnet50"
-    """Any timm model that gives five levels of features at strides 2 to 32."""
-    width: int = 128
-    """Decoder width."""
+    encoder: str | None = None
+    """Any timm model that gives five levels of features at strides 2 to 32; by default that of ``init``, else the
+    published ``resnet50``."""
+    width: int | None = None
+    """Decoder width; by default that of ``init``, else the published 128."""
     init: Literal["shipped"] | Path | None = None
     """Weights or published checkpoint to start from."""
     encoder_weights: Literal["imagenet"] | Path | None = None
@@ -219,12 +221,27 @@ class TrainConfig:
     def network(self) -> REFNetConfig:
         """Settings of the network."""
         return REFNetConfig(
-            encoder=self.encoder,
+            encoder=self.encoder or PUBLISHED.encoder,
             optical_bands=len(self.optical_bands),
             sar_bands=len(self.sar_bands),
             classes=self.classes.classes,
-            width=self.width,
+            width=self.width or PUBLISHED.width,
         )
+
+    def settled(self) -> TrainConfig:
+        """Fill in what ``init`` says of the network.
+
+        Raises
+        ------
+        InputMissingError, WeightsError
+            If it is missing or its card cannot be used.
+        """
+        init = default_weights() if self.init == "shipped" else self.init
+        network = PUBLISHED
+        if init is not None and not is_pickled(init):
+            network = read_card(init).network
+        encoder, width = self.encoder or network.encoder, self.width or network.width
+        return replace(self, init=init, encoder=encoder, width=width)
 
 
 def read_regions(path: Path) -> TrainConfig:

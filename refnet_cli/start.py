@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from refnet_cli.card import Card, Modality, REFNetConfig
+from refnet_cli.card import Card, Modality, REFNetConfig, is_pickled
 from refnet_cli.errors import InputMissingError, OptionsError, WeightsError
 from refnet_cli.model import REFNet, from_published, load_strictly
 from refnet_cli.products import ClassScheme, canonical_band
@@ -113,7 +113,7 @@ def set_training(net: REFNet, frozen: bool) -> None:
 
 def _from_refnet(net: REFNet, init: Path, bands: dict[str, tuple[str, ...]], scheme: ClassScheme) -> Start:
     card: Card | None = None
-    if _is_pickled(init):
+    if is_pickled(init):
         theirs = from_published(read_checkpoint(init))
     else:
         theirs, card = load_weights(init, msie=True)
@@ -139,16 +139,6 @@ def _from_refnet(net: REFNet, init: Path, bands: dict[str, tuple[str, ...]], sch
         decisions.append("MSIE decoders: " + ("new, the weights have none" if net.config.msie else "left out"))
     load_strictly(net, tensors)
     return Start(net, statistics["optical"], statistics["sar"], decisions)
-
-
-def _is_pickled(path: Path) -> bool:
-    """Whether a file is PyTorch's, by its first bytes; else it should be safetensors, whose ninth byte is a brace."""
-    try:
-        with path.open("rb") as file:
-            first = file.read(9)
-    except OSError as error:
-        raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
-    return first.startswith((b"PK\x03\x04", b"\x80")) and first[8:] != b"{"
 
 
 def _check_network(init: Path, found: REFNetConfig, wanted: REFNetConfig) -> None:
@@ -285,7 +275,7 @@ def _load_encoders(net: REFNet, weights: str | Path) -> list[str]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a safetensors file or a PyTorch checkpoint, read as data only."""
-    if _is_pickled(path):
+    if is_pickled(path):
         return read_checkpoint(path)
     try:
         return load_file(path)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, default_weights
+from refnet_cli.card import Card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.engine import choose_device
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
@@ -101,6 +101,7 @@ def fit(
         )
     if all(config.role(scene) == "validation" for scene in config.scenes):
         raise OptionsError("No scene is for training; all are for validation.")
+    config = config.settled()
     folder = Path(folder)
     device = choose_device(config.device)
     choice = choose_scan(torch.device(device).type, config.network.states, config.scan)
@@ -147,7 +148,7 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
 
 def start_network(config: TrainConfig) -> Start:
     """Make the network that a training starts from; see `refnet_cli.start.start`."""
-    init = default_weights() if config.init == "shipped" else config.init
+    init = Path(config.init) if config.init else None
     return start(
         config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoder_weights,
         config.seed,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.products import SCHEMES
 from refnet_cli.regions import TrainConfig, TrainScene, read_regions
@@ -109,6 +110,16 @@ def test_keywords_and_paths_are_told_apart(tmp_path: Path) -> None:
     assert read_regions(tmp_path / "regions.toml").init == "shipped"
     (tmp_path / "regions.toml").write_text('encoder_weights = "resnet50.pth"' + REGIONS)
     assert read_regions(tmp_path / "regions.toml").encoder_weights == tmp_path / "resnet50.pth"
+
+
+def test_the_network_is_that_of_the_weights_to_start_from() -> None:
+    config = TrainConfig(scenes=(scene("a"),), init="shipped").settled()
+    shipped = read_card(default_weights()).network
+    assert (config.encoder, config.width, config.init) == (shipped.encoder, shipped.width, default_weights())
+    asked = TrainConfig(scenes=(scene("a"),), init="shipped", width=99).settled()
+    assert (asked.encoder, asked.width) == (shipped.encoder, 99)  # and so refused when it starts
+    scratch = TrainConfig(scenes=(scene("a"),)).settled()
+    assert (scratch.encoder, scratch.width, scratch.init) == ("resnet50", 128, None)
 
 
 def scene(name: str, split: str | None = None, region: str = "") -> TrainScene:

@@ -301,7 +301,7 @@ def test_what_a_training_leaves(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_starting_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
     first = fit(replace(config, steps=30, validate_every=30), tmp_path / "first")
-    again = fit(replace(config, init=first.weights, steps=1), tmp_path / "again")
+    again = fit(replace(config, init=first.weights, encoder=None, width=None, steps=1), tmp_path / "again")
     assert again.history.steps[0].loss < 0.5 * first.history.steps[0].loss
     assert again.card.optical == first.card.optical  # the statistics that it was trained with
     fewer = replace(config, init=first.weights, optical_bands=("B04", "B02"), steps=1, freeze="encoders")
