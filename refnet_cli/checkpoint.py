@@ -53,6 +53,11 @@ class Checkpoints:
         except OSError as error:
             raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
 
+    def remove_unfinished(self) -> None:
+        """Remove what a training left that was killed while it wrote; no other may be writing here."""
+        for temporary in self._folder.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
+
     def _paths(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
         return sorted(self._folder.glob("step-*.pt"), reverse=True)

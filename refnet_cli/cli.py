@@ -187,8 +187,6 @@ def train_command(
     training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """  # noqa: D301
-    from dataclasses import replace
-
     from refnet_cli.regions import read_regions
 
     if output is None and not dry_run:
@@ -199,7 +197,7 @@ def train_command(
             chosen[name] = Path(chosen[name])
     if "fold" in chosen:
         chosen.setdefault("split", "region")
-    config = replace(read_regions(regions), **chosen)
+    config = read_regions(regions, chosen)
     if output is None or dry_run:
         from refnet_cli.sampling import count_classes, survey
 
@@ -218,7 +216,8 @@ def train_command(
                 raise
             bar.say(f"refnet: {stopped}")
             raise SystemExit(_ended_by[0]) from stopped
-    click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
+    if result.first:
+        click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
 
 
 class _Asked:
@@ -279,14 +278,15 @@ def evaluate_command(
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
+    from refnet_cli.files import check_places
+
+    check_places([plot], [*of_map, *of_weights])
     found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
     if plot:
         import numpy as np
 
         from refnet_cli.figures import draw_confusion
-        from refnet_cli.files import check_places
 
-        check_places([plot], [*of_map, *of_weights])
         draw_confusion(plot, np.array(found["confusion_matrix"]), list(found["labelled"]))
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_scores(found)))
 
@@ -300,16 +300,14 @@ def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import replace
-
     from refnet_cli.regions import read_regions
     from refnet_cli.validation import evaluate_weights
 
     if given["scheme"] or given["sample"] or given["field"]:
         raise click.UsageError("--scheme, --sample and --field are for maps; a regions file says what its labels are.")
-    config = read_regions(given["regions"])
-    config = replace(config, split="region", fold=given["fold"]) if given["fold"] else config
-    scores, by_scene = evaluate_weights(given["weights"], config, given["device"])
+    options = {"split": "region", "fold": given["fold"]} if given["fold"] else {}
+    config = read_regions(given["regions"], options)
+    scores, by_scene = evaluate_weights(given["weights"], config, given["device"], _say_line)
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 
 

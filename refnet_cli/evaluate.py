@@ -255,14 +255,13 @@ def evaluate(
         a sample is on another grid or too small.
     """
     grid, tagged = describe_map(map_path)
-    name = scheme or tagged
-    if name not in SCHEMES:
+    meaning = tagged if scheme is None else SCHEMES.get(scheme)
+    if meaning is None:
         raise OptionsError(
-            f"{map_path} names class scheme {name!r}; give one with --scheme: {', '.join(SCHEMES)}."
+            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}."
             if scheme is None
-            else f"Class scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}."
+            else f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}."
         )
-    meaning = SCHEMES[name]
     height, width = grid.shape
     matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
     areas = AreaCounter(grid, meaning) if sample else None

@@ -17,9 +17,9 @@ from odc.geo.geobox import GeoBox
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 
-from refnet_cli.errors import InputError, OptionsError, RefnetError
+from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
 from refnet_cli.products import ClassScheme
 from refnet_cli.scene import BLOCK, Alignment, Raster, local_file, north_up_grid
 from refnet_cli.tiling import Window
@@ -400,8 +400,8 @@ def _indexes_of(path: str, values: NDArray[Any], scheme: ClassScheme, known: Map
     return np.array([known[text.casefold()] for text in texts], np.uint8)
 
 
-def describe_map(path: str | Path) -> tuple[GeoBox, str]:
-    """Read the grid of a class map and the name of the class scheme in its tags, empty where there is none.
+def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
+    """Read the grid of a class map and the class scheme that its tags and colours tell; None where they do not.
 
     Raises
     ------
@@ -410,4 +410,16 @@ def describe_map(path: str | Path) -> tuple[GeoBox, str]:
     """
     raster = Raster(path, "map")
     with raster.dataset as dataset:
-        return north_up_grid(raster), str(dataset.tags(1).get("CLASS_SCHEME", ""))
+        grid, tags = north_up_grid(raster), dataset.tags(1)
+        names = {int(tag[6:]): name for tag, name in tags.items() if re.fullmatch(r"CLASS_\d+", tag)}
+        if "CLASS_SCHEME" not in tags or not names or dataset.colorinterp[0] != ColorInterp.palette:
+            return grid, None
+        colours = dataset.colormap(1)
+    codes = sorted(names)
+    try:
+        return grid, ClassScheme(
+            tags["CLASS_SCHEME"], tuple(codes), tuple(names[code] for code in codes),
+            tuple((colours[code][0], colours[code][1], colours[code][2]) for code in codes),
+        )  # fmt: skip
+    except (WeightsError, KeyError) as error:
+        raise InputError(f"The tags of the map {path} make no class scheme: {error}") from error

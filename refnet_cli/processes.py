@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from refnet_cli.model import REFNet
+from refnet_cli.model import Prediction, REFNet
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for the first one, which alone validates."""
@@ -36,6 +37,7 @@ class Processes:
         place = torch.device(device)
         if place.type == "cuda" and place.index is not None:
             torch.cuda.set_device(place)
+        AcceleratorState._reset_state(reset_partial_state=started_processes() == 1)  # of a training before this one
         self._accelerator = Accelerator(
             cpu=place.type == "cpu",
             mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -60,7 +62,7 @@ class Processes:
         """Return what to call and to step instead of network and optimiser, which stay the owners of their state."""
         if self.count > 1:
             synchronise_batch_norms(net)
-        prepared = self._accelerator.prepare(net, optimizer)
+        prepared = self._accelerator.prepare(_Called(net), optimizer)
         return cast(tuple[nn.Module, torch.optim.Optimizer], prepared)
 
     def backward(self, loss: Tensor) -> None:
@@ -90,9 +92,25 @@ class Processes:
         broadcast_object_list(values)
         return values[0]
 
+    def end(self) -> None:
+        """Let go of the other processes, all of which must come here."""
+        self._accelerator.end_training()
+
     def wait(self) -> None:
         """Wait until all processes have come here."""
         self._accelerator.wait_for_everyone()
+
+
+class _Called(nn.Module):
+    """What accelerate may change: a network of its own would compute in half precision wherever it is used."""
+
+    def __init__(self, net: REFNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, optical: Tensor, sar: Tensor) -> Prediction:
+        """See `REFNet.forward`."""
+        return cast(Prediction, self.net(optical, sar))
 
 
 @contextmanager

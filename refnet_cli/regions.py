@@ -133,7 +133,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, least in (
             ("steps", 1), ("batch", 1), ("accumulate", 1), ("checkpoint_every", 1), ("crop", 64), ("tile", 64),
-            ("workers", 1), ("warmup", 0), ("validate_every", 1), ("patience", 1),
+            ("workers", 1), ("warmup", 0), ("validate_every", 1), ("patience", 1), ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
@@ -175,6 +175,10 @@ class TrainConfig:
             raise OptionsError(f"Scenes must have names of their own; found {', '.join(map(repr, names))}.")
         if self.init is not None and self.encoder_weights is not None:
             raise OptionsError("init and encoder_weights both say what to start from; give one of them.")
+        if self.freeze and self.init is None and self.encoder_weights is None:
+            raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
+        if self.without and self.modality_dropout:
+            raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
 
     def _check_split(self) -> None:
         regions = {scene.region or scene.name for scene in self.scenes}
@@ -190,6 +194,8 @@ class TrainConfig:
                 'split is "region", but no region is held out: name one as fold, or mark a scene with '
                 'split = "validation".'
             )
+        if self.patience is not None and self.method == "none":
+            raise OptionsError('patience waits for better validations, but split is "none"; leave one of them out.')
 
     @property
     def classes(self) -> ClassScheme:
@@ -244,7 +250,7 @@ class TrainConfig:
         return replace(self, init=init, encoder=encoder, width=width)
 
 
-def read_regions(path: Path) -> TrainConfig:
+def read_regions(path: Path, options: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a regions file.
 
     Parameters
@@ -252,6 +258,8 @@ def read_regions(path: Path) -> TrainConfig:
     path : Path
         TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
         relative to the file. ``scheme`` may be a table, see `read_scheme`.
+    options : mapping, optional
+        Fields of `TrainConfig` that replace those of the file.
 
     Raises
     ------
@@ -274,13 +282,18 @@ def read_regions(path: Path) -> TrainConfig:
             chosen = {"scheme": scheme}
         else:
             chosen = {}
-        made = tuple(
-            TrainScene(**({"name": f"scene-{number}"} | read_table(TrainScene, scene, path)))
-            for number, scene in enumerate(scenes)
-        )
-        return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path))
+        made = tuple(_read_scene(scene, number, path) for number, scene in enumerate(scenes))
+        return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path) | dict(options or {}))
     except (OptionsError, WeightsError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
+    values = {"name": f"scene-{number}"} | read_table(TrainScene, table, path)
+    missing = [name for name in ("optical", "sar", "labels") if name not in values]
+    if missing:
+        raise OptionsError(f"{values['name']} (scene {number + 1} of the file) is missing {', '.join(missing)}.")
+    return TrainScene(**values)
 
 
 def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from refnet_cli.splits import (
     Square,
     choose_squares,
     cut,
+    draw_squares,
     footprint,
     make_lattice,
 )
@@ -126,6 +128,8 @@ class SurveyedScene:
     """Labelled pixels that are learned from."""
     validation: Counts
     """Labelled pixels of each class that are only scored, shape (classes,)."""
+    unreadable: int = 0
+    """Blocks that cannot be read, which are passed over."""
 
 
 def survey(config: TrainConfig) -> list[SurveyedScene]:
@@ -162,7 +166,10 @@ class _Look(NamedTuple):
     grid: GeoBox
     decided: dict[str, Any]
     squares: dict[Square, Window]
+    """Those that can be read."""
     cells: dict[Square, Cells]
+    unreadable: int
+    """How many squares cannot be read."""
 
 
 def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
@@ -174,8 +181,14 @@ def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
             metres = config.crop * _pixel_metres(grid)
         squares = cut(grid, make_lattice(grid, metres))
         region.pair.expect(squares.values())
-        cells = {square: _count_window(region, window, config) for square, window in squares.items()}
-        return _Look(scene, grid, region.decided, squares, cells)
+        cells = {}
+        for square, window in squares.items():
+            with suppress(InputError):
+                cells[square] = _count_window(region, window, config)
+        if not cells:
+            _count_window(region, next(iter(squares.values())), config)  # which tells what is wrong with it
+        readable = {square: squares[square] for square in cells}
+        return _Look(scene, grid, region.decided, readable, cells, len(squares) - len(cells))
 
 
 def _pixel_metres(grid: GeoBox) -> float:
@@ -209,14 +222,18 @@ def _hold_out(config: TrainConfig, found: Sequence[_Look]) -> list[list[Window]]
         for square, cells in look.cells.items():
             counts[square] = counts.get(square, 0) + cells.counts.sum(0)
             rings[square.lattice] = max(rings.get(square.lattice, 0), _ring(config.buffer, look.grid, square.lattice))
-    chosen = choose_squares(counts, rings, config.validation_share, config.seed) if counts else set()
+    chosen: set[Square] = set()
+    if counts and config.method == "random":
+        chosen = draw_squares(counts, config.validation_share, config.seed)
+    elif counts:
+        chosen = choose_squares(counts, rings, config.validation_share, config.seed)
     return [_scored_windows(look, config, chosen) for look in found]
 
 
 def _scored_windows(look: _Look, config: TrainConfig, chosen: set[Square]) -> list[Window]:
     role = config.role(look.scene)
     if role == "validation":
-        return [Window(0, 0, *look.grid.shape)]
+        return [Window(0, 0, *look.grid.shape)] if not look.unreadable else list(look.squares.values())
     return [window for square, window in look.squares.items() if role == "divided" and square in chosen]
 
 
@@ -246,7 +263,8 @@ def _share_out(look: _Look, roles: Roles, config: TrainConfig) -> SurveyedScene:
                     shares[kind, index] = np.bincount(labels[role == kind], minlength=counts.shape[1] + 1)[1:]
     kept = shares[TRAIN].any(1)
     training = Cells(windows[kept], shares[TRAIN][kept])
-    return SurveyedScene(look.scene, look.grid, look.decided, roles, training, shares[VALIDATION].sum(0))
+    validation = shares[VALIDATION].sum(0)
+    return SurveyedScene(look.scene, look.grid, look.decided, roles, training, validation, look.unreadable)
 
 
 def count_classes(scenes: Sequence[SurveyedScene], config: TrainConfig) -> dict[str, dict[str, int]]:
@@ -305,6 +323,7 @@ class Sampler:
         chances = counts.sum(1) if config.sampling == "area" else (present / present.sum(0)).sum(1)
         self._limits = np.cumsum(chances / chances.sum())
         self.skipped: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close all files."""
@@ -331,7 +350,7 @@ class Sampler:
             try:
                 patch, labels = self._regions.read(index, window)
             except InputError:
-                self.skipped["unreadable"] += 1
+                self._skip("unreadable")
                 continue
             inside = window.clip(*self._scenes[index].grid.shape)
             roles = np.zeros(labels.shape, np.uint8)
@@ -339,11 +358,15 @@ class Sampler:
             roles[top : top + inside.height, left : left + inside.width] = self._scenes[index].roles.read(inside)
             labels[roles != TRAIN] = 0
             if not labels.any():
-                self.skipped["unlabelled"] += 1
+                self._skip("unlabelled")
                 continue
             crop = Crop(patch.optical, patch.sar, labels)
             return augment(crop, random, self._config.jitter, self._config.modality_dropout) if augmented else crop
         raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that both sensors saw.")
+
+    def _skip(self, why: str) -> None:
+        with self._lock:
+            self.skipped[why] += 1
 
     def _choose(self, random: np.random.Generator) -> tuple[int, Window]:
         """Choose a place with labels and a crop that sees it, somewhere."""
@@ -363,15 +386,17 @@ class _OpenRegions:
 
     def __init__(self, scenes: Sequence[SurveyedScene], config: TrainConfig) -> None:
         self._scenes, self._config = scenes, config
-        self._kept_blocks = min(max(MOST_OPEN // len(scenes), 1), KEPT_BLOCKS)
+        self._kept_blocks = min(max(MOST_OPEN // (config.workers * len(scenes)), 1), KEPT_BLOCKS)
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, _OpenRegion] = OrderedDict()
+        # Each thread has its own, so that none waits for another.
+        self._open: OrderedDict[tuple[int, int], _OpenRegion] = OrderedDict()
 
     def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
         """Read a window of a region; see `Region.read`."""
+        key = index, threading.get_ident()
         with self._lock:
-            opened = self._open.setdefault(index, _OpenRegion())
-            self._open.move_to_end(index)
+            opened = self._open.setdefault(key, _OpenRegion())
+            self._open.move_to_end(key)
             oldest = self._open.popitem(last=False)[1] if len(self._open) > MOST_OPEN else None
         if oldest is not None:
             oldest.close()
@@ -379,7 +404,7 @@ class _OpenRegions:
             if opened.region is None:
                 opened.region = Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
             found = opened.region.read(window)
-        if self._open.get(index) is not opened:  # let go while it was read
+        if self._open.get(key) is not opened:  # let go while it was read
             opened.close()
         return found
 
@@ -493,17 +518,23 @@ def measure(
     -------
     optical, sar : Modality
     """
-    crops = [sampler.draw(MEASURED, number, augmented=False) for number in range(STATISTICS_CROPS)]
+    sums = {"optical": np.zeros((3, len(config.optical_bands))), "sar": np.zeros((3, len(config.sar_bands)))}
+    for number in range(STATISTICS_CROPS):
+        crop = sampler.draw(MEASURED, number, augmented=False)
+        for name, totals in sums.items():
+            values = getattr(crop, name).astype(np.float64)
+            parts = np.isfinite(values), np.nan_to_num(values), np.nan_to_num(values) ** 2
+            totals += [part.sum((1, 2)) for part in parts]
     made = []
     for name, bands in (("optical", config.optical_bands), ("sar", config.sar_bands)):
-        found = _statistics([getattr(crop, name) for crop in crops])
+        found = [_statistics(*totals) for totals in sums[name].T]
         kept = [known.get(name, {}).get(band, own) for band, own in zip(bands, found, strict=True)]
         made.append(Modality(bands, UNITS[name], *map(tuple, zip(*kept, strict=True))))
     return made[0], made[1]
 
 
-def _statistics(arrays: list[NDArray[np.float32]]) -> list[tuple[float, float]]:
-    """Mean and standard deviation of each band's valid pixels, to seven digits."""
-    pixels = np.stack(arrays, axis=1).astype(np.float64).reshape(arrays[0].shape[0], -1)
-    mean, std = np.nanmean(pixels, axis=1), np.nanstd(pixels, axis=1)
-    return [(float(f"{x:.7g}"), float(f"{max(y, 1e-3):.7g}")) for x, y in zip(mean, std, strict=True)]
+def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:
+    """Mean and standard deviation, to seven digits."""
+    mean = total / count
+    deviation = max(squares / count - mean**2, 1e-6) ** 0.5
+    return float(f"{mean:.7g}"), float(f"{deviation:.7g}")

@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
+from scipy import sparse
 
 from refnet_cli.errors import InputError
 from refnet_cli.tiling import Window
@@ -120,24 +122,24 @@ def choose_squares(
     squares = sorted(square for square, found in counts.items() if found.any())
     pixels = np.array([counts[square] for square in squares], float).reshape(len(squares), -1 if squares else 0)
     shares = pixels[:, pixels.any(0)] / pixels.sum(0)[pixels.any(0)]
-    near = _neighbours(squares, rings)
+    near = _find_neighbours(squares, rings)
     tie = np.random.default_rng(seed).random(len(squares)) * 1e-9
     taken, lost = np.zeros((2, len(squares)), bool)
+    around = near @ shares  # of each square, what would be taken from training with it
     cost = math.inf
-    while True:
-        # A last row of nothing stands for neighbours without labels.
-        free = np.vstack([np.where((taken | lost)[:, None], 0, shares), np.zeros(shares.shape[1])])
+    while not taken.all():
         validated = shares[taken].sum(0) + shares
-        buffered = np.maximum(shares[lost].sum(0) + free[near].sum(1) - shares, 0)
+        buffered = np.maximum(shares[lost].sum(0) + around - shares, 0)
         costs = ((validated - share) ** 2 + LOSS_COUNTS * buffered**2 + (validated + buffered > 1 - 1e-9)).sum(1) + tie
         costs[taken] = math.inf
-        best = int(np.argmin(costs)) if len(costs) else 0
-        if not len(costs) or costs[best] >= cost:
+        best = int(np.argmin(costs))
+        if costs[best] >= cost:
             break
         cost = costs[best]
-        lost[near[best][near[best] < len(squares)]] = True
-        taken[best] = True
-        lost &= ~taken
+        gone = np.setdiff1d(near[[best]].indices, np.flatnonzero(taken | lost))
+        around -= near[:, gone] @ shares[gone]
+        lost[gone] = True
+        lost[best], taken[best] = False, True
     if (taken | lost).all():
         raise InputError(
             "The labelled area is too small to hold out blocks with a buffer around them: nothing would be left to "
@@ -147,17 +149,50 @@ def choose_squares(
     return {squares[index] for index in np.flatnonzero(taken)}
 
 
-def _neighbours(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> NDArray[np.intp]:
-    """Indexes of the squares within each one's ring, itself among them; of those that are not there, their number."""
+def draw_squares(counts: Mapping[Square, Counts], share: float, seed: int) -> set[Square]:
+    """Draw squares at random until about ``share`` of all labelled pixels are in them.
+
+    Parameters are those of `choose_squares`.
+    """
+    squares = sorted(square for square, found in counts.items() if found.any())
+    order = np.random.default_rng(seed).permutation(len(squares))
+    pixels = np.cumsum([counts[squares[index]].sum() for index in order])
+    return {squares[index] for index in order[: int(np.searchsorted(pixels, share * pixels[-1])) + 1]}
+
+
+def _find_neighbours(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> Any:
+    """Sparse matrix (n, n) of 1 where a square lies in another's ring, itself among them, on whatever lattice."""
     at = {square: index for index, square in enumerate(squares)}
-    widest = max((rings[square.lattice] for square in squares), default=0)
-    near = np.full((len(squares), (2 * widest + 1) ** 2), len(squares), np.intp)
+    pairs = set()
     for index, (lattice, row, column) in enumerate(squares):
         steps = range(-rings[lattice], rings[lattice] + 1)
-        found = [at.get(Square(lattice, row + down, column + right)) for down in steps for right in steps]
-        known = [other for other in found if other is not None]
-        near[index, : len(known)] = known
-    return near
+        found = (at.get(Square(lattice, row + down, column + right)) for down in steps for right in steps)
+        pairs |= {(index, other) for other in found if other is not None}
+    if len(rings) > 1:
+        reach, plain = (_on_earth(squares, wide) for wide in (rings, dict.fromkeys(rings, 0)))
+        one, other = shapely.STRtree(plain).query(reach, predicate="intersects")
+        across = list(zip(one.tolist(), other.tolist(), strict=True))
+        pairs |= {*across, *((second, first) for first, second in across)}
+    rows, columns = np.array(sorted(pairs), np.intp).reshape(-1, 2).T
+    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(squares),) * 2)
+
+
+def _on_earth(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> NDArray[Any]:
+    """Boxes in degrees around squares and their rings; an empty one where there is none."""
+    by_crs: dict[str, list[int]] = defaultdict(list)
+    boxes = []
+    for index, (lattice, row, column) in enumerate(squares):
+        ring = rings[lattice]
+        left, right = (column - ring) * lattice.across, (column + 1 + ring) * lattice.across
+        boxes.append((left, (row - ring) * lattice.down, right, (row + 1 + ring) * lattice.down))
+        by_crs[lattice.crs].append(index)
+    made = np.full(len(squares), shapely.Point(), object)
+    for crs, indexes in by_crs.items():
+        moved = _transform([boxes[index] for index in indexes], crs, "EPSG:4326")
+        for index, box in zip(indexes, moved, strict=True):
+            if np.isfinite(box).all():
+                made[index] = shapely.box(*box)
+    return made
 
 
 @dataclass(frozen=True)
@@ -202,7 +237,8 @@ class Roles:
         starts = [np.ceil(edge - buffer - 0.5) for edge in (top, left)]
         ends = [np.floor(edge + buffer - 0.5) + 1 for edge in (bottom, right)]
         height, width = grid.shape
-        self._kept_off = np.clip(np.stack([*starts, *ends], axis=1), 0, [height, width] * 2).astype(np.int64)
+        boxes = np.clip(np.stack([*starts, *ends], axis=1), 0, [height, width] * 2).astype(np.int64)
+        self._kept_off = boxes[(boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])]
 
     @property
     def validation(self) -> list[Window]:
@@ -246,11 +282,12 @@ def _in_pixels(grid: GeoBox, held_out: Sequence[Footprint]) -> NDArray[np.float6
 
 
 def _transform(boxes: Sequence[Box], source: str, target: str) -> Iterable[Box]:
+    """Bounding boxes in another reference system, of infinities where they have no place in it."""
     way = Transformer.from_crs(source, target, always_xy=True)
     for box in boxes:
         try:
             left, bottom, right, top = way.transform_bounds(*box)
         except ProjError:
-            continue  # it has no place in the scene's reference system, and so none in the scene
+            left = bottom = right = top = math.inf
         # Across 180 degrees of longitude.
         yield (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)

@@ -6,8 +6,9 @@ ground that training never saw, predicted as ``refnet predict`` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ class TrainResult:
 
     weights: Path
     card: Card
+    """In other processes than the first, without scores."""
     history: History
+    first: bool = True
+    """Whether this is the first process, or the only one."""
 
 
 def fit(
@@ -140,6 +144,8 @@ def _go_on() -> bool:
 def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -> None:
     for look in scenes:
         say(f"{look.scene.name}: " + ", ".join(f"{what} {value}" for what, value in look.decided.items()))
+        if look.unreadable:
+            say(f"warning: {look.scene.name}: {look.unreadable} blocks cannot be read and are passed over")
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
     if config.method == "random":
@@ -161,7 +167,7 @@ def _make_card(
     """Card of the weights to be, without scores."""
     known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
     optical, sar = measure(sampler, config, known)
-    settings = asdict(replace(config, scheme=config.classes.name))
+    settings = asdict(config) | {"scheme": config.classes.name}
     for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):
         del settings[entry]
     for entry in ("init", "encoder_weights"):
@@ -173,6 +179,7 @@ def _make_card(
         "buffer": config.buffer,
         "pixels": count_classes(scenes, config),
         "scenes": {scene.name: config.role(scene) for scene in config.scenes},
+        "unreadable_blocks": {look.scene.name: look.unreadable for look in scenes if look.unreadable},
         "decisions": {look.scene.name: look.decided for look in scenes},
         "processes": processes.count,
     }
@@ -237,7 +244,7 @@ class Training:
     folder : Path
         It must exist.
     processes : Processes
-    scan : ScanChoice
+    scan : Choice
     """
 
     def __init__(
@@ -267,7 +274,7 @@ class Training:
             "net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history,
         }  # fmt: skip
         self._checkpoints = Checkpoints(
-            folder / "checkpoints", _what_training_depends_on(config), parts | processes.parts
+            folder / "checkpoints", _what_training_depends_on(config, scenes), parts | processes.parts
         )  # fmt: skip
 
     def run(self, say: Tell, progress: Callable[[Progress], None] | None, stopping: Callable[[], bool]) -> None:
@@ -280,6 +287,8 @@ class Training:
         InputError
             If the loss is not finite any more.
         """
+        if self._processes.first:
+            self._checkpoints.remove_unfinished()
         first = self._checkpoints.load(say)
         if first:
             say(f"going on after step {first}")
@@ -344,13 +353,8 @@ class Training:
         losses = torch.zeros(2, device=processes.device)
         self._stepped.zero_grad()
         for number, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
-            with processes.waiting_with_sum(self._called, number < len(here)):
-                prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
-                main, auxiliary = training_loss(prediction, batch.labels, LOSSES[config.loss], self._weights)
-                share = weight / whole
-                # Gradients are averaged over processes.
-                processes.backward((main + auxiliary) * share * processes.count)
-            losses += torch.stack([main.detach(), auxiliary.detach()]) * share
+            with processes.waiting_with_sum(self._called, number < len(here)), _telling_of_memory(batch):
+                losses += self._learn(batch, weight / whole)
         if config.clip is not None:
             processes.clip(self._called, config.clip)
         self._stepped.step()
@@ -359,6 +363,14 @@ class Training:
         if not np.isfinite(loss):
             raise InputError(f"The loss became {loss} at step {step}; try a smaller learning rate, or clip gradients.")
         return Step(step + 1, loss, auxiliary_loss, rate)
+
+    def _learn(self, batch: Batch, share: Tensor) -> Tensor:
+        """Add a batch's gradients to those of the step, and return its part of the step's losses."""
+        prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
+        main, auxiliary = training_loss(prediction, batch.labels, LOSSES[self._config.loss], self._weights)
+        # Gradients are averaged over processes.
+        self._processes.backward((main + auxiliary) * share * self._processes.count)
+        return torch.stack([main.detach(), auxiliary.detach()]) * share
 
     def _set_training(self) -> None:
         set_training(self._net, self._config.freeze == "encoders")
@@ -398,22 +410,20 @@ class Training:
         path = self._folder / f"{self._config.name}.safetensors"
         best = self.history.best
         if not self._processes.first:
-            self._processes.wait()
-            return TrainResult(path, self._card, self.history)
+            self._processes.end()
+            return TrainResult(path, self._card, self.history, first=False)
         if best:
             self._net.load_state_dict(self._checkpoints.load_best())
         card = replace(
             self._card,
-            training=self._card.training
-            | {"steps_done": len(self.history.steps), "skipped_crops": dict(self._sampler.skipped)},
+            training=self._card.training | {"steps_done": len(self.history.steps)},
             scores=self._scores(best),
         )
         if self._sampler.skipped:
             say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
-        net = self._net.cpu()
-        card = save_weights(net, card, path)
-        self._draw(net, card)
-        self._processes.wait()
+        card = save_weights(self._net, card, path)
+        self._draw(card)
+        self._processes.end()
         return TrainResult(path, card, self.history)
 
     def _scores(self, best: dict[str, Any] | None) -> dict[str, Any]:
@@ -423,14 +433,15 @@ class Training:
         chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
         return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
 
-    def _draw(self, net: REFNet, card: Card) -> None:
+    def _draw(self, card: Card) -> None:
         losses = [(step.step, step.loss) for step in self.history.steps]
         draw_curves(self._folder / "curves.png", losses, self.history.validations)
         best = self.history.best
         if best:
             matrix = np.array(best["confusion_matrix"])
             draw_confusion(self._folder / "confusion.png", matrix, list(best["labelled"]), self._config.name)
-            views = choose_views(net, card, self._scored, self._config)
+            device = str(self._processes.device)
+            views = choose_views(self._net, card, self._scored, self._config, device, self._scan.name)
             draw_views(self._folder / "tiles.png", views, card.scheme)
 
 
@@ -438,12 +449,34 @@ def _stopped(step: int) -> TryAgainError:
     return TryAgainError(f"Stopped after step {step}, as asked to; the same command goes on from there.")
 
 
-def _what_training_depends_on(config: TrainConfig) -> dict[str, str]:
-    """Settings by name, as text; what only names the result, or how fast it comes, is left out."""
+@contextmanager
+def _telling_of_memory(batch: Batch) -> Iterator[None]:
+    """Turn a device's want of memory into what to do about it."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator raises no kind of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TryAgainError(
+            f"Not enough memory on {batch.labels.device} to learn from {len(batch.labels)} crops at once: raise "
+            "accumulate, or lower batch or crop."
+        ) from error
+
+
+def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
+    """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
-    settings = {name: str(value) for name, value in asdict(config).items() if name not in spared}
-    scenes = [
-        {name: str(value.resolve() if isinstance(value, Path) else value) for name, value in asdict(scene).items()}
-        for scene in config.scenes
-    ]
-    return settings | {"scenes": str(scenes), "processes": str(started_processes())}
+    settings = {name: _as_text(value) for name, value in asdict(config).items() if name not in spared}
+    described = [{name: _as_text(value) for name, value in asdict(scene).items()} for scene in config.scenes]
+    digest = hashlib.sha256()
+    for look in scenes:
+        for array in (*look.training, look.validation, np.array(look.roles.validation)):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return settings | {
+        "scenes": str(described), "labels": digest.hexdigest(), "processes": str(started_processes()),
+    }  # fmt: skip
+
+
+def _as_text(value: Any) -> str:
+    return str(value.resolve() if isinstance(value, Path) else value)

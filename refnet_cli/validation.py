@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluate import Scores, confusion_matrix, score
 from refnet_cli.figures import View
 from refnet_cli.model import REFNet
-from refnet_cli.predict import Progress, predict_rows, read_tile
+from refnet_cli.predict import Progress, predict_rows, read_tile, usable_cores
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
 from refnet_cli.splits import VALIDATION
@@ -83,7 +83,7 @@ def _count(
     def wanted(window: Window) -> NDArray[np.bool_]:
         return np.asarray(look.roles.read(window) == VALIDATION)
 
-    with Region.open(look.scene, config) as region:
+    with Region.open(look.scene, config, read_threads=usable_cores()) as region:
         height, width = look.grid.shape
         tiling = Tiling(height, width, card.tile, card.tile // 4)
         for rows in predict_rows(region.pair, engine, tiling, progress, wanted=wanted):
@@ -95,7 +95,9 @@ def _count(
     return matrix
 
 
-def evaluate_weights(weights: Path, config: TrainConfig, device: str = "auto") -> tuple[Scores, dict[str, float]]:
+def evaluate_weights(
+    weights: Path, config: TrainConfig, device: str = "auto", tell: Callable[[str], None] | None = None
+) -> tuple[Scores, dict[str, float]]:
     """Score weights on what a regions file holds out, or on all of its scenes where it holds out nothing.
 
     Parameters
@@ -105,6 +107,8 @@ def evaluate_weights(weights: Path, config: TrainConfig, device: str = "auto") -
         Scenes, and how they are split; bands and tile are those of the weights.
     device : str
         ``auto``, or a torch device.
+    tell : callable, optional
+        Warned, in a line, if the weights may have learned from what is scored.
 
     Returns
     -------
@@ -129,13 +133,44 @@ def evaluate_weights(weights: Path, config: TrainConfig, device: str = "auto") -
     if config.method == "none":
         whole = tuple(replace(scene, split="validation") for scene in config.scenes)
         config = replace(config, scenes=whole)
+    learned = _find_learned(card, config)
+    if tell and learned:
+        tell(
+            f"warning: the weights may have learned from what is scored in {', '.join(learned)}, since their training "
+            "was split in another way: the scores flatter."
+        )
     scenes = [look for look in survey(config) if look.validation.any()]
     return validate(net, card, scenes, config, device)
 
 
-def choose_views(net: REFNet, card: Card, scenes: Sequence[SurveyedScene], config: TrainConfig) -> list[View]:
-    """Tiles of held-out ground, at most four, as sensors, labels and network see them."""
-    engine = TorchEngine(net, card)
+def _find_learned(card: Card, config: TrainConfig) -> list[str]:
+    """Scenes, by name, that are scored and that a training of this name also learned from, elsewhere or not."""
+    theirs = card.training.get("scenes", {})
+    same = all(
+        card.training.get(name) == ours
+        for name, ours in (
+            ("split", config.method), ("seed", config.seed), ("block", config.block), ("crop", config.crop),
+            ("buffer", config.buffer), ("validation_share", config.validation_share),
+        )
+    )  # fmt: skip
+    roles = {scene.name: (theirs.get(scene.name), config.role(scene)) for scene in config.scenes}
+    return [
+        name
+        for name, (learned, scored) in roles.items()
+        if learned in ("train", "divided") and scored != "train" and not (same and learned == scored)
+    ]
+
+
+def choose_views(
+    net: REFNet,
+    card: Card,
+    scenes: Sequence[SurveyedScene],
+    config: TrainConfig,
+    device: str = "cpu",
+    scan: str | None = None,
+) -> list[View]:
+    """Tiles of held-out ground, at most four, as sensors, labels and network see them; see `validate`."""
+    engine = TorchEngine(net, card, device, scan=scan)
     places = [(look, window) for look in scenes for window in look.roles.validation]
     spread = np.linspace(0, len(places) - 1, min(VIEWS, len(places))).round().astype(int)
     return [_view(look, window, engine, config) for look, window in (places[index] for index in spread)]

@@ -101,7 +101,7 @@ def test_labels_of_another_grid_are_brought_onto_the_map(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_compared_is_refused(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(OptionsError, match="give one with --scheme"):
+    with pytest.raises(OptionsError, match="give a scheme with --scheme"):
         evaluate(*files)
     with pytest.raises(OptionsError, match="is unknown"):
         evaluate(*files, "mine")

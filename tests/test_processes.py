@@ -14,7 +14,7 @@ from torch import nn
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.model import REFNet
-from refnet_cli.processes import synchronise_batch_norms
+from refnet_cli.processes import Processes, synchronise_batch_norms
 from refnet_cli.regions import TrainConfig
 from refnet_cli.train import fit
 from refnet_cli.weights import load_weights
@@ -41,7 +41,8 @@ config = TrainConfig(
     learning_rate=1e-3, device="cpu", checkpoint_every=2, validate_every=2, warmup=1, clip=1.0,
     class_weights="balanced",
 )
-fit(config, sys.argv[1], tell=lambda line: print(line, flush=True))
+result = fit(config, sys.argv[1], tell=lambda line: print(line, flush=True))
+print("first" if result.first else "other", flush=True)
 """
 
 
@@ -68,6 +69,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     single = run(tmp_path / "one", places, 1)
     double = run(tmp_path / "two", places, 2)
     assert double.stdout.count("device: cpu, 2 processes") == 1
+    assert [double.stdout.count(f"{which}\n") for which in ("first", "other")] == [1, 1]
     assert single.stdout.count("split: region") == double.stdout.count("split: region") == 1
     one, two = (
         [
@@ -88,6 +90,20 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         torch.cat([tensor.double().flatten() for tensor in net.state_dict().values()]) for net in (ours, theirs)
     )
     assert (one_vector - other_vector).norm() <= 1e-4 * one_vector.norm()
+
+
+def test_half_precision_is_the_training_s_alone() -> None:
+    """What is called computes in it; the network that is validated and saved does not."""
+    net = REFNet(replace(CARD.network, msie=True)).eval()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    called, _ = Processes("cpu", "bf16").prepare(net, optimizer)
+    kinds: list[torch.dtype] = []
+    net.head.classify.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    images = torch.randn(1, 4, 64, 64), torch.randn(1, 2, 64, 64)
+    called(*images)
+    net(*images)
+    assert kinds == [torch.bfloat16, torch.float32]
+    assert Processes("cpu", "fp32").parts == {}  # one after the other, of other kinds
 
 
 def test_a_batch_must_be_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,11 @@ def test_regions_file(tmp_path: Path) -> None:
         ('without = "both"' + REGIONS, "wanted is optical or sar"),
         ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
         ("steps = 3", "There is no scene"),
-        ("[[scenes]]\noptical = 'x'", "missing"),
+        ("[[scenes]]\noptical = 'x'", r"scene-0 \(scene 1 of the file\) is missing sar, labels"),
+        ("seed = -1" + REGIONS, "seed is -1; it must be a whole number from 0"),
+        ('freeze = "encoders"' + REGIONS, "as they begin, which is at random"),
+        ('without = "sar"\nmodality_dropout = 0.1' + REGIONS, "leave crops without any sensor"),
+        ('split = "none"\npatience = 2' + REGIONS, "patience waits for better validations"),
         ("scenes = 3", "scenes"),
         ('learning_rate = "x"' + REGIONS, "learning_rate is 'x'; wanted is a number"),
         ('optical_bands = "B02"' + REGIONS, "wanted is a list of names"),
@@ -103,6 +107,12 @@ ignore = [99]
     assert config.scenes[0].label_codes == {"7": "Vineyard", "99": "0"}
     assert config.scenes[1].label_codes is None
     assert config.network.classes == 3
+
+
+def test_options_replace_what_the_file_says_before_it_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "regions.toml").write_text('split = "region"\nwarmup = 5' + REGIONS)
+    config = read_regions(tmp_path / "regions.toml", {"fold": "scene-0", "steps": 10})
+    assert (config.fold, config.steps, config.warmup) == ("scene-0", 10, 5)
 
 
 def test_keywords_and_paths_are_told_apart(tmp_path: Path) -> None:

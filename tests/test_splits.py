@@ -21,6 +21,7 @@ from refnet_cli.splits import (
     Square,
     choose_squares,
     cut,
+    draw_squares,
     footprint,
     make_lattice,
 )
@@ -168,6 +169,32 @@ def test_each_class_has_about_its_share() -> None:
     }  # fmt: skip
     assert len(counts.keys() - near) > 0.7 * len(counts)
     assert chosen == choose_squares(counts, {lattice: 1}, 0.2, 0)
+
+
+def test_squares_of_two_zones_that_lie_on_each_other_are_seen_to_do_so() -> None:
+    """Where two UTM zones overlap, what one scene validates is lost to the other, and both get their share."""
+    east = make_grid(500, 500, 240_000, 5_300_000)
+    x, y = Transformer.from_crs("EPSG:32633", "EPSG:32632", always_xy=True).transform(240_000, 5_300_000)
+    west = GeoBox((500, 500), Affine(10, 0, x, 0, -10, y), "EPSG:32632")
+    all_roles, _ = divide([east, west], 500, 40, 0.2, 0)
+    for roles in all_roles:
+        found = roles.read(Window(0, 0, 500, 500))
+        assert (found == TRAIN).mean() > 0.3
+    validated = [(roles.read(Window(0, 0, 500, 500)) == VALIDATION).mean() for roles in all_roles]
+    assert 0.1 < sum(validated) / 2 < 0.25
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(0, 50), min_size=2, max_size=60), share=st.sampled_from([0.1, 0.5]))
+def test_squares_are_drawn_at_random(sizes: list[int], share: float) -> None:
+    lattice = Lattice("EPSG:32633", 100, 100)
+    counts = {Square(lattice, 0, number): np.array([size, 1]) for number, size in enumerate(sizes)}
+    drawn = draw_squares(counts, share, 0)
+    pixels = sum(int(counts[square].sum()) for square in drawn)
+    total = sum(int(found.sum()) for found in counts.values())
+    assert share * total <= pixels <= share * total + max(sizes) + 1
+    if len(sizes) > 40:
+        assert len({frozenset(draw_squares(counts, share, seed)) for seed in range(5)}) > 1
 
 
 def test_rings_do_not_reach_where_nothing_is() -> None:

@@ -30,12 +30,14 @@ from refnet_cli.losses import LOSSES
 from refnet_cli.model import REFNet, published_names, rename_published
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.processes import Processes
+from refnet_cli.products import ClassScheme
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.sampling import Batch, survey
 from refnet_cli.scan import choose_scan
 from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
 from refnet_cli.train import Progress, Training, class_weights, fit, make_optimizer, make_schedule
+from refnet_cli.validation import evaluate_weights
 from refnet_cli.weights import load_weights
 from tests.golden import Golden
 from tests.scenes import CARD, PLACE, make_labelled_scene, write
@@ -270,6 +272,65 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
             total += confusion_matrix(np.where(held_out, labelled.read(1), 0), mapped.read(1), 10)
     assert scored["pixels"] == total.sum() > 0
     assert scored["overall_accuracy"] == pytest.approx(np.trace(total) / total.sum())
+
+
+@pytest.mark.parametrize(
+    ("side", "steps"), [pytest.param(64, 120, id="corner"), pytest.param(224, 400, id="tile", marks=pytest.mark.long)]
+)
+def test_it_learns_a_real_tile_by_heart(shared: Path, tmp_path: Path, side: int, steps: int) -> None:
+    terramind, name = shared / "data" / "terramind", "433D_629L_3_1.tif"
+    with rasterio.open(terramind / "LULC" / name) as file:
+        labels, transform, crs = file.read(), file.transform, file.crs
+    labels[:, side:] = labels[:, :, side:] = 0
+    scene = TrainScene(
+        terramind / "S2L2A" / name, terramind / "S1RTC" / name,
+        write(tmp_path / name, labels, ("labels",), transform, crs), name="433D",
+    )  # fmt: skip
+    config = TrainConfig(
+        scenes=(scene,), encoder="test_resnet", width=32, steps=steps, batch=4, crop=min(side, 128), tile=224,
+        learning_rate=5e-3, warmup=10, clip=1.0, split="none", device="cpu", checkpoint_every=steps,
+    )  # fmt: skip
+    result = fit(config, tmp_path / "run")
+    scores, _ = evaluate_weights(result.weights, config, "cpu")
+    assert scores.pixels == side**2
+    assert scores.overall_accuracy > 0.95
+
+
+def test_a_scheme_of_ones_own_goes_all_the_way(config: TrainConfig, tmp_path: Path) -> None:
+    scheme = ClassScheme("mine", (1, 2, 4), ("Pond", "Wood", "Field"), ((0, 0, 255), (0, 99, 0), (200, 200, 0)))
+    result = fit(replace(config, scheme=scheme, steps=2), tmp_path)
+    assert result.card.scheme == scheme
+    assert result.card.training["scheme"] == "mine"
+    south = config.scenes[1]
+    predict(PredictOptions(south.optical, south.sar, tmp_path / "map.tif", result.weights, device="cpu"))
+    assert evaluate(tmp_path / "map.tif", south.labels).labelled.keys() == {"Pond", "Wood", "Field"}
+
+
+def test_other_labels_are_another_training(config: TrainConfig, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.tif"
+    labels.write_bytes(config.scenes[0].labels.read_bytes())
+    config = replace(config, scenes=(replace(config.scenes[0], labels=labels), config.scenes[1]), steps=2)
+    fit(config, tmp_path / "run")
+    with rasterio.open(labels, "r+") as file:
+        file.write(np.full((1, 10, 10), 4, np.uint8), window=((60, 70), (60, 70)))
+    with pytest.raises(OptionsError, match="belongs to a training with other labels"):
+        fit(config, tmp_path / "run")
+
+
+def test_want_of_memory_is_told(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("refnet_cli.train.training_loss", fail)
+    with pytest.raises(TryAgainError, match="to learn from 2 crops at once: raise accumulate"):
+        fit(config, tmp_path)
+
+
+def test_what_a_killed_writer_left_is_removed(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".step-000000002.pt.123.tmp").write_bytes(b"half")
+    fit(replace(config, steps=1), tmp_path)
+    assert not list(tmp_path.glob("**/.*.tmp"))
 
 
 def test_what_a_training_leaves(config: TrainConfig, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,8 @@ from refnet_cli.model import REFNet
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
-from refnet_cli.tiling import Window
 from refnet_cli.validation import choose_views, evaluate_weights, validate
-from refnet_cli.weights import save_weights
+from refnet_cli.weights import load_weights, save_weights
 from tests.scenes import CARD, make_labelled_scene
 
 SMALL = replace(CARD, tile=64)
@@ -152,7 +152,35 @@ def test_ways_to_call_it_wrongly(arguments: list[str]) -> None:
     assert run(["evaluate", *arguments]) == 2
 
 
-def test_windows_of_the_grid_alone_are_asked_for(config: TrainConfig) -> None:
-    for look in survey(replace(config, split="region", fold="south")):
+def test_windows_to_score_lie_in_the_grid(config: TrainConfig) -> None:
+    windows = 0
+    for look in survey(replace(config, split="random", validation_share=0.4)):
         assert all(window == window.clip(*look.grid.shape) for window in look.roles.validation)
-        assert isinstance(look.roles.read(Window(0, 0, 3, 3)), np.ndarray)
+        windows += len(look.roles.validation)
+    assert windows > 1
+
+
+@pytest.mark.parametrize(
+    ("trained", "scored", "warned"),
+    [
+        ({"split": "region", "fold": "south"}, {"split": "region", "fold": "south"}, False),
+        ({"split": "region", "fold": "north"}, {"split": "region", "fold": "south"}, True),
+        ({"split": "random"}, {"split": "random"}, False),
+        ({"split": "random"}, {"split": "random", "seed": 3}, True),
+        ({"split": "random"}, {"split": "none"}, True),
+        ({"split": "none"}, {"split": "region", "fold": "south"}, True),
+    ],
+)
+def test_scores_of_what_was_learned_from_are_warned_of(
+    config: TrainConfig, weights: Path, tmp_path: Path, trained: dict[str, Any], scored: dict[str, Any], warned: bool
+) -> None:
+    config = replace(config, tile=64)
+    before = replace(config, **trained)
+    net, card = load_weights(weights)
+    training = {name: getattr(before, name) for name in ("seed", "block", "crop", "buffer", "validation_share")}
+    training |= {"split": before.method, "scenes": {scene.name: before.role(scene) for scene in before.scenes}}
+    save_weights(net, replace(card, training=training), tmp_path / "w.safetensors")
+    said: list[str] = []
+    evaluate_weights(tmp_path / "w.safetensors", replace(config, **scored), "cpu", said.append)
+    assert bool(said) == warned
+    assert all("the scores flatter" in line for line in said)

@@ -35,7 +35,7 @@ PLACES = {
 }  # fmt: skip
 SCORED = ("282D", "38D", "433D", "637U")  # 609U is all snow, which no other place has
 LEFT, RIGHT = 130, 138  # columns up to which to learn, and from which on to score
-REHEARSED, TIMES = 40, 4  # simulated scenes among the real ones, and how often each of these is listed
+REHEARSED, TIMES = 12, 4  # simulated scenes among the real ones, and how often each of these is listed
 SETTINGS = """
 name = "refnet-small"
 licence = "Apache-2.0"
