@@ -148,13 +148,13 @@ def peak_of_predicting(optical: str, sar: str, output: str) -> float:
 
 
 def measure_network(folder: Path, size: int, repeats: int) -> Row:
-    """Predict with the demo weights, over the network alone."""
+    """Predict with the weights that come along, over the network alone."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
     network = network_only(optical, sar)
     network()  # kernels are compiled at the first call
     taken = medians({"predict": lambda: predict(options), "network": network}, repeats)
-    row = compare(f"demo weights, {size} x {size}", taken["predict"], "network only", taken["network"])
+    row = compare(f"small weights, {size} x {size}", taken["predict"], "network only", taken["network"])
     return hold(row, "ratio", at_most=1.15)
 
 
@@ -192,7 +192,7 @@ def measure_start(folder: Path, repeats: int) -> Row:
 
 
 def run(repeats: int = 3, sizes: Sequence[str] = tuple(SIZES)) -> list[Row]:
-    """Measure start-up, the demo weights on a small scene, and a free engine on scenes of the given sizes.
+    """Measure start-up, the weights that come along on a small scene, and a free engine on scenes of the given sizes.
 
     Parameters
     ----------

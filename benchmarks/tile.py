@@ -92,7 +92,7 @@ def measure_peak(config: REFNetConfig, side: int) -> Row:
 
 
 def run(repeats: int = 5) -> list[Row]:
-    """Measure the published preset, of random weights, and the demo weights.
+    """Measure the published preset, of random weights, and the weights that come along.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def run(repeats: int = 5) -> list[Row]:
     keep_freed_memory()  # as engines do
     published = make_network(PUBLISHED)
     rows = []
-    for name, net in (("published preset", published), ("demo weights", load_weights(default_weights())[0])):
+    for name, net in (("published preset", published), ("small weights", load_weights(default_weights())[0])):
         for side, batch in BATCHES.items():
             rows += measure_tiles(name, net, side, batch, repeats)
     rows[0] = hold(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu

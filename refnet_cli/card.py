@@ -322,7 +322,7 @@ def default_weights() -> Path:
         If the installation lacks them.
     """
     for path in shipped_weights():
-        if path.name == "refnet-demo.safetensors":
+        if path.name == "refnet-small.safetensors":
             return path
     raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
 

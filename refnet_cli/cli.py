@@ -60,7 +60,7 @@ def commands(context: click.Context, debug: bool) -> None:
 @click.option("--optical", type=FILE, help="Sentinel-2 GeoTIFF or JPEG 2000; its grid is the map's.  [required]")
 @click.option("--sar", type=FILE, help="Sentinel-1 GeoTIFF, terrain-corrected, of any grid.  [required]")
 @click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.  [required]")
-@click.option("--weights", type=FILE, help="Weights of the network.  [default: the demonstration that comes along]")
+@click.option("--weights", type=FILE, help="Weights of the network.  [default: those that come along]")
 @click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
 @click.option(
     "--optical-bands",

@@ -205,7 +205,7 @@ def test_looking_at_weights(saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run(["weights", "verify", str(saved)]) == 0
     assert "intact" in capsys.readouterr().out
     assert run(["weights", "list"]) == 0
-    assert "refnet-demo.safetensors" in capsys.readouterr().out
+    assert "refnet-small.safetensors" in capsys.readouterr().out
     saved.write_bytes(saved.read_bytes()[:-1] + b"?")
     assert run(["weights", "verify", str(saved)]) == 78
     assert "is damaged" in capsys.readouterr().err

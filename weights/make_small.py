@@ -35,7 +35,7 @@ PLACES = {
 }  # fmt: skip
 SCORED = ("282D", "38D", "433D", "637U")  # 609U is all snow, which no other place has
 LEFT, RIGHT = 130, 138  # columns up to which to learn, and from which on to score
-REHEARSED, TIMES = 12, 4  # simulated scenes among the real ones, and how often each of these is listed
+REHEARSED, TIMES = 40, 4  # simulated scenes among the real ones, and how often each of these is listed
 SETTINGS = """
 name = "refnet-small"
 licence = "Apache-2.0"
@@ -61,12 +61,20 @@ modality_dropout = 0.2
 validate_every = 400
 """
 FINE_TUNING = """
-steps = 200
-batch = 8
-crop = 128
-learning_rate = 5e-4
+steps = 150
+batch = 4
+crop = 192
+learning_rate = 3e-4
 warmup = 20
 modality_dropout = 0.2
+split = "none"
+"""
+IN_PLACE = """
+steps = 300
+batch = 8
+crop = 96
+learning_rate = 1e-3
+warmup = 20
 split = "none"
 """
 SCENE = """
@@ -124,7 +132,7 @@ def score_weights(folder: Path, weights: Path, scenes: str, classes: Iterable[in
     """Scores with both sensors, and with one of them blanked.
 
     ``overall_accuracy`` and ``mean_iou`` are of all labelled pixels; ``overall_accuracy_of_known`` is of those whose
-    class, by its index, is among ``classes``.
+    class, by its index, is among ``classes``, where there are any.
     """
     net, card = load_weights(weights)
     (folder / "scored.toml").write_text(SETTINGS + scenes)
@@ -136,11 +144,10 @@ def score_weights(folder: Path, weights: Path, scenes: str, classes: Iterable[in
         scores, _ = validate(net, blinded, looked, config)
         known = [name for name in scores.labelled if 1 + card.scheme.names.index(name) in classes]
         right = sum(scores.recall[name] * scores.labelled[name] for name in known)
-        found[sensors] = {
-            "overall_accuracy": scores.overall_accuracy,
-            "mean_iou": scores.mean_iou,
-            "overall_accuracy_of_known": right / max(sum(scores.labelled[name] for name in known), 1),
-        }
+        found[sensors] = {"overall_accuracy": scores.overall_accuracy, "mean_iou": scores.mean_iou}
+        labelled = sum(scores.labelled[name] for name in known)
+        if labelled:
+            found[sensors]["overall_accuracy_of_known"] = right / labelled
     return found
 
 
@@ -189,9 +196,7 @@ def make(folder: Path, terramind: Path) -> None:
         scores[method]["mean_of_four"] = float(np.mean(by_place))
     left = cut_labels(terramind, folder / "left", slice(0, LEFT))
     right = cut_labels(terramind, folder / "right", slice(RIGHT, None))
-    columns = train(
-        folder / "columns", FINE_TUNING, real(terramind, PLACES, "train", left, TIMES) + rehearsed, pretrained
-    )  # fmt: skip
+    columns = train(folder / "columns", IN_PLACE, real(terramind, PLACES, "train", left), pretrained)
     scores["columns"] = score_weights(
         folder, columns, real(terramind, PLACES, "validation", right), classes_of(left, PLACES)
     )  # fmt: skip
@@ -209,9 +214,6 @@ def finish(folder: Path, weights: Path, scores: dict[str, Any]) -> None:
     scores["held_out_simulated_scenes"] = score_weights(
         folder, weights, simulated(folder, range(HELD_OUT), "validation"), ()
     )  # fmt: skip
-    for found in (scores["sample_data"], scores["held_out_simulated_scenes"]):
-        for sensors in found.values():
-            del sensors["overall_accuracy_of_known"]
     net, card = load_weights(weights)
     training = card.training | {
         "pretraining": " ".join(PRETRAINING.split()),
