@@ -104,7 +104,7 @@ def evaluate_weights(
     ----------
     weights : Path
     config : TrainConfig
-        Scenes, and how they are split; bands and tile are those of the weights.
+        Scenes, and how they are split; bands, and the tiles to predict, are those of the weights.
     device : str
         ``auto``, or a torch device.
     tell : callable, optional
@@ -129,7 +129,7 @@ def evaluate_weights(
             f"{weights} gives classes of scheme {card.scheme.name!r}, the labels are of {config.classes.name!r}: map "
             "them with label_codes, or choose weights of their scheme."
         )
-    config = replace(config, optical_bands=card.optical.bands, sar_bands=card.sar.bands, tile=card.tile)
+    config = replace(config, optical_bands=card.optical.bands, sar_bands=card.sar.bands)
     if config.method == "none":
         whole = tuple(replace(scene, split="validation") for scene in config.scenes)
         config = replace(config, scenes=whole)
