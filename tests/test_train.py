@@ -275,7 +275,7 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("side", "steps"), [pytest.param(64, 120, id="corner"), pytest.param(224, 400, id="tile", marks=pytest.mark.long)]
+    ("side", "steps"), [pytest.param(64, 120, id="corner"), pytest.param(224, 600, id="tile", marks=pytest.mark.long)]
 )
 def test_it_learns_a_real_tile_by_heart(shared: Path, tmp_path: Path, side: int, steps: int) -> None:
     terramind, name = shared / "data" / "terramind", "433D_629L_3_1.tif"
