@@ -11,14 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-
-# Base of what the hub's HTTP library raises; which library that is differs between versions of the hub.
-from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -31,6 +29,8 @@ from refnet_cli.weights import load_weights, read_checkpoint
 
 HEADS = ("head", "optical_head", "sar_head")
 CONNECT_SECONDS = 5.0
+# The bases are what the hub's HTTP library raises; which library that is differs between versions of the hub.
+_NETWORK_ERRORS: tuple[Any, ...] = (OSError, *HfHubHTTPError.__bases__)
 
 Statistics = dict[str, tuple[float, float]]
 
@@ -339,7 +339,7 @@ def _fetch(encoder: str) -> Path:
             # Fails at once, where the download would try again for a minute.
             get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
             return Path(hf_hub_download(known.hf_hub_id, filename))
-    except (OSError, HTTPError) as error:
+    except _NETWORK_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputMissingError(
             f"The pretrained weights of encoder {encoder!r} could not be fetched ({reason}): "
