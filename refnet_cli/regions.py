@@ -110,6 +110,8 @@ class TrainConfig:
     """Steps over which the learning rate rises to its full value."""
     clip: float | None = None
     """Greatest norm of the gradients."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, which is then what is validated and kept."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
     validate_every: int | None = None
@@ -140,6 +142,7 @@ class TrainConfig:
                 raise OptionsError(f"{name} is {value!r}; it must be a whole number from {least}.")
         for name, above, most in (
             ("block", 0, 1e6), ("validation_share", 0, 0.9), ("learning_rate", 0, 10), ("clip", 0, 1e9),
+            ("ema", 0, 0.99999),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not above < value <= most:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli import __version__
 from refnet_cli.card import Card
@@ -268,11 +269,17 @@ class Training:
         self._weights = None if weights is None else weights.to(processes.device)
         self._optimizer = make_optimizer(net, config)
         self._schedule = make_schedule(self._optimizer, config)
+        self._averaged = None
+        if config.ema is not None:
+            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
+            self._averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
         self._called, self._stepped = processes.prepare(net, self._optimizer)
         self.history = History()
         parts: dict[str, Part] = {
             "net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history,
         }  # fmt: skip
+        if self._averaged is not None:
+            parts["averaged"] = self._averaged
         self._checkpoints = Checkpoints(
             folder / "checkpoints", _what_training_depends_on(config, scenes), parts | processes.parts
         )  # fmt: skip
@@ -359,6 +366,8 @@ class Training:
             processes.clip(self._called, config.clip)
         self._stepped.step()
         self._schedule.step()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._net)
         loss, auxiliary_loss = processes.sum(losses).tolist()
         if not np.isfinite(loss):
             raise InputError(f"The loss became {loss} at step {step}; try a smaller learning rate, or clip gradients.")
@@ -371,6 +380,11 @@ class Training:
         # Gradients are averaged over processes.
         self._processes.backward((main + auxiliary) * share * self._processes.count)
         return torch.stack([main.detach(), auxiliary.detach()]) * share
+
+    @property
+    def _kept(self) -> REFNet:
+        """The network that is validated and kept."""
+        return self._net if self._averaged is None else cast(REFNet, self._averaged.module)
 
     def _set_training(self) -> None:
         set_training(self._net, self._config.freeze == "encoders")
@@ -389,13 +403,13 @@ class Training:
         if self._processes.first:
             device, scan = str(self._processes.device), self._scan.name
             scores, by_scene = validate(
-                self._net, self._card, self._scored, self._config, device, scan, leave_if_asked
+                self._kept, self._card, self._scored, self._config, device, scan, leave_if_asked
             )  # fmt: skip
             self.history.validations.append({"step": step} | scores.to_dict() | {"overall_accuracy_by_scene": by_scene})
             if files:
                 files.add_validation(self.history.validations[-1])
             if self.history.best is self.history.validations[-1]:
-                self._checkpoints.save_best(self._net.state_dict())
+                self._checkpoints.save_best(self._kept.state_dict())
             say(
                 f"step {step}: validation mean IoU {scores.mean_iou:.4f}, "
                 f"overall accuracy {scores.overall_accuracy:.4f}"
@@ -412,8 +426,7 @@ class Training:
         if not self._processes.first:
             self._processes.end()
             return TrainResult(path, self._card, self.history, first=False)
-        if best:
-            self._net.load_state_dict(self._checkpoints.load_best())
+        self._net.load_state_dict(self._checkpoints.load_best() if best else self._kept.state_dict())
         card = replace(
             self._card,
             training=self._card.training | {"steps_done": len(self.history.steps)},

@@ -57,6 +57,7 @@ def test_regions_file(tmp_path: Path) -> None:
         ("warmup = 3" + REGIONS, "leaves nothing of 3"),
         ("jitter = 1.5" + REGIONS, "jitter is 1.5; it must be from 0 to 1"),
         ("clip = 0" + REGIONS, "clip is 0.0; it must be above 0"),
+        ("ema = 1.0" + REGIONS, "ema is 1.0; it must be above 0"),
         ("block = 0" + REGIONS, "block is 0.0; it must be above 0"),
         ('fold = "north"' + REGIONS, "There is no region 'north'"),
         ('split = "blocks"\nfold = "scene-0"' + REGIONS, 'but split is "blocks"'),

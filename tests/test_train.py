@@ -75,7 +75,7 @@ def pull_at(step: int) -> Callable[[Progress], None]:
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path, step: int) -> None:
     """Before the first checkpoint, at a validation, and after a checkpoint."""
-    config = replace(config, warmup=2, clip=1.0, jitter=0.1, modality_dropout=0.3, class_weights="balanced")
+    config = replace(config, warmup=2, clip=1.0, jitter=0.1, modality_dropout=0.3, class_weights="balanced", ema=0.8)
     whole = fit(config, tmp_path / "whole")
     with pytest.raises(PulledPlugError):
         fit(config, tmp_path / "parts", pull_at(step))
@@ -234,6 +234,27 @@ def _with_auxiliary(forward: Callable[..., object]) -> Callable[..., object]:
         return forward(net, optical, sar, net.config.msie if auxiliary is None else auxiliary)
 
     return called
+
+
+def test_the_moving_average_is_what_is_kept(config: TrainConfig, tmp_path: Path) -> None:
+    """Against an average made by hand of the weights after every step; by names, batch norms' statistics too."""
+    config, seen = replace(config, steps=4, validate_every=4, ema=0.6), []
+    plain = Training.__dict__["_step"]
+
+    def remember(training: Training, step: int, batches: list[Batch]) -> Step:
+        found: Step = plain(training, step, batches)
+        seen.append({name: tensor.clone() for name, tensor in training._net.state_dict().items()})
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_step", remember)
+        kept = weights_of(fit(config, tmp_path).weights)
+    for name, tensor in kept.items():
+        if tensor.is_floating_point():
+            wanted = seen[0][name]
+            for state in seen[1:]:
+                wanted = 0.6 * wanted + 0.4 * state[name]
+            assert torch.allclose(tensor, wanted, rtol=1e-4, atol=1e-6), name
 
 
 def test_it_stops_when_validations_get_no_better(config: TrainConfig, tmp_path: Path) -> None:
