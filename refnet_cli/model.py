@@ -233,8 +233,6 @@ class REFNet(nn.Module):
     Parameters
     ----------
     config : REFNetConfig
-    pretrained : bool
-        Start the encoders from timm's pretrained weights (fetched by timm).
 
     Raises
     ------
@@ -242,11 +240,11 @@ class REFNet(nn.Module):
         If timm knows no such encoder or it does not give five levels at strides 2 to 32.
     """
 
-    def __init__(self, config: REFNetConfig, *, pretrained: bool = False) -> None:
+    def __init__(self, config: REFNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.optical_encoder, channels = _make_encoder(config.encoder, config.optical_bands, pretrained)
-        self.sar_encoder, _ = _make_encoder(config.encoder, config.sar_bands, pretrained)
+        self.optical_encoder, channels = _make_encoder(config.encoder, config.optical_bands)
+        self.sar_encoder, _ = _make_encoder(config.encoder, config.sar_bands)
         self.optical_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
         self.sar_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
         self.mdf_blocks = nn.ModuleList(MDFVSSBlock(config) for _ in range(LEVELS))
@@ -342,10 +340,10 @@ def _bias(convolution: nn.Conv2d) -> Tensor:
     return convolution.bias
 
 
-def _make_encoder(name: str, bands: int, pretrained: bool) -> tuple[nn.Module, list[int]]:
+def _make_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
     """A timm encoder and the channels of its five levels."""
     try:
-        encoder = timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=bands)
+        encoder = timm.create_model(name, features_only=True, in_chans=bands)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise WeightsError(f"timm {timm.__version__} cannot make an encoder {name!r}: {error}") from error
     levels: Any = encoder.feature_info
