@@ -325,7 +325,7 @@ def test_where_the_tiles_lie_hardly_matters() -> None:
 
 
 def shift_tiles(weights: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the sample's map changes as tiles shift by half, where it has data, and by how much the first class leads."""
+    """Where the sample's map changes as tiles shift by half, where it has data, and how far the first class leads."""
     engine = load_engine(weights, "cpu")
     tile = engine.card.tile
     with ScenePair.open(SAMPLE / "s2.tif", SAMPLE / "s1.tif", engine.card.optical.bands, engine.card.sar.bands) as pair:
