@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from refnet_cli.engine import load_engine
     from refnet_cli.errors import RefnetError
     from refnet_cli.evaluate import evaluate
+    from refnet_cli.inspection import inspect
     from refnet_cli.model import Prediction, REFNet, from_published
     from refnet_cli.outputs import ClassMap
     from refnet_cli.predict import PredictOptions, predict
@@ -41,6 +42,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "fit": "train",
     "from_published": "model",
+    "inspect": "inspection",
     "load_engine": "engine",
     "load_weights": "weights",
     "predict": "predict",
@@ -64,6 +66,7 @@ __all__ = [
     "evaluate",
     "fit",
     "from_published",
+    "inspect",
     "load_engine",
     "load_weights",
     "predict",

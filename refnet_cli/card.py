@@ -19,6 +19,7 @@ from refnet_cli.products import ClassScheme
 
 FORMAT_VERSION = 1
 UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
+LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 LARGEST_HEADER = 16 * 2**20
 
 
@@ -146,6 +147,21 @@ class Card:
                 f"the network has {self.network.classes}."
             )
 
+    def drift(self, levels: Mapping[str, float]) -> dict[str, float]:
+        """Tell how far bands' means are from those of training, in its standard deviations.
+
+        Parameters
+        ----------
+        levels : mapping of str to float
+            Mean of each band, in the card's units; bands that it leaves out are left out.
+        """
+        return {
+            band: (levels[band] - mean) / std
+            for modality in (self.optical, self.sar)
+            for band, mean, std in zip(modality.bands, modality.mean, modality.std, strict=True)
+            if band in levels
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the card as a plain dict that JSON can hold."""
         return asdict(self) | {"scheme": self.scheme.to_dict()}
@@ -172,6 +188,17 @@ class Card:
             raise WeightsError(f"The weights' card cannot be used: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"The weights' card is incomplete or malformed: {error!r}.") from error
+
+
+def warn_of_drift(drift: Mapping[str, float]) -> list[str]:
+    """Put into words which bands look unlike those in training; see `Card.drift`."""
+    far = [f"{band} by {value:+.1f}" for band, value in drift.items() if abs(value) > LARGEST_DRIFT]
+    if not far:
+        return []
+    return [
+        f"the scene looks unlike those that the weights learned from: the means of {', '.join(far)} standard "
+        "deviations are off; its units, offset or bands may be other ones than decided, or its season or place is new."
+    ]
 
 
 def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:

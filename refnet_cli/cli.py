@@ -38,6 +38,86 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
+class PathList(click.ParamType):  # type: ignore[type-arg]
+    """A path, or several separated by commas."""
+
+    name = "paths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, ...]:
+        """Split the text, unless all of it is a path with commas in it."""
+        if not isinstance(value, str):
+            return tuple(value)
+        parts = [value] if os.path.exists(value) else [part.strip() for part in value.split(",")]
+        if not all(parts):
+            self.fail(f"{value!r} has an empty path between commas.", param, ctx)
+        return tuple(Path(part) for part in parts)
+
+
+def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what the files are and what is made of them."""
+    for option in reversed(SCENE_OPTIONS):
+        command = option(command)
+    return command
+
+
+SCENE_OPTIONS = (
+    click.option(
+        "--optical-bands",
+        type=NameList(),
+        help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
+    ),
+    click.option("--sar-bands", type=NameList(), help="The same for SAR."),
+    click.option(
+        "--optical-offset",
+        type=float,
+        help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
+    ),
+    click.option(
+        "--optical-scale",
+        type=click.Choice(["dn", "reflectance"]),
+        help="Scale of the optical values: reflectance x 10,000, or from 0 to 1.  [default: detected]",
+    ),
+    click.option(
+        "--sar-scale",
+        type=click.Choice(["power", "amplitude", "db", "db100"]),
+        help="Scale of the SAR values.  [default: detected]",
+    ),
+    click.option("--strict", is_flag=True, default=None, help="Refuse what can only be guessed from the values."),
+    click.option(
+        "--mask-clouds",
+        is_flag=True,
+        default=None,
+        help="Leave out clouds by a mask that comes with the optical files, such as SCL or QA60.",
+    ),
+    click.option(
+        "--allow-gcps",
+        is_flag=True,
+        default=None,
+        help="Accept SAR that is not terrain-corrected, placed by ground control points only.",
+    ),
+    click.option(
+        "--extent",
+        type=click.Choice(["optical", "intersection"]),
+        help="Map the whole optical image, or the rectangle where SAR lies too.  [default: optical]",
+    ),
+    click.option(
+        "--bounds",
+        type=NameList(),
+        help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
+        "13.1,52.3,13.5,52.6,EPSG:4326.",
+    ),
+    click.option(
+        "--grid", type=FILE, help="Map on the grid of this raster.  [default: the optical image's finest grid]"
+    ),
+    click.option(
+        "--coreg",
+        type=click.Choice(["off", "check", "auto", "require"]),
+        help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
+        "it is not.  [default: check]",
+    ),
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
@@ -57,26 +137,29 @@ def commands(context: click.Context, debug: bool) -> None:
 
 
 @commands.command("predict")
-@click.option("--optical", type=FILE, help="Sentinel-2 GeoTIFF or JPEG 2000; its grid is the map's.  [required]")
-@click.option("--sar", type=FILE, help="Sentinel-1 GeoTIFF, terrain-corrected, of any grid.  [required]")
+@click.option(
+    "--optical",
+    type=PathList(),
+    help="Sentinel-2: a GeoTIFF or JPEG 2000, several (B02.tif,B03.tif,...), a folder of them, or a SAFE folder or "
+    "zip; its finest grid is the map's.  [required]",
+)
+@click.option(
+    "--sar", type=PathList(), help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif.  [required]"
+)
 @click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.  [required]")
 @click.option("--weights", type=FILE, help="Weights of the network.  [default: those that come along]")
 @click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
+@scene_options
 @click.option(
-    "--optical-bands",
-    type=NameList(),
-    help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
-)
-@click.option("--sar-bands", type=NameList(), help="The same for the SAR file.")
-@click.option(
-    "--optical-offset",
-    type=float,
-    help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
+    "--missing",
+    type=click.Choice(["nodata", "use-other"]),
+    help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
+    "'quality', tells.  [default: nodata]",
 )
 @click.option(
-    "--sar-scale",
-    type=click.Choice(["power", "amplitude", "db", "db100"]),
-    help="Scale of the SAR values.  [default: detected]",
+    "--scheme",
+    help="Class scheme to write the map in: dfc2020, esri-io, worldcover, or a TOML file of your own.  "
+    "[default: the weights']",
 )
 @click.option(
     "--overlap",
@@ -130,6 +213,63 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
     if not quiet:
         _say(_describe(report.to_dict()))
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.output)
+
+
+@commands.command("inspect")
+@click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
+@click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
+@click.option("--weights", type=FILE, help="Weights that the files are to fit.  [default: those that come along]")
+@scene_options
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def inspect_command(
+    optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Path | None, as_json: bool, **given: Any
+) -> None:
+    """Tell what files are, how that was found out, and what refnet predict will do with them.
+
+    Each decision begins with the kind of evidence: tag, description, name, count, values or option.
+    """
+    from refnet_cli.card import default_weights, read_card
+    from refnet_cli.inspection import inspect
+    from refnet_cli.scene import SceneOptions
+
+    chosen = {"coreg": "check"} | {name: value for name, value in given.items() if value is not None}
+    found = inspect(optical, sar, read_card(weights or default_weights()), SceneOptions(**chosen)).to_dict()
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_inspection(found)))
+
+
+@commands.command("register")
+@click.option("--optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
+@click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
+@click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
+@click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
+@click.option("--allow-gcps", is_flag=True, help="Accept SAR that is placed by ground control points only.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
+def register_command(
+    optical: tuple[Path, ...],
+    sar: tuple[Path, ...],
+    plot: Path | None,
+    geojson: Path | None,
+    allow_gcps: bool,
+    as_json: bool,
+) -> None:
+    """Tell how far SAR and optical are still apart where georeferencing says that they are aligned.
+
+    The shift is what to add to where SAR lies: columns to the east, rows to the south on a north-up grid. `refnet
+    predict --coreg auto` applies it. Exit code 0 also where it is not certain; the first word of the answer tells.
+    """
+    from refnet_cli.coregistration import find_shift
+    from refnet_cli.files import check_places
+    from refnet_cli.scene import SceneOptions
+
+    check_places([plot, geojson], [*optical, *sar])
+    found = find_shift(optical, sar, SceneOptions(allow_gcps=allow_gcps))
+    if plot:
+        from refnet_cli.figures import draw_shift
+
+        draw_shift(plot, found.shift, *found.grid.shape)
+    if geojson:
+        found.write_geojson(geojson)
+    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(_describe_shift(found.to_dict())))
 
 
 @commands.command("train")
@@ -433,7 +573,7 @@ def _describe(report: dict[str, Any]) -> list[str]:
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
-    lines += [f"{item['what']}: {item['value']} ({item['how']})" for item in report["decisions"]]
+    lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     tiles = report["tiles"]
     lines.append(
@@ -447,9 +587,85 @@ def _describe(report: dict[str, Any]) -> list[str]:
         for name, area in report["areas_hectares"].items()
         if area
     ]
+    if report["translation"]:
+        lines.append("classes were translated from {source} to {target}".format(**report["translation"]))
+    lines += [f"warning: {warning}" for warning in report["warnings"]]
     if report["preview"]:
         lines.append(f"preview: {report['preview']}")
     return lines
+
+
+def _describe_inspection(found: dict[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for sensor in (found["optical"], found["sar"]):
+        if sensor:
+            lines += _describe_sensor(sensor)
+    if found["grid"]:
+        lines.append("grid: {height} x {width} pixels of {pixel:g} in {crs}".format(
+            **found["grid"], pixel=found["grid"]["transform"][0]))  # fmt: skip
+    lines += ["", *_describe_decisions(found["decisions"])]
+    if found["drift"]:
+        listed = ", ".join(f"{band} {value:+.2f}" for band, value in found["drift"].items())
+        lines.append(f"means against those of training, in standard deviations: {listed}")
+    fits = "fit" if found["fits"] else "do not fit"
+    lines += ["", f"The files {fits} the weights {found['weights']}.", *found["missing"]]
+    return lines + [f"warning: {warning}" for warning in found["warnings"]]
+
+
+def _describe_decisions(decisions: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{item['what']}: {_describe_value(item['value'])} ({item['how']})" for item in decisions]
+
+
+def _describe_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)
+
+
+def _describe_shift(found: dict[str, Any]) -> list[str]:
+    if found["columns"] is None:
+        return [f"unknown: {found['reason']}"]
+    east, south = found["metres"]
+    lines = [
+        f"{'accepted' if found['accepted'] else 'not accepted'}: SAR must move {found['columns']:+.2f} columns, "
+        f"{found['rows']:+.2f} rows ({east:+.1f} m along the rows, {south:+.1f} m down the columns)",
+        found["reason"],
+        "",
+        f"{'row':>8} {'column':>8} {'columns':>9} {'rows':>9} {'peak':>7}   of each window",
+    ]
+    for vector in found["vectors"]:
+        lines.append(
+            "{row:8.0f} {column:8.0f} {columns:+9.2f} {rows:+9.2f} {peak:7.3f}".format(**vector)
+        )  # fmt: skip
+    return lines
+
+
+def _describe_sensor(sensor: dict[str, Any]) -> list[str]:
+    """A table of bands: what they are, and their values in the network's unit."""
+    level = f" {sensor['level']}" if sensor["level"] else ""
+    names = ("band", "type", "pixel", "nodata", "valid", "min", "1 %", "median", "99 %", "max", "unit")
+    rows = [names, *map(_band_cells, sensor["bands"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines += [f"masks: {', '.join(sensor['masks'])}"] if sensor["masks"] else []
+    paths = sensor["paths"]
+    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {os.path.commonpath(paths)}"
+    return [f"{sensor['sensor']}{level}: {where}", *(f"  {line.rstrip()}" for line in lines), ""]
+
+
+def _band_cells(band: dict[str, Any]) -> tuple[str, ...]:
+    values = [band["minimum"], *(band["percentiles"].get(key) for key in ("1", "50", "99")), band["maximum"]]
+    return (
+        band["name"] or "?",
+        band["dtype"],
+        f"{band['pixel'][0]:.4g}" if band["pixel"] else "points",
+        "-" if band["nodata"] is None else str(band["nodata"]),
+        f"{band['valid_share']:.1%}",
+        *("" if value is None else f"{value:.4g}" for value in values),
+        band["unit"],
+    )
 
 
 def _describe_labels(counts: dict[str, dict[str, int]]) -> list[str]:

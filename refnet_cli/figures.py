@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError
 from refnet_cli.files import replacing
 from refnet_cli.products import ClassScheme
+from refnet_cli.register import TOLERANCE, Shift
 
 Float32 = NDArray[np.float32]
 Reals = NDArray[np.float64]
@@ -121,6 +122,25 @@ def draw_views(path: Path, views: Sequence[View], scheme: ClassScheme) -> None:
         If the file cannot be made or written.
     """
     _save(_views_figure(views, scheme), path)
+
+
+def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
+    """Draw the shift of each window as an arrow, all to one scale, and name that of all.
+
+    Parameters
+    ----------
+    path : Path
+        PNG to write.
+    shift : Shift
+    height, width : int
+        Size of the grid in pixels.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If the picture cannot be written.
+    """
+    _save(_shift_figure(shift, height, width), path)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -297,6 +317,38 @@ def _confusion_figure(matrix: NDArray[np.integer[Any]], names: Sequence[str], ti
     axes.set_xticks(range(len(present)), columns, fontsize=SMALL, parse_math=False, **turned)
     axes.set_yticks(range(len(present)), rows, fontsize=SMALL, parse_math=False)
     axes.tick_params(length=0)
+    return figure
+
+
+def _shift_figure(shift: Shift, height: int, width: int) -> Figure:
+    figure = _figure(7, max(2.5, min(10, 6 * height / width + 1.4)), "constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="column", ylabel="row")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    vectors = np.array(shift.vectors, np.float64).reshape(-1, 5)
+    if not len(vectors):
+        figure.suptitle("No window could be compared", fontsize=LARGE)
+        return figure
+    row, column, columns, rows, _ = vectors.T
+    agree = np.hypot(columns - shift.columns, rows - shift.rows) <= TOLERANCE
+    length = max(float(np.percentile(np.hypot(columns, rows), 90)), 1.0)
+    for chosen, colour, label in (
+        (agree, BLUE, f"windows within {TOLERANCE:g} pixels of the shift"),
+        (~agree, ORANGE, "other windows"),
+    ):
+        arrows = axes.quiver(
+            column[chosen], row[chosen], columns[chosen], rows[chosen], color=colour, angles="xy",
+            scale_units="width", scale=10 * length, width=0.003,
+        )  # fmt: skip
+        axes.plot([], [], color=colour, label=label)
+    axes.quiverkey(
+        arrows, 0.5, 0.045, length, f"{length:.1f} pixels", labelpos="E", coordinates="figure", color=GREY,
+        fontproperties={"size": SMALL},
+    )  # fmt: skip
+    state = "accepted" if shift.accepted else "not accepted"
+    figure.suptitle(f"SAR must move {shift.columns:+.2f} columns, {shift.rows:+.2f} rows ({state})", fontsize=LARGE)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=SMALL)
     return figure
 
 

@@ -13,16 +13,17 @@ import math
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 import pyproj
@@ -41,17 +42,27 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.errors import InputError, OutputError
 from refnet_cli.files import explain, sync
 from refnet_cli.products import ClassScheme
+from refnet_cli.translations import Translation
 
 UInt8 = NDArray[np.uint8]
 
 BLOCK = 512
+QUALITY = ("no data", "optical only", "SAR only", "optical and SAR")
+"""What the numbers of `Rows.quality` say of the sensors that saw a pixel."""
+_EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Finished rows of a map, over its whole width."""
+    """Finished rows of a map, over its whole width.
+
+    Raises
+    ------
+    ValueError
+        If the translation is one of another scheme, or the quality has another shape than the rows.
+    """
 
     row: int
     """First of the rows."""
@@ -60,11 +71,30 @@ class Rows:
     valid: NDArray[np.bool_]
     """False where there is nothing to say, shape (rows, width)."""
     scheme: ClassScheme
+    """The network's."""
+    translation: Translation | None = None
+    """From the network's scheme to that of `codes`, if that is another."""
+    quality: UInt8 | None = None
+    """Which sensors saw each pixel, as numbered in `QUALITY`, shape (rows, width)."""
+
+    def __post_init__(self) -> None:
+        if self.translation is not None and self.translation.source != self.scheme:
+            raise ValueError(
+                f"A translation of class scheme {self.translation.source.name!r} is none of {self.scheme.name!r}."
+            )
+        if self.quality is not None and self.quality.shape != self.valid.shape:
+            raise ValueError(f"The quality has the shape {self.quality.shape}; {self.valid.shape} was expected.")
+
+    @property
+    def code_scheme(self) -> ClassScheme:
+        """Class scheme of `codes`."""
+        return self.scheme if self.translation is None else self.translation.target
 
     @cached_property
     def codes(self) -> UInt8:
-        """Code of each pixel's most probable class, shape (rows, width); see `class_codes`."""
-        return class_codes(self.probabilities, self.valid, self.scheme)
+        """Code of each pixel's most probable class in `code_scheme`, shape (rows, width); see `class_codes`."""
+        codes = class_codes(self.probabilities, self.valid, self.scheme)
+        return codes if self.translation is None else self.translation.table[codes]
 
 
 class Output(Protocol):
@@ -145,8 +175,8 @@ class _FileOutput(ABC):
         """Open what is needed inside the hidden folder."""
 
     @abstractmethod
-    def _put(self, codes: UInt8) -> None:
-        """Take the next rows of class codes."""
+    def _put(self, rows: Rows) -> None:
+        """Take the next rows."""
 
     @abstractmethod
     def _complete(self, folder: Path) -> Path:
@@ -166,13 +196,18 @@ class _FileOutput(ABC):
                 f"Rows {row} to {row + height} of {width} pixels do not follow row {self._next_row} "
                 f"of a grid of {self._grid.shape[0]} x {self._grid.shape[1]} pixels."
             )
-        if rows.probabilities.shape != (self._scheme.classes, height, width):
+        if rows.probabilities.shape != (rows.scheme.classes, height, width):
             raise ValueError(
                 f"Probabilities have the shape {rows.probabilities.shape}; "
-                f"{(self._scheme.classes, height, width)} was expected."
+                f"{(rows.scheme.classes, height, width)} was expected."
+            )
+        if rows.code_scheme != self._scheme:
+            raise ValueError(
+                f"Rows of class scheme {rows.code_scheme.name!r} cannot go into {self.path}, "
+                f"which has {self._scheme.name!r}."
             )
         with self._cleaning_up():
-            self._put(rows.codes)
+            self._put(rows)
         self._next_row += height
 
     def finish(self) -> Path:
@@ -237,7 +272,8 @@ class ClassMap(_FileOutput):
     """The map itself: a Cloud Optimized GeoTIFF of class codes, uint8, 0 where there is no data.
 
     Colours and class names lie inside the file: a colour table, and the band's tags ``CLASS_SCHEME`` and
-    ``CLASS_<code>``. GDAL's own category names would need a second file beside it.
+    ``CLASS_<code>``. GDAL's own category names would need a second file beside it. A second band of quality has the
+    tags ``QUALITY_<number>``.
 
     Parameters
     ----------
@@ -249,6 +285,8 @@ class ClassMap(_FileOutput):
         Codes, names and colours of the classes.
     tags : dict of str to str
         Provenance, written as the file's tags. The same rows and tags give the same bytes.
+    quality : bool
+        Whether to write `Rows.quality` as a second band; then all rows must have it.
 
     Raises
     ------
@@ -258,43 +296,59 @@ class ClassMap(_FileOutput):
         From `write` or `finish`, if the disk fills up or does not hold what was written.
     """
 
+    def __init__(
+        self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, quality: bool = False
+    ) -> None:
+        self._with_quality = quality
+        super().__init__(path, grid, scheme, tags)
+
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
         self._checksums: list[list[int]] = []
-        self._buffer = np.zeros((min(BLOCK, height), width), np.uint8)
+        self._buffer = np.zeros((2 if self._with_quality else 1, min(BLOCK, height), width), np.uint8)
         self._filled = 0
         colours = {0: (0, 0, 0, 0)}
         for code, colour in zip(self._scheme.codes, self._scheme.colours, strict=True):
             colours[code] = (*colour, 255)
         self._working = folder / "working.tif"
         self._raster: Any = rasterio.open(
-            self._working, "w", driver="GTiff", dtype="uint8", count=1, nodata=0, height=height, width=width,
+            self._working, "w", driver="GTiff", dtype="uint8", count=len(self._buffer), nodata=0,
+            height=height, width=width, interleave="pixel",
             crs=None if self._grid.crs is None else CRS.from_wkt(self._grid.crs.to_wkt()), transform=self._grid.affine,
             tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1, bigtiff="if_safer",
         )  # fmt: skip
         self._raster.write_colormap(1, colours)
-        self._raster.colorinterp = [ColorInterp.palette]
+        self._raster.colorinterp = [ColorInterp.palette, ColorInterp.undefined][: len(self._buffer)]
         self._raster.set_band_description(1, "land cover class")
         self._raster.update_tags(**self._tags)
         names = {f"CLASS_{code}": name for code, name in zip(self._scheme.codes, self._scheme.names, strict=True)}
         self._raster.update_tags(1, CLASS_SCHEME=self._scheme.name, **names)
+        if self._with_quality:
+            self._raster.set_band_description(2, "quality")
+            self._raster.update_tags(2, **{f"QUALITY_{number}": meaning for number, meaning in enumerate(QUALITY)})
 
-    def _put(self, codes: UInt8) -> None:
-        taken = 0
-        while taken < len(codes):
-            rows = codes[taken : taken + len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(rows)] = rows
-            self._filled += len(rows)
-            taken += len(rows)
-            if self._filled == len(self._buffer):
+    def _put(self, rows: Rows) -> None:
+        bands = [rows.codes]
+        if self._with_quality:
+            if rows.quality is None:
+                raise ValueError(f"{self.path} is to have a band of quality, which these rows lack.")
+            bands.append(rows.quality)
+        taken, height = 0, len(rows.valid)
+        while taken < height:
+            count = min(height - taken, self._buffer.shape[1] - self._filled)
+            for place, band in zip(self._buffer, bands, strict=True):
+                place[self._filled : self._filled + count] = band[taken : taken + count]
+            self._filled += count
+            taken += count
+            if self._filled == self._buffer.shape[1]:
                 self._write_block_row()
 
     def _write_block_row(self) -> None:
-        rows = self._buffer[: self._filled]
-        width = rows.shape[1]
+        rows = self._buffer[:, : self._filled]
+        width = rows.shape[2]
         with rasterio.Env(**_GDAL):
-            self._raster.write(rows, 1, window=RasterWindow(0, len(self._checksums) * BLOCK, width, len(rows)))
-        self._checksums.append([_checksum(rows[:, left : left + BLOCK]) for left in range(0, width, BLOCK)])
+            self._raster.write(rows, window=RasterWindow(0, len(self._checksums) * BLOCK, width, self._filled))
+        self._checksums.append([_checksum(rows[..., left : left + BLOCK]) for left in range(0, width, BLOCK)])
         self._filled = 0
 
     def _complete(self, folder: Path) -> Path:
@@ -307,11 +361,49 @@ class ClassMap(_FileOutput):
                 self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
                 OVERVIEW_RESAMPLING="MODE", NUM_THREADS="ALL_CPUS",
             )  # fmt: skip
+            if self._with_quality:
+                _unmark_opacity(result)
             _check_raster(result, self._checksums)
         return result
 
     def _close(self) -> None:
         self._raster.close()
+
+
+def _unmark_opacity(path: Path) -> None:
+    """Take back that the second band is opacity, as GDAL's copy marks each band that stands beside a coloured one.
+
+    Viewers would show hardly anything of the map. No option keeps GDAL from it, and if GDAL changed the mark
+    afterwards, it would move to the file's end what has to stand at its beginning.
+    """
+    with open(path, "r+b") as file:
+        try:
+            for position in _find_tag(file, _EXTRA_SAMPLES):
+                file.seek(position)
+                file.write(bytes(2))  # "unspecified"
+        except (struct.error, KeyError) as error:
+            raise OSError(errno.EIO, "the file's directories did not come back as they were written") from error
+
+
+def _find_tag(file: BinaryIO, wanted: int) -> list[int]:
+    """Return where the value of a tag, of at most four bytes, stands in each directory of a TIFF file."""
+    order = {b"II": "<", b"MM": ">"}[file.read(2)]
+
+    def read(kind: str, position: int) -> int:
+        file.seek(position)
+        number: int = struct.unpack(order + kind, file.read(struct.calcsize(order + kind)))[0]
+        return number
+
+    big = read("H", 2) == 43
+    count, address, size, value = ("Q", "Q", 20, 12) if big else ("H", "I", 12, 8)
+    found = []
+    directory, after = read(address, 8 if big else 4), 0
+    while directory > after:  # GDAL writes them in this order; what goes back is damaged, and might go in circles
+        entries = directory + struct.calcsize(order + count)
+        after = entries + read(count, directory) * size
+        found += [entry + value for entry in range(entries, after, size) if read("H", entry) == wanted]
+        directory = read(address, after)
+    return found
 
 
 def _checksum(block: UInt8) -> int:
@@ -338,7 +430,7 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
                     stored = file.read(size + 4)  # a block's last four bytes are repeated behind it
                     intact = size > 0 and stored[-4:] == stored[-8:-4] and _inflates(stored[:size])
                     if intact and level < 0:
-                        intact = _checksum(raster.read(1, window=window)) == checksums[row][column]
+                        intact = _checksum(raster.read(window=window)) == checksums[row][column]
                     if not intact:
                         raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
 
@@ -417,8 +509,8 @@ class Preview(_FileOutput):
         self._cells = _CellCounts(height, width, math.ceil(max(height, width) / 1000), self._shown.tolist())
         self._codes = np.zeros((self._cells.rows, self._cells.columns), np.uint8)
 
-    def _put(self, codes: UInt8) -> None:
-        for row, counts in self._cells.add(codes):
+    def _put(self, rows: Rows) -> None:
+        for row, counts in self._cells.add(rows.codes):
             self._codes[row] = self._shown[counts.argmax(axis=1)]
 
     def _complete(self, folder: Path) -> Path:
@@ -544,5 +636,6 @@ class AreaCounter:
 
 OUTPUTS: dict[str, Callable[[str | Path, GeoBox, ClassScheme, dict[str, str]], Output]] = {
     "classes": ClassMap,
+    "classes and quality": partial(ClassMap, quality=True),
     "preview": Preview,
 }

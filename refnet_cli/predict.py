@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,19 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, default_weights, verify
+from refnet_cli.card import Card, default_weights, verify, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
+from refnet_cli.inspection import describe_grid
 from refnet_cli.outputs import OUTPUTS, AreaCounter, Rows
-from refnet_cli.products import SarScale
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.products import OpticalScale, SarScale
+from refnet_cli.scene import Coregistration, Extent, Missing, Patch, SceneOptions, ScenePair
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
+from refnet_cli.translations import Translation, read_translation
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
 
 Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
 Wanted = Callable[[Window], NDArray[np.bool_]]
@@ -44,10 +47,10 @@ class PredictOptions:
         If a value is impossible.
     """
 
-    optical: Path
-    """Sentinel-2 file."""
-    sar: Path
-    """Sentinel-1 file."""
+    optical: Path | tuple[Path, ...]
+    """Sentinel-2: a file, files of some bands each, a folder of them, or a SAFE product."""
+    sar: Path | tuple[Path, ...]
+    """Sentinel-1: the same."""
     output: Path
     """Class map to write, a Cloud Optimized GeoTIFF."""
     weights: Path | None = None
@@ -62,6 +65,26 @@ class PredictOptions:
     """Number to subtract from the optical file's values."""
     sar_scale: SarScale | None = None
     """Scale of the SAR values: power, amplitude, db or db100."""
+    optical_scale: OpticalScale | None = None
+    """Scale of the optical values: dn, that is reflectance x 10,000, or reflectance from 0 to 1."""
+    strict: bool = False
+    """Refuse what can only be guessed."""
+    mask_clouds: bool = False
+    """Leave out what the optical files' cloud mask marks."""
+    allow_gcps: bool = False
+    """Accept SAR that is placed by ground control points only."""
+    extent: Extent = "optical"
+    """Ground of the map: the whole optical image, or the rectangle where SAR lies too."""
+    bounds: tuple[str, ...] | None = None
+    """West, south, east and north of the map in its reference system, or in one named behind them."""
+    grid: Path | None = None
+    """File whose grid is the map's, in place of the optical image's own."""
+    coreg: Coregistration = "check"
+    """The shift left between SAR and optical: off, check (tell it), auto (correct it where certain), or require."""
+    missing: Missing = "nodata"
+    """Where one sensor saw nothing: no data, or a prediction from the other, marked in a quality band."""
+    scheme: str | None = None
+    """Class scheme of the map, or a TOML file of one; by default the weights'."""
     overlap: int | None = None
     """Pixels that neighbouring tiles share; by default a quarter of a tile."""
     device: str = "auto"
@@ -86,11 +109,17 @@ class PredictOptions:
     @property
     def scene(self) -> SceneOptions:
         """The part that concerns reading the files."""
-        return SceneOptions(self.optical_bands, self.sar_bands, self.optical_offset, self.sar_scale)
+        return SceneOptions(**{field.name: getattr(self, field.name) for field in fields(SceneOptions)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a plain dict that JSON can hold."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 @dataclass
@@ -106,6 +135,11 @@ class Report:
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
     version: str = __version__
+    translation: dict[str, Any] | None = None
+    """What the network's classes became in the map's scheme."""
+    drift: dict[str, float] = field(default_factory=dict)
+    """How far each band's mean is from that of training, in standard deviations."""
+    warnings: list[str] = field(default_factory=list)
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
     areas_hectares: dict[str, float] = field(default_factory=dict)
@@ -128,8 +162,8 @@ class Batch(NamedTuple):
     """Shape (N, Bs, tile, tile)."""
     skipped: int
     """Tiles without any valid pixel that were passed over since the batch before."""
-    finished: NDArray[np.bool_] | None
-    """After the last tiles of a row: validity of the rows that no later tile touches, shape (rows, width)."""
+    finished: UInt8 | None
+    """After the last tiles of a row: what was seen of the rows that no later tile touches, shape (rows, width)."""
 
 
 def predict(
@@ -161,8 +195,11 @@ def predict(
     """
     started = time.monotonic()
     weights = options.weights or (default_weights() if engine is None else None)
-    check_places([options.output, options.preview], [options.optical, options.sar, weights])
+    outputs_wanted = [options.output, options.preview]
+    check_places(outputs_wanted, [*as_paths(options.optical), *as_paths(options.sar), options.grid, weights])
     card = engine.card if engine else verify(_given(weights))
+    translation = read_translation(card.scheme, options.scheme) if options.scheme else None
+    scheme = translation.target if translation else card.scheme
     # The tags and the report tell what was done, not what was left open.
     overlap = card.tile // 4 if options.overlap is None else options.overlap
     options = replace(options, overlap=overlap)
@@ -173,24 +210,27 @@ def predict(
         ) as pair,
         ExitStack() as stack,
     ):  # fmt: skip
-        report = _start_report(options, card, weights, pair)
+        check_places(outputs_wanted, pair.files)
+        report = _start_report(options, card, weights, pair, translation)
+        kind_of_map = "classes and quality" if options.missing == "use-other" else "classes"
         # The stack finishes the last one first: a preview never shows a map that did not come to be.
         outputs = [
-            stack.enter_context(OUTPUTS[kind](path, pair.grid, card.scheme, _tags(report)))
-            for kind, path in (("preview", options.preview), ("classes", options.output))
+            stack.enter_context(OUTPUTS[kind](path, pair.grid, scheme, _tags(report)))
+            for kind, path in (("preview", options.preview), (kind_of_map, options.output))
             if path
         ]
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
         stitcher = Stitcher(tiling, card.network.classes)
-        areas = AreaCounter(pair.grid, card.scheme)
+        areas = AreaCounter(pair.grid, scheme)
         valid_pixels = 0
 
         def take(batch: Batch, probabilities: Float32) -> None:
             nonlocal valid_pixels
-            rows = _stitch(stitcher, batch, probabilities, card)
+            rows = _stitch(stitcher, batch, probabilities, card, pair)
             if rows is None:
                 return
+            rows = replace(rows, translation=translation)
             for output in outputs:
                 output.write(rows)
             areas.add(rows.row, rows.codes)
@@ -210,9 +250,7 @@ def predict(
             for batch, probabilities in done:
                 rest.call(take, batch, probabilities)
         if not valid_pixels:
-            raise InputError(
-                f"{options.optical} and {options.sar} have no pixel that both sensors saw; nothing can be mapped."
-            )
+            raise InputError(f"{_names(options)} have no pixel that both sensors saw; nothing can be mapped.")
         report.valid_share = valid_pixels / (tiling.height * tiling.width)
         report.areas_hectares = areas.hectares()
         report.counts = dict(pair.counts)
@@ -262,7 +300,7 @@ def predict_rows(
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, progress, counts, wanted)) as done:
         for batch, probabilities in done:
-            rows = _stitch(stitcher, batch, probabilities, engine.card)
+            rows = _stitch(stitcher, batch, probabilities, engine.card, pair)
             if rows is not None:
                 yield rows
 
@@ -273,27 +311,30 @@ def _expect(pair: ScenePair, tiling: Tiling, wanted: Wanted | None = None) -> No
     pair.expect(window for window in inside if wanted is None or wanted(window).any())
 
 
-def _read_valid(pair: ScenePair, window: Window, wanted: Wanted | None) -> NDArray[np.bool_]:
-    """Read which pixels of a window are known and wanted, and nothing where none is wanted."""
+def _read_seen(pair: ScenePair, window: Window, wanted: Wanted | None) -> UInt8:
+    """Read what was seen of a window's wanted pixels, and nothing where none is wanted."""
     if wanted is None:
-        return pair.read_valid(window)
-    valid = wanted(window)
-    columns = np.flatnonzero(valid.any(0))
+        return pair.read_seen(window)
+    chosen = wanted(window)
+    seen = np.zeros(chosen.shape, np.uint8)
+    columns = np.flatnonzero(chosen.any(0))
     if len(columns):
         left, right = int(columns[0]), int(columns[-1]) + 1
         part = window._replace(column=window.column + left, width=right - left)
-        valid[:, left:right] &= pair.read_valid(part)
-    return valid
+        seen[:, left:right] = pair.read_seen(part) * chosen[:, left:right]
+    return seen
 
 
-def _stitch(stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card) -> Rows | None:
+def _stitch(
+    stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card, pair: ScenePair
+) -> Rows | None:
     """Blend in a batch; the rows that are finished by it, if any."""
     for window, tile in zip(batch.windows, probabilities, strict=True):
         stitcher.add(window, tile)
     if batch.finished is None:
         return None
     row, finished = stitcher.finish_rows(stitcher.top + len(batch.finished))
-    return Rows(row, finished, batch.finished, card.scheme)
+    return Rows(row, finished, pair.usable(batch.finished), card.scheme, quality=batch.finished)
 
 
 def _predict_batches(
@@ -323,7 +364,7 @@ def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wante
         chosen: list[tuple[Window, Patch]] = []
         skipped = 0
         for window in windows:
-            if not _read_valid(pair, window.clip(*pair.grid.shape), wanted).any():
+            if not pair.usable(_read_seen(pair, window.clip(*pair.grid.shape), wanted)).any():
                 skipped += 1
                 continue
             chosen.append((window, read_tile(pair, window)))
@@ -331,11 +372,11 @@ def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wante
                 yield _batch(chosen, skipped)
                 chosen, skipped = [], 0
         bottom = min(end, tiling.height)
-        yield _batch(chosen, skipped, _read_valid(pair, Window(top, 0, bottom - top, tiling.width), wanted))
+        yield _batch(chosen, skipped, _read_seen(pair, Window(top, 0, bottom - top, tiling.width), wanted))
         top = bottom
 
 
-def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: NDArray[np.bool_] | None = None) -> Batch:
+def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | None = None) -> Batch:
     optical, sar = (
         np.stack(layers) if tiles else np.empty((0, 0, 0, 0), np.float32)
         for layers in ([patch.optical for _, patch in tiles], [patch.sar for _, patch in tiles])
@@ -372,36 +413,48 @@ def _load(options: PredictOptions, weights: Path | None) -> Engine:
     )  # fmt: skip
 
 
-def _start_report(options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair) -> Report:
-    grid = pair.grid
-    epsg = grid.crs.to_epsg() if grid.crs else None
+def _start_report(
+    options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair, translation: Translation | None
+) -> Report:
     return Report(
         output=str(options.output),
         preview=str(options.preview) if options.preview else None,
         weights={"name": card.name, "path": str(weights or ""), "sha256": card.sha256, "notice": card.notice},
-        grid={
-            "crs": f"EPSG:{epsg}" if epsg else str(grid.crs),
-            "transform": list(grid.transform)[:6],
-            "height": grid.shape[0],
-            "width": grid.shape[1],
-        },
+        grid=describe_grid(pair.grid),
         decisions=[decision._asdict() for decision in pair.decisions],
         options=options.to_dict(),
+        translation=translation.to_dict() if translation else None,
+        drift=card.drift(pair.levels),
+        warnings=[*warn_of_drift(card.drift(pair.levels)), *pair.warnings],
     )
+
+
+def as_paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return one path or several as several."""
+    return (given,) if isinstance(given, str | Path) else tuple(given)
+
+
+def _names(options: PredictOptions) -> str:
+    return " and ".join(",".join(map(str, as_paths(given))) for given in (options.optical, options.sar))
 
 
 def _tags(report: Report) -> dict[str, str]:
     """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
     elsewhere = {
-        "optical", "sar", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads"
+        "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads"
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {
         "REFNET_VERSION": report.version,
         "REFNET_WEIGHTS": report.weights["name"],
         "REFNET_WEIGHTS_SHA256": report.weights["sha256"],
-        "REFNET_OPTICAL": Path(report.options["optical"]).name,
-        "REFNET_SAR": Path(report.options["sar"]).name,
+        "REFNET_OPTICAL": _file_names(report.options["optical"]),
+        "REFNET_SAR": _file_names(report.options["sar"]),
         "REFNET_OPTIONS": json.dumps(options, sort_keys=True),
         "REFNET_DECISIONS": json.dumps(report.decisions, sort_keys=True),
+        **({"REFNET_TRANSLATION": json.dumps(report.translation)} if report.translation else {}),
     }
+
+
+def _file_names(given: str | list[str]) -> str:
+    return ",".join(Path(path).name for path in ([given] if isinstance(given, str) else given))

@@ -1,23 +1,21 @@
-"""What the sensors deliver and what the maps mean: products, class schemes, and the judgements about a file's values.
-
-Every judgement returns its answer together with a sentence that begins with the kind of evidence: ``tag``,
-``description``, ``count``, ``values`` or ``option``. What cannot be decided is refused, never guessed in silence.
-"""
+"""What the sensors deliver and what the maps mean: products, the names of their bands and masks, class schemes."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.errors import InputError, OptionsError, WeightsError
+from refnet_cli.errors import WeightsError
 
 Modality = Literal["optical", "sar"]
+SarScale = Literal["db", "db100", "power", "amplitude"]
+OpticalScale = Literal["dn", "reflectance"]
 
 
 @dataclass(frozen=True)
@@ -212,13 +210,34 @@ SCHEMES: dict[str, ClassScheme] = {name: _scheme(name, table) for name, table in
 
 _COMMON_NAMES = {
     "coastal": "B01", "coastalaerosol": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05",
-    "rededge2": "B06", "rededge3": "B07", "nir": "B08", "nearinfrared": "B08", "nir08": "B8A", "narrownir": "B8A",
+    "rededge2": "B06", "rededge3": "B07", "rededge071": "B05", "rededge075": "B06",
+    "rededge078": "B07", "nir": "B08", "nearinfrared": "B08", "nir08": "B8A", "narrownir": "B8A",
     "nirnarrow": "B8A", "rededge4": "B8A", "nir09": "B09", "watervapour": "B09", "watervapor": "B09", "cirrus": "B10",
     "swir16": "B11", "swir1": "B11", "swir22": "B12", "swir2": "B12",
 }  # fmt: skip
 _OPTICAL_BAND = re.compile(r"(?<![A-Z0-9])B(?:0?(8A)|0?([1-9])|(1[0-2]))(?![A-Z0-9])")
 _SAR_BAND = re.compile(r"(?<![A-Z])(VV|VH|HH|HV)(?=DB|[^A-Z]|$)")
+_FILE_BAND = r"B(?:8A|0?[1-9]|1[0-2])|VV|VH|HH|HV"
 _NOT_A_MEASUREMENT = re.compile(r"MASK|MSK|CLOUD|PROB|RATIO|ANGLE|QUALITY|QA|SCL")
+
+
+CloudMask = Callable[[NDArray[Any]], NDArray[np.bool_]]
+CLOUD_MASKS: dict[str, CloudMask] = {
+    # ESA's scene classification: no data, defective, cloud shadow, clouds of medium and high probability, thin cirrus.
+    "SCL": lambda stored: np.isin(stored, (0, 1, 3, 8, 9, 10)),
+    # ESA's classification of L1C and later: opaque clouds and cirrus, a band each; snow is no cloud.
+    "MSK_CLASSI": lambda stored: stored == 1,
+    # Earth Engine: bit 10 opaque clouds, bit 11 cirrus.
+    "QA60": lambda stored: stored.astype(np.int64) & 0b1100_0000_0000 != 0,
+    # HLS: bit 1 cloud, bit 2 next to one, bit 3 cloud shadow; 255 is no data.
+    "FMASK": lambda stored: stored.astype(np.int64) & 0b1110 != 0,
+    # Sentinel Hub: 1 cloud, 255 no data.
+    "CLM": lambda stored: (stored == 1) | (stored == 255),
+    # Probabilities in percent: Earth Engine's and ESA's, and Sentinel Hub's from 0 to 255.
+    "MSK_CLDPRB": lambda stored: stored >= 50,
+    "CLP": lambda stored: stored >= 128,
+}
+"""From a mask's name to what is to be left out, given the stored numbers."""
 
 
 def canonical_band(description: str | None) -> str | None:
@@ -249,362 +268,32 @@ def canonical_band(description: str | None) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def band_names(descriptions: Sequence[str | None], modality: Modality) -> tuple[tuple[str | None, ...], str]:
-    """Name the bands of a file by their descriptions, else by their number.
-
-    Parameters
-    ----------
-    descriptions : sequence of str or None
-        One per band.
-    modality : {"optical", "sar"}
-        Only products of this kind are considered.
-
-    Returns
-    -------
-    names : tuple of str or None
-        Canonical names; None where a band is not known.
-    how : str
-        The evidence; empty if no band could be named.
-    """
-    names = tuple(canonical_band(description) for description in descriptions)
-    count = len(names)
-    # Some writers call the bands of any file B1, B2, B3 ...; so few in a row are no Sentinel-2 bands.
-    numbered = count <= 8 and names == _L2A[:count]
-    if any(names) and not numbered:
-        return names, f"description: the file calls its bands {', '.join(map(str, descriptions))}."
-    for product in PRODUCTS.values():
-        if product.modality == modality == "optical" and len(product.bands) == count:
-            return product.bands, f"count: {count} bands without names are taken as {product.name} in its usual order."
-    return (None,) * count, ""
-
-
-def choose_bands(
-    wanted: Sequence[str],
-    descriptions: Sequence[str | None],
-    modality: Modality,
-    option: Sequence[str] | None = None,
-) -> tuple[tuple[int, ...], str]:
-    """Find the wanted bands in a file.
-
-    Parameters
-    ----------
-    wanted : sequence of str
-        Bands the network wants, in its order.
-    descriptions : sequence of str or None
-        Descriptions of the file's bands.
-    modality : {"optical", "sar"}
-        Which file it is.
-    option : sequence of str, optional
-        Names or 1-based numbers of the file's bands in the order of ``wanted``, as the user gave them.
-
-    Returns
-    -------
-    indexes : tuple of int
-        1-based band numbers in the order of ``wanted``.
-    how : str
-        The evidence.
-
-    Raises
-    ------
-    InputError
-        If the bands cannot be found without guessing.
-    OptionsError
-        If the option does not fit the file.
+def band_of_file(name: str) -> str | None:
+    """Recognise the only band of a file by the file's name.
 
     Examples
     --------
-    >>> choose_bands(["B04", "B02"], ["blue", "green", "red"], "optical")
-    ((3, 1), 'description: the file calls its bands blue, green, red.')
+    >>> names = ("T32TQM_20220125T101229_B02_10m.jp2", "20190605T134219_T22MHU.B4.tif", "iw-vv.rtc.tiff", "s2.tif")
+    >>> [band_of_file(name) for name in names]
+    ['B02', 'B04', 'VV', None]
     """
-    names, how = band_names(descriptions, modality)
-    if option is not None:
-        return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
-    advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
-    count = len(names)
-    if count < len(wanted):
-        raise InputError(
-            f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(wanted)} are wanted "
-            f"({', '.join(wanted)}): give a file that has them."
-        )
-    if not how:
-        if count == len(wanted):
-            return tuple(range(1, count + 1)), (
-                f"count: a guess, {count} bands without known names are taken in the wanted order: {', '.join(wanted)}."
-            )
-        raise InputError(
-            f"The {modality} file has {count} bands without names that say which are {', '.join(wanted)}: {advice}."
-        )
-    indexes = []
-    for band in wanted:
-        places = [index for index, name in enumerate(names, 1) if name == (canonical_band(band) or band)]
-        if len(places) != 1:
-            found = ", ".join(str(name or description) for name, description in zip(names, descriptions, strict=True))
-            raise InputError(
-                f"The {modality} file has {'no' if not places else 'several'} band{'s' * (len(places) > 1)} {band} "
-                f"among {found}: {advice}."
-            )
-        indexes += places
-    return tuple(indexes), how
+    stem = re.sub(r"\.(tiff?|jp2)$", "", name, flags=re.IGNORECASE)
+    tokens = [token for token in re.split(r"[^A-Za-z0-9]+", stem) if re.fullmatch(_FILE_BAND, token, re.IGNORECASE)]
+    return canonical_band(tokens[-1]) if tokens else canonical_band(stem)
 
 
-def _bands_by_option(
-    wanted: Sequence[str], names: Sequence[str | None], option: Sequence[str], modality: Modality
-) -> tuple[int, ...]:
-    if len(option) != len(wanted):
-        raise OptionsError(
-            f"--{modality}-bands names {len(option)} bands, but the network wants {len(wanted)}: {', '.join(wanted)}."
-        )
-    indexes = []
-    for item in option:
-        band = canonical_band(item) or item
-        index = int(item) if item.isdecimal() else names.index(band) + 1 if band in names else 0
-        if not 1 <= index <= len(names):
-            known = ", ".join(name for name in names if name) or "none that are named"
-            raise OptionsError(
-                f"--{modality}-bands asks for {item}, but the file has {len(names)} bands ({known}): "
-                f"give names it has or numbers from 1 to {len(names)}."
-            )
-        indexes.append(index)
-    return tuple(indexes)
-
-
-SarScale = Literal["db", "db100", "power", "amplitude"]
-SAR_SCALES: tuple[SarScale, ...] = ("db", "db100", "power", "amplitude")
-_FILL_VALUES = (-9999.0, -32768.0, -99999.0)
-
-
-def judge_sar_scale(sample: NDArray[np.floating[Any]], dtype: str) -> tuple[SarScale, str]:
-    """Tell the unit of SAR values from their sign, level and spread.
-
-    Measured on real scenes, the bands' mean level in dB is -11.7 to -18.2 and the distance from the 5th to the
-    95th percentile 8 to 16 dB. Values that are amplitudes halve both.
-
-    Parameters
-    ----------
-    sample : float array, shape (B, n)
-        Values as stored; NaN where there is no measurement.
-    dtype : str
-        The file's data type.
+def canonical_mask(text: str | None) -> str | None:
+    """Recognise a layer that tells where clouds are, by its description or its file's name.
 
     Returns
     -------
-    scale : {"db", "db100", "power", "amplitude"}
-    how : str
-        The evidence.
+    str or None
+        A key of `CLOUD_MASKS`.
 
-    Raises
-    ------
-    InputError
-        If the unit is not plain.
+    Examples
+    --------
+    >>> [canonical_mask(text) for text in ("SCL, Scene Classification Map", "T22MGU.QA60", "Fmask", "B02")]
+    ['SCL', 'QA60', 'FMASK', None]
     """
-    bands = [band[np.isfinite(band) & (band != 0) & (np.abs(band) < 1e6)] for band in np.asarray(sample, np.float64)]
-    bands = [band[~np.isin(band, _FILL_VALUES)] for band in bands]
-    bands = [band for band in bands if band.size]
-    advice = "say what they are with --sar-scale (db, db100, power or amplitude)"
-    if not bands:
-        raise InputError(f"No sampled SAR value is a plausible measurement: {advice}, or mend the file.")
-    values = np.concatenate(bands)
-    negative = float(np.mean(values < 0))
-    median = float(np.mean([np.median(band) for band in bands]))
-    found = f"{negative:.0%} of the sampled {dtype} values are negative, the median is {median:.4g}"
-    whole = bool(np.all(values == np.round(values)))
-    if negative > 0.5 and -60 <= median < 0:
-        return "db", f"values: {found}, as in dB."
-    if negative > 0.5 and whole and -6000 <= median <= -200:
-        return "db100", f"values: {found}, as in dB x 100."
-    if negative > 0.05:
-        raise InputError(f"The unit of the SAR values is not plain ({found}): {advice}.")
-    if median > 2:
-        raise InputError(
-            f"The SAR values look like uncalibrated numbers ({found}): calibrate and terrain-correct the scene, "
-            f"or {advice}."
-        )
-    decibels = [10 * np.log10(band[band > 0]) for band in bands]
-    level = float(np.mean([np.median(band) for band in decibels]))
-    spread = float(np.mean([np.subtract(*np.percentile(band, [95, 5])) for band in decibels]))
-    typical = -14.5 if len(bands) > 1 else -12.0
-    evidence = (
-        f"{found}; read as power, the level is {level:.1f} dB and the 5th to 95th percentile span {spread:.1f} dB"
-    )
-    as_power = -(((level - typical) / 3) ** 2 + ((spread - 10) / 3) ** 2) / 2
-    as_amplitude = -(((level - typical / 2) / 1.5) ** 2 + ((spread - 5) / 1.5) ** 2) / 2 + math.log(4)
-    if not -40 <= level <= 3 or abs(as_power - as_amplitude) < 2:
-        raise InputError(f"The unit of the SAR values is not plain, power or amplitude ({evidence}): {advice}.")
-    if as_power > as_amplitude:
-        return "power", f"values: {evidence}, as in linear power."
-    return "amplitude", f"values: {evidence}, half of what power shows, as in amplitude."
-
-
-def judge_optical_scale(sample: NDArray[np.floating[Any]], dtype: str) -> tuple[float, str]:
-    """Tell the factor that makes stored optical values reflectance x 10,000.
-
-    Parameters
-    ----------
-    sample : float array, shape (B, n)
-        Values as stored; NaN where there is no measurement.
-    dtype : str
-        The file's data type.
-
-    Returns
-    -------
-    scale : float
-        1 or 10,000.
-    how : str
-        The evidence.
-
-    Raises
-    ------
-    InputError
-        If the file is an 8-bit picture, or its values are neither.
-    """
-    if dtype in ("uint8", "int8"):
-        raise InputError(
-            "The optical file is an 8-bit picture, but reflectance is wanted: "
-            "give the measured bands (16-bit numbers or 0 to 1 as float)."
-        )
-    values = sample[np.isfinite(sample)]
-    high = float(np.percentile(values, 99)) if values.size else math.nan
-    found = f"99 % of the sampled {dtype} values are at most {high:.4g}"
-    if np.issubdtype(np.dtype(dtype), np.integer) or high > 100:
-        return 1.0, f"values: {found}, as in reflectance x 10,000."
-    if high <= 3:
-        return 10_000.0, f"values: {found}, as in reflectance from 0 to 1."
-    raise InputError(
-        f"The optical values are neither reflectance from 0 to 1 nor x 10,000 ({found}): give one of these."
-    )
-
-
-def judge_optical_offset(
-    sample: NDArray[np.floating[Any]], names: Sequence[str | None], tags: Mapping[str, str]
-) -> tuple[float, str]:
-    """Tell whether 1000 must be subtracted, as in Sentinel-2 products since processing baseline 04.00.
-
-    Tags come first. Without any, the darkest values decide: with the offset nothing lies much under 1000 and dark
-    ground lies just above it, in several bands; without it some band of nearly every scene is darker.
-
-    Parameters
-    ----------
-    sample : float array, shape (B, n)
-        Reflectance x 10,000, perhaps with the offset; NaN where there is no measurement.
-    names : sequence of str or None
-        The sampled bands.
-    tags : mapping of str to str
-        The file's tags.
-
-    Returns
-    -------
-    offset : float
-        0 or 1000.
-    how : str
-        The evidence, which says so where it is a guess.
-
-    Raises
-    ------
-    InputError
-        If a tag says 1000 and the values contradict it.
-    """
-    floors: dict[str, float] = {}
-    for index, (name, band) in enumerate(zip(names, sample, strict=True), 1):
-        values = band[np.isfinite(band)]
-        if values.size:
-            floors[name or f"band {index}"] = float(np.percentile(values, 0.1))
-    darkest = min(floors, key=lambda name: floors[name]) if floors else ""
-    floor = floors.get(darkest, math.nan)
-    found = f"the darkest 0.1 % of {darkest or 'no band'} reach {floor:.0f}"
-    tagged = _tagged_offset(tags)
-    if tagged is not None:
-        offset, tag = tagged
-        if offset and floor < 500:
-            raise InputError(
-                f"The tag {tag} says that {offset:.0f} was added to the optical values, but {found}: "
-                "say which is right with --optical-offset 0 or --optical-offset 1000."
-            )
-        return offset, f"tag: {tag}."
-    if not floor >= 950:
-        return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
-    near = {name: value for name, value in floors.items() if value <= 1500}
-    listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
-    if len(near) >= 2 or "B10" in near:
-        return OFFSET, f"values: the darkest 0.1 % of each band end just above 1000 and none below 950 ({listed})."
-    return 0.0, (
-        f"values: a guess, for nothing in the scene is dark (the darkest 0.1 %: {listed}); "
-        "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."
-    )
-
-
-def _tagged_offset(tags: Mapping[str, str]) -> tuple[float, str] | None:
-    for key, value in tags.items():
-        # Tags of single bands come with the band's number behind them.
-        name, tag = re.sub(r"_\d+$", "", key.lower()), f"{key}={value}"
-        if name.endswith("boa_offset_applied"):
-            if value.strip().lower() in ("true", "1", "yes"):
-                return 0.0, tag
-        elif name.endswith(("boa_add_offset", "radio_add_offset")) or "add_offset_b" in name:
-            number = re.search(r"-?\d+(\.\d+)?", value)
-            if number:
-                return -float(number.group()), tag
-    for key, value in tags.items():
-        baseline = re.fullmatch(r"N?(\d\d)\.?(\d\d)", value.strip())
-        if key.lower().endswith("processing_baseline") and baseline:
-            return (OFFSET if int(baseline.group(1)) >= 4 else 0.0), f"{key}={value}"
-    return None
-
-
-def judge_optical_level(names: Sequence[str | None], tags: Mapping[str, str]) -> tuple[str, str]:
-    """Tell Sentinel-2's processing level: "L1C" (top of atmosphere), "L2A" (surface) or "unknown".
-
-    Returns
-    -------
-    level : str
-    how : str
-        The evidence.
-    """
-    for key, value in tags.items():
-        found = re.search(r"(?:LEVEL-|MSI|L)(1C|2A)(?![A-Z0-9])", value.upper())
-        if found and re.search(r"level|product|type|uri", key.lower()):
-            return f"L{found.group(1)}", f"tag: {key}={value}."
-    if "B10" in names:
-        return "L1C", "count: band B10 is there, which surface products leave out."
-    if len(names) == len(_L2A) and all(names):
-        return "L2A", "count: all bands but B10 are there."
-    return "unknown", "values: neither tags nor the number of bands tell."
-
-
-def judge_sar_order(sample: NDArray[np.floating[Any]], wanted: Sequence[str]) -> str:
-    """Check that bands taken by count are in the order wanted: VV is brighter than VH, HH than HV.
-
-    Parameters
-    ----------
-    sample : float array, shape (B, n)
-        Backscatter in dB; NaN where there is no measurement.
-    wanted : sequence of str
-        What the bands were taken for.
-
-    Returns
-    -------
-    str
-        What the values say about it.
-
-    Raises
-    ------
-    InputError
-        If the band taken for the like-polarised one is clearly the darker.
-    """
-    for like, cross in (("VV", "VH"), ("HH", "HV")):
-        if not {like, cross} <= set(wanted):
-            continue
-        pair = sample[[wanted.index(like), wanted.index(cross)]]
-        pair = pair[:, np.isfinite(pair).all(axis=0)]
-        if pair.shape[1] < 1000:
-            return f"Too few pixels are valid to check that {like} is brighter than {cross}."
-        brighter = float(np.subtract(*np.median(pair, axis=1)))
-        if brighter < -1:
-            swapped = [{like: cross, cross: like}.get(band, band) for band in wanted]
-            numbers = ",".join(str(swapped.index(band) + 1) for band in wanted)
-            raise InputError(
-                f"The SAR bands have no names, and the one taken for {like} is {-brighter:.1f} dB darker than the one "
-                f"taken for {cross}, which should be the darker: say which is which, probably --sar-bands {numbers}."
-            )
-        agree = "agree" if brighter > 1 else "do not tell"
-        return f"The values {agree}: {like} is {brighter:.1f} dB brighter than {cross}."
-    return ""
+    tokens = re.split(r"[^A-Z0-9_]+|_(?!CLDPRB|CLASSI)", (text or "").upper())
+    return next((token for token in tokens if token in CLOUD_MASKS), None)

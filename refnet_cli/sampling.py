@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +64,10 @@ class Region:
         cls, scene: TrainScene, config: TrainConfig, kept_blocks: int | None = None, read_threads: int = 1
     ) -> Region:
         """Open the three files; see `ScenePair.open` and `open_labels` for parameters and errors."""
-        options = SceneOptions(scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale)
+        options = SceneOptions(
+            scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale, scene.optical_scale,
+            strict=scene.strict, mask_clouds=scene.mask_clouds, coreg=scene.coreg,
+        )  # fmt: skip
         pair = ScenePair.open(
             scene.optical, scene.sar, config.optical_bands, config.sar_bands, options, kept_blocks, read_threads
         )
@@ -77,7 +81,7 @@ class Region:
     @property
     def decided(self) -> dict[str, Any]:
         """What was found out of the files that a mistake would spoil the training with."""
-        decisive = ("optical.bands", "optical.offset", "sar.bands", "sar.scale")
+        decisive = ("optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg")
         return {what: value for what, value, _ in self.pair.decisions if what in decisive}
 
     def __enter__(self) -> Region:
@@ -388,6 +392,11 @@ class _OpenRegions:
         self._scenes, self._config = scenes, config
         self._kept_blocks = min(max(MOST_OPEN // (config.workers * len(scenes)), 1), KEPT_BLOCKS)
         self._lock = threading.Lock()
+        # A band may have a file of its own, and systems let a process have about a thousand open.
+        given = [path for surveyed in scenes for path in (surveyed.scene.optical, surveyed.scene.sar)]
+        single = all(isinstance(path, Path) and path.is_file() for path in given)
+        files = 3 if single else len(config.optical_bands) + len(config.sar_bands) + 1
+        self._most = max(3 * MOST_OPEN // files, 1)
         # Each thread has its own, so that none waits for another.
         self._open: OrderedDict[tuple[int, int], _OpenRegion] = OrderedDict()
 
@@ -397,7 +406,7 @@ class _OpenRegions:
         with self._lock:
             opened = self._open.setdefault(key, _OpenRegion())
             self._open.move_to_end(key)
-            oldest = self._open.popitem(last=False)[1] if len(self._open) > MOST_OPEN else None
+            oldest = self._open.popitem(last=False)[1] if len(self._open) > self._most else None
         if oldest is not None:
             oldest.close()
         with opened.lock:

@@ -36,8 +36,8 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
     Parameters
     ----------
     kind : type
-        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts, literals, or tables of texts
-        or numbers.
+        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts or paths, literals, or tables
+        of texts or numbers.
     table : dict
     file : Path
         The file that the table comes from; paths in it are relative to its folder.
@@ -75,8 +75,9 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
     if kind is Path:
         return folder / value if isinstance(value, str) else None
     if get_origin(kind) is tuple:
-        named = isinstance(value, list) and all(isinstance(item, str | int) for item in value)
-        return tuple(map(str, value)) if named else None
+        named = isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
+        paths = get_args(kind)[0] is Path
+        return tuple(folder / str(item) if paths else str(item) for item in value) if named else None
     if get_origin(kind) is dict:
         return _convert_table(value, get_args(kind)[1])
     if get_origin(kind) is Literal:
@@ -98,7 +99,7 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
-        return "a list of names"
+        return "a list of paths" if get_args(kind)[0] is Path else "a list of names"
     if get_origin(kind) is dict:
         return "a table of numbers" if get_args(kind)[1] is float else "a table of texts or whole numbers"
     return {Path: "a path", int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]

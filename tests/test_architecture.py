@@ -20,9 +20,10 @@ LEVELS = (
     {"errors"},
     {"files", "tables", "threads", "process"},
     {"products", "tiling", "register", "scan"},
-    {"card"},
+    {"schemes"},
+    {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},
-    {"labels"},
+    {"labels", "inspection", "coregistration"},
     {"weights", "losses", "inference"},
     {"engine", "regions", "start", "checkpoint", "processes", "history"},
     {"predict", "doctor"},
@@ -62,6 +63,7 @@ REGISTRIES = {
     "LOSSES": "losses",
     "PRODUCTS": "products",
     "SCHEMES": "products",
+    "TRANSLATIONS": "translations",
 }
 
 

@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from refnet_cli import outputs
 from refnet_cli.errors import InputError, OutputError, StorageError
-from refnet_cli.outputs import OUTPUTS, AreaCounter, ClassMap, Preview, Rows, class_codes
+from refnet_cli.outputs import OUTPUTS, QUALITY, AreaCounter, ClassMap, Preview, Rows, class_codes
 from refnet_cli.products import SCHEMES
+from refnet_cli.translations import find_translation
 
 SCHEME = SCHEMES["esri-io"]
 TAGS = {"REFNET_VERSION": "1.2.3", "REFNET_OPTIONS": '{"note": "größer & <kleiner>"}'}
@@ -47,8 +50,13 @@ def as_probabilities(codes: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDA
     return np.stack(layers).astype(np.float32), codes > 0
 
 
+def quality_of(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Some quality that tells the bands apart: 0 to 3 for every code."""
+    return (codes // 2 % 4).astype(np.uint8)
+
+
 def rows_of(row: int, codes: NDArray[np.uint8]) -> Rows:
-    return Rows(row, *as_probabilities(codes), SCHEME)
+    return Rows(row, *as_probabilities(codes), SCHEME, quality=quality_of(codes))
 
 
 def feed(output: outputs.Output, codes: NDArray[np.uint8], cuts: list[int]) -> None:
@@ -56,10 +64,15 @@ def feed(output: outputs.Output, codes: NDArray[np.uint8], cuts: list[int]) -> N
         output.write(rows_of(top, codes[top:bottom]))
 
 
-def write_map(path: Path, grid: GeoBox, codes: NDArray[np.uint8], cuts: list[int] | None = None) -> Path:
-    with ClassMap(path, grid, SCHEME, TAGS) as output:
+def write_map(
+    path: Path, grid: GeoBox, codes: NDArray[np.uint8], cuts: list[int] | None = None, quality: bool = False
+) -> Path:
+    with ClassMap(path, grid, SCHEME, TAGS, quality=quality) as output:
         feed(output, codes, cuts or [])
     return path
+
+
+both = pytest.mark.parametrize("quality", [False, True], ids=["one band", "two bands"])
 
 
 @contextmanager
@@ -86,26 +99,28 @@ GRIDS = {
 }
 
 
+@both
 @pytest.mark.parametrize("name", GRIDS)
-def test_class_map_is_a_valid_cog_on_exactly_the_grid(name: str, tmp_path: Path) -> None:
+def test_class_map_is_a_valid_cog_on_exactly_the_grid(name: str, quality: bool, tmp_path: Path) -> None:
     grid = GRIDS[name]
     codes = random_codes(*grid.shape)
-    path = write_map(tmp_path / "map.tif", grid, codes, [len(codes) // 3])
+    path = write_map(tmp_path / "map.tif", grid, codes, [len(codes) // 3], quality)
 
     assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
     with rasterio.open(path) as raster:
         assert raster.shape == grid.shape
         assert raster.transform == grid.affine
         assert raster.crs == CRS.from_wkt(grid.crs.to_wkt())
-        np.testing.assert_array_equal(raster.read(1), codes)
+        np.testing.assert_array_equal(raster.read(), [codes, quality_of(codes)][: 1 + quality])
     assert [file.name for file in tmp_path.iterdir()] == ["map.tif"]
 
 
-def test_class_map_carries_names_colours_and_tags_inside(tmp_path: Path) -> None:
-    path = write_map(tmp_path / "map.tif", utm_grid(600, 600), random_codes(600, 600))
+@both
+def test_class_map_carries_names_colours_and_tags_inside(quality: bool, tmp_path: Path) -> None:
+    path = write_map(tmp_path / "map.tif", utm_grid(600, 600), random_codes(600, 600), quality=quality)
     with rasterio.open(path) as raster:
-        assert (raster.dtypes, raster.nodata) == (("uint8",), 0)
-        assert raster.descriptions == ("land cover class",)
+        assert (raster.dtypes, raster.nodata) == (("uint8",) * (1 + quality), 0)
+        assert raster.descriptions == ("land cover class", "quality")[: 1 + quality]
         assert TAGS.items() <= raster.tags().items()
         assert raster.tags(1)["CLASS_SCHEME"] == SCHEME.name
         assert {int(key[6:]): value for key, value in raster.tags(1).items() if key[6:].isdigit()} == dict(
@@ -117,24 +132,104 @@ def test_class_map_carries_names_colours_and_tags_inside(tmp_path: Path) -> None
         assert set(np.unique(raster.read(1, out_shape=(300, 300)))) <= {0, *SCHEME.codes}
 
 
-def test_overviews_show_the_commonest_class(tmp_path: Path) -> None:
+def test_quality_is_a_plain_band_beside_the_coloured_one(tmp_path: Path) -> None:
+    """GDAL alone would call it opacity, and viewers would show hardly anything of the map."""
+    path = write_map(tmp_path / "map.tif", utm_grid(1300, 1100), random_codes(1300, 1100), quality=True)
+    for level in ({}, {"overview_level": 0}, {"overview_level": 1}):
+        with rasterio.open(path, **level) as raster:
+            assert raster.colorinterp == (ColorInterp.palette, ColorInterp.undefined)
+            assert raster.mask_flag_enums == ([MaskFlags.nodata], [MaskFlags.nodata])
+    with rasterio.open(path) as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        tags = {key: text for key, text in raster.tags(2).items() if key.startswith("QUALITY")}
+    assert tags == {f"QUALITY_{number}": meaning for number, meaning in enumerate(QUALITY)}
+    assert QUALITY == ("no data", "optical only", "SAR only", "optical and SAR")
+
+
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}], ids=str)
+def test_a_band_is_no_longer_marked_as_opacity(options: dict[str, str], tmp_path: Path) -> None:
+    bands = np.array([random_codes(40, 30), quality_of(random_codes(40, 30, seed=1))])
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 2, "height": 40, "width": 30, "crs": UTM}
+    with rasterio.open(tmp_path / "plain.tif", "w", transform=utm_grid(40, 30).affine, **profile) as raster:
+        raster.write_colormap(1, {1: (255, 0, 0)})
+        raster.write(bands)
+    path = tmp_path / "copy.tif"
+    rasterio.shutil.copy(tmp_path / "plain.tif", path, driver="GTiff", **options)
+    before = path.read_bytes()
+    with rasterio.open(path) as raster:
+        assert raster.colorinterp == (ColorInterp.palette, ColorInterp.alpha)
+
+    outputs._unmark_opacity(path)
+    with rasterio.open(path) as raster:
+        assert raster.colorinterp == (ColorInterp.palette, ColorInterp.undefined)
+        np.testing.assert_array_equal(raster.read(), bands)
+    after = path.read_bytes()
+    assert len(after) == len(before)
+    assert sum(old != new for old, new in zip(before, after, strict=True)) == 1
+
+
+@pytest.mark.parametrize("size", [0, 6, 200])
+def test_directories_that_are_cut_off_are_told(size: int, tmp_path: Path) -> None:
+    path = write_map(tmp_path / "map.tif", utm_grid(30, 30), random_codes(30, 30), quality=True)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(OSError, match="directories did not come back"):
+        outputs._unmark_opacity(path)
+
+
+def test_quality_is_left_out_where_it_is_not_wanted(tmp_path: Path) -> None:
+    codes = random_codes(30, 40)
+    path = write_map(tmp_path / "map.tif", utm_grid(30, 40), codes)
+    with ClassMap(tmp_path / "without.tif", utm_grid(30, 40), SCHEME, TAGS) as output:
+        output.write(Rows(0, *as_probabilities(codes), SCHEME))
+    assert path.read_bytes() == (tmp_path / "without.tif").read_bytes()
+
+
+def test_quality_that_is_missing_or_of_another_shape_is_refused(tmp_path: Path) -> None:
+    probabilities, valid = as_probabilities(random_codes(30, 40))
+    output = ClassMap(tmp_path / "map.tif", utm_grid(30, 40), SCHEME, TAGS, quality=True)
+    with pytest.raises(ValueError, match="band of quality, which these rows lack"):
+        output.write(Rows(0, probabilities, valid, SCHEME))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match=r"\(29, 40\); \(30, 40\) was expected"):
+        Rows(0, probabilities, valid, SCHEME, quality=np.zeros((29, 40), np.uint8))
+
+
+def test_overviews_show_the_commonest_class_and_quality(tmp_path: Path) -> None:
+    # One pixel of four: a nearest-neighbour overview would show nothing else.
     codes = np.full((1024, 1024), SCHEME.codes[0], np.uint8)
-    codes[::2, ::2] = SCHEME.codes[-1]  # one pixel of four: a nearest-neighbour overview would show nothing else
-    path = write_map(tmp_path / "map.tif", utm_grid(1024, 1024), codes)
-    with rasterio.open(path, overview_level=0) as overview:
-        assert (overview.read(1) == SCHEME.codes[0]).all()
+    codes[::2, ::2] = SCHEME.codes[-1]
+    quality = np.full((1024, 1024), 3, np.uint8)
+    quality[1::2, ::2] = 1
+    for bands in (1, 2):
+        with ClassMap(tmp_path / "map.tif", utm_grid(1024, 1024), SCHEME, TAGS, quality=bands == 2) as output:
+            output.write(Rows(0, *as_probabilities(codes), SCHEME, quality=quality))
+        with rasterio.open(tmp_path / "map.tif", overview_level=0) as overview:
+            assert overview.count == bands
+            assert (overview.read(1) == SCHEME.codes[0]).all()
+            assert (overview.read(bands) == (SCHEME.codes[0], 3)[bands - 1]).all()
 
 
+def test_the_quality_changes_nothing_of_the_classes_overviews(tmp_path: Path) -> None:
+    codes = random_codes(900, 1100)
+    classes = []
+    for quality in (False, True):
+        path = write_map(tmp_path / "map.tif", utm_grid(900, 1100), codes, quality=quality)
+        with rasterio.open(path, overview_level=0) as overview:
+            classes.append(overview.read(1))
+    np.testing.assert_array_equal(*classes)
+
+
+@both
 @settings(max_examples=15, deadline=None)
 @given(height=st.integers(1, 1300), width=st.integers(1, 700), data=st.data())
 def test_same_bytes_however_the_rows_arrive(
-    height: int, width: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    height: int, width: int, data: st.DataObject, quality: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("maps")
     cuts = data.draw(st.lists(st.integers(0, height), max_size=6))
     codes = random_codes(height, width)
-    one = write_map(folder / "one.tif", utm_grid(height, width), codes)
-    many = write_map(folder / "many.tif", utm_grid(height, width), codes, cuts)
+    one = write_map(folder / "one.tif", utm_grid(height, width), codes, quality=quality)
+    many = write_map(folder / "many.tif", utm_grid(height, width), codes, cuts, quality)
     assert one.read_bytes() == many.read_bytes()
 
 
@@ -150,6 +245,35 @@ def test_class_codes_against_argmax() -> None:
 def test_no_probability_is_no_data(value: float) -> None:
     probabilities = np.full((SCHEME.classes, 2, 3), value, np.float32)
     assert not class_codes(probabilities, np.ones((2, 3), bool), SCHEME).any()
+
+
+def test_translated_codes() -> None:
+    translation = find_translation(SCHEME, "worldcover")
+    codes = random_codes(50, 60)
+    rows = Rows(0, *as_probabilities(codes), SCHEME, translation)
+    assert rows.code_scheme == SCHEMES["worldcover"]
+    expected = np.select([codes == code for code, _ in translation.codes], [code for _, code in translation.codes])
+    np.testing.assert_array_equal(rows.codes, expected)
+    assert rows.codes.dtype == np.uint8
+    assert rows_of(0, codes).code_scheme == SCHEME
+
+
+def test_a_translation_of_another_scheme_is_refused() -> None:
+    translation = find_translation(SCHEMES["dfc2020"], "worldcover")
+    with pytest.raises(ValueError, match="'dfc2020' is none of 'esri-io'"):
+        Rows(0, *as_probabilities(random_codes(5, 6)), SCHEME, translation)
+
+
+def test_a_map_in_another_scheme_carries_its_names_and_colours(tmp_path: Path) -> None:
+    codes, target = random_codes(30, 40), SCHEMES["worldcover"]
+    rows = Rows(0, *as_probabilities(codes), SCHEME, find_translation(SCHEME, "worldcover"))
+    with ClassMap(tmp_path / "map.tif", utm_grid(30, 40), target, TAGS) as output:
+        output.write(rows)
+    with rasterio.open(tmp_path / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), rows.codes)
+        assert raster.tags(1)["CLASS_SCHEME"] == "worldcover"
+        assert raster.tags(1)["CLASS_95"] == "Mangroves"
+        assert raster.colormap(1)[80][:3] == (0, 100, 200)
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
@@ -227,6 +351,17 @@ class TestEveryOutput:
             output.write(Rows(0, probabilities[:-1], valid, SCHEME))
         assert list(tmp_path.iterdir()) == []
 
+    def test_translated_rows_are_taken_by_the_scheme_of_their_codes(self, kind: str, tmp_path: Path) -> None:
+        translation = find_translation(SCHEME, "worldcover")
+        rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
+        with OUTPUTS[kind](tmp_path / "result", self.grid, translation.target, TAGS) as output:
+            output.write(rows)
+        assert list(tmp_path.iterdir()) == [tmp_path / "result"]
+        (tmp_path / "result").unlink()
+        with pytest.raises(ValueError, match="'worldcover' cannot go into"), self.make(kind, tmp_path / "r") as output:
+            output.write(rows)
+        assert list(tmp_path.iterdir()) == []
+
     def test_places_where_nothing_can_be_made(self, kind: str, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         places = ["", "missing/result", "file/result", "x" * 300]
@@ -257,10 +392,13 @@ class TestEveryOutput:
             assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_up_during_the_last_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_a_disk_that_fills_up_during_the_last_copy(
+    quality: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """GDAL itself reports nothing when only the last block is cut."""
     grid, codes = utm_grid(1100, 1100), random_codes(1100, 1100)
-    size = write_map(tmp_path / "map.tif", grid, codes).stat().st_size
+    size = write_map(tmp_path / "map.tif", grid, codes, quality=quality).stat().st_size
     (tmp_path / "map.tif").unlink()
     copy: Callable[..., None] = rasterio.shutil.copy
     for missing in (1, 2, 4, 5, 100, 5000, size // 3, size // 2, size - 2000):
@@ -270,15 +408,18 @@ def test_a_disk_that_fills_up_during_the_last_copy(tmp_path: Path, monkeypatch: 
                 copy(*arguments, **options)
 
         monkeypatch.setattr(rasterio.shutil, "copy", limited)
-        output = ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS)
+        output = ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS, quality=quality)
         feed(output, codes, [])
         with pytest.raises(StorageError, match="make room"):
             output.finish()
         assert list(tmp_path.iterdir()) == []
 
 
+@both
 @pytest.mark.parametrize("stage", ["working.tif", "complete.tif"])
-def test_damage_at_any_place_is_found(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_at_any_place_is_found(
+    stage: str, quality: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bytes lost on their way, in the working file or the copy, at full size or in an overview."""
     grid = utm_grid(1100, 1100)
     codes = np.repeat(np.repeat(random_codes(110, 110), 10, 0), 10, 1)
@@ -299,15 +440,34 @@ def test_damage_at_any_place_is_found(stage: str, tmp_path: Path, monkeypatch: p
                 zero(target)
 
         monkeypatch.setattr(rasterio.shutil, "copy", damaging)
-        with pytest.raises(StorageError), ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS) as output:
+        with pytest.raises(StorageError), ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS, quality=quality) as output:
             feed(output, codes, [])
         assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_grows_with_the_width_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("band", [1, 2])
+def test_one_changed_pixel_of_either_band_is_found(
+    band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy: Callable[..., None] = rasterio.shutil.copy
+    last = Window(1099, 699, 1, 1)
+
+    def changing(source: Path, target: Path, **options: object) -> None:
+        with rasterio.open(source, "r+") as raster:
+            raster.write(raster.read(band, window=last) ^ 1, band, window=last)
+        copy(source, target, **options)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", changing)
+    with pytest.raises(StorageError, match="block 1, 2 did not come back"):
+        write_map(tmp_path / "map.tif", utm_grid(700, 1100), random_codes(700, 1100), quality=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_memory_grows_with_the_width_alone(quality: bool, tmp_path: Path) -> None:
     buffers = []
     for height in (600, 60_000):
-        output = ClassMap(tmp_path / "map.tif", utm_grid(height, 300), SCHEME, TAGS)
+        output = ClassMap(tmp_path / "map.tif", utm_grid(height, 300), SCHEME, TAGS, quality=quality)
         buffers.append(output._buffer.nbytes)
         output.abort()
     assert buffers[0] == buffers[1]

@@ -1,26 +1,19 @@
-"""Products, class schemes and the judgements about a file's values."""
+"""Products, the names of their bands and masks, class schemes."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.errors import InputError, OptionsError, WeightsError
+from refnet_cli.errors import WeightsError
 from refnet_cli.products import (
     PRODUCTS,
     SCHEMES,
     ClassScheme,
     canonical_band,
-    choose_bands,
-    judge_optical_level,
-    judge_optical_offset,
-    judge_optical_scale,
-    judge_sar_order,
-    judge_sar_scale,
 )
 
 
@@ -80,161 +73,3 @@ def test_other_descriptions(text: str | None, band: str | None) -> None:
 @given(st.text())
 def test_any_text_is_a_band_or_not(text: str) -> None:
     assert canonical_band(text) in {None, *PRODUCTS["sentinel-2-l1c"].bands, "VV", "VH", "HH", "HV"}
-
-
-@given(st.permutations(PRODUCTS["sentinel-2-l1c"].bands), st.integers(1, 13))
-def test_described_bands_are_found_in_any_order(order: list[str], count: int) -> None:
-    wanted = sorted(order[:count])
-    indexes, how = choose_bands(wanted, order, "optical")
-    assert [order[index - 1] for index in indexes] == wanted
-    assert how.startswith("description")
-
-
-def test_bands_by_count() -> None:
-    assert choose_bands(["B04", "B11"], [None] * 12, "optical")[0] == (4, 11)
-    assert choose_bands(["B04", "B11"], [None] * 13, "optical")[0] == (4, 12)
-    assert choose_bands(["B04", "B03"], [None] * 2, "optical") == (
-        (1, 2), "count: a guess, 2 bands without known names are taken in the wanted order: B04, B03.",
-    )  # fmt: skip
-    assert choose_bands(["VV", "VH"], ["bands", "bands"], "sar")[0] == (1, 2)
-
-
-def test_numbered_bands_are_not_names() -> None:
-    generic = ["B1", "B2", "B3", "B4"]
-    assert choose_bands(["B02", "B03", "B04", "B08"], generic, "optical")[1].startswith("count")
-    with pytest.raises(InputError, match="--optical-bands"):
-        choose_bands(["B02", "B03", "B04"], generic, "optical")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found", "match"),
-    [
-        (["B02", "B03"], [None], "has 1 band,"),
-        (["B02"], [None] * 5, "without names"),
-        (["B02"], ["B3", "B4"], "no band B02"),
-        (["B02"], ["B2", "blue", "B4"], "several bands B02"),
-    ],
-)
-def test_bands_that_cannot_be_found(wanted: list[str], found: list[str | None], match: str) -> None:
-    with pytest.raises(InputError, match=match):
-        choose_bands(wanted, found, "optical")
-
-
-def test_bands_by_option() -> None:
-    wanted, found = ["B02", "B03"], ["x", "green", "blue"]
-    assert choose_bands(wanted, found, "optical", ["3", "2"]) == ((3, 2), "option: --optical-bands 3,2.")
-    assert choose_bands(wanted, found, "optical", ["B2", "green"])[0] == (3, 2)
-    for option in (["3"], ["0", "1"], ["4", "1"], ["B08", "1"]):
-        with pytest.raises(OptionsError, match="--optical-bands"):
-            choose_bands(wanted, found, "optical", option)
-
-
-def backscatter(like: float, cross: float, looks: float = 4.4, texture: float = 2.0) -> np.ndarray:
-    """Simulate power of two bands: speckle times a varying ground."""
-    random = np.random.default_rng(0)
-    ground = 10 ** ((np.array([[like], [cross]]) + texture * random.standard_normal(20_000)) / 10)
-    return ground * random.gamma(looks, 1 / looks, (2, 20_000))
-
-
-@pytest.mark.parametrize("level", [(-10, -16), (-12, -18), (-14, -20), (-8, -15)])
-def test_sar_scales(level: tuple[float, float]) -> None:
-    power = backscatter(*level)
-    assert judge_sar_scale(power, "float32")[0] == "power"
-    assert judge_sar_scale(np.sqrt(power), "float32")[0] == "amplitude"
-    assert judge_sar_scale(10 * np.log10(power), "float32")[0] == "db"
-    assert judge_sar_scale(np.round(1000 * np.log10(power)), "int16")[0] == "db100"
-
-
-def test_fill_values_do_not_decide() -> None:
-    level = 10 * np.log10(backscatter(-12, -18))
-    level[:, :9000] = -9999
-    level[:, 9000:12_000] = np.nan
-    level[:, 12_000:13_000] = 3e38
-    assert judge_sar_scale(level, "float32")[0] == "db"
-
-
-@pytest.mark.parametrize(
-    ("values", "dtype"),
-    [
-        (np.sqrt(backscatter(-20, -27, texture=0.5)), "float32"),  # amplitude of calm water, or power of filtered land
-        (np.sqrt(backscatter(-12, -18)) * 800, "uint16"),
-        (10 * np.log10(backscatter(-12, -18)) * 100 + 0.5, "float32"),
-        (10 * np.log10(backscatter(-12, -18)) + 18, "float32"),
-        (np.full((2, 9), np.nan), "float32"),
-    ],
-)
-def test_doubtful_sar_is_refused(values: np.ndarray, dtype: str) -> None:
-    with pytest.raises(InputError, match="--sar-scale"):
-        judge_sar_scale(values, dtype)
-
-
-def test_sar_order() -> None:
-    level = 10 * np.log10(backscatter(-12, -18))
-    assert "agree" in judge_sar_order(level, ["VV", "VH"])
-    assert "agree" in judge_sar_order(level[::-1], ["VH", "VV"])
-    assert "do not tell" in judge_sar_order(level[[0, 0]], ["HH", "HV"])
-    assert "Too few" in judge_sar_order(level[:, :10], ["VV", "VH"])
-    assert judge_sar_order(level[:1], ["VV"]) == ""
-    with pytest.raises(InputError, match="--sar-bands 2,1"):
-        judge_sar_order(level[::-1], ["VV", "VH"])
-
-
-def test_optical_scale() -> None:
-    values = np.random.default_rng(0).uniform(100, 4000, (3, 500))
-    assert judge_optical_scale(values, "uint16")[0] == 1
-    assert judge_optical_scale(values, "float32")[0] == 1
-    assert judge_optical_scale(values / 10_000, "float32")[0] == 10_000
-    for bad, dtype in ((values, "uint8"), (values / 100, "float32")):
-        with pytest.raises(InputError):
-            judge_optical_scale(bad, dtype)
-
-
-NAMES = ["B02", "B03", "B04", "B08"]
-
-
-def ground(lows: list[float]) -> np.ndarray:
-    return np.array(lows)[:, None] + np.random.default_rng(0).uniform(0, 2500, (len(lows), 20_000))
-
-
-@pytest.mark.parametrize(
-    ("lows", "offset", "guess"),
-    [
-        ([60, 100, 80, 300], 0, False),
-        ([1060, 1100, 1080, 1300], 1000, False),
-        ([560, 750, 560, 1810], 0, False),
-        ([1100, 1600, 2200, 2700], 0, True),  # a desert: only blue is near 1000
-        ([3700, 2800, 2600, 2500], 0, True),
-    ],
-)
-def test_optical_offset_by_values(lows: list[float], offset: float, guess: bool) -> None:
-    value, how = judge_optical_offset(ground(lows), NAMES, {})
-    assert value == offset
-    assert how.startswith("values:")
-    assert ("guess" in how) == guess
-
-
-@pytest.mark.parametrize(
-    ("tags", "offset"),
-    [
-        ({"PROCESSING_BASELINE": "04.00"}, 1000),
-        ({"s2:processing_baseline": "05.09"}, 1000),
-        ({"PROCESSING_BASELINE": "N0301"}, 0),
-        ({"BOA_ADD_OFFSET": "-1000"}, 1000),
-        ({"PROCESSING_BASELINE": "05.09", "earthsearch:boa_offset_applied": "True"}, 0),
-    ],
-)
-def test_optical_offset_by_tags(tags: dict[str, str], offset: float) -> None:
-    value, how = judge_optical_offset(ground([1500, 1600, 1700, 2000]), NAMES, tags)
-    assert value == offset
-    assert how.startswith("tag:")
-    if offset:
-        with pytest.raises(InputError, match="--optical-offset"):
-            judge_optical_offset(ground([60, 100, 80, 300]), NAMES, tags)
-
-
-def test_optical_level() -> None:
-    assert judge_optical_level([None] * 4, {"PRODUCT_TYPE": "S2MSI2A"})[0] == "L2A"
-    assert judge_optical_level([None] * 4, {"PROCESSING_LEVEL": "Level-1C"})[0] == "L1C"
-    assert judge_optical_level(PRODUCTS["sentinel-2-l1c"].bands, {})[0] == "L1C"
-    assert judge_optical_level(PRODUCTS["sentinel-2-l2a"].bands, {})[0] == "L2A"
-    assert judge_optical_level(NAMES, {})[0] == "unknown"

@@ -162,7 +162,7 @@ def test_average_is_exact_even_in_many_pieces(write: Write, monkeypatch: pytest.
     sar = write("s1.tif", power, PLACE @ Affine.scale(1 / 8))
     results = []
     for piece in (1 << 24, 20_000):
-        monkeypatch.setattr("refnet_cli.scene._PIECE", piece)
+        monkeypatch.setattr("refnet_cli.scene.parts._PIECE", piece)
         with ScenePair.open(optical, sar, BANDS, ["VV"], SceneOptions(sar_scale="power")) as pair:
             results.append(everything(pair).sar)
     tiles = np.where(power[0] > 0, power[0], np.nan).reshape(60, 8, 80, 8).swapaxes(1, 2).reshape(60, 80, 64)
@@ -250,8 +250,8 @@ def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPa
         nonlocal most
         block = make(self, key)
         made.append(key)
-        alive.add(id(block.valid))
-        weakref.finalize(block.valid, alive.discard, id(block.valid))
+        alive.add(id(block.seen))
+        weakref.finalize(block.seen, alive.discard, id(block.seen))
         most = max(most, len(alive))
         return block
 
@@ -271,8 +271,8 @@ def test_each_thread_has_files_of_its_own_and_all_are_closed(write: Write, monke
     opened = []
     create = Raster.__init__
 
-    def noting(self: Raster, path: str | Path, what: str) -> None:
-        create(self, path, what)
+    def noting(self: Raster, *arguments: Any) -> None:
+        create(self, *arguments)
         opened.append(self.dataset)
 
     monkeypatch.setattr(Raster, "__init__", noting)
@@ -290,7 +290,8 @@ def test_grids_shifted_by_whole_pixels_are_not_resampled(write: Write) -> None:
     optical = write("s2.tif", optical_values(200, 240), PLACE @ Affine.translation(100, 150))
     with ScenePair.open(optical, write("s1.tif", values), BANDS, ["VV", "VH"]) as pair:
         patch = everything(pair)
-        pair._alignment._shift = None  # as if they were not
+        for part in pair._sar_parts:
+            part.alignment._shift = None  # as if they were not
         pair._blocks.clear()
         warped = everything(pair)
     assert decided(pair)["overlap"] < 1
@@ -388,7 +389,8 @@ def refuse(optical: Any, sar: Any, match: str, kind: type[RefnetError] = InputEr
 def test_refused_paths(write: Write, tmp_path: Path) -> None:
     optical = write("s2.tif", optical_values())
     refuse(optical, tmp_path / "none.tif", "does not exist", InputMissingError)
-    refuse(optical, tmp_path, "cannot be read", InputMissingError)
+    (tmp_path / "empty").mkdir()
+    refuse(optical, tmp_path / "empty", "holds no GeoTIFF", InputMissingError)
     refuse(optical, "/vsicurl/http://a.b/c.tif", "not a local file")
     refuse(optical, "https://a.b/c.tif", "not a local file")
     (tmp_path / "page.tif").write_text("<html>")

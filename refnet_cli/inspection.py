@@ -1,0 +1,277 @@
+"""What files are and what will be done with them: the decisions of a prediction, without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.card import Card, Modality, warn_of_drift
+from refnet_cli.errors import OptionsError, RefnetError
+from refnet_cli.scene import (
+    Decision,
+    Layer,
+    OpticalReader,
+    Paths,
+    SarReader,
+    SceneOptions,
+    ScenePair,
+    Source,
+    choose_bands,
+    choose_zone,
+    describe_resampling,
+    find_files,
+    make_parts,
+    refuse_guesses,
+    result_grid,
+)
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band of a file, and its values over pixels spread over the file, in the network's unit."""
+
+    name: str | None
+    """Canonical name; None if nothing tells it."""
+    file: str
+    band: int
+    """Number in the file, from 1."""
+    description: str | None
+    dtype: str
+    nodata: float | str | None
+    """As declared in the file."""
+    scale: float
+    """As declared in the file; 1 if nothing is."""
+    offset: float
+    """As declared in the file; 0 if nothing is."""
+    pixel: list[float]
+    """Width and height of a pixel in units of the reference system; empty where ground control points place it."""
+    crs: str
+    height: int
+    width: int
+    unit: str
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    std: float | None
+    percentiles: dict[str, float]
+    valid_share: float
+    """Of the sampled pixels."""
+
+
+@dataclass
+class SensorReport:
+    """What the files of one sensor are."""
+
+    paths: list[str]
+    sensor: str
+    bands: list[Band]
+    masks: list[str]
+    level: str | None = None
+    """Processing level of optical files."""
+    offset: float | None = None
+    """Number to subtract from optical numbers."""
+    scale: float | str | None = None
+    """Optical: factor to reflectance x 10,000. SAR: power, amplitude, db or db100."""
+    nodata: float | str | None = None
+
+
+@dataclass
+class Inspection:
+    """What was found; `to_dict` is what ``refnet inspect --json`` prints."""
+
+    optical: SensorReport | None = None
+    sar: SensorReport | None = None
+    grid: dict[str, Any] | None = None
+    """The result's grid."""
+    overlap: float | None = None
+    """Share of the grid that SAR covers."""
+    weights: str | None = None
+    fits: bool | None = None
+    """Whether a prediction with the weights is possible."""
+    missing: list[str] = field(default_factory=list)
+    """Why not."""
+    drift: dict[str, float] = field(default_factory=dict)
+    """How far each band's mean is from that of the weights' training, in its standard deviations."""
+    warnings: list[str] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a plain dict that JSON can hold."""
+        return asdict(self) | {"decisions": [decision._asdict() for decision in self.decisions]}
+
+
+def inspect(
+    optical: Paths | None, sar: Paths | None, card: Card | None = None, options: SceneOptions | None = None
+) -> Inspection:
+    """Tell what files are and what a prediction would do with them.
+
+    Parameters
+    ----------
+    optical, sar : path, or sequence of paths, or None
+        As `ScenePair.open` takes them; one of them may be left out.
+    card : Card, optional
+        Of the weights that they are to fit.
+    options : SceneOptions, optional
+
+    Raises
+    ------
+    RefnetError
+        If a file cannot be read or understood at all; that bands are missing for the weights is told and no error.
+    OptionsError
+        If ``strict`` and something can only be guessed, or neither file is given.
+    """
+    if optical is None and sar is None:
+        raise OptionsError("Nothing to inspect: give --optical, --sar or both.")
+    options = options or SceneOptions()
+    found = Inspection(weights=card.name if card else None)
+    with ExitStack() as stack:
+        sar_source = Source(find_files(sar, "sar", options.allow_gcps)[0], stack) if sar is not None else None
+        if optical is not None:
+            files, decision = choose_zone(find_files(optical, "optical"), sar_source)
+            optical_source = Source(files, stack)
+            found.decisions += [decision] if decision else []
+            _look_at_optical(found, optical_source, card, options)
+            grid, decision = result_grid(optical_source, sar_source, options)
+            found.decisions.append(decision)
+            found.grid = describe_grid(grid)
+            found.decisions += describe_resampling("optical", make_parts(optical_source, optical_source.layers, grid))
+        if sar_source is not None:
+            _look_at_sar(found, sar_source, card, options)
+            if optical is not None:
+                parts = make_parts(sar_source, sar_source.layers, grid)
+                found.overlap = min(part.alignment.share for part in parts)
+                found.decisions += describe_resampling("sar", parts)
+    if card and optical is not None and sar is not None and not found.missing:
+        _try(found, optical, sar, card, options)
+    if card:
+        found.fits = not found.missing
+        found.warnings += warn_of_drift(found.drift)
+    if options.strict:
+        refuse_guesses(found.decisions)
+    return found
+
+
+def _try(found: Inspection, optical: Paths, sar: Paths, card: Card, options: SceneOptions) -> None:
+    """Open the pair as a prediction does; its decisions are the ones that count."""
+    try:
+        with ScenePair.open(optical, sar, card.optical.bands, card.sar.bands, options) as pair:
+            own = {decision.what for decision in pair.decisions}
+            found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
+            found.drift = card.drift(pair.levels)
+            found.warnings += pair.warnings
+    except RefnetError as refusal:
+        found.missing.append(str(refusal))
+
+
+def _chosen(
+    found: Inspection, source: Source, modality: Modality | None, option: Sequence[str] | None
+) -> tuple[list[Layer], list[str]]:
+    """Bands to judge the files by: those that the weights want if they are there, else all that have names."""
+    if modality is not None:
+        try:
+            indexes, how = choose_bands(modality.bands, source.said, source.files.modality, option, source.named)
+            layers = [source.layers[index - 1] for index in indexes]
+            if source.files.modality == "optical":
+                found.decisions.append(Decision("optical.bands", list(indexes), how))
+            return layers, list(modality.bands)
+        except RefnetError as refusal:
+            found.missing.append(str(refusal))
+    layers = [layer for layer in source.layers if layer.name] or list(source.layers)
+    return layers, [layer.name or f"band {number}" for number, layer in enumerate(layers, 1)]
+
+
+def _look_at_optical(found: Inspection, source: Source, card: Card | None, options: SceneOptions) -> None:
+    with source.naming():
+        layers, names = _chosen(found, source, card.optical if card else None, options.optical_bands)
+        named = dict(zip(layers, names, strict=True))
+        others = [layer for layer in source.layers if layer not in named and layer.name]
+        reader = OpticalReader(source, [*layers, *others], [*names, *(layer.name for layer in others)], options)
+    found.decisions += reader.decisions
+    values = {what: value for what, value, _ in reader.decisions}
+    found.optical = SensorReport(
+        paths=[str(path) for path in source.files.paths],
+        sensor="Sentinel-2",
+        bands=_bands(source, reader.samples, named, "reflectance x 10,000"),
+        masks=[str(mask.name) for mask in source.masks],
+        level=values["optical.level"],
+        offset=values["optical.offset"],
+        scale=values["optical.scale"],
+        nodata=values["optical.nodata"],
+    )
+
+
+def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: SceneOptions) -> None:
+    with source.naming():
+        layers, names = _chosen(found, source, card.sar if card else None, options.sar_bands)
+        how = source.named[1] or "count: a guess, the bands have no names."
+        reader = SarReader(source, layers, names, how, options)
+    found.decisions += reader.decisions
+    values = {what: value for what, value, _ in reader.decisions}
+    found.sar = SensorReport(
+        paths=[str(path) for path in source.files.paths],
+        sensor="Sentinel-1",
+        bands=_bands(source, reader.samples, dict(zip(layers, names, strict=True)), "dB"),
+        masks=[],
+        scale=values["sar.scale"],
+        nodata=values["sar.nodata"],
+    )
+
+
+def _bands(
+    source: Source, samples: dict[Layer, NDArray[np.float32]], names: dict[Layer, str], unit: str
+) -> list[Band]:
+    return [_band(source, layer, names.get(layer, layer.name), samples.get(layer), unit) for layer in source.layers]
+
+
+def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.float32] | None, unit: str) -> Band:
+    file, number = layer.pieces[0]
+    raster = source.rasters[file]
+    dataset = raster.dataset
+    known = np.empty(0) if sample is None else sample[np.isfinite(sample)].astype(np.float64)
+    nodata = dataset.nodatavals[number - 1]
+    return Band(
+        name=name,
+        file=raster.path,
+        band=number,
+        description=dataset.descriptions[number - 1],
+        dtype=dataset.dtypes[number - 1],
+        nodata=nodata if nodata is None or np.isfinite(nodata) else str(nodata),
+        scale=raster.scaling(number)[0],
+        offset=raster.scaling(number)[1],
+        pixel=[] if raster.by_points else [abs(dataset.transform.a), abs(dataset.transform.e)],
+        crs=_crs(raster.crs),
+        height=dataset.height,
+        width=dataset.width,
+        unit=unit if sample is not None else "unknown",
+        minimum=float(known.min()) if known.size else None,
+        maximum=float(known.max()) if known.size else None,
+        mean=float(known.mean()) if known.size else None,
+        std=float(known.std()) if known.size else None,
+        percentiles=dict(zip(map(str, PERCENTILES), np.percentile(known, PERCENTILES).tolist(), strict=True))
+        if known.size
+        else {},
+        valid_share=known.size / max(sample.size, 1) if sample is not None else 0.0,
+    )
+
+
+def _crs(crs: Any) -> str:
+    epsg = crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg else str(crs)
+
+
+def describe_grid(grid: GeoBox) -> dict[str, Any]:
+    """Describe a grid as plain values."""
+    return {
+        "crs": _crs(grid.crs),
+        "transform": list(grid.transform)[:6],
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+    }

@@ -1,0 +1,40 @@
+"""Scene pairs: opens their files, decides and records what they are, owns the grid, and reads windows of it."""
+
+from refnet_cli.scene.alignment import Alignment
+from refnet_cli.scene.grid import choose_zone, result_grid
+from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
+from refnet_cli.scene.optical import OpticalReader
+from refnet_cli.scene.options import Coregistration, Extent, Missing, SceneOptions
+from refnet_cli.scene.pair import EDGES, Patch, ScenePair
+from refnet_cli.scene.parts import describe_resampling, make_parts
+from refnet_cli.scene.raster import BLOCK, Raster, local_file, north_up_grid
+from refnet_cli.scene.sar import SarReader
+from refnet_cli.scene.source import Layer, Paths, Source, find_files
+
+__all__ = [
+    "BLOCK",
+    "EDGES",
+    "Alignment",
+    "Coregistration",
+    "Decision",
+    "Extent",
+    "Layer",
+    "Missing",
+    "OpticalReader",
+    "Patch",
+    "Paths",
+    "Raster",
+    "SarReader",
+    "SceneOptions",
+    "ScenePair",
+    "Source",
+    "choose_bands",
+    "choose_zone",
+    "describe_resampling",
+    "find_files",
+    "local_file",
+    "make_parts",
+    "north_up_grid",
+    "refuse_guesses",
+    "result_grid",
+]

@@ -1,0 +1,84 @@
+"""What the user says about the files instead of leaving it to be found out, and what is to be made of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from refnet_cli.errors import OptionsError
+from refnet_cli.products import OpticalScale, SarScale
+
+Extent = Literal["optical", "intersection"]
+Missing = Literal["nodata", "use-other"]
+Coregistration = Literal["off", "check", "auto", "require"]
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What the user says about the files instead of leaving it to be found out, and what is to be made of them.
+
+    Raises
+    ------
+    OptionsError
+        If a value is impossible.
+    """
+
+    optical_bands: tuple[str, ...] | None = None
+    """Names or 1-based numbers of the optical files' bands, in the order of the wanted bands."""
+    sar_bands: tuple[str, ...] | None = None
+    """The same for the SAR files."""
+    optical_offset: float | None = None
+    """Number to subtract from reflectance x 10,000."""
+    sar_scale: SarScale | None = None
+    """Unit of the SAR values: db, db100, power or amplitude."""
+    optical_scale: OpticalScale | None = None
+    """Unit of the optical values: dn, that is reflectance x 10,000, or reflectance from 0 to 1."""
+    strict: bool = False
+    """Whether to refuse what can only be guessed."""
+    mask_clouds: bool = False
+    """Whether the optical files' cloud mask makes pixels invalid."""
+    allow_gcps: bool = False
+    """Whether SAR may be placed by ground control points only."""
+    extent: Extent = "optical"
+    """Ground of the result: all of the optical image, or the rectangle where SAR lies too."""
+    bounds: tuple[str, ...] | None = None
+    """West, south, east and north of the result, in its reference system, or in one named behind them."""
+    grid: Path | None = None
+    """File whose grid is the result's, in place of the optical image's own."""
+    coreg: Coregistration = "off"
+    """What to do about the shift that is left between SAR and optical: nothing, tell it, correct it where it is
+    certain, or refuse where it is not."""
+
+    missing: Missing = "nodata"
+    """What a pixel is worth that only one sensor saw: nothing, or as much as one that both did."""
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("sar_scale", get_args(SarScale)),
+            ("optical_scale", get_args(OpticalScale)),
+            ("extent", get_args(Extent)),
+            ("coreg", get_args(Coregistration)),
+            ("missing", get_args(Missing)),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                option = name.replace("_", "-")
+                raise OptionsError(f"--{option} is {value!r}, but must be one of {', '.join(known)}.")
+        if self.optical_offset is not None and not math.isfinite(self.optical_offset):
+            raise OptionsError(f"--optical-offset is {self.optical_offset}, but must be a finite number.")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        if self.bounds is None:
+            return
+        try:
+            west, south, east, north = (float(edge) for edge in self.bounds[:4])
+        except ValueError:
+            west = south = east = north = math.nan
+        if not (len(self.bounds) in (4, 5) and south < north and math.isfinite(west) and math.isfinite(east)):
+            raise OptionsError(
+                f"--bounds is {','.join(map(str, self.bounds))}, but must be west,south,east,north, "
+                "with south below north, and perhaps a reference system behind them, as EPSG:4326."
+            )

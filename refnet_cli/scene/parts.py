@@ -1,0 +1,131 @@
+"""Bands from any number of files, brought onto one grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+
+from refnet_cli.errors import InputError
+from refnet_cli.products import Modality
+from refnet_cli.scene.alignment import Alignment
+from refnet_cli.scene.geometry import halves
+from refnet_cli.scene.judge import Decision
+from refnet_cli.scene.raster import Float32, Raster
+from refnet_cli.scene.source import WHAT, Layer, Source
+from refnet_cli.tiling import Window
+
+_PIECE = 1 << 24  # source pixels warped at once
+Convert = Callable[[Float32, int, Window], Float32]
+"""From values as read, of a file's number and a window of it, to what may be resampled."""
+
+
+class Part(NamedTuple):
+    """The bands of one file, and which layers of the result they feed."""
+
+    file: int
+    bands: tuple[int, ...]
+    targets: tuple[int, ...]
+    alignment: Alignment
+    method: Resampling
+
+
+def make_parts(source: Source, layers: Sequence[Layer], grid: GeoBox) -> list[Part]:
+    """Tell what feeds each layer on a grid.
+
+    Parameters
+    ----------
+    source : Source
+    layers : sequence of Layer
+    grid : GeoBox
+
+    Raises
+    ------
+    InputError
+        If a file does not overlap the grid; of a product's granules one that does is enough.
+    """
+    parts: list[Part] = []
+    missing: dict[int, InputError] = {}
+    for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+        own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
+        try:
+            alignment = Alignment(source.rasters[file], grid)
+        except InputError as error:
+            missing |= {target: error for target, _ in own}
+            continue
+        method = Resampling.bilinear if alignment.ratio < 1.5 else Resampling.average
+        targets, bands = zip(*own, strict=True)
+        parts.append(Part(file, bands, targets, alignment, method))
+    fed = {target for part in parts for target in part.targets}
+    for target, apart in missing.items():
+        if target not in fed:
+            raise apart
+    return parts
+
+
+def describe_resampling(modality: Modality, parts: Sequence[Part]) -> list[Decision]:
+    """Tell how files come onto the grid, once for all that do alike."""
+    decisions = {}
+    for part in parts:
+        if part.alignment.same_pixels:
+            value, how = "none", "values: the file's pixels are the grid's."
+        else:
+            ratio = part.alignment.ratio
+            value, how = part.method.name, f"values: a grid pixel spans {ratio:.3g} {WHAT[modality]} pixels."
+        decisions[value, how] = Decision(f"{modality}.resampling", value, how)
+    return list(decisions.values())
+
+
+def read_layers(
+    parts: Sequence[Part], rasters: Mapping[int, Raster], window: Window, convert: Convert, counts: Counter[str]
+) -> Float32:
+    """Read layers on a window of the grid.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    rasters : mapping of int to Raster
+        The calling thread's own, by their numbers.
+    window : Window
+        Inside the grid.
+    convert : callable
+        See `Convert`.
+    counts : Counter
+        Counts NaN and infinite values that were not declared nodata: ``optical_non_finite``, ``sar_non_finite``.
+
+    Returns
+    -------
+    float32 array, shape (B, H, W)
+        NaN where there is no measurement. Where several files feed a layer, the first that has one counts.
+    """
+    count = 1 + max(target for part in parts for target in part.targets)
+    out = np.full((count, window.height, window.width), np.nan, np.float32)
+    for part in parts:
+        layers = np.full((len(part.bands), window.height, window.width), np.nan, np.float32)
+        _read_part(part, rasters[part.file], window, layers, convert, counts)
+        for target, layer in zip(part.targets, layers, strict=True):
+            np.copyto(out[target], layer, where=np.isnan(out[target]))
+    return out
+
+
+def _read_part(
+    part: Part, raster: Raster, window: Window, out: Float32, convert: Convert, counts: Counter[str]
+) -> None:
+    source = part.alignment.source_window(window)
+    if not source.height * source.width:
+        return
+    if source.height * source.width > _PIECE and window.height * window.width > 1:
+        for half in halves(window):
+            top, left = half.row - window.row, half.column - window.column
+            target = out[:, top : top + half.height, left : left + half.width]
+            _read_part(part, raster, half, target, convert, counts)
+        return
+    values, wrong = raster.read_valid(part.bands, source)
+    counts[f"{raster.what.lower()}_non_finite"] += wrong
+    values = convert(values, part.file, source)
+    with raster.naming(f"cannot be warped to {window} of the grid"):
+        part.alignment.warp(window, source, values, out, part.method)

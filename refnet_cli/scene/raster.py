@@ -1,0 +1,279 @@
+"""A raster file opened with care: known drivers only, bounded sizes, a usable place on Earth."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
+from refnet_cli.tiling import Window
+
+BLOCK = 512  # side of the blocks in which pixels are served
+_MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
+_SAMPLE = 300_000  # pixels from which a file is judged
+# Nothing beside the files themselves is looked for, and no network is touched.
+_GDAL: dict[str, Any] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_GEOREF_SOURCES": "INTERNAL",
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_CACHEMAX": 64 * 2**20,  # bytes, of the whole process
+}
+
+Float32 = NDArray[np.float32]
+
+
+def local_file(path: str | Path, what: str) -> str:
+    """Return a path as text once it is known to lead to a file on this machine that may be read.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If it does not; ``what`` says what the file is to the user.
+    """
+    text = os.fspath(path)
+    # A path keeps one slash of a URL's two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
+        raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
+    if not Path(text).is_file() or not os.access(text, os.R_OK):
+        state = "cannot be read" if Path(text).exists() else "does not exist"
+        raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
+    return text
+
+
+class ZipMember(str):
+    """GDAL's name of a file inside a zip, which no user gives."""
+
+
+class Raster:
+    """A raster file opened with care: known drivers only, bounded sizes, a usable place on Earth.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local GeoTIFF or JPEG 2000 file, or a `ZipMember`.
+    what : str
+        What the file is to the user, for messages: "optical", "SAR", "label".
+    allow_gcps : bool
+        Whether ground control points may be all that places it.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file or it may not be read.
+    InputError
+        If it is no raster that can be used.
+    """
+
+    def __init__(self, path: str | Path, what: str, allow_gcps: bool = False) -> None:
+        self.path, self.what = str(path), what
+        if isinstance(path, ZipMember):
+            text = str(path)
+            driver = "GTiff" if text.lower().endswith((".tif", ".tiff")) else "JP2OpenJPEG"
+        else:
+            text = local_file(path, what)
+            with Path(text).open("rb") as file:
+                driver = "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of GDAL's many
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
+                self.dataset = rasterio.open(text, driver=driver)
+            try:
+                with self.naming("cannot be used"):
+                    self._check_size()
+                    self._check_place(allow_gcps)
+            except RefnetError:
+                self.dataset.close()
+                raise
+
+    @contextmanager
+    def naming(self, problem: str) -> Iterator[None]:
+        """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file."""
+        try:
+            with rasterio.Env(**_GDAL):
+                yield
+        except RefnetError as refusal:
+            if self.path in str(refusal):
+                raise
+            raise type(refusal)(f"{self.path}: {refusal}") from refusal.__cause__
+        except (RasterioError, ProjError, CPLE_BaseError) as cause:
+            reason = str(cause.__cause__ or cause).strip().rstrip(".").replace("\n", " ")
+            raise InputError(
+                f"The {self.what} file {self.path} {problem} ({reason}): give an intact GeoTIFF or JPEG 2000 file."
+            ) from cause
+
+    def _check_size(self) -> None:
+        dataset = self.dataset
+        if dataset.count > 64 or dataset.width * dataset.height > 1 << 34:
+            raise InputError(
+                f"The {self.what} file claims {dataset.count} bands of {dataset.width} x {dataset.height} pixels: "
+                "at most 64 bands and 2^34 pixels can be read."
+            )
+        for dtype, (rows, columns) in zip(dataset.dtypes, dataset.block_shapes, strict=True):
+            if dtype.startswith("complex"):
+                raise InputError(
+                    f"The {self.what} file holds complex numbers ({dtype}): give detected, terrain-corrected values."
+                )
+            if rows * columns * np.dtype(dtype).itemsize > 256 << 20:
+                raise InputError(
+                    f"The {self.what} file is stored in blocks of {columns} x {rows} pixels, over 256 MB each: "
+                    "rewrite it with tiles, for instance with gdal_translate -co TILED=YES."
+                )
+
+    def _check_place(self, allow_gcps: bool) -> None:
+        dataset, transform = self.dataset, self.dataset.transform
+        placed = abs(transform.determinant) not in (0.0, 1.0) or (transform.c, transform.f) != (0.0, 0.0)
+        points, points_crs = dataset.gcps
+        self.by_points = bool(points or dataset.rpcs) and not (dataset.crs and placed)
+        if self.by_points and not (allow_gcps and points):
+            raise InputError(
+                f"The {self.what} file is placed by ground control points only, so it is not terrain-corrected: in "
+                "relief it is off by hundreds of metres. Terrain-correct it first, for instance with SNAP or sarsen"
+                + (", or accept that with --allow-gcps." if points and self.what == "SAR" else ".")
+            )
+        self.stored_crs = points_crs if self.by_points else dataset.crs
+        if not self.stored_crs:
+            raise InputError(f"The {self.what} file has no coordinate reference system: assign the right one first.")
+        self.crs = CRS.from_wkt(self.stored_crs.to_wkt()).to_2d()
+        if not (self.crs.is_projected or self.crs.is_geographic):
+            raise InputError(
+                f"The {self.what} file has the local coordinate system {self.crs.name!r}: assign a geographic or "
+                "projected one first."
+            )
+        self.place: Place = SplinePlace(points) if self.by_points else AffinePlace(transform)
+        if not self.by_points and (not placed or not np.isfinite(transform.determinant)):
+            raise InputError(
+                f"The {self.what} file has no place on the ground (transform {tuple(transform)[:6]}): "
+                "georeference it first."
+            )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The file's tags, those of its bands among them."""
+        dataset = self.dataset
+        bands = {f"{key}_{band}": value for band in dataset.indexes for key, value in dataset.tags(band).items()}
+        return {**bands, **dataset.tags()}
+
+    def read(self, bands: Sequence[int], window: Window) -> NDArray[Any]:
+        """Read bands as stored, shape (B, H, W), in the file's data type.
+
+        Raises
+        ------
+        InputError
+            If a block cannot be read; says which band and window.
+        """
+        try:
+            return np.asarray(self.dataset.read(list(bands), window=raster_window(window)))
+        except RasterioError:
+            for band in bands:
+                with self.naming(f"is damaged: band {band} is unreadable in {window}"):
+                    self.dataset.read(band, window=raster_window(window))
+            raise
+
+    def read_valid(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
+        """Read bands as float32, declared scale and offset applied, with NaN wherever there is no measurement.
+
+        That is: declared nodata, or 0 in all bands if none is declared; a mask's holes; saturated, NaN and infinite
+        values.
+
+        Returns
+        -------
+        values : float32 array, shape (B, H, W)
+        non_finite : int
+            Number of NaN and infinite values that were not declared nodata.
+        """
+        dataset = self.dataset
+        with self.naming(f"is damaged: {window} is unreadable"), np.errstate(over="ignore", invalid="ignore"):
+            stored = self.read(bands, window)
+            values = stored.astype(np.float32)
+            absent = np.zeros(stored.shape, bool)
+            for layer, raw, hole, band in zip(values, stored, absent, bands, strict=True):
+                nodata = dataset.nodatavals[band - 1]
+                if nodata is not None:
+                    hole[:] = np.isnan(raw) if np.isnan(nodata) else raw == nodata
+                if raw.dtype == np.uint16:
+                    hole |= raw == 65_535
+                if self.scaling(band) != (1.0, 0.0):
+                    scale, offset = self.scaling(band)
+                    layer[:] = raw * scale + offset
+            # Sentinel-2 products are 0 where nothing was seen, whatever a file declares.
+            if self.what == "optical" or all(dataset.nodatavals[band - 1] is None for band in bands):
+                absent |= (stored == 0).all(axis=0)
+            if any(set(dataset.mask_flag_enums[band - 1]) & _MASKED for band in bands):
+                absent |= dataset.dataset_mask(window=raster_window(window)) == 0
+        wrong = ~np.isfinite(values)
+        non_finite = int(np.count_nonzero(wrong & ~absent))
+        absent |= wrong
+        # Masked copies are slow, and seldom is there anything to mask.
+        if absent.any():
+            np.copyto(values, np.nan, where=absent)
+        return values, non_finite
+
+    def scaling(self, band: int) -> tuple[float, float]:
+        """Return the declared scale and offset of a band."""
+        return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
+
+    def sample(self, bands: Sequence[int]) -> Float32:
+        """Read blocks spread over the file, shape (B, n); more, until something is valid, where all of them are not."""
+        windows = list(self._spread_windows())
+        # An odd step, so that not the same columns are taken in every row.
+        step = sum(window.height * window.width for window in windows) // _SAMPLE | 1
+        taken = [self.read_valid(bands, window)[0].reshape(len(bands), -1)[:, ::step] for window in windows]
+        if not any(np.isfinite(values).any() for values in taken):
+            taken = [self._first_valid(bands).reshape(len(bands), -1)]
+        return np.concatenate(taken, axis=1)
+
+    def _first_valid(self, bands: Sequence[int]) -> Float32:
+        height, width = self.dataset.shape
+        values = np.full((len(bands), 1), np.nan, np.float32)
+        for row in range(0, height, BLOCK):
+            for column in range(0, width, 8 * BLOCK):
+                values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
+                if np.isfinite(values).any():
+                    return values
+        return values
+
+    def _spread_windows(self) -> Iterator[Window]:
+        height, width = self.dataset.shape
+        rows, columns = self.dataset.block_shapes[0]
+        if height * width <= 1 << 20:
+            rows, columns = height, width
+        down, across = -(-height // rows), -(-width // columns)
+        budget = 2_400_000 // (rows * columns)
+        many = int(np.clip(budget, 4, 64)) if across == 1 else int(np.clip(budget**0.5, 2, 6))
+        for row in np.unique((np.arange(many) + 0.5) * down // many).astype(int):
+            for column in np.unique((np.arange(many) + 0.5) * across // many).astype(int):
+                yield Window(int(row) * rows, int(column) * columns, rows, columns).clip(height, width)
+
+
+def north_up_grid(raster: Raster) -> GeoBox:
+    """Return the grid of a file whose grid is to be the result's.
+
+    Raises
+    ------
+    InputError
+        If it is not north-up.
+    """
+    transform = raster.dataset.transform
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise InputError(
+            f"The {raster.what} file {raster.path} is rotated, sheared or not north-up "
+            f"(transform {tuple(transform)[:6]}), but its grid is to be the result's: "
+            "warp it to north-up first, for instance with gdalwarp."
+        )
+    return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)

@@ -1,0 +1,130 @@
+"""Sentinel-1 files: what their numbers mean, as linear power and dB."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from refnet_cli.products import SarScale
+from refnet_cli.scene.judge import Decision, judge_sar_order, judge_sar_scale, named_sar_scale
+from refnet_cli.scene.optical import nodata_decision, stored_dtype
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.raster import Float32
+from refnet_cli.scene.safe import Calibration, SarProduct
+from refnet_cli.scene.source import Layer, Source
+from refnet_cli.tiling import Window
+
+DB_RANGE = (-60.0, 40.0)
+_POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
+
+
+class SarReader:
+    """Turns the numbers of Sentinel-1 files into linear power.
+
+    Parameters
+    ----------
+    source : Source
+    layers : sequence of Layer
+        Bands to read.
+    names : sequence of str
+        What the bands were taken for.
+    bands_how : str
+        How that was decided; where by their number, their levels are looked at.
+    options : SceneOptions
+
+    Attributes
+    ----------
+    decisions : list of Decision
+        What the numbers mean, and how that was found out.
+    samples : dict
+        Levels in dB of pixels spread over each band, float32 arrays of shape (n,).
+
+    Raises
+    ------
+    InputError
+        If the files cannot be understood.
+    """
+
+    def __init__(
+        self, source: Source, layers: Sequence[Layer], names: Sequence[str], bands_how: str, options: SceneOptions
+    ) -> None:
+        samples = source.sample(layers)
+        self.scale, how = self._judge_scale(source, layers, samples, options)
+        self._calibrations: dict[int, Calibration] = {}
+        if isinstance(source.files.product, SarProduct):
+            self._calibrations = {
+                layer.pieces[0][0]: source.files.product.calibrations[str(layer.name)] for layer in layers
+            }
+        levels = [
+            decibels(self.power(sampled[None], layer.pieces[0][0], None))[0]
+            for sampled, layer in zip(samples, layers, strict=True)
+        ]
+        if bands_how.startswith("count") and len({len(level) for level in levels}) == 1:
+            bands_how = f"{bands_how} {judge_sar_order(np.stack(levels), names)}".strip()
+        self.samples = dict(zip(layers, levels, strict=True))
+        numbers = [source.layers.index(layer) + 1 for layer in layers]
+        self.decisions = [
+            Decision("sar.bands", numbers, bands_how),
+            Decision("sar.scale", self.scale, how),
+            nodata_decision(source, layers),
+        ]
+
+    def _judge_scale(
+        self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
+    ) -> tuple[SarScale, str]:
+        if options.sar_scale is not None:
+            return options.sar_scale, f"option: --sar-scale {options.sar_scale}."
+        if isinstance(source.files.product, SarProduct):
+            return "amplitude", "tag: GRD numbers, calibrated to gamma nought with the product's own table."
+        places = [layer.pieces[0] for layer in layers]
+        said = named_sar_scale(
+            [source.rasters[file].dataset.descriptions[band - 1] for file, band in places],
+            [Path(source.rasters[file].path).name for file, _ in places],
+            [source.rasters[file].dataset.units[band - 1] for file, band in places],
+        )
+        return judge_sar_scale(samples, stored_dtype(source, layers), said)
+
+    def power(self, values: Float32, file: int, window: Window | None) -> Float32:
+        """Turn values of any unit into linear power; NaN where they are no measurement.
+
+        Parameters
+        ----------
+        values : float32 array, shape (..., H, W)
+        file : int
+            Number of the file they are from.
+        window : Window or None
+            Where in the file; None for values from all over it, which are calibrated with the table's middle.
+        """
+        calibration = self._calibrations.get(file)
+        if calibration is not None:
+            # A sample from all over the image is judged with the constant of its middle.
+            middle = Window(int(calibration.lines.mean()), int(calibration.pixels[0].mean()), 1, 1)
+            return linear_power(values / calibration.gamma(*(window or middle)), self.scale)
+        return linear_power(values, self.scale)
+
+    def convert(self, power: Float32, counts: Counter[str]) -> Float32:
+        """Turn linear power into dB within `DB_RANGE`, counting what was clamped."""
+        level = decibels(power)
+        counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
+        return np.clip(level, *DB_RANGE)
+
+
+def linear_power(values: Float32, scale: str) -> Float32:
+    """Turn SAR values of any unit into linear power; NaN where they are no measurement."""
+    limit = np.float32(_POSSIBLE_DB)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if scale in ("db", "db100"):
+            level = values / np.float32(100 if scale == "db100" else 1)
+            return np.where(np.abs(level) <= limit, np.float32(10) ** (level / np.float32(10)), np.float32(np.nan))
+        power = values**2 if scale == "amplitude" else values
+        possible = (values > 0) & (power > 0) & (power <= np.float32(10 ** (_POSSIBLE_DB / 10)))
+        return np.where(possible, power, np.float32(np.nan))
+
+
+def decibels(power: Float32) -> Float32:
+    """Turn linear power into dB; NaN where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(power > 0, 10 * np.log10(power), np.float32(np.nan)).astype(np.float32)

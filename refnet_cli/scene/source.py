@@ -1,0 +1,307 @@
+"""The files of one sensor: a stack, a file a band, a folder of them, or a SAFE product; and which band is where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.products import CLOUD_MASKS, Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.scene.geometry import AffinePlace
+from refnet_cli.scene.judge import band_names
+from refnet_cli.scene.raster import Float32, Raster, ZipMember, local_file, north_up_grid
+from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
+
+Paths = str | Path | Sequence[str | Path]
+RASTERS = {".tif", ".tiff", ".jp2"}
+MOST_FILES = 64
+WHAT: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
+
+
+class Layer(NamedTuple):
+    """One band of a sensor, or a mask that comes with its bands."""
+
+    name: str | None
+    """Canonical name of the band or of the mask."""
+    said: str | None
+    """The band's description, or its file's name."""
+    pieces: tuple[tuple[int, int], ...]
+    """Numbers of files and of the band in each, from 1; several where the ground is cut into granules."""
+    is_mask: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files to open, and what is known of them before they are."""
+
+    modality: Modality
+    paths: tuple[str, ...]
+    product: OpticalProduct | SarProduct | None = None
+    layers: tuple[Layer, ...] | None = None
+    """Known beforehand only of a product."""
+    outlines: tuple[tuple[str, str], ...] = ()
+    """Reference system and file of masks that give clouds by their outlines."""
+    allow_gcps: bool = False
+
+    @property
+    def on_disk(self) -> list[Path]:
+        """What is read, without what lies inside a zip, but with the zip."""
+        own = [Path(self.product.path)] if self.product else []
+        return own + [Path(path) for path in self.paths if not isinstance(path, ZipMember)]
+
+    def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
+        """Open files, to be closed by ``stack``: those whose numbers are needed, or all."""
+        rasters = {}
+        for number, path in enumerate(self.paths):
+            if needed is None or number in needed:
+                rasters[number] = Raster(path, WHAT[self.modality], self.allow_gcps)
+                stack.callback(rasters[number].dataset.close)
+        return rasters
+
+
+def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> list[Files]:
+    """Tell what a user's path or paths stand for.
+
+    Parameters
+    ----------
+    given : path or sequence of paths
+        A raster file; several; a folder of them; a SAFE product as folder, zip or metadata file.
+    modality : {"optical", "sar"}
+    allow_gcps : bool
+        Whether SAR may be placed by ground control points only.
+
+    Returns
+    -------
+    list of Files
+        Alternatives, the largest first: more than one only for products that lie in several UTM zones.
+
+    Raises
+    ------
+    InputMissingError
+        If a file is missing or may not be read.
+    InputError
+        If there is nothing that can be used.
+    """
+    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    what = WHAT[modality]
+    if len(paths) == 1 and is_safe(paths[0]):
+        return _product_files(paths[0], modality, allow_gcps)
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in RASTERS)
+        if not paths:
+            raise InputMissingError(
+                f"The {what} folder {given} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
+            )
+    if not paths:
+        raise InputMissingError(f"No {what} file is given.")
+    if len(paths) > MOST_FILES:
+        raise InputError(f"{len(paths)} {what} files are too many: give one a band, at most {MOST_FILES}.")
+    return [Files(modality, tuple(local_file(path, what) for path in paths), allow_gcps=allow_gcps)]
+
+
+def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Files]:
+    product = read_safe(path)
+    if isinstance(product, SarProduct):
+        if modality != "sar":
+            raise InputError(f"{path} is a Sentinel-1 product, but --optical wants Sentinel-2.")
+        if not allow_gcps:
+            raise InputError(
+                f"The SAR product {path} is GRD and not terrain-corrected: in relief it is off by hundreds of metres. "
+                "Terrain-correct it first, for instance with SNAP or sarsen, or accept that with --allow-gcps."
+            )
+        found = {band: [location] for band, location in product.measurements.items()}
+        return [replace(_with_layers(modality, product, found, {}), allow_gcps=True)]
+    if modality != "optical":
+        raise InputError(f"{path} is a Sentinel-2 product, but --sar wants Sentinel-1.")
+    choices = []
+    for zone in dict.fromkeys(granule.zone for granule in product.granules):
+        granules = [granule for granule in product.granules if granule.zone == zone]
+        bands = {name: [granule.bands[name] for granule in granules if name in granule.bands] for name in _keys(
+            granule.bands for granule in granules)}  # fmt: skip
+        masks = {name: [granule.masks[name] for granule in granules if name in granule.masks] for name in _keys(
+            granule.masks for granule in granules)}  # fmt: skip
+        outlines = tuple((zone, granule.masks["CLOUDS"]) for granule in granules if "CLOUDS" in granule.masks)
+        choices.append((len(granules), replace(_with_layers(modality, product, bands, masks), outlines=outlines)))
+    return [files for _, files in sorted(choices, key=lambda choice: -choice[0])]
+
+
+def _keys(tables: Iterable[dict[str, str]]) -> list[str]:
+    return list(dict.fromkeys(name for table in tables for name in table))
+
+
+def _with_layers(
+    modality: Modality,
+    product: OpticalProduct | SarProduct,
+    bands: dict[str, list[str]],
+    masks: dict[str, list[str]],
+) -> Files:
+    """Number the files, one a band and granule."""
+    paths: list[str] = []
+    layers = []
+    for table, is_mask in ((bands, False), (masks, True)):
+        for name, locations in table.items():
+            known = name if name in CLOUD_MASKS else f"MSK_{name}"
+            if is_mask and known not in CLOUD_MASKS:
+                continue
+            first = len(paths)
+            paths += [ZipMember(text) if text.startswith("/vsizip/") else text for text in locations]
+            pieces = tuple((first + index, 1) for index in range(len(locations)))
+            layers.append(Layer(known if is_mask else name, None, pieces, is_mask))
+    return Files(modality, tuple(paths), product, tuple(layers))
+
+
+class Source:
+    """The opened files of one sensor and their bands.
+
+    Parameters
+    ----------
+    files : Files
+    stack : ExitStack
+        Closes what is opened.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        All bands of all files in their order, without masks.
+    masks : tuple of Layer
+    named : tuple
+        Canonical name of each band, and the evidence; see `band_names`.
+    """
+
+    def __init__(self, files: Files, stack: ExitStack) -> None:
+        self.files = files
+        self.what = WHAT[files.modality]
+        self.rasters = files.open(stack)
+        layers, how = self._told() if files.layers is None else (files.layers, "name: the product's own files.")
+        self.masks = tuple(layer for layer in layers if layer.is_mask)
+        self.layers = tuple(layer for layer in layers if not layer.is_mask)
+        self.named = [layer.name for layer in self.layers], how
+        if not self.layers:
+            raise InputError(f"The {self.what} input {self.label} has masks, but no band.")
+
+    @property
+    def label(self) -> str:
+        """The files in a few words."""
+        if self.files.product:
+            return str(self.files.product.path)
+        paths = self.files.paths
+        return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Have refusals that do not say so yet name the files."""
+        try:
+            yield
+        except RefnetError as refusal:
+            if any(str(path) in str(refusal) for path in (self.label, *self.files.paths)):
+                raise
+            raise type(refusal)(f"{self.label}: {refusal}") from refusal.__cause__
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of all files together."""
+        return {key: value for raster in reversed(self.rasters.values()) for key, value in raster.tags.items()}
+
+    @property
+    def said(self) -> list[str | None]:
+        """What the files call the bands."""
+        return [layer.said for layer in self.layers]
+
+    def _told(self) -> tuple[tuple[Layer, ...], str]:
+        """Name bands by descriptions, by the files' names, or by their number."""
+        if len(self.rasters) == 1 and self.rasters[0].dataset.count > 1:
+            return self._told_of_stack(self.rasters[0])
+        layers, kinds = [], set()
+        for number, raster in self.rasters.items():
+            if raster.dataset.count > 1:
+                names, how = band_names(raster.dataset.descriptions, self.files.modality)
+                kinds.add(how.partition(":")[0])
+                layers += [
+                    self._layer(name, said, number, band)
+                    for band, (name, said) in enumerate(zip(names, raster.dataset.descriptions, strict=True), 1)
+                ]
+                continue
+            said, file = raster.dataset.descriptions[0], Path(raster.path).name
+            by_file, by_description = band_of_file(file), canonical_band(said)
+            if by_file and by_description and by_file != by_description and by_description != "B01":
+                raise InputError(
+                    f"The {self.what} file {raster.path} is {by_file} by its name and {by_description} by its "
+                    f"description {said!r}: rename it, or describe its band rightly."
+                )
+            kinds.add("name" if by_file else "description")
+            layers.append(self._layer(by_file or by_description, said if not by_file and said else file, number, 1))
+        known = [layer.name for layer in layers if not layer.is_mask and layer.name]
+        kind = "count" if "count" in kinds else "name" if "name" in kinds else "description"
+        return tuple(layers), f"{kind}: the files are {', '.join(known)}." if known else ""
+
+    def _told_of_stack(self, raster: Raster) -> tuple[tuple[Layer, ...], str]:
+        names, how = band_names(raster.dataset.descriptions, self.files.modality)
+        said = raster.dataset.descriptions
+        return tuple(
+            self._layer(name, text, 0, band) for band, (name, text) in enumerate(zip(names, said, strict=True), 1)
+        ), how
+
+    def _layer(self, name: str | None, said: str | None, file: int, band: int) -> Layer:
+        mask = canonical_mask(said) if self.files.modality == "optical" and name is None else None
+        return Layer(mask or name, said, ((file, band),), mask is not None)
+
+    def close_others(self, needed: Collection[int]) -> None:
+        """Close the files whose numbers are not needed."""
+        for number in set(self.rasters) - set(needed):
+            self.rasters.pop(number).dataset.close()
+
+    def pixel(self, layer: Layer) -> float:
+        """Side of a layer's pixels in units of its reference system."""
+        place = self.rasters[layer.pieces[0][0]].place
+        return float(abs(place.transform.determinant) ** 0.5) if isinstance(place, AffinePlace) else np.inf
+
+    def grid(self) -> GeoBox:
+        """Grid of the finest bands; all of the ground that a product's granules cover.
+
+        Raises
+        ------
+        InputError
+            If it is not north-up.
+        """
+        finest = min(self.layers, key=self.pixel)
+        grids = [north_up_grid(self.rasters[file]) for file, _ in finest.pieces]
+        return _union(grids) if len(grids) > 1 else grids[0]
+
+    def sample(self, layers: Sequence[Layer]) -> list[Float32]:
+        """Read values spread over some layers, an array each; NaN where there is no measurement.
+
+        Raises
+        ------
+        InputError
+            If a layer has no valid pixel.
+        """
+        taken: dict[int, list[Float32]] = {}
+        for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+            own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
+            raster = self.rasters[file]
+            with raster.naming("cannot be understood"):
+                values = raster.sample([band for _, band in own])
+            for (number, _), sampled in zip(own, values, strict=True):
+                taken.setdefault(number, []).append(sampled)
+        samples = [np.concatenate(taken[number]) for number in range(len(layers))]
+        if not any(np.isfinite(sampled).any() for sampled in samples):
+            raise InputError(
+                f"The {self.what} input {self.label} has no valid pixel: give one that holds measurements."
+            )
+        return samples
+
+
+def _union(grids: list[GeoBox]) -> GeoBox:
+    """Grid that covers several of the same pixels."""
+    first = grids[0].transform
+    left, top = min(grid.transform.c for grid in grids), max(grid.transform.f for grid in grids)
+    right = max(grid.transform.c + grid.shape[1] * first.a for grid in grids)
+    bottom = min(grid.transform.f + grid.shape[0] * first.e for grid in grids)
+    shape = round((bottom - top) / first.e), round((right - left) / first.a)
+    return GeoBox(shape, type(first)(first.a, 0.0, left, 0.0, first.e, top), grids[0].crs)

@@ -1,0 +1,208 @@
+"""Maps in another class scheme than the network's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refnet_cli.errors import OptionsError
+from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.translations import TRANSLATIONS, Translation, find_translation, make_translation
+
+COLOUR = (0, 0, 0)
+TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))
+PAIRS = pytest.mark.parametrize("pair", TRANSLATIONS, ids=" to ".join)
+
+# Classes that mean the same in every scheme that has them, whatever they are called.
+ALIKE = {
+    "water": {"Water", "Surface water", "Permanent water bodies"},
+    "trees": {"Forests", "Forest", "Trees", "Tree cover"},
+    "crops": {"Croplands", "Cropland", "Crops", "Farmland", "Arable land"},
+    "built": {"Urban/built-up", "Built-up", "Built area", "City", "Village", "Urban fabric", "Street", "Road"},
+    "bare": {"Barren", "Bare/sparse vegetation", "Bare ground", "Open spaces"},
+    "snow": {"Snow and ice", "Snow/ice"},
+    "grass": {"Grasslands", "Grassland", "Rangeland", "Pastures"},
+    "wetland": {"Wetlands", "Herbaceous wetland", "Flooded vegetation", "Inland wetlands"},
+}
+
+
+def find(source: str, target: str) -> Translation:
+    translation = find_translation(SCHEMES[source], target)
+    assert translation is not None
+    return translation
+
+
+def in_words(translation: Translation) -> dict[str, str]:
+    return dict(line.split(" -> ") for line in translation.lines() if " -> " in line)
+
+
+@PAIRS
+def test_every_class_is_translated_into_one_that_exists(pair: tuple[str, str]) -> None:
+    source, target = (SCHEMES[name] for name in pair)
+    codes = TRANSLATIONS[pair]
+    assert source != target
+    assert tuple(codes) == source.codes  # in the scheme's order, so that the words come in it
+    assert set(codes.values()) <= {0, *target.codes}
+
+
+@PAIRS
+def test_classes_of_one_meaning_keep_it(pair: tuple[str, str]) -> None:
+    """A class that the target has under whatever name becomes that one, and never one of another meaning."""
+    target = set(SCHEMES[pair[1]].names)
+    for name, translated in in_words(find(*pair)).items():
+        for alike in ALIKE.values():
+            if name in alike and alike & target:
+                assert translated in alike
+
+
+@PAIRS
+def test_no_data_stands_for_what_the_target_cannot_show(pair: tuple[str, str]) -> None:
+    lost = {name for name, translated in in_words(find(*pair)).items() if translated == "no data"}
+    assert lost == {
+        ("worldcover", "dfc2020"): {"Snow and ice"},
+        ("esri-io", "dfc2020"): {"Snow/ice", "Clouds"},
+        ("esri-io", "worldcover"): {"Clouds"},
+    }.get(pair, {"Others"} if pair[0] == "whu-opt-sar" else set())
+
+
+@pytest.mark.parametrize("names", [("dfc2020", "worldcover"), ("esri-io", "worldcover"), ("dfc2020", "esri-io")])
+def test_there_and_back(names: tuple[str, str]) -> None:
+    """The poorer scheme comes back as it was, but for what was merged and what the other lacks."""
+    there, back = find(*names), find(*reversed(names))
+    returned = back.table[there.table]
+    changed = {code for code in there.source.codes if returned[code] != code}
+    expected = {"Shrublands"} if names == ("dfc2020", "esri-io") else {"Clouds"} & set(there.source.names)
+    assert {name for code, name in zip(there.source.codes, there.source.names, strict=True) if code in changed} == (
+        expected
+    )
+
+
+def test_nothing_leads_to_schemes_of_use() -> None:
+    assert {target for _, target in TRANSLATIONS} == {"dfc2020", "worldcover", "esri-io"}
+    assert {source for source, _ in TRANSLATIONS} == set(SCHEMES)
+
+
+@PAIRS
+@given(codes=st.lists(st.integers(0, 255), min_size=1))
+def test_the_table_agrees_with_the_codes(pair: tuple[str, str], codes: list[int]) -> None:
+    translation = find(*pair)
+    assert (translation.table.dtype, translation.table.shape) == (np.uint8, (256,))
+    translated = translation.table[np.array(codes, np.uint8)]
+    assert translated.tolist() == [TRANSLATIONS[pair].get(code, 0) for code in codes]
+
+
+def test_in_words() -> None:
+    lines = find("esri-io", "worldcover").lines()
+    assert lines[0] == "Water -> Permanent water bodies"
+    assert "Rangeland -> Grassland" in lines
+    assert "Clouds -> no data" in lines
+    assert lines[-1] == "can never occur: Shrubland, Mangroves, Moss and lichen"
+    assert len(lines) == 10
+    assert not find("worldcover", "dfc2020").never
+    assert len(find("worldcover", "dfc2020").lines()) == 11
+
+
+@PAIRS
+def test_in_json(pair: tuple[str, str]) -> None:
+    fields = json.loads(json.dumps(find(*pair).to_dict()))
+    assert (fields["source"], fields["target"]) == pair
+    assert {int(code): translated for code, translated in fields["codes"].items()} == TRANSLATIONS[pair]
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES.values(), TWO], ids=lambda scheme: scheme.name)
+def test_the_networks_own_scheme_needs_no_translation(scheme: ClassScheme) -> None:
+    assert find_translation(scheme, scheme.name) is None
+
+
+def test_another_scheme_must_be_known() -> None:
+    with pytest.raises(OptionsError, match=r"'mars' is unknown; choose one of dfc2020, whu-opt-sar, .*esri-io"):
+        find_translation(SCHEMES["esri-io"], "mars")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(a, b) for a in SCHEMES for b in SCHEMES if a != b and (a, b) not in TRANSLATIONS]
+)
+def test_what_would_lose_too_much_is_refused_with_what_there_is(source: str, target: str) -> None:
+    with pytest.raises(OptionsError, match=f"{source}.*cannot be told in .{target}") as error:
+        find_translation(SCHEMES[source], target)
+    for origin, possible in TRANSLATIONS:
+        assert origin != source or possible in str(error.value)
+
+
+def test_a_scheme_of_ones_own_has_no_translation() -> None:
+    with pytest.raises(OptionsError, match="'two' cannot be told in 'worldcover'; choose a mapping of your own"):
+        find_translation(TWO, "worldcover")
+
+
+@pytest.mark.parametrize("target", ["worldcover", "esri-io"])
+def test_a_known_name_with_other_classes_is_refused(target: str) -> None:
+    esri = SCHEMES["esri-io"]
+    some = ClassScheme(esri.name, esri.codes[:5], esri.names[:5], esri.colours[:5])
+    swapped = replace(esri, names=(esri.names[1], esri.names[0], *esri.names[2:]))
+    for scheme in (some, swapped):
+        with pytest.raises(OptionsError, match=r"call their class scheme 'esri-io', but .* 1 .* instead of 1 Water"):
+            find_translation(scheme, target)
+
+
+def test_a_known_scheme_in_other_colours_and_order_is_taken() -> None:
+    esri = SCHEMES["esri-io"]
+    other = ClassScheme(esri.name, esri.codes[::-1], esri.names[::-1], (COLOUR,) * len(esri.codes))
+    translation = find_translation(other, "worldcover")
+    assert translation is not None
+    assert translation.source is other
+    np.testing.assert_array_equal(translation.table, find("esri-io", "worldcover").table)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ([(3, 1)], r"each class of scheme 'two' once \(3 Wet, 7 Dry\), but gives 3"),
+        ([(3, 1), (3, 2), (7, 1)], "but gives 3, 3, 7"),
+        ([(3, 1), (7, 1), (8, 1)], "but gives 3, 7, 8"),
+        ([], "but gives none"),
+        ([(3, 1), (7, 10)], "leads to 10, which scheme 'esri-io' does not have"),
+    ],
+)
+def test_translations_that_fit_no_scheme(codes: list[tuple[int, int]], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        Translation(TWO, SCHEMES["esri-io"], tuple(codes))
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"Wet": "Water", "Dry": "Bare ground"},
+        {"7": "6", "3": "1"},
+        {"wet": "WATER", "7": "bare ground"},
+    ],
+)
+def test_a_mapping_by_codes_or_names(mapping: dict[str, str]) -> None:
+    assert make_translation(TWO, SCHEMES["esri-io"], mapping).codes == ((3, 1), (7, 6))
+
+
+def test_a_mapping_to_no_data_and_into_a_scheme_of_ones_own() -> None:
+    mapping = dict.fromkeys(SCHEMES["dfc2020"].names, "Dry") | {"Water": "Wet", "Barren": "0"}
+    translation = make_translation(SCHEMES["dfc2020"], TWO, mapping)
+    assert in_words(translation)["Water"] == "Wet"
+    assert in_words(translation)["Barren"] == "no data"
+    assert in_words(translation)["Forests"] == "Dry"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"Wet": "Water", "Moist": "Water", "Dry": "0"}, "names Moist, which class scheme 'two' does not have"),
+        ({"0": "1", "Wet": "Water", "Dry": "0"}, "names 0, which class scheme 'two'"),
+        ({"Wet": "Sea", "Dry": "0"}, "names Sea, which class scheme 'esri-io' does not have .*1 Water"),
+        ({"Wet": "Water"}, "each class of scheme 'two' once"),
+        ({"Wet": "Water", "3": "Water", "Dry": "0"}, "but gives 3, 3, 7"),
+    ],
+)
+def test_mappings_that_fit_no_scheme(mapping: dict[str, str], message: str) -> None:
+    with pytest.raises(OptionsError, match=message):
+        make_translation(TWO, SCHEMES["esri-io"], mapping)
