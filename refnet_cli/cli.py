@@ -226,7 +226,8 @@ def inspect_command(
 ) -> None:
     """Tell what files are, how that was found out, and what refnet predict will do with them.
 
-    Each decision begins with the kind of evidence: tag, description, name, count, values or option.
+    Each decision tells the kind of evidence first: tag, metadata, description, name, data type, count, values or
+    option.
     """
     from refnet_cli.card import default_weights, read_card
     from refnet_cli.inspection import inspect

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.card import Card, Modality, warn_of_drift
-from refnet_cli.errors import OptionsError, RefnetError
+from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene import (
     Decision,
     Layer,
@@ -167,7 +167,7 @@ def _try(found: Inspection, optical: Paths, sar: Paths, card: Card, options: Sce
             found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
             found.drift = card.drift(pair.levels)
             found.warnings += pair.warnings
-    except RefnetError as refusal:
+    except InputError as refusal:
         found.missing.append(str(refusal))
 
 
@@ -182,7 +182,7 @@ def _chosen(
             if source.files.modality == "optical":
                 found.decisions.append(Decision("optical.bands", list(indexes), how))
             return layers, list(modality.bands)
-        except RefnetError as refusal:
+        except InputError as refusal:
             found.missing.append(str(refusal))
     layers = [layer for layer in source.layers if layer.name] or list(source.layers)
     return layers, [layer.name or f"band {number}" for number, layer in enumerate(layers, 1)]

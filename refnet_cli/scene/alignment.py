@@ -104,10 +104,10 @@ class Alignment:
         if inside.any():
             return float(columns[inside].mean()), float(rows[inside].mean())
         raise InputError(
-            f"The {raster.what} file {raster.path} does not overlap the optical grid: it covers "
+            f"The {raster.what} file {raster.path} does not overlap the map's grid: it covers "
             f"{describe_bounds(*self._to_grid(*lattice(Window(0, 0, *self._shape), 65)))}, the grid "
             f"{describe_bounds(*apply(self.grid.transform, *lattice(Window(0, 0, height, width), 2)))} in "
-            f"{crs_name(self._grid_crs)}; give two files of the same place."
+            f"{crs_name(self._grid_crs)}; give files of the same place."
         )
 
     def bounds(self) -> tuple[float, float, float, float]:

@@ -90,7 +90,7 @@ def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
         raise OptionsError(f"--bounds {given} cannot be brought into the grid's reference system: {error}.") from error
     if west > east and CRS.from_user_input(grid.crs).is_geographic:
         east += 360.0
-    corners = [~grid.transform * point for point in ((west, north), (east, south))]
+    corners = [~grid.transform @ point for point in ((west, north), (east, south))]
     if not np.isfinite(corners).all():
         raise OptionsError(f"--bounds {given} has no place in the grid's reference system.")
     window = _between(grid, *corners[0], *corners[1])

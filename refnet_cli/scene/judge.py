@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import OFFSET, PRODUCTS, Modality, SarScale, canonical_band
+from refnet_cli.products import OFFSET, PRODUCTS, Modality, OpticalScale, SarScale, canonical_band
 
 Values = Sequence[NDArray[np.floating[Any]]]
 """Sampled values of each of some bands, 1-D or 2-D together; NaN where there is no measurement."""
@@ -135,7 +135,7 @@ def choose_bands(
         return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
     advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
     count = len(names)
-    if count < len(wanted):
+    if count < len(wanted) and not how:
         raise InputError(
             f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(wanted)} are wanted "
             f"({', '.join(wanted)}): give a file that has them."
@@ -306,6 +306,31 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
     return "amplitude", f"values: {evidence}, half of what power shows, as in amplitude."
 
 
+def check_sar_scale(sample: Values, scale: SarScale) -> None:
+    """Hold the unit that the user gives against the values.
+
+    Raises
+    ------
+    OptionsError
+        If the values cannot have it.
+    """
+    values = np.concatenate([band[np.isfinite(band)] for band in _as_float64(sample)])
+    negative, median = float(np.mean(values < 0)), float(np.median(values))
+    if scale.startswith("db") != (negative > 0.5) or (scale == "db100" and median > -200):
+        raise OptionsError(
+            f"--sar-scale {scale} contradicts the SAR values: {negative:.0%} are negative, the median is {median:.4g}."
+        )
+
+
+def check_optical_scale(sample: Values, scale: OpticalScale) -> None:
+    """Hold the unit that the user gives against the values; see `check_sar_scale`."""
+    high = float(np.percentile(np.concatenate([band[np.isfinite(band)] for band in sample]), 99))
+    if high > 100 if scale == "reflectance" else high <= 3:
+        raise OptionsError(
+            f"--optical-scale {scale} contradicts the optical values: 99 % of them are at most {high:.4g}."
+        )
+
+
 def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     """Tell the factor that makes stored optical values reflectance x 10,000.
 
@@ -354,7 +379,7 @@ def judge_optical_offset(
 
     Tags come first, then the baseline in a product's name. Without any, the darkest values decide: with the offset
     nothing lies much under 1000 and dark ground lies just above it, in several bands; without it some band of nearly
-    every scene is darker.
+    every scene is darker. Where nothing is dark, ESA's own name of an image and the date in it count.
 
     Parameters
     ----------
@@ -398,6 +423,9 @@ def judge_optical_offset(
         return offset, how
     if not floor >= 950:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
+    dated = _dated_by_esa(paths)
+    if dated:
+        return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
     near = {name: value for name, value in floors.items() if value <= 1500}
     listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
     if len(near) >= 2 or "B10" in near:
@@ -468,6 +496,18 @@ def _named_offset(texts: Iterable[str]) -> tuple[float, str] | None:
     return None
 
 
+_IMAGE_NAME = re.compile(r"T\d{2}[A-Z]{3}_(\d{8})T\d{6}_(?:B\d[\dA]|AOT|SCL|TCI|WVP)(_\d\dm)?\.")
+
+
+def _dated_by_esa(paths: Sequence[str]) -> str:
+    """Return a name that ESA gave an image of after 25 January 2022, when it began to add the offset; "" if none is."""
+    for path in paths:
+        name = _IMAGE_NAME.match(Path(path).name)
+        if name and name.group(1) > "20220125":
+            return Path(path).name
+    return ""
+
+
 def judge_optical_level(
     names: Sequence[str | None], tags: Mapping[str, str], paths: Sequence[str] = ()
 ) -> tuple[str, str]:
@@ -499,6 +539,10 @@ def judge_optical_level(
         named = re.search(r"MSI(L1C|L2A)_\w+|(?<![A-Z0-9])(L1C|L2A)_T\d{2}[A-Z]{3}_\w+", path)
         if named:
             return str(named.group(1) or named.group(2)), f"name: {named.group()}."
+    for path in paths:
+        image = _IMAGE_NAME.match(Path(path).name)
+        if image:
+            return ("L2A" if image.group(2) else "L1C"), f"name: {Path(path).name}; only L2A's tell the resolution."
     if "B10" in names:
         return "L1C", "count: band B10 is there, which surface products leave out."
     if set(PRODUCTS["sentinel-2-l2a"].bands) <= set(names):

@@ -10,6 +10,7 @@ import numpy as np
 from refnet_cli.errors import InputError
 from refnet_cli.scene.judge import (
     Decision,
+    check_optical_scale,
     judge_optical_level,
     judge_optical_offset,
     judge_optical_scale,
@@ -84,6 +85,7 @@ class OpticalReader:
             scale = 10_000 / product.quantification
             how = f"tag: the metadata's quantification value is {product.quantification:g}."
         elif options.optical_scale:
+            check_optical_scale(samples, options.optical_scale)
             scale, how = {"dn": 1.0, "reflectance": 10_000.0}[options.optical_scale], "option: --optical-scale."
         else:
             scale, how = judge_optical_scale(samples, stored_dtype(source, layers))

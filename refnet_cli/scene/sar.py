@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet_cli.products import SarScale
-from refnet_cli.scene.judge import Decision, judge_sar_order, judge_sar_scale, named_sar_scale
+from refnet_cli.scene.judge import Decision, check_sar_scale, judge_sar_order, judge_sar_scale, named_sar_scale
 from refnet_cli.scene.optical import nodata_decision, stored_dtype
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
@@ -76,6 +76,7 @@ class SarReader:
         self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
     ) -> tuple[SarScale, str]:
         if options.sar_scale is not None:
+            check_sar_scale(samples, options.sar_scale)
             return options.sar_scale, f"option: --sar-scale {options.sar_scale}."
         if isinstance(source.files.product, SarProduct):
             return "amplitude", "tag: GRD numbers, calibrated to gamma nought with the product's own table."

@@ -12,7 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
-from refnet_cli.products import CLOUD_MASKS, Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.scene.geometry import AffinePlace
 from refnet_cli.scene.judge import band_names
 from refnet_cli.scene.raster import Float32, Raster, ZipMember, local_file, north_up_grid
@@ -93,7 +93,13 @@ def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> li
     if len(paths) == 1 and is_safe(paths[0]):
         return _product_files(paths[0], modality, allow_gcps)
     if len(paths) == 1 and paths[0].is_dir():
-        paths = sorted(path for path in paths[0].iterdir() if path.suffix.lower() in RASTERS)
+        # A folder may hold both sensors' files.
+        others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else ("VV", "VH", "HH", "HV")
+        paths = sorted(
+            path
+            for path in paths[0].iterdir()
+            if path.suffix.lower() in RASTERS and band_of_file(path.name) not in others
+        )
         if not paths:
             raise InputMissingError(
                 f"The {what} folder {given} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
