@@ -169,3 +169,16 @@ def test_defaults_are_the_published_ones() -> None:
     assert (config.learning_rate, config.weight_decay, config.warmup, config.clip) == (5e-4, 5e-4, 0, None)
     assert (config.sampling, config.jitter, config.modality_dropout, config.class_weights) == ("area", 0, 0, None)
     assert config.classes == SCHEMES["esri-io"]
+
+
+def test_a_scene_may_be_many_files(tmp_path: Path) -> None:
+    (tmp_path / "regions.toml").write_text(
+        '[[scenes]]\noptical = ["a/B02.tif", "/b/B03.tif"]\nsar = "a"\nlabels = "x.tif"\ncoreg = "auto"\n'
+        "mask_clouds = true"
+    )
+    (scene,) = read_regions(tmp_path / "regions.toml").scenes
+    assert scene.optical == (tmp_path / "a" / "B02.tif", Path("/b/B03.tif"))
+    assert (scene.sar, scene.coreg, scene.mask_clouds, scene.strict) == (tmp_path / "a", "auto", True, False)
+    (tmp_path / "regions.toml").write_text('[[scenes]]\noptical = 3\nsar = "a"\nlabels = "x.tif"')
+    with pytest.raises(ConfigError, match="a path or a list of paths"):
+        read_regions(tmp_path / "regions.toml")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from refnet_cli import sampling
 from refnet_cli.card import Card
-from refnet_cli.errors import InputError
+from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import (
     Crop,
@@ -312,3 +313,41 @@ def test_label_codes_of_a_scene(config: TrainConfig) -> None:
     assert counts["train"]["Crops"] == counts["validation"]["Water"]
     assert counts["train"]["Water"] == counts["validation"]["Crops"]
     assert counts["train"]["Trees"] == 0
+
+
+def test_a_folder_of_band_files_gives_the_same_crops_as_a_stack(config: TrainConfig, tmp_path: Path) -> None:
+    """And with more files than may be open at once."""
+    scenes = []
+    for scene in config.scenes:
+        folder = tmp_path / scene.name
+        folder.mkdir()
+        for path in (scene.optical, scene.sar):
+            assert isinstance(path, Path)
+            with rasterio.open(path) as file:
+                for band, name in zip(file.read(), file.descriptions, strict=True):
+                    write(folder / f"{name}.tif", band[None], (None,), file.transform, file.crs, file.nodata)
+        sar = tuple(folder / f"{name}.tif" for name in ("VH", "VV"))
+        scenes.append(replace(scene, optical=folder, sar=sar))
+    apart = replace(config, scenes=tuple(scenes))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sampling, "MOST_OPEN", 3)
+        crops = [list(read_batches(Sampler(survey(chosen), chosen), CARD, chosen, 0)) for chosen in (config, apart)]
+    assert len(crops[0]) == config.steps
+    for ((whole,), (split,)) in zip(*crops, strict=True):
+        for name in ("optical", "sar", "labels"):
+            assert torch.equal(getattr(whole, name), getattr(split, name))
+
+
+def test_clouds_and_guesses_of_a_scene(config: TrainConfig, tmp_path: Path) -> None:
+    """Clouds are not learned from; what may not be guessed is refused."""
+    scene = config.scenes[0]
+    assert isinstance(scene.optical, Path)
+    clouds = np.full((1, 160, 144), 4, np.uint8)
+    clouds[0, 40:80] = 9
+    masked = replace(scene, optical=(scene.optical, write(tmp_path / "SCL.tif", clouds, (None,))), mask_clouds=True)
+    labels = labels_of_the_scenes()
+    labels[40:80] = 0
+    with Region.open(masked, config) as region:
+        np.testing.assert_array_equal(region.read_labels(Window(0, 0, 160, 144)), labels)
+    with pytest.raises(OptionsError, match="--strict"):
+        Region.open(replace(scene, strict=True), config)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.errors import OptionsError
+from refnet_cli.errors import InputMissingError, OptionsError
 from refnet_cli.products import SCHEMES, ClassScheme
-from refnet_cli.translations import TRANSLATIONS, Translation, find_translation, make_translation
+from refnet_cli.translations import TRANSLATIONS, Translation, find_translation, make_translation, read_translation
 
 COLOUR = (0, 0, 0)
 TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))
@@ -206,3 +207,61 @@ def test_a_mapping_to_no_data_and_into_a_scheme_of_ones_own() -> None:
 def test_mappings_that_fit_no_scheme(mapping: dict[str, str], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
         make_translation(TWO, SCHEMES["esri-io"], mapping)
+
+
+TABLE = """
+{scheme}
+[mapping]
+{mapping}
+"""
+OWN = """
+name = "two"
+[classes]
+1 = { name = "Wet", colour = "#0000ff" }
+7 = "Dry"
+"""
+ALL = """
+Water = {wet}
+Trees = {dry}
+3 = {dry}
+Crops = {dry}
+5 = {dry}
+6 = {dry}
+7 = {wet}
+8 = 0
+Rangeland = {dry}
+"""
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(TABLE.format(scheme=OWN, mapping=ALL.format(wet='"Wet"', dry=7)))
+    found = read_translation(SCHEMES["esri-io"], str(path))
+    assert found is not None
+    assert found.target.names == ("Wet", "Dry")
+    assert dict(found.codes) == {1: 1, 2: 7, 3: 7, 4: 7, 5: 7, 6: 7, 7: 1, 8: 0, 9: 7}
+    path.write_text(TABLE.format(scheme='scheme = "worldcover"', mapping=ALL.format(wet=80, dry='"Tree cover"')))
+    found = read_translation(SCHEMES["esri-io"], str(path))
+    assert found is not None
+    assert (found.target, found.table[2]) == (SCHEMES["worldcover"], 10)
+    named, none = read_translation(SCHEMES["esri-io"], "worldcover"), read_translation(SCHEMES["esri-io"], "esri-io")
+    assert named is not None
+    assert none is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('scheme = "worldcover"', "mapping"),
+        ('scheme = "worldcovers"\n[mapping]\nWater = 80', "known are"),
+        (TABLE.format(scheme=OWN, mapping="Water = 1"), "Trees"),
+        ('sceme = "worldcover"\n[mapping]\nWater = 80', "scheme must have"),
+    ],
+)
+def test_files_that_make_no_translation(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(OptionsError, match=message):
+        read_translation(SCHEMES["esri-io"], str(path))
+    with pytest.raises(InputMissingError):
+        read_translation(SCHEMES["esri-io"], str(tmp_path / "none.toml"))
