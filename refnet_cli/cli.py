@@ -55,12 +55,17 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what the files are and what is made of them."""
-    for option in reversed(SCENE_OPTIONS):
+    return file_options(COREG_OPTION(command))
+
+
+def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of `scene_options` that are for `refnet register` too."""
+    for option in reversed(FILE_OPTIONS):
         command = option(command)
     return command
 
 
-SCENE_OPTIONS = (
+FILE_OPTIONS = (
     click.option(
         "--optical-bands",
         type=NameList(),
@@ -109,12 +114,12 @@ SCENE_OPTIONS = (
     click.option(
         "--grid", type=FILE, help="Map on the grid of this raster.  [default: the optical image's finest grid]"
     ),
-    click.option(
-        "--coreg",
-        type=click.Choice(["off", "check", "auto", "require"]),
-        help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
-        "it is not.  [default: check]",
-    ),
+)
+COREG_OPTION = click.option(
+    "--coreg",
+    type=click.Choice(["off", "check", "auto", "require"]),
+    help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
+    "it is not.  [default: check]",
 )
 
 
@@ -243,15 +248,15 @@ def inspect_command(
 @click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
-@click.option("--allow-gcps", is_flag=True, help="Accept SAR that is placed by ground control points only.")
+@file_options
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
 def register_command(
     optical: tuple[Path, ...],
     sar: tuple[Path, ...],
     plot: Path | None,
     geojson: Path | None,
-    allow_gcps: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Tell how far SAR and optical are still apart where georeferencing says that they are aligned.
 
@@ -263,7 +268,8 @@ def register_command(
     from refnet_cli.scene import SceneOptions
 
     check_places([plot, geojson], [*optical, *sar])
-    found = find_shift(optical, sar, SceneOptions(allow_gcps=allow_gcps))
+    options = SceneOptions(**{name: value for name, value in given.items() if value is not None})
+    found = find_shift(optical, sar, options)
     if plot:
         from refnet_cli.figures import draw_shift
 
@@ -522,6 +528,8 @@ def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
     from refnet_cli.tables import read_table, read_toml
 
     values = read_table(kind, read_toml(config), config) if config else {}
+    if config and str(values.get("scheme", "")).endswith(".toml"):
+        values["scheme"] = str(config.parent / values["scheme"])
     values |= {name: value for name, value in given.items() if value is not None}
     for field in fields(kind):
         if field.default is MISSING and field.name not in values:
@@ -589,7 +597,8 @@ def _describe(report: dict[str, Any]) -> list[str]:
         if area
     ]
     if report["translation"]:
-        lines.append("classes were translated from {source} to {target}".format(**report["translation"]))
+        lines.append("classes were translated from {source} to {target}:".format(**report["translation"]))
+        lines += [f"  {line}" for line in report["translation"]["lines"]]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
     if report["preview"]:
         lines.append(f"preview: {report['preview']}")
@@ -608,7 +617,7 @@ def _describe_inspection(found: dict[str, Any]) -> list[str]:
     if found["drift"]:
         listed = ", ".join(f"{band} {value:+.2f}" for band, value in found["drift"].items())
         lines.append(f"means against those of training, in standard deviations: {listed}")
-    fits = "fit" if found["fits"] else "do not fit"
+    fits = {True: "fit", False: "do not fit", None: "alone do not tell whether they fit"}[found["fits"]]
     lines += ["", f"The files {fits} the weights {found['weights']}.", *found["missing"]]
     return lines + [f"warning: {warning}" for warning in found["warnings"]]
 
@@ -652,7 +661,7 @@ def _describe_sensor(sensor: dict[str, Any]) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines += [f"masks: {', '.join(sensor['masks'])}"] if sensor["masks"] else []
     paths = sensor["paths"]
-    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {os.path.commonpath(paths)}"
+    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {os.path.commonpath(map(os.path.abspath, paths))}"
     return [f"{sensor['sensor']}{level}: {where}", *(f"  {line.rstrip()}" for line in lines), ""]
 
 

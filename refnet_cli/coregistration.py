@@ -10,12 +10,20 @@ from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
 
-from refnet_cli.errors import InputError
 from refnet_cli.files import replacing
 from refnet_cli.register import Shift
-from refnet_cli.scene import EDGES, Decision, Paths, SceneOptions, ScenePair, Source, find_files
+from refnet_cli.scene import (
+    EDGES,
+    Decision,
+    Paths,
+    SceneOptions,
+    ScenePair,
+    Source,
+    find_files,
+    pixel_metres,
+    to_degrees,
+)
 
 
 @dataclass(frozen=True)
@@ -26,23 +34,9 @@ class PairShift:
     grid: GeoBox
     decisions: tuple[Decision, ...]
 
-    @property
-    def pixel(self) -> tuple[float, float]:
-        """Width and height of a pixel on the ground at the grid's middle, in metres."""
-        rows, columns = self.grid.shape
-        x = columns / 2 + np.array([0, 1, 0])
-        y = rows / 2 + np.array([0, 0, 1])
-        crs = CRS.from_user_input(self.grid.crs)
-        lon, lat = _to_degrees(self.grid, x, y)
-        geod = crs.get_geod()
-        if geod is None:
-            raise InputError(f"The grid's reference system {crs.name} has no ellipsoid, so it has no metres.")
-        _, _, distances = geod.inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
-        return float(distances[0]), float(distances[1])
-
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as a plain dict that JSON can hold; ``metres`` is (east, south) along the grid's axes."""
-        across, down = self.pixel
+        across, down = pixel_metres(self.grid)
         found = self.shift.to_dict()
         known = found["columns"] is not None
         metres = [self.shift.columns * across, self.shift.rows * down] if known else None
@@ -60,7 +54,7 @@ class PairShift:
         for vector in self.shift.vectors:
             x = np.array([vector.column, vector.column + vector.columns])
             y = np.array([vector.row, vector.row + vector.rows])
-            lon, lat = _to_degrees(self.grid, x, y)
+            lon, lat = to_degrees(self.grid, x, y)
             features.append({
                 "type": "Feature",
                 "geometry": {"type": "LineString", "coordinates": np.stack([lon, lat], 1).round(8).tolist()},
@@ -89,18 +83,14 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
     """
     options = replace(options or SceneOptions(), coreg="off")
     with ExitStack() as stack:
-        optical_names = Source(find_files(optical, "optical")[0], stack).named[0]
+        optical_names = list(Source(find_files(optical, "optical")[0], stack).named[0])
         sar_source = Source(find_files(sar, "sar", options.allow_gcps)[0], stack)
         count = len(sar_source.layers)
         found = [name for name in ("VV", "VH", "HH", "HV") if name in sar_source.named[0]]
-    bands = [name for name in EDGES if name in optical_names] or list(EDGES)
+    bands = [name for name in EDGES if name in optical_names]
+    if options.optical_bands:
+        bands = list(options.optical_bands)
+    elif not bands:  # any will do
+        bands = [name or f"band {number}" for number, name in enumerate(optical_names, 1)]
     with ScenePair.open(optical, sar, bands, found or ["VV", "VH"][:count], options) as pair:
         return PairShift(pair.estimate_shift(), pair.grid, tuple(pair.decisions))
-
-
-def _to_degrees(grid: GeoBox, columns: Any, rows: Any) -> tuple[Any, Any]:
-    transform = grid.transform
-    to_degrees = Transformer.from_crs(CRS.from_user_input(grid.crs).to_2d(), "EPSG:4326", always_xy=True)
-    x, y = transform.a * columns + transform.c, transform.e * rows + transform.f
-    lon, lat = to_degrees.transform(x, y)
-    return np.asarray(lon), np.asarray(lat)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 
 from refnet_cli.card import Card, Modality, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
@@ -24,6 +25,7 @@ from refnet_cli.scene import (
     Source,
     choose_bands,
     choose_zone,
+    crs_name,
     describe_resampling,
     find_files,
     make_parts,
@@ -138,11 +140,11 @@ def inspect(
             files, decision = choose_zone(find_files(optical, "optical"), sar_source)
             optical_source = Source(files, stack)
             found.decisions += [decision] if decision else []
-            _look_at_optical(found, optical_source, card, options)
-            grid, decision = result_grid(optical_source, sar_source, options)
+            layers = _look_at_optical(found, optical_source, card, options)
+            grid, decision = result_grid(optical_source, layers, sar_source, options)
             found.decisions.append(decision)
             found.grid = describe_grid(grid)
-            found.decisions += describe_resampling("optical", make_parts(optical_source, optical_source.layers, grid))
+            found.decisions += describe_resampling("optical", make_parts(optical_source, layers, grid))
         if sar_source is not None:
             _look_at_sar(found, sar_source, card, options)
             if optical is not None:
@@ -151,7 +153,7 @@ def inspect(
                 found.decisions += describe_resampling("sar", parts)
     if card and optical is not None and sar is not None and not found.missing:
         _try(found, optical, sar, card, options)
-    if card:
+    if card and optical is not None and sar is not None:
         found.fits = not found.missing
         found.warnings += warn_of_drift(found.drift)
     if options.strict:
@@ -188,7 +190,10 @@ def _chosen(
     return layers, [layer.name or f"band {number}" for number, layer in enumerate(layers, 1)]
 
 
-def _look_at_optical(found: Inspection, source: Source, card: Card | None, options: SceneOptions) -> None:
+def _look_at_optical(
+    found: Inspection, source: Source, card: Card | None, options: SceneOptions
+) -> list[Layer]:
+    """Judge the optical files; the bands that are used."""
     with source.naming():
         layers, names = _chosen(found, source, card.optical if card else None, options.optical_bands)
         named = dict(zip(layers, names, strict=True))
@@ -206,6 +211,7 @@ def _look_at_optical(found: Inspection, source: Source, card: Card | None, optio
         scale=values["optical.scale"],
         nodata=values["optical.nodata"],
     )
+    return layers
 
 
 def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: SceneOptions) -> None:
@@ -247,7 +253,7 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         scale=raster.scaling(number)[0],
         offset=raster.scaling(number)[1],
         pixel=[] if raster.by_points else [abs(dataset.transform.a), abs(dataset.transform.e)],
-        crs=_crs(raster.crs),
+        crs=crs_name(raster.crs),
         height=dataset.height,
         width=dataset.width,
         unit=unit if sample is not None else "unknown",
@@ -262,15 +268,10 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
     )
 
 
-def _crs(crs: Any) -> str:
-    epsg = crs.to_epsg()
-    return f"EPSG:{epsg}" if epsg else str(crs)
-
-
 def describe_grid(grid: GeoBox) -> dict[str, Any]:
     """Describe a grid as plain values."""
     return {
-        "crs": _crs(grid.crs),
+        "crs": crs_name(CRS.from_user_input(grid.crs)),
         "transform": list(grid.transform)[:6],
         "height": grid.shape[0],
         "width": grid.shape[1],

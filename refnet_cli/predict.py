@@ -34,6 +34,7 @@ UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
 Wanted = Callable[[Window], NDArray[np.bool_]]
+MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -254,6 +255,12 @@ def predict(
         report.valid_share = valid_pixels / (tiling.height * tiling.width)
         report.areas_hectares = areas.hectares()
         report.counts = dict(pair.counts)
+        clamped = pair.counts["sar_clamped"] / (len(card.sar.bands) * tiling.height * tiling.width)
+        if clamped > MOST_CLAMPED:
+            report.warnings.append(
+                f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
+                "for no data may be undeclared."
+            )
     report.seconds = time.monotonic() - started
     return report
 
@@ -423,7 +430,7 @@ def _start_report(
         grid=describe_grid(pair.grid),
         decisions=[decision._asdict() for decision in pair.decisions],
         options=options.to_dict(),
-        translation=translation.to_dict() if translation else None,
+        translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
         drift=card.drift(pair.levels),
         warnings=[*warn_of_drift(card.drift(pair.levels)), *pair.warnings],
     )

@@ -296,4 +296,6 @@ def canonical_mask(text: str | None) -> str | None:
     ['SCL', 'QA60', 'FMASK', None]
     """
     tokens = re.split(r"[^A-Z0-9_]+|_(?!CLDPRB|CLASSI)", (text or "").upper())
+    if "SNOW" in tokens:
+        return None
     return next((token for token in tokens if token in CLOUD_MASKS), None)

@@ -76,8 +76,9 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
         return folder / value if isinstance(value, str) else None
     if get_origin(kind) is tuple:
         named = isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
-        paths = get_args(kind)[0] is Path
-        return tuple(folder / str(item) if paths else str(item) for item in value) if named else None
+        if not named or (get_args(kind)[0] is Path and not all(isinstance(item, str) for item in value)):
+            return None
+        return tuple(folder / item if get_args(kind)[0] is Path else str(item) for item in value)
     if get_origin(kind) is dict:
         return _convert_table(value, get_args(kind)[1])
     if get_origin(kind) is Literal:

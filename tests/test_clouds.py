@@ -126,3 +126,53 @@ def test_without_a_mask_there_is_nothing_to_mask_by(tmp_path: Path) -> None:
     path = write(tmp_path / "s2.tif", optical, ("B02", "B11"), place, zone_of("32TQS"))
     with pytest.raises(OptionsError, match="needs a mask"):
         read_cloudy(path, make_sar(tmp_path))
+
+
+def test_a_mask_in_three_bands_of_a_stack(tmp_path: Path) -> None:
+    """Earth Engine's L1C: opaque clouds and cirrus are masked, snow is not, and reflectance is no mask."""
+    optical = np.random.default_rng(0).integers(100, 900, (5, 240, 240)).astype(np.uint16)
+    optical[2:] = 0
+    optical[2, 10:60, 20:80] = optical[3, 100:110, 20:80] = optical[4, 200:] = 1
+    names = ("B2", "B11", "MSK_CLASSI_OPAQUE", "MSK_CLASSI_CIRRUS", "MSK_CLASSI_SNOW_ICE")
+    place = type(PLACE)(10, 0, LEFT, 0, -10, TOP)
+    path = write(tmp_path / "s2.tif", optical, names, place, zone_of("32TQS"), nodata=None)
+    cloudy, found, _ = read_cloudy(path, make_sar(tmp_path))
+    np.testing.assert_array_equal(cloudy, optical[2:4].any(axis=0))
+    assert found == "MSK_CLASSI"
+
+
+def test_where_no_mask_reaches_nothing_is_clear(tmp_path: Path) -> None:
+    optical = np.random.default_rng(0).integers(100, 900, (2, 240, 240)).astype(np.uint16)
+    place = type(PLACE)(10, 0, LEFT, 0, -10, TOP)
+    stack = write(tmp_path / "s2.tif", optical, ("B2", "B11"), place, zone_of("32TQS"))
+    mask = write(tmp_path / "SCL.tif", np.full((1, 60, 80), 4, np.uint8), ("SCL",), place, zone_of("32TQS"))
+    with ScenePair.open((stack, mask), make_sar(tmp_path), ["B02"], ["VV"], SceneOptions(mask_clouds=True)) as pair:
+        clear = pair.read(Window(0, 0, 240, 240)).optical_valid
+    assert clear[:60, :80].all()
+    assert clear.sum() == 60 * 80
+
+
+def test_a_granule_without_a_mask_leaves_the_product_without_one(tmp_path: Path) -> None:
+    tiles = {"32TQS": (LEFT, TOP), "32TQT": (LEFT, TOP + 2400)}
+    folder = make_optical_safe(tmp_path, "L2A", "05.09", tiles=tiles)
+    for path in (folder / "GRANULE").glob("*TQT*/IMG_DATA/*/*SCL*"):
+        path.unlink()
+    for path in (folder / "GRANULE").glob("*TQT*/QI_DATA/*CLASSI*"):
+        path.unlink()
+    with pytest.raises(OptionsError, match="needs a mask"):
+        read_cloudy(folder, make_sar(tmp_path))
+
+
+def test_an_averaged_pixel_is_as_cloudy_as_what_is_cloudiest_in_it(tmp_path: Path) -> None:
+    optical = np.random.default_rng(0).integers(100, 900, (3, 240, 240)).astype(np.uint16)
+    optical[2] = 4
+    optical[2, 41, 83] = 9
+    place = type(PLACE)(10, 0, LEFT, 0, -10, TOP)
+    stack = write(tmp_path / "s2.tif", optical, ("B2", "B11", "SCL"), place, zone_of("32TQS"))
+    wide = place @ place.scale(10)
+    coarse = write(tmp_path / "g.tif", np.ones((1, 24, 24), np.uint8), ("x",), wide, zone_of("32TQS"))
+    options = SceneOptions(mask_clouds=True, grid=coarse)
+    with ScenePair.open(stack, make_sar(tmp_path), ["B02"], ["VV"], options) as pair:
+        cloudy = ~pair.read(Window(0, 0, 24, 24)).optical_valid
+        assert "100 m wide" in " ".join(pair.warnings)
+    assert np.argwhere(cloudy).tolist() == [[4, 8]]

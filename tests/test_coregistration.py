@@ -18,7 +18,7 @@ from refnet_cli.cli import run
 from refnet_cli.coregistration import PairShift, find_shift
 from refnet_cli.errors import InputError
 from refnet_cli.register import Piece, Shift, Vector
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene import SceneOptions, ScenePair, pixel_metres
 from refnet_cli.tiling import Window
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write
 
@@ -90,7 +90,7 @@ def test_metres_and_lines_are_true(tmp_path: Path) -> None:
     )
     for path, across, down in ((flat, 10 / 0.9996, 10 / 0.9996), (polar, 5.58, 11.14)):
         found = PairShift(ACCEPTED, grid_of(path), ())
-        assert found.pixel == pytest.approx((across, down), rel=2e-3)
+        assert pixel_metres(found.grid) == pytest.approx((across, down), rel=2e-3)
         found.write_geojson(tmp_path / "shift.geojson")
         (feature,) = json.loads((tmp_path / "shift.geojson").read_text())["features"]
         (lon, lat), (lon2, lat2) = feature["geometry"]["coordinates"]

@@ -1,6 +1,7 @@
 """Scene pairs: opens their files, decides and records what they are, owns the grid, and reads windows of it."""
 
 from refnet_cli.scene.alignment import Alignment
+from refnet_cli.scene.geometry import crs_name, pixel_metres, to_degrees
 from refnet_cli.scene.grid import choose_zone, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
@@ -30,11 +31,14 @@ __all__ = [
     "Source",
     "choose_bands",
     "choose_zone",
+    "crs_name",
     "describe_resampling",
     "find_files",
     "local_file",
     "make_parts",
     "north_up_grid",
+    "pixel_metres",
     "refuse_guesses",
     "result_grid",
+    "to_degrees",
 ]

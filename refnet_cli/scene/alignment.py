@@ -47,7 +47,11 @@ class Alignment:
         self._to_source = Transformer.from_crs(self._grid_crs, raster.crs, always_xy=True)
         source_crs, self._wrap = raster.stored_crs, math.nan
         longitudes = self._place.to_ground(*lattice(Window(0, 0, *self._shape), 2))[0]
-        if raster.crs.is_geographic and not -180 <= longitudes.min() <= longitudes.max() <= 180:
+        box = grid.boundingbox
+        own = [longitudes.min(), longitudes.max()] if raster.crs.is_geographic else []
+        self._turn = (box.left + box.right) / 2 if self._grid_crs.is_geographic else math.nan
+        around = own + ([box.left, box.right] if self._grid_crs.is_geographic else [])
+        if own and not -180 <= min(around) <= max(around) <= 180:
             # Transformed longitudes would break at 180 degrees, in the midst of such a file.
             self._wrap = float(longitudes.min() + longitudes.max()) / 2
             source_crs = rasterio.CRS.from_string(f"{source_crs.to_proj4()} +lon_wrap={self._wrap!r}")
@@ -121,7 +125,9 @@ class Alignment:
     def _to_grid(self, columns: Points, rows: Points) -> tuple[Points, Points]:
         """Transform places in the file to coordinates of the grid's reference system."""
         x, y = self._place.to_ground(columns, rows)
-        return (x, y) if self._same else self._to_source.transform(x, y, direction="INVERSE")
+        if not self._same:
+            x, y = self._to_source.transform(x, y, direction="INVERSE")
+        return (x if math.isnan(self._turn) else (x - self._turn + 180) % 360 - 180 + self._turn), y
 
     def source_window(self, window: Window) -> Window:
         """Return the file's window that the warp of a grid window needs; empty where they do not meet."""

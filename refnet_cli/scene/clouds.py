@@ -49,10 +49,11 @@ def choose_clouds(source: Source, grid: GeoBox) -> tuple[Clouds, Decision]:
         If it cannot be used.
     """
     for name in CLOUD_MASKS:
-        for layer in source.masks:
-            if layer.name == name:
-                how = f"description: masked by {layer.said}." if layer.said else "name: the product's own file."
-                return RasterClouds.make(source, layer, grid), Decision("optical.clouds", name, how)
+        layers = [layer for layer in source.masks if layer.name == name]
+        if layers:
+            said = ", ".join(str(layer.said) for layer in layers if layer.said)
+            how = f"description: masked by {said}." if said else "name: the product's own file."
+            return RasterClouds.make(source, layers, grid), Decision("optical.clouds", name, how)
     if source.files.outlines:
         clouds = OutlinedClouds.make(source.files.outlines, grid)
         return clouds, Decision("optical.clouds", "MSK_CLOUDS", "name: the product's own outlines.")
@@ -70,12 +71,18 @@ class RasterClouds(NamedTuple):
     parts: tuple[Part, ...]
 
     @classmethod
-    def make(cls, source: Source, layer: Layer, grid: GeoBox) -> RasterClouds:
-        """Align a mask; see `make_parts` for the errors."""
-        parts = [part._replace(method=Resampling.nearest) for part in make_parts(source, [layer], grid)]
-        if layer.name == "MSK_CLASSI":  # opaque clouds and cirrus have a band each
-            parts = [part._replace(bands=(1, 2)) for part in parts]
-        return cls(str(layer.name), tuple(parts))
+    def make(cls, source: Source, layers: Sequence[Layer], grid: GeoBox) -> RasterClouds:
+        """Align masks of one kind; see `make_parts` for the errors."""
+        parts = []
+        for part in make_parts(source, layers, grid):
+            # A pixel is as cloudy as what is cloudiest in it.
+            method = Resampling.max if part.method is Resampling.average else Resampling.nearest
+            bands = part.bands
+            if source.files.product and layers[0].name == "MSK_CLASSI":
+                # Opaque clouds and cirrus have a band each; the third is snow.
+                bands = tuple(range(1, min(source.rasters[part.file].dataset.count, 2) + 1))
+            parts.append(part._replace(method=method, bands=bands))
+        return cls(str(layers[0].name), tuple(parts))
 
     @property
     def files(self) -> set[int]:
@@ -83,8 +90,8 @@ class RasterClouds(NamedTuple):
         return {part.file for part in self.parts}
 
     def read(self, rasters: Mapping[int, Raster], window: Window) -> UInt8:
-        """See `Clouds.read`."""
-        out = np.zeros((1, window.height, window.width), np.uint8)
+        """See `Clouds.read`; where no mask reaches, nobody knows, which is taken for cloudy."""
+        known = np.zeros((1, window.height, window.width), np.uint8)  # 1 where it is clear, 2 where cloudy
         for part in self.parts:
             raster = rasters[part.file]
             source = part.alignment.source_window(window)
@@ -92,11 +99,11 @@ class RasterClouds(NamedTuple):
                 continue
             stored = raster.read(part.bands, source)
             flagged = np.asarray(CLOUD_MASKS[self.name](stored).any(axis=0, keepdims=True), np.uint8)
-            here = np.zeros_like(out)
+            here = np.zeros_like(known)
             with raster.naming(f"cannot be warped to {window} of the grid"):
-                part.alignment.warp(window, source, flagged, here, part.method)
-            out |= here
-        return np.asarray(out[0])
+                part.alignment.warp(window, source, flagged + np.uint8(1), here, part.method)
+            np.maximum(known, here, out=known)
+        return np.asarray(known[0] != 1, np.uint8)
 
 
 class OutlinedClouds(NamedTuple):

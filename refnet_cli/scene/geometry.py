@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS
+from odc.geo.geobox import GeoBox
+from pyproj import CRS, Geod, Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, GCPTransformer
 from rasterio.windows import Window as RasterWindow
@@ -15,6 +17,7 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.tiling import Window
 
 Points = NDArray[np.float64]
+PIXEL = 10.0  # metres; of Sentinel-2's finest bands
 
 
 class Place(Protocol):
@@ -62,10 +65,10 @@ class SplinePlace:
 
     method = "GCP_TPS"
 
-    def __init__(self, points: Sequence[GroundControlPoint]) -> None:
+    def __init__(self, points: Sequence[GroundControlPoint], crs: CRS) -> None:
         x = np.array([point.x for point in points])
         # Across 180 degrees of longitude the points must not be torn apart.
-        turns = 360.0 * ((x < 0) & (np.ptp(x) > 180))
+        turns = 360.0 * ((x < 0) & (np.ptp(x) > 180) & crs.is_geographic)
         self._points = [
             GroundControlPoint(row=point.row, col=point.col, x=point.x + turn, y=point.y, z=0.0)
             for point, turn in zip(points, turns, strict=True)
@@ -145,6 +148,34 @@ def describe_bounds(x: Points, y: Points) -> str:
         return "an unknown place"
     edges = x[known].min(), y[known].min(), x[known].max(), y[known].max()
     return f"({', '.join(f'{edge:.10g}' for edge in edges)})"
+
+
+def to_degrees(grid: GeoBox, columns: Points, rows: Points) -> tuple[Points, Points]:
+    """Transform fractional pixel places on a grid to longitude and latitude."""
+    transformer = Transformer.from_crs(CRS.from_user_input(grid.crs).to_2d(), "EPSG:4326", always_xy=True)
+    lon, lat = transformer.transform(*apply(grid.transform, columns, rows))
+    return np.asarray(lon), np.asarray(lat)
+
+
+def pixel_metres(grid: GeoBox) -> tuple[float, float]:
+    """Width and height of a pixel on the ground at a grid's middle, in metres; NaN for what is no place on Earth."""
+    rows, columns = grid.shape
+    lon, lat = to_degrees(grid, columns / 2 + np.array([0.0, 1.0, 0.0]), rows / 2 + np.array([0.0, 0.0, 1.0]))
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        return math.nan, math.nan
+    _, _, distances = Geod(ellps="WGS84").inv(lon[[0, 0]], lat[[0, 0]], lon[1:], lat[1:])
+    return float(distances[0]), float(distances[1])
+
+
+def warn_of_pixels(grid: GeoBox) -> list[str]:
+    """Put into words that pixels are much larger or smaller than Sentinel's, from which weights learn."""
+    size = math.prod(pixel_metres(grid)) ** 0.5
+    if not PIXEL / 1.5 <= size <= PIXEL * 1.5:
+        return [
+            f"a pixel of the map is {size:.3g} m wide, but weights learn from pixels of {PIXEL:g} m: what they see "
+            "looks unlike what they know."
+        ]
+    return []
 
 
 def crs_name(crs: CRS) -> str:

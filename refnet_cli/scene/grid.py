@@ -17,16 +17,20 @@ from refnet_cli.scene.geometry import crs_name, moved
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Raster, north_up_grid
-from refnet_cli.scene.source import Files, Source
+from refnet_cli.scene.source import Files, Layer, Source
 from refnet_cli.tiling import Window
 
 
-def result_grid(optical: Source, sar: Source | None, options: SceneOptions) -> tuple[GeoBox, Decision]:
+def result_grid(
+    optical: Source, layers: Sequence[Layer], sar: Source | None, options: SceneOptions
+) -> tuple[GeoBox, Decision]:
     """Choose the grid of the result: the optical image's own pixels, or those of a file that is named.
 
     Parameters
     ----------
     optical : Source
+    layers : sequence of Layer
+        Optical bands that are used.
     sar : Source or None
         Needed for the extent "intersection".
     options : SceneOptions
@@ -45,7 +49,7 @@ def result_grid(optical: Source, sar: Source | None, options: SceneOptions) -> t
             grid = north_up_grid(raster)
         how = f"option: the grid of {options.grid.name}"
     else:
-        grid = optical.grid()
+        grid = optical.grid(layers)
         how = "tag: the optical file's own grid is kept"
     whole = grid.shape
     if options.extent == "intersection" and sar is not None:
@@ -75,7 +79,10 @@ def _extent_of(sar: Source, grid: GeoBox) -> Window:
         for file in dict.fromkeys(file for layer in sar.layers for file, _ in layer.pieces)
     ]
     left, top = max(edge[0] for edge in edges), max(edge[1] for edge in edges)
-    return _between(grid, left, top, min(edge[2] for edge in edges), min(edge[3] for edge in edges))
+    window = _between(grid, left, top, min(edge[2] for edge in edges), min(edge[3] for edge in edges))
+    if not window.height * window.width:
+        raise InputError(f"The SAR input {sar.label} does not overlap the optical image: give files of the same place.")
+    return window
 
 
 def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
@@ -88,8 +95,11 @@ def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
             west, south, east, north = to_grid.transform_bounds(west, south, east, north, densify_pts=65)
     except ProjError as error:
         raise OptionsError(f"--bounds {given} cannot be brought into the grid's reference system: {error}.") from error
-    if west > east and CRS.from_user_input(grid.crs).is_geographic:
-        east += 360.0
+    if CRS.from_user_input(grid.crs).is_geographic:
+        east += 360.0 * (west > east)
+        box = grid.boundingbox
+        turns = 360.0 * round((box.left + box.right - west - east) / 720)
+        west, east = west + turns, east + turns
     corners = [~grid.transform @ point for point in ((west, north), (east, south))]
     if not np.isfinite(corners).all():
         raise OptionsError(f"--bounds {given} has no place in the grid's reference system.")
@@ -112,7 +122,8 @@ def choose_zone(alternatives: Sequence[Files], sar: Source | None) -> tuple[File
     covered = []
     for files in alternatives:
         with ExitStack() as stack:
-            grid = Source(files, stack).grid()
+            source = Source(files, stack)
+            grid = source.grid(source.layers)
             try:
                 share = Alignment(sar.rasters[sar.layers[0].pieces[0][0]], grid).share
             except InputError:

@@ -135,6 +135,8 @@ def choose_bands(
         return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
     advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
     count = len(names)
+    if how and count < len(wanted):
+        advice = "give a file that has it"
     if count < len(wanted) and not how:
         raise InputError(
             f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(wanted)} are wanted "
@@ -179,6 +181,8 @@ def _bands_by_option(
                 f"give names it has or numbers from 1 to {len(names)}."
             )
         indexes.append(index)
+    if len(set(indexes)) < len(indexes):
+        raise OptionsError(f"--{modality}-bands names a band twice: {','.join(option)}.")
     return tuple(indexes)
 
 
@@ -361,6 +365,11 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     values = np.concatenate([band[np.isfinite(band)] for band in sample])
     high = float(np.percentile(values, 99)) if values.size else math.nan
     found = f"99 % of the sampled {dtype} values are at most {high:.4g}"
+    if np.issubdtype(np.dtype(dtype), np.integer) and values.size and float(values.max()) <= 255:
+        raise InputError(
+            f"No sampled optical value is above 255 ({dtype}), as in an 8-bit picture: give the measured bands, or say "
+            "--optical-scale dn if they really are that dark."
+        )
     if np.issubdtype(np.dtype(dtype), np.integer):
         return 1.0, f"type: whole numbers are reflectance x 10,000; {found}."
     if high > 100:
@@ -412,7 +421,7 @@ def judge_optical_offset(
     darkest = min(floors, key=lambda name: floors[name]) if floors else ""
     floor = floors.get(darkest, math.nan)
     found = f"the darkest 0.1 % of {darkest or 'no band'} reach {floor:.0f}"
-    told = _harmonised(tags, paths) or _tagged_offset(tags) or _named_offset([*tags.values(), *paths])
+    told = told_offset(tags, paths)
     if told is not None:
         offset, how = told
         if offset and floor < 500:
@@ -421,8 +430,13 @@ def judge_optical_offset(
                 f"but {found}: say which is right with --optical-offset 0 or --optical-offset 1000."
             )
         return offset, how
-    if not floor >= 950:
+    if not floor >= 500:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
+    if not floor >= 950:
+        return 0.0, (
+            f"values: a guess, for {found}, and with the offset of 1000 hardly anything would lie so low; "
+            "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."
+        )
     dated = _dated_by_esa(paths)
     if dated:
         return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
@@ -434,6 +448,25 @@ def judge_optical_offset(
         f"values: a guess, for nothing in the scene is dark (the darkest 0.1 %: {listed}); "
         "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."
     )
+
+
+def told_offset(tags: Mapping[str, str], paths: Sequence[str]) -> tuple[float, str] | None:
+    """Return the offset that tags and names tell, and the evidence; None if they tell nothing."""
+    return _harmonised(tags, paths) or _tagged_offset(tags) or _named_offset([*tags.values(), *paths])
+
+
+def refuse_mixed_dates(paths: Sequence[str]) -> None:
+    """Refuse bands that were sensed at different times by the files' names.
+
+    Raises
+    ------
+    InputError
+        Naming two of them.
+    """
+    dated = {time.group(): path for path in paths if (time := re.search(r"\d{8}T\d{6}", Path(path).name))}
+    if len(dated) > 1:
+        listed = " and ".join(list(dated.values())[:2])
+        raise InputError(f"The optical files are of different times by their names ({listed}): give one scene's.")
 
 
 def is_hls(tags: Mapping[str, str], paths: Sequence[str]) -> str:
@@ -452,7 +485,9 @@ def refuse_landsat(tags: Mapping[str, str], paths: Sequence[str]) -> None:
         If a name or tag says Landsat.
     """
     name = next((Path(path).name for path in paths if re.match(r"HLS\.L30\.|L[COTEM]0[4-9]_", Path(path).name)), "")
-    tag = next((f"{key}={value}" for key, value in tags.items() if re.match(r"LANDSAT|OLI", value, re.I)), "")
+    about = re.compile(r"(sensor|spacecraft|satellite|mission|platform|instrument)(_?(id|name))?(_\d+)?$", re.I)
+    said = ((key, value) for key, value in tags.items() if about.search(key))
+    tag = next((f"{key}={value}" for key, value in said if re.match(r"LANDSAT|OLI(_TIRS)?\b", value, re.I)), "")
     if name or tag:
         raise InputError(
             f"The optical file is Landsat's ({name or tag}), whose bands B05 to B07 are not Sentinel-2's: "
@@ -479,7 +514,8 @@ def _tagged_offset(tags: Mapping[str, str]) -> tuple[float, str] | None:
                 return -float(number.group()), f"tag: {tag}."
     for key, value in tags.items():
         baseline = re.fullmatch(r"N?(\d\d)\.?(\d\d)", value.strip())
-        if key.lower().endswith("processing_baseline") and baseline:
+        # 99.99 is what ESA's processor writes when users run it, which tells nothing.
+        if key.lower().endswith("processing_baseline") and baseline and baseline.group(1) != "99":
             return (OFFSET if int(baseline.group(1)) >= 4 else 0.0), f"tag: {key}={value}."
     return None
 

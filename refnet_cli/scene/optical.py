@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,11 +15,13 @@ from refnet_cli.scene.judge import (
     judge_optical_offset,
     judge_optical_scale,
     refuse_landsat,
+    refuse_mixed_dates,
+    told_offset,
 )
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import OpticalProduct
-from refnet_cli.scene.source import Layer, Source
+from refnet_cli.scene.source import Layer, Source, nodata_decision, scalings, stored_dtype
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
 _POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000; 65,535 marks saturated pixels
@@ -53,9 +55,11 @@ class OpticalReader:
     def __init__(
         self, source: Source, layers: Sequence[Layer], names: Sequence[str | None], options: SceneOptions
     ) -> None:
-        refuse_landsat(source.tags, source.files.paths)
         dark = {layer: layer.name for layer in source.layers if layer.name in _DARK}
         judged = {**dark, **dict(zip(layers, names, strict=True))}
+        self._tags, self._paths = source.tags(judged), source.paths(judged)
+        refuse_landsat(self._tags, self._paths)
+        refuse_mixed_dates(source.paths(layers))
         samples = source.sample(list(judged))
         self.decisions = [self._level(source), nodata_decision(source, layers)]
         scale = self._judge_scale(source, layers, samples, options)
@@ -71,16 +75,17 @@ class OpticalReader:
     def _level(self, source: Source) -> Decision:
         product = source.files.product
         if isinstance(product, OpticalProduct):
-            return Decision("optical.level", product.level, f"tag: the metadata of {product.name}.")
+            how = f"tag: the metadata of {product.name}, processing baseline {product.baseline}."
+            return Decision("optical.level", product.level, how)
         names = [layer.name for layer in source.layers]
-        return Decision("optical.level", *judge_optical_level(names, source.tags, source.files.paths))
+        return Decision("optical.level", *judge_optical_level(names, self._tags, self._paths))
 
     def _judge_scale(
         self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
     ) -> float:
         """Factor that makes values, with declared scales applied, reflectance x 10,000."""
         product = source.files.product
-        declared = {scaling[0] for scaling in _scalings(source, layers)} - {1.0}
+        declared = {scaling[0] for scaling in scalings(source, layers)} - {1.0}
         if isinstance(product, OpticalProduct):
             scale = 10_000 / product.quantification
             how = f"tag: the metadata's quantification value is {product.quantification:g}."
@@ -100,10 +105,14 @@ class OpticalReader:
     ) -> list[float]:
         """What is still to be subtracted from reflectance x 10,000 in each layer; the decision tells it of numbers."""
         product = source.files.product
-        declared = {round(-offset / scale, 3) for scale, offset in _scalings(source, judged) if offset}
+        declared = set(scalings(source, judged))
         if len(declared) > 1:
-            raise InputError(f"The optical file declares several offsets ({declared}): give bands with one.")
-        applied = declared.pop() if declared else 0.0
+            listed = " and ".join(f"{scale:g} and {offset:g}" for scale, offset in sorted(declared))
+            raise InputError(
+                f"The optical bands declare different scales and offsets ({listed}): give bands that are stored alike."
+            )
+        ((factor, added),) = declared
+        applied = -added / factor + 0.0
         names = list(judged.values())
         if options.optical_offset is not None:
             offset, how = options.optical_offset, f"option: --optical-offset {options.optical_offset:g}."
@@ -112,11 +121,25 @@ class OpticalReader:
         elif applied:
             offset, how = applied, "tag: the file declares its own offset, which has been applied."
         else:
-            offset, how = judge_optical_offset(samples, names, source.tags, source.files.paths)
+            self._refuse_several_offsets(source, judged)
+            offset, how = judge_optical_offset(samples, names, self._tags, self._paths)
         self.decisions.append(Decision("optical.offset", offset, how))
         if isinstance(product, OpticalProduct) and options.optical_offset is None:
             return [product.offsets[str(name)] * 10_000 / product.quantification for name in names]
         return [offset - applied] * len(judged)
+
+    def _refuse_several_offsets(self, source: Source, judged: Iterable[Layer]) -> None:
+        """Refuse files that say different things of themselves."""
+        said: dict[float, str] = {}
+        for file in dict.fromkeys(file for layer in judged for file, _ in layer.pieces):
+            told = told_offset(source.rasters[file].tags, [source.rasters[file].path])
+            if told:
+                said.setdefault(told[0], f"{source.rasters[file].path} {told[0]:g} ({told[1].rstrip('.')})")
+        if len(said) > 1:
+            raise InputError(
+                f"The optical files have different offsets by their tags or names: {'; '.join(said.values())}. "
+                "Give files of one product."
+            )
 
     def convert(self, values: Float32, counts: Counter[str]) -> Float32:
         """Turn values as read, shape (B, H, W), into reflectance x 10,000, in place; NaN where that is impossible."""
@@ -127,29 +150,3 @@ class OpticalReader:
         if counts["optical_impossible"]:
             values[impossible] = np.nan
         return values
-
-
-def nodata_decision(source: Source, layers: Sequence[Layer]) -> Decision:
-    """Tell which number stands for "no measurement"."""
-    what = f"{source.files.modality}.nodata"
-    file, band = layers[0].pieces[0]
-    declared = source.rasters[file].dataset.nodatavals[band - 1]
-    if source.files.product:
-        return Decision(what, 0, "tag: the product's own number for it; 65,535 marks saturated pixels.")
-    if declared is None:
-        return Decision(what, 0, "values: none is declared; pixels that are 0 in all bands of a file are nodata.")
-    return Decision(what, declared if np.isfinite(declared) else str(declared), "tag: declared in the file.")
-
-
-def stored_dtype(source: Source, layers: Sequence[Layer]) -> str:
-    """Name the data type of the layers' values, as they are once declared scales are applied."""
-    if any(scaling != (1.0, 0.0) for scaling in _scalings(source, layers)):
-        return "float32"
-    types = [source.rasters[file].dataset.dtypes[band - 1] for layer in layers for file, band in layer.pieces]
-    return str(np.result_type(*types))
-
-
-def _scalings(source: Source, layers: Iterable[Layer]) -> Iterator[tuple[float, float]]:
-    for layer in layers:
-        for file, band in layer.pieces:
-            yield source.rasters[file].scaling(band)

@@ -24,6 +24,7 @@ from rasterio.transform import Affine
 from refnet_cli.errors import InputError
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
+from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import choose_zone, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
@@ -114,19 +115,16 @@ class ScenePair:
         self.warnings = ["SAR is placed by ground control points: in relief it is off by hundreds of metres."] * any(
             raster.by_points for raster in sar.rasters.values()
         )
-        self.files = [path for source in (optical, sar) for path in source.files.on_disk]
         self._either = options.missing == "use-other"
-        self.grid, decision = result_grid(optical, sar, options)
-        self.decisions: list[Decision] = [decision]
         self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
         sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
+        self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
+        self.decisions: list[Decision] = [decision]
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
         self._optical_parts = make_parts(optical, self._optical_layers, self.grid)
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
-        share = min(part.alignment.share for part in self._sar_parts)
-        self._decide("overlap", round(share, 4), f"values: the SAR file covers {share:.1%} of the grid.")
         self.decisions += describe_resampling("optical", self._optical_parts)
-        self.decisions += describe_resampling("sar", self._sar_parts)
+        self._describe_sar()
         with optical.naming():
             self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
         with sar.naming():
@@ -150,6 +148,9 @@ class ScenePair:
         self._counted: set[tuple[int, int]] = set()
         self._sar_source, self._sar_layers = sar, sar_layers
         self._edge_parts = make_parts(optical, _edge_layers(optical, self._optical_layers), self.grid)
+        used, sar_used = self._needed()
+        self.files = optical.files.on_disk(used) + sar.files.on_disk(sar_used)
+        self.warnings += warn_of_pixels(self.grid)
 
     @classmethod
     def open(
@@ -347,7 +348,12 @@ class ScenePair:
             patch = Patch(self._read_optical(optical, window, counts), self._read_sar(sar, window, counts))
         finally:
             self._files.put(files)
-        return _Block(patch, patch.optical_valid + np.uint8(2) * patch.sar_valid, counts)
+        optical_seen, sar_seen = patch.optical_valid, patch.sar_valid
+        if self._either:
+            # A sensor that did not see all of a pixel has no say there, as the quality band tells.
+            patch.optical[:, ~optical_seen] = np.nan
+            patch.sar[:, ~sar_seen] = np.nan
+        return _Block(patch, optical_seen + np.uint8(2) * sar_seen, counts)
 
     def _read_optical(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str]) -> Float32:
         values = read_layers(self._optical_parts, rasters, window, _as_stored, counts)
@@ -365,6 +371,11 @@ class ScenePair:
             return power
 
         return self._sar.convert(read_layers(self._sar_parts, rasters, window, convert, counts), counts)
+
+    def _describe_sar(self) -> None:
+        share = min(part.alignment.share for part in self._sar_parts)
+        self._decide("overlap", round(share, 4), f"values: the SAR file covers {share:.1%} of the grid.")
+        self.decisions += describe_resampling("sar", self._sar_parts)
 
     def estimate_shift(self) -> Shift:
         """Find out how far SAR and optical are still apart; see `refnet_cli.register`.
@@ -405,6 +416,8 @@ class ScenePair:
             place = self.grid.transform @ Affine.translation(-moves[0], -moves[1])
             grid = GeoBox(self.grid.shape, place, self.grid.crs)
             self._sar_parts = make_parts(self._sar_source, self._sar_layers, grid)
+            self.decisions = [found for found in self.decisions if found.what not in ("overlap", "sar.resampling")]
+            self._describe_sar()
         columns, rows = moves or (None, None)
         value = {"columns": columns, "rows": rows, "accepted": shift.accepted, "applied": applied}
         self._decide("coreg", value, f"values: {shift.reason}")

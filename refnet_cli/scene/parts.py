@@ -19,6 +19,7 @@ from refnet_cli.scene.raster import Float32, Raster
 from refnet_cli.scene.source import WHAT, Layer, Source
 from refnet_cli.tiling import Window
 
+_LEAST_SHARE = 0.499  # of an averaged pixel that must have been measured, so that holes keep their size
 _PIECE = 1 << 24  # source pixels warped at once
 Convert = Callable[[Float32, int, Window], Float32]
 """From values as read, of a file's number and a window of it, to what may be resampled."""
@@ -129,3 +130,9 @@ def _read_part(
     values = convert(values, part.file, source)
     with raster.naming(f"cannot be warped to {window} of the grid"):
         part.alignment.warp(window, source, values, out, part.method)
+        if part.method is Resampling.average:
+            known = np.isfinite(values)
+            if not known.all():
+                share = np.zeros_like(out)
+                part.alignment.warp(window, source, known.astype(np.float32), share, part.method)
+                out[share < _LEAST_SHARE] = np.nan

@@ -26,6 +26,8 @@ from refnet_cli.tiling import Window
 
 BLOCK = 512  # side of the blocks in which pixels are served
 _MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
+_LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
+_FEW = 1 << 30  # pixels in which something valid is looked for
 _SAMPLE = 300_000  # pixels from which a file is judged
 # Nothing beside the files themselves is looked for, and no network is touched.
 _GDAL: dict[str, Any] = {
@@ -54,6 +56,14 @@ def local_file(path: str | Path, what: str) -> str:
         state = "cannot be read" if Path(text).exists() else "does not exist"
         raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
     return text
+
+
+def _first_bytes(path: str, what: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(2)
+    except OSError as error:
+        raise InputMissingError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
 
 
 class ZipMember(str):
@@ -87,8 +97,7 @@ class Raster:
             driver = "GTiff" if text.lower().endswith((".tif", ".tiff")) else "JP2OpenJPEG"
         else:
             text = local_file(path, what)
-            with Path(text).open("rb") as file:
-                driver = "GTiff" if file.read(2) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of GDAL's many
+            driver = "GTiff" if _first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of many
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
@@ -96,6 +105,7 @@ class Raster:
             try:
                 with self.naming("cannot be used"):
                     self._check_size()
+                    self._check_scaling()
                     self._check_place(allow_gcps)
             except RefnetError:
                 self.dataset.close()
@@ -129,10 +139,19 @@ class Raster:
                 raise InputError(
                     f"The {self.what} file holds complex numbers ({dtype}): give detected, terrain-corrected values."
                 )
-            if rows * columns * np.dtype(dtype).itemsize > 256 << 20:
+            together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+            if rows * columns * np.dtype(dtype).itemsize * together > 256 << 20:
                 raise InputError(
                     f"The {self.what} file is stored in blocks of {columns} x {rows} pixels, over 256 MB each: "
                     "rewrite it with tiles, for instance with gdal_translate -co TILED=YES."
+                )
+
+    def _check_scaling(self) -> None:
+        for scale, offset in zip(self.dataset.scales, self.dataset.offsets, strict=True):
+            if scale == 0 or not np.isfinite([scale, offset]).all():
+                raise InputError(
+                    f"The {self.what} file declares the scale {scale:g} and the offset {offset:g}: "
+                    "give one whose values mean something."
                 )
 
     def _check_place(self, allow_gcps: bool) -> None:
@@ -146,6 +165,12 @@ class Raster:
                 "relief it is off by hundreds of metres. Terrain-correct it first, for instance with SNAP or sarsen"
                 + (", or accept that with --allow-gcps." if points and self.what == "SAR" else ".")
             )
+        distinct = len({(point.row, point.col) for point in points})
+        if self.by_points and not _LEAST_POINTS <= distinct <= len(points) <= _MOST_POINTS:
+            raise InputError(
+                f"The {self.what} file is placed by {len(points)} ground control points in {distinct} places: "
+                f"{_LEAST_POINTS} to {_MOST_POINTS} can be used."
+            )
         self.stored_crs = points_crs if self.by_points else dataset.crs
         if not self.stored_crs:
             raise InputError(f"The {self.what} file has no coordinate reference system: assign the right one first.")
@@ -155,7 +180,7 @@ class Raster:
                 f"The {self.what} file has the local coordinate system {self.crs.name!r}: assign a geographic or "
                 "projected one first."
             )
-        self.place: Place = SplinePlace(points) if self.by_points else AffinePlace(transform)
+        self.place: Place = SplinePlace(points, self.crs) if self.by_points else AffinePlace(transform)
         if not self.by_points and (not placed or not np.isfinite(transform.determinant)):
             raise InputError(
                 f"The {self.what} file has no place on the ground (transform {tuple(transform)[:6]}): "
@@ -241,7 +266,7 @@ class Raster:
     def _first_valid(self, bands: Sequence[int]) -> Float32:
         height, width = self.dataset.shape
         values = np.full((len(bands), 1), np.nan, np.float32)
-        for row in range(0, height, BLOCK):
+        for row in range(0, min(height, _FEW // width + 1), BLOCK):
             for column in range(0, width, 8 * BLOCK):
                 values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
                 if np.isfinite(values).any():
@@ -274,6 +299,7 @@ def north_up_grid(raster: Raster) -> GeoBox:
         raise InputError(
             f"The {raster.what} file {raster.path} is rotated, sheared or not north-up "
             f"(transform {tuple(transform)[:6]}), but its grid is to be the result's: "
-            "warp it to north-up first, for instance with gdalwarp."
+            "warp it to north-up first, for instance with gdalwarp"
+            + (", or name a grid with --grid." if raster.what == "optical" else ".")
         )
     return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)

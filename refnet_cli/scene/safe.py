@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,16 +29,10 @@ Float64 = NDArray[np.float64]
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Sentinel-2's bands, in the order in which its metadata numbers them from 0."""
 
-NODATA, SATURATED = 0, 65535
-"""Special numbers in the images of all Sentinel-2 products.
-
-These are not read from the metadata, since that of products from 2015 to 2018 names others (1 and 0, 0 and 6), which
-their images do not follow.
-"""
-
 _OFFSET_SINCE = "04.00"  # processing baseline that began to add 1000 to all numbers
 _OWN_PROCESSING = "99.99"  # what ESA's processor writes for a baseline when users run it
-_XML_BYTES = 64 * 2**20
+_XML_BYTES = 16 * 2**20
+_ELEMENTS = 300_000  # of an XML file; the longest cloud masks have some ten thousand
 _MEMBERS = 20_000
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 _AGAIN = "give a SAFE product as ESA hands it out, downloaded anew if this one is damaged"
@@ -137,14 +131,14 @@ class Calibration:
         Image rows of the vectors, ascending.
     pixels : tuple of float64 arrays, shape (P,) each
         Image columns at which each vector gives its constants, ascending.
-    gamma_constants, sigma_constants : tuple of float64 arrays, shape (P,) each
-        Constants of gamma nought and of sigma nought.
+    constants : tuple of float64 arrays, shape (P,) each
+        Constants of gamma nought.
 
     Examples
     --------
     >>> columns = np.array([0.0, 2.0])
     >>> vectors = np.array([500.0, 400.0]), np.array([600.0, 500.0])
-    >>> calibration = Calibration(np.array([0.0, 4.0]), (columns, columns), vectors, vectors)
+    >>> calibration = Calibration(np.array([0.0, 4.0]), (columns, columns), vectors)
     >>> calibration.gamma(1, 0, 2, 3)
     array([[525., 475., 425.],
            [550., 500., 450.]], dtype=float32)
@@ -152,8 +146,7 @@ class Calibration:
 
     lines: Float64
     pixels: tuple[Float64, ...]
-    gamma_constants: tuple[Float64, ...]
-    sigma_constants: tuple[Float64, ...]
+    constants: tuple[Float64, ...]
 
     def gamma(self, row: int, column: int, height: int, width: int) -> Float32:
         """Return the calibration constant of gamma nought in a window of the image.
@@ -173,13 +166,6 @@ class Calibration:
         ValueError
             If the window is empty.
         """
-        return self._interpolate(self.gamma_constants, row, column, height, width)
-
-    def sigma(self, row: int, column: int, height: int, width: int) -> Float32:
-        """Return the calibration constant of sigma nought in a window of the image; see `gamma`."""
-        return self._interpolate(self.sigma_constants, row, column, height, width)
-
-    def _interpolate(self, constants: Sequence[Float64], row: int, column: int, height: int, width: int) -> Float32:
         if height < 1 or width < 1:
             raise ValueError(f"A window of {height} x {width} pixels has no calibration.")
         place = np.interp(np.arange(row, row + height), self.lines, np.arange(len(self.lines)))
@@ -188,7 +174,7 @@ class Calibration:
         share = (place - above).astype(np.float32)[:, None]
         columns, first = np.arange(column, column + width), above[0]
         vectors = range(first, below[-1] + 1)
-        across = np.stack([np.interp(columns, self.pixels[n], constants[n]).astype(np.float32) for n in vectors])
+        across = np.stack([np.interp(columns, self.pixels[n], self.constants[n]).astype(np.float32) for n in vectors])
         blended: Float32 = across[above - first] * (1 - share) + across[below - first] * share
         return blended
 
@@ -341,6 +327,8 @@ class _Zip:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        if re.search(r"[{}]", str(self.path)):
+            raise InputError(f"{path} cannot be read for the braces in its name: rename it, or unpack it.")
         with zipfile.ZipFile(path) as file:
             members = [info.orig_filename for info in file.infolist()]
         if len(members) > _MEMBERS:
@@ -404,7 +392,17 @@ def _metadata(files: _Files, given: str) -> str:
 
 
 class _Builder(ElementTree.TreeBuilder):
-    """Builder of trees that refuses document types, without which there are no entities to expand or to fetch."""
+    """Builder of trees that refuses document types, without which there are no entities to expand, and endless ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _ELEMENTS
+
+    def start(self, tag: str, attributes: dict[str, str]) -> ElementTree.Element:
+        self._left -= 1
+        if not self._left:
+            raise ValueError(f"it has more than {_ELEMENTS} elements")
+        return super().start(tag, attributes)
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
         raise ValueError("it declares a document type, as no SAFE product does")
@@ -608,21 +606,21 @@ def _by_polarisation(files: _Files, pattern: re.Pattern[str]) -> dict[str, str]:
 
 
 def _calibration(files: _Files, name: str) -> Calibration:
-    vectors: dict[float, tuple[Float64, Float64, Float64]] = {}
+    vectors: dict[float, tuple[Float64, Float64]] = {}
     where = f"{name} of {files.path}"
     for element in _elements(_parse(files, name), "calibrationVector"):
         line = _number(_text(element, "line"), "a vector's line", where)
-        pixels, gamma, sigma = (_numbers(element, tag, where) for tag in ("pixel", "gamma", "sigmaNought"))
-        if not 0 < len(pixels) == len(gamma) == len(sigma) or (np.diff(pixels) <= 0).any():
+        pixels, gamma = (_numbers(element, tag, where) for tag in ("pixel", "gamma"))
+        if not 0 < len(pixels) == len(gamma) or (np.diff(pixels) <= 0).any():
             raise InputError(f"{where} has a vector whose pixels and constants do not go together: {_AGAIN}.")
-        if min(gamma.min(), sigma.min()) <= 0:
+        if gamma.min() <= 0:
             raise InputError(f"{where} has a constant that is not above 0, by which nothing can be divided: {_AGAIN}.")
-        vectors[line] = pixels, gamma, sigma
+        vectors[line] = pixels, gamma
     if not vectors:
         raise InputError(f"{where} holds no calibration vectors: {_AGAIN}.")
     lines = sorted(vectors)
-    columns, gammas, sigmas = zip(*(vectors[line] for line in lines), strict=True)
-    return Calibration(np.array(lines), columns, gammas, sigmas)
+    columns, gammas = zip(*(vectors[line] for line in lines), strict=True)
+    return Calibration(np.array(lines), columns, gammas)
 
 
 def _numbers(element: ElementTree.Element, tag: str, where: str) -> Float64:

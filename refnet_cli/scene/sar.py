@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from refnet_cli.errors import OptionsError
 from refnet_cli.products import SarScale
 from refnet_cli.scene.judge import Decision, check_sar_scale, judge_sar_order, judge_sar_scale, named_sar_scale
-from refnet_cli.scene.optical import nodata_decision, stored_dtype
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import Calibration, SarProduct
-from refnet_cli.scene.source import Layer, Source
+from refnet_cli.scene.source import Layer, Source, nodata_decision, stored_dtype
 from refnet_cli.tiling import Window
 
 DB_RANGE = (-60.0, 40.0)
@@ -75,11 +75,15 @@ class SarReader:
     def _judge_scale(
         self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
     ) -> tuple[SarScale, str]:
+        product = source.files.product
+        if isinstance(product, SarProduct):
+            if options.sar_scale not in (None, "amplitude"):
+                raise OptionsError(f"--sar-scale {options.sar_scale} contradicts {product.path}: GRD holds amplitudes.")
+            about = f"{product.kind} numbers of mode {product.mode}, processor {product.processor}"
+            return "amplitude", f"tag: {about}, calibrated to gamma nought with the product's own table."
         if options.sar_scale is not None:
             check_sar_scale(samples, options.sar_scale)
             return options.sar_scale, f"option: --sar-scale {options.sar_scale}."
-        if isinstance(source.files.product, SarProduct):
-            return "amplitude", "tag: GRD numbers, calibrated to gamma nought with the product's own table."
         places = [layer.pieces[0] for layer in layers]
         said = named_sar_scale(
             [source.rasters[file].dataset.descriptions[band - 1] for file, band in places],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,13 +15,16 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.scene.geometry import AffinePlace
-from refnet_cli.scene.judge import band_names
+from refnet_cli.scene.judge import Decision, band_names
 from refnet_cli.scene.raster import Float32, Raster, ZipMember, local_file, north_up_grid
 from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
 
 Paths = str | Path | Sequence[str | Path]
 RASTERS = {".tif", ".tiff", ".jp2"}
 MOST_FILES = 64
+RADAR = ("VV", "VH", "HH", "HV")
+_DEGREE = 111_320.0  # metres
+_FARTHEST = 100_000  # pixels between a product's granules
 WHAT: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
 
 
@@ -49,20 +53,32 @@ class Files:
     """Reference system and file of masks that give clouds by their outlines."""
     allow_gcps: bool = False
 
-    @property
-    def on_disk(self) -> list[Path]:
-        """What is read, without what lies inside a zip, but with the zip."""
+    def on_disk(self, needed: Collection[int]) -> list[Path]:
+        """What is read of the files whose numbers are needed; of a zip, the zip."""
         own = [Path(self.product.path)] if self.product else []
-        return own + [Path(path) for path in self.paths if not isinstance(path, ZipMember)]
+        return own + [Path(self.paths[file]) for file in sorted(needed) if not isinstance(self.paths[file], ZipMember)]
 
     def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
         """Open files, to be closed by ``stack``: those whose numbers are needed, or all."""
-        rasters = {}
-        for number, path in enumerate(self.paths):
-            if needed is None or number in needed:
-                rasters[number] = Raster(path, WHAT[self.modality], self.allow_gcps)
-                stack.callback(rasters[number].dataset.close)
+        rasters = _Rasters(self, stack)
+        for number in range(len(self.paths)) if needed is None else needed:
+            rasters[number]
         return rasters
+
+
+class _Rasters(dict[int, Raster]):
+    """Files by their numbers, opened when they are first asked for."""
+
+    def __init__(self, files: Files, stack: ExitStack) -> None:
+        super().__init__()
+        self._files, self._stack = files, stack
+
+    def __missing__(self, number: int) -> Raster:
+        files = self._files
+        raster = Raster(files.paths[number], WHAT[files.modality], files.allow_gcps)
+        self._stack.callback(raster.dataset.close)
+        self[number] = raster
+        return raster
 
 
 def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> list[Files]:
@@ -94,15 +110,16 @@ def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> li
         return _product_files(paths[0], modality, allow_gcps)
     if len(paths) == 1 and paths[0].is_dir():
         # A folder may hold both sensors' files.
-        others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else ("VV", "VH", "HH", "HV")
+        others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else RADAR
+        folder = paths[0]
         paths = sorted(
             path
-            for path in paths[0].iterdir()
+            for path in folder.iterdir()
             if path.suffix.lower() in RASTERS and band_of_file(path.name) not in others
         )
         if not paths:
             raise InputMissingError(
-                f"The {what} folder {given} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
+                f"The {what} folder {folder} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
             )
     if not paths:
         raise InputMissingError(f"No {what} file is given.")
@@ -128,17 +145,16 @@ def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Fil
     choices = []
     for zone in dict.fromkeys(granule.zone for granule in product.granules):
         granules = [granule for granule in product.granules if granule.zone == zone]
-        bands = {name: [granule.bands[name] for granule in granules if name in granule.bands] for name in _keys(
-            granule.bands for granule in granules)}  # fmt: skip
-        masks = {name: [granule.masks[name] for granule in granules if name in granule.masks] for name in _keys(
-            granule.masks for granule in granules)}  # fmt: skip
-        outlines = tuple((zone, granule.masks["CLOUDS"]) for granule in granules if "CLOUDS" in granule.masks)
+        bands = _common([granule.bands for granule in granules])
+        masks = _common([granule.masks for granule in granules])
+        outlines = tuple((zone, location) for location in masks.get("CLOUDS", []))
         choices.append((len(granules), replace(_with_layers(modality, product, bands, masks), outlines=outlines)))
     return [files for _, files in sorted(choices, key=lambda choice: -choice[0])]
 
 
-def _keys(tables: Iterable[dict[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for table in tables for name in table))
+def _common(tables: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    """Gather what all granules have: what one of them lacks is no band, and no mask, of the product."""
+    return {name: [table[name] for table in tables] for name in tables[0] if all(name in table for table in tables)}
 
 
 def _with_layers(
@@ -183,7 +199,8 @@ class Source:
     def __init__(self, files: Files, stack: ExitStack) -> None:
         self.files = files
         self.what = WHAT[files.modality]
-        self.rasters = files.open(stack)
+        # A product's files need not be looked at to be known, and old ones have hundreds.
+        self.rasters = files.open(stack, None if files.layers is None else ())
         layers, how = self._told() if files.layers is None else (files.layers, "name: the product's own files.")
         self.masks = tuple(layer for layer in layers if layer.is_mask)
         self.layers = tuple(layer for layer in layers if not layer.is_mask)
@@ -209,10 +226,14 @@ class Source:
                 raise
             raise type(refusal)(f"{self.label}: {refusal}") from refusal.__cause__
 
-    @property
-    def tags(self) -> dict[str, str]:
-        """Tags of all files together."""
-        return {key: value for raster in reversed(self.rasters.values()) for key, value in raster.tags.items()}
+    def tags(self, layers: Iterable[Layer]) -> dict[str, str]:
+        """Tags of the files of some layers together; the first file's count."""
+        files = dict.fromkeys(file for layer in layers for file, _ in layer.pieces)
+        return {key: value for file in reversed(files) for key, value in self.rasters[file].tags.items()}
+
+    def paths(self, layers: Iterable[Layer]) -> list[str]:
+        """Paths of the files of some layers."""
+        return [self.files.paths[file] for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces)]
 
     @property
     def said(self) -> list[str | None]:
@@ -221,8 +242,14 @@ class Source:
 
     def _told(self) -> tuple[tuple[Layer, ...], str]:
         """Name bands by descriptions, by the files' names, or by their number."""
-        if len(self.rasters) == 1 and self.rasters[0].dataset.count > 1:
-            return self._told_of_stack(self.rasters[0])
+        if len(self.rasters) > 1:
+            # A map that was written beside its bands is none of them.
+            for number in [n for n, raster in self.rasters.items() if "REFNET_VERSION" in raster.tags]:
+                self.rasters.pop(number).dataset.close()
+        if len(self.rasters) == 1:
+            ((number, raster),) = self.rasters.items()
+            if raster.dataset.count > 1:
+                return self._told_of_stack(raster, number)
         layers, kinds = [], set()
         for number, raster in self.rasters.items():
             if raster.dataset.count > 1:
@@ -246,14 +273,16 @@ class Source:
         kind = "count" if "count" in kinds else "name" if "name" in kinds else "description"
         return tuple(layers), f"{kind}: the files are {', '.join(known)}." if known else ""
 
-    def _told_of_stack(self, raster: Raster) -> tuple[tuple[Layer, ...], str]:
+    def _told_of_stack(self, raster: Raster, number: int) -> tuple[tuple[Layer, ...], str]:
         names, how = band_names(raster.dataset.descriptions, self.files.modality)
         said = raster.dataset.descriptions
         return tuple(
-            self._layer(name, text, 0, band) for band, (name, text) in enumerate(zip(names, said, strict=True), 1)
+            self._layer(name, text, number, band) for band, (name, text) in enumerate(zip(names, said, strict=True), 1)
         ), how
 
     def _layer(self, name: str | None, said: str | None, file: int, band: int) -> Layer:
+        if name is not None and (name in RADAR) != (self.files.modality == "sar"):
+            return Layer(None, said, ((file, band),))
         mask = canonical_mask(said) if self.files.modality == "optical" and name is None else None
         return Layer(mask or name, said, ((file, band),), mask is not None)
 
@@ -263,21 +292,24 @@ class Source:
             self.rasters.pop(number).dataset.close()
 
     def pixel(self, layer: Layer) -> float:
-        """Side of a layer's pixels in units of its reference system."""
-        place = self.rasters[layer.pieces[0][0]].place
-        return float(abs(place.transform.determinant) ** 0.5) if isinstance(place, AffinePlace) else np.inf
+        """Side of a layer's pixels in metres, about."""
+        raster = self.rasters[layer.pieces[0][0]]
+        if not isinstance(raster.place, AffinePlace):
+            return math.inf
+        metres = _DEGREE if raster.crs.is_geographic else raster.crs.axis_info[0].unit_conversion_factor
+        return float(abs(raster.place.transform.determinant) ** 0.5 * metres)
 
-    def grid(self) -> GeoBox:
-        """Grid of the finest bands; all of the ground that a product's granules cover.
+    def grid(self, layers: Sequence[Layer]) -> GeoBox:
+        """Grid of the finest of some bands, of a product's finest; all of the ground that its granules cover.
 
         Raises
         ------
         InputError
-            If it is not north-up.
+            If it is not north-up, or a product's granules are not of one grid.
         """
-        finest = min(self.layers, key=self.pixel)
+        finest = min(self.layers if self.files.product else layers, key=self.pixel)
         grids = [north_up_grid(self.rasters[file]) for file, _ in finest.pieces]
-        return _union(grids) if len(grids) > 1 else grids[0]
+        return _union(grids, self.label) if len(grids) > 1 else grids[0]
 
     def sample(self, layers: Sequence[Layer]) -> list[Float32]:
         """Read values spread over some layers, an array each; NaN where there is no measurement.
@@ -303,11 +335,43 @@ class Source:
         return samples
 
 
-def _union(grids: list[GeoBox]) -> GeoBox:
+def _union(grids: list[GeoBox], label: str) -> GeoBox:
     """Grid that covers several of the same pixels."""
     first = grids[0].transform
+    for grid in grids[1:]:
+        steps = (grid.transform.c - first.c) / first.a, (grid.transform.f - first.f) / first.e
+        alike = (grid.transform.a, grid.transform.e, grid.crs) == (first.a, first.e, grids[0].crs)
+        if not alike or max(abs(step - round(step)) for step in steps) > 1e-6 or max(map(abs, steps)) > _FARTHEST:
+            raise InputError(f"The granules of {label} do not lie on one grid: give an intact product.")
     left, top = min(grid.transform.c for grid in grids), max(grid.transform.f for grid in grids)
     right = max(grid.transform.c + grid.shape[1] * first.a for grid in grids)
     bottom = min(grid.transform.f + grid.shape[0] * first.e for grid in grids)
     shape = round((bottom - top) / first.e), round((right - left) / first.a)
     return GeoBox(shape, type(first)(first.a, 0.0, left, 0.0, first.e, top), grids[0].crs)
+
+
+def nodata_decision(source: Source, layers: Sequence[Layer]) -> Decision:
+    """Tell which number stands for "no measurement"."""
+    what = f"{source.files.modality}.nodata"
+    file, band = layers[0].pieces[0]
+    declared = source.rasters[file].dataset.nodatavals[band - 1]
+    if source.files.product:
+        return Decision(what, 0, "tag: the product's own number for it; 65,535 marks saturated pixels.")
+    if declared is None:
+        return Decision(what, 0, "values: none is declared; pixels that are 0 in all bands of a file are nodata.")
+    return Decision(what, declared if np.isfinite(declared) else str(declared), "tag: declared in the file.")
+
+
+def stored_dtype(source: Source, layers: Sequence[Layer]) -> str:
+    """Name the data type of the layers' values, as they are once declared scales are applied."""
+    if any(scaling != (1.0, 0.0) for scaling in scalings(source, layers)):
+        return "float32"
+    types = [source.rasters[file].dataset.dtypes[band - 1] for layer in layers for file, band in layer.pieces]
+    return str(np.result_type(*types))
+
+
+def scalings(source: Source, layers: Iterable[Layer]) -> Iterator[tuple[float, float]]:
+    """Yield the declared scale and offset of each layer's pieces."""
+    for layer in layers:
+        for file, band in layer.pieces:
+            yield source.rasters[file].scaling(band)
