@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -20,8 +20,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
 from refnet_cli.inspection import describe_grid
 from refnet_cli.outputs import OUTPUTS, AreaCounter, Rows
-from refnet_cli.products import OpticalScale, SarScale
-from refnet_cli.scene import Coregistration, Extent, Missing, Patch, SceneOptions, ScenePair
+from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
 from refnet_cli.translations import Translation, read_translation
@@ -39,7 +38,7 @@ AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(SceneOptions):
     """What to predict, with what, and where to put it.
 
     Raises
@@ -58,32 +57,7 @@ class PredictOptions:
     """Weights of the network; by default those that come along."""
     preview: Path | None = None
     """Picture of the map to write, a PNG with a legend."""
-    optical_bands: tuple[str, ...] | None = None
-    """Names or numbers (from 1) of the bands of the optical file, in the order of the weights' bands."""
-    sar_bands: tuple[str, ...] | None = None
-    """Names or numbers (from 1) of the bands of the SAR file, in the order of the weights' bands."""
-    optical_offset: float | None = None
-    """Number to subtract from the optical file's values."""
-    sar_scale: SarScale | None = None
-    """Scale of the SAR values: power, amplitude, db or db100."""
-    optical_scale: OpticalScale | None = None
-    """Scale of the optical values: dn, that is reflectance x 10,000, or reflectance from 0 to 1."""
-    strict: bool = False
-    """Refuse what can only be guessed."""
-    mask_clouds: bool = False
-    """Leave out what the optical files' cloud mask marks."""
-    allow_gcps: bool = False
-    """Accept SAR that is placed by ground control points only."""
-    extent: Extent = "optical"
-    """Ground of the map: the whole optical image, or the rectangle where SAR lies too."""
-    bounds: tuple[str, ...] | None = None
-    """West, south, east and north of the map in its reference system, or in one named behind them."""
-    grid: Path | None = None
-    """File whose grid is the map's, in place of the optical image's own."""
-    coreg: Coregistration = "check"
-    """The shift left between SAR and optical: off, check (tell it), auto (correct it where certain), or require."""
-    missing: Missing = "nodata"
-    """Where one sensor saw nothing: no data, or a prediction from the other, marked in a quality band."""
+    coreg: Coregistration = field(default="check", kw_only=True)
     scheme: str | None = None
     """Class scheme of the map, or a TOML file of one; by default the weights'."""
     overlap: int | None = None
@@ -102,15 +76,11 @@ class PredictOptions:
     """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.read_threads is not None and not 1 <= self.read_threads <= 256:
             raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
             raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
-
-    @property
-    def scene(self) -> SceneOptions:
-        """The part that concerns reading the files."""
-        return SceneOptions(**{field.name: getattr(self, field.name) for field in fields(SceneOptions)})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a plain dict that JSON can hold."""

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from refnet_cli.card import REFNetConfig, default_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import LOSSES
-from refnet_cli.products import SCHEMES, ClassScheme, OpticalScale, SarScale
-from refnet_cli.scene import Coregistration
+from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.scene import SceneOptions
 from refnet_cli.schemes import read_scheme
 from refnet_cli.tables import read_table, read_toml
 
@@ -20,7 +20,7 @@ SplitMethod = Literal["blocks", "region", "random", "none"]
 
 
 @dataclass(frozen=True)
-class TrainScene:
+class TrainScene(SceneOptions):
     """A scene pair with its labels."""
 
     optical: Path | tuple[Path, ...]
@@ -34,22 +34,6 @@ class TrainScene:
     """What it is held out with; by default the scene's name."""
     split: Literal["train", "validation"] | None = None
     """All of it is learned from, or only scored; by default as the regions file's ``split`` says."""
-    optical_bands: tuple[str, ...] | None = None
-    """Names or numbers (from 1) of the bands of the optical file, in the order of the network's bands."""
-    sar_bands: tuple[str, ...] | None = None
-    """The same for the SAR file."""
-    optical_offset: float | None = None
-    """Number to subtract from the optical file's values."""
-    sar_scale: SarScale | None = None
-    """Scale of the SAR values: power, amplitude, db or db100."""
-    optical_scale: OpticalScale | None = None
-    """Scale of the optical values: dn, that is reflectance x 10,000, or reflectance from 0 to 1."""
-    strict: bool = False
-    """Refuse what can only be guessed."""
-    mask_clouds: bool = False
-    """Learn nothing where the optical files' cloud mask marks clouds."""
-    coreg: Coregistration = "off"
-    """The shift left between SAR and optical: off, check, auto (correct it where certain), or require."""
     label_field: str | None = None
     """Field of a vector file of labels that holds the class; needed where it has several."""
     label_codes: dict[str, str] | None = None

@@ -24,7 +24,7 @@ from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.labels import Labels, open_labels
 from refnet_cli.predict import read_tile, usable_cores
 from refnet_cli.regions import TrainConfig, TrainScene
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.scene import Patch, ScenePair
 from refnet_cli.splits import (
     TRAIN,
     VALIDATION,
@@ -64,12 +64,8 @@ class Region:
         cls, scene: TrainScene, config: TrainConfig, kept_blocks: int | None = None, read_threads: int = 1
     ) -> Region:
         """Open the three files; see `ScenePair.open` and `open_labels` for parameters and errors."""
-        options = SceneOptions(
-            scene.optical_bands, scene.sar_bands, scene.optical_offset, scene.sar_scale, scene.optical_scale,
-            strict=scene.strict, mask_clouds=scene.mask_clouds, coreg=scene.coreg,
-        )  # fmt: skip
         pair = ScenePair.open(
-            scene.optical, scene.sar, config.optical_bands, config.sar_bands, options, kept_blocks, read_threads
+            scene.optical, scene.sar, config.optical_bands, config.sar_bands, scene.scene, kept_blocks, read_threads
         )
         try:
             meanings = config.label_codes if scene.label_codes is None else scene.label_codes

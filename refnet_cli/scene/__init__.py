@@ -5,7 +5,7 @@ from refnet_cli.scene.geometry import crs_name, pixel_metres, to_degrees
 from refnet_cli.scene.grid import choose_zone, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
-from refnet_cli.scene.options import Coregistration, Extent, Missing, SceneOptions
+from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.pair import EDGES, Patch, ScenePair
 from refnet_cli.scene.parts import describe_resampling, make_parts
 from refnet_cli.scene.raster import BLOCK, Raster, local_file, north_up_grid
@@ -18,9 +18,7 @@ __all__ = [
     "Alignment",
     "Coregistration",
     "Decision",
-    "Extent",
     "Layer",
-    "Missing",
     "OpticalReader",
     "Patch",
     "Paths",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ Missing = Literal["nodata", "use-other"]
 Coregistration = Literal["off", "check", "auto", "require"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SceneOptions:
     """What the user says about the files instead of leaving it to be found out, and what is to be made of them.
 
@@ -69,6 +69,11 @@ class SceneOptions:
         if self.optical_offset is not None and not math.isfinite(self.optical_offset):
             raise OptionsError(f"--optical-offset is {self.optical_offset}, but must be a finite number.")
         self._check_bounds()
+
+    @property
+    def scene(self) -> SceneOptions:
+        """These options without those that a class adds to them."""
+        return SceneOptions(**{field.name: getattr(self, field.name) for field in fields(SceneOptions)})
 
     def _check_bounds(self) -> None:
         if self.bounds is None:
