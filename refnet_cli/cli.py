@@ -9,6 +9,7 @@ import errno
 import gc
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,7 +21,9 @@ import click
 
 from refnet_cli import __version__
 from refnet_cli.errors import RefnetError, StorageError, TryAgainError
+from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
+from refnet_cli.remote import Remote, is_remote
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
@@ -39,18 +42,20 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 
 
 class PathList(click.ParamType):  # type: ignore[type-arg]
-    """A path, or several separated by commas."""
+    """A path or URL, or several separated by commas."""
 
     name = "paths"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Path, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path | Remote, ...]:
         """Split the text, unless all of it is a path with commas in it."""
         if not isinstance(value, str):
             return tuple(value)
         parts = [value] if os.path.exists(value) else [part.strip() for part in value.split(",")]
         if not all(parts):
             self.fail(f"{value!r} has an empty path between commas.", param, ctx)
-        return tuple(Path(part) for part in parts)
+        return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,6 +106,18 @@ FILE_OPTIONS = (
         help="Accept SAR that is not terrain-corrected, placed by ground control points only.",
     ),
     click.option(
+        "--allow-vrt",
+        is_flag=True,
+        default=None,
+        help="Accept GDAL virtual rasters (.vrt), which can make any raster file of this machine pixels.",
+    ),
+    click.option(
+        "--allow-remote",
+        is_flag=True,
+        default=None,
+        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network.",
+    ),
+    click.option(
         "--extent",
         type=click.Choice(["optical", "intersection"]),
         help="Map the whole optical image, or the rectangle where SAR lies too.  [default: optical]",
@@ -126,8 +143,16 @@ COREG_OPTION = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Messages on stderr as lines for people, or as JSON: time, level, event, message, scene, window, code. "
+    "May stand behind the command too.",
+)
 @click.pass_context
-def commands(context: click.Context, debug: bool) -> None:
+def commands(context: click.Context, debug: bool, log_format: str) -> None:
     """Map land use and land cover from Sentinel-1 and Sentinel-2 scenes with REF-Net.
 
     \b
@@ -139,6 +164,7 @@ def commands(context: click.Context, debug: bool) -> None:
     74 disk full or input/output error, 75 try again, 78 weights do not fit.
     """  # noqa: D301
     context.obj = debug
+    LOG.as_json = log_format == "json"
 
 
 @commands.command("predict")
@@ -162,10 +188,24 @@ def commands(context: click.Context, debug: bool) -> None:
     "'quality', tells.  [default: nodata]",
 )
 @click.option(
+    "--on-read-error",
+    type=click.Choice(["fail", "mask"]),
+    help="Where a file is damaged: fail, or no data, up to a twentieth of the map.  [default: fail]",
+)
+@click.option(
     "--scheme",
     help="Class scheme to write the map in: dfc2020, esri-io, worldcover, or a TOML file of your own.  "
     "[default: the weights']",
 )
+@click.option(
+    "--resume/--no-resume",
+    default=None,
+    help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
+)
+@click.option(
+    "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
+)
+@click.option("--max-memory", help="Memory to take at most, as 4G.  [default: what is free, less a tenth]")
 @click.option(
     "--overlap",
     type=int,
@@ -191,6 +231,12 @@ def commands(context: click.Context, debug: bool) -> None:
     "nothing; on GPUs it was not measured.",
 )
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    default=None,
+    help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
+)
+@click.option(
     "--read-threads",
     type=int,
     help="Threads that read and warp ahead of the network; the map is the same for any number.  "
@@ -213,6 +259,7 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
     from refnet_cli.predict import PredictOptions, predict
 
     options: PredictOptions = _fill(PredictOptions, given, config)
+    LOG.scene = str(options.output)
     with _ProgressBar("tiles", quiet) as progress:
         report = predict(options, progress=progress, tell=_say_line if verbose and not quiet else None)
     if not quiet:
@@ -458,6 +505,18 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 
 
+@commands.command("verify")
+@click.argument("map_", metavar="MAP", type=FILE)
+def verify_command(map_: Path) -> None:
+    """Hold a map against the checksums in it and beside it.
+
+    Exit code 65 if it is damaged, or carries none.
+    """
+    from refnet_cli.outputs import verify_map
+
+    click.echo(f"{map_}: intact, {verify_map(map_)}")
+
+
 @commands.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor_command(as_json: bool) -> None:
@@ -542,13 +601,16 @@ class _ProgressBar:
 
     def __init__(self, unit: str, quiet: bool) -> None:
         self._unit = unit
-        self._hidden = quiet or not sys.stderr.isatty()
+        self._hidden = quiet or not _on_terminal() or LOG.as_json
+        self._quiet = quiet
         self._bar: Any = None
 
     def __enter__(self) -> _ProgressBar:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
+        if not self._quiet:
+            LOG.progress(done, total, self._unit, note)
         if self._hidden:
             return
         if self._bar is None:
@@ -573,7 +635,7 @@ class _ProgressBar:
 def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
     scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f}"
     bar(progress.step, progress.steps, f"loss {progress.loss:.3f}{scored}")
-    if not quiet and not sys.stderr.isatty() and progress.step % 50 == 0:
+    if not quiet and not _on_terminal() and progress.step % 50 == 0:
         _say([f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"])
 
 
@@ -584,6 +646,10 @@ def _describe(report: dict[str, Any]) -> list[str]:
         lines.append(f"  note: {report['weights']['notice']}")
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
+    if report["resumed_rows"]:
+        lines.append(f"went on after {report['resumed_rows']} rows that an interrupted run had finished")
+    if report["renewed"]:
+        lines.append("an interrupted run's rows were given up: its inputs, weights or options were others")
     tiles = report["tiles"]
     lines.append(
         f"{tiles['run']} tiles predicted, {tiles['skipped']} without data skipped; "
@@ -661,8 +727,13 @@ def _describe_sensor(sensor: dict[str, Any]) -> list[str]:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines += [f"masks: {', '.join(sensor['masks'])}"] if sensor["masks"] else []
     paths = sensor["paths"]
-    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {os.path.commonpath(map(os.path.abspath, paths))}"
+    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {_folder_of(paths)}"
     return [f"{sensor['sensor']}{level}: {where}", *(f"  {line.rstrip()}" for line in lines), ""]
+
+
+def _folder_of(paths: Sequence[str]) -> str:
+    remote = any(map(is_remote, paths))
+    return f"{os.path.dirname(paths[0])} and the like" if remote else os.path.commonpath(map(os.path.abspath, paths))
 
 
 def _band_cells(band: dict[str, Any]) -> tuple[str, ...]:
@@ -728,13 +799,17 @@ def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
         _say_line(line)
 
 
 def _say_line(line: str) -> None:
-    click.echo(line, err=True)
+    LOG.say(line)
 
 
 def main() -> None:
@@ -743,11 +818,18 @@ def main() -> None:
         signal.signal(number, _leave_with(code))
     let_waiting_threads_sleep()
     collect_garbage_seldom()
+    sys.unraisablehook = _pass_over_what_is_no_text
     try:
         code = run(sys.argv[1:])
     finally:
         gc.freeze()  # else all objects are looked through once more on leaving
     sys.exit(code)
+
+
+def _pass_over_what_is_no_text(event: Any) -> None:
+    """Keep rasterio from showing that it cannot decode a message in which GDAL quotes a damaged file."""
+    if not isinstance(event.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(event)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -763,21 +845,27 @@ def run(arguments: Sequence[str]) -> int:
     int
         The exit code.
     """
+    LOG.reset()
     debug = "--debug" in arguments
     try:
         # Not commands.main, which would turn a closed pipe into exit code 1.
-        with commands.make_context("refnet", list(arguments)) as context:
+        with commands.make_context("refnet", _with_log_format_first(list(arguments))) as context:
             commands.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        error.show()
+        if LOG.as_json:
+            LOG.say(error.format_message(), "failed", USAGE)
+        else:
+            error.show()
         return USAGE
     except BrokenPipeError:
         # Python would try to flush stdout once more on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except Exception as error:  # the one place where exceptions become exit codes
         if debug:
@@ -786,12 +874,22 @@ def run(arguments: Sequence[str]) -> int:
             return _ended_by[0]  # a library made an error of its own of the signal's SystemExit
         known = _as_known(error)
         if known is None:
-            _say(
-                [f"refnet: this is a bug, not your mistake: {type(error).__name__}: {error} (refnet --debug ... tells)"]
-            )
+            about = f"{type(error).__name__}: {error} (refnet --debug ... tells)"
+            LOG.say(f"refnet: this is a bug, not your mistake: {about}", "failed", BUG)
             return BUG
-        _say([f"refnet: {known}"])
+        LOG.say(f"refnet: {known}", "failed", known.exit_code)
         return known.exit_code
+
+
+def _with_log_format_first(arguments: list[str]) -> list[str]:
+    """Move ``--log-format`` before the command, where click expects it."""
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--log-format" or argument.startswith("--log-format="):
+            end = place + 1 + (argument == "--log-format")
+            return arguments[place:end] + arguments[:place] + arguments[end:]
+    return arguments
 
 
 _ended_by: list[int] = []
@@ -813,8 +911,9 @@ def _leave_with(code: int) -> Callable[[int, object], None]:
 def _as_known(error: Exception) -> RefnetError | None:
     if isinstance(error, RefnetError):
         return error
-    if isinstance(error, MemoryError):
-        return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch.")
+    no_memory = r"can't allocate memory|cannot allocate memory|bad_alloc|can't start new thread|map segment"
+    if isinstance(error, MemoryError) or re.search(no_memory, str(error), re.IGNORECASE):
+        return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch or --max-memory.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return StorageError(f"{error.filename or 'A file'} could not be read or written: {error.strerror}.")
     return None

@@ -83,8 +83,8 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
     """
     options = replace(options or SceneOptions(), coreg="off")
     with ExitStack() as stack:
-        optical_names = list(Source(find_files(optical, "optical")[0], stack).named[0])
-        sar_source = Source(find_files(sar, "sar", options.allow_gcps)[0], stack)
+        optical_names = list(Source(find_files(optical, "optical", options)[0], stack).named[0])
+        sar_source = Source(find_files(sar, "sar", options)[0], stack)
         count = len(sar_source.layers)
         found = [name for name in ("VV", "VH", "HH", "HV") if name in sar_source.named[0]]
     bands = [name for name in EDGES if name in optical_names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from refnet_cli.card import Card, Modality
-from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
+from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError, WeightsError
 from refnet_cli.inference import Compiled
 from refnet_cli.inference import prepare_for_inference as prepare_for_inference
 from refnet_cli.model import REFNet
@@ -135,16 +136,20 @@ class TorchEngine:
         """
         optical, sar = leave_out(optical, sar, self._without)
         try:
-            return self._fetch(torch.softmax(self._logits(optical, sar).float(), dim=1))
-        except RuntimeError as error:
-            # The CPU's allocator raises no kind of its own.
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            logits = self._logits(optical, sar).float()
+            if not torch.isfinite(logits).all():
+                raise WeightsError(
+                    "The network answers with numbers that are none: its weights are damaged, or --precision is too "
+                    "coarse for them."
+                )
+            return self._fetch(torch.softmax(logits, dim=1))
+        except (RuntimeError, MemoryError) as error:
+            if not _lacks_memory(error):
                 raise
             count = len(optical)
             if count == 1:
-                raise TryAgainError(
-                    f"Not enough memory on {self._device} for a single tile. Free some, or use --device cpu."
-                ) from error
+                advice = "Close other programs" if self._device.type == "cpu" else "Free some, or use --device cpu"
+                raise TryAgainError(f"Not enough memory on {self._device} for a single tile. {advice}.") from error
         torch.cuda.empty_cache()
         half = count // 2
         self.batch = min(self.batch, half)
@@ -175,6 +180,14 @@ class TorchEngine:
         here.copy_(probabilities, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         return np.asarray(here.numpy(), np.float32)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # The CPU's allocator, oneDNN (whose primitives need memory to be made) and GPUs' libraries raise no own kind.
+    words = (
+        r"can't allocate memory|bad_alloc|could not create a (primitive|memory)|CUDA error: out of memory|ALLOC_FAILED"
+    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(words, str(error)) is not None
 
 
 def leave_out(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float32, Float32]:
@@ -236,6 +249,7 @@ def load_engine(
     scan: str | None = None,
     precision: str = "fp32",
     compiled: bool = False,
+    deterministic: bool = False,
 ) -> Engine:
     """Load weights into the engine that suits them.
 
@@ -248,6 +262,9 @@ def load_engine(
         Patches at once; by default what suits the device.
     scan, precision, compiled
         See `TorchEngine`.
+    deterministic : bool
+        Whether torch may only use algorithms that give the same bits each time, for the whole process and for good.
+        On CPUs all of them do.
 
     Raises
     ------
@@ -261,5 +278,9 @@ def load_engine(
         raise OptionsError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     if precision != "fp32" and device == "cpu":
         raise OptionsError(f"Precision {precision} is for GPUs, but the network runs on the CPU: leave it at fp32.")
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     net, card = load_weights(weights)
     return ENGINES["torch"](net, card, device, batch, scan=scan, precision=precision, compiled=compiled)

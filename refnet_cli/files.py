@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from refnet_cli.errors import OptionsError, OutputError, RefnetError, StorageError
+from refnet_cli.remote import Remote
 
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
-             errno.ELOOP}  # fmt: skip
+             errno.EEXIST, errno.ELOOP}  # fmt: skip
 
 
 @contextmanager
@@ -69,20 +70,20 @@ def explain(path: Path, error: Exception) -> RefnetError:
     )
 
 
-def check_places(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+def check_places(outputs: Iterable[Path | None], inputs: Iterable[Path | Remote | None]) -> None:
     """Refuse to write over what is read, also through links, or to one place twice.
 
     Parameters
     ----------
     outputs, inputs : iterable of Path or None
-        None stands for a file that was not asked for.
+        None stands for a file that was not asked for. What is fetched is passed over.
 
     Raises
     ------
     OptionsError
         Naming the two that are one file.
     """
-    taken = [path for path in inputs if path]
+    taken = [path for path in inputs if path and not isinstance(path, Remote)]
     for output in outputs:
         if output is None:
             continue

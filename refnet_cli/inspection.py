@@ -135,9 +135,9 @@ def inspect(
     options = options or SceneOptions()
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:
-        sar_source = Source(find_files(sar, "sar", options.allow_gcps)[0], stack) if sar is not None else None
+        sar_source = Source(find_files(sar, "sar", options)[0], stack) if sar is not None else None
         if optical is not None:
-            files, decision = choose_zone(find_files(optical, "optical"), sar_source)
+            files, decision = choose_zone(find_files(optical, "optical", options), sar_source)
             optical_source = Source(files, stack)
             found.decisions += [decision] if decision else []
             layers = _look_at_optical(found, optical_source, card, options)

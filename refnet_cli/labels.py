@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -290,6 +291,8 @@ class ShapeLabels:
         with Path(text).open("rb") as file:
             if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(begins):
                 raise InputError(f"The label file {text} is no {Path(text).suffix} file, whatever its name says.")
+        if begins == b"{":
+            _refuse_links(text)
         try:
             layers = pyogrio.list_layers(text)[:, 0].tolist()
             if len(layers) != 1:
@@ -337,6 +340,27 @@ class ShapeLabels:
             out[covered > 0] = index
         out[claimed > 1] = 0
         return out
+
+
+def _refuse_links(path: str) -> None:
+    """Refuse GeoJSON whose reference system is a link, which GDAL would fetch."""
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, set[str]]:
+        # GDAL takes names in any case, and up to a zero; which of two alike it takes is better not asked.
+        known = [(key.partition("\0")[0].lower(), value) for key, value in pairs]
+        kinds = {str(value).partition("\0")[0].lower() for key, value in known if key == "type"}
+        systems = [value for key, value in known if key == "crs" and isinstance(value, dict)]
+        if any(system["kinds"] - {"name", "epsg", "ogc"} for system in systems):
+            raise InputError(
+                f"The label file {path} has a reference system that is not in it, but behind a link: write it with "
+                "one by name, as urn:ogc:def:crs:EPSG::4326."
+            )
+        return {"kinds": kinds}
+
+    try:
+        json.loads(Path(path).read_bytes(), object_pairs_hook=look)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The label file {path} cannot be read as JSON ({error}): give an intact one.") from error
 
 
 def _choose_field(path: str, fields: list[str], asked: str | None) -> str:

@@ -8,13 +8,13 @@ target is the old file or the complete new one.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import math
 import os
-import shutil
 import stat
 import struct
-import tempfile
+import warnings
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -36,19 +36,24 @@ from PIL.PngImagePlugin import PngInfo
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from refnet_cli.errors import InputError, OutputError
-from refnet_cli.files import explain, sync
+from refnet_cli.errors import InputError, InputMissingError, OutputError, TryAgainError
+from refnet_cli.files import explain, replacing, sync
 from refnet_cli.products import ClassScheme
 from refnet_cli.translations import Translation
+from refnet_cli.workplace import Workplace
 
 UInt8 = NDArray[np.uint8]
 
 BLOCK = 512
 QUALITY = ("no data", "optical only", "SAR only", "optical and SAR")
 """What the numbers of `Rows.quality` say of the sensors that saw a pixel."""
+CHECKSUM = "REFNET_CHECKSUM"
+"""Tag with the SHA-256 of the CRC-32 of all blocks of 512 x 512 pixels and of where they lie and what they mean."""
+JOURNAL = "journal"
+"""Name of the file in an output's workplace that the next run may go on with."""
 _EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
@@ -61,13 +66,15 @@ class Rows:
     Raises
     ------
     ValueError
-        If the translation is one of another scheme, or the quality has another shape than the rows.
+        If the translation is one of another scheme, the quality has another shape than the rows, or neither
+        probabilities nor codes are there.
     """
 
     row: int
     """First of the rows."""
-    probabilities: NDArray[np.float32]
-    """Shape (K, rows, width); layer 0 is "no data", layer i belongs to ``scheme.codes[i - 1]``."""
+    probabilities: NDArray[np.float32] | None
+    """Shape (K, rows, width); layer 0 is "no data", layer i belongs to ``scheme.codes[i - 1]``. None where an earlier
+    run found the codes."""
     valid: NDArray[np.bool_]
     """False where there is nothing to say, shape (rows, width)."""
     scheme: ClassScheme
@@ -76,12 +83,16 @@ class Rows:
     """From the network's scheme to that of `codes`, if that is another."""
     quality: UInt8 | None = None
     """Which sensors saw each pixel, as numbered in `QUALITY`, shape (rows, width)."""
+    found: UInt8 | None = None
+    """Codes, in ``code_scheme``, that an earlier run found, shape (rows, width)."""
 
     def __post_init__(self) -> None:
         if self.translation is not None and self.translation.source != self.scheme:
             raise ValueError(
                 f"A translation of class scheme {self.translation.source.name!r} is none of {self.scheme.name!r}."
             )
+        if (self.probabilities is None) == (self.found is None):
+            raise ValueError("Rows need either probabilities or codes that were found before.")
         if self.quality is not None and self.quality.shape != self.valid.shape:
             raise ValueError(f"The quality has the shape {self.quality.shape}; {self.valid.shape} was expected.")
 
@@ -93,6 +104,8 @@ class Rows:
     @cached_property
     def codes(self) -> UInt8:
         """Code of each pixel's most probable class in `code_scheme`, shape (rows, width); see `class_codes`."""
+        if self.probabilities is None or self.found is not None:
+            return np.asarray(self.found, np.uint8)
         codes = class_codes(self.probabilities, self.valid, self.scheme)
         return codes if self.translation is None else self.translation.table[codes]
 
@@ -164,10 +177,16 @@ class _FileOutput(ABC):
         self._tags = dict(tags)
         self._next_row = 0
         self._finished = False
+        self.sha256 = ""
+        """Of the finished file."""
         # A link is followed, so that the file it names is replaced and not the link.
         self._target = Path(os.path.realpath(path))
-        self._folder: Path | None = _make_hidden_folder(self.path, self._target)
+        _check_target(self.path, self._target)
+        self.workplace = Workplace(self._target)
+        """Where it is made; other files may lie there too."""
+        self._folder: Path | None = self.workplace.folder
         with self._cleaning_up():
+            self.workplace.sweep(JOURNAL)
             self._start(self._folder)
 
     @abstractmethod
@@ -196,11 +215,13 @@ class _FileOutput(ABC):
                 f"Rows {row} to {row + height} of {width} pixels do not follow row {self._next_row} "
                 f"of a grid of {self._grid.shape[0]} x {self._grid.shape[1]} pixels."
             )
-        if rows.probabilities.shape != (rows.scheme.classes, height, width):
+        if rows.probabilities is not None and rows.probabilities.shape != (rows.scheme.classes, height, width):
             raise ValueError(
                 f"Probabilities have the shape {rows.probabilities.shape}; "
                 f"{(rows.scheme.classes, height, width)} was expected."
             )
+        if rows.found is not None and rows.found.shape != (height, width):
+            raise ValueError(f"Codes have the shape {rows.found.shape}; {(height, width)} was expected.")
         if rows.code_scheme != self._scheme:
             raise ValueError(
                 f"Rows of class scheme {rows.code_scheme.name!r} cannot go into {self.path}, "
@@ -220,6 +241,7 @@ class _FileOutput(ABC):
         with self._cleaning_up():
             file = self._complete(self._folder)
             sync(file)
+            self.sha256 = sha256_of(file)
             os.replace(file, self._target)
             sync(self._target.parent)
         self._finished = True
@@ -231,19 +253,28 @@ class _FileOutput(ABC):
         if self._folder is not None:
             with suppress(Exception):  # closing a half-written raster may fail, and it is thrown away
                 self._close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self.workplace.close()
             self._folder = None
 
     @contextmanager
     def _cleaning_up(self) -> Iterator[None]:
         try:
             yield
+        except UnicodeEncodeError as error:
+            self.abort()
+            raise OutputError(f"{str(self.path)!a} is no UTF-8 text, as a name must be: choose another.") from error
         except (OSError, RasterioError, CPLE_BaseError) as error:
             self.abort()
             raise explain(self.path, error) from error
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            self._give_up(error)
             raise
+
+    def _give_up(self, error: BaseException | None) -> None:
+        # What ends by a signal, or for want of memory, is to be gone on with.
+        if isinstance(error, SystemExit | KeyboardInterrupt | TryAgainError):
+            self.workplace.keep(JOURNAL)
+        self.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -253,17 +284,15 @@ class _FileOutput(ABC):
     ) -> None:
         if kind is None and self._folder is not None:
             self.finish()
-        self.abort()
+        self._give_up(error)
 
 
-def _make_hidden_folder(path: Path, target: Path) -> Path:
+def _check_target(path: Path, target: Path) -> None:
     try:
-        if not target.parent.is_dir():
-            raise OutputError(f"{path} cannot be made: there is no folder {target.parent}. Create it first.")
-        with suppress(FileNotFoundError):
-            if not stat.S_ISREG(os.stat(target).st_mode):
-                raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
-        return Path(tempfile.mkdtemp(prefix=f".refnet-{os.getpid()}-", dir=target.parent))
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise explain(path, error) from error
 
@@ -355,6 +384,11 @@ class ClassMap(_FileOutput):
         if self._filled:
             self._write_block_row()
         self._raster.close()
+        # A file that the disk had no room for says so when it is read; opened to be changed, it is a mistake of types.
+        with rasterio.Env(**_GDAL), rasterio.open(self._working) as raster:
+            checksum = _combined(self._checksums, raster)
+        with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
+            raster.update_tags(**{CHECKSUM: checksum})
         result = folder / "complete.tif"
         with rasterio.Env(**_GDAL):
             rasterio.shutil.copy(
@@ -433,6 +467,93 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
                         intact = _checksum(raster.read(window=window)) == checksums[row][column]
                     if not intact:
                         raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
+
+
+def _combined(checksums: list[list[int]], raster: Any) -> str:
+    """One checksum of those of all blocks, and of where they lie and what they mean."""
+    about = [*raster.shape, *raster.transform, raster.crs.to_wkt() if raster.crs else "", raster.nodata, raster.count]
+    digest = hashlib.sha256(np.array(checksums, "<u4").tobytes())
+    digest.update(repr([*about, sorted(raster.tags(1).items()), raster.descriptions]).encode())
+    return digest.hexdigest()
+
+
+def _overview_count(height: int, width: int) -> int:
+    """Number of overviews of a map: each half of the one before, until a block holds the last."""
+    return max(math.ceil(math.log2(max(height, width) / BLOCK)), 0)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_map(path: Path) -> str:
+    """Hold a map against the checksum in its tags, and against the file beside it that ``--checksum`` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        A map that refnet made.
+
+    Returns
+    -------
+    str
+        What it was held against.
+
+    Raises
+    ------
+    InputMissingError
+        If it does not exist or may not be read.
+    InputError
+        If it is damaged, or has nothing to be held against.
+    """
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise InputMissingError(f"The map {path} does not exist or cannot be read: check the path and its permissions.")
+    sidecar = sidecar_of(path)
+    if sidecar.is_file():
+        wanted = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
+        if wanted != [sha256_of(path)]:
+            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. Make it anew.")
+    try:
+        with rasterio.Env(**_GDAL), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, driver="GTiff") as raster:
+                wanted_blocks = raster.tags().get(CHECKSUM)
+                checksums: list[list[int]] = []
+                for (_, column), window in raster.block_windows(1):
+                    if not column:
+                        checksums.append([])
+                    checksums[-1].append(_checksum(raster.read(window=window)))
+                found = _combined(checksums, raster)
+                shape, overviews = raster.shape, len(raster.overviews(1))
+            if wanted_blocks is None:
+                raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
+            if found != wanted_blocks:
+                raise InputError(f"{path} is damaged: its pixels or their place are not as written. Make it anew.")
+            if overviews != _overview_count(*shape):
+                raise InputError(f"{path} is damaged: it has {overviews} overviews. Make it anew.")
+            _check_raster(path, checksums)
+    except (OSError, RasterioError, CPLE_BaseError) as error:
+        raise InputError(f"{path} is damaged ({error}). Make it anew.") from error
+    return "its pixels, its overviews and the file's SHA-256" if sidecar.is_file() else "its pixels and its overviews"
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return where the SHA-256 of a map is written."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_sidecar(path: Path, sha256: str) -> None:
+    """Write the SHA-256 of a map beside it, as sha256sum does.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If it cannot be written.
+    """
+    with replacing(sidecar_of(path)) as temporary:
+        temporary.write_text(f"{sha256}  {path.name}\n", encoding="utf-8", errors="surrogateescape")
 
 
 def _inflates(stored: bytes) -> bool:
@@ -578,7 +699,7 @@ class AreaCounter:
 
     def __init__(self, grid: GeoBox, scheme: ClassScheme) -> None:
         self._grid = grid
-        self._scheme = scheme
+        self.scheme = scheme
         self._cells = _CellCounts(grid.shape[0], grid.shape[1], self._CELL, scheme.codes)
         self._square_metres = np.zeros(len(scheme.codes))
         crs = pyproj.CRS.from_user_input(grid.crs)
@@ -611,7 +732,7 @@ class AreaCounter:
         """Return the area of each class of the scheme by name, in hectares."""
         if self._cells.next_row != self._grid.shape[0]:
             raise ValueError(f"Areas need all {self._grid.shape[0]} rows; {self._cells.next_row} were added.")
-        return {name: float(area) / 10_000 for name, area in zip(self._scheme.names, self._square_metres, strict=True)}
+        return {name: float(area) / 10_000 for name, area in zip(self.scheme.names, self._square_metres, strict=True)}
 
     def _pixel_areas(self, cell_row: int) -> NDArray[np.float64]:
         """Area of a pixel in each cell of a row of cells, in square metres."""

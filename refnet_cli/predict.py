@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights, verify, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.files import check_places
+from refnet_cli.files import check_places, explain
 from refnet_cli.inspection import describe_grid
-from refnet_cli.outputs import OUTPUTS, AreaCounter, Rows
+from refnet_cli.journal import Finished, Journal
+from refnet_cli.memory import Demand, may_use, share_out
+from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, ClassMap, Output, Rows, sidecar_of, write_sidecar
+from refnet_cli.products import ClassScheme
 from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
@@ -34,6 +37,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
 Wanted = Callable[[Window], NDArray[np.bool_]]
 MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
+MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -60,6 +64,12 @@ class PredictOptions(SceneOptions):
     coreg: Coregistration = field(default="check", kw_only=True)
     scheme: str | None = None
     """Class scheme of the map, or a TOML file of one; by default the weights'."""
+    resume: bool = True
+    """Go on with what an interrupted run for the same map has finished."""
+    checksum: bool = False
+    """Write the map's SHA-256 into a file beside it, as sha256sum does."""
+    max_memory: str | None = None
+    """Memory to take at most, as 4G; by default what is free, less a tenth."""
     overlap: int | None = None
     """Pixels that neighbouring tiles share; by default a quarter of a tile."""
     device: str = "auto"
@@ -72,6 +82,8 @@ class PredictOptions(SceneOptions):
     """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
     compile: bool = False
     """Have torch.compile make kernels for the network, a minute's work before the first tile."""
+    deterministic: bool = False
+    """Use only algorithms that give the same bits each time; on CPUs all of them do."""
     read_threads: int | None = None
     """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
@@ -111,6 +123,12 @@ class Report:
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of training, in standard deviations."""
     warnings: list[str] = field(default_factory=list)
+    resumed_rows: int = 0
+    """Rows of the map that an interrupted run had finished."""
+    renewed: bool = False
+    """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
+    sha256: str = ""
+    """Of the map's file."""
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
     areas_hectares: dict[str, float] = field(default_factory=dict)
@@ -166,73 +184,180 @@ def predict(
     """
     started = time.monotonic()
     weights = options.weights or (default_weights() if engine is None else None)
-    outputs_wanted = [options.output, options.preview]
+    outputs_wanted = [options.output, options.preview, *([sidecar_of(options.output)] if options.checksum else [])]
     check_places(outputs_wanted, [*as_paths(options.optical), *as_paths(options.sar), options.grid, weights])
     card = engine.card if engine else verify(_given(weights))
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
-    scheme = translation.target if translation else card.scheme
     # The tags and the report tell what was done, not what was left open.
     overlap = card.tile // 4 if options.overlap is None else options.overlap
     options = replace(options, overlap=overlap)
+    most = may_use(options.max_memory)
+    _, threads = share_out(_demand(card, weights, 0), 1, options.read_threads or usable_cores(), most)
     with (
         ScenePair.open(
-            options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene,
-            read_threads=options.read_threads or usable_cores(),
+            options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene, read_threads=threads
         ) as pair,
         ExitStack() as stack,
     ):  # fmt: skip
         check_places(outputs_wanted, pair.files)
-        report = _start_report(options, card, weights, pair, translation)
-        kind_of_map = "classes and quality" if options.missing == "use-other" else "classes"
-        # The stack finishes the last one first: a preview never shows a map that did not come to be.
-        outputs = [
-            stack.enter_context(OUTPUTS[kind](path, pair.grid, scheme, _tags(report)))
-            for kind, path in (("preview", options.preview), (kind_of_map, options.output))
-            if path
-        ]
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
-        stitcher = Stitcher(tiling, card.network.classes)
-        areas = AreaCounter(pair.grid, scheme)
-        valid_pixels = 0
-
-        def take(batch: Batch, probabilities: Float32) -> None:
-            nonlocal valid_pixels
-            rows = _stitch(stitcher, batch, probabilities, card, pair)
-            if rows is None:
-                return
-            rows = replace(rows, translation=translation)
-            for output in outputs:
-                output.write(rows)
-            areas.add(rows.row, rows.codes)
-            valid_pixels += int(np.count_nonzero(rows.valid))
-
+        share_out(_demand(card, weights, tiling.width), 1, threads, most)
+        report = _start_report(options, card, weights, pair, translation)
+        mapping = _Mapping(options, report, pair, translation or card.scheme, stack)
         # The first blocks are read while the engine loads.
         _expect(pair, tiling)
         engine = engine or _load(options, weights)
+        if engine.about.get("device") == "cpu":
+            engine.batch, _ = share_out(_demand(card, weights, tiling.width), engine.batch, threads, most)
         report.engine = engine.about
         for name, value in engine.about.items():
             if tell:
                 tell(f"{name}: {value}")
+        first = mapping.go_on(_identity(report, pair, engine))
+        if first:
+            _expect(pair, tiling, first=first)
+        stitcher = Stitcher(tiling, card.network.classes, first)
+
+        def take(batch: Batch, probabilities: Float32) -> None:
+            rows = _stitch(stitcher, batch, probabilities, card, pair)
+            if rows is not None:
+                mapping.add(rows)
+
         with (
-            closing(_predict_batches(pair, engine, tiling, progress, report.tiles)) as done,
+            closing(_predict_batches(pair, engine, tiling, progress, report.tiles, first=first)) as done,
             WriteBehind(BEHIND) as rest,
         ):
             for batch, probabilities in done:
                 rest.call(take, batch, probabilities)
-        if not valid_pixels:
-            raise InputError(f"{_names(options)} have no pixel that both sensors saw; nothing can be mapped.")
-        report.valid_share = valid_pixels / (tiling.height * tiling.width)
-        report.areas_hectares = areas.hectares()
+        mapping.sum_up(report)
         report.counts = dict(pair.counts)
-        clamped = pair.counts["sar_clamped"] / (len(card.sar.bands) * tiling.height * tiling.width)
-        if clamped > MOST_CLAMPED:
-            report.warnings.append(
-                f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
-                "for no data may be undeclared."
-            )
+        _warn_of_clamped(report, card, tiling)
+        _refuse_much_unread(report, options, tiling)
+    report.sha256 = mapping.map.sha256
+    if options.checksum:
+        write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
     return report
+
+
+class _Mapping:
+    """Where the rows of a prediction go: its outputs, the areas, and the journal with which a killed run goes on."""
+
+    def __init__(
+        self,
+        options: PredictOptions,
+        report: Report,
+        pair: ScenePair,
+        scheme: Translation | ClassScheme,
+        stack: ExitStack,
+    ) -> None:
+        self._translation = scheme if isinstance(scheme, Translation) else None
+        target = scheme.target if isinstance(scheme, Translation) else scheme
+        self._pair, self._stack, self._options, self._report = pair, stack, options, report
+        # The stack finishes the last one first: a preview never shows a map that did not come to be.
+        tags = _tags(report)
+        self._outputs: list[Output] = []
+        if options.preview:
+            self._outputs.append(stack.enter_context(OUTPUTS["preview"](options.preview, pair.grid, target, tags)))
+        self.map = stack.enter_context(
+            ClassMap(options.output, pair.grid, target, tags, quality=options.missing == "use-other")
+        )
+        self._outputs.append(self.map)
+        self._areas = AreaCounter(pair.grid, target)
+        self._valid = 0
+
+    def go_on(self, identity: dict[str, Any]) -> int:
+        """Take over what an interrupted run for the same map has finished; the first row that is not."""
+        folder = self.map.workplace.folder
+        if not self._options.resume:
+            (folder / JOURNAL).unlink(missing_ok=True)
+        try:
+            self._journal = Journal(folder / JOURNAL, identity)
+        except OSError as error:
+            raise explain(self._options.output, error) from error
+        self._stack.callback(self._close_journal)
+        for row, codes, seen in self._journal.replay():
+            usable = self._pair.usable(seen)
+            scheme = self._translation.source if self._translation else self._areas.scheme
+            self._put(Rows(row, None, usable, scheme, self._translation, seen, codes))
+        self._report.resumed_rows, self._report.renewed = self._journal.next_row, self._journal.renewed
+        return self._journal.next_row
+
+    def _close_journal(self) -> None:
+        self._journal.close()
+        if not self._journal.next_row:
+            (self.map.workplace.folder / JOURNAL).unlink(missing_ok=True)
+
+    def add(self, rows: Rows) -> None:
+        """Take the next rows."""
+        rows = replace(rows, translation=self._translation)
+        self._put(rows)
+        try:
+            self._journal.add(Finished(rows.row, rows.codes, np.asarray(rows.quality)))
+        except OSError as error:
+            raise explain(self._options.output, error) from error
+
+    def _put(self, rows: Rows) -> None:
+        for output in self._outputs:
+            output.write(rows)
+        self._areas.add(rows.row, rows.codes)
+        self._valid += int(np.count_nonzero(rows.valid))
+
+    def sum_up(self, report: Report) -> None:
+        """Report what the map shows.
+
+        Raises
+        ------
+        InputError
+            If it shows nothing.
+        """
+        if not self._valid:
+            raise InputError(f"{_names(self._options)} have no pixel that both sensors saw; nothing can be mapped.")
+        height, width = self._pair.grid.shape
+        report.valid_share = self._valid / (height * width)
+        report.areas_hectares = self._areas.hectares()
+
+
+def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]:
+    """Everything that the map's pixels depend on, to the last bit."""
+    states = [(path.name, path.stat()) for path in pair.files]
+    return {
+        "tags": _tags(report),
+        "grid": report.grid,
+        "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
+        # What a server has, its pixels tell.
+        "remote": [pair.remote, pair.levels] if pair.remote else [],
+        "engine": {name: value for name, value in engine.about.items() if name != "threads"},
+        "batch": engine.batch,
+    }
+
+
+def _demand(card: Card, weights: Path | None, width: int) -> Demand:
+    bands = len(card.optical.bands) + len(card.sar.bands)
+    size = weights.stat().st_size if weights else 0
+    return Demand(card.tile, bands, card.network.classes, card.network.width, size, width)
+
+
+def _refuse_much_unread(report: Report, options: PredictOptions, tiling: Tiling) -> None:
+    """Count what could not be read, and refuse a map of which much could not."""
+    unread = max(report.counts.get(f"{sensor}_unreadable", 0) for sensor in ("optical", "sar"))
+    share = unread / (tiling.height * tiling.width)
+    if share > MOST_UNREAD:
+        raise InputError(
+            f"{share:.0%} of {_names(options)} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files."
+        )
+    if unread:
+        report.warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
+
+
+def _warn_of_clamped(report: Report, card: Card, tiling: Tiling) -> None:
+    clamped = report.counts.get("sar_clamped", 0) / (len(card.sar.bands) * tiling.height * tiling.width)
+    if clamped > MOST_CLAMPED:
+        report.warnings.append(
+            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
+            "for no data may be undeclared."
+        )
 
 
 def usable_cores() -> int:
@@ -282,9 +407,10 @@ def predict_rows(
                 yield rows
 
 
-def _expect(pair: ScenePair, tiling: Tiling, wanted: Wanted | None = None) -> None:
-    """Have the pair's threads begin to read what the tiles need."""
-    inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows() for window in windows)
+def _expect(pair: ScenePair, tiling: Tiling, wanted: Wanted | None = None, first: int = 0) -> None:
+    """Have the pair's threads begin to read what the tiles need that reach below row ``first``."""
+    rows = (windows for windows in tiling.rows() if windows[0].row + tiling.tile > first)
+    inside = (window.clip(tiling.height, tiling.width) for windows in rows for window in windows)
     pair.expect(window for window in inside if wanted is None or wanted(window).any())
 
 
@@ -321,23 +447,29 @@ def _predict_batches(
     progress: Progress | None,
     counts: dict[str, int],
     wanted: Wanted | None = None,
+    first: int = 0,
 ) -> Generator[tuple[Batch, Float32], None, None]:
-    """Yield batches with their probabilities, shape (N, K, tile, tile)."""
+    """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that reach below row ``first``."""
+    passed = sum(start + tiling.tile <= first for start in tiling.row_starts) * len(tiling.column_starts)
     nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
-    with closing(read_ahead(_read_batches(pair, engine, tiling, wanted), AHEAD)) as batches:
+    with closing(read_ahead(_read_batches(pair, engine, tiling, wanted, first), AHEAD)) as batches:
         for batch in batches:
             probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
             counts["run"] += len(batch.windows)
             counts["skipped"] += batch.skipped
             if progress:
-                progress(counts["run"] + counts["skipped"], len(tiling))
+                progress(passed + counts["run"] + counts["skipped"], len(tiling))
             yield batch, probabilities
 
 
-def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wanted | None) -> Iterator[Batch]:
+def _read_batches(
+    pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wanted | None, first: int = 0
+) -> Iterator[Batch]:
     """Read the tiles that have any valid pixel, as many at once as the engine likes."""
-    top = 0
+    top = first
     for windows, end in zip(tiling.rows(), [*tiling.row_starts[1:], tiling.height], strict=True):
+        if first >= min(windows[0].row + tiling.tile, tiling.height):
+            continue
         chosen: list[tuple[Window, Patch]] = []
         skipped = 0
         for window in windows:
@@ -349,6 +481,9 @@ def _read_batches(pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wante
                 yield _batch(chosen, skipped)
                 chosen, skipped = [], 0
         bottom = min(end, tiling.height)
+        if bottom <= top:  # finished by an earlier run, but these tiles have a say further below
+            yield _batch(chosen, skipped)
+            continue
         yield _batch(chosen, skipped, _read_seen(pair, Window(top, 0, bottom - top, tiling.width), wanted))
         top = bottom
 
@@ -386,7 +521,7 @@ def _load(options: PredictOptions, weights: Path | None) -> Engine:
 
     return load_engine(
         _given(weights), options.device, options.batch,
-        scan=options.scan, precision=options.precision, compiled=options.compile,
+        scan=options.scan, precision=options.precision, compiled=options.compile, deterministic=options.deterministic,
     )  # fmt: skip
 
 
@@ -418,7 +553,8 @@ def _names(options: PredictOptions) -> str:
 def _tags(report: Report) -> dict[str, str]:
     """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
     elsewhere = {
-        "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads"
+        "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
+        "deterministic", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {

@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.remote import Remote, is_remote
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -73,12 +74,12 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
 def _convert(value: Any, kind: Any, folder: Path) -> Any:
     """Return the value as that kind, None if it is of another."""
     if kind is Path:
-        return folder / value if isinstance(value, str) else None
+        return _place(value, folder) if isinstance(value, str) else None
     if get_origin(kind) is tuple:
         named = isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
         if not named or (get_args(kind)[0] is Path and not all(isinstance(item, str) for item in value)):
             return None
-        return tuple(folder / item if get_args(kind)[0] is Path else str(item) for item in value)
+        return tuple(_place(item, folder) if get_args(kind)[0] is Path else str(item) for item in value)
     if get_origin(kind) is dict:
         return _convert_table(value, get_args(kind)[1])
     if get_origin(kind) is Literal:
@@ -86,6 +87,10 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     return value if type(value) is kind else None
+
+
+def _place(text: str, folder: Path) -> Path | Remote:
+    return Remote(text) if is_remote(text) else folder / text
 
 
 def _convert_table(value: Any, kind: type[str] | type[float]) -> dict[str, Any] | None:

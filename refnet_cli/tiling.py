@@ -147,11 +147,13 @@ class Stitcher:
         The tiles to come, row by row as ``tiling.rows()`` gives them.
     classes : int
         Number of probability layers K.
+    top : int
+        First row to finish, where an earlier run finished those above; what tiles say of these is dropped.
     """
 
-    def __init__(self, tiling: Tiling, classes: int) -> None:
+    def __init__(self, tiling: Tiling, classes: int, top: int = 0) -> None:
         self._tiling = tiling
-        self.top = 0
+        self.top = top
         """First row that is not finished."""
         self._sum = np.zeros((classes, tiling.tile, tiling.width), np.float32)
         self._weight = np.zeros((tiling.tile, tiling.width), np.float32)
@@ -167,6 +169,8 @@ class Stitcher:
         """
         tiling = self._tiling
         inside = window.clip(tiling.height, tiling.width)
+        above = min(max(self.top - inside.row, 0), inside.height)
+        inside = inside._replace(row=inside.row + above, height=inside.height - above)
         rows = slice(inside.row - window.row, inside.row - window.row + inside.height)
         columns = slice(inside.column - window.column, inside.column - window.column + inside.width)
         weight = tiling.blend[rows, None] * tiling.blend[None, columns]

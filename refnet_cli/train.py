@@ -35,6 +35,7 @@ from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.validation import choose_views, validate
 from refnet_cli.weights import save_weights
+from refnet_cli.workplace import Workplace
 
 POLYNOMIAL_POWER = 0.9
 Tell = Callable[[str], None]
@@ -127,11 +128,14 @@ def fit(
     begun = start_network(config)
     for line in begun.decisions:
         say(line)
-    with closing(Sampler(scenes, config)) as sampler:
+    with ExitStack() as stack:
+        if processes.first:
+            stack.enter_context(Workplace(folder / "training"))  # of which there may be one
+        sampler = stack.enter_context(closing(Sampler(scenes, config)))
         card = _make_card(config, scenes, sampler, begun, processes)
         training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
         training.run(say, progress if processes.first else None, stopping or _go_on)
-    return training.finish(say)
+        return training.finish(say)
 
 
 def _keep_silent(line: str) -> None:

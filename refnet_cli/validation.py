@@ -90,7 +90,7 @@ def _count(
             if not rows.valid.any():
                 continue
             labels = region.labels.read(Window(rows.row, 0, *rows.valid.shape))
-            predicted = np.where(rows.valid, 1 + rows.probabilities[1:].argmax(0), 0).astype(np.uint8)
+            predicted = np.where(rows.valid, 1 + np.asarray(rows.probabilities)[1:].argmax(0), 0).astype(np.uint8)
             matrix += confusion_matrix(labels, predicted, card.scheme.classes)
     return matrix
 

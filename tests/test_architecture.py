@@ -18,7 +18,9 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
-    {"files", "tables", "threads", "process"},
+    {"remote"},
+    {"files", "tables", "threads", "process", "journal", "memory", "log"},
+    {"workplace"},
     {"products", "tiling", "register", "scan"},
     {"schemes"},
     {"card", "translations"},

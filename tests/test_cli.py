@@ -131,7 +131,9 @@ def test_help_is_quick_and_names_the_defaults() -> None:
     for field in fields(PredictOptions):
         flag = "--" + field.name.replace("_", "-")
         assert flag in shown
-        if field.default not in (MISSING, None, False):
+        if field.default is True:
+            assert f"{flag} / --no-{field.name}" in shown
+        elif field.default not in (MISSING, None, False):
             assert re.search(rf"{flag} (\[[^\]]*\] )?[^\[]*\[default: \(?{field.default}\)?\]", shown), flag
 
 
@@ -197,3 +199,36 @@ def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
     monkeypatch.setattr(cli, "_ended_by", [])
     monkeypatch.setattr("refnet_cli.doctor.examine", lambda: 1 / 0)
     assert run(["doctor"]) == 70
+
+
+NAMES = [
+    b"with space", "ümläut".encode(), b"new\nline", b"quo'te\"s", b"-dash", b"a,b", b"%s {0} $HOME `id`", b"x" * 230,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_names_of_any_characters(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    optical, sar = make_pair(folder, 64, 64)
+    optical = optical.rename(folder / os.fsdecode(name + b".tif"))
+    out = folder / os.fsdecode(b"map " + name[:200] + b".tif")
+    arguments = ["--optical", str(optical), "--sar", str(sar), "-o", str(out), "--coreg", "off", "--checksum", "-q"]
+    assert run(["predict", *arguments]) == 0
+    assert run(["verify", str(out)]) == 0
+    assert sorted(folder.iterdir()) == sorted([optical, sar, out, out.with_name(f"{out.name}.sha256")])
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    optical, sar = make_pair(tmp_path, 64, 64)
+    raw = os.fsdecode(b"\xff\xfe.tif")
+    try:
+        odd = optical.with_name(raw)
+        odd.write_bytes(optical.read_bytes())
+    except OSError as error:
+        pytest.skip(f"the file system takes no such names: {error}")
+    for given, out, code in ((odd, tmp_path / "x.tif", 65), (optical, tmp_path / "y" / raw, 73)):
+        out.parent.mkdir(exist_ok=True)
+        assert run(["predict", "--optical", str(given), "--sar", str(sar), "-o", str(out), "--coreg", "off"]) == code
+        assert r"\udcff" in capfd.readouterr().err
+        assert not list((tmp_path / "y").glob("*") if code == 73 else [])

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from refnet_cli.cli import run
 from refnet_cli.engine import load_engine
 from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluate import evaluate
-from refnet_cli.outputs import ClassMap
+from refnet_cli.outputs import ClassMap, write_sidecar
 from refnet_cli.predict import PredictOptions, predict, predict_rows, read_tile
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
@@ -201,7 +203,10 @@ def test_whatever_stops_the_network_stops_the_threads(tmp_path: Path, error: typ
     with pytest.raises(error):
         predict(options(pair, preview=tmp_path / "p.png", read_threads=3), Stopped())
     assert (threading.active_count(), open_files(tmp_path)) == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - {"s1.tif", "s2.tif"}
+    # What a signal interrupts is gone on with.
+    kept = {".lulc.tif.refnet", ".lulc.tif.refnet/lock", ".lulc.tif.refnet/journal"}
+    assert left == (set() if error is RuntimeError else kept)
 
 
 def test_an_output_that_fails_stops_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +242,7 @@ def open_files(folder: Path) -> int:
 MEMORY = """
 import re, sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {root!r})
 from refnet_cli import outputs
 from refnet_cli.scene import raster
@@ -377,3 +383,152 @@ def test_real_band_files_stacked(shared: Path, tmp_path: Path, level: str, date:
     assert cog_validate(str(out), strict=True)[0]
     assert grid_of(out) == grid_of(optical)
     assert 0.9 < (read(out) > 0).mean() <= 1
+
+
+class Mortal(PlaceEngine):
+    """Ends the program at its n-th batch."""
+
+    def __init__(self, end: int | None = None) -> None:
+        super().__init__()
+        self.end, self.batches = end, 0
+
+    def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
+        if self.batches == self.end:
+            raise SystemExit(143)
+        self.batches += 1
+        return super().predict(optical, sar)
+
+
+@pytest.mark.parametrize("missing", ["nodata", "use-other"])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: Any) -> None:
+    """Wherever it is interrupted, also again and again; what was finished is not computed twice."""
+    pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
+    chosen = options(pair, preview=tmp_path / "p.png", missing=missing, coreg="off")
+    whole = Mortal()
+    report = predict(chosen, whole)
+    wanted, picture = chosen.output.read_bytes(), (tmp_path / "p.png").read_bytes()
+    resumed = set()
+    for end in range(whole.batches):
+        chosen.output.unlink()
+        with pytest.raises(SystemExit):
+            predict(chosen, Mortal(end))
+        assert not chosen.output.exists()
+        again = Mortal()
+        found = predict(chosen, again)
+        assert chosen.output.read_bytes() == wanted
+        assert (tmp_path / "p.png").read_bytes() == picture
+        assert (found.areas_hectares, found.valid_share) == (report.areas_hectares, report.valid_share)
+        passed = sum(start + 128 <= found.resumed_rows for start in Tiling(520, 300, 128, 32).row_starts)
+        assert again.batches == whole.batches - 2 * passed  # a row has four tiles, a batch three
+        resumed.add(found.resumed_rows)
+    assert len(resumed) > 3
+    chosen.output.unlink()
+    deaths = 0
+    while not chosen.output.exists():  # each goes on where the one before died
+        with suppress(SystemExit):
+            predict(chosen, Mortal(6))
+        deaths += 1
+    assert deaths > 2
+    assert chosen.output.read_bytes() == wanted
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_other_inputs_or_options_begin_anew_and_say_so(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
+    chosen = options(pair, coreg="off")
+
+    def interrupted() -> None:
+        with pytest.raises(SystemExit):
+            predict(chosen, Mortal(6))
+
+    interrupted()
+    found = predict(replace(chosen, resume=False), Mortal())
+    assert (found.resumed_rows, found.renewed) == (0, False)
+    interrupted()
+    found = predict(replace(chosen, overlap=16), Mortal())
+    assert (found.resumed_rows, found.renewed) == (0, True)
+    interrupted()
+    os.utime(pair[0], ns=(1, 1))
+    found = predict(chosen, Mortal())
+    assert (found.resumed_rows, found.renewed) == (0, True)
+    interrupted()
+    found = predict(replace(chosen, read_threads=3, checksum=True), Mortal())
+    assert found.resumed_rows > 0
+    assert (tmp_path / "lulc.tif.sha256").read_text() == f"{found.sha256}  lulc.tif\n"
+    assert hashlib.sha256(chosen.output.read_bytes()).hexdigest() == found.sha256
+
+
+def test_a_network_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """With batches of several tiles, whose arithmetic may depend on who is beside whom."""
+    pair = make_pair(tmp_path, 700, 420, sar_pixel=14)
+    chosen = options(pair, weights=default_weights(), batch=3, coreg="off")
+    predict(chosen)
+    wanted = chosen.output.read_bytes()
+
+    def stop(done: int, total: int) -> None:
+        if done >= 8:
+            raise SystemExit(130)
+
+    with pytest.raises(SystemExit):
+        predict(chosen, progress=stop)
+    assert predict(chosen).resumed_rows > 0
+    assert chosen.output.read_bytes() == wanted
+
+
+def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = make_pair(tmp_path, 700, 700, sar_pixel=14)
+    chosen = options(pair, checksum=True, coreg="off")
+    predict(chosen, PlaceEngine())
+    assert run(["verify", str(chosen.output)]) == 0
+    assert "SHA-256" in capsys.readouterr().out
+    whole, wanted = chosen.output.read_bytes(), read(chosen.output)
+    (tmp_path / "lulc.tif.sha256").unlink()
+    assert run(["verify", str(chosen.output)]) == 0
+    random = np.random.default_rng(0)
+    for place in random.integers(3000, len(whole) - 8, 20):
+        content = bytearray(whole)
+        content[place] ^= 255
+        (tmp_path / "lulc.tif").write_bytes(content)
+        code = run(["verify", str(chosen.output)])
+        # Without the file beside it, a byte of a tag or between blocks may go unnoticed, but none of a pixel.
+        assert code == 65 or np.array_equal(read(chosen.output), wanted), place
+        write_sidecar(chosen.output, hashlib.sha256(whole).hexdigest())
+        assert run(["verify", str(chosen.output)]) == 65, place
+        (tmp_path / "lulc.tif.sha256").unlink()
+    for path, code in ((pair[0], 65), (tmp_path / "none.tif", 66)):
+        assert run(["verify", str(path)]) == code
+
+
+def test_neither_batch_nor_threads_change_a_class(tmp_path: Path) -> None:
+    """Kernels may differ in the last bit; on the sample scene no class changed with batches of 1 to 5 tiles."""
+    scene = PredictOptions(
+        SAMPLE / "s2.tif", SAMPLE / "s1.tif", tmp_path / "a.tif", coreg="off",
+        bounds=("240000", "6199440", "243840", "6203280"), deterministic=True,
+    )  # fmt: skip
+    maps = []
+    for batch, threads in ((1, 1), (3, 1), (4, 3)):
+        predict(replace(scene, batch=batch, read_threads=threads))
+        maps.append(read(scene.output))
+    for other in maps[1:]:
+        assert np.count_nonzero(other != maps[0]) <= 2  # of 147,456
+
+
+@pytest.mark.parametrize("side", [1400, 700])
+def test_damage_may_be_masked_up_to_a_twentieth(tmp_path: Path, side: int) -> None:
+    pair = make_pair(tmp_path, side, side)
+    with rasterio.open(pair[0]) as file:
+        place = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    content = bytearray(pair[0].read_bytes())
+    content[place : place + 64] = b"\xff" * 64
+    pair[0].write_bytes(content)
+    chosen = options(pair, on_read_error="mask", coreg="off")
+    if side == 700:  # of which a block of 256 x 256 is an eighth
+        with pytest.raises(InputError, match="cannot be read, and 5% may be"):
+            predict(chosen, PlaceEngine())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
+    else:
+        report = predict(chosen, PlaceEngine())
+        hole = read(chosen.output) == 0
+        assert hole[256:512, 256:512].all()
+        assert hole.sum() == report.counts["optical_unreadable"] < 2 * 256**2
+        assert any("could not be read" in warning for warning in report.warnings)

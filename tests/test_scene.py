@@ -445,6 +445,13 @@ def test_damage_in_mid_scene_is_located(write: Write) -> None:
         pair.read(Window(0, 0, 512, 512))
         with pytest.raises(InputError, match=r"s2\.tif is damaged: band \d is unreadable in Window\(row=1024"):
             pair.read(Window(1024, 1024, 100, 100))
+    with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], SceneOptions(on_read_error="mask")) as pair:
+        patch = everything(pair)
+        unread = ~patch.optical_valid
+        assert unread[1024:1152, 1024:1152].all()
+        assert 128**2 <= unread.sum() == pair.counts["optical_unreadable"] <= 4 * 128**2
+        np.testing.assert_array_equal(patch.optical[:, ~unread], values[:, ~unread])
+        assert patch.sar_valid[:1100, :1100].all()
 
 
 # --- files that nobody made for this --------------------------------------------------------------------------------

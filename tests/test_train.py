@@ -547,3 +547,18 @@ def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_pat
     process.communicate()
     assert same_results(tmp_path / "parts", tmp_path / "whole")
     assert not list((tmp_path / "parts").glob("**/.*.tmp"))
+
+
+def test_one_training_at_a_time_has_a_folder(config: TrainConfig, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def meanwhile(line: str) -> None:
+        if (folder / ".training.refnet").exists():
+            with pytest.raises(TryAgainError, match="another run"):
+                fit(config, folder)
+            told.append(line)
+
+    told: list[str] = []
+    fit(config, folder, tell=meanwhile)
+    assert told
+    assert not list(folder.glob(".*"))

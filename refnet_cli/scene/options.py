@@ -9,8 +9,10 @@ from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import OpticalScale, SarScale
+from refnet_cli.remote import as_given
 
 Extent = Literal["optical", "intersection"]
+ReadErrors = Literal["fail", "mask"]
 Missing = Literal["nodata", "use-other"]
 Coregistration = Literal["off", "check", "auto", "require"]
 
@@ -41,6 +43,10 @@ class SceneOptions:
     """Whether the optical files' cloud mask makes pixels invalid."""
     allow_gcps: bool = False
     """Whether SAR may be placed by ground control points only."""
+    allow_vrt: bool = False
+    """Whether a GDAL virtual raster may be given, which can make any raster file of this machine pixels."""
+    allow_remote: bool = False
+    """Whether files may be fetched from http:// and https://."""
     extent: Extent = "optical"
     """Ground of the result: all of the optical image, or the rectangle where SAR lies too."""
     bounds: tuple[str, ...] | None = None
@@ -51,16 +57,22 @@ class SceneOptions:
     """What to do about the shift that is left between SAR and optical: nothing, tell it, correct it where it is
     certain, or refuse where it is not."""
 
+    on_read_error: ReadErrors = "fail"
+    """What a block that cannot be read is worth: the end, or no data, up to a twentieth of the map."""
     missing: Missing = "nodata"
     """What a pixel is worth that only one sensor saw: nothing, or as much as one that both did."""
 
     def __post_init__(self) -> None:
+        # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
+        for name in {"optical", "sar"} & {field.name for field in fields(self)}:
+            object.__setattr__(self, name, as_given(getattr(self, name)))
         for name, known in (
             ("sar_scale", get_args(SarScale)),
             ("optical_scale", get_args(OpticalScale)),
             ("extent", get_args(Extent)),
             ("coreg", get_args(Coregistration)),
             ("missing", get_args(Missing)),
+            ("on_read_error", get_args(ReadErrors)),
         ):
             value = getattr(self, name)
             if value is not None and value not in known:

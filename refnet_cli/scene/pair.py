@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import product
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Self
@@ -95,7 +96,9 @@ class ScenePair:
         ``sar_impossible`` (in the files' pixels where those are resampled, and then those that neighbouring blocks
         share more than once), ``optical_cloudy`` and ``sar_clamped`` (in the grid's).
     files : list of Path
-        All that is read.
+        All that is read from disks.
+    remote : list of str
+        URLs of all that is fetched, as they may be shown.
     warnings : list of str
         What may spoil a result.
     levels : dict
@@ -116,6 +119,7 @@ class ScenePair:
             raster.by_points for raster in sar.rasters.values()
         )
         self._either = options.missing == "use-other"
+        self._mask_errors = options.on_read_error == "mask"
         self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
         sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
@@ -155,6 +159,7 @@ class ScenePair:
         self._edge_parts = make_parts(optical, _edge_layers(optical, self._optical_layers), self.grid)
         used, sar_used = self._needed()
         self.files = optical.files.on_disk(used) + sar.files.on_disk(sar_used)
+        self.remote = optical.files.remote(used) + sar.files.remote(sar_used)
         self.warnings += warn_of_pixels(self.grid)
 
     @classmethod
@@ -174,7 +179,7 @@ class ScenePair:
         ----------
         optical, sar : path, or sequence of paths
             Local GeoTIFF or JPEG 2000 files, one with all bands or several; a folder of them; a SAFE product as folder,
-            zip or metadata file.
+            zip or metadata file; where the options allow them, virtual rasters and URLs.
         optical_bands, sar_bands : sequence of str
             Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
@@ -189,7 +194,7 @@ class ScenePair:
         Raises
         ------
         InputMissingError
-            If a file is missing or may not be read.
+            If a file is missing, may not be read or cannot be fetched.
         InputError
             If a file cannot be used or understood, they do not overlap, or a shift that is required is not found.
         OptionsError
@@ -197,8 +202,11 @@ class ScenePair:
         """
         options = options or SceneOptions()
         with ExitStack() as opened:
-            alternatives = find_files(optical, "optical")
-            sar_source = Source(find_files(sar, "sar", options.allow_gcps)[0], opened)
+            mask_errors = options.on_read_error == "mask"
+            found = find_files(optical, "optical", options)
+            alternatives = [replace(files, mask_errors=mask_errors) for files in found]
+            sar_files = replace(find_files(sar, "sar", options)[0], mask_errors=mask_errors)
+            sar_source = Source(sar_files, opened)
             files, decision = choose_zone(alternatives, sar_source)
             optical_source = Source(files, opened)
             pair = cls(optical_source, sar_source, optical_bands, sar_bands, options, kept_blocks)
@@ -361,7 +369,7 @@ class ScenePair:
         return _Block(patch, optical_seen + np.uint8(2) * sar_seen, counts)
 
     def _read_optical(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str]) -> Float32:
-        values = read_layers(self._optical_parts, rasters, window, _as_stored, counts)
+        values = read_layers(self._optical_parts, rasters, window, _as_stored, counts, self._mask_errors)
         values = self._optical.convert(values, counts)
         if self._clouds:
             cloudy = self._clouds.read(rasters, window).view(bool)
@@ -375,7 +383,8 @@ class ScenePair:
             counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
             return power
 
-        return self._sar.convert(read_layers(self._sar_parts, rasters, window, convert, counts), counts)
+        power = read_layers(self._sar_parts, rasters, window, convert, counts, self._mask_errors)
+        return self._sar.convert(power, counts)
 
     def _describe_sar(self) -> None:
         share = min(part.alignment.share for part in self._sar_parts)
@@ -398,7 +407,8 @@ class ScenePair:
         def pieces() -> Iterator[Piece]:
             for place in spread_pieces(*self.grid.shape):
                 window = Window(*place)
-                seen = read_layers(self._edge_parts, optical, window, _as_stored, aside) * self._optical.scale
+                seen = read_layers(self._edge_parts, optical, window, _as_stored, aside, self._mask_errors)
+                seen *= self._optical.scale
                 yield Piece(window.row, window.column, seen, self._read_sar(sar, window, aside))
 
         try:

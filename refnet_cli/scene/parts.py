@@ -20,6 +20,7 @@ from refnet_cli.scene.source import WHAT, Layer, Source
 from refnet_cli.tiling import Window
 
 _LEAST_SHARE = 0.499  # of an averaged pixel that must have been measured, so that holes keep their size
+_SMALLEST = 64  # pixels along an axis of what is given up together
 _PIECE = 1 << 24  # source pixels warped at once
 Convert = Callable[[Float32, int, Window], Float32]
 """From values as read, of a file's number and a window of it, to what may be resampled."""
@@ -82,7 +83,12 @@ def describe_resampling(modality: Modality, parts: Sequence[Part]) -> list[Decis
 
 
 def read_layers(
-    parts: Sequence[Part], rasters: Mapping[int, Raster], window: Window, convert: Convert, counts: Counter[str]
+    parts: Sequence[Part],
+    rasters: Mapping[int, Raster],
+    window: Window,
+    convert: Convert,
+    counts: Counter[str],
+    mask_errors: bool = False,
 ) -> Float32:
     """Read layers on a window of the grid.
 
@@ -96,7 +102,10 @@ def read_layers(
     convert : callable
         See `Convert`.
     counts : Counter
-        Counts NaN and infinite values that were not declared nodata: ``optical_non_finite``, ``sar_non_finite``.
+        Counts NaN and infinite values that were not declared nodata, and pixels that cannot be read:
+        ``optical_non_finite``, ``optical_unreadable``, and the same of ``sar``.
+    mask_errors : bool
+        Whether what cannot be read is no measurement, and no error.
 
     Returns
     -------
@@ -107,10 +116,31 @@ def read_layers(
     out = np.full((count, window.height, window.width), np.nan, np.float32)
     for part in parts:
         layers = np.full((len(part.bands), window.height, window.width), np.nan, np.float32)
-        _read_part(part, rasters[part.file], window, layers, convert, counts)
+        read = _read_what_can_be if mask_errors else _read_part
+        read(part, rasters[part.file], window, layers, convert, counts)
         for target, layer in zip(part.targets, layers, strict=True):
             np.copyto(out[target], layer, where=np.isnan(out[target]))
     return out
+
+
+def _read_what_can_be(
+    part: Part, raster: Raster, window: Window, out: Float32, convert: Convert, counts: Counter[str]
+) -> None:
+    """Read a part in ever smaller pieces where it is damaged, and count those that remain."""
+    aside: Counter[str] = Counter()
+    try:
+        _read_part(part, raster, window, out, convert, aside)
+    except InputError:
+        out[:] = np.nan
+        if window.height * window.width <= _SMALLEST**2:
+            counts[f"{raster.what.lower()}_unreadable"] += window.height * window.width
+            return
+        for half in halves(window):
+            top, left = half.row - window.row, half.column - window.column
+            target = out[:, top : top + half.height, left : left + half.width]
+            _read_what_can_be(part, raster, half, target, convert, counts)
+    else:
+        counts.update(aside)
 
 
 def _read_part(

@@ -21,7 +21,9 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.remote import Remote, hide_secrets, is_remote
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
+from refnet_cli.scene.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.tiling import Window
 
 BLOCK = 512  # side of the blocks in which pixels are served
@@ -29,11 +31,17 @@ _MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
 _LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
 _FEW = 1 << 30  # pixels in which something valid is looked for
 _SAMPLE = 300_000  # pixels from which a file is judged
-# Nothing beside the files themselves is looked for, and no network is touched.
+CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # that a server may take
+RETRIES = 2
+_SLOW = 1000  # bytes a second, below which a server counts as silent
+# Nothing beside the files themselves is looked for, no code in them is run, and no network is touched.
 _GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_GEOREF_SOURCES": "INTERNAL",
     "GDAL_PAM_ENABLED": "NO",
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
+    "VRT_SHARED_SOURCE": "0",  # else threads that open the same file share one that bears one thread only
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "GDAL_CACHEMAX": 64 * 2**20,  # bytes, of the whole process
 }
 
@@ -51,7 +59,11 @@ def local_file(path: str | Path, what: str) -> str:
     text = os.fspath(path)
     # A path keeps one slash of a URL's two.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
-        raise InputError(f"The {what} input {text} is not a local file: download it and give its path.")
+        allowed = is_remote(text) and what in ("optical", "SAR")
+        raise InputError(
+            f"The {what} input {hide_secrets(text)} is not a local file: download it and give its path"
+            + (", or have it fetched with --allow-remote." if allowed else ".")
+        )
     if not Path(text).is_file() or not os.access(text, os.R_OK):
         state = "cannot be read" if Path(text).exists() else "does not exist"
         raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
@@ -66,6 +78,19 @@ def _first_bytes(path: str, what: str) -> bytes:
         raise InputMissingError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
 
 
+def _fetching(remote: Remote) -> dict[str, Any]:
+    """GDAL's settings for a file that it is to fetch: that one and no other, from a server that answers."""
+    return {
+        "CPL_VSIL_CURL_ALLOWED_FILENAME": f"/vsicurl/{remote.url}",
+        "GDAL_HTTP_CONNECTTIMEOUT": CONNECT_SECONDS,
+        "GDAL_HTTP_LOW_SPEED_TIME": SILENT_SECONDS,
+        "GDAL_HTTP_LOW_SPEED_LIMIT": _SLOW,
+        "GDAL_HTTP_TIMEOUT": REQUEST_SECONDS,
+        "GDAL_HTTP_MAX_RETRY": RETRIES,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+    }
+
+
 class ZipMember(str):
     """GDAL's name of a file inside a zip, which no user gives."""
 
@@ -76,59 +101,98 @@ class Raster:
     Parameters
     ----------
     path : str or Path
-        A local GeoTIFF or JPEG 2000 file, or a `ZipMember`.
+        A local GeoTIFF or JPEG 2000 file, a `ZipMember`, or a `Remote`.
     what : str
         What the file is to the user, for messages: "optical", "SAR", "label".
     allow_gcps : bool
         Whether ground control points may be all that places it.
+    allow_vrt : bool
+        Whether it may be a virtual raster, see `refnet_cli.scene.vrt`.
 
     Raises
     ------
     InputMissingError
-        If there is no such file or it may not be read.
+        If there is no such file, it may not be read, or its server does not give it.
     InputError
         If it is no raster that can be used.
     """
 
-    def __init__(self, path: str | Path, what: str, allow_gcps: bool = False) -> None:
+    def __init__(self, path: str | Path, what: str, allow_gcps: bool = False, allow_vrt: bool = False) -> None:
         self.path, self.what = str(path), what
-        if isinstance(path, ZipMember):
+        self._remote = path if isinstance(path, Remote) else None
+        sources: tuple[str, ...] = ()
+        # One driver, and no other of many.
+        if isinstance(path, Remote):
+            text = f"/vsicurl/{path.url}"
+            driver = "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+        elif isinstance(path, ZipMember):
             text = str(path)
             driver = "GTiff" if text.lower().endswith((".tif", ".tiff")) else "JP2OpenJPEG"
         else:
             text = local_file(path, what)
-            driver = "GTiff" if _first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"  # and no other of many
+            driver = "GTiff" if _first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"
+            if is_vrt(text):
+                (text, sources), driver = self._read_vrt(text, allow_vrt), "VRT"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
+                for source in sources:
+                    with rasterio.open(source, driver=raster_driver(source)) as dataset:
+                        self._check_size(dataset)
                 self.dataset = rasterio.open(text, driver=driver)
             try:
                 with self.naming("cannot be used"):
-                    self._check_size()
+                    self._check_size(self.dataset)
                     self._check_scaling()
                     self._check_place(allow_gcps)
             except RefnetError:
                 self.dataset.close()
                 raise
 
+    def _read_vrt(self, path: str, allowed: bool) -> Vrt:
+        if allowed:
+            return read_vrt(path)
+        raise InputError(
+            f"The {self.what} file {path} is a virtual raster (VRT), which can make any raster file of this machine "
+            "pixels: give the files that it names"
+            + (", or, if you know where it is from, --allow-vrt." if self.what in ("optical", "SAR") else ".")
+        )
+
     @contextmanager
     def naming(self, problem: str) -> Iterator[None]:
         """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file."""
         try:
-            with rasterio.Env(**_GDAL):
+            with rasterio.Env(**_GDAL | (_fetching(self._remote) if self._remote else {})):
                 yield
         except RefnetError as refusal:
             if self.path in str(refusal):
                 raise
             raise type(refusal)(f"{self.path}: {refusal}") from refusal.__cause__
+        except UnicodeEncodeError as cause:
+            name = ascii(self.path)
+            raise InputError(f"The {self.what} file {name} has a name that is no UTF-8 text: rename it.") from cause
         except (RasterioError, ProjError, CPLE_BaseError) as cause:
             reason = str(cause.__cause__ or cause).strip().rstrip(".").replace("\n", " ")
+            if self._remote:
+                raise self._not_fetched(self._remote, problem, cause) from None  # the cause tells what is secret
             raise InputError(
                 f"The {self.what} file {self.path} {problem} ({reason}): give an intact GeoTIFF or JPEG 2000 file."
             ) from cause
 
-    def _check_size(self) -> None:
-        dataset = self.dataset
+    def _not_fetched(self, remote: Remote, problem: str, cause: BaseException) -> RefnetError:
+        """Make the error that tells that a server gave no raster file, or none that is whole."""
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = remote.hidden(str(cause)).strip().rstrip(".").replace("\n", " ")
+        if "not recognized as" in reason:
+            return InputError(f"The {self.what} file {remote} {problem} ({reason}): give another.")
+        # When a server falls silent under way, GDAL says no more than that a block cannot be read.
+        return InputMissingError(
+            f"The {self.what} file {remote} cannot be fetched, or is damaged ({reason}): check the URL and the "
+            "network, or download it and give its path."
+        )
+
+    def _check_size(self, dataset: rasterio.DatasetReader) -> None:
         if dataset.count > 64 or dataset.width * dataset.height > 1 << 34:
             raise InputError(
                 f"The {self.what} file claims {dataset.count} bands of {dataset.width} x {dataset.height} pixels: "
@@ -253,22 +317,35 @@ class Raster:
         """Return the declared scale and offset of a band."""
         return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
 
-    def sample(self, bands: Sequence[int]) -> Float32:
-        """Read blocks spread over the file, shape (B, n); more, until something is valid, where all of them are not."""
+    def sample(self, bands: Sequence[int], pass_over: bool = False) -> Float32:
+        """Read blocks spread over the file, shape (B, n); more, until something is valid, where all of them are not.
+
+        What cannot be read is an error, or passed over.
+        """
         windows = list(self._spread_windows())
         # An odd step, so that not the same columns are taken in every row.
         step = sum(window.height * window.width for window in windows) // _SAMPLE | 1
-        taken = [self.read_valid(bands, window)[0].reshape(len(bands), -1)[:, ::step] for window in windows]
+        taken = []
+        for window in windows:
+            try:
+                taken.append(self.read_valid(bands, window)[0].reshape(len(bands), -1)[:, ::step])
+            except InputError:
+                if not pass_over:
+                    raise
         if not any(np.isfinite(values).any() for values in taken):
-            taken = [self._first_valid(bands).reshape(len(bands), -1)]
+            taken = [self._first_valid(bands, pass_over).reshape(len(bands), -1)]
         return np.concatenate(taken, axis=1)
 
-    def _first_valid(self, bands: Sequence[int]) -> Float32:
+    def _first_valid(self, bands: Sequence[int], pass_over: bool) -> Float32:
         height, width = self.dataset.shape
         values = np.full((len(bands), 1), np.nan, np.float32)
         for row in range(0, min(height, _FEW // width + 1), BLOCK):
             for column in range(0, width, 8 * BLOCK):
-                values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
+                try:
+                    values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
+                except InputError:
+                    if not pass_over:
+                        raise
                 if np.isfinite(values).any():
                     return values
         return values

@@ -31,7 +31,7 @@ BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "
 
 _OFFSET_SINCE = "04.00"  # processing baseline that began to add 1000 to all numbers
 _OWN_PROCESSING = "99.99"  # what ESA's processor writes for a baseline when users run it
-_XML_BYTES = 16 * 2**20
+XML_BYTES = 16 * 2**20
 _ELEMENTS = 300_000  # of an XML file; the longest cloud masks have some ten thousand
 _MEMBERS = 20_000
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
@@ -316,7 +316,7 @@ class _Folder:
 
     def read(self, name: str) -> bytes:
         with (self.path / name).open("rb") as file:
-            return file.read(_XML_BYTES + 1)
+            return file.read(XML_BYTES + 1)
 
     def for_gdal(self, name: str) -> str:
         return str(self.path / name)
@@ -348,7 +348,7 @@ class _Zip:
 
     def read(self, name: str) -> bytes:
         with zipfile.ZipFile(self.path) as file, file.open(self.prefix + name) as member:
-            return member.read(_XML_BYTES + 1)
+            return member.read(XML_BYTES + 1)
 
     def for_gdal(self, name: str) -> str:
         return f"/vsizip/{{{self.path}}}/{self.prefix}{name}"
@@ -391,7 +391,7 @@ def _metadata(files: _Files, given: str) -> str:
     )
 
 
-class _Builder(ElementTree.TreeBuilder):
+class Builder(ElementTree.TreeBuilder):
     """Builder of trees that refuses document types, without which there are no entities to expand, and endless ones."""
 
     def __init__(self) -> None:
@@ -399,22 +399,24 @@ class _Builder(ElementTree.TreeBuilder):
         self._left = _ELEMENTS
 
     def start(self, tag: str, attributes: dict[str, str]) -> ElementTree.Element:
+        """Count an element."""
         self._left -= 1
         if not self._left:
             raise ValueError(f"it has more than {_ELEMENTS} elements")
         return super().start(tag, attributes)
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        raise ValueError("it declares a document type, as no SAFE product does")
+        """Refuse a document type."""
+        raise ValueError("it declares a document type, by which a few bytes can become endless text")
 
 
 def _parse(files: _Files, name: str) -> ElementTree.Element:
     """Parse one of the product's XML files."""
     try:
         text = files.read(name)
-        if len(text) > _XML_BYTES:
-            raise ValueError(f"it is larger than {_XML_BYTES >> 20} MB")
-        return ElementTree.fromstring(text, ElementTree.XMLParser(target=_Builder()))
+        if len(text) > XML_BYTES:
+            raise ValueError(f"it is larger than {XML_BYTES >> 20} MB")
+        return ElementTree.fromstring(text, ElementTree.XMLParser(target=Builder()))
     except OSError as cause:
         raise InputMissingError(
             f"{name} of {files.path} cannot be read ({cause.strerror}): check its permissions and that it is whole."

@@ -14,10 +14,13 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.remote import Remote, as_given
 from refnet_cli.scene.geometry import AffinePlace
 from refnet_cli.scene.judge import Decision, band_names
+from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32, Raster, ZipMember, local_file, north_up_grid
 from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.scene.vrt import is_vrt, read_vrt
 
 Paths = str | Path | Sequence[str | Path]
 RASTERS = {".tif", ".tiff", ".jp2"}
@@ -52,11 +55,21 @@ class Files:
     outlines: tuple[tuple[str, str], ...] = ()
     """Reference system and file of masks that give clouds by their outlines."""
     allow_gcps: bool = False
+    allow_vrt: bool = False
+    mask_errors: bool = False
+    """Whether what cannot be read is passed over."""
 
     def on_disk(self, needed: Collection[int]) -> list[Path]:
-        """What is read of the files whose numbers are needed; of a zip, the zip."""
+        """What is read of the files whose numbers are needed; of a zip, the zip; of a virtual raster, what it names."""
         own = [Path(self.product.path)] if self.product else []
-        return own + [Path(self.paths[file]) for file in sorted(needed) if not isinstance(self.paths[file], ZipMember)]
+        for path in (self.paths[file] for file in sorted(needed)):
+            if not isinstance(path, ZipMember | Remote):
+                own += [Path(path), *map(Path, read_vrt(path).sources if self.allow_vrt and is_vrt(path) else ())]
+        return own
+
+    def remote(self, needed: Collection[int]) -> list[str]:
+        """URLs of the files whose numbers are needed, as they may be shown."""
+        return [str(self.paths[file]) for file in sorted(needed) if isinstance(self.paths[file], Remote)]
 
     def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
         """Open files, to be closed by ``stack``: those whose numbers are needed, or all."""
@@ -75,22 +88,23 @@ class _Rasters(dict[int, Raster]):
 
     def __missing__(self, number: int) -> Raster:
         files = self._files
-        raster = Raster(files.paths[number], WHAT[files.modality], files.allow_gcps)
+        raster = Raster(files.paths[number], WHAT[files.modality], files.allow_gcps, files.allow_vrt)
         self._stack.callback(raster.dataset.close)
         self[number] = raster
         return raster
 
 
-def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> list[Files]:
+def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[Files]:
     """Tell what a user's path or paths stand for.
 
     Parameters
     ----------
     given : path or sequence of paths
-        A raster file; several; a folder of them; a SAFE product as folder, zip or metadata file.
+        A raster file; several; a folder of them; a SAFE product as folder, zip or metadata file. With
+        ``allow_remote``, URLs of raster files too.
     modality : {"optical", "sar"}
-    allow_gcps : bool
-        Whether SAR may be placed by ground control points only.
+    options : SceneOptions
+        What files may be.
 
     Returns
     -------
@@ -104,10 +118,13 @@ def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> li
     InputError
         If there is nothing that can be used.
     """
-    paths = [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
     what = WHAT[modality]
+    several = [as_given(path) for path in ([given] if isinstance(given, str | Path) else given)]
+    if any(isinstance(path, Remote) for path in several):
+        return [_raster_files(several, modality, options)]
+    paths = [Path(path) for path in several]
     if len(paths) == 1 and is_safe(paths[0]):
-        return _product_files(paths[0], modality, allow_gcps)
+        return _product_files(paths[0], modality, options.allow_gcps)
     if len(paths) == 1 and paths[0].is_dir():
         # A folder may hold both sensors' files.
         others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else RADAR
@@ -123,9 +140,18 @@ def find_files(given: Paths, modality: Modality, allow_gcps: bool = False) -> li
             )
     if not paths:
         raise InputMissingError(f"No {what} file is given.")
+    return [_raster_files(paths, modality, options)]
+
+
+def _raster_files(paths: Sequence[str | Path], modality: Modality, options: SceneOptions) -> Files:
+    what = WHAT[modality]
     if len(paths) > MOST_FILES:
         raise InputError(f"{len(paths)} {what} files are too many: give one a band, at most {MOST_FILES}.")
-    return [Files(modality, tuple(local_file(path, what) for path in paths), allow_gcps=allow_gcps)]
+    # A Remote is taken as it is, which is all that --allow-remote allows.
+    known = tuple(
+        path if isinstance(path, Remote) and options.allow_remote else local_file(path, what) for path in paths
+    )  # fmt: skip
+    return Files(modality, known, allow_gcps=options.allow_gcps and modality == "sar", allow_vrt=options.allow_vrt)
 
 
 def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Files]:
@@ -324,7 +350,7 @@ class Source:
             own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
             raster = self.rasters[file]
             with raster.naming("cannot be understood"):
-                values = raster.sample([band for _, band in own])
+                values = raster.sample([band for _, band in own], self.files.mask_errors)
             for (number, _), sampled in zip(own, values, strict=True):
                 taken.setdefault(number, []).append(sampled)
         samples = [np.concatenate(taken[number]) for number in range(len(layers))]

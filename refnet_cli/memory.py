@@ -1,0 +1,213 @@
+"""How much memory a run may take, and how it is shared out: tiles at once, tiles in waiting, blocks kept."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from refnet_cli.errors import OptionsError, TryAgainError
+
+MB = 2**20
+GB = 2**30
+_UNITS = {"": 1, "K": 2**10, "M": MB, "G": GB, "T": 2**40}
+_RESERVED = 3200 * MB  # address space beyond what is used, measured with torch's CUDA build
+_UNLIMITED = 2**60  # version 1 of cgroups has no word for it but a great number
+_MARGIN = 0.1  # of what machine and control group have free, left to others
+
+
+def parse_size(text: str) -> int:
+    """Turn a size such as "4G" or "800M" into bytes.
+
+    Raises
+    ------
+    OptionsError
+        If it is no size.
+
+    Examples
+    --------
+    >>> parse_size("1.5G"), parse_size("800m"), parse_size("2GiB")
+    (1610612736, 838860800, 2147483648)
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not found or float(found.group(1)) <= 0:
+        raise OptionsError(f"{text!r} is no size of memory; write it as 800M or 4G.")
+    return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+
+
+def free_memory() -> int | None:
+    """Return how many bytes this process may still take: the least that machine, cgroup and limits leave.
+
+    Of what machine and cgroup have, a tenth is left to others. None where nothing tells, as on systems without
+    ``/proc``.
+    """
+    shared = [int(left * (1 - _MARGIN)) for tell in (_left_by_machine, _left_by_cgroup) if (left := tell()) is not None]
+    own = _left_by_limits()
+    found = shared if own is None else [*shared, own]
+    return max(min(found), 0) if found else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _left_by_machine() -> int | None:
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def _left_by_cgroup() -> int | None:
+    """What the process's control groups leave, in either version; pages of files do not count, for they can go."""
+    left = []
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if ":" in line and controllers == "":
+            root, most, used, prefix = "/sys/fs/cgroup", "memory.max", "memory.current", ""
+        elif "memory" in controllers.split(","):
+            root, prefix = "/sys/fs/cgroup/memory", "total_"
+            most, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        # Each group above limits too. Inside a container the group's own path may not be there: its root is the group.
+        names = [name for name in group.split("/") if name]
+        for depth in range(len(names), -1, -1):
+            folder = "/".join([root, *names[:depth]])
+            limit, usage = _read(f"{folder}/{most}").strip(), _read(f"{folder}/{used}").strip()
+            if limit.isdecimal() and usage.isdecimal() and int(limit) < _UNLIMITED:
+                pages = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", _read(f"{folder}/memory.stat"), re.MULTILINE)
+                left.append(int(limit) - int(usage) + sum(map(int, pages)))
+    return min(left) if left else None
+
+
+def _left_by_limits() -> int | None:
+    """What a limit on address space (ulimit -v) leaves besides what libraries reserve without using it."""
+    most, used = _most_addresses(), _status("VmSize")
+    return None if most is None or used is None else most - used - ("torch" not in sys.modules) * _RESERVED
+
+
+def _most_addresses() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if most == resource.RLIM_INFINITY else most
+
+
+def _status(entry: str) -> int | None:
+    """Bytes by an entry of ``/proc/self/status``."""
+    found = re.search(rf"^{entry}:\s+(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a prediction takes, in bytes; measured on CPUs, see benchmarks/README.md."""
+
+    tile: int
+    """Side of a tile in pixels."""
+    bands: int
+    """Of both sensors together."""
+    classes: int
+    decoder: int
+    """Decoder width of the network."""
+    weights: int
+    """Size of the network's weights."""
+    width: int
+    """Of the map, in pixels."""
+    block: int = 512
+
+    @property
+    def base(self) -> int:
+        """Libraries, GDAL's cache, the search for a shift, weights as read and as prepared, and the rows in work."""
+        rows = self.tile * self.width * (4 * 3 * (self.classes + 1) + 8)
+        return 1000 * MB + 5 * self.weights // 2 + rows
+
+    @property
+    def per_tile(self) -> int:
+        """A tile in the network, and its bands and probabilities in the queues before and behind it."""
+        pixels = self.tile * self.tile
+        return 32 * MB + pixels * (6 * 4 * self.decoder + 4 * 4 * (self.classes + self.bands))
+
+    @property
+    def per_block(self) -> int:
+        """A block of the scene."""
+        return self.block * self.block * (4 * self.bands + 1)
+
+    @property
+    def per_thread(self) -> int:
+        """The two blocks that a reading thread has ahead, and what it takes to warp one."""
+        return 4 * self.per_block + 32 * MB
+
+    def total(self, batch: int, threads: int) -> int:
+        """All of a prediction with so many tiles at once and reading threads."""
+        kept = 2 * -(-self.width // self.block) + 2
+        return self.base + batch * self.per_tile + kept * self.per_block + threads * self.per_thread
+
+
+def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tuple[int, int]:
+    """Choose tiles at once and reading threads so that a prediction fits; threads are given up first.
+
+    Parameters
+    ----------
+    demand : Demand
+    batch, threads : int
+        What would be best.
+    most : int or None
+        Bytes that there are; None for any number.
+
+    Returns
+    -------
+    batch, threads : int
+
+    Raises
+    ------
+    TryAgainError
+        If a single tile and thread are too much; states the need.
+
+    Examples
+    --------
+    >>> demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=10_980)
+    >>> share_out(demand, 4, 8, None), share_out(demand, 4, 8, 4 * GB), share_out(demand, 4, 8, 3000 * MB)
+    ((4, 8), (4, 8), (2, 1))
+    """
+    if most is None:
+        return batch, threads
+    fits: Callable[[int, int], bool] = lambda tiles, readers: demand.total(tiles, readers) <= most  # noqa: E731
+    while threads > 1 and not fits(batch, threads):
+        threads -= 1
+    while batch > 1 and not fits(batch, threads):
+        batch -= 1
+    if not fits(batch, threads):
+        addresses = _most_addresses()
+        limit = f" (ulimit -v is {_floored(addresses)}, of which libraries reserve most)" if addresses else ""
+        raise TryAgainError(
+            f"Predicting takes about {_floored(demand.total(1, 1) + MB - 1)}, and {_floored(most)} may be used{limit}: "
+            "close other programs, raise the limit or --max-memory, or cut the scene with --bounds."
+        )
+    return batch, threads
+
+
+def _floored(size: int) -> str:
+    return f"{size // MB} MB"
+
+
+def may_use(given: str | None) -> int | None:
+    """Return how many bytes a run may take in all: as given, else what it has and what is free.
+
+    None if nothing tells.
+
+    Raises
+    ------
+    OptionsError
+        If what is given is no size.
+    """
+    if given is not None:
+        return parse_size(given)
+    left = free_memory()
+    return None if left is None else left + (_status("VmRSS") or 0)

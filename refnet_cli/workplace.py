@@ -1,0 +1,146 @@
+"""The hidden folder beside an output in which a run works: locked, and swept when its owner has died."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from refnet_cli.errors import OutputError, TryAgainError
+from refnet_cli.files import explain
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+LOCK = "lock"
+_TRIES = 20
+_LONGEST = 200  # bytes of a file's name, of which most systems allow 255
+
+
+class Workplace:
+    """A hidden folder beside an output, which one run at a time may have.
+
+    The lock is the operating system's and falls with the process that holds it, however that ends; what the folder
+    holds then is the next owner's. As a context manager it lets go on leaving, and removes the folder unless `keep` was
+    called.
+
+    Parameters
+    ----------
+    output : Path
+        The file to make; links are to be followed before.
+
+    Raises
+    ------
+    OutputError
+        If there is no place for a folder beside the output.
+    TryAgainError
+        If another run has it; says which.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        name = output.name
+        if len(name.encode(errors="surrogateescape")) > _LONGEST:
+            name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+        self.folder = output.parent / f".{name}.refnet"
+        self._kept: tuple[str, ...] = ()
+        for _ in range(_TRIES):
+            if self._enter():
+                return
+        raise TryAgainError(f"{output}: the folder {self.folder} is taken and left again and again; try again.")
+
+    def _enter(self) -> bool:
+        """Take the lock; False if its file was removed by the one who had it before."""
+        lock = self.folder / LOCK
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileNotFoundError:
+            if not self.output.parent.is_dir():
+                raise OutputError(
+                    f"{self.output} cannot be made: there is no folder {self.output.parent}. Create it first."
+                ) from None
+            return False
+        except OSError as error:
+            raise explain(self.output, error) from error
+        try:
+            _lock(self._descriptor)
+        except OSError:
+            owner = os.read(self._descriptor, 1000).decode(errors="replace").strip()
+            os.close(self._descriptor)
+            raise TryAgainError(
+                f"{self.output} is being made by another run ({owner or 'which has just begun'}): wait until it has "
+                "ended, or choose another output."
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(lock)):
+                try:
+                    self._sign()
+                except OSError as error:
+                    self.close()
+                    raise explain(self.output, error) from error
+                return True
+        os.close(self._descriptor)
+        return False
+
+    def _sign(self) -> None:
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+
+    def sweep(self, *kept: str) -> None:
+        """Remove what earlier runs left, but for files of these names."""
+        for entry in self.folder.iterdir():
+            if entry.name in (LOCK, *kept):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def keep(self, *names: str) -> None:
+        """Leave files of these names to the next run."""
+        self._kept = names
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go; may be called more than once."""
+        if self._descriptor < 0:
+            return
+        kept = [name for name in self._kept if (self.folder / name).exists()]
+        with suppress(OSError):
+            self.sweep(*kept)
+            # The lock's file goes last and while it is held, so that nobody else can hold one that is about to go.
+            if not kept:
+                (self.folder / LOCK).unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if not kept:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+
+def _lock(descriptor: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        module: Any = msvcrt
+        os.lseek(descriptor, 4096, os.SEEK_SET)  # beyond the text, which others read
+        module.locking(descriptor, module.LK_NBLCK, 1)

@@ -1,0 +1,88 @@
+"""The journal of finished rows: what is whole is found again, whatever happened to the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refnet_cli.journal import Finished, Journal
+
+IDENTITY = {"weights": "a", "files": [["s2.tif", 3, 4]]}
+
+
+def parts(count: int = 4) -> list[Finished]:
+    random = np.random.default_rng(0)
+    return [
+        Finished(10 * n, *random.integers(0, 4, (2, 10, 37)).astype(np.uint8)) for n in range(count)
+    ]  # fmt: skip
+
+
+def filled(path: Path, count: int = 4) -> list[Finished]:
+    journal = Journal(path, IDENTITY)
+    for part in parts(count):
+        journal.add(part)
+    journal.close()
+    return parts(count)
+
+
+def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[Finished], int, bool]:
+    journal = Journal(path, identity)
+    found = list(journal.replay())
+    state = journal.next_row, journal.renewed
+    journal.close()
+    return found, *state
+
+
+def assert_same(found: list[Finished], wanted: list[Finished]) -> None:
+    assert [part.row for part in found] == [part.row for part in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one.codes, other.codes)
+        np.testing.assert_array_equal(one.seen, other.seen)
+
+
+def test_what_was_added_comes_back_and_can_be_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    wanted = filled(path)
+    journal = Journal(path, IDENTITY)
+    assert (journal.next_row, journal.renewed) == (40, False)
+    more = Finished(40, wanted[0].codes, wanted[1].seen)
+    journal.add(more)
+    assert_same(list(journal.replay()), [*wanted, more])
+    journal.close()
+    assert read(path)[1] == 50
+
+
+@pytest.mark.parametrize("other", [{"weights": "b"}, {}, {**IDENTITY, "batch": 3}])
+def test_for_another_map_it_begins_anew(tmp_path: Path, other: dict[str, object]) -> None:
+    filled(tmp_path / "journal")
+    assert read(tmp_path / "journal", other) == ([], 0, True)
+    assert read(tmp_path / "journal", other) == ([], 0, False)
+
+
+@given(st.data())
+def test_a_cut_or_changed_file_keeps_the_whole_records_before(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    sizes = [0]
+    for count in range(5):
+        wanted = filled(path, count)
+        sizes.append(path.stat().st_size)
+        path.unlink()
+    wanted = filled(path)
+    place = data.draw(st.integers(sizes[1], sizes[-1] - 1))
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        del content[place:]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    whole = sum(size <= place for size in sizes[2:])
+    found, next_row, _ = read(path)
+    assert_same(found, wanted[:whole])
+    assert next_row == 10 * whole
+    assert path.stat().st_size == sizes[1 + whole]  # and what was not whole is gone

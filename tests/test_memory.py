@@ -1,0 +1,112 @@
+"""How much memory a run may take, and what is made of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refnet_cli import memory
+from refnet_cli.card import default_weights
+from refnet_cli.cli import run
+from refnet_cli.engine import TorchEngine, load_engine
+from refnet_cli.errors import OptionsError, TryAgainError
+from refnet_cli.memory import GB, MB, Demand, parse_size, share_out
+from refnet_cli.predict import PredictOptions, predict
+from tests.scenes import make_pair
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("text", ["", "4 X", "-1G", "0", "G", "1e9", "many"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(OptionsError, match="no size"):
+        parse_size(text)
+
+
+@given(st.integers(1, 16), st.integers(1, 16), st.integers(1, 20 * GB), st.integers(1, 40_000))
+def test_what_is_shared_out_fits_and_is_no_more_than_asked_for(batch: int, threads: int, most: int, width: int) -> None:
+    demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=width)
+    try:
+        tiles, readers = share_out(demand, batch, threads, most)
+    except TryAgainError:
+        assert demand.total(1, 1) > most
+    else:
+        assert 1 <= tiles <= batch
+        assert 1 <= readers <= threads
+        assert demand.total(tiles, readers) <= most
+
+
+def test_a_control_group_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal: 64000000 kB\nMemAvailable:   32000000 kB\n",
+        "/proc/self/cgroup": "0::/slice/run\n",
+        "/sys/fs/cgroup/slice/run/memory.max": "max\n",
+        "/sys/fs/cgroup/slice/memory.max": f"{4 * GB}\n",
+        "/sys/fs/cgroup/slice/memory.current": f"{GB}\n",
+        "/sys/fs/cgroup/slice/memory.stat": f"inactive_file {GB // 2}\n",
+    }
+    monkeypatch.setattr(memory, "_read", lambda path: files.get(str(path), ""))
+    left = memory.free_memory()
+    assert left is not None
+    assert 3 * GB <= left <= 3.5 * GB
+
+
+def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    optical, sar = make_pair(tmp_path, 64, 64)
+    arguments = ["predict", "--optical", str(optical), "--sar", str(sar), "-o", str(tmp_path / "x.tif")]
+    assert run([*arguments, "--max-memory", "100M"]) == 75
+    assert "100 MB may be used" in capsys.readouterr().err
+    assert run([*arguments, "--max-memory", "nonsense"]) == 64
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 4])
+def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    optical, sar = make_pair(tmp_path, 400, 500)
+    options = PredictOptions(optical, sar, tmp_path / "lulc.tif", coreg="off", batch=6)
+    predict(options, load_engine(default_weights(), "cpu", 6))
+    wanted = options.output.read_bytes()
+    whole = TorchEngine._logits
+
+    def limited(self: TorchEngine, optical: np.ndarray, sar: np.ndarray) -> torch.Tensor:
+        if len(optical) > fits:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(self, optical, sar)
+
+    monkeypatch.setattr(TorchEngine, "_logits", limited)
+    predict(options, load_engine(default_weights(), "cpu", 6))
+    assert options.output.read_bytes() == wanted
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on address space are Linux's")
+@pytest.mark.parametrize("share", [0.8, pytest.param(0.5, marks=pytest.mark.long)])
+def test_a_limit_on_address_space_ends_well(tmp_path: Path, share: float) -> None:
+    """With the map, or with 75 and the need; the network alone reserves nearly 4 GB."""
+    optical, sar = make_pair(tmp_path, 300, 300)
+    command = [sys.executable, "-m", "refnet_cli", "predict", "--optical", str(optical), "--sar", str(sar)]
+    most = int(4300 * MB * share)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+    out = tmp_path / "x.tif"
+    done = subprocess.run(
+        [*command, "-o", str(out), "-q"], cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=120,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode in (0, 75), done.stderr
+    assert out.exists() == (done.returncode == 0)
+    if done.returncode:
+        assert done.stderr.startswith("refnet: ")
+        assert done.stderr.count("\n") == 1
+        assert "Predicting takes about" in done.stderr

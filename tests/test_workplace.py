@@ -1,0 +1,105 @@
+"""The hidden folder beside an output: one run at a time has it, and it is swept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from refnet_cli.errors import OutputError, TryAgainError
+from refnet_cli.workplace import LOCK, Workplace
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with Workplace(tmp_path / "map.tif") as place:
+        owner = json.loads((place.folder / LOCK).read_text())
+        assert owner["pid"] == os.getpid()
+        assert {"host", "started"} < set(owner)
+        with pytest.raises(TryAgainError, match=rf"another run .*{os.getpid()}"):
+            Workplace(tmp_path / "map.tif")
+        Workplace(tmp_path / "other.tif").close()
+    assert not list(tmp_path.iterdir())
+    Workplace(tmp_path / "map.tif").close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_owner_leaves_the_place_to_the_next(tmp_path: Path, end: signal.Signals) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from refnet_cli.workplace import Workplace\n"
+        "place = Workplace(Path(sys.argv[1])); (place.folder / 'half').write_text('x')\n"
+        "print('has it', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, tmp_path / "map.tif"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "has it\n"
+    with pytest.raises(TryAgainError, match=f"{child.pid}"):
+        Workplace(tmp_path / "map.tif")
+    child.send_signal(end)
+    child.wait()
+    child.stdout.close()
+    with Workplace(tmp_path / "map.tif") as place:
+        assert (place.folder / "half").exists()
+        place.sweep()
+        assert [path.name for path in place.folder.iterdir()] == [LOCK]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_stays_and_the_rest_goes(tmp_path: Path) -> None:
+    for kept in (("journal",), ("none",)):
+        with Workplace(tmp_path / "map.tif") as place:
+            for name in ("journal", "working.tif"):
+                (place.folder / name).write_text("x")
+            (place.folder / "folder").mkdir()
+            place.keep(*kept)
+        left = sorted(path.name for path in place.folder.iterdir()) if place.folder.exists() else []
+        assert left == (["journal", LOCK] if kept == ("journal",) else [])
+
+
+def test_many_at_once_and_never_two(tmp_path: Path) -> None:
+    """Each takes the place as soon as it can, notes that it is there, and leaves; nobody is there with another."""
+    script = """
+import os, sys, time
+from pathlib import Path
+from refnet_cli.errors import TryAgainError
+from refnet_cli.workplace import Workplace
+folder, done = Path(sys.argv[1]), 0
+while done < 15:
+    try:
+        with Workplace(folder / "map.tif"):
+            os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            time.sleep(0.001)
+            os.unlink(folder / "inside")
+            done += 1
+    except TryAgainError:
+        time.sleep(0.0005)
+"""
+    children = [subprocess.Popen([sys.executable, "-c", script, tmp_path]) for _ in range(3)]
+    deadline = time.monotonic() + 60
+    assert [child.wait(deadline - time.monotonic()) for child in children] == [0, 0, 0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".tif", "ü" * 120 + ".tif", "with\nnew line.tif", "-o.tif"])
+def test_names_of_any_length_and_kind(tmp_path: Path, name: str) -> None:
+    with Workplace(tmp_path / name) as place:
+        assert place.folder.is_dir()
+        with pytest.raises(TryAgainError):
+            Workplace(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="no folder"):
+        Workplace(tmp_path / "none" / "map.tif")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError):
+        Workplace(tmp_path / "file" / "map.tif")
+    (tmp_path / ".map.tif.refnet").write_text("in the way")
+    with pytest.raises(OutputError):
+        Workplace(tmp_path / "map.tif")
