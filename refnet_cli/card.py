@@ -1,7 +1,7 @@
 """What weights say of themselves: network settings, bands, statistics, classes, origin and scores.
 
-The card travels as JSON in the header of a safetensors file. It is read and checked here without torch, so that a call
-with the wrong weights fails at once.
+The card travels as JSON in the header of a safetensors file, or in the metadata of an ONNX model. It is read and
+checked here without torch, so that a call with the wrong weights fails at once.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from refnet_cli.errors import InputMissingError, WeightsError
+from refnet_cli.onnx_file import digest, is_onnx, read_metadata
 from refnet_cli.products import ClassScheme
 
 FORMAT_VERSION = 1
 UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 LARGEST_HEADER = 16 * 2**20
+METADATA = "refnet"  # name of the card among what a file says of itself
 
 
 @dataclass(frozen=True)
@@ -288,29 +290,35 @@ def read_card(path: Path) -> Card:
     WeightsError
         If it has no card or a wrong one.
     """
-    header, _ = read_header(path)
-    metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or "refnet" not in metadata:
+    metadata = read_metadata(path) if is_onnx(path) else read_header(path)[0].get("__metadata__")
+    if not isinstance(metadata, dict) or METADATA not in metadata:
         raise WeightsError(f"{path} carries no refnet card, so its bands, units and classes are unknown.")
     try:
-        entries = json.loads(metadata["refnet"])
+        entries = json.loads(metadata[METADATA])
     except (TypeError, ValueError) as error:
         raise WeightsError(f"The card of {path} is damaged.") from error
     return Card.from_dict(entries)
 
 
 def checksum(path: Path, card: Card) -> str:
-    """SHA-256 over the card without its own checksum, the tensors' names, types and shapes, and their bytes."""
+    """SHA-256 over the card without its own checksum, the tensors' names, types and shapes, and their bytes.
+
+    Of an ONNX model, over the card and all else that the file holds.
+    """
+    if is_onnx(path):
+        return hashlib.sha256(_plain(card) + digest(path, without=METADATA)).hexdigest()
     header, start = read_header(path)
     directory = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    digest = hashlib.sha256()
-    for part in (replace(card, sha256="").to_dict(), directory):
-        digest.update(json.dumps(part, sort_keys=True).encode())
+    total = hashlib.sha256(_plain(card) + json.dumps(directory, sort_keys=True).encode())
     with path.open("rb") as file:
         file.seek(start)
         while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+            total.update(block)
+    return total.hexdigest()
+
+
+def _plain(card: Card) -> bytes:
+    return json.dumps(replace(card, sha256="").to_dict(), sort_keys=True).encode()
 
 
 def verify(path: Path) -> Card:

@@ -237,6 +237,11 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
 )
 @click.option(
+    "--provider",
+    type=click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"]),
+    help="Execution provider of ONNX Runtime, for ONNX models.  [default: the first of these that is there]",
+)
+@click.option(
     "--read-threads",
     type=int,
     help="Threads that read and warp ahead of the network; the map is the same for any number.  "

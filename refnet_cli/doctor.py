@@ -9,8 +9,8 @@ from typing import Any
 
 from refnet_cli import __version__
 from refnet_cli.card import default_weights, verify
-from refnet_cli.engine import choose_device, devices
 from refnet_cli.scan import available_scans, choose_scan, compiled_kernels
+from refnet_cli.torch_engine import choose_device, devices
 
 LIBRARIES = (
     "torch", "timm", "numba", "numpy", "rasterio", "pyproj", "odc-geo", "triton", "fla-core", "mamba-ssm"

@@ -161,7 +161,9 @@ class MDFVSSBlock(nn.Module):
     def forward(self, optical: Tensor, sar: Tensor) -> MDFFeatures:
         """Decompose and fuse two (N, C, H, W) tensors."""
         # One block serves both modalities, so they pass as one batch of 2N.
-        both = torch.cat(self.share_vss(torch.cat([optical, sar])).chunk(2), dim=1)
+        both = self.share_vss(torch.cat([optical, sar]))
+        count = optical.shape[0]
+        both = torch.cat([both[:count], both[count:]], dim=1)
         share = F.relu(self.share_norm(self.share_convolution(both)))
         difference = self.difference_vss(optical - sar)
         return MDFFeatures(share, difference, self.fuse(share + difference))

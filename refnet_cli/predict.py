@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
@@ -22,6 +21,7 @@ from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished, Journal
 from refnet_cli.memory import Demand, may_use, share_out
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, ClassMap, Output, Rows, sidecar_of, write_sidecar
+from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme
 from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair
 from refnet_cli.threads import WriteBehind, read_ahead
@@ -84,6 +84,8 @@ class PredictOptions(SceneOptions):
     """Have torch.compile make kernels for the network, a minute's work before the first tile."""
     deterministic: bool = False
     """Use only algorithms that give the same bits each time; on CPUs all of them do."""
+    provider: str | None = None
+    """Execution provider of ONNX Runtime, for ONNX models; by default the best of those that are there."""
     read_threads: int | None = None
     """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
 
@@ -192,7 +194,7 @@ def predict(
     overlap = card.tile // 4 if options.overlap is None else options.overlap
     options = replace(options, overlap=overlap)
     most = may_use(options.max_memory)
-    _, threads = share_out(_demand(card, weights, 0), 1, options.read_threads or usable_cores(), most)
+    _, threads = share_out(_demand(card, weights, 0), 1, options.read_threads or reading_threads(), most)
     with (
         ScenePair.open(
             options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene, read_threads=threads
@@ -360,10 +362,9 @@ def _warn_of_clamped(report: Report, card: Card, tiling: Tiling) -> None:
         )
 
 
-def usable_cores() -> int:
-    """Return how many processor cores this process may use, at most 8: more threads would read no faster."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, 8)
+def reading_threads() -> int:
+    """Return in how many threads to read by default: a core each, and at most 8, for more would read no faster."""
+    return min(usable_cores(), 8)
 
 
 def predict_rows(
@@ -517,12 +518,13 @@ def _given(weights: Path | None) -> Path:
 
 def _load(options: PredictOptions, weights: Path | None) -> Engine:
     # Torch takes seconds to import: not before all that can be wrong with the call has been checked.
-    from refnet_cli.engine import load_engine
+    from refnet_cli.engine import EngineOptions, load_engine
 
-    return load_engine(
-        _given(weights), options.device, options.batch,
-        scan=options.scan, precision=options.precision, compiled=options.compile, deterministic=options.deterministic,
+    chosen = EngineOptions(
+        options.device, options.batch, options.scan, options.precision, options.compile, options.deterministic,
+        options.provider,
     )  # fmt: skip
+    return load_engine(_given(weights), chosen)
 
 
 def _start_report(
@@ -554,7 +556,7 @@ def _tags(report: Report) -> dict[str, str]:
     """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
     elsewhere = {
         "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
-        "deterministic", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote",
+        "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {

@@ -50,3 +50,8 @@ def collect_garbage_seldom() -> None:
     The million objects that importing torch makes are not garbage: to look them through again and again takes seconds.
     """
     gc.set_threshold(100_000, 50, 50)
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,10 +19,9 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from refnet_cli.card import UNITS, Card, Modality
-from refnet_cli.engine import Standardise, leave_out
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.labels import Labels, open_labels
-from refnet_cli.predict import read_tile, usable_cores
+from refnet_cli.predict import read_tile, reading_threads
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.scene import Patch, ScenePair
 from refnet_cli.splits import (
@@ -38,6 +37,7 @@ from refnet_cli.splits import (
     make_lattice,
 )
 from refnet_cli.tiling import Window
+from refnet_cli.torch_engine import Standardise, leave_out
 
 CELL = 64
 """Side in pixels of the cells in which labels are counted."""
@@ -174,7 +174,7 @@ class _Look(NamedTuple):
 
 def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
     """Count the labelled pixels of a scene that both sensors saw."""
-    with Region.open(scene, config, read_threads=usable_cores()) as region:
+    with Region.open(scene, config, read_threads=reading_threads()) as region:
         grid = region.pair.grid
         metres = config.block
         if config.method == "random":

@@ -21,7 +21,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from refnet_cli import __version__
 from refnet_cli.card import Card
 from refnet_cli.checkpoint import Checkpoints, Part
-from refnet_cli.engine import choose_device
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.history import History, HistoryFiles, Step
@@ -33,6 +32,7 @@ from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, measure, read_batches, survey
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
+from refnet_cli.torch_engine import choose_device
 from refnet_cli.validation import choose_views, validate
 from refnet_cli.weights import save_weights
 from refnet_cli.workplace import Workplace

@@ -10,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.card import Card
-from refnet_cli.engine import Engine, TorchEngine, choose_device
+from refnet_cli.engine import Engine
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluate import Scores, confusion_matrix, score
 from refnet_cli.figures import View
 from refnet_cli.model import REFNet
-from refnet_cli.predict import Progress, predict_rows, read_tile, usable_cores
+from refnet_cli.predict import Progress, predict_rows, read_tile, reading_threads
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
 from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Tiling, Window
+from refnet_cli.torch_engine import TorchEngine, choose_device
 from refnet_cli.weights import load_weights
 
 VIEWS = 4
@@ -83,7 +84,7 @@ def _count(
     def wanted(window: Window) -> NDArray[np.bool_]:
         return np.asarray(look.roles.read(window) == VALIDATION)
 
-    with Region.open(look.scene, config, read_threads=usable_cores()) as region:
+    with Region.open(look.scene, config, read_threads=reading_threads()) as region:
         height, width = look.grid.shape
         tiling = Tiling(height, width, card.tile, card.tile // 4)
         for rows in predict_rows(region.pair, engine, tiling, progress, wanted=wanted):

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from refnet_cli import memory
 from refnet_cli.card import default_weights
 from refnet_cli.cli import run
-from refnet_cli.engine import TorchEngine, load_engine
 from refnet_cli.errors import OptionsError, TryAgainError
 from refnet_cli.memory import GB, MB, Demand, parse_size, share_out
 from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.torch_engine import TorchEngine, load_torch_engine
 from tests.scenes import make_pair
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +74,7 @@ def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
 ) -> None:
     optical, sar = make_pair(tmp_path, 400, 500)
     options = PredictOptions(optical, sar, tmp_path / "lulc.tif", coreg="off", batch=6)
-    predict(options, load_engine(default_weights(), "cpu", 6))
+    predict(options, load_torch_engine(default_weights(), "cpu", 6))
     wanted = options.output.read_bytes()
     whole = TorchEngine._logits
 
@@ -84,7 +84,7 @@ def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
         return whole(self, optical, sar)
 
     monkeypatch.setattr(TorchEngine, "_logits", limited)
-    predict(options, load_engine(default_weights(), "cpu", 6))
+    predict(options, load_torch_engine(default_weights(), "cpu", 6))
     assert options.output.read_bytes() == wanted
 
 

@@ -21,13 +21,13 @@ from rio_cogeo.cogeo import cog_validate
 
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.cli import run
-from refnet_cli.engine import load_engine
 from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluate import evaluate
 from refnet_cli.outputs import ClassMap, write_sidecar
 from refnet_cli.predict import PredictOptions, predict, predict_rows, read_tile
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
+from refnet_cli.torch_engine import load_torch_engine
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -334,7 +334,7 @@ def test_where_the_tiles_lie_hardly_matters() -> None:
 
 def shift_tiles(weights: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the sample's map changes as tiles shift by half, where it has data, and how far the first class leads."""
-    engine = load_engine(weights, "cpu")
+    engine = load_torch_engine(weights, "cpu")
     tile = engine.card.tile
     with ScenePair.open(SAMPLE / "s2.tif", SAMPLE / "s1.tif", engine.card.optical.bands, engine.card.sar.bands) as pair:
         height, width = pair.grid.shape

@@ -22,7 +22,6 @@ from PIL import Image
 
 from refnet_cli.card import read_card
 from refnet_cli.cli import run
-from refnet_cli.engine import Standardise, load_engine
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAgainError, WeightsError
 from refnet_cli.evaluate import confusion_matrix, evaluate
 from refnet_cli.history import Step
@@ -36,6 +35,7 @@ from refnet_cli.sampling import Batch, survey
 from refnet_cli.scan import choose_scan
 from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
+from refnet_cli.torch_engine import Standardise, load_torch_engine
 from refnet_cli.train import Progress, Training, class_weights, fit, make_optimizer, make_schedule
 from refnet_cli.validation import evaluate_weights
 from refnet_cli.weights import load_weights
@@ -130,7 +130,7 @@ def test_weights_trained_without_a_sensor_never_see_it(config: TrainConfig, tmp_
     result = fit(replace(config, steps=1, without="sar"), tmp_path)
     variances = {n: x for n, x in weights_of(result.weights).items() if n.endswith("running_var")}
     assert all(bool((x == 1).all()) == n.startswith("sar_encoder.") for n, x in variances.items())
-    engine = load_engine(result.weights, "cpu")
+    engine = load_torch_engine(result.weights, "cpu")
     random = np.random.default_rng(0)
     optical = random.uniform(100, 3000, (1, 4, 64, 64)).astype(np.float32)
     sar = random.uniform(-25, -5, (2, 1, 2, 64, 64)).astype(np.float32)

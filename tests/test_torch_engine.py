@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from refnet_cli.engine import TorchEngine, choose_device, load_engine
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
 from refnet_cli.model import Prediction, REFNet
+from refnet_cli.torch_engine import TorchEngine, choose_device, load_torch_engine
 from refnet_cli.weights import save_weights
 from tests.scenes import CARD
 
@@ -121,10 +121,10 @@ def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_loading(net: REFNet, tmp_path: Path) -> None:
     save_weights(net, CARD, tmp_path / "w.safetensors")
-    engine: Any = load_engine(tmp_path / "w.safetensors", "cpu", 3)
+    engine: Any = load_torch_engine(tmp_path / "w.safetensors", "cpu", 3)
     assert engine.batch == 3
     assert replace(engine.card, sha256="") == CARD
     with pytest.raises(OptionsError, match="for GPUs"):
-        load_engine(tmp_path / "w.safetensors", "cpu", precision="fp16")
+        load_torch_engine(tmp_path / "w.safetensors", "cpu", precision="fp16")
     with pytest.raises(OptionsError, match="no precision 'int3'"):
-        load_engine(tmp_path / "w.safetensors", "cpu", precision="int3")
+        load_torch_engine(tmp_path / "w.safetensors", "cpu", precision="int3")

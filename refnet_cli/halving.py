@@ -1,0 +1,60 @@
+"""What all engines do alike where memory lacks: go on with half as many patches at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.errors import TryAgainError
+
+Float32 = NDArray[np.float32]
+DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
+NOT_FINITE = (
+    "The network answers with numbers that are none: its weights are damaged, or its precision is too coarse for them."
+)
+
+
+class HalvingEngine(ABC):
+    """An engine that computes a batch in halves, and halves of these, where its device's memory asks for it."""
+
+    batch: int
+    about: dict[str, str]
+
+    def predict(self, optical: Float32, sar: Float32) -> Float32:
+        """Classify a batch of patches; see `refnet_cli.engine.Engine.predict`.
+
+        Raises
+        ------
+        TryAgainError
+            If the device's memory does not hold a single patch.
+        WeightsError
+            If the network's answer is not finite.
+        """
+        try:
+            return self._compute(optical, sar)
+        except Exception as error:
+            if not self._lacks_memory(error):
+                raise
+            if len(optical) == 1:
+                device = self.about["device"]
+                advice = "Close other programs" if device == "cpu" else "Free some, or use --device cpu"
+                raise TryAgainError(f"Not enough memory on {device} for a single tile. {advice}.") from error
+        # Out of the except clause, in which the error would keep what the failed attempt holds.
+        self._free_memory()
+        half = len(optical) // 2
+        self.batch = min(self.batch, half)
+        return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
+
+    @abstractmethod
+    def _compute(self, optical: Float32, sar: Float32) -> Float32:
+        """Classify a batch at once."""
+
+    @abstractmethod
+    def _lacks_memory(self, error: Exception) -> bool:
+        """Whether an error says that memory lacks."""
+
+    @abstractmethod
+    def _free_memory(self) -> None:
+        """Give back what is kept for later."""

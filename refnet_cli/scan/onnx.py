@@ -1,0 +1,135 @@
+"""The selective scan as an ONNX function, for models that run where there is no torch.
+
+In two levels, as `refnet_cli.scan.two_level`: directions 0 and 2 take each row of the image for a chunk, 1 and 3 each
+column. All that concerns one pixel alone is computed on whole images. One ONNX Scan walks all rows at once, column by
+column; another goes over the rows' ends for the states that they should have started from. Source: Mamba
+(arXiv 2312.00752), VMamba (arXiv 2401.10166).
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+
+DOMAIN, NAME, VERSION = "refnet", "SelectiveScan", 1
+INPUTS = ("u", "projection", "dt_weight", "dt_bias", "a_log", "d_skip")
+
+
+def schema() -> onnx.defs.OpSchema:
+    """Describe the function to exporters; its inputs are those of `refnet_cli.scan.selective_scan`."""
+    parameter = onnx.defs.OpSchema.FormalParameter
+    return onnx.defs.OpSchema(
+        NAME, DOMAIN, VERSION,
+        inputs=[parameter(name, "T") for name in INPUTS],
+        outputs=[parameter("y", "T")],
+        type_constraints=[("T", ["tensor(float)"], "")],
+    )  # fmt: skip
+
+
+def make_function(rank: int, states: int, opset: int) -> onnx.FunctionProto:
+    """Write the function for networks with dt of rank R and S states.
+
+    Parameters
+    ----------
+    rank, states : int
+        R and S.
+    opset : int
+        Version of ONNX's operators, 18 or later.
+    """
+    # With one state, S is an axis of length 1, which need not be summed over.
+    add_states = "ReduceSum <keepdims = 0>" if states > 1 else "Squeeze"
+    return onnx.parser.parse_function(f"""
+<domain: "{DOMAIN}", opset_import: ["": {opset}]>
+{NAME} ({", ".join(INPUTS)}) => (y)
+{{
+  zero = Constant <value_float = 0.0> ()
+  one = Constant <value_float = 1.0> ()
+  first = Constant <value_ints = [0]> ()
+  chunk_axis = Constant <value_ints = [1]> ()
+  before_last = Constant <value_ints = [-2]> ()
+  last = Constant <value_ints = [-1]> ()
+  sizes = Constant <value_ints = [{rank}, {states}, {states}]> ()
+  weights = Transpose <perm = [0, 2, 1]> (dt_weight)
+  a_exp = Exp(a_log)
+  a_negative = Neg(a_exp)
+  a_by_state = Transpose <perm = [0, 2, 1]> (a_negative)
+  {_chunks("rows", (2, 0, 1, 3), 0, add_states)}
+  {_chunks("columns", (1, 0, 2, 3), 1, add_states)}
+  skips = ReduceSum <keepdims = 0> (d_skip, first)
+  skipped = Mul(u, skips)
+  with_rows = Add(skipped, rows_y)
+  y = Add(with_rows, columns_y)
+}}
+""")
+
+
+def _chunks(name: str, order: tuple[int, int, int, int], forward: int, add_states: str) -> str:
+    """Scan along an axis and back: u is (T, N, L, D), that is L chunks of T steps, and the states (N, L, S, D)."""
+    back = [order.index(axis) for axis in range(4)]
+    return f"""
+  {name}_u = Transpose <perm = {list(order)}> (u)
+  {name}_projection = Transpose <perm = {[*order, 4]}> (projection)
+  {_direction(forward, name, add_states, reverse=0)}
+  {_direction(forward + 2, name, add_states, reverse=1)}
+  {name}_sum = Add(y{forward}, y{forward + 2})
+  {name}_y = Transpose <perm = {back}> ({name}_sum)
+"""
+
+
+def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
+    """One direction's y, (T, N, L, D), without the skip."""
+    # Softplus as ONNX Runtime has it takes three times as long as all of: max(z, 0) - log(sigmoid(|z|)).
+    return f"""
+  k{k} = Constant <value_int = {k}> ()
+  own_projection{k} = Gather <axis = 3> ({name}_projection, k{k})
+  low{k}, b_flat{k}, c_flat{k} = Split <axis = 3> (own_projection{k}, sizes)
+  w{k} = Gather <axis = 0> (weights, k{k})
+  bias{k} = Gather <axis = 0> (dt_bias, k{k})
+  a{k} = Gather <axis = 0> (a_by_state, k{k})
+  product{k} = MatMul(low{k}, w{k})
+  z{k} = Add(product{k}, bias{k})
+  size{k} = Abs(z{k})
+  sigmoid{k} = Sigmoid(size{k})
+  log{k} = Log(sigmoid{k})
+  positive{k} = Relu(z{k})
+  dt{k} = Sub(positive{k}, log{k})
+  dt_u{k} = Mul(dt{k}, {name}_u)
+  dt_s{k} = Unsqueeze(dt{k}, before_last)
+  dt_u_s{k} = Unsqueeze(dt_u{k}, before_last)
+  b{k} = Unsqueeze(b_flat{k}, last)
+  c{k} = Unsqueeze(c_flat{k}, last)
+  dt_a{k} = Mul(dt_s{k}, a{k})
+  decay{k} = Exp(dt_a{k})
+  x{k} = Mul(dt_u_s{k}, b{k})
+  state_shape{k} = Shape <start = 1> (x{k})
+  zeros{k} = Expand(zero, state_shape{k})
+  ones{k} = Expand(one, state_shape{k})
+  end{k}, decayed{k}, own{k}, passed{k} = Scan <
+    num_scan_inputs = 3,
+    scan_input_directions = [{reverse}, {reverse}, {reverse}], scan_output_directions = [{reverse}, {reverse}],
+    body = step{k} (float[] h_before, float[] decay_before, float[] decay, float[] x, float[] c)
+        => (float[] h, float[] decay_since_start, float[] own, float[] passed)
+    {{
+      h_left = Mul(decay, h_before)
+      h = Add(h_left, x)
+      decay_since_start = Mul(decay, decay_before)
+      ch = Mul(c, h)
+      own = {add_states}(ch, before_last)
+      passed = Mul(c, decay_since_start)
+    }}
+  > (zeros{k}, ones{k}, decay{k}, x{k}, c{k})
+  chunk_zeros{k} = ReduceMin <keepdims = 0> (zeros{k}, chunk_axis)
+  last_state{k}, start{k} = Scan <
+    num_scan_inputs = 2, scan_input_axes = [1, 1], scan_output_axes = [1],
+    scan_input_directions = [{reverse}, {reverse}], scan_output_directions = [{reverse}],
+    body = carry{k} (float[] before, float[] end, float[] decayed) => (float[] after, float[] start)
+    {{
+      start = Identity(before)
+      left = Mul(decayed, before)
+      after = Add(left, end)
+    }}
+  > (chunk_zeros{k}, end{k}, decayed{k})
+  carried_s{k} = Mul(passed{k}, start{k})
+  carried{k} = {add_states}(carried_s{k}, before_last)
+  y{k} = Add(own{k}, carried{k})
+"""
