@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -345,19 +346,21 @@ def shipped_weights() -> list[Path]:
     """Files of the weights that come along with refnet."""
     package = Path(__file__).parent
     installed, checkout = package / "_weights", package.parent / "weights"
-    return sorted((installed if installed.is_dir() else checkout).glob("*.safetensors"))
+    folder = installed if installed.is_dir() else checkout
+    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".onnx"))
 
 
 def default_weights() -> Path:
-    """File of the weights that are used when none are named.
+    """File of the weights that are used when none are named: in the form for torch, or without it the ONNX model.
 
     Raises
     ------
     InputMissingError
         If the installation lacks them.
     """
+    wanted = "refnet-small.safetensors" if find_spec("torch") else "refnet-small.onnx"
     for path in shipped_weights():
-        if path.name == "refnet-small.safetensors":
+        if path.name == wanted:
             return path
     raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
 

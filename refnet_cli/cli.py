@@ -522,6 +522,60 @@ def verify_command(map_: Path) -> None:
     click.echo(f"{map_}: intact, {verify_map(map_)}")
 
 
+@commands.command("export")
+@click.argument("weights", type=FILE, required=False)
+@click.option("-o", "--output", type=FILE, required=True, help="ONNX model to write.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Number format of all but the scan, the norms and the softmax; fp16 is for GPUs.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Compute in whole numbers of 8 bits, with ranges taken from the scene. Refused if more than a hundredth of "
+    "the sample pixels gets another class.",
+)
+@click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
+@click.option("--sar", type=PathList(), help="Sentinel-1 of that scene.")
+@file_options
+@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
+def export_command(
+    weights: Path | None,
+    output: Path,
+    precision: Any,
+    quantize: Any,
+    optical: tuple[Path, ...] | None,
+    sar: tuple[Path, ...] | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Write WEIGHTS (by default the shipped ones) as an ONNX model, which needs no torch to run.
+
+    Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
+    own. It is held against the network in torch on sample tiles, of a scene or else drawn at random, and the
+    differences are told and recorded in it. Takes about a minute.
+    """
+    from refnet_cli.card import default_weights
+    from refnet_cli.export import export_onnx
+    from refnet_cli.scene import SceneOptions
+
+    options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
+    done = export_onnx(
+        weights or default_weights(), output,
+        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options,
+    ).to_dict()  # fmt: skip
+    parity = done["parity"]
+    _say([
+        f"{done['card']}: ONNX, operators of version {done['opset']}, {done['precision']}, {done['megabytes']:.1f} MB",
+        f"against torch on {parity['tiles']} tiles of {parity['source']}: logits differ by {parity['largest']:.2g} at "
+        f"most and {parity['mean']:.2g} on average; {parity['agreement']:.4%} of the pixels get the same class",
+    ])
+    click.echo(json.dumps(done, indent=2) if as_json else output)
+
+
 @commands.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor_command(as_json: bool) -> None:

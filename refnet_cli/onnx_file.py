@@ -18,6 +18,7 @@ from refnet_cli.errors import InputMissingError, WeightsError
 SUFFIX = ".onnx"
 LARGEST_ENTRY = 16 * 2**20
 _METADATA, _KEY, _VALUE = 14, 1, 2  # field numbers of ModelProto and StringStringEntryProto
+_IR_VERSION = b"\x08"  # number and kind of the field that models begin with
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # kinds of fields
 
 
@@ -31,8 +32,16 @@ class Field(NamedTuple):
 
 
 def is_onnx(path: Path) -> bool:
-    """Tell whether a file is to be taken for an ONNX model: by its name, as its users know it."""
-    return path.suffix.lower() == SUFFIX
+    """Tell whether a file is an ONNX model, by its first bytes; safetensors have a brace as the ninth.
+
+    A file that cannot be read is none: what reads it next tells why.
+    """
+    try:
+        with path.open("rb") as file:
+            first = file.read(9)
+    except OSError:
+        return False
+    return first[:1] == _IR_VERSION and first[8:] != b"{"
 
 
 def read_metadata(path: Path) -> dict[str, str]:

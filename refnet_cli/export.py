@@ -1,0 +1,392 @@
+"""Weights as ONNX models: network, standardisation, softmax and card in one file that needs no torch to run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnxscript
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from refnet_cli import __version__
+from refnet_cli.card import METADATA, Card, checksum, verify
+from refnet_cli.errors import OptionsError, StorageError, WeightsError
+from refnet_cli.files import check_places, replacing
+from refnet_cli.inference import prepare_for_inference
+from refnet_cli.model import SS2D, REFNet
+from refnet_cli.onnx_engine import import_runtime
+from refnet_cli.onnx_file import SUFFIX, is_onnx
+from refnet_cli.predict import as_paths, read_tile
+from refnet_cli.scan import onnx as onnx_scan
+from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.tiling import Tiling
+from refnet_cli.torch_engine import Standardise
+from refnet_cli.weights import load_weights
+
+Float32 = NDArray[np.float32]
+Tiles = tuple[Float32, Float32]
+"""Patches of both sensors as engines take them."""
+
+OPSET = 20
+"""Version of ONNX's operators: the first with GELU as a whole."""
+INPUTS, OUTPUTS = ("optical", "sar"), ("logits", "probabilities")
+PARITY = "refnet_parity"
+MOST_DIFFERENT = 0.01  # share of pixels whose class a coarser model may change
+BATCHES = (1, 3)  # that both take the samples in
+SAMPLES = 6
+STEP = 32  # sides of images are multiples of it
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a model's answers are from those of the network in torch, on sample tiles."""
+
+    tiles: int
+    source: str
+    """What the tiles were cut from."""
+    batches: tuple[int, ...]
+    """Tiles at once, each way; the worst counts."""
+    largest: float
+    """Largest difference of two logits."""
+    mean: float
+    """Mean absolute difference of logits."""
+    agreement: float
+    """Share of the pixels that get the same class."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; `to_dict` is what ``refnet export --json`` prints."""
+
+    output: str
+    megabytes: float
+    opset: int
+    precision: str
+    card: str
+    sha256: str
+    parity: Parity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a plain dict that JSON can hold."""
+        return asdict(self)
+
+
+class Deployed(nn.Module):
+    """The network with all that predicting does before and after it: physical units in, logits and probabilities out.
+
+    Parameters
+    ----------
+    net : REFNet
+        Made ready by `prepare_for_inference`.
+    card : Card
+    """
+
+    def __init__(self, net: REFNet, card: Card) -> None:
+        super().__init__()
+        self.net = net
+        self.standardise = nn.ModuleList([Standardise(card.optical), Standardise(card.sar)])
+        self.without = card.training.get("without")
+
+    def forward(self, optical: Tensor, sar: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, Bo, H, W) and (N, Bs, H, W), NaN where invalid -> logits and probabilities, (N, K, H, W)."""
+        images = [
+            torch.zeros_like(image) if name == self.without else standardise(image)
+            for name, standardise, image in zip(INPUTS, self.standardise, (optical, sar), strict=True)
+        ]
+        logits: Tensor = self.net(*images, auxiliary=False).logits
+        return logits, torch.softmax(logits, dim=1)
+
+
+def export_onnx(
+    weights: str | Path,
+    output: str | Path,
+    *,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    quantize: Literal["int8"] | None = None,
+    optical: Path | tuple[Path, ...] | None = None,
+    sar: Path | tuple[Path, ...] | None = None,
+    options: SceneOptions | None = None,
+) -> Exported:
+    """Write weights as an ONNX model, held against the network in torch.
+
+    Batch, height and width are free; both sides of the images must be multiples of 32. The MSIE decoders are left out.
+
+    Parameters
+    ----------
+    weights : str or Path
+        Safetensors with a card.
+    output : str or Path
+        Model to write, ``.onnx``; it appears whole or not at all.
+    precision : {"fp32", "fp16"}
+        Number format of the weights and of all but the scan, the norms and the softmax; fp16 is for GPUs.
+    quantize : {"int8"}, optional
+        Compute convolutions and matrix products in whole numbers of 8 bits, whose ranges are taken from the scene.
+    optical, sar : Path or tuple of Path, optional
+        A scene to take the sample tiles from; by default they are drawn at random by the card's statistics.
+    options : SceneOptions, optional
+        Of the scene.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If weights or scene cannot be read.
+    WeightsError
+        If the weights are damaged, or a coarser model changes the class of more than a hundredth of the pixels.
+    OptionsError
+        If options contradict each other.
+    OutputError, StorageError
+        If the model cannot be written.
+    UnavailableError
+        If ONNX Runtime is not there.
+    """
+    weights, output = Path(weights), Path(output)
+    scene = _scene(optical, sar)
+    _check_options(weights, output, precision, quantize, scene)
+    check_places([output], [weights, *(scene[0] + scene[1] if scene else ())])
+    import_runtime()
+    net, card = load_weights(weights)
+    deployed = Deployed(prepare_for_inference(net).use_scan("cpu"), card).eval()
+    source = f"{scene[0][0].name} and {scene[1][0].name}" if scene else "random fields with the card's statistics"
+    tiles = _read_tiles(scene, card, options) if scene else draw_tiles(card, SAMPLES)
+    with tempfile.TemporaryDirectory() as folder:
+        model = _trace(deployed, card)
+        if precision == "fp16":
+            model = _halve_precision(model)
+        model = onnx.inliner.inline_local_functions(model)
+        if quantize:
+            model = _quantize(model, tiles, Path(folder))
+        found = compare(model.SerializeToString(), deployed, tiles, source)
+        _refuse_coarse(found, precision, quantize)
+        card = _write(model, card, found, output)
+    return Exported(
+        output=str(output), megabytes=output.stat().st_size / 1e6, opset=OPSET,
+        precision=quantize or precision, card=card.name, sha256=card.sha256, parity=found,
+    )  # fmt: skip
+
+
+def _check_options(
+    weights: Path, output: Path, precision: str, quantize: str | None, scene: tuple[tuple[Path, ...], ...] | None
+) -> None:
+    if is_onnx(weights):
+        raise OptionsError(f"{weights} is an ONNX model already; give the weights that it was made of.")
+    if output.suffix.lower() != SUFFIX:
+        raise OptionsError(f"The model would be {output}: its name must end in .onnx.")
+    if quantize and precision != "fp32":
+        raise OptionsError("--quantize and --precision contradict each other: give one of them.")
+    if quantize and scene is None:
+        raise OptionsError("--quantize takes the ranges of all numbers from a real scene: give --optical and --sar.")
+
+
+def _scene(
+    optical: Path | tuple[Path, ...] | None, sar: Path | tuple[Path, ...] | None
+) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+    if (optical is None) != (sar is None):
+        raise OptionsError("Sample tiles need both --optical and --sar, or none of them.")
+    if optical is None or sar is None:
+        return None
+    return as_paths(optical), as_paths(sar)
+
+
+def draw_tiles(card: Card, count: int) -> Tiles:
+    """Draw tiles at random: fields, coarse and fine, with the card's mean and deviation, and holes without data.
+
+    Returns
+    -------
+    optical, sar : float32 arrays, shapes (count, Bo, tile, tile) and (count, Bs, tile, tile)
+    """
+    random = np.random.default_rng(0)
+    found = []
+    for modality in (card.optical, card.sar):
+        shape = (count, len(modality.bands), card.tile, card.tile)
+        field = np.zeros(shape, np.float32)
+        for cell in (card.tile // 2, card.tile // 16, 1):
+            coarse = random.standard_normal((*shape[:2], card.tile // cell, card.tile // cell), np.float32)
+            field += coarse.repeat(cell, 2).repeat(cell, 3)
+        field = field / field.std() * np.reshape(modality.std, (-1, 1, 1)) + np.reshape(modality.mean, (-1, 1, 1))
+        field[:, :, : card.tile // 8, : card.tile // 8] = np.nan
+        found.append(np.asarray(field, np.float32))
+    return found[0], found[1]
+
+
+def _read_tiles(
+    scene: tuple[tuple[Path, ...], tuple[Path, ...]], card: Card, options: SceneOptions | None
+) -> Tiles:
+    """Read tiles from all over a scene, of those that both sensors saw the most of."""
+    with ScenePair.open(
+        *scene, card.optical.bands, card.sar.bands, options or SceneOptions()
+    ) as pair:
+        height, width = pair.grid.shape
+        windows = [window for row in Tiling(height, width, card.tile, 0).rows() for window in row]
+        spread = windows[:: max(len(windows) // (4 * SAMPLES), 1)]
+        share = {window: float(pair.usable(pair.read_seen(window.clip(height, width))).mean()) for window in spread}
+        best = sorted(spread, key=lambda window: -share[window])[:SAMPLES]
+        patches = [read_tile(pair, window) for window in best]
+    return np.stack([patch.optical for patch in patches]), np.stack([patch.sar for patch in patches])
+
+
+def _trace(deployed: Deployed, card: Card) -> onnx.ModelProto:
+    """Have torch export the network, with the scan as one function."""
+    # Sizes that differ from each other, and from all others, or the exporter would take them for the same.
+    shapes = (2, 2 * STEP, 3 * STEP)
+    example = tuple(
+        torch.zeros(shapes[0], bands, *shapes[1:])
+        for bands in (card.network.optical_bands, card.network.sar_bands)
+    )
+    height, width = (STEP * torch.export.Dim(name, min=2, max=128) for name in ("rows", "columns"))
+    free = {0: torch.export.Dim("batch", min=1, max=4096), 2: height, 3: width}
+    with _quiet():
+        program = torch.onnx.export(
+            deployed, example, dynamo=True, dynamic_shapes=(free, free), input_names=INPUTS, output_names=OUTPUTS,
+            opset_version=OPSET, custom_translation_table={torch.ops.refnet.selective_scan.default: _translate_scan()},
+        )  # fmt: skip
+    assert program is not None  # as exporting to memory returns it
+    model: onnx.ModelProto = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        part.ClearField("metadata_props")  # where in the program each came from, line by line
+    rank = next(module.dt_weight.shape[-1] for module in deployed.modules() if isinstance(module, SS2D))
+    model.functions.append(onnx_scan.make_function(rank, card.network.states, OPSET))
+    return model
+
+
+def _translate_scan() -> Any:
+    """Translate torch's selective scan into a call of our function."""
+    if not onnx.defs.has(onnx_scan.NAME, domain=onnx_scan.DOMAIN):
+        onnx.defs.register_schema(onnx_scan.schema())
+    operators = onnxscript.values.Opset(onnx_scan.DOMAIN, onnx_scan.VERSION)
+
+    # Torch's operator says whether to keep states for gradients, and returns them too.
+    def translate(
+        u: Any, projection: Any, dt_weight: Any, dt_bias: Any, a_log: Any, d_skip: Any, keep: bool
+    ) -> tuple[Any]:
+        return (operators.SelectiveScan(u, projection, dt_weight, dt_bias, a_log, d_skip),)
+
+    return translate
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from telling how it gets on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Turn all into half precision but inputs, outputs, the scan, norms, softmax and standardisation."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    kept = [*DEFAULT_OP_BLOCK_LIST, onnx_scan.NAME, "LayerNormalization", "Softmax", "IsNaN"]
+    first = [node.name for node in model.graph.node if set(node.input) & set(INPUTS)]
+    halved: onnx.ModelProto = convert_float_to_float16(
+        model, keep_io_types=True, disable_shape_infer=True, op_block_list=kept, node_block_list=first
+    )
+    return halved
+
+
+class _Samples:
+    """Feeds sample tiles, one by one, to ONNX Runtime's calibration."""
+
+    def __init__(self, tiles: Tiles) -> None:
+        self._left = [dict(zip(INPUTS, pair, strict=True)) for pair in zip(*(t[:, None] for t in tiles), strict=True)]
+
+    def get_next(self) -> dict[str, Float32] | None:
+        return self._left.pop() if self._left else None
+
+
+def _quantize(model: onnx.ModelProto, tiles: Tiles, folder: Path) -> onnx.ModelProto:
+    """Have ONNX Runtime turn convolutions and matrix products into whole numbers of 8 bits."""
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    quantized = folder / "quantized.onnx"
+    with _quiet():
+        quantize_static(
+            model, quantized, _Samples(tiles), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "MatMul"],
+        )  # fmt: skip
+    return onnx.load(quantized)
+
+
+def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Parity:
+    """Hold a model in ONNX Runtime, on the CPU, against the network in torch.
+
+    Parameters
+    ----------
+    model : bytes
+        A serialised ONNX model.
+    deployed : Deployed
+    tiles : pair of float32 arrays, shapes (N, Bo, H, W) and (N, Bs, H, W)
+    source : str
+        What the tiles are, for the report.
+    """
+    runtime = import_runtime()
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    count = len(tiles[0])
+    with torch.inference_mode():
+        wanted = np.concatenate([
+            deployed(*(torch.from_numpy(part[i : i + 1]) for part in tiles))[0].numpy() for i in range(count)
+        ])
+    largest, means, agreement = 0.0, [], 1.0
+    for batch in BATCHES:
+        parts = [slice(start, start + batch) for start in range(0, count, batch)]
+        found = np.concatenate([
+            session.run([OUTPUTS[0]], {name: tile[part] for name, tile in zip(INPUTS, tiles, strict=True)})[0]
+            for part in parts
+        ])
+        difference = np.abs(found - wanted)
+        largest = max(largest, float(difference.max()))
+        means.append(float(difference.mean()))
+        agreement = min(agreement, float((found.argmax(1) == wanted.argmax(1)).mean()))
+    return Parity(count, source, BATCHES, largest, max(means), agreement)
+
+
+def _refuse_coarse(parity: Parity, precision: str, quantize: str | None) -> None:
+    if not parity.agreement >= 1 - MOST_DIFFERENT:  # a NaN is refused too
+        raise WeightsError(
+            f"In {quantize or precision}, {1 - parity.agreement:.2%} of the pixels of {parity.tiles} tiles "
+            f"({parity.source}) get another class, and {MOST_DIFFERENT:.0%} may: these weights do not bear it. "
+            "Export them in fp32."
+        )
+
+
+def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> Card:
+    """Write the model with its card, checksum and parity; read it back."""
+    model.producer_name, model.producer_version = "refnet", __version__
+    model.doc_string = f"REF-Net, weights {card.name}"
+    onnx.checker.check_model(model, full_check=True)
+    model.ClearField("metadata_props")
+    with replacing(output) as temporary:
+        # Entries of their own at the file's end: a message may be written in parts, one behind the other.
+        body = model.SerializeToString() + _entries({PARITY: json.dumps(asdict(parity))})
+        temporary.write_bytes(body + _entries({METADATA: json.dumps(card.to_dict())}))
+        card = replace(card, sha256=checksum(temporary, card))
+        temporary.write_bytes(body + _entries({METADATA: json.dumps(card.to_dict())}))
+        try:
+            verify(temporary)
+        except WeightsError as error:
+            raise StorageError(f"{output} did not come back from the disk as it was written: {error}") from error
+    return card
+
+
+def _entries(metadata: dict[str, str]) -> bytes:
+    """Metadata as the bytes to put behind a model's own."""
+    entries = (onnx.StringStringEntryProto(key=key, value=value) for key, value in metadata.items())
+    return bytes(onnx.ModelProto(metadata_props=entries).SerializeToString())
