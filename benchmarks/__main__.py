@@ -1,4 +1,4 @@
-"""Measure: ``python -m benchmarks scan | tile | scene | train | learning``; a table on stderr, JSON on stdout."""
+"""Measure: ``python -m benchmarks`` and the name of a benchmark; a table on stderr, JSON on stdout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import learning, report, scan, scene, tile, train
+from benchmarks import learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS
 from refnet_cli.model import LEVELS
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "scan": scan.run,
     "tile": tile.run,
     "scene": scene.run,
+    "memory": memory.run,
     "train": train.run,
     "learning": learning.run,
 }
@@ -31,10 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
         "scan": commands.add_parser("scan", help="the kernels of the selective scan"),
         "tile": commands.add_parser("tile", help="one tile through the network"),
         "scene": commands.add_parser("scene", help="refnet predict, from files to a map"),
+        "memory": commands.add_parser("memory", help="what refnet predict takes, and thought that it would"),
         "train": commands.add_parser("train", help="training steps"),
         "learning": commands.add_parser("learning", help="what the network's ideas are worth"),
     }
-    for name, default in (("scan", 5), ("tile", 5), ("scene", 3)):
+    for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1)):
         made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
     made["scan"].add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     made["scan"].add_argument(
@@ -45,6 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--sizes", nargs="+", choices=scene.SIZES, default=list(scene.SIZES),
         help="sizes of scene (default: all; large takes minutes and 3 GB of disk)",
     )  # fmt: skip
+    add = made["memory"].add_argument
+    add("--widths", type=_count, nargs="+", default=list(memory.WIDTHS), help="of scenes, in pixels")
+    add("--batches", type=_count, nargs="+", default=list(memory.BATCHES), help="tiles at once")
+    add("--threads", type=_count, nargs="+", default=list(memory.THREADS), help="that read")
+    add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
     made["train"].add_argument("--steps", type=_count, default=20, help="steps with each kernel (default: %(default)s)")
     add = made["learning"].add_argument
     add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="labelled scenes; README.md says how")

@@ -6,6 +6,7 @@ Nothing here imports torch: the memory of what does without it can so be measure
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import statistics
 import subprocess
@@ -97,12 +98,23 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def in_child(function: Callable[..., float], *arguments: str) -> float:
-    """Call a module's function in a process of its own, and return its number."""
+def in_child(function: Callable[..., float], *arguments: str, environment: Mapping[str, str] | None = None) -> float:
+    """Call a module's function in a process of its own, and return its number; ``environment`` is added to this one."""
     # getrusage would not do: its peak is inherited from the parent.
     module, name = function.__module__, function.__name__
     code = f"import sys; from {module} import {name}; print({name}(*sys.argv[1:]))"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return float(done.stdout)
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+        env=os.environ | (environment or {}),
+    )  # fmt: skip
+    return float(done.stdout.split()[-1])  # the function may have written too
+
+
+def peak_of_refnet(*arguments: str) -> float:
+    """MB that the command line tool takes at most; called in a process of its own."""
+    from refnet_cli.cli import run
+
+    code = run(arguments)
+    if code:
+        raise RuntimeError(f"refnet {' '.join(arguments)} failed with {code}.")
+    return memory("VmHWM")

@@ -63,14 +63,18 @@ class FreeEngine:
         return np.broadcast_to(self._shares, shape)
 
 
-def make_pair(folder: Path, size: int) -> tuple[Path, Path]:
-    """Write an optical file of ``size`` x ``size`` pixels and a SAR file of the neighbouring zone that covers it."""
+def make_pair(folder: Path, size: int, rows: int | None = None) -> tuple[Path, Path]:
+    """Write an optical file, ``size`` pixels wide and as high or of so many rows, and a SAR file that covers it.
+
+    The SAR file lies in the neighbouring zone.
+    """
+    rows = rows or size
     random = np.random.default_rng(size)
     optical, sar = folder / f"s2-{size}.tif", folder / f"s1-{size}.tif"
     west, north = 700_000.0, 5_300_000.0
-    extent = (west, north - 10 * size, west + 10 * size, north)
+    extent = (west, north - 10 * rows, west + 10 * size, north)
     with rasterio.open(
-        optical, "w", width=size, height=size, count=4, dtype="uint16", crs="EPSG:32632", nodata=0, compress="deflate",
+        optical, "w", width=size, height=rows, count=4, dtype="uint16", crs="EPSG:32632", nodata=0, compress="deflate",
         transform=Affine(10, 0, west, 0, -10, north), zlevel=1, num_threads="all_cpus", **TILED,
     ) as file:  # fmt: skip
         noise = random.normal(0, 60, (4, BLOCK, size)).astype(np.float32)

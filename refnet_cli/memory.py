@@ -51,7 +51,7 @@ def free_memory() -> int | None:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
+        return Path(path).read_text(encoding="utf-8", errors="surrogateescape")  # names of groups may be anything
     except OSError:
         return ""
 
@@ -67,20 +67,24 @@ def _left_by_cgroup() -> int | None:
     for line in _read("/proc/self/cgroup").splitlines():
         _, controllers, group = (*line.split(":", 2), "", "")[:3]
         if ":" in line and controllers == "":
-            root, most, used, prefix = "/sys/fs/cgroup", "memory.max", "memory.current", ""
+            root, used, prefix = "/sys/fs/cgroup", "memory.current", ""
+            # Beyond memory.high a process is not killed, but slowed down until it hardly runs.
+            limits = ["memory.max", "memory.high"]
         elif "memory" in controllers.split(","):
-            root, prefix = "/sys/fs/cgroup/memory", "total_"
-            most, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, used, prefix = "/sys/fs/cgroup/memory", "memory.usage_in_bytes", "total_"
+            limits = ["memory.limit_in_bytes"]
         else:
             continue
         # Each group above limits too. Inside a container the group's own path may not be there: its root is the group.
         names = [name for name in group.split("/") if name]
         for depth in range(len(names), -1, -1):
             folder = "/".join([root, *names[:depth]])
-            limit, usage = _read(f"{folder}/{most}").strip(), _read(f"{folder}/{used}").strip()
-            if limit.isdecimal() and usage.isdecimal() and int(limit) < _UNLIMITED:
+            said = [_read(f"{folder}/{name}").strip() for name in limits]
+            most = min((int(limit) for limit in said if limit.isdecimal()), default=_UNLIMITED)
+            usage = _read(f"{folder}/{used}").strip()
+            if usage.isdecimal() and most < _UNLIMITED:
                 pages = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", _read(f"{folder}/memory.stat"), re.MULTILINE)
-                left.append(int(limit) - int(usage) + sum(map(int, pages)))
+                left.append(most - int(usage) + sum(map(int, pages)))
     return min(left) if left else None
 
 
@@ -151,7 +155,7 @@ class Demand:
 
 
 def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tuple[int, int]:
-    """Choose tiles at once and reading threads so that a prediction fits; threads are given up first.
+    """Choose tiles at once and reading threads so that a prediction fits; threads are given up before tiles.
 
     Parameters
     ----------
@@ -174,15 +178,16 @@ def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tup
     --------
     >>> demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=10_980)
     >>> share_out(demand, 4, 8, None), share_out(demand, 4, 8, 4 * GB), share_out(demand, 4, 8, 3000 * MB)
-    ((4, 8), (4, 8), (2, 1))
+    ((4, 8), (4, 8), (2, 4))
     """
     if most is None:
         return batch, threads
     fits: Callable[[int, int], bool] = lambda tiles, readers: demand.total(tiles, readers) <= most  # noqa: E731
+    while batch > 1 and not fits(batch, 1):
+        batch -= 1
+    # What is too little for another tile may do for threads.
     while threads > 1 and not fits(batch, threads):
         threads -= 1
-    while batch > 1 and not fits(batch, threads):
-        batch -= 1
     if not fits(batch, threads):
         addresses = _most_addresses()
         limit = f" (ulimit -v is {_floored(addresses)}, of which libraries reserve most)" if addresses else ""

@@ -194,7 +194,7 @@ def predict(
     overlap = card.tile // 4 if options.overlap is None else options.overlap
     options = replace(options, overlap=overlap)
     most = may_use(options.max_memory)
-    _, threads = share_out(_demand(card, weights, 0), 1, options.read_threads or reading_threads(), most)
+    _, threads = share_out(demand_of(card, weights, 0), 1, options.read_threads or reading_threads(), most)
     with (
         ScenePair.open(
             options.optical, options.sar, card.optical.bands, card.sar.bands, options.scene, read_threads=threads
@@ -204,14 +204,17 @@ def predict(
         check_places(outputs_wanted, pair.files)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
-        share_out(_demand(card, weights, tiling.width), 1, threads, most)
+        demand = demand_of(card, weights, tiling.width)
+        _, threads = share_out(demand, 1, threads, most)
+        pair.use_threads(threads)
         report = _start_report(options, card, weights, pair, translation)
         mapping = _Mapping(options, report, pair, translation or card.scheme, stack)
         # The first blocks are read while the engine loads.
         _expect(pair, tiling)
         engine = engine or _load(options, weights)
         if engine.about.get("device") == "cpu":
-            engine.batch, _ = share_out(_demand(card, weights, tiling.width), engine.batch, threads, most)
+            engine.batch, threads = share_out(demand, engine.batch, threads, most)
+            pair.use_threads(threads)
         report.engine = engine.about
         for name, value in engine.about.items():
             if tell:
@@ -335,7 +338,8 @@ def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]
     }
 
 
-def _demand(card: Card, weights: Path | None, width: int) -> Demand:
+def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
+    """Return what predicting a map of a width takes; without weights, what holds them is not counted."""
     bands = len(card.optical.bands) + len(card.sar.bands)
     size = weights.stat().st_size if weights else 0
     return Demand(card.tile, bands, card.network.classes, card.network.width, size, width)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import folds, learning, report, scan, scene, tile, train, variants
+from benchmarks import folds, learning, memory, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
 from refnet_cli import cli
-from refnet_cli.card import REFNetConfig
+from refnet_cli.card import REFNetConfig, read_card
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
 from tests.scenes import make_labelled_scene, write
@@ -140,6 +140,27 @@ def test_a_small_scene_is_measured(tmp_path: Path) -> None:
     check(rows)
     assert bars(rows) == {"ratio at most 2", "megabytes at most 2000"}
     assert 0 < rows[1]["megabytes"] < 2000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
+def test_what_a_prediction_takes_is_held_to_what_it_reckons_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(memory.ROWS, "small", 64)
+    rows = memory.run(widths=[128], batches=[1], threads=[2], networks=["small"])
+    check(rows)
+    name = "small, 128 wide, batch 1, threads 2"
+    assert {row["what"].removeprefix("least: ") for row in rows} == {name, f"{name}, first run"}
+    assert bars(rows) == {"ratio at most 1", f"ratio at least {memory.LEAST}"}
+    for row in rows:
+        assert row["over"] == "reckoned"
+        assert row["ratio"] == pytest.approx(row["megabytes"] / row["other_megabytes"])
+    assert all(row["kept"] for row in rows)
+
+
+def test_published_weights_are_made_to_be_predicted_with(tmp_path: Path) -> None:
+    path = memory.published_weights(tmp_path)
+    card = read_card(path)
+    assert (card.network.encoder, card.network.width, card.network.msie) == ("resnet50", 128, True)
+    assert path.stat().st_size > 100 * 2**20
 
 
 def test_the_network_alone_is_measured(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli import memory
-from refnet_cli.card import default_weights
+from refnet_cli.card import default_weights, read_card
 from refnet_cli.cli import run
 from refnet_cli.errors import OptionsError, TryAgainError
 from refnet_cli.memory import GB, MB, Demand, parse_size, share_out
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.predict import PredictOptions, demand_of, predict
+from refnet_cli.scene import ScenePair
 from refnet_cli.torch_engine import TorchEngine, load_torch_engine
 from tests.scenes import make_pair
 
+predicting = import_module("refnet_cli.predict")  # the package has a function of this name
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -43,21 +47,61 @@ def test_what_is_shared_out_fits_and_is_no_more_than_asked_for(batch: int, threa
         assert 1 <= tiles <= batch
         assert 1 <= readers <= threads
         assert demand.total(tiles, readers) <= most
+        assert tiles == batch or demand.total(tiles + 1, 1) > most
+        assert readers == threads or demand.total(tiles, readers + 1) > most
 
 
-def test_a_control_group_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_and_threads_of_a_prediction_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optical, sar = make_pair(tmp_path, 300, 300)
+    demand = demand_of(read_card(default_weights()), default_weights(), 300)
+    load, use_threads = predicting._load, ScenePair.use_threads
+    engines, threads = [], []
+
+    def loading(*given: Any) -> Any:
+        engines.append(load(*given))
+        return engines[-1]
+
+    def using(self: ScenePair, count: int) -> None:
+        threads.append(count)
+        use_threads(self, count)
+
+    monkeypatch.setattr(predicting, "_load", loading)
+    monkeypatch.setattr(ScenePair, "use_threads", using)
+    most = str(demand.total(3, 2))
+    chosen = PredictOptions(optical, sar, tmp_path / "x.tif", device="cpu", batch=4, read_threads=6, max_memory=most)
+    predict(chosen)
+    assert engines[0].batch == 3
+    assert threads[-1] == 2
+
+
+V1 = "4:memory:/slice/run\n3:cpu,cpuacct:/\n0::/\n"
+SIZE = f"{4 * GB}\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "root", "limits", "usage", "stat"),
+    [
+        ("0::/slice/run\n", "", {"run/memory.max": "max\n", "memory.max": SIZE}, "memory.current", ""),
+        ("0::/slice/run\n", "", {"memory.max": "max\n", "memory.high": SIZE}, "memory.current", ""),
+        (V1, "memory/", {"memory.limit_in_bytes": SIZE}, "memory.usage_in_bytes", f"active_file {5 * GB}\ntotal_"),
+    ],
+)
+def test_a_control_group_limits(
+    monkeypatch: pytest.MonkeyPatch, groups: str, root: str, limits: dict[str, str], usage: str, stat: str
+) -> None:
     files = {
         "/proc/meminfo": "MemTotal: 64000000 kB\nMemAvailable:   32000000 kB\n",
-        "/proc/self/cgroup": "0::/slice/run\n",
-        "/sys/fs/cgroup/slice/run/memory.max": "max\n",
-        "/sys/fs/cgroup/slice/memory.max": f"{4 * GB}\n",
-        "/sys/fs/cgroup/slice/memory.current": f"{GB}\n",
-        "/sys/fs/cgroup/slice/memory.stat": f"inactive_file {GB // 2}\n",
-    }
+        "/proc/self/cgroup": groups,
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{2**63 - 4096}\n",  # as version 1 says none
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes": f"{30 * GB}\n",
+        f"/sys/fs/cgroup/{root}slice/{usage}": f"{GB}\n",
+        f"/sys/fs/cgroup/{root}slice/memory.stat": f"{stat}inactive_file {GB // 2}\n",
+        f"/sys/fs/cgroup/{root}slice/run/{usage}": f"{GB // 4}\n",
+    } | {f"/sys/fs/cgroup/{root}slice/{name}": limit for name, limit in limits.items()}
     monkeypatch.setattr(memory, "_read", lambda path: files.get(str(path), ""))
     left = memory.free_memory()
     assert left is not None
-    assert 3 * GB <= left <= 3.5 * GB
+    assert left == pytest.approx(0.9 * 3.5 * GB)
 
 
 def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +154,10 @@ def test_a_limit_on_address_space_ends_well(tmp_path: Path, share: float) -> Non
         assert done.stderr.startswith("refnet: ")
         assert done.stderr.count("\n") == 1
         assert "Predicting takes about" in done.stderr
+
+
+def test_names_of_control_groups_may_be_anything(tmp_path: Path) -> None:
+    (tmp_path / "gruppe-é").write_text("1")
+    (tmp_path / "cgroup").write_bytes("0::/gruppe-é\n".encode() + b"1:x:/\xff\n")
+    first = memory._read(str(tmp_path / "cgroup")).splitlines()[0]
+    assert memory._read(f"{tmp_path}/{first.removeprefix('0::/')}") == "1"

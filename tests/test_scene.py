@@ -240,6 +240,21 @@ def test_threads_change_no_value_and_no_count(write: Write) -> None:
     assert all(each == read[0] for each in read)
 
 
+def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
+    optical, sar = large_pair(write)
+    windows = [Window(row, column, 512, 512) for row in (0, 512) for column in range(0, 2048, 512)]
+    read = []
+    for threads, fewer in ((1, 1), (4, 2), (4, 1), (2, 3)):
+        with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
+            pair.expect(windows)
+            pair.use_threads(fewer)
+            assert pair._files.qsize() <= min(threads, fewer)
+            patches = [pair.read(window) for window in windows]
+            assert len(pair._ahead) <= 2 * fewer
+            read.append(b"".join(patch.optical.tobytes() + patch.sar.tobytes() for patch in patches))
+    assert all(each == read[0] for each in read)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     alive: set[int] = set()

@@ -239,6 +239,13 @@ class ScenePair:
         self._ahead: dict[tuple[int, int], Future[_Block]] = {}
         self._expected: Iterator[tuple[int, int]] = iter(())
 
+    def use_threads(self, count: int) -> None:
+        """Go on with fewer threads; more than there are change nothing."""
+        given_up = max(self._most_ahead // 2 - count, 0)
+        self._most_ahead -= 2 * given_up  # first, so that closing never waits for files that are gone
+        for _ in range(given_up):
+            self._files.get()  # for good; closing closes them all the same
+
     def __enter__(self) -> Self:
         return self
 
