@@ -62,6 +62,9 @@ class FreeEngine:
         shape = (len(optical), self._shares.shape[1], *optical.shape[2:])
         return np.broadcast_to(self._shares, shape)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 def make_pair(folder: Path, size: int, rows: int | None = None) -> tuple[Path, Path]:
     """Write an optical file, ``size`` pixels wide and as high or of so many rows, and a SAR file that covers it.

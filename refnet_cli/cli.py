@@ -211,8 +211,12 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     type=int,
     help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
 )
-@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--batch", type=int, help="Tiles at once.  [default: what suits the device]")
+@click.option(
+    "--device",
+    help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.  "
+    "[default: auto]",
+)
+@click.option("--batch", type=int, help="Tiles at once on each device.  [default: what suits it]")
 @click.option(
     "--scan",
     help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can run.  "

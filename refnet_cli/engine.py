@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from refnet_cli.card import Card
 from refnet_cli.errors import OptionsError
 from refnet_cli.onnx_file import is_onnx
+from refnet_cli.several import SeveralEngines, parse_devices
 
 Float32 = NDArray[np.float32]
 
@@ -42,15 +44,18 @@ class Engine(Protocol):
             Probabilities.
         """
 
+    def close(self) -> object:
+        """Give back what it holds; it cannot predict afterwards."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
     """What a network is to run on and with."""
 
     device: str = "auto"
-    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; or several, as `refnet_cli.several.parse_devices` has it."""
     batch: int | None = None
-    """Patches at once; by default what suits the device."""
+    """Patches at once on each device; by default what suits it."""
     scan: str | None = None
     """Scan kernel of torch; see `refnet_cli.scan.choose_scan`."""
     precision: str = "fp32"
@@ -105,6 +110,18 @@ def load_engine(weights: str | Path, options: EngineOptions | None = None) -> En
         If the weights cannot be loaded.
     OptionsError, UnavailableError
         If a device, kernel, provider or library does not exist, or options do not fit each other or the weights.
+    TryAgainError
+        If of several devices' processes one cannot be started or is killed.
     """
-    weights = Path(weights)
-    return ENGINES["onnx" if is_onnx(weights) else "torch"](weights, options or EngineOptions())
+    weights, options = Path(weights), options or EngineOptions()
+    load = ENGINES["onnx" if is_onnx(weights) else "torch"]
+    devices = parse_devices(options.device)
+    if len(devices) == 1:
+        return load(weights, options)
+    return SeveralEngines(partial(_load_on, load, weights, options), devices)
+
+
+def _load_on(
+    load: Callable[[Path, EngineOptions], Engine], weights: Path, options: EngineOptions, device: str
+) -> Engine:
+    return load(weights, replace(options, device=device))

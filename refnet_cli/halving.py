@@ -47,6 +47,10 @@ class HalvingEngine(ABC):
         self.batch = min(self.batch, half)
         return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
 
+    def close(self) -> None:
+        """Give back the memory that is kept for later; the network's goes with the engine itself."""
+        self._free_memory()
+
     @abstractmethod
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch at once."""

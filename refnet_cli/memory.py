@@ -14,6 +14,7 @@ MB = 2**20
 GB = 2**30
 _UNITS = {"": 1, "K": 2**10, "M": MB, "G": GB, "T": 2**40}
 _RESERVED = 3200 * MB  # address space beyond what is used, measured with torch's CUDA build
+_LIBRARIES = 750 * MB  # of the network, in each process
 _UNLIMITED = 2**60  # version 1 of cgroups has no word for it but a great number
 _MARGIN = 0.1  # of what machine and control group have free, left to others
 
@@ -125,12 +126,15 @@ class Demand:
     width: int
     """Of the map, in pixels."""
     block: int = 512
+    processes: int = 1
+    """In which networks compute, on the CPU."""
 
     @property
     def base(self) -> int:
         """Libraries, GDAL's cache, the search for a shift, weights as read and as prepared, and the rows in work."""
         rows = self.tile * self.width * (4 * 3 * (self.classes + 1) + 8)
-        return 1000 * MB + 5 * self.weights // 2 + rows
+        others = (self.processes - 1) * (_LIBRARIES + 5 * self.weights // 2)
+        return 1000 * MB + 5 * self.weights // 2 + others + rows
 
     @property
     def per_tile(self) -> int:

@@ -73,9 +73,9 @@ class PredictOptions(SceneOptions):
     overlap: int | None = None
     """Pixels that neighbouring tiles share; by default a quarter of a tile."""
     device: str = "auto"
-    """Device to compute on: auto, cpu, cuda or cuda:N."""
+    """Device to compute on: auto, cpu, cuda or cuda:N; or several, as cuda:0,1, in a process each."""
     batch: int | None = None
-    """Tiles at once; by default what suits the device."""
+    """Tiles at once on each device; by default what suits it."""
     scan: str | None = None
     """Kernel of the selective scan; by default what suits the device."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -211,8 +211,12 @@ def predict(
         mapping = _Mapping(options, report, pair, translation or card.scheme, stack)
         # The first blocks are read while the engine loads.
         _expect(pair, tiling)
-        engine = engine or _load(options, weights)
-        if engine.about.get("device") == "cpu":
+        if engine is None:
+            engine = _load(options, weights)
+            stack.callback(engine.close)
+        devices = engine.about.get("device", "").split(", ")
+        if set(devices) == {"cpu"}:
+            demand = replace(demand, processes=len(devices))
             engine.batch, threads = share_out(demand, engine.batch, threads, most)
             pair.use_threads(threads)
         report.engine = engine.about

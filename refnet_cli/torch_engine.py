@@ -205,7 +205,8 @@ def load_torch_engine(
 ) -> TorchEngine:
     """Load weights; see `refnet_cli.engine.EngineOptions` for the parameters.
 
-    Torch's choice of algorithms by ``deterministic`` holds for the whole process and for good.
+    Torch's choice of algorithms by ``deterministic``, and of a GPU that is named by number as the current one, hold for
+    the whole process and for good.
 
     Raises
     ------
@@ -223,5 +224,7 @@ def load_torch_engine(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # on which Triton's kernels run, wherever their arrays are
     net, card = load_weights(weights)
     return TorchEngine(net, card, device, batch, scan=scan, precision=precision, compiled=compiled)

@@ -27,7 +27,7 @@ LEVELS = (
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels", "inspection", "coregistration"},
     {"weights", "losses", "inference", "onnx_engine"},
-    {"torch_engine", "regions", "start", "checkpoint", "processes", "history"},
+    {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
     {"engine"},
     {"predict", "doctor"},
     {"evaluate", "sampling", "export"},

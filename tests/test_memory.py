@@ -74,6 +74,13 @@ def test_tiles_and_threads_of_a_prediction_fit_together(tmp_path: Path, monkeypa
     assert threads[-1] == 2
 
 
+def test_each_process_takes_memory_for_itself() -> None:
+    """Two whose batches are one tile together take what one of them does, and libraries and weights once more."""
+    one, two = (Demand(256, 6, 10, 128, 240 * MB, 10_980, processes=count) for count in (1, 2))
+    assert two.total(1, 1) - one.total(1, 1) == 1350 * MB
+    assert share_out(two, 8, 1, one.total(8, 1))[0] < 8
+
+
 V1 = "4:memory:/slice/run\n3:cpu,cpuacct:/\n0::/\n"
 SIZE = f"{4 * GB}\n"
 
