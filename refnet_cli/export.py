@@ -133,7 +133,7 @@ def export_onnx(
     precision : {"fp32", "fp16"}
         Number format of the weights and of all but the scan, the norms and the softmax; fp16 is for GPUs.
     quantize : {"int8"}, optional
-        Compute convolutions and matrix products in whole numbers of 8 bits, whose ranges are taken from the scene.
+        Compute convolutions in whole numbers of 8 bits, whose ranges are taken from the scene.
     optical, sar : Path or tuple of Path, optional
         A scene to take the sample tiles from; by default they are drawn at random by the card's statistics.
     options : SceneOptions, optional
@@ -278,28 +278,33 @@ def _translate_scan() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from telling how it gets on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep exporters from telling how they get on."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.inference_mode():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)
 
 
 def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn all into half precision but inputs, outputs, the scan, norms, softmax and standardisation."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     kept = [*DEFAULT_OP_BLOCK_LIST, onnx_scan.NAME, "LayerNormalization", "Softmax", "IsNaN"]
     first = [node.name for node in model.graph.node if set(node.input) & set(INPUTS)]
-    halved: onnx.ModelProto = convert_float_to_float16(
-        model, keep_io_types=True, disable_shape_infer=True, op_block_list=kept, node_block_list=first
+    halved = OnnxModel(
+        convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=True, op_block_list=kept, node_block_list=first
+        )
     )
-    return halved
+    halved.topological_sort()  # the conversions of inputs come last
+    result: onnx.ModelProto = halved.model
+    result.graph.ClearField("value_info")  # of which it leaves some as they were
+    return result
 
 
 class _Samples:
@@ -313,14 +318,28 @@ class _Samples:
 
 
 def _quantize(model: onnx.ModelProto, tiles: Tiles, folder: Path) -> onnx.ModelProto:
-    """Have ONNX Runtime turn convolutions and matrix products into whole numbers of 8 bits."""
+    """Have ONNX Runtime compute convolutions in whole numbers of 8 bits.
+
+    Not those on which the result hangs most and the time least: the first of each encoder, which sees the bands' whole
+    range, depthwise ones, and the head.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     quantized = folder / "quantized.onnx"
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    first = [
+        next(node.name for node in convolutions if node.input[1].startswith(f"net.{name}_encoder.")) for name in INPUTS
+    ]
+    kept = [
+        node.name
+        for node in convolutions
+        if node.input[1].startswith("net.head.") or any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
     with _quiet():
         quantize_static(
             model, quantized, _Samples(tiles), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "MatMul"],
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
+            nodes_to_exclude=[*first, *kept],
         )  # fmt: skip
     return onnx.load(quantized)
 
