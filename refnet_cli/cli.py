@@ -20,13 +20,17 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import RefnetError, StorageError, TryAgainError
+from refnet_cli.errors import RefnetError, StorageError, TryAgainError, UnavailableError
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.remote import Remote, is_remote
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
+# What is not installed with every refnet, and what to install for it.
+EXTRAS = dict.fromkeys(
+    ("torch", "timm", "numba", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
+) | {"onnx": "export", "onnxscript": "export"}
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -979,4 +983,7 @@ def _as_known(error: Exception) -> RefnetError | None:
         return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch or --max-memory.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return StorageError(f"{error.filename or 'A file'} could not be read or written: {error.strerror}.")
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        remedy = f"pip install 'refnet-cli[{EXTRAS[error.name]}]'"
+        return UnavailableError(f"This needs {error.name}, which is not installed: {remedy}.")
     return None

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from refnet_cli.errors import TryAgainError
 
 Float32 = NDArray[np.float32]
-DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
 NOT_FINITE = (
     "The network answers with numbers that are none: its weights are damaged, or its precision is too coarse for them."
 )

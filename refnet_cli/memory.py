@@ -16,6 +16,7 @@ _UNITS = {"": 1, "K": 2**10, "M": MB, "G": GB, "T": 2**40}
 _RESERVED = 3200 * MB  # address space beyond what is used, measured with torch's CUDA build
 _LIBRARIES = 750 * MB  # of the network, in each process
 _UNLIMITED = 2**60  # version 1 of cgroups has no word for it but a great number
+TORCH_LAYERS, ONNX_LAYERS = 6, 30
 _MARGIN = 0.1  # of what machine and control group have free, left to others
 
 
@@ -126,6 +127,8 @@ class Demand:
     width: int
     """Of the map, in pixels."""
     block: int = 512
+    layers: int = TORCH_LAYERS
+    """Arrays of the decoder's width and the tile's size that the network takes at once."""
     processes: int = 1
     """In which networks compute, on the CPU."""
 
@@ -140,7 +143,7 @@ class Demand:
     def per_tile(self) -> int:
         """A tile in the network, and its bands and probabilities in the queues before and behind it."""
         pixels = self.tile * self.tile
-        return 32 * MB + pixels * (6 * 4 * self.decoder + 4 * 4 * (self.classes + self.bands))
+        return 32 * MB + pixels * (4 * self.layers * self.decoder + 4 * 4 * (self.classes + self.bands))
 
     @property
     def per_block(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.card import Card, read_card
 from refnet_cli.errors import OptionsError, UnavailableError, WeightsError
-from refnet_cli.halving import DEFAULT_BATCH, NOT_FINITE, HalvingEngine
+from refnet_cli.halving import NOT_FINITE, HalvingEngine
 from refnet_cli.process import usable_cores
 
 Float32 = NDArray[np.float32]
@@ -89,7 +89,7 @@ class OnnxEngine(HalvingEngine):
         self._on_cuda = running[0] in ON_CUDA
         self._index = _device_index(device)
         kind = f"cuda:{self._index}" if self._on_cuda else "cpu" if running[0] == "cpu" else running[0]
-        self.batch = batch or DEFAULT_BATCH["cuda" if self._on_cuda else "cpu"]
+        self.batch = batch or (16 if self._on_cuda else 1)  # on CPUs more take more memory and no less time
         self._fill = 0 if running[0] == "cpu" else self.batch
         self.about = {
             "device": kind,

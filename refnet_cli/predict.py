@@ -19,7 +19,8 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places, explain
 from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished, Journal
-from refnet_cli.memory import Demand, may_use, share_out
+from refnet_cli.memory import ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
+from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, ClassMap, Output, Rows, sidecar_of, write_sidecar
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme
@@ -346,7 +347,8 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
     """Return what predicting a map of a width takes; without weights, what holds them is not counted."""
     bands = len(card.optical.bands) + len(card.sar.bands)
     size = weights.stat().st_size if weights else 0
-    return Demand(card.tile, bands, card.network.classes, card.network.width, size, width)
+    layers = ONNX_LAYERS if weights and is_onnx(weights) else TORCH_LAYERS
+    return Demand(card.tile, bands, card.network.classes, card.network.width, size, width, layers=layers)
 
 
 def _refuse_much_unread(report: Report, options: PredictOptions, tiling: Tiling) -> None:

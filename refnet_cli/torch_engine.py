@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from refnet_cli.card import Card, Modality
 from refnet_cli.errors import OptionsError, UnavailableError, WeightsError
-from refnet_cli.halving import DEFAULT_BATCH, NOT_FINITE, HalvingEngine
+from refnet_cli.halving import NOT_FINITE, HalvingEngine
 from refnet_cli.inference import Compiled
 from refnet_cli.inference import prepare_for_inference as prepare_for_inference
 from refnet_cli.model import REFNet
@@ -22,6 +22,7 @@ from refnet_cli.scan import choose_scan
 from refnet_cli.weights import load_weights
 
 Float32 = NDArray[np.float32]
+DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
 # The CPU's allocator, oneDNN (whose primitives need memory to be made) and GPUs' libraries raise no own kind of error.
 NO_MEMORY = (
     r"can't allocate memory|bad_alloc|could not create a (primitive|memory)|CUDA error: out of memory|ALLOC_FAILED"
