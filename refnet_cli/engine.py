@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.card import Card
-from refnet_cli.errors import OptionsError
+from refnet_cli.errors import OptionsError, UnavailableError
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.several import SeveralEngines, parse_devices
 
@@ -72,6 +73,11 @@ def _load_torch(weights: Path, options: EngineOptions) -> Engine:
     if options.provider is not None:
         raise OptionsError(
             f"--provider is for ONNX models, and {weights} is none: leave it out, or make one by refnet export."
+        )
+    if find_spec("torch") is None:
+        raise UnavailableError(
+            f"{weights} needs torch: pip install 'refnet-cli[torch]', or give an ONNX model, which refnet export makes "
+            "of it where torch is."
         )
     from refnet_cli.torch_engine import load_torch_engine
 

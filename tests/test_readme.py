@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import rasterio
 
 from tests.test_predict import shift_tiles
 
@@ -58,3 +59,22 @@ def test_the_walk_through_improves_on_the_weights_that_come_along(tmp_path: Path
     assert found["overall_accuracy"] >= 0.90
     changed, valid, _ = shift_tiles(tmp_path / "runs" / "sample" / "sample.safetensors")
     assert changed[valid].mean() < 0.02
+
+
+def test_the_program_without_refnet_makes_nearly_the_same_map(tmp_path: Path) -> None:
+    """It does not reflect at the scene's borders, and SAR is warped in other blocks."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(import json\n.+?)```", readme, re.DOTALL)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 27
+    for name, place in (("s1.tif", "sample_data"), ("s2.tif", "sample_data"), ("refnet-small.onnx", "weights")):
+        (tmp_path / name.replace("refnet-small", "model")).symlink_to(ROOT / place / name)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    command = "predict --optical s2.tif --sar s1.tif --weights model.onnx --overlap 0 -o own.tif -q"
+    refnet(tmp_path, *command.split())
+    with rasterio.open(tmp_path / "lulc.tif") as theirs, rasterio.open(tmp_path / "own.tif") as ours:
+        assert theirs.transform == ours.transform
+        agree = (theirs.read(1) == ours.read(1)).mean()
+    assert agree > 0.99
