@@ -7,14 +7,20 @@ matrix product that is measured in turn with the network. The scans are not coun
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Row, compare, forget_peak, hold, in_child, medians, memory
+from benchmarks.memory import published_weights
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_inputs, make_network, matrix_product
 from refnet_cli.card import REFNetConfig, default_weights
+from refnet_cli.engine import EngineOptions, load_engine
+from refnet_cli.export import draw_tiles, export_onnx
 from refnet_cli.inference import prepare_for_inference
 from refnet_cli.model import SMALLEST_SIDE, REFNet
 from refnet_cli.process import keep_freed_memory
@@ -91,6 +97,34 @@ def measure_peak(config: REFNetConfig, side: int) -> Row:
     return {"what": f"peak memory above the weights, {side} x {side}, batch 1, cpu", "megabytes": megabytes}
 
 
+def measure_runtime(name: str, weights: Path, model: Path, repeats: int, batches: Sequence[int] = (1, 4)) -> list[Row]:
+    """Measure an ONNX model in ONNX Runtime over the same weights in torch, both as `refnet predict` runs them on CPUs.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    weights, model : Path
+        Weights, and what `refnet_cli.export` made of them.
+    repeats : int
+        How often each time is taken.
+    batches : sequence of int
+        Tiles at once.
+    """
+    rows = []
+    for batch in batches:
+        engines = {path: load_engine(path, EngineOptions("cpu", batch)) for path in (weights, model)}
+        tiles = draw_tiles(engines[weights].card, batch)
+        actions = {
+            engine.about.get("engine", "torch"): partial(engine.predict, *tiles) for engine in engines.values()
+        }
+        medians(actions, 1)  # buffers are taken and kernels compiled at the first call
+        (torch_name, by_torch), (runtime, by_runtime) = medians(actions, repeats).items()
+        what = f"{name}, {engines[weights].card.tile} x {engines[weights].card.tile}, batch {batch}, {runtime}"
+        rows.append(compare(what, by_runtime / batch, torch_name, by_torch / batch))
+    return rows
+
+
 def run(repeats: int = 5) -> list[Row]:
     """Measure the published preset, of random weights, and the weights that come along.
 
@@ -106,6 +140,12 @@ def run(repeats: int = 5) -> list[Row]:
         for side, batch in BATCHES.items():
             rows += measure_tiles(name, net, side, batch, repeats)
     rows[0] = hold(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        weights = published_weights(folder)
+        export_onnx(weights, folder / "published.onnx")
+        rows += measure_runtime("published preset", weights, folder / "published.onnx", repeats)
+    rows += measure_runtime("small weights", default_weights(), default_weights().with_suffix(".onnx"), repeats)
     # A tile takes this kernel many seconds: once has to do.
     rows += measure_tiles("published preset", published, 256, 1, repeats=1, scans=["loop"])
     return [*rows, hold(measure_peak(PUBLISHED, 512), "megabytes", at_most=PEAK_LIMIT)]

@@ -17,7 +17,7 @@ from benchmarks.__main__ import main
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
 from refnet_cli import cli
-from refnet_cli.card import REFNetConfig, read_card
+from refnet_cli.card import REFNetConfig, default_weights, read_card
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
 from tests.scenes import make_labelled_scene, write
@@ -94,6 +94,14 @@ def test_the_first_level_is_held_to_the_bars(monkeypatch: pytest.MonkeyPatch) ->
     rows = scan.run(repeats=1, levels=[1])
     check(rows)
     assert bars(rows) == {"ratio at most 0.6", "ratio at most 2.5", "ratio at least 10"}
+
+
+def test_onnx_runtime_is_measured_over_torch() -> None:
+    weights = default_weights()
+    (row,) = tile.measure_runtime("small", weights, weights.with_suffix(".onnx"), repeats=1, batches=[1])
+    assert "ONNX Runtime" in row["what"]
+    assert row["over"] == "torch"
+    assert row["seconds"] > 0
 
 
 def test_tiles_are_measured_over_their_arithmetic() -> None:
