@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,9 @@ from refnet_cli.remote import Remote
 
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
              errno.EEXIST, errno.ELOOP}  # fmt: skip
+
+
+LEFT = 3600  # seconds after which a temporary file belongs to no one
 
 
 @contextmanager
@@ -37,6 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
         If writing fails, for example because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove_left(path)
     try:
         yield temporary
         sync(temporary)
@@ -47,6 +53,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what is in the way of it is in the way of the file, and told of that
             temporary.unlink(missing_ok=True)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what runs left that were killed while they wrote the same file.
+
+    Only after an hour, more than writing takes: on a shared disk, another machine's run may be at it.
+    """
+    name = re.compile(re.escape(f".{path.name}.") + r"\d+\.tmp")
+    with suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if name.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT:
+                os.unlink(entry.path)
 
 
 def sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,15 @@ def test_places_are_told_apart_through_links(tmp_path: Path) -> None:
             check_places([output], [source])
     with pytest.raises(OptionsError, match="is the same file as"):
         check_places([other, tmp_path / "." / "other"], [])
+
+
+def test_what_killed_runs_left_goes_after_an_hour(tmp_path: Path) -> None:
+    target = tmp_path / "a[1].bin"
+    others = [".a[1].bin.77.tmp", ".a[1].bin.78.tmp", ".a1.bin.77.tmp", ".a[1].bin.x.tmp", ".b.77.tmp"]
+    for name in others:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / others[1]).touch()  # at which another machine may be
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, *others[1:]}
