@@ -31,6 +31,21 @@ class Finished(NamedTuple):
     """Which sensors saw each pixel, shape (rows, width)."""
 
 
+def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Tell whether a file is the journal of a run for that identity."""
+    head = _head(identity)
+    try:
+        with path.open("rb") as file:
+            return file.read(len(head)) == head
+    except OSError:
+        return False
+
+
+def _head(identity: Mapping[str, Any]) -> bytes:
+    text = json.dumps({"version": _VERSION, **identity}, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest().encode() + b"\n"
+
+
 class Journal:
     """A file of finished rows, from north to south, each with a checksum.
 
@@ -50,8 +65,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        text = json.dumps({"version": _VERSION, **identity}, sort_keys=True).encode()
-        self._head = hashlib.sha256(text).hexdigest().encode() + b"\n"
+        self._head = _head(identity)
         # Unbuffered, so that nothing is left to be written where writing fails.
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self.next_row = 0

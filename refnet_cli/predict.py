@@ -18,7 +18,7 @@ from refnet_cli.card import Card, default_weights, verify, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places, explain
 from refnet_cli.inspection import describe_grid
-from refnet_cli.journal import Finished, Journal
+from refnet_cli.journal import Finished, Journal, is_journal
 from refnet_cli.memory import ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, ClassMap, Output, Rows, sidecar_of, write_sidecar
@@ -224,7 +224,7 @@ def predict(
         for name, value in engine.about.items():
             if tell:
                 tell(f"{name}: {value}")
-        first = mapping.go_on(_identity(report, pair, engine))
+        first, engine.batch = mapping.go_on(_identity(report, pair, engine), engine.batch)
         if first:
             _expect(pair, tiling, first=first)
         stitcher = Stitcher(tiling, card.network.classes, first)
@@ -277,13 +277,23 @@ class _Mapping:
         self._areas = AreaCounter(pair.grid, target)
         self._valid = 0
 
-    def go_on(self, identity: dict[str, Any]) -> int:
-        """Take over what an interrupted run for the same map has finished; the first row that is not."""
-        folder = self.map.workplace.folder
+    def go_on(self, identity: dict[str, Any], batch: int) -> tuple[int, int]:
+        """Take over what an interrupted run for the same map has finished.
+
+        Returns
+        -------
+        row : int
+            The first that is not finished.
+        batch : int
+            Tiles at once from there on: as many as that run had, on which the last bits may depend, if these are fewer.
+        """
+        path = self.map.workplace.folder / JOURNAL
         if not self._options.resume:
-            (folder / JOURNAL).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        fitting = (count for count in range(batch, 0, -1) if is_journal(path, identity | {"batch": count}))
+        batch = next(fitting, batch)
         try:
-            self._journal = Journal(folder / JOURNAL, identity)
+            self._journal = Journal(path, identity | {"batch": batch})
         except OSError as error:
             raise explain(self._options.output, error) from error
         self._stack.callback(self._close_journal)
@@ -292,7 +302,7 @@ class _Mapping:
             scheme = self._translation.source if self._translation else self._areas.scheme
             self._put(Rows(row, None, usable, scheme, self._translation, seen, codes))
         self._report.resumed_rows, self._report.renewed = self._journal.next_row, self._journal.renewed
-        return self._journal.next_row
+        return self._journal.next_row, batch
 
     def _close_journal(self) -> None:
         self._journal.close()
@@ -339,7 +349,6 @@ def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]
         # What a server has, its pixels tell.
         "remote": [pair.remote, pair.levels] if pair.remote else [],
         "engine": {name: value for name, value in engine.about.items() if name != "threads"},
-        "batch": engine.batch,
     }
 
 

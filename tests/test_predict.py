@@ -433,6 +433,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: A
     assert not list(tmp_path.glob(".*"))
 
 
+def test_where_more_memory_is_free_than_before_a_run_keeps_to_the_batch_it_had(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
+    chosen = options(pair, coreg="off")
+    few, many, fewest = Mortal(7), Mortal(), Mortal()
+    few.batch, many.batch, fewest.batch = 2, 3, 1
+    with pytest.raises(SystemExit):
+        predict(chosen, few)
+    report = predict(chosen, many)
+    assert report.resumed_rows > 0
+    assert many.batch == 2
+    chosen.output.unlink()
+    with pytest.raises(SystemExit):
+        predict(chosen, Mortal(7))
+    assert predict(chosen, fewest).renewed
+
+
 def test_other_inputs_or_options_begin_anew_and_say_so(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
     chosen = options(pair, coreg="off")
