@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
@@ -46,7 +47,10 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 
 
 class PathList(click.ParamType):  # type: ignore[type-arg]
-    """A path or URL, or several separated by commas."""
+    """A path or URL, or several separated by commas.
+
+    URLs may hold commas, so one ends only where a URL, or a path that begins with /, ./ or ../, follows.
+    """
 
     name = "paths"
 
@@ -56,10 +60,18 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         """Split the text, unless all of it is a path with commas in it."""
         if not isinstance(value, str):
             return tuple(value)
-        parts = [value] if os.path.exists(value) else [part.strip() for part in value.split(",")]
+        parts = [value] if os.path.exists(value) else self._split(value)
         if not all(parts):
-            self.fail(f"{value!r} has an empty path between commas.", param, ctx)
+            shown = ",".join(str(Remote(part)) if is_remote(part) else part for part in parts)
+            self.fail(f"{shown!r} has an empty path between commas.", param, ctx)
         return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
+
+    @staticmethod
+    def _split(value: str) -> list[str]:
+        inputs = [part.strip() for part in re.split(r",\s*(?=(?:/vsicurl/)?https?:|/|\.{1,2}/)", value, flags=re.I)]
+        return [
+            part.strip() for several in inputs for part in ([several] if is_remote(several) else several.split(","))
+        ]
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +131,8 @@ FILE_OPTIONS = (
         "--allow-remote",
         is_flag=True,
         default=None,
-        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network.",
+        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network. "
+        "After a URL and a comma, a relative path begins with ./",
     ),
     click.option(
         "--extent",
@@ -885,7 +898,7 @@ def main() -> None:
         signal.signal(number, _leave_with(code))
     let_waiting_threads_sleep()
     collect_garbage_seldom()
-    sys.unraisablehook = _pass_over_what_is_no_text
+    pass_over_what_is_no_text()
     try:
         code = run(sys.argv[1:])
     finally:
@@ -893,10 +906,19 @@ def main() -> None:
     sys.exit(code)
 
 
-def _pass_over_what_is_no_text(event: Any) -> None:
-    """Keep rasterio from showing that it cannot decode a message in which GDAL quotes a damaged file."""
-    if not isinstance(event.exc_value, UnicodeDecodeError):
-        sys.__unraisablehook__(event)
+def pass_over_what_is_no_text() -> None:
+    """Keep rasterio from showing, twice, that it cannot decode a message in which GDAL quotes a damaged file."""
+
+    def unraisable(event: Any) -> None:
+        if not isinstance(event.exc_value, UnicodeDecodeError):
+            sys.__unraisablehook__(event)
+
+    def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        # What comes from compiled code has no traceback.
+        if not isinstance(error, UnicodeDecodeError) or traceback is not None:
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.unraisablehook, sys.excepthook = unraisable, uncaught
 
 
 def run(arguments: Sequence[str]) -> int:

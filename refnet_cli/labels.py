@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ UInt8 = NDArray[np.uint8]
 Bounds = tuple[float, float, float, float]
 
 _DRIVERS = ("GPKG", "GeoJSON", "ESRI Shapefile")
+_MOST_JSON = 256 << 20  # bytes
 _VECTORS = {".gpkg": b"SQLite format 3", ".geojson": b"{", ".json": b"{", ".shp": b"\x00\x00\x27\x0a"}
 """How the vector files that are read begin: GDAL would open others too, some of which lead elsewhere."""
 
@@ -345,22 +347,42 @@ class ShapeLabels:
 def _refuse_links(path: str) -> None:
     """Refuse GeoJSON whose reference system is a link, which GDAL would fetch."""
 
-    def look(pairs: list[tuple[str, Any]]) -> dict[str, set[str]]:
+    def look(pairs: list[tuple[str, Any]]) -> frozenset[str] | None:
         # GDAL takes names in any case, and up to a zero; which of two alike it takes is better not asked.
         known = [(key.partition("\0")[0].lower(), value) for key, value in pairs]
-        kinds = {str(value).partition("\0")[0].lower() for key, value in known if key == "type"}
-        systems = [value for key, value in known if key == "crs" and isinstance(value, dict)]
-        if any(system["kinds"] - {"name", "epsg", "ogc"} for system in systems):
+        kinds = frozenset(str(value).partition("\0")[0].lower() for key, value in known if key == "type")
+        systems = [value for key, value in known if key == "crs" and isinstance(value, frozenset)]
+        if any(system - {"name", "epsg", "ogc"} for system in systems):
             raise InputError(
                 f"The label file {path} has a reference system that is not in it, but behind a link: write it with "
                 "one by name, as urn:ogc:def:crs:EPSG::4326."
             )
-        return {"kinds": kinds}
+        # There may be very many.
+        return kinds or None
 
+    size = os.path.getsize(path)
+    if size > _MOST_JSON:
+        raise InputError(
+            f"The label file {path} has {size >> 20} MB, more than the {_MOST_JSON >> 20} that are read of GeoJSON: "
+            "write it as GeoPackage, for instance with ogr2ogr."
+        )
     try:
-        json.loads(Path(path).read_bytes(), object_pairs_hook=look)
+        json.loads(_without_coordinates(path).decode("utf-8-sig"), object_pairs_hook=look)
     except (ValueError, RecursionError) as error:
         raise InputError(f"The label file {path} cannot be read as JSON ({error}): give an intact one.") from error
+
+
+def _without_coordinates(path: str) -> bytes:
+    """Read JSON with a zero for each array of numbers alone, which Python would take many times its memory for."""
+    parts = []
+    with open(path, "rb") as file:
+        while part := file.read(1 << 20):
+            for _ in range(5):  # as deep as coordinates are
+                part, found = re.subn(rb"\[[-+\d.eE,\s]*\]", b"0", part)
+                if not found:
+                    break
+            parts.append(part)
+    return b"".join(parts)
 
 
 def _choose_field(path: str, fields: list[str], asked: str | None) -> str:

@@ -57,6 +57,12 @@ JOURNAL = "journal"
 _EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
+# A map is read alone, and by threads that lose no errors: it may be one that others changed.
+_READING = _GDAL | {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    "GDAL_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -395,8 +401,9 @@ class ClassMap(_FileOutput):
                 self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
                 OVERVIEW_RESAMPLING="MODE", NUM_THREADS="ALL_CPUS",
             )  # fmt: skip
-            if self._with_quality:
-                _unmark_opacity(result)
+        if self._with_quality:
+            _unmark_opacity(result)
+        with rasterio.Env(**_READING):
             _check_raster(result, self._checksums)
         return result
 
@@ -450,11 +457,12 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
     Overviews have no record to be compared with; the checksum inside their compressed blocks is held instead, which
     GDAL passes over when it reads.
     """
-    with rasterio.open(path) as raster:
+    with rasterio.open(path, driver="GTiff") as raster:
         levels = len(raster.overviews(1))
     with open(path, "rb") as file:
         for level in range(-1, levels):
-            with rasterio.open(path, **({} if level < 0 else {"overview_level": level})) as raster:
+            with rasterio.open(path, driver="GTiff", **({} if level < 0 else {"overview_level": level})) as raster:
+                _check_blocks(raster)
                 for (row, column), window in raster.block_windows(1):
                     offset, size = (
                         int(raster.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) or 0)
@@ -462,11 +470,17 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
                     )
                     file.seek(offset)
                     stored = file.read(size + 4)  # a block's last four bytes are repeated behind it
-                    intact = size > 0 and stored[-4:] == stored[-8:-4] and _inflates(stored[:size])
+                    intact = 0 < size == len(stored) - 4 and stored[-4:] == stored[-8:-4] and _inflates(stored[:size])
                     if intact and level < 0:
                         intact = _checksum(raster.read(window=window)) == checksums[row][column]
                     if not intact:
                         raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
+
+
+def _check_blocks(raster: Any) -> None:
+    """Refuse to read blocks that others made, which may take any memory."""
+    if raster.count > 2 or {*raster.dtypes} != {"uint8"} or {*raster.block_shapes} != {(BLOCK, BLOCK)}:
+        raise OSError(errno.EIO, "it is not stored as it was written")
 
 
 def _combined(checksums: list[list[int]], raster: Any) -> str:
@@ -516,10 +530,16 @@ def verify_map(path: Path) -> str:
         if wanted != [sha256_of(path)]:
             raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. Make it anew.")
     try:
-        with rasterio.Env(**_GDAL), warnings.catch_warnings():
+        with rasterio.Env(**_READING), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver="GTiff") as raster:
+                # GDAL would open that other file, or URL, to count them.
+                if raster.tags(ns="OVERVIEWS"):
+                    raise InputError(f"{path} names a file of overviews: it is no map of refnet, or was changed.")
                 wanted_blocks = raster.tags().get(CHECKSUM)
+                if wanted_blocks is None:
+                    raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
+                _check_blocks(raster)
                 checksums: list[list[int]] = []
                 for (_, column), window in raster.block_windows(1):
                     if not column:
@@ -527,8 +547,6 @@ def verify_map(path: Path) -> str:
                     checksums[-1].append(_checksum(raster.read(window=window)))
                 found = _combined(checksums, raster)
                 shape, overviews = raster.shape, len(raster.overviews(1))
-            if wanted_blocks is None:
-                raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
             if found != wanted_blocks:
                 raise InputError(f"{path} is damaged: its pixels or their place are not as written. Make it anew.")
             if overviews != _overview_count(*shape):

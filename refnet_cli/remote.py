@@ -62,8 +62,8 @@ def _shown(rest: str) -> str:
     """Leave out user, password, query and fragment of what follows the scheme."""
     place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     host = place.rpartition("@")[2]
-    # What is no host may be a part of a password that holds one of these characters.
-    return host + slash + path if _HOST.fullmatch(host) else "..."
+    # What is no host, or is before a later @, may be a part of a password that holds one of these characters.
+    return host + slash + path if _HOST.fullmatch(host) and "@" not in rest[len(place) :] else "..."
 
 
 def is_remote(text: str | Path) -> bool:

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.labels import open_labels
+from refnet_cli.outputs import verify_map
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.regions import read_regions
 from refnet_cli.remote import Remote
 from refnet_cli.scene import Raster, SceneOptions, ScenePair, raster
 from refnet_cli.tiling import Window
-from tests.scenes import CARD, PlaceEngine, grid_of, make_pair
+from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_pair
 
 BANDS = ["B02", "B03", "B04", "B08"]
 NETWORK, VRT = SceneOptions(allow_remote=True), SceneOptions(allow_vrt=True)
@@ -286,6 +288,52 @@ def test_servers_that_do_not_give_the_file(tmp_path: Path, server: Server) -> No
     message = refused(server.url("late.tif", SECRETS), sar, NETWORK, InputMissingError)
     assert time.monotonic() - started < 10
     assert "user" not in message
+
+
+@pytest.mark.usefixtures("hasty")
+def test_silent_servers_are_given_up_by_reading_threads(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raster, "RETRIES", 0)
+    values = np.random.default_rng(0).integers(0, 1 << 16, (1, 1024, 1024)).astype(np.uint16)
+    with rasterio.open(
+        tmp_path / "a.jp2", "w", driver="JP2OpenJPEG", width=1024, height=1024, count=1, dtype="uint16", QUALITY="100",
+        REVERSIBLE="YES", BLOCKXSIZE=256, BLOCKYSIZE=256, crs="EPSG:32633", transform=PLACE,
+    ) as file:  # fmt: skip
+        file.write(values)
+    found: list[str] = []
+
+    def fetch() -> None:
+        opened = Raster(Remote(server.url("a.jp2", SECRETS)), "optical")
+        server.left = 1
+        with pytest.raises(InputMissingError) as caught:
+            opened.read_valid([1], Window(0, 0, 1024, 1024))
+        found.append(str(caught.value))
+
+    started = time.monotonic()
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert time.monotonic() - started < 5
+    assert "cannot be fetched" in found[0]
+    assert "user" not in found[0]
+
+
+def test_overviews_in_another_file_are_refused(tmp_path: Path, server: Server) -> None:
+    optical, _ = make_pair(tmp_path, 200, 300)
+    stack = write_vrt(tmp_path / "stack.vrt", ["s2.tif"] * 4, relative=1)
+    whole = optical.read_bytes()
+    for other in ("other.tif", server.url("a.tif"), f"/vsicurl/{server.url('a.tif')}", ":::BASE:::.ovr"):
+        optical.write_bytes(whole)
+        with rasterio.open(optical, "r+") as file:
+            file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=other)
+            file.update_tags(REFNET_CHECKSUM="1")
+        for given in (optical, stack):
+            with pytest.raises(InputError, match=r"overviews are in another file.*gdal_translate"):
+                Raster(given, "optical", allow_vrt=True)
+        with pytest.raises(InputError, match="names a file of overviews"):
+            verify_map(optical)
+    assert server.asked == []
 
 
 @pytest.mark.parametrize(

@@ -232,3 +232,22 @@ def test_names_that_are_no_text_are_refused(tmp_path: Path, capfd: pytest.Captur
         assert run(["predict", "--optical", str(given), "--sar", str(sar), "-o", str(out), "--coreg", "off"]) == code
         assert r"\udcff" in capfd.readouterr().err
         assert not list((tmp_path / "y").glob("*") if code == 73 else [])
+
+
+def test_what_compiled_code_shows_of_messages_that_are_no_text_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    cli.pass_over_what_is_no_text()
+    error = UnicodeDecodeError("utf-8", b"\xd9", 0, 1, "no text")
+    sys.excepthook(UnicodeDecodeError, error, None)
+    assert capsys.readouterr().err == ""
+    try:
+        raise error
+    except UnicodeDecodeError as raised:
+        sys.excepthook(UnicodeDecodeError, raised, raised.__traceback__)
+    sys.excepthook(ValueError, ValueError("a bug"), None)
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "a bug" in said

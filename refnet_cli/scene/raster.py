@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import rasterio
@@ -23,6 +25,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.remote import Remote, hide_secrets, is_remote
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
+from refnet_cli.scene.jp2 import check_codestream
+from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
+from refnet_cli.scene.tiff import MOST_BYTES, check_directories
 from refnet_cli.scene.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.tiling import Window
 
@@ -42,6 +47,9 @@ _GDAL: dict[str, Any] = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "VRT_SHARED_SOURCE": "0",  # else threads that open the same file share one that bears one thread only
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+    # Threads of GDAL's own know nothing of these settings, and lose errors.
+    "GDAL_NUM_THREADS": "1",
+    "VRT_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 64 * 2**20,  # bytes, of the whole process
 }
 
@@ -64,8 +72,9 @@ def local_file(path: str | Path, what: str) -> str:
             f"The {what} input {hide_secrets(text)} is not a local file: download it and give its path"
             + (", or have it fetched with --allow-remote." if allowed else ".")
         )
-    if not Path(text).is_file() or not os.access(text, os.R_OK):
-        state = "cannot be read" if Path(text).exists() else "does not exist"
+    # These take a name that is too long for one that does not exist.
+    if not os.path.isfile(text) or not os.access(text, os.R_OK):
+        state = "cannot be read" if os.path.exists(text) else "does not exist"
         raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
     return text
 
@@ -76,6 +85,36 @@ def _first_bytes(path: str, what: str) -> bytes:
             return file.read(2)
     except OSError as error:
         raise InputMissingError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
+
+
+class ZipMember(str):
+    """GDAL's name of a file inside a zip, which no user gives."""
+
+
+def _check_headers(path: str, driver: str) -> None:
+    """Refuse what would take much memory as soon as GDAL reads of it; ``path`` may be a `ZipMember`."""
+    if driver == "VRT":
+        return
+    zipped = zip_member(path) if isinstance(path, ZipMember) else None
+    try:
+        about = os.stat(zipped[0] if zipped else path)
+        _check_headers_once(path, zipped, driver, about.st_mtime_ns, about.st_size)
+    except (OSError, KeyError):
+        return  # GDAL says what is wrong
+    except ZIP_FAULTS as cause:
+        raise InputError(f"The file cannot be read from its zip ({cause}): download or copy it once more.") from cause
+
+
+# Many threads open the same files, and in a zip that takes long.
+@lru_cache(1024)
+def _check_headers_once(path: str, zipped: tuple[str, str] | None, driver: str, modified: int, size: int) -> None:
+    check = check_directories if driver == "GTiff" else check_codestream
+    if zipped:
+        with zipfile.ZipFile(zipped[0]) as archive, archive.open(zipped[1]) as member:
+            check(cast(BinaryIO, member))
+    else:
+        with open(path, "rb") as file:
+            check(file)
 
 
 def _fetching(remote: Remote) -> dict[str, Any]:
@@ -89,10 +128,6 @@ def _fetching(remote: Remote) -> dict[str, Any]:
         "GDAL_HTTP_MAX_RETRY": RETRIES,
         "GDAL_HTTP_RETRY_DELAY": 1,
     }
-
-
-class ZipMember(str):
-    """GDAL's name of a file inside a zip, which no user gives."""
 
 
 class Raster:
@@ -124,7 +159,8 @@ class Raster:
         # One driver, and no other of many.
         if isinstance(path, Remote):
             text = f"/vsicurl/{path.url}"
-            driver = "JP2OpenJPEG" if path.lower().endswith((".jp2", ".j2k")) else "GTiff"
+            name = re.split("[?#]", path.url)[0].lower()
+            driver = "JP2OpenJPEG" if name.endswith((".jp2", ".j2k")) else "GTiff"
         elif isinstance(path, ZipMember):
             text = str(path)
             driver = "GTiff" if text.lower().endswith((".tif", ".tiff")) else "JP2OpenJPEG"
@@ -137,8 +173,11 @@ class Raster:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.naming("cannot be opened as GeoTIFF or JPEG 2000"):
                 for source in sources:
+                    _check_headers(source, raster_driver(source) or "")
                     with rasterio.open(source, driver=raster_driver(source)) as dataset:
                         self._check_size(dataset)
+                if not self._remote:
+                    _check_headers(ZipMember(text) if isinstance(path, ZipMember) else text, driver)
                 self.dataset = rasterio.open(text, driver=driver)
             try:
                 with self.naming("cannot be used"):
@@ -198,13 +237,19 @@ class Raster:
                 f"The {self.what} file claims {dataset.count} bands of {dataset.width} x {dataset.height} pixels: "
                 "at most 64 bands and 2^34 pixels can be read."
             )
+        # GDAL would open that other file, or URL, with any of its drivers.
+        if dataset.tags(ns="OVERVIEWS"):
+            raise InputError(
+                f"The {self.what} file says that its overviews are in another file, where refnet does not look: "
+                "rewrite it, for instance with gdal_translate -of COG."
+            )
         for dtype, (rows, columns) in zip(dataset.dtypes, dataset.block_shapes, strict=True):
             if dtype.startswith("complex"):
                 raise InputError(
                     f"The {self.what} file holds complex numbers ({dtype}): give detected, terrain-corrected values."
                 )
             together = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
-            if rows * columns * np.dtype(dtype).itemsize * together > 256 << 20:
+            if rows * columns * np.dtype(dtype).itemsize * together > MOST_BYTES:
                 raise InputError(
                     f"The {self.what} file is stored in blocks of {columns} x {rows} pixels, over 256 MB each: "
                     "rewrite it with tiles, for instance with gdal_translate -co TILED=YES."

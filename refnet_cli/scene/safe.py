@@ -34,7 +34,7 @@ _OWN_PROCESSING = "99.99"  # what ESA's processor writes for a baseline when use
 XML_BYTES = 16 * 2**20
 _ELEMENTS = 300_000  # of an XML file; the longest cloud masks have some ten thousand
 _MEMBERS = 20_000
-_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 _AGAIN = "give a SAFE product as ESA hands it out, downloaded anew if this one is damaged"
 
 _LEVELS: dict[str, Literal["L1C", "L2A"]] = {"Level-1C_User_Product": "L1C", "Level-2A_User_Product": "L2A"}
@@ -234,7 +234,7 @@ def is_safe(path: str | Path) -> bool:
             return True
         with zipfile.ZipFile(path) as file:
             return any(_is_metadata(name.rpartition("/")[2]) for name in file.namelist())
-    except (OSError, *_ZIP_FAULTS):
+    except (OSError, *ZIP_FAULTS):
         return False
 
 
@@ -278,9 +278,9 @@ def read_outlines(location: str) -> list[list[Float64]]:
     InputMissingError, InputError
         If the file cannot be read.
     """
-    zipped = re.fullmatch(r"/vsizip/\{(.*)\}/(.+)", location, re.DOTALL)
-    files: _Files = _Zip(Path(zipped.group(1))) if zipped else _Folder(Path(location).parent)
-    name = zipped.group(2).removeprefix(files.prefix) if zipped else Path(location).name
+    zipped = zip_member(location)
+    files: _Files = _Zip(Path(zipped[0])) if zipped else _Folder(Path(location).parent)
+    name = zipped[1].removeprefix(files.prefix) if zipped else Path(location).name
     root = _parse(files, name)
     polygons = []
     for polygon in _elements(root, "Polygon"):
@@ -294,6 +294,12 @@ def read_outlines(location: str) -> list[list[Float64]]:
         if rings:
             polygons.append(rings)
     return polygons
+
+
+def zip_member(location: str) -> tuple[str, str] | None:
+    """Take GDAL's name of a file in a zip apart: the zip, and the file's name in it. None for the name of any other."""
+    zipped = re.fullmatch(r"/vsizip/\{(.*)\}/(.+)", location, re.DOTALL)
+    return (zipped[1], zipped[2]) if zipped else None
 
 
 def _is_metadata(name: str) -> bool:
@@ -333,6 +339,8 @@ class _Zip:
             members = [info.orig_filename for info in file.infolist()]
         if len(members) > _MEMBERS:
             raise InputError(f"{path} holds {len(members)} files, far more than a SAFE product: {_AGAIN}.")
+        if len(set(members)) < len(members):
+            raise InputError(f"{path} holds several files of one name: {_AGAIN}.")
         for member in members:
             if re.match(r"/|[A-Za-z]:", member) or ".." in member.split("/") or re.search(r"[\\\0-\x1f]", member):
                 raise InputError(
@@ -369,7 +377,7 @@ def _open(path: Path) -> _Files:
         raise InputMissingError(
             f"{path} cannot be read ({cause.strerror}): check its permissions and that it is whole."
         ) from cause
-    except _ZIP_FAULTS as cause:
+    except ZIP_FAULTS as cause:
         raise InputError(f"{path} cannot be read as a zip ({cause}): {_AGAIN}.") from cause
     raise InputError(f"{path} is not a SAFE product's folder, metadata file or zip: {_AGAIN}.")
 
@@ -421,7 +429,7 @@ def _parse(files: _Files, name: str) -> ElementTree.Element:
         raise InputMissingError(
             f"{name} of {files.path} cannot be read ({cause.strerror}): check its permissions and that it is whole."
         ) from cause
-    except (ElementTree.ParseError, LookupError, *_ZIP_FAULTS) as cause:
+    except (ElementTree.ParseError, LookupError, *ZIP_FAULTS) as cause:
         raise InputError(f"{name} of {files.path} cannot be read as XML ({cause}): {_AGAIN}.") from cause
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -125,7 +126,7 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
     paths = [Path(path) for path in several]
     if len(paths) == 1 and is_safe(paths[0]):
         return _product_files(paths[0], modality, options.allow_gcps)
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):
         # A folder may hold both sensors' files.
         others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else RADAR
         folder = paths[0]

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.remote import hide_secrets
+from refnet_cli.scene.jp2 import CODESTREAM, SIGNATURE
 from refnet_cli.scene.safe import XML_BYTES, Builder
 
 MOST_SOURCES = 4096
+MOST_SHRINKING = 16  # times in each direction, since GDAL takes memory for all pixels of a source that it resamples
 _SOURCES = {"SimpleSource", "ComplexSource"}
 _SOURCE = {"SourceFilename", "SourceBand", "SrcRect", "DstRect", "NODATA", "ScaleOffset", "ScaleRatio", "UseMaskBand"}
-_BAND = {"Description", "NoDataValue", "ColorInterp", "Offset", "Scale", "UnitType", "Metadata"} | _SOURCES
+_BAND = {"Description", "NoDataValue", "HideNoDataValue", "ColorInterp", "Offset", "Scale", "UnitType", "Metadata",
+         *_SOURCES}  # fmt: skip
 # What may be in what.
 _TREE: dict[str, set[str]] = {
     "VRTDataset": {"SRS", "GeoTransform", "GCPList", "Metadata", "VRTRasterBand", "MaskBand"},
@@ -60,7 +65,7 @@ def raster_driver(path: str | Path) -> str | None:
         first = file.read(12)
     if first[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "GTiff"
-    return "JP2OpenJPEG" if first[:4] == b"\xff\x4f\xff\x51" or first[4:8] == b"jP  " else None
+    return "JP2OpenJPEG" if first == SIGNATURE or first.startswith(CODESTREAM) else None
 
 
 def read_vrt(path: str | Path) -> Vrt:
@@ -112,6 +117,8 @@ def _check(element: ElementTree.Element, path: Path, sources: dict[str, None]) -
         element.text, element.attrib = found, {"relativeToVRT": "0"}
         return
     element.attrib = {name: value for name, value in element.attrib.items() if name in _ATTRIBUTES}
+    if element.tag in _SOURCES:
+        _check_shrinking(element, path)
     for child in list(element):
         # Metadata of other domains tell GDAL things; the default one's tell people.
         if child.tag in _NEEDLESS or (child.tag == "Metadata" and child.get("domain")):
@@ -125,15 +132,40 @@ def _check(element: ElementTree.Element, path: Path, sources: dict[str, None]) -
         _check(child, path, sources)
 
 
+def _check_shrinking(source: ElementTree.Element, path: Path) -> None:
+    """Refuse a source whose pixels become far fewer, and leave GDAL no numbers but those that were understood."""
+    given, taken = source.findall("SrcRect"), source.findall("DstRect")
+    shrinks = len(given) > 1 or len(taken) > 1
+    if not given or not taken:
+        shrinks |= source.get("resampling") is not None
+    try:
+        for place in (*given, *taken):
+            numbers = {name: float(place.get(name, "")) for name in ("xOff", "yOff", "xSize", "ySize")}
+            shrinks |= not np.isfinite(list(numbers.values())).all() or min(numbers["xSize"], numbers["ySize"]) <= 0
+            place.attrib = {name: repr(number) for name, number in numbers.items()}
+        for one, other in zip(given, taken, strict=False):
+            for name in ("xSize", "ySize"):
+                shrinks |= float(one.attrib[name]) > MOST_SHRINKING * float(other.attrib[name])
+    except ValueError:
+        shrinks = True
+    if shrinks:
+        raise InputError(
+            f"The virtual raster {path} shrinks a file by more than {MOST_SHRINKING}, or does not say by how much: "
+            "write its pixels into a GeoTIFF first, for instance with gdal_translate."
+        )
+
+
 def _source(element: ElementTree.Element, path: Path) -> str:
     """Return the absolute path of a file that the virtual raster names."""
     text = (element.text or "").strip()
-    if re.match(r"/vsi|\w[\w+.-]+:|<", text) or not text or len(element) or "\0" in text:
+    elsewhere = re.match(r"/vsi|\w[\w+.-]+:|<", text) or (os.name == "nt" and re.match(r"[\\/]{2}", text))
+    if elsewhere or not text or len(element) or "\0" in text:
         raise InputError(
             f"The virtual raster {path} leads to {hide_secrets(text[:200])!a}, which is no file of this machine: "
             "refnet fetches nothing that a virtual raster names."
         )
-    return os.path.abspath(path.parent / text if element.get("relativeToVRT") == "1" else text)
+    # As GDAL does: beside the file that a link leads to, and with .. being the parent of what a folder's link leads to.
+    return os.path.realpath(Path(os.path.realpath(path)).parent / text if element.get("relativeToVRT") == "1" else text)
 
 
 def _check_source(source: str, path: Path) -> None:

@@ -124,6 +124,7 @@ def run_command(settings: dict[str, Any], arguments: list[str]) -> None:
 def run_jobs(jobs: list[dict[str, Any]], say: Callable[[dict[str, Any]], None]) -> None:
     """Run commands one after the other, each with its limit on the size of files and at most some seconds."""
     use_free_engine({})
+    cli.pass_over_what_is_no_text()  # as `cli.main` does
     warnings.simplefilter("always")  # not only the first time
     for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", kind)  # as Python does by itself
