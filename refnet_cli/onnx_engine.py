@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.card import Card, read_card
+from refnet_cli.card import Card, verify
 from refnet_cli.errors import OptionsError, UnavailableError, WeightsError
 from refnet_cli.halving import NOT_FINITE, HalvingEngine
 from refnet_cli.process import usable_cores
@@ -56,7 +56,7 @@ class OnnxEngine(HalvingEngine):
     Raises
     ------
     InputMissingError, WeightsError
-        If there is no model, or one that carries no card or does not fit it.
+        If there is no model, or one that is damaged, carries no card or does not fit it.
     OptionsError
         If device and provider contradict each other.
     UnavailableError
@@ -72,18 +72,18 @@ class OnnxEngine(HalvingEngine):
         provider: str | None = None,
         deterministic: bool = False,
     ) -> None:
-        self.card = read_card(path)
+        self.card = verify(path)
         runtime = import_runtime()
         chosen = choose_providers(runtime.get_available_providers(), device, provider)
         self._session = _open_session(runtime, path, chosen, device, deterministic)
         running = [name for name, theirs in PROVIDERS.items() if theirs in self._session.get_providers()]
         # ONNX Runtime goes on without a provider whose libraries it does not find, and only logs that.
-        for name in chosen[:1] if provider or device != "auto" else []:
-            if name not in running and not (name == "tensorrt" and "cuda" in running and not provider):
-                raise UnavailableError(
-                    f"ONNX Runtime could not start its provider {name!r}, whose libraries are missing or do not fit "
-                    f"its version; it wants {INSTALL.get(name, 'none')}."
-                )
+        wanted = provider or {"auto": "cpu", "cpu": "cpu"}.get(device, "cuda")
+        if wanted not in running and not (provider is None and running[0] in ON_CUDA):
+            raise UnavailableError(
+                f"ONNX Runtime could not start its provider {wanted!r}, whose libraries are missing or do not fit "
+                f"its version; it wants {INSTALL.get(wanted, 'none')}."
+            )
         _check_fit(path, self._session, self.card)
         self._runtime = runtime
         self._on_cuda = running[0] in ON_CUDA
@@ -106,7 +106,14 @@ class OnnxEngine(HalvingEngine):
             name: np.concatenate([array, np.repeat(array[-1:], fill, 0)]) if fill else np.ascontiguousarray(array)
             for name, array in (("optical", optical), ("sar", sar))
         }
-        probabilities = self._run(feed)[:count]
+        try:
+            probabilities = self._run(feed)[:count]
+        except Exception as error:
+            if not fill or not self._lacks_memory(error):
+                raise
+            self._fill = 0
+        if fill and not self._fill:  # out of the except clause, in which the error would keep what the attempt holds
+            return self._compute(optical, sar)
         if not np.isfinite(probabilities).all():
             raise WeightsError(NOT_FINITE)
         return probabilities
@@ -146,11 +153,19 @@ def import_runtime() -> Any:
         )
     try:
         import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)
     except ImportError as error:
         raise UnavailableError(
             f"ONNX models need ONNX Runtime ({error}): pip install 'refnet-cli[onnx]', or 'refnet-cli[gpu]' for GPUs."
         ) from error
-    onnxruntime.set_default_logger_severity(4)
+    except AttributeError as error:
+        # Of two distributions in one folder, uninstalling one took the other's files too.
+        name = next(iter(found), "onnxruntime")
+        raise UnavailableError(
+            f"ONNX Runtime is not whole ({error}): uninstall it, then install it anew: pip install --force-reinstall "
+            f"{name}."
+        ) from error
     return onnxruntime
 
 
@@ -235,7 +250,7 @@ def _open_session(runtime: Any, path: Path, providers: list[str], device: str, d
     except Exception as error:  # of kinds that only ONNX Runtime's inner modules name
         if re.search(NO_MEMORY, str(error)):
             raise MemoryError(str(error)) from error
-        first = str(error).strip().splitlines()[0]
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {first}") from error
 
 

@@ -32,7 +32,7 @@ class Field(NamedTuple):
 
 
 def is_onnx(path: Path) -> bool:
-    """Tell whether a file is an ONNX model, by its first bytes; safetensors have a brace as the ninth.
+    """Tell whether a file is an ONNX model, by its first bytes; safetensors begin with a length of 8 bytes and a brace.
 
     A file that cannot be read is none: what reads it next tells why.
     """
@@ -41,7 +41,7 @@ def is_onnx(path: Path) -> bool:
             first = file.read(9)
     except OSError:
         return False
-    return first[:1] == _IR_VERSION and first[8:] != b"{"
+    return first[:1] == _IR_VERSION and first[4:] != b"\0\0\0\0{"
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -59,6 +59,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         for field in _fields(file, 0, _size(file)):
             if field.number == _METADATA:
                 key, value = _entry(file, field)
+                if key in found:
+                    raise ValueError(f"it has two entries of metadata named {key!r}")
                 found[key] = value
     return found
 
@@ -80,6 +82,8 @@ def digest(path: Path, without: str) -> bytes:
             left = field.end - field.start
             while left:
                 block = file.read(min(left, 2**20))
+                if not block:
+                    raise ValueError("it became shorter while it was read")
                 total.update(block)
                 left -= len(block)
     return total.digest()
