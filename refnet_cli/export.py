@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from refnet_cli import __version__
 from refnet_cli.card import METADATA, Card, checksum, verify
-from refnet_cli.errors import OptionsError, StorageError, WeightsError
+from refnet_cli.errors import OptionsError, OutputError, StorageError, UnavailableError, WeightsError
 from refnet_cli.files import check_places, replacing
 from refnet_cli.inference import prepare_for_inference
 from refnet_cli.model import SS2D, REFNet
@@ -44,6 +44,7 @@ OPSET = 20
 """Version of ONNX's operators: the first with GELU as a whole."""
 INPUTS, OUTPUTS = ("optical", "sar"), ("logits", "probabilities")
 PARITY = "refnet_parity"
+MOST_APART = 1e-3  # of two logits, in single precision
 MOST_DIFFERENT = 0.01  # share of pixels whose class a coarser model may change
 BATCHES = (1, 3)  # that both take the samples in
 SAMPLES = 6
@@ -150,12 +151,14 @@ def export_onnx(
     OutputError, StorageError
         If the model cannot be written.
     UnavailableError
-        If ONNX Runtime is not there.
+        If ONNX Runtime is not there, or the exported model is not the network.
     """
     weights, output = Path(weights), Path(output)
     scene = _scene(optical, sar)
     _check_options(weights, output, precision, quantize, scene)
     check_places([output], [weights, *(scene[0] + scene[1] if scene else ())])
+    if not output.parent.is_dir():
+        raise OutputError(f"{output} cannot be made: there is no folder {output.parent}.")
     import_runtime()
     net, card = load_weights(weights)
     deployed = Deployed(prepare_for_inference(net).use_scan("cpu"), card).eval()
@@ -378,11 +381,17 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
 
 
 def _refuse_coarse(parity: Parity, precision: str, quantize: str | None) -> None:
-    if not parity.agreement >= 1 - MOST_DIFFERENT:  # a NaN is refused too
+    """Refuse a model that is not the network any more; a NaN is none either."""
+    source = f"{parity.tiles} tiles ({parity.source})"
+    if precision == "fp32" and not quantize and not parity.largest < MOST_APART:
+        raise UnavailableError(
+            f"Logits of {source} differ by {parity.largest:.2g} from torch's, and {MOST_APART:g} may: this combination "
+            f"of torch {torch.__version__}, onnxscript and ONNX Runtime exports these weights wrongly. Try others."
+        )
+    if not parity.agreement >= 1 - MOST_DIFFERENT:
         raise WeightsError(
-            f"In {quantize or precision}, {1 - parity.agreement:.2%} of the pixels of {parity.tiles} tiles "
-            f"({parity.source}) get another class, and {MOST_DIFFERENT:.0%} may: these weights do not bear it. "
-            "Export them in fp32."
+            f"In {quantize or precision}, {1 - parity.agreement:.2%} of the pixels of {source} get another class, and "
+            f"{MOST_DIFFERENT:.0%} may: these weights do not bear it. Export them in fp32."
         )
 
 

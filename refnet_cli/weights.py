@@ -16,6 +16,7 @@ from refnet_cli.card import UNITS, Card, checksum, verify
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
 from refnet_cli.files import check_places, replacing
 from refnet_cli.model import REFNet, from_published, load_strictly
+from refnet_cli.onnx_file import is_onnx
 from refnet_cli.products import SCHEMES
 
 
@@ -88,6 +89,10 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
         If it is damaged or card and tensors do not fit.
     """
     path = Path(path)
+    if is_onnx(path):
+        raise WeightsError(
+            f"{path} is an ONNX model, with which one can only predict: give the safetensors that it was made of."
+        )
     card = verify(path)
     tensors = load_file(path)
     config = card.network

@@ -78,7 +78,8 @@ def _chunks(name: str, order: tuple[int, int, int, int], forward: int, add_state
 
 def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
     """One direction's y, (T, N, L, D), without the skip."""
-    # Softplus as ONNX Runtime has it takes three times as long as all of: max(z, 0) - log(sigmoid(|z|)).
+    # Softplus as ONNX Runtime has it is slow, and loses the digits of small steps. This is max(z, 0) + log1p(e) with
+    # e = exp(-|z|); log1p(e) is log(1 + e), mended by what 1 + e lost of e (Kahan).
     return f"""
   k{k} = Constant <value_int = {k}> ()
   own_projection{k} = Gather <axis = 3> ({name}_projection, k{k})
@@ -89,10 +90,17 @@ def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
   product{k} = MatMul(low{k}, w{k})
   z{k} = Add(product{k}, bias{k})
   size{k} = Abs(z{k})
-  sigmoid{k} = Sigmoid(size{k})
-  log{k} = Log(sigmoid{k})
+  negative{k} = Neg(size{k})
+  e{k} = Exp(negative{k})
+  e_and_one{k} = Add(e{k}, one)
+  e_rounded{k} = Sub(e_and_one{k}, one)
+  all_lost{k} = Equal(e_rounded{k}, zero)
+  log{k} = Log(e_and_one{k})
+  rounding{k} = Div(e{k}, e_rounded{k})
+  log_mended{k} = Mul(log{k}, rounding{k})
+  log1p{k} = Where(all_lost{k}, e{k}, log_mended{k})
   positive{k} = Relu(z{k})
-  dt{k} = Sub(positive{k}, log{k})
+  dt{k} = Add(positive{k}, log1p{k})
   dt_u{k} = Mul(dt{k}, {name}_u)
   dt_s{k} = Unsqueeze(dt{k}, before_last)
   dt_u_s{k} = Unsqueeze(dt_u{k}, before_last)
