@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks import learning, memory, report, scan, scene, tile, train
+from benchmarks import gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS
 from refnet_cli.model import LEVELS
@@ -19,9 +20,12 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "memory": memory.run,
     "train": train.run,
     "learning": learning.run,
+    "gpu": gpu.run,
 }
 TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table}
 """Of the benchmarks that measure something else than time and memory."""
+SURROUNDINGS: dict[str, Callable[[], dict[str, Any]]] = {"gpu": gpu.look_around}
+"""Further entries of the results."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,8 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
         "memory": commands.add_parser("memory", help="what refnet predict takes, and thought that it would"),
         "train": commands.add_parser("train", help="training steps"),
         "learning": commands.add_parser("learning", help="what the network's ideas are worth"),
+        "gpu": commands.add_parser("gpu", help="all that is worth measuring on a GPU"),
     }
-    for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1)):
+    for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("gpu", 5)):
         made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
     made["scan"].add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     made["scan"].add_argument(
@@ -52,6 +57,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batches", type=_count, nargs="+", default=list(memory.BATCHES), help="tiles at once")
     add("--threads", type=_count, nargs="+", default=list(memory.THREADS), help="that read")
     add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
+    add = made["gpu"].add_argument
+    add("--device", default="cuda", help="torch device (default: %(default)s)")
+    add("--devices", help="several, as refnet predict --device takes them (default: all GPUs, if several)")
+    add("--batches", type=_count, nargs="+", default=list(gpu.BATCHES), help="tiles at once (default: 1 4 16 64)")
+    add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
+    add("--variants", nargs="+", choices=gpu.VARIANTS, default=list(gpu.VARIANTS), help="default: all")
+    add("--levels", type=int, nargs="*", choices=range(1, LEVELS + 1), default=list(range(1, LEVELS + 1)))
+    add("--size", type=_count, default=gpu.SIZE, help="side of the larger scene in pixels (default: %(default)s)")
     made["train"].add_argument("--steps", type=_count, default=20, help="steps with each kernel (default: %(default)s)")
     add = made["learning"].add_argument
     add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="labelled scenes; README.md says how")
@@ -74,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     settings = vars(make_parser().parse_args(arguments))
     benchmark = settings.pop("benchmark")
+    more = SURROUNDINGS.get(benchmark, dict)()
     rows = BENCHMARKS[benchmark](**settings)
     print(TABLES.get(benchmark, report.to_table)(rows), file=sys.stderr)
-    print(report.to_json(benchmark, settings, rows))
+    print(report.to_json(benchmark, settings, rows, **more))
 
 
 if __name__ == "__main__":

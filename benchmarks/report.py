@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "refnet": __version__, **libraries, "gdal": gdal}
 
 
-def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row]) -> str:
+def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row], **more: Any) -> str:
     """Write the results as a JSON document.
 
     Parameters
@@ -58,6 +58,8 @@ def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row]) -> st
     settings : dict
         What it was run with; of paths only the last name is written.
     rows : sequence of dict
+    **more
+        Further entries of the document.
     """
     document = {
         "benchmark": benchmark,
@@ -65,6 +67,7 @@ def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row]) -> st
         "settings": settings,
         "machine": describe_machine(),
         "versions": versions(),
+        **more,
         "results": rows,
     }
     return json.dumps(document, indent=2, default=_last_name)
@@ -87,6 +90,8 @@ def _cell(row: Row, column: str) -> str:
     if column == "measured":
         units = (("seconds", "{:.4g} s"), ("megabytes", "{:.0f} MB"), ("difference", "{:.2g}"))
         return " ".join(text.format(row[measure]) for measure, text in units if measure in row)
+    if column == "over" and "failed" in row:
+        return f"failed: {row['failed']}"
     if column == "ratio":
         return f"{row['ratio']:.3g}" if "ratio" in row else ""
     if column == "kept":

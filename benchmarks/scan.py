@@ -17,7 +17,7 @@ from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import PRODUCT, PUBLISHED, finish, matrix_product
 from refnet_cli.model import LEVELS, SS2D
 from refnet_cli.process import keep_freed_memory
-from refnet_cli.scan import available_scans, selective_scan
+from refnet_cli.scan import SCANS, available_scans, selective_scan
 
 TILE = 256
 # The step-by-step kernel takes a Python step for each pixel, and its gradients take longer the more steps there were:
@@ -64,8 +64,8 @@ MODES: dict[str, Callable[[str, Arguments], None]] = {
 }
 
 
-def measure_level(level: int, repeats: int, device: str) -> list[Row]:
-    """Measure every kernel that can run, over the matrix product, and then ``torch`` over ``cpu``."""
+def measure_level(level: int, repeats: int, device: str, only: Sequence[str] = tuple(SCANS)) -> list[Row]:
+    """Measure every kernel of those named that can run, over the matrix product, and then ``torch`` over ``cpu``."""
     side = TILE // 2**level
     arguments = make_arguments(side, device)
     scans = available_scans(torch.device(device).type, PUBLISHED.states)
@@ -73,14 +73,14 @@ def measure_level(level: int, repeats: int, device: str) -> list[Row]:
         f"{scan} {mode}": partial(action, scan, arguments)
         for scan, missing in scans.items()
         for mode, action in MODES.items()
-        if missing is None and (scan != "loop" or side * side <= LOOP_PIXELS[mode])
+        if missing is None and scan in only and (scan != "loop" or side * side <= LOOP_PIXELS[mode])
     }
     taken = medians({PRODUCT: matrix_product(device), **actions}, repeats)
     rows = []
     for name in actions:
         row = compare(f"level {level}, {name}", taken[name], PRODUCT, taken[PRODUCT])
         rows.append(hold(row, "ratio", at_most=BARS[name]) if level == 1 and name in BARS else row)
-    for mode in MODES if scans["cpu"] is None else ():
+    for mode in MODES if scans["cpu"] is None and {"cpu", "torch"} <= set(only) else ():
         ours = f"cpu {mode}"
         row = compare(f"level {level}, torch {mode}", taken[f"torch {mode}"], ours, taken[ours])
         rows.append(hold(row, "ratio", at_least=FASTER_THAN_TORCH) if level == 1 else row)

@@ -600,11 +600,17 @@ def export_command(
 @commands.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor_command(as_json: bool) -> None:
-    """Tell what this machine has and what refnet will use: versions, devices, scan kernels, weights."""
+    """Tell what this machine has, what refnet will use, and whether it works.
+
+    Versions, GDAL's drivers, memory, devices, engines, scan kernels, weights and their checksums; and a self-test of
+    some seconds, in which everything that can run predicts the same small images and has to agree, and a map is made
+    of files. Exit code 69 if that fails or no engine can run.
+    """
     from refnet_cli.doctor import examine
 
     found = examine()
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
+    found.check()
 
 
 @commands.group("weights")

@@ -105,6 +105,10 @@ class Compiled(nn.Module):
         self._compiled: Any = torch.compile(net, dynamic=False)
         self._count = 0
 
+    def forget_size(self) -> None:
+        """Let the next batch say anew how large batches are: where memory lacked, filling up would take the same."""
+        self._count = 0
+
     def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
         """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled anew."""
         count = len(optical)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -237,7 +239,8 @@ def _open_session(runtime: Any, path: Path, providers: list[str], device: str, d
     options.use_deterministic_compute = deterministic
     if any(name in ON_CUDA for name in providers):
         # From where pip puts CUDA's libraries, which ONNX Runtime does not search by itself.
-        getattr(runtime, "preload_dlls", lambda: None)()
+        with redirect_stdout(sys.stderr):  # it prints what it does not find
+            getattr(runtime, "preload_dlls", lambda: None)()
     index = {"device_id": _device_index(device)}
     settings = [
         (PROVIDERS[name], index | {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(_engine_folder())})
@@ -246,12 +249,30 @@ def _open_session(runtime: Any, path: Path, providers: list[str], device: str, d
         for name in providers
     ]
     try:
-        return runtime.InferenceSession(str(path), options, providers=settings)
+        with redirect_stdout(sys.stderr):  # it prints with which providers it tries again
+            session = runtime.InferenceSession(str(path), options, providers=settings)
     except Exception as error:  # of kinds that only ONNX Runtime's inner modules name
         if re.search(NO_MEMORY, str(error)):
             raise MemoryError(str(error)) from error
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {first}") from error
+    _check_device(session, device)
+    session.disable_fallback()  # or it would go on elsewhere after an error, and say so on stdout
+    return session
+
+
+def _check_device(session: Any, device: str) -> None:
+    """Refuse another GPU than asked for: where a provider fails, ONNX Runtime tries others, without their settings.
+
+    Raises
+    ------
+    UnavailableError
+        If it is another one.
+    """
+    running = session.get_provider_options().get(PROVIDERS["cuda"], {})
+    found = int(running.get("device_id", _device_index(device)))
+    if found != _device_index(device):
+        raise UnavailableError(f"ONNX Runtime started on cuda:{found} instead of {device}, because TensorRT failed.")
 
 
 def _engine_folder() -> Path:

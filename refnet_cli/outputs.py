@@ -37,6 +37,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import from_origin
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OutputError, TryAgainError
@@ -54,6 +55,13 @@ CHECKSUM = "REFNET_CHECKSUM"
 """Tag with the SHA-256 of the CRC-32 of all blocks of 512 x 512 pixels and of where they lie and what they mean."""
 JOURNAL = "journal"
 """Name of the file in an output's workplace that the next run may go on with."""
+DRIVERS = {
+    "GTiff": "no file can be read or written",
+    "COG": "no map can be written",
+    "JP2OpenJPEG": "JPEG 2000 files, as in SAFE products of Sentinel-2, cannot be read",
+    "VRT": "virtual rasters cannot be read",
+}
+"""GDAL's drivers that are used, and what is not possible without them."""
 _EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
@@ -494,6 +502,46 @@ def _combined(checksums: list[list[int]], raster: Any) -> str:
 def _overview_count(height: int, width: int) -> int:
     """Number of overviews of a map: each half of the one before, until a block holds the last."""
     return max(math.ceil(math.log2(max(height, width) / BLOCK)), 0)
+
+
+def write_raster(
+    path: Path,
+    values: NDArray[Any],
+    names: Sequence[str],
+    place: tuple[str, float, float, float],
+    nodata: float | None = None,
+) -> Path:
+    """Write bands, shape (B, H, W), that are held in memory as a plain GeoTIFF.
+
+    Parameters
+    ----------
+    path : Path
+    values : array
+    names : sequence of str
+        Of the bands.
+    place : tuple
+        Reference system, western and northern edge, and side of a pixel.
+    nodata : float, optional
+
+    Returns
+    -------
+    Path
+    """
+    crs, west, north, pixel = place
+    with rasterio.Env(**_GDAL), rasterio.open(
+        path, "w", driver="GTiff", count=len(values), height=values.shape[1], width=values.shape[2],
+        dtype=values.dtype, nodata=nodata, crs=crs, transform=from_origin(west, north, pixel, pixel),
+    ) as raster:  # fmt: skip
+        raster.write(values)
+        raster.descriptions = tuple(names)
+    return path
+
+
+def describe_gdal() -> tuple[str, dict[str, str | None]]:
+    """Tell the version of GDAL and, for each driver that refnet works with, None or what cannot be done without."""
+    with rasterio.Env() as environment:
+        there = environment.drivers()
+    return rasterio.__gdal_version__, {name: None if name in there else use for name, use in DRIVERS.items()}
 
 
 def sha256_of(path: Path) -> str:

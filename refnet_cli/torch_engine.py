@@ -24,8 +24,10 @@ from refnet_cli.weights import load_weights
 Float32 = NDArray[np.float32]
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
 # The CPU's allocator, oneDNN (whose primitives need memory to be made) and GPUs' libraries raise no own kind of error.
+# Torch finds no engine of cuDNN's for a convolution if none gets the memory it wants to work in.
 NO_MEMORY = (
     r"can't allocate memory|bad_alloc|could not create a (primitive|memory)|CUDA error: out of memory|ALLOC_FAILED"
+    r"|unable to find an engine to execute"
 )
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -102,6 +104,8 @@ class TorchEngine(HalvingEngine):
         }
         if self._device.type == "cpu":
             keep_freed_memory()
+        elif precision == "fp32" and torch.backends.cudnn.allow_tf32:
+            self.about["precision"] += ", but convolutions in TF32 (11 bits) on GPUs that have it"
 
     @torch.inference_mode()
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
@@ -117,6 +121,8 @@ class TorchEngine(HalvingEngine):
         )
 
     def _free_memory(self) -> None:
+        if isinstance(self._net, Compiled):
+            self._net.forget_size()
         torch.cuda.empty_cache()
 
     def _logits(self, optical: Float32, sar: Float32) -> Tensor:
@@ -192,6 +198,15 @@ def devices() -> dict[str, str]:
         properties = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
     return found
+
+
+def missing_gpu() -> str | None:
+    """Why torch can use no CUDA device, or None if it can."""
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    return f"torch, built for CUDA {torch.version.cuda}, finds no GPU or no driver for it"
 
 
 def load_torch_engine(

@@ -6,13 +6,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import folds, learning, memory, report, scan, scene, tile, train, variants
+from benchmarks import folds, gpu, learning, memory, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
@@ -20,6 +21,7 @@ from refnet_cli import cli
 from refnet_cli.card import REFNetConfig, default_weights, read_card
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
+from refnet_cli.scan import available_scans
 from tests.scenes import make_labelled_scene, write
 
 TINY = REFNetConfig(encoder="test_resnet", width=16)
@@ -356,3 +358,70 @@ def test_another_budget_is_another_run() -> None:
     runs = [task.key | {"seconds": 1.0}]
     assert learning.find_run(runs, task) == runs[0]
     assert learning.find_run(runs, task._replace(budget=replace(SMALL, steps=3))) is None
+
+
+@pytest.mark.parametrize("variant", ["scan torch", "onnx cpu"])
+def test_ways_to_predict_are_measured_beside_the_plain_one(variant: str) -> None:
+    rows = gpu.measure_tiles("small", variant, "cpu", 2, 1)
+    check(rows)
+    (row,) = rows
+    assert variant in row["what"]
+    assert (row["over"], row["batch_held"], row["same_class"]) == ("fp32", min(2, row["batch_held"]), 1)
+    assert 0 < row["apart"] < 1e-3
+    assert row["first_seconds"] > 0
+
+
+def test_one_kernel_is_measured() -> None:
+    rows = gpu.measure_kernel("cpu", "cpu", [5], 1)
+    check(rows)
+    assert [row["what"] for row in rows] == ["level 5, cpu forward", "level 5, cpu forward+backward"]
+
+
+def test_what_fails_costs_one_row() -> None:
+    rows = gpu.measure_apart("tiles", network="small", variant="bf16", device="cpu", batch=1, repeats=1)
+    assert [row["what"] for row in rows] == ["tiles: small, bf16, cpu, 1, 1"]
+    assert "Precision bf16 is for GPUs" in rows[0]["failed"]
+    assert "failed: exit code 1" in report.to_table(rows)
+
+
+def test_whole_predictions_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here without processes."""
+
+    def run_here(command: list[str], **how: object) -> SimpleNamespace:
+        assert command[:3] == [sys.executable, "-m", "refnet_cli"]
+        return SimpleNamespace(returncode=cli.run(command[3:]), stderr="")
+
+    monkeypatch.setattr(gpu.subprocess, "run", run_here)
+    rows = gpu.measure_scene("onnx cpu", "cpu", 128, 1)
+    check(rows)
+    assert rows[0]["what"] == "predict, 128 x 128, onnx cpu"
+    assert rows[0]["same_class"] > 0.999
+    with pytest.raises(RuntimeError, match="ended with 64"):
+        gpu.measure_scene("bf16", "cpu", 128, 1)
+
+
+def test_all_gpus_are_measured_and_all_is_in_one_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which GPUs there are is pretended, and nothing is measured."""
+    plans: list[dict[str, object]] = []
+
+    def note(measure: str, **settings: object) -> list[Row]:
+        plans.append({"measure": measure} | settings)
+        return [compare(measure, 1.0, "fp32", 2.0)]
+
+    monkeypatch.setattr(gpu, "measure_apart", note)
+    monkeypatch.setattr(gpu, "_say", lambda *command: {"exit_code": 0, "stdout": [command[0]], "stderr": []})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    main(["gpu", "--networks", "small", "--batches", "4", "--repeats", "1"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["doctor"]["exit_code"] == 0
+    assert document["installed"]["numpy"] == document["versions"]["numpy"]
+    assert len(document["results"]) == len(plans)
+    assert [plan["devices"] for plan in plans if plan["measure"] == "devices"] == ["cuda:0,cuda:1"]
+    kernels = {name for name, missing in available_scans("cuda").items() if missing is None}
+    assert {plan["kernel"] for plan in plans if plan["measure"] == "kernel"} == kernels >= {"loop", "torch"}
+    tried = {str(plan["variant"]) for plan in plans if plan["measure"] == "tiles"}
+    assert {"fp32", "bf16", "fp16", "bf16 compiled", "onnx cuda", "onnx tensorrt"} < tried
+    assert not {"deterministic", "onnx cpu"} & tried
+    assert {plan["size"] for plan in plans if plan["measure"] == "scene"} == {None, gpu.SIZE}

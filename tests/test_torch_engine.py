@@ -99,6 +99,44 @@ def test_a_compiled_network_gives_the_same_for_any_batch(net: REFNet) -> None:
         assert found == pytest.approx(plain.predict(optical[:count], sar[:count]), abs=3e-5)
 
 
+def test_scarce_memory_halves_compiled_batches_too(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller batches are filled up to the first one, which must not be one that memory does not hold."""
+    sizes = []
+
+    def scarce(plain: Any, dynamic: bool) -> Any:
+        def forward(optical: torch.Tensor, sar: torch.Tensor, auxiliary: bool | None) -> Prediction:
+            sizes.append(len(optical))
+            if len(optical) > 2:
+                raise torch.OutOfMemoryError("not enough")
+            found: Prediction = plain(optical, sar, auxiliary)
+            return found
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", scarce)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    optical, sar = patches(4)
+    engine = TorchEngine(net, CARD, compiled=True)
+    assert engine.predict(optical, sar) == pytest.approx(TorchEngine(net, CARD).predict(optical, sar), abs=3e-5)
+    assert engine.batch == 2
+    engine.predict(optical[:1], sar[:1])
+    assert sizes == [4, 2, 2, 2]  # the last one filled up
+
+
+@pytest.mark.parametrize(
+    ("message", "lacks"),
+    [
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("GET was unable to find an engine to execute this computation", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+        ("No available kernel", False),
+    ],
+)
+def test_how_libraries_say_that_memory_lacks(net: REFNet, message: str, lacks: bool) -> None:
+    assert TorchEngine(net, CARD)._lacks_memory(RuntimeError(message)) is lacks
+
+
 def test_compiling_without_a_compiler_is_refused(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
