@@ -37,7 +37,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OutputError, TryAgainError
@@ -530,7 +530,7 @@ def write_raster(
     crs, west, north, pixel = place
     with rasterio.Env(**_GDAL), rasterio.open(
         path, "w", driver="GTiff", count=len(values), height=values.shape[1], width=values.shape[2],
-        dtype=values.dtype, nodata=nodata, crs=crs, transform=from_origin(west, north, pixel, pixel),
+        dtype=values.dtype, nodata=nodata, crs=crs, transform=Affine(pixel, 0, west, 0, -pixel, north),
     ) as raster:  # fmt: skip
         raster.write(values)
         raster.descriptions = tuple(names)

@@ -129,6 +129,12 @@ class FakeSession:
     def get_providers(self) -> list[str]:
         return [name for name in self.settings if self.started is None or name in self.started]
 
+    def get_provider_options(self) -> dict[str, dict[str, Any]]:
+        return {name: self.settings[name] for name in self.get_providers()}
+
+    def disable_fallback(self) -> None:
+        self.may_fall_back = False
+
     def get_inputs(self) -> list[Any]:
         shapes = {"optical": ["n", 4, "h", "w"], "sar": ["n", 2, "h", "w"]}
         return [SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()]
