@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling
 from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
+from tests.limits import file_size_limit
 from tests.scenes import CARD as FREE
 from tests.scenes import make_pair
 from tests.test_real_files import EARTHNET, SSL4EO
@@ -284,16 +283,6 @@ def test_a_scene_that_cannot_be_used_is_refused_before_exporting(weights: Path, 
     (tmp_path / "s2.tif").write_text("no image")
     with pytest.raises(InputError):
         export_onnx(weights, tmp_path / "m.onnx", optical=tmp_path / "s2.tif", sar=SAMPLE[1])
-
-
-@contextmanager
-def file_size_limit(size: int) -> Any:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.long

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,10 +28,12 @@ from refnet_cli.errors import InputError, OutputError, StorageError
 from refnet_cli.outputs import OUTPUTS, QUALITY, AreaCounter, ClassMap, Preview, Rows, class_codes
 from refnet_cli.products import SCHEMES
 from refnet_cli.translations import find_translation
+from tests.limits import file_size_limit
 
 SCHEME = SCHEMES["esri-io"]
 TAGS = {"REFNET_VERSION": "1.2.3", "REFNET_OPTIONS": '{"note": "größer & <kleiner>"}'}
 UTM = "EPSG:32633"
+
 
 
 def utm_grid(height: int, width: int) -> GeoBox:
@@ -73,17 +73,6 @@ def write_map(
 
 
 both = pytest.mark.parametrize("quality", [False, True], ids=["one band", "two bands"])
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """What a full disk does, as far as a process can ask for it: writes beyond ``size`` bytes fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 GRIDS = {

@@ -5,9 +5,6 @@ A limit on the size of files stands for the disk. Many runs share one child proc
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
+from tests.limits import file_size_limit
 
 NOT_FULL = 1 << 40
 
@@ -102,16 +100,6 @@ def test_the_files_beside_the_map(scene: Scene, tmp_path: Path) -> None:
         left = {path.name: path.read_bytes() for path in (tmp_path / str(limit)).iterdir()}
         assert left.items() <= whole.items(), f"limit {limit} left {sorted(left)}"
         assert not left or "map.tif" in left, f"limit {limit} left {sorted(left)}"
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def some_sizes(size: int, long: bool) -> list[int]:
