@@ -12,9 +12,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from refnet_cli.card import Card, REFNetConfig
-    from refnet_cli.engine import load_engine
+    from refnet_cli.engine import EngineOptions, load_engine
     from refnet_cli.errors import RefnetError
     from refnet_cli.evaluate import evaluate
+    from refnet_cli.export import export_onnx
     from refnet_cli.inspection import inspect
     from refnet_cli.model import Prediction, REFNet, from_published
     from refnet_cli.outputs import ClassMap
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Card": "card",
     "ClassMap": "outputs",
+    "EngineOptions": "engine",
     "PRODUCTS": "products",
     "Prediction": "model",
     "PredictOptions": "predict",
@@ -40,6 +42,7 @@ _HOMES = {
     "Tiling": "tiling",
     "TrainConfig": "regions",
     "evaluate": "evaluate",
+    "export_onnx": "export",
     "fit": "train",
     "from_published": "model",
     "inspect": "inspection",
@@ -54,6 +57,7 @@ __all__ = [
     "SCHEMES",
     "Card",
     "ClassMap",
+    "EngineOptions",
     "PredictOptions",
     "Prediction",
     "REFNet",
@@ -64,6 +68,7 @@ __all__ = [
     "TrainConfig",
     "__version__",
     "evaluate",
+    "export_onnx",
     "fit",
     "from_published",
     "inspect",

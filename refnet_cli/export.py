@@ -163,14 +163,16 @@ def export_onnx(
     net, card = load_weights(weights)
     deployed = Deployed(prepare_for_inference(net).use_scan("cpu"), card).eval()
     source = f"{scene[0][0].name} and {scene[1][0].name}" if scene else "random fields with the card's statistics"
-    tiles = _read_tiles(scene, card, options) if scene else draw_tiles(card, SAMPLES)
+    count = 2 * SAMPLES if quantize else SAMPLES
+    tiles = _read_tiles(scene, card, options, count) if scene else draw_tiles(card, count)
     with tempfile.TemporaryDirectory() as folder:
         model = _trace(deployed, card)
         if precision == "fp16":
             model = _halve_precision(model)
         model = onnx.inliner.inline_local_functions(model)
         if quantize:
-            model = _quantize(model, tiles, Path(folder))
+            learned, tiles = _part(tiles)
+            model = _quantize(model, learned, Path(folder))
         found = compare(model.SerializeToString(), deployed, tiles, source)
         _refuse_coarse(found, precision, quantize)
         card = _write(model, card, found, output)
@@ -225,7 +227,7 @@ def draw_tiles(card: Card, count: int) -> Tiles:
 
 
 def _read_tiles(
-    scene: tuple[tuple[Path, ...], tuple[Path, ...]], card: Card, options: SceneOptions | None
+    scene: tuple[tuple[Path, ...], tuple[Path, ...]], card: Card, options: SceneOptions | None, count: int
 ) -> Tiles:
     """Read tiles from all over a scene, of those that both sensors saw the most of."""
     with ScenePair.open(
@@ -233,9 +235,9 @@ def _read_tiles(
     ) as pair:
         height, width = pair.grid.shape
         windows = [window for row in Tiling(height, width, card.tile, 0).rows() for window in row]
-        spread = windows[:: max(len(windows) // (4 * SAMPLES), 1)]
+        spread = windows[:: max(len(windows) // (4 * count), 1)]
         share = {window: float(pair.usable(pair.read_seen(window.clip(height, width))).mean()) for window in spread}
-        best = sorted(spread, key=lambda window: -share[window])[:SAMPLES]
+        best = sorted(spread, key=lambda window: -share[window])[:count]
         patches = [read_tile(pair, window) for window in best]
     return np.stack([patch.optical for patch in patches]), np.stack([patch.sar for patch in patches])
 
@@ -308,6 +310,14 @@ def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     result: onnx.ModelProto = halved.model
     result.graph.ClearField("value_info")  # of which it leaves some as they were
     return result
+
+
+def _part(tiles: Tiles) -> tuple[Tiles, Tiles]:
+    """Every other tile to take ranges from, and the others, to be held against torch; a single one serves for both."""
+    if len(tiles[0]) == 1:
+        return tiles, tiles
+    (even, odd) = (tuple(part[start::2] for part in tiles) for start in (0, 1))
+    return (even[0], even[1]), (odd[0], odd[1])
 
 
 class _Samples:
