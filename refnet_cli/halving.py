@@ -33,15 +33,17 @@ class HalvingEngine(ABC):
         """
         try:
             return self._compute(optical, sar)
-        except Exception as error:
+        except Exception as error:  # of kinds that only the engine's library names
             if not self._lacks_memory(error):
                 raise
-            if len(optical) == 1:
+            if len(optical) == 1 and not self._fills_up():
                 device = self.about["device"]
                 advice = "Close other programs" if device == "cpu" else "Free some, or use --device cpu"
                 raise TryAgainError(f"Not enough memory on {device} for a single tile. {advice}.") from error
         # Out of the except clause, in which the error would keep what the failed attempt holds.
         self._free_memory()
+        if len(optical) == 1:
+            return self.predict(optical, sar)
         half = len(optical) // 2
         self.batch = min(self.batch, half)
         return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
@@ -59,5 +61,9 @@ class HalvingEngine(ABC):
         """Whether an error says that memory lacks."""
 
     @abstractmethod
+    def _fills_up(self) -> bool:
+        """Whether a single patch is computed as a larger batch, of a size that was compiled."""
+
+    @abstractmethod
     def _free_memory(self) -> None:
-        """Give back what is kept for later."""
+        """Give back what is kept for later; the next batch says anew to which size others are filled up."""

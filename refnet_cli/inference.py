@@ -103,17 +103,18 @@ class Compiled(nn.Module):
                 "--compile."
             )
         self._compiled: Any = torch.compile(net, dynamic=False)
-        self._count = 0
+        self.size = 0
+        """Of batches, to which smaller ones are filled up; 0 before the first."""
 
     def forget_size(self) -> None:
         """Let the next batch say anew how large batches are: where memory lacked, filling up would take the same."""
-        self._count = 0
+        self.size = 0
 
     def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
         """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled anew."""
         count = len(optical)
-        self._count = self._count or count
-        missing = (0, 0, 0, 0, 0, 0, 0, max(self._count - count, 0))
+        self.size = self.size or count
+        missing = (0, 0, 0, 0, 0, 0, 0, max(self.size - count, 0))
         optical, sar = (F.pad(x, missing).contiguous(memory_format=torch.channels_last) for x in (optical, sar))
         result: Prediction = self._compiled(optical, sar, auxiliary)
         return Prediction(result.logits[:count], None, None)

@@ -92,7 +92,8 @@ class OnnxEngine(HalvingEngine):
         self._index = _device_index(device)
         kind = f"cuda:{self._index}" if self._on_cuda else "cpu" if running[0] == "cpu" else running[0]
         self.batch = batch or (16 if self._on_cuda else 1)  # on CPUs more take more memory and no less time
-        self._fill = 0 if running[0] == "cpu" else self.batch
+        self._compiles = running[0] != "cpu"
+        self._size = self.batch
         self.about = {
             "device": kind,
             "engine": f"ONNX Runtime {runtime.__version__}",
@@ -102,20 +103,14 @@ class OnnxEngine(HalvingEngine):
 
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
         count = len(optical)
+        self._size = self._size or count
         # Providers that compile do so anew for each shape.
-        fill = max(min(self._fill, self.batch) - count, 0)
+        fill = max(self._size - count, 0) if self._compiles else 0
         feed = {
             name: np.concatenate([array, np.repeat(array[-1:], fill, 0)]) if fill else np.ascontiguousarray(array)
             for name, array in (("optical", optical), ("sar", sar))
         }
-        try:
-            probabilities = self._run(feed)[:count]
-        except Exception as error:
-            if not fill or not self._lacks_memory(error):
-                raise
-            self._fill = 0
-        if fill and not self._fill:  # out of the except clause, in which the error would keep what the attempt holds
-            return self._compute(optical, sar)
+        probabilities = self._run(feed)[:count]
         if not np.isfinite(probabilities).all():
             raise WeightsError(NOT_FINITE)
         return probabilities
@@ -135,8 +130,11 @@ class OnnxEngine(HalvingEngine):
     def _lacks_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)) is not None
 
+    def _fills_up(self) -> bool:
+        return self._compiles and self._size > 1
+
     def _free_memory(self) -> None:
-        """ONNX Runtime gives back by itself what a failed run took."""
+        self._size = 0  # what a failed run took, ONNX Runtime gives back by itself
 
 
 def import_runtime() -> Any:

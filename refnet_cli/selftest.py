@@ -187,12 +187,13 @@ def plan_runs(
     >>> [run.name for run in runs]
     ['torch on cpu, scan torch', 'onnx on cpu', 'onnx on cuda']
     """
-    for device, names in scans.items() if torch_weights else ():
-        for name in names:
-            options = EngineOptions(device=device, batch=1, scan=name)
+    if torch_weights:
+        for device, names in scans.items():
             bounds = ON_CPUS if device == "cpu" else ELSEWHERE
-            yield Run(f"torch on {device}, scan {name}", torch_weights, options, bounds)  # type: ignore[arg-type]
-    for name in providers if onnx_weights else ():
-        options = EngineOptions(device="cpu" if name == "cpu" else "auto", batch=1, provider=name)
-        bounds = ON_CPUS if name == "cpu" else ELSEWHERE
-        yield Run(f"onnx on {name}", onnx_weights, options, bounds)  # type: ignore[arg-type]
+            for name in names:
+                options = EngineOptions(device=device, batch=1, scan=name)
+                yield Run(f"torch on {device}, scan {name}", torch_weights, options, bounds)
+    if onnx_weights:
+        for name in providers:
+            options = EngineOptions(device="cpu" if name == "cpu" else "auto", batch=1, provider=name)
+            yield Run(f"onnx on {name}", onnx_weights, options, ON_CPUS if name == "cpu" else ELSEWHERE)

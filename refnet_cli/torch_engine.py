@@ -120,6 +120,9 @@ class TorchEngine(HalvingEngine):
             isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error)) is not None
         )
 
+    def _fills_up(self) -> bool:
+        return isinstance(self._net, Compiled) and self._net.size > 1
+
     def _free_memory(self) -> None:
         if isinstance(self._net, Compiled):
             self._net.forget_size()

@@ -102,11 +102,12 @@ def test_a_compiled_network_gives_the_same_for_any_batch(net: REFNet) -> None:
 def test_scarce_memory_halves_compiled_batches_too(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller batches are filled up to the first one, which must not be one that memory does not hold."""
     sizes = []
+    most = [2]
 
     def scarce(plain: Any, dynamic: bool) -> Any:
         def forward(optical: torch.Tensor, sar: torch.Tensor, auxiliary: bool | None) -> Prediction:
             sizes.append(len(optical))
-            if len(optical) > 2:
+            if len(optical) > most[0]:
                 raise torch.OutOfMemoryError("not enough")
             found: Prediction = plain(optical, sar, auxiliary)
             return found
@@ -121,6 +122,12 @@ def test_scarce_memory_halves_compiled_batches_too(net: REFNet, monkeypatch: pyt
     assert engine.batch == 2
     engine.predict(optical[:1], sar[:1])
     assert sizes == [4, 2, 2, 2]  # the last one filled up
+    most[0] = 1  # as another program takes memory: a single tile is not given up before it was tried by itself
+    engine.predict(optical[:1], sar[:1])
+    assert sizes[4:] == [2, 1]
+    most[0] = 0
+    with pytest.raises(TryAgainError, match="single tile"):
+        engine.predict(optical[:1], sar[:1])
 
 
 @pytest.mark.parametrize(
