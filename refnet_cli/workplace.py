@@ -63,7 +63,8 @@ class Workplace:
         """Take the lock; False if its file was removed by the one who had it before."""
         lock = self.folder / LOCK
         try:
-            self.folder.mkdir(exist_ok=True)
+            with suppress(FileExistsError):  # Path.mkdir looks whether it is there, when it may be gone again
+                os.mkdir(self.folder)
             self._descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:
             if not self.output.parent.is_dir():
