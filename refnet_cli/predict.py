@@ -21,7 +21,7 @@ from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished, Journal, is_journal
 from refnet_cli.memory import ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
-from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, ClassMap, Output, Rows, sidecar_of, write_sidecar
+from refnet_cli.outputs import JOURNAL, AreaCounter, ClassMap, Output, Preview, Rows, sidecar_of, write_sidecar
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme
 from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair
@@ -244,7 +244,7 @@ def predict(
         report.counts = dict(pair.counts)
         _warn_of_clamped(report, card, tiling)
         _refuse_much_unread(report, options, tiling)
-    report.sha256 = mapping.map.sha256
+    report.sha256 = mapping.map.sha256[options.output.name]
     if options.checksum:
         write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
@@ -269,7 +269,7 @@ class _Mapping:
         tags = _tags(report)
         self._outputs: list[Output] = []
         if options.preview:
-            self._outputs.append(stack.enter_context(OUTPUTS["preview"](options.preview, pair.grid, target, tags)))
+            self._outputs.append(stack.enter_context(Preview(options.preview, pair.grid, target, tags)))
         self.map = stack.enter_context(
             ClassMap(options.output, pair.grid, target, tags, quality=options.missing == "use-other")
         )
@@ -300,7 +300,7 @@ class _Mapping:
         for row, codes, seen in self._journal.replay():
             usable = self._pair.usable(seen)
             scheme = self._translation.source if self._translation else self._areas.scheme
-            self._put(Rows(row, None, usable, scheme, self._translation, seen, codes))
+            self._put(Rows(row, None, usable, scheme, self._translation, seen, {"codes": codes}))
         self._report.resumed_rows, self._report.renewed = self._journal.next_row, self._journal.renewed
         return self._journal.next_row, batch
 

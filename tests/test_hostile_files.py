@@ -411,7 +411,7 @@ def make_map(path: Path) -> Path:
     grid = GeoBox((600, 700), PLACE, "EPSG:32633")
     with ClassMap(path, grid, CARD.scheme, {}) as output:
         codes = np.random.default_rng(1).choice(CARD.scheme.codes, (600, 700)).astype(np.uint8)
-        output.write(Rows(0, None, np.ones((600, 700), bool), CARD.scheme, found=codes))
+        output.write(Rows(0, None, np.ones((600, 700), bool), CARD.scheme, found={"codes": codes}))
     return path
 
 

@@ -23,9 +23,19 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from refnet_cli import outputs
 from refnet_cli.errors import InputError, OutputError, StorageError
-from refnet_cli.outputs import OUTPUTS, QUALITY, AreaCounter, ClassMap, Preview, Rows, class_codes
+from refnet_cli.outputs import (
+    OUTPUTS,
+    QUALITY,
+    AreaCounter,
+    ClassMap,
+    Making,
+    Output,
+    Preview,
+    Rows,
+    class_codes,
+    geotiff,
+)
 from refnet_cli.products import SCHEMES
 from refnet_cli.translations import find_translation
 from tests.limits import file_size_limit
@@ -59,7 +69,7 @@ def rows_of(row: int, codes: NDArray[np.uint8]) -> Rows:
     return Rows(row, *as_probabilities(codes), SCHEME, quality=quality_of(codes))
 
 
-def feed(output: outputs.Output, codes: NDArray[np.uint8], cuts: list[int]) -> None:
+def feed(output: Output, codes: NDArray[np.uint8], cuts: list[int]) -> None:
     for top, bottom in pairwise([0, *sorted(cuts), len(codes)]):
         output.write(rows_of(top, codes[top:bottom]))
 
@@ -148,7 +158,7 @@ def test_a_band_is_no_longer_marked_as_opacity(options: dict[str, str], tmp_path
     with rasterio.open(path) as raster:
         assert raster.colorinterp == (ColorInterp.palette, ColorInterp.alpha)
 
-    outputs._unmark_opacity(path)
+    geotiff._unmark_opacity(path)
     with rasterio.open(path) as raster:
         assert raster.colorinterp == (ColorInterp.palette, ColorInterp.undefined)
         np.testing.assert_array_equal(raster.read(), bands)
@@ -162,7 +172,7 @@ def test_directories_that_are_cut_off_are_told(size: int, tmp_path: Path) -> Non
     path = write_map(tmp_path / "map.tif", utm_grid(30, 30), random_codes(30, 30), quality=True)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(OSError, match="directories did not come back"):
-        outputs._unmark_opacity(path)
+        geotiff._unmark_opacity(path)
 
 
 def test_quality_is_left_out_where_it_is_not_wanted(tmp_path: Path) -> None:
@@ -176,7 +186,7 @@ def test_quality_is_left_out_where_it_is_not_wanted(tmp_path: Path) -> None:
 def test_quality_that_is_missing_or_of_another_shape_is_refused(tmp_path: Path) -> None:
     probabilities, valid = as_probabilities(random_codes(30, 40))
     output = ClassMap(tmp_path / "map.tif", utm_grid(30, 40), SCHEME, TAGS, quality=True)
-    with pytest.raises(ValueError, match="band of quality, which these rows lack"):
+    with pytest.raises(ValueError, match="rows have no quality"):
         output.write(Rows(0, probabilities, valid, SCHEME))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"\(29, 40\); \(30, 40\) was expected"):
@@ -270,10 +280,10 @@ class TestEveryOutput:
     grid = utm_grid(600, 530)
     codes = random_codes(600, 530)
 
-    def make(self, kind: str, path: Path) -> outputs.Output:
-        return OUTPUTS[kind](path, self.grid, SCHEME, TAGS)
+    def make(self, kind: str, path: Path) -> Output:
+        return OUTPUTS[kind].make(path, Making(path, self.grid, SCHEME, TAGS))
 
-    def complete(self, output: outputs.Output) -> None:
+    def complete(self, output: Output) -> None:
         feed(output, self.codes, [])
         output.finish()
 
@@ -343,10 +353,12 @@ class TestEveryOutput:
     def test_translated_rows_are_taken_by_the_scheme_of_their_codes(self, kind: str, tmp_path: Path) -> None:
         translation = find_translation(SCHEME, "worldcover")
         rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
-        with OUTPUTS[kind](tmp_path / "result", self.grid, translation.target, TAGS) as output:
+        path = tmp_path / "result"
+        with OUTPUTS[kind].make(path, Making(path, self.grid, translation.target, TAGS)) as output:
             output.write(rows)
-        assert list(tmp_path.iterdir()) == [tmp_path / "result"]
-        (tmp_path / "result").unlink()
+        assert sorted(tmp_path.iterdir()) == sorted(output.files)
+        for file in output.files:
+            file.unlink()
         with pytest.raises(ValueError, match="'worldcover' cannot go into"), self.make(kind, tmp_path / "r") as output:
             output.write(rows)
         assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,258 @@
+"""What all outputs share: the order of rows, the hidden folder, the check, the move into place.
+
+Every output takes finished rows from north to south and holds only what its width asks for. Its files grow in a hidden
+folder beside their target, are checked, and move into place at the very end: whatever happens, the target is the old
+file or the complete new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from refnet_cli.errors import OutputError, TryAgainError
+from refnet_cli.files import explain, replacing, sync
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.products import ClassScheme
+from refnet_cli.workplace import Workplace
+
+JOURNAL = "journal"
+"""Name of the file in an output's workplace that the next run may go on with."""
+
+
+class Output(Protocol):
+    """Takes the rows of a prediction and leaves complete files, or none.
+
+    As a context manager it finishes on leaving, or aborts when an exception passes.
+    """
+
+    layers: tuple[str, ...]
+    """Names in `LAYERS` of what it reads of rows."""
+    files: list[Path]
+    """What it makes; the first is its path."""
+    sha256: dict[str, str]
+    """Of each of `files`, by its name, once they are complete."""
+
+    def write(self, rows: Rows) -> None:
+        """Take the next rows of the grid, any number of them.
+
+        Parameters
+        ----------
+        rows : Rows
+            They follow the last ones written.
+        """
+
+    def complete(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Make the files complete and check them, still in the hidden folder.
+
+        Parameters
+        ----------
+        facts : mapping, optional
+            What is known of the map when all its rows are there, for outputs that tell of it.
+        """
+
+    def finish(self) -> Path:
+        """Move the files into place, complete if they were not yet, and return the path of the first."""
+
+    def abort(self) -> None:
+        """Remove everything unfinished; may be called at any time and more than once."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class FileOutput(ABC):
+    """An output that grows in a hidden folder; see `Output`.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where it is to appear; an earlier file there is replaced at the very end.
+    grid : GeoBox
+        The map's.
+    scheme : ClassScheme
+        The map's.
+    tags : dict of str to str
+        Provenance. The same rows and tags give the same bytes.
+
+    Raises
+    ------
+    OutputError
+        If nothing can be made at that place.
+    StorageError
+        From `write` or `finish`, if the disk fills up or does not hold what was written.
+    """
+
+    layers: tuple[str, ...] = ("codes",)
+
+    def __init__(self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str]) -> None:
+        self.path = Path(path)
+        self.files = [self.path, *self._companions()]
+        self.sha256: dict[str, str] = {}
+        self._grid = grid
+        self._scheme = scheme
+        self._tags = dict(tags)
+        self._next_row = 0
+        self._ready: list[Path] | None = None
+        self._finished = False
+        # A link is followed, so that the file it names is replaced and not the link.
+        self._targets = [Path(os.path.realpath(file)) for file in self.files]
+        for file, target in zip(self.files, self._targets, strict=True):
+            _check_target(file, target)
+        self.workplace = Workplace(self._targets[0])
+        """Where it is made; other files may lie there too."""
+        self._folder: Path | None = self.workplace.folder
+        with self._cleaning_up():
+            self.workplace.sweep(JOURNAL)
+            self._start(self._folder)
+
+    def _companions(self) -> list[Path]:
+        """Return the files that it makes besides the one at its path."""
+        return []
+
+    @abstractmethod
+    def _start(self, folder: Path) -> None:
+        """Open what is needed inside the hidden folder."""
+
+    @abstractmethod
+    def _put(self, rows: Rows) -> None:
+        """Take the next rows."""
+
+    @abstractmethod
+    def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+        """Return the complete, checked files inside the hidden folder, in the order of ``files``."""
+
+    def _close(self) -> None:  # noqa: B027 most have nothing open
+        """Let go of open files."""
+
+    def write(self, rows: Rows) -> None:
+        """See `Output.write`."""
+        row, (height, width) = rows.row, rows.valid.shape
+        if self._folder is None or self._ready is not None:
+            raise ValueError(f"{self.path} is finished or given up; nothing more can be written.")
+        if row != self._next_row or row + height > self._grid.shape[0] or width != self._grid.shape[1]:
+            raise ValueError(
+                f"Rows {row} to {row + height} of {width} pixels do not follow row {self._next_row} "
+                f"of a grid of {self._grid.shape[0]} x {self._grid.shape[1]} pixels."
+            )
+        rows.check()
+        if rows.code_scheme != self._scheme:
+            raise ValueError(
+                f"Rows of class scheme {rows.code_scheme.name!r} cannot go into {self.path}, "
+                f"which has {self._scheme.name!r}."
+            )
+        with self._cleaning_up():
+            self._put(rows)
+        self._next_row += height
+
+    def complete(self, facts: Mapping[str, Any] | None = None) -> None:
+        """See `Output.complete`."""
+        if self._ready is not None or self._finished:
+            return
+        if self._folder is None or self._next_row != self._grid.shape[0]:
+            self.abort()
+            raise ValueError(f"{self.path} has {self._next_row} of {self._grid.shape[0]} rows; it cannot be finished.")
+        with self._cleaning_up():
+            self._ready = self._complete(self._folder, facts or {})
+            for file, made in zip(self.files, self._ready, strict=True):
+                sync(made)
+                self.sha256[file.name] = sha256_of(made)
+
+    def finish(self) -> Path:
+        """See `Output.finish`."""
+        if self._finished:
+            return self.path
+        self.complete()
+        with self._cleaning_up():
+            # The first goes last: where it is, all are.
+            for made, target in reversed(list(zip(self._ready or [], self._targets, strict=True))):
+                os.replace(made, target)
+                sync(target.parent)
+        self._finished = True
+        self.abort()
+        return self.path
+
+    def abort(self) -> None:
+        """See `Output.abort`."""
+        if self._folder is not None:
+            with suppress(Exception):  # closing a half-written raster may fail, and it is thrown away
+                self._close()
+            self.workplace.close()
+            self._folder = None
+
+    @contextmanager
+    def _cleaning_up(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            self.abort()
+            raise OutputError(f"{str(self.path)!a} is no UTF-8 text, as a name must be: choose another.") from error
+        except (OSError, RasterioError, CPLE_BaseError) as error:
+            self.abort()
+            raise explain(self.path, error) from error
+        except BaseException as error:
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: BaseException | None) -> None:
+        # What ends by a signal, or for want of memory, is to be gone on with.
+        if isinstance(error, SystemExit | KeyboardInterrupt | TryAgainError):
+            self.workplace.keep(JOURNAL)
+        self.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._folder is not None:
+            self.finish()
+        self._give_up(error)
+
+
+def _check_target(path: Path, target: Path) -> None:
+    try:
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explain(path, error) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return where the SHA-256 of a map is written."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_sidecar(path: Path, sha256: str) -> None:
+    """Write the SHA-256 of a map beside it, as sha256sum does.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If it cannot be written.
+    """
+    with replacing(sidecar_of(path)) as temporary:
+        temporary.write_text(f"{sha256}  {path.name}\n", encoding="utf-8", errors="surrogateescape")

@@ -1,0 +1,48 @@
+"""Counts inside square cells of a grid, while its rows come in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+
+
+class CellCounts:
+    """Counts codes inside square cells while the rows of a grid come in.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in pixels.
+    cell : int
+        Side of a cell in pixels; the last ones may be cut off by the grid's edges.
+    codes : sequence of int
+        What to count.
+    """
+
+    def __init__(self, height: int, width: int, cell: int, codes: Sequence[int]) -> None:
+        self.rows, self.columns = math.ceil(height / cell), math.ceil(width / cell)
+        self.next_row = 0
+        self._height, self._cell, self._codes = height, cell, codes
+        self._starts = np.arange(0, width, cell)
+        self._counts = np.zeros((self.columns, len(codes)), np.int64)
+
+    def add(self, codes: UInt8) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Take the next rows and yield each completed row of cells: its number and counts, shape (columns, codes)."""
+        taken = 0
+        while taken < len(codes):
+            end_of_cells = min((self.next_row // self._cell + 1) * self._cell, self._height)
+            # No more rows than a byte can count: bytes are added many times faster than anything else.
+            part = codes[taken : taken + min(255, end_of_cells - self.next_row)]
+            for index, code in enumerate(self._codes):
+                in_columns = (part == code).view(np.uint8).sum(axis=0, dtype=np.uint8)
+                self._counts[:, index] += np.add.reduceat(in_columns, self._starts, dtype=np.int64)
+            taken += len(part)
+            self.next_row += len(part)
+            if self.next_row == end_of_cells:
+                yield (self.next_row - 1) // self._cell, self._counts
+                self._counts = np.zeros_like(self._counts)
