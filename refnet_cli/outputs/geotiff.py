@@ -79,8 +79,6 @@ class Storage:
 
     dtype: str = "uint8"
     nodata: float | None = 0
-    bits: int | None = None
-    """Of each number, where they are fewer than the type's."""
     overviews: str = "MODE"
     """How pixels of overviews are made of those below."""
     scale: float = 1.0
@@ -117,12 +115,11 @@ class CogOutput(FileOutput):
         self._buffer = np.zeros((len(names), min(BLOCK, height), width), self.storage.dtype)
         self._filled = 0
         self._working = folder / "working.tif"
-        bits = {} if self.storage.bits is None else {"nbits": self.storage.bits}
         self._raster: Any = rasterio.open(
             self._working, "w", driver="GTiff", dtype=self.storage.dtype, count=len(names), nodata=self.storage.nodata,
             height=height, width=width, interleave="pixel",
             crs=None if self._grid.crs is None else CRS.from_wkt(self._grid.crs.to_wkt()), transform=self._grid.affine,
-            tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1, bigtiff="if_safer", **bits,
+            tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1, bigtiff="if_safer",
         )  # fmt: skip
         self._describe(self._raster)
         for band, name in enumerate(names, start=1):
@@ -161,11 +158,10 @@ class CogOutput(FileOutput):
         with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
             raster.update_tags(**{CHECKSUM: checksum})
         result = folder / "complete.tif"
-        bits = {} if self.storage.bits is None else {"NBITS": str(self.storage.bits)}
         with rasterio.Env(**_GDAL):
             rasterio.shutil.copy(
                 self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING=self.storage.overviews, NUM_THREADS="ALL_CPUS", **bits,
+                OVERVIEW_RESAMPLING=self.storage.overviews, NUM_THREADS="ALL_CPUS",
             )  # fmt: skip
         self._mend(result)
         with rasterio.Env(**_READING):
@@ -288,10 +284,14 @@ class Probabilities(CogOutput):
 
 
 class HalfProbabilities(Probabilities):
-    """The same as numbers of 16 bits with a point, NaN where there is no data."""
+    """The same with the precision of float16, NaN where there is no data.
+
+    Stored as float32, whose last bits are zero and take hardly any room: GDAL before 3.11 has no type of 16 bits, and
+    what it stores in its place (NBITS=16) is padded with whatever lay in memory, other bytes each time.
+    """
 
     layers = ("probabilities16",)
-    storage = Storage("float32", math.nan, 16, "AVERAGE")
+    storage = Storage("float32", math.nan, "AVERAGE")
 
 
 class Confidence(CogOutput):

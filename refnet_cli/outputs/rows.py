@@ -225,7 +225,7 @@ class Rows:
 
 def _sum(layers: Float32) -> Float32:
     """Add layers up one by one: numpy's order, and so the last bit, would depend on the number of rows."""
-    total = layers[0].copy()
+    total: Float32 = layers[0].copy()
     for layer in layers[1:]:
         total += layer
     return total
