@@ -21,6 +21,7 @@ from refnet_cli.products import ClassScheme
 
 FORMAT_VERSION = 1
 UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
+TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 LARGEST_HEADER = 16 * 2**20
 METADATA = "refnet"  # name of the card among what a file says of itself
@@ -123,6 +124,9 @@ class Card:
     """How good they are, on what."""
     notice: str = ""
     """What everyone who uses the weights should be told."""
+    temperature: float = 1.0
+    """What the logits are divided by before the softmax, so that probabilities are as often right as they say (Guo et
+    al. 2017, arXiv 1706.04599). ONNX models do so themselves."""
     format_version: int = FORMAT_VERSION
     sha256: str = ""
     """Of the tensors and of all other entries of the card; empty until saved."""
@@ -136,6 +140,10 @@ class Card:
         _check_whole("tile", self.tile, 64, 4096)
         if self.tile % 32:
             raise WeightsError(f"tile is {self.tile}; it must be a multiple of 32.")
+        least, most = TEMPERATURES
+        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        if not number or not least <= self.temperature <= most:  # not so if NaN
+            raise WeightsError(f"temperature is {self.temperature!r}; it must be a number from {least:g} to {most:g}.")
         for name, modality, wanted in (
             ("optical", self.optical, self.network.optical_bands),
             ("sar", self.sar, self.network.sar_bands),
@@ -166,8 +174,14 @@ class Card:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as a plain dict that JSON can hold."""
-        return asdict(self) | {"scheme": self.scheme.to_dict()}
+        """Return the card as a plain dict that JSON can hold, without a temperature of 1.
+
+        Cards from before there were temperatures have none, and their checksums cover this dict.
+        """
+        entries = asdict(self) | {"scheme": self.scheme.to_dict()}
+        if self.temperature == 1:
+            del entries["temperature"]
+        return entries
 
     @classmethod
     def from_dict(cls, entries: Any) -> Card:

@@ -33,7 +33,7 @@ from refnet_cli.predict import as_paths, read_tile
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling
-from refnet_cli.torch_engine import Standardise
+from refnet_cli.torch_engine import Standardise, to_probabilities
 from refnet_cli.weights import load_weights
 
 Float32 = NDArray[np.float32]
@@ -100,6 +100,7 @@ class Deployed(nn.Module):
         self.net = net
         self.standardise = nn.ModuleList([Standardise(card.optical), Standardise(card.sar)])
         self.without = card.training.get("without")
+        self.temperature = card.temperature
 
     def forward(self, optical: Tensor, sar: Tensor) -> tuple[Tensor, Tensor]:
         """(N, Bo, H, W) and (N, Bs, H, W), NaN where invalid -> logits and probabilities, (N, K, H, W)."""
@@ -108,7 +109,7 @@ class Deployed(nn.Module):
             for name, standardise, image in zip(INPUTS, self.standardise, (optical, sar), strict=True)
         ]
         logits: Tensor = self.net(*images, auxiliary=False).logits
-        return logits, torch.softmax(logits, dim=1)
+        return logits, to_probabilities(logits, self.temperature)
 
 
 def export_onnx(

@@ -48,6 +48,12 @@ class Standardise(nn.Module):
         return torch.nan_to_num((x - self.mean) / self.std, nan=0.0)
 
 
+def to_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Softmax over the classes of logits (N, K, H, W) that are divided by a temperature."""
+    # By 1 they are not, so that neither bits nor exported models know of it.
+    return torch.softmax(logits if temperature == 1 else logits / temperature, dim=1)
+
+
 class TorchEngine(HalvingEngine):
     """REF-Net in torch.
 
@@ -68,6 +74,8 @@ class TorchEngine(HalvingEngine):
         the scan's recurrence and the softmax stay in single precision.
     compiled : bool
         Have torch.compile make kernels for the network. The first batch then takes a minute or more.
+    softmax : bool
+        Whether to answer with probabilities; else with the logits as they are, which no temperature has divided.
 
     Raises
     ------
@@ -85,8 +93,10 @@ class TorchEngine(HalvingEngine):
         scan: str | None = None,
         precision: str = "fp32",
         compiled: bool = False,
+        softmax: bool = True,
     ) -> None:
         self.card = card
+        self._softmax = softmax
         self._device = torch.device(device)
         self.batch = batch or DEFAULT_BATCH.get(self._device.type, 4)
         self._precision = PRECISIONS[precision]
@@ -113,7 +123,7 @@ class TorchEngine(HalvingEngine):
         logits = self._logits(optical, sar).float()
         if not torch.isfinite(logits).all():
             raise WeightsError(NOT_FINITE)
-        return self._fetch(torch.softmax(logits, dim=1))
+        return self._fetch(to_probabilities(logits, self.card.temperature) if self._softmax else logits)
 
     def _lacks_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
@@ -144,13 +154,13 @@ class TorchEngine(HalvingEngine):
             here = here.pin_memory()
         return here.to(self._device, memory_format=torch.channels_last, non_blocking=True)
 
-    def _fetch(self, probabilities: Tensor) -> Float32:
+    def _fetch(self, answer: Tensor) -> Float32:
         """Bring the result to the host."""
         if self._device.type != "cuda":
-            return np.asarray(probabilities.numpy(), np.float32)
+            return np.asarray(answer.numpy(), np.float32)
         # A copy of one's own into pinned memory is quick; numpy's would wait in pieces for the device.
-        here = torch.empty(probabilities.shape, pin_memory=True)
-        here.copy_(probabilities, non_blocking=True)
+        here = torch.empty(answer.shape, pin_memory=True)
+        here.copy_(answer, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         return np.asarray(here.numpy(), np.float32)
 

@@ -33,7 +33,7 @@ from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, me
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.torch_engine import choose_device
-from refnet_cli.validation import choose_views, validate
+from refnet_cli.validation import calibrate, choose_views, validate
 from refnet_cli.weights import save_weights
 from refnet_cli.workplace import Workplace
 
@@ -135,7 +135,7 @@ def fit(
         card = _make_card(config, scenes, sampler, begun, processes)
         training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
         training.run(say, progress if processes.first else None, stopping or _go_on)
-        return training.finish(say)
+        return training.finish(say, stopping or _go_on)
 
 
 def _keep_silent(line: str) -> None:
@@ -399,32 +399,46 @@ class Training:
     def _validate(self, say: Tell, files: HistoryFiles | None, stopping: Callable[[], bool]) -> None:
         """Score what is held out, in the first process."""
         step = len(self.history.steps)
-
-        def leave_if_asked(done: int, total: int) -> None:
-            if stopping():
-                raise _stopped(step)
-
         if self._processes.first:
-            device, scan = str(self._processes.device), self._scan.name
-            scores, by_scene = validate(
-                self._kept, self._card, self._scored, self._config, device, scan, leave_if_asked
-            )  # fmt: skip
-            self.history.validations.append({"step": step} | scores.to_dict() | {"overall_accuracy_by_scene": by_scene})
+            scores = self._score(self._kept, self._card, stopping)
+            self.history.validations.append({"step": step} | scores)
             if files:
                 files.add_validation(self.history.validations[-1])
             if self.history.best is self.history.validations[-1]:
                 self._checkpoints.save_best(self._kept.state_dict())
             say(
-                f"step {step}: validation mean IoU {scores.mean_iou:.4f}, "
-                f"overall accuracy {scores.overall_accuracy:.4f}"
+                f"step {step}: validation mean IoU {scores['mean_iou']:.4f}, "
+                f"overall accuracy {scores['overall_accuracy']:.4f}"
             )
         else:
             self.history.validations.append({})
         # All processes must know the scores, which decide when to stop.
         self.history.validations[-1] = self._processes.from_first(self.history.validations[-1])
 
-    def finish(self, say: Tell) -> TrainResult:
-        """Write the best network's weights, and pictures of how it went."""
+    def _score(self, net: REFNet, card: Card, stopping: Callable[[], bool]) -> dict[str, Any]:
+        """Scores of what is held out, as a card holds them."""
+        device, scan = str(self._processes.device), self._scan.name
+        leave_if_asked = self._leave_if(stopping)
+        scores, by_scene = validate(net, card, self._scored, self._config, device, scan, leave_if_asked)
+        return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
+
+    def _leave_if(self, stopping: Callable[[], bool]) -> Callable[[int, int], None]:
+        """Make what is told of tiles that are done and leaves where it is to."""
+
+        def leave_if_asked(done: int, total: int) -> None:
+            if stopping():
+                raise _stopped(len(self.history.steps))
+
+        return leave_if_asked
+
+    def finish(self, say: Tell, stopping: Callable[[], bool]) -> TrainResult:
+        """Write the best network's weights, with the temperature that suits them, and pictures of how it went.
+
+        Raises
+        ------
+        TryAgainError
+            If it was to leave; what was trained is in the last checkpoint.
+        """
         path = self._folder / f"{self._config.name}.safetensors"
         best = self.history.best
         if not self._processes.first:
@@ -436,6 +450,8 @@ class Training:
             training=self._card.training | {"steps_done": len(self.history.steps)},
             scores=self._scores(best),
         )
+        if best:
+            card = self._calibrate(card, say, stopping)
         if self._sampler.skipped:
             say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
         card = save_weights(self._net, card, path)
@@ -450,13 +466,31 @@ class Training:
         chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
         return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
 
+    def _calibrate(self, card: Card, say: Tell, stopping: Callable[[], bool]) -> Card:
+        """Fit the temperature of the network that is saved; its scores are then those of maps made with it."""
+        device, scan = str(self._processes.device), self._scan.name
+        found = calibrate(self._net, card, self._scored, self._config, device, scan, self._leave_if(stopping))
+        if found is None:
+            say("temperature: 1, for too few labelled pixels are held out to fit one")
+            return card
+        say(
+            f"temperature: {found.temperature:g}, fitted to {found.pixels:,} held-out pixels; expected calibration "
+            f"error {found.ece_before:.4f} without it, {found.ece_after:.4f} with it"
+        )
+        card = replace(card, temperature=found.temperature, scores=card.scores | {"calibration": found.to_dict()})
+        if found.temperature == 1:
+            return card
+        # Where tiles overlap, what is blended are probabilities, and a class may change.
+        validation = card.scores["validation"] | self._score(self._net, card, stopping)
+        return replace(card, scores=card.scores | {"validation": validation})
+
     def _draw(self, card: Card) -> None:
         losses = [(step.step, step.loss) for step in self.history.steps]
         draw_curves(self._folder / "curves.png", losses, self.history.validations)
-        best = self.history.best
-        if best:
-            matrix = np.array(best["confusion_matrix"])
-            draw_confusion(self._folder / "confusion.png", matrix, list(best["labelled"]), self._config.name)
+        if card.scores:
+            scores = card.scores["validation"]
+            matrix = np.array(scores["confusion_matrix"])
+            draw_confusion(self._folder / "confusion.png", matrix, list(scores["labelled"]), self._config.name)
             device = str(self._processes.device)
             views = choose_views(self._net, card, self._scored, self._config, device, self._scan.name)
             draw_views(self._folder / "tiles.png", views, card.scheme)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli.calibration import Calibration, fit_temperature
 from refnet_cli.card import Card
 from refnet_cli.engine import Engine
 from refnet_cli.errors import InputError, OptionsError
@@ -19,11 +21,17 @@ from refnet_cli.predict import Progress, predict_rows, read_tile, reading_thread
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
 from refnet_cli.splits import VALIDATION
+from refnet_cli.threads import read_ahead
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.torch_engine import TorchEngine, choose_device
 from refnet_cli.weights import load_weights
 
 VIEWS = 4
+MOST_PIXELS = 500_000  # that a temperature is fitted to
+AHEAD = 3  # batches of tiles that are in the network or read for it
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
 
 
 def validate(
@@ -85,8 +93,7 @@ def _count(
         return np.asarray(look.roles.read(window) == VALIDATION)
 
     with Region.open(look.scene, config, read_threads=reading_threads()) as region:
-        height, width = look.grid.shape
-        tiling = Tiling(height, width, card.tile, card.tile // 4)
+        tiling = _tiling(look, card)
         for rows in predict_rows(region.pair, engine, tiling, progress, wanted=wanted):
             if not rows.valid.any():
                 continue
@@ -94,6 +101,99 @@ def _count(
             predicted = np.where(rows.valid, 1 + np.asarray(rows.probabilities)[1:].argmax(0), 0).astype(np.uint8)
             matrix += confusion_matrix(labels, predicted, card.scheme.classes)
     return matrix
+
+
+def _tiling(look: SurveyedScene, card: Card) -> Tiling:
+    """Tiles of a scene as ``refnet predict`` lays them by default."""
+    height, width = look.grid.shape
+    return Tiling(height, width, card.tile, card.tile // 4)
+
+
+def calibrate(
+    net: REFNet,
+    card: Card,
+    scenes: Sequence[SurveyedScene],
+    config: TrainConfig,
+    device: str = "cpu",
+    scan: str | None = None,
+    progress: Progress | None = None,
+) -> Calibration | None:
+    """Fit a temperature to pixels that are held out: to all, or as many of each tile, drawn by the config's seed.
+
+    Each counts with the logits of the tile in which it lies furthest inside; maps blend tiles that overlap. See
+    `validate` for the parameters, and `fit_temperature` for what is returned.
+
+    Raises
+    ------
+    InputError
+        If a scene cannot be read.
+    """
+    engine = TorchEngine(net, card, device, scan=scan, softmax=False)
+    random = np.random.default_rng(config.seed)
+    tiles = [_scored_tiles(look, card) for look in scenes]
+    most = max(MOST_PIXELS // max(sum(map(len, tiles)), 1), 1)
+    logits, labels = [np.empty((0, card.network.classes), np.float32)], [np.empty(0, np.uint8)]
+    for look, places in zip(scenes, tiles, strict=True):
+        with (
+            Region.open(look.scene, config, read_threads=reading_threads()) as region,
+            closing(read_ahead(_read_scored(region, look, places, engine.batch), AHEAD)) as batches,
+        ):
+            for done, optical, sar, labelled in batches:
+                for found, wanted in zip(engine.predict(optical, sar), labelled, strict=True):
+                    pixels = random.permutation(np.flatnonzero(wanted))[:most]
+                    logits.append(found.reshape(len(found), -1)[:, pixels].T)
+                    labels.append(wanted.ravel()[pixels])
+                if progress:
+                    progress(done, len(places))
+    return fit_temperature(np.concatenate(logits), np.concatenate(labels))
+
+
+def _scored_tiles(look: SurveyedScene, card: Card) -> list[tuple[Window, Window]]:
+    """Tiles of a scene, each with the part of the grid that is its own, of those with any held-out pixel there."""
+    tiling = _tiling(look, card)
+    found = []
+    for row, top, bottom in _share_out(tiling.row_starts, tiling.overlap // 2, tiling.height):
+        for column, left, right in _share_out(tiling.column_starts, tiling.overlap // 2, tiling.width):
+            own = Window(top, left, bottom - top, right - left)
+            if (look.roles.read(own) == VALIDATION).any():
+                found.append((Window(row, column, card.tile, card.tile), own))
+    return found
+
+
+def _share_out(starts: Sequence[int], margin: int, size: int) -> Iterable[tuple[int, int, int]]:
+    """Start of each tile along an axis, and first pixel and end of what is its own; every pixel is one tile's.
+
+    Examples
+    --------
+    >>> list(_share_out([-2, 10, 15], 2, 29))
+    [(-2, 0, 12), (10, 12, 17), (15, 17, 29)]
+    """
+    firsts = [0, *(start + margin for start in starts[1:])]
+    return zip(starts, firsts, [*firsts[1:], size], strict=True)
+
+
+def _read_scored(
+    region: Region, look: SurveyedScene, tiles: Sequence[tuple[Window, Window]], size: int
+) -> Iterator[tuple[int, Float32, Float32, UInt8]]:
+    """How many tiles are done, what both sensors saw in some, and the labels of their own held-out pixels, else 0.
+
+    Of ``size`` tiles at once, those that have any such label.
+    """
+    for start in range(0, len(tiles), size):
+        chosen = tiles[start : start + size]
+        patches, labels = [], []
+        for tile, own in chosen:
+            patch, found = region.read(tile)
+            top, left = own.row - tile.row, own.column - tile.column
+            part = np.s_[top : top + own.height, left : left + own.width]
+            scored = np.zeros_like(found)
+            scored[part] = np.where(look.roles.read(own) == VALIDATION, found[part], 0)
+            if scored.any():
+                patches.append(patch)
+                labels.append(scored)
+        if patches:
+            done = start + len(chosen)
+            yield done, np.stack([p.optical for p in patches]), np.stack([p.sar for p in patches]), np.stack(labels)
 
 
 def evaluate_weights(

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -216,6 +216,31 @@ def test_the_engines_give_the_same(exported: tuple[Path, Exported], weights: Pat
     ours, theirs = (load_engine(path).predict(*tiles) for path in (exported[0], weights))
     assert np.abs(ours - theirs).max() < 1e-3
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.999
+
+
+def test_without_a_temperature_nothing_lies_before_the_softmax(exported: tuple[Path, Exported]) -> None:
+    (softmax,) = (node for node in onnx.load(exported[0]).graph.node if OUTPUTS[1] in node.output)
+    assert (softmax.op_type, list(softmax.input)) == ("Softmax", [OUTPUTS[0]])
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), pytest.param("fp16", 2e-2, marks=pytest.mark.long)])
+def test_the_temperature_is_in_the_model(
+    exported: tuple[Path, Exported], tmp_path: Path, precision: Literal["fp32", "fp16"], most: float
+) -> None:
+    """Logits stay what they are; their softmax knows the temperature."""
+    path = save(tmp_path / "warm.safetensors", replace(CARD, temperature=1.7))
+    export_onnx(path, tmp_path / "warm.onnx", precision=precision)
+    assert verify(tmp_path / "warm.onnx").temperature == 1.7
+    tiles = patches(3, 64, 96)
+    logits, probabilities = in_onnx(session(tmp_path / "warm.onnx"), tiles)
+    assert np.abs(logits - in_onnx(session(exported[0]), tiles)[0]).max() < (1e-6 if precision == "fp32" else 0.1)
+    assert np.abs(probabilities - torch.from_numpy(logits / np.float32(1.7)).softmax(1).numpy()).max() < most
+    ours, theirs = (load_engine(p).predict(*tiles) for p in (tmp_path / "warm.onnx", path))
+    assert np.array_equal(ours, probabilities)
+    assert np.abs(ours - theirs).max() < most
+    plain = load_engine(exported[0]).predict(*tiles)
+    assert np.abs(ours - plain).max() > 0.01
+    assert precision == "fp16" or np.array_equal(ours.argmax(1), plain.argmax(1))
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

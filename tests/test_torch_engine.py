@@ -40,6 +40,17 @@ def test_probabilities_are_the_softmax_of_the_standardised_inputs_logits(net: RE
     assert found.sum(1) == pytest.approx(1, abs=3e-5)
 
 
+def test_the_temperature_divides_the_logits(net: REFNet) -> None:
+    tiles = patches(2)
+    plain, logits = TorchEngine(net, CARD).predict(*tiles), TorchEngine(net, CARD, softmax=False).predict(*tiles)
+    card = replace(CARD, temperature=1.7)
+    found = TorchEngine(net, card).predict(*tiles)
+    assert found == pytest.approx(torch.from_numpy(logits / 1.7).softmax(1).numpy(), abs=1e-6)
+    assert np.array_equal(plain, torch.from_numpy(logits).softmax(1).numpy())
+    assert np.array_equal(found.argmax(1), plain.argmax(1))
+    assert np.array_equal(TorchEngine(net, card, softmax=False).predict(*tiles), logits)
+
+
 def test_invalid_pixels_count_as_the_mean(net: REFNet) -> None:
     optical, sar = patches(1)
     holes, filled = optical.copy(), optical.copy()

@@ -37,8 +37,8 @@ from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
 from refnet_cli.torch_engine import Standardise, load_torch_engine
 from refnet_cli.train import Progress, Training, class_weights, fit, make_optimizer, make_schedule
-from refnet_cli.validation import evaluate_weights
-from refnet_cli.weights import load_weights
+from refnet_cli.validation import calibrate, evaluate_weights
+from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
 from tests.scenes import CARD, PLACE, make_labelled_scene, write
 
@@ -85,6 +85,7 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path, step:
     ours, theirs = weights_of(resumed.weights), weights_of(whole.weights)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert resumed.card == whole.card
+    assert resumed.card.temperature != 1
     for table in ("steps.csv", "validations.csv"):
         assert (tmp_path / "parts" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
 
@@ -106,6 +107,71 @@ def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, tmp_path: Path) -
     parts = fit(config, tmp_path / "parts")
     assert parts.history == whole.history
     assert parts.card == whole.card
+
+
+def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: TrainConfig, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = fit(config, tmp_path, tell=said.append)
+    assert json.dumps(read_card(result.weights).to_dict()) == json.dumps(result.card.to_dict())
+    found = result.card.scores["calibration"]
+    assert found["temperature"] == result.card.temperature != 1
+    (labelled,) = (look for look in survey(config) if look.validation.any())
+    assert found["pixels"] == labelled.validation.sum()
+    assert found["nll_after"] < found["nll_before"]
+    assert 0 <= found["ece_after"] < found["ece_before"] <= 1
+    assert len([line for line in said if line.startswith(f"temperature: {found['temperature']:g}, fitted")]) == 1
+    # The scores are those of maps that the weights make, with their temperature.
+    scores, by_scene = evaluate_weights(result.weights, config, "cpu")
+    scored = result.card.scores["validation"]
+    assert {name: scored[name] for name in scores.to_dict()} == scores.to_dict()
+    assert scored["overall_accuracy_by_scene"] == by_scene
+
+
+def test_without_enough_held_out_there_is_no_temperature(config: TrainConfig, tmp_path: Path) -> None:
+    labels = np.zeros((1, 160, 144), np.uint8)
+    labels[0, 40:50, 24:124] = 1
+    few = write(tmp_path / "few.tif", labels[:, :, :123], ("labels",), SOUTH)
+    said: list[str] = []
+    scenes = config.scenes[0], replace(config.scenes[1], labels=few)
+    result = fit(replace(config, scenes=scenes, steps=1), tmp_path / "few", tell=said.append)
+    assert result.card.scores["validation"]["pixels"] == 990
+    assert result.card.temperature == 1
+    assert "calibration" not in result.card.scores
+    assert any("too few labelled pixels are held out" in line for line in said)
+    north = replace(config.scenes[0], split=None)
+    result = fit(replace(config, scenes=(north,), split="none", steps=1), tmp_path / "none", tell=said.append)
+    assert (result.card.temperature, result.card.scores) == (1, {})
+
+
+def test_learning_starts_from_a_temperature_of_1(config: TrainConfig, tmp_path: Path) -> None:
+    """Weights to start from may have one, of which neither the loss nor the new weights know."""
+    torch.manual_seed(0)
+    net, losses = REFNet(config.network), []
+    for temperature in (1.0, 5.0):
+        folder = tmp_path / str(temperature)
+        folder.mkdir()
+        save_weights(net, replace(CARD, network=net.config, temperature=temperature), folder / "w.safetensors")
+        started = replace(config, init=folder / "w.safetensors", steps=2, split="none", scenes=config.scenes[:1])
+        result = fit(started, folder / "run")
+        losses.append(result.history.steps)
+        assert result.card.temperature == 1
+    assert losses[0] == losses[1]
+
+
+def test_it_leaves_while_it_calibrates(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit(config, tmp_path / "whole")
+    leaving: list[bool] = []
+
+    def asked(*arguments: object) -> object:
+        leaving.append(True)
+        return calibrate(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("refnet_cli.train.calibrate", asked)
+        with pytest.raises(TryAgainError, match="the same command goes on"):
+            fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
+    assert not (tmp_path / "parts" / "refnet.safetensors").exists()
+    assert fit(config, tmp_path / "parts").card == whole.card
 
 
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -270,7 +336,9 @@ def test_the_best_network_is_kept(config: TrainConfig, tmp_path: Path) -> None:
     """Weights and scores are those of one and the same step, which need not be the last."""
     result = fit(replace(config, steps=12, validate_every=2, learning_rate=1e-2), tmp_path)
     scored = result.card.scores["validation"]
-    assert scored["mean_iou"] == max(scores["mean_iou"] for scores in result.history.validations)
+    best = max(result.history.validations, key=lambda scores: scores["mean_iou"])
+    assert scored["step"] == best["step"]
+    assert scored["mean_iou"] == pytest.approx(best["mean_iou"], abs=0.02)  # which knew no temperature
     south = config.scenes[1]
     predict(PredictOptions(south.optical, south.sar, tmp_path / "map.tif", result.weights, device="cpu"))
     again = evaluate(tmp_path / "map.tif", south.labels)

@@ -109,6 +109,24 @@ def test_card_survives_json() -> None:
     assert Card.from_dict(entries()) == CARD
 
 
+def test_a_temperature_is_kept_and_one_of_1_is_not_mentioned(net: REFNet, tmp_path: Path) -> None:
+    """Cards from before there were temperatures say nothing of them, and their checksums must hold."""
+    for value in (1, 1.0):
+        assert "temperature" not in replace(CARD, temperature=value).to_dict()
+    warm = save_weights(net, replace(CARD, temperature=1.3), tmp_path / "warm.safetensors")
+    plain = save_weights(net, CARD, tmp_path / "plain.safetensors")
+    assert warm.to_dict()["temperature"] == 1.3
+    assert load_weights(tmp_path / "warm.safetensors")[1].temperature == 1.3
+    assert load_weights(tmp_path / "plain.safetensors")[1].temperature == 1
+    assert warm.sha256 != plain.sha256
+    assert b"temperature" not in (tmp_path / "plain.safetensors").read_bytes()
+    content = (tmp_path / "warm.safetensors").read_bytes()
+    place = content.index(b"1.3", content.index(b"temperature"))
+    (tmp_path / "warm.safetensors").write_bytes(content[:place] + b"1.4" + content[place + 3 :])
+    with pytest.raises(WeightsError, match="is damaged"):
+        verify(tmp_path / "warm.safetensors")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -136,6 +154,7 @@ def test_card_survives_json() -> None:
         {"scheme": None},
         {"optical": [1, 2]},
         {"name": 5},
+        *({"temperature": value} for value in (0, -1.0, 0.049, 20.1, float("nan"), float("inf"), "1", True)),
     ],
     ids=str,
 )
@@ -217,6 +236,7 @@ def test_shipped_weights_are_intact() -> None:
         card = verify(path)
         assert card.training
         assert card.scores
+        assert card.temperature == 1
         assert path.stat().st_size < 20e6
         if path.suffix == ".safetensors":
             load_weights(path)
