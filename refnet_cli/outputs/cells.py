@@ -1,4 +1,4 @@
-"""Counts inside square cells of a grid, while its rows come in."""
+"""Counts inside square cells of a grid, while its rows come in, and pictures whose pixels are such cells."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+
+MOST_CELLS = 1000
+"""Along the longer side of a picture."""
+
+
+def cell_side(height: int, width: int) -> int:
+    """Return the side, in pixels of a grid, of the cells that are the pixels of a picture of it.
+
+    Examples
+    --------
+    >>> cell_side(1000, 20), cell_side(10, 1001)
+    (1, 2)
+    """
+    return math.ceil(max(height, width) / MOST_CELLS)
 
 
 class CellCounts:
@@ -46,3 +60,33 @@ class CellCounts:
             if self.next_row == end_of_cells:
                 yield (self.next_row - 1) // self._cell, self._counts
                 self._counts = np.zeros_like(self._counts)
+
+
+class ClassPicture:
+    """The commonest class of each cell of a picture while the rows of a grid come in.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in pixels.
+    codes : sequence of int
+        Of the classes.
+    """
+
+    def __init__(self, height: int, width: int, codes: Sequence[int]) -> None:
+        self._shown = np.array(sorted({0, *codes}), np.uint8)  # of equally common ones the lowest counts
+        self._cells = CellCounts(height, width, cell_side(height, width), self._shown.tolist())
+        self._pixels = np.zeros(len(self._shown), np.int64)
+        self.codes: UInt8 = np.zeros((self._cells.rows, self._cells.columns), np.uint8)
+        """Commonest code of each cell, 0 where that is no class, shape (rows, columns) of cells."""
+
+    def add(self, codes: UInt8) -> None:
+        """Take the next rows, shape (rows, width)."""
+        for row, counts in self._cells.add(codes):
+            self.codes[row] = self._shown[counts.argmax(axis=1)]
+            self._pixels += counts.sum(axis=0)
+
+    @property
+    def pixels(self) -> dict[int, int]:
+        """How many pixels of the completed rows of cells have each code, 0 included."""
+        return dict(zip(self._shown.tolist(), self._pixels.tolist(), strict=True))

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from refnet_cli.outputs.base import FileOutput
-from refnet_cli.outputs.cells import CellCounts
+from refnet_cli.outputs.cells import ClassPicture
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.products import ClassScheme
 
@@ -46,20 +46,17 @@ class Preview(FileOutput):
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
-        self._shown = np.array(sorted({0, *self._scheme.codes}), np.uint8)  # of equally common ones the lowest counts
-        self._cells = CellCounts(height, width, math.ceil(max(height, width) / 1000), self._shown.tolist())
-        self._codes = np.zeros((self._cells.rows, self._cells.columns), np.uint8)
+        self._picture = ClassPicture(height, width, self._scheme.codes)
 
     def _put(self, rows: Rows) -> None:
-        for row, counts in self._cells.add(rows.codes):
-            self._codes[row] = self._shown[counts.argmax(axis=1)]
+        self._picture.add(rows.codes)
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         text = PngInfo()
         for key, value in self._tags.items():
             text.add_text(key, value)
         picture = io.BytesIO()
-        _draw(self._codes, self._scheme).save(picture, "PNG", pnginfo=text)
+        _draw(self._picture.codes, self._scheme).save(picture, "PNG", pnginfo=text)
         result = folder / "complete.png"
         result.write_bytes(picture.getvalue())
         return [result]
