@@ -1,0 +1,348 @@
+"""Many scenes: each an idempotent unit, run one after the other, in workers, or by whatever schedules them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refnet_cli.card import default_weights
+from refnet_cli.errors import RefnetError, StorageError, TryAgainError, UnavailableError, as_known
+from refnet_cli.merging import blocks_by_map, merge
+from refnet_cli.predict import Report, load, predict
+from refnet_cli.process import usable_cores
+from refnet_cli.tasks import Task, identify, is_done, write_sidecar
+
+if TYPE_CHECKING:
+    from refnet_cli.engine import Engine
+
+TRIES = 3
+"""How often a scene is tried that fails for reasons that pass."""
+PASSING = (StorageError.exit_code, TryAgainError.exit_code)
+_PAUSE = 1.0  # seconds before what failed is tried again, and longer each time
+BUG = 70
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: a line of what ``refnet batch run`` prints."""
+
+    id: str
+    output: str
+    status: str
+    """done, skipped (because it was done before) or failed."""
+    code: int = 0
+    """As the exit code of ``refnet predict`` would be."""
+    message: str = ""
+    seconds: float = 0.0
+    tries: int = 1
+    files: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_line(self) -> str:
+        """Return it as a line of JSON."""
+        return json.dumps(asdict(self))
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no result."""
+        return self.status == "failed"
+
+    @property
+    def worth_a_try(self) -> bool:
+        """Whether what hindered it may have passed."""
+        return self.failed and self.code in PASSING
+
+
+@dataclass
+class Runner:
+    """Runs tasks in this process; networks are loaded once and kept.
+
+    Parameters
+    ----------
+    overrides : dict
+        Options of `refnet_cli.predict.PredictOptions` that hold in place of the tasks' own, such as the device.
+    """
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    _engines: dict[tuple[Any, ...], tuple[Engine, int]] = field(default_factory=dict)
+
+    def run(self, task: Task) -> Outcome:
+        """Run a task, unless it is done; errors are told in the outcome."""
+        return _attempt(task, partial(self._predict, task))
+
+    def _predict(self, task: Task) -> Report:
+        options = replace(task.options, **self.overrides)
+        options = replace(options, weights=options.weights or default_weights())
+        key = (
+            options.weights, options.device, options.batch, options.scan, options.precision, options.compile,
+            options.deterministic, options.provider,
+        )  # fmt: skip
+        if key not in self._engines:
+            engine = load(options, options.weights)
+            self._engines[key] = engine, engine.batch
+        engine, batch = self._engines[key]
+        engine.batch = batch  # which a scene may have lowered for itself
+        try:
+            return predict(options, engine, part=task.part)
+        except TryAgainError:
+            self._engines.pop(key)[0].close()
+            raise
+
+    def close(self) -> None:
+        """Give back what the networks hold."""
+        while self._engines:
+            self._engines.popitem()[1][0].close()
+
+
+def _attempt(task: Task, make: Callable[[], Report]) -> Outcome:
+    """Make what a task is to make, unless it is done, and write its sidecar."""
+    started = time.monotonic()
+    identity = task.id
+    try:
+        identity = identify(task)
+        if is_done(task, identity):
+            return Outcome(identity, str(task.path), "skipped")
+        task.path.parent.mkdir(parents=True, exist_ok=True)
+        report = make()
+        files = [file for made in report.files.values() for file in made]
+        write_sidecar(task.path, identity, files, {"report": report.to_dict()})
+        made = [file["path"] for file in files]
+        seconds = round(time.monotonic() - started, 3)
+        return Outcome(identity, str(task.path), "done", 0, "", seconds, 1, made, report.warnings)
+    except Exception as error:
+        known = as_known(error)
+        code, message = (known.exit_code, str(known)) if known else (BUG, f"{type(error).__name__}: {error}")
+        return Outcome(identity, str(task.path), "failed", code, message, round(time.monotonic() - started, 3))
+
+
+def share(tasks: Sequence[Task], index: int, of: int) -> list[Task]:
+    """Return every ``of``-th task, beginning with number ``index``, from 0."""
+    return list(tasks[index::of])
+
+
+def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _PAUSE) -> Iterator[Outcome]:
+    """Run tasks one after the other; what failed for reasons that pass is tried again at the end.
+
+    Yields
+    ------
+    Outcome
+        One for each task.
+    """
+    runner = Runner(overrides)
+    waiting = list(tasks)
+    try:
+        for tries in range(1, TRIES + 1):
+            again = []
+            for task in waiting:
+                outcome = replace(runner.run(task), tries=tries)
+                if outcome.worth_a_try and tries < TRIES:
+                    again.append(task)
+                else:
+                    yield outcome
+            waiting = again
+            if waiting:
+                time.sleep(pause * tries)
+    finally:
+        runner.close()
+
+
+def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any]) -> Iterator[Outcome]:
+    """Run tasks in processes of their own, which take the next one as they are free.
+
+    A worker that is killed is replaced, and its scene tried again; what it had finished is not lost. On CPUs workers
+    share out the cores, unless OMP_NUM_THREADS is set.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+    workers : int
+    overrides : dict
+        See `Runner`.
+
+    Yields
+    ------
+    Outcome
+        One for each task, as they come to be.
+    """
+    cores = {"OMP_NUM_THREADS": str(max(usable_cores() // workers, 1))} | dict(os.environ)
+    idle = [_Worker(overrides, cores) for _ in range(workers)]
+    everyone = list(idle)
+
+    def run(task: Task) -> Outcome:
+        worker = idle.pop()  # there are as many threads
+        try:
+            return _try(task, worker)
+        finally:
+            idle.append(worker)
+
+    with ThreadPoolExecutor(workers, "refnet-batch") as pool:
+        try:
+            for done in as_completed([pool.submit(run, task) for task in tasks]):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in everyone:
+                worker.end()
+
+
+def _try(task: Task, worker: _Worker) -> Outcome:
+    for tries in range(1, TRIES + 1):
+        outcome = replace(worker.run(task), tries=tries)
+        if not outcome.worth_a_try or worker.ended:
+            break
+        time.sleep(_PAUSE * tries)
+    return outcome
+
+
+class _Worker:
+    """A process that runs tasks: this program with ``batch run -``, which reads tasks from stdin."""
+
+    def __init__(self, overrides: dict[str, Any], environment: dict[str, str]) -> None:
+        given = [text for name, value in overrides.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        self._command = [sys.executable, "-m", "refnet_cli", "batch", "run", "-", *given]
+        self._environment = environment
+        self._process: subprocess.Popen[str] | None = None
+        self.ended = False
+
+    def run(self, task: Task) -> Outcome:
+        """Have a task run; a worker that dies of it is told in the outcome."""
+        if not self.ended and (self._process is None or self._process.poll() is not None):
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, encoding="utf-8",
+                errors="surrogateescape",
+            )  # fmt: skip
+        process, line = self._process, ""
+        assert process is not None  # only the first task makes one, and before the end
+        with suppress(OSError):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(task.to_line() + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        with suppress(ValueError, TypeError):
+            return Outcome(**json.loads(line))
+        code = process.wait()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        message = f"Its process ended by itself ({how}), as it happens where memory runs out."
+        return Outcome(task.id, str(task.path), "failed", TryAgainError.exit_code, message)
+
+    def end(self) -> None:
+        """End the process; what it is at can be gone on with."""
+        self.ended = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process.kill()
+            self._process.wait()
+
+
+def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Iterator[Outcome]:
+    """Run tasks as their lines come in, each once, as a worker does."""
+    runner = Runner(overrides)
+    try:
+        for line in lines:
+            if line.strip():
+                yield runner.run(Task.from_line(line, Path.cwd() / "-"))
+    finally:
+        runner.close()
+
+
+_RUNNERS: dict[str, Runner] = {}
+
+
+def run_remotely(line: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Run a task in a process of a cluster, which keeps its networks for the next one.
+
+    Raises
+    ------
+    TryAgainError
+        If it fails for a reason that passes, for the cluster to try it elsewhere.
+    """
+    key = json.dumps(overrides, sort_keys=True)
+    runner = _RUNNERS.setdefault(key, Runner(overrides))
+    outcome = runner.run(Task.from_line(line, Path.cwd() / "-"))
+    if outcome.worth_a_try:
+        raise TryAgainError(outcome.message)
+    return asdict(outcome)
+
+
+def run_on_dask(tasks: Sequence[Task], address: str, overrides: dict[str, Any]) -> Iterator[Outcome]:
+    """Run tasks on a cluster of dask.distributed, one task a scene.
+
+    Where workers declare a resource GPU, each scene takes one. The cluster has to see the same files.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    address : str
+        Of its scheduler, as tcp://host:8786.
+    overrides : dict
+        See `Runner`.
+
+    Yields
+    ------
+    Outcome
+        One for each task, as they come to be.
+
+    Raises
+    ------
+    UnavailableError
+        If dask.distributed is not installed, or the scheduler is not there.
+    """
+    try:
+        from dask.distributed import Client
+        from dask.distributed import as_completed as completed
+    except ImportError as error:
+        raise UnavailableError("--dask needs dask.distributed: pip install 'refnet-cli[dask]'.") from error
+    try:
+        client: Any = Client(address, timeout=20)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"There is no Dask scheduler at {address}: {error}.") from error
+    with client:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        gpus = {"resources": {"GPU": 1}} if any("GPU" in (worker.get("resources") or {}) for worker in workers) else {}
+        futures = {
+            client.submit(run_remotely, task.to_line(), overrides, retries=TRIES - 1, pure=False, **gpus): task
+            for task in tasks
+        }
+        for future in completed(list(futures)):  # type: ignore[no-untyped-call]
+            yield _outcome_of(future, futures[future])
+
+
+def _outcome_of(future: Any, task: Task) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return Outcome(**future.result())
+    known = error if isinstance(error, RefnetError) else TryAgainError(f"{type(error).__name__}: {error}")
+    return Outcome(task.id, str(task.path), "failed", known.exit_code, str(known), tries=TRIES)
+
+
+def missing(tasks: Iterable[Task]) -> list[Task]:
+    """Return the tasks that are not done."""
+    return [task for task in tasks if not is_done(task, identify(task))]
+
+
+
+
+def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Put the blocks of maps together, but for maps that are done.
+
+    Yields
+    ------
+    Outcome
+        One for each map of which there are blocks.
+    """
+    for blocks in blocks_by_map(tasks):
+        task = replace(blocks[0], block=None)
+        yield _attempt(task, partial(merge, blocks))

@@ -1,0 +1,139 @@
+"""The blocks of a map put together: a pure function of their shards, with the bytes of a single run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.journal import Finished
+from refnet_cli.mapping import Mapping
+from refnet_cli.outputs import Quicklook, read_look, read_shard, write_sidecar
+from refnet_cli.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
+from refnet_cli.products import ClassScheme
+from refnet_cli.tasks import Task, read_sidecar
+from refnet_cli.tiling import Window
+
+
+def merge(tasks: Sequence[Task]) -> Report:
+    """Put the blocks of a map together and make its outputs.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        All blocks of one map, each done.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputMissingError
+        If a block is missing.
+    InputError
+        If blocks are damaged, belong to different maps or do not cover the grid; or the map shows nothing.
+    RefnetError
+        If an output cannot be made.
+    """
+    found = [_sidecar(task) for task in tasks]
+    reports = [Report(**sidecar["report"]) for sidecar in found]
+    report, options = reports[0], tasks[0].options
+    grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
+    _check_blocks(tasks, reports, *grid.shape)
+    making = making_of(options, report, grid, _look(tasks) if "report" in options.places else None)
+    report.counts = dict(sum((Counter(other.counts) for other in reports), Counter()))
+    report.tiles = dict(sum((Counter(other.tiles) for other in reports), Counter()))
+    with ExitStack() as stack:
+        mapping = Mapping(making, options.places, stack)
+        for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
+            mapping.add(rows_of(finished, making.scheme, options.missing == "use-other"))
+        report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
+        report.areas_hectares = mapping.areas_hectares
+        check_map(report)
+        report.files = mapping.finish(facts_of(report))
+    report.sha256 = report.files["classes"][0]["sha256"]
+    if options.checksum:
+        write_sidecar(options.output, report.sha256)
+    return report
+
+
+def _look(tasks: Sequence[Task]) -> Quicklook:
+    look, *others = [read_look(task.path) for task in tasks]
+    for other in others:
+        look.merge(other)
+    return look
+
+
+def _sidecar(task: Task) -> dict[str, Any]:
+    found = read_sidecar(task.sidecar)
+    if found is None:
+        raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
+    return found
+
+
+def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int, width: int) -> None:
+    """Refuse blocks that are of different maps, or leave out or share pixels."""
+    for task, report in zip(tasks, reports, strict=True):
+        if (tags_of(report), report.grid, report.scheme) != (tags_of(reports[0]), reports[0].grid, reports[0].scheme):
+            raise InputError(f"The block {task.path} is of other inputs, weights or options than {tasks[0].path}.")
+    covered = 0
+    for task in tasks:
+        block = _window(task)
+        covered += block.height * block.width
+        if block != block.clip(height, width):
+            raise InputError(f"The block {task.path} lies beyond the map, which has become smaller: plan again.")
+    if covered != height * width:
+        raise InputError(
+            f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels: plan again."
+        )
+
+
+def _window(task: Task) -> Window:
+    assert task.block is not None  # the caller has chosen blocks
+    return task.block
+
+
+def _read_rows(
+    tasks: Sequence[Task], tags: dict[str, str], layers: tuple[str, ...], scheme: ClassScheme
+) -> Iterator[Finished]:
+    """Yield rows over the whole width."""
+    ordered = sorted(tasks, key=_window)
+    for top, side_by_side in groupby(ordered, key=lambda task: _window(task).row):
+        shards = [read_shard(task.path, tags, layers, scheme, _window(task).height) for task in side_by_side]
+        for parts in _in_step(shards):
+            joined = {name: np.concatenate([part.layers[name] for part in parts], axis=-1) for name in layers}
+            yield Finished(top + parts[0].row, joined)
+
+
+def _in_step(shards: Sequence[Iterator[Finished]]) -> Iterator[list[Finished]]:
+    """Yield rows of shards of one height so that all are of the same rows."""
+    held: list[Finished | None] = [None] * len(shards)
+    while True:
+        held = [part or next(shard, None) for part, shard in zip(held, shards, strict=True)]
+        parts = [part for part in held if part is not None]
+        if len(parts) < len(held):
+            return
+        rows = min(part.rows for part in parts)
+        yield [_cut(part, slice(None, rows)) for part in parts]
+        held = [_cut(part, slice(rows, None)) if part.rows > rows else None for part in parts]
+
+
+def _cut(part: Finished, rows: slice) -> Finished:
+    return Finished(part.row + (rows.start or 0), {name: layer[..., rows, :] for name, layer in part.layers.items()})
+
+
+def blocks_by_map(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Group the blocks among tasks by the map that they are of, in the order in which maps come first."""
+    maps: dict[Any, list[Task]] = {}
+    for task in tasks:
+        if task.block is not None:
+            maps.setdefault(task.options.output, []).append(task)
+    return list(maps.values())

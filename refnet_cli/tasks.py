@@ -1,0 +1,205 @@
+"""Scenes to map as lines of JSON, what identifies them, and what tells that they are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from refnet_cli.card import default_weights, read_card
+from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.files import replacing
+from refnet_cli.predict import Part, PredictOptions, as_paths
+from refnet_cli.remote import Remote
+from refnet_cli.tables import read_table
+from refnet_cli.tiling import Window
+
+RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory")
+"""Options that a result does not depend on, or only in its last bits."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scene, or one block of one, that is mapped as a whole or not at all."""
+
+    options: PredictOptions
+    block: Window | None = None
+    """Of the map's grid."""
+    id: str = field(default="", compare=False)
+    """What it had when it was planned."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it makes: the map, or the shard of a block."""
+        if self.block is None:
+            return self.options.output
+        row, column = self.block[:2]
+        folder = self.options.output.with_name(f"{self.options.output.name}.blocks")
+        return folder / f"{row:06d}-{column:06d}.shard"
+
+    @property
+    def sidecar(self) -> Path:
+        """The file that is written last and tells that it is done."""
+        return sidecar_of(self.path)
+
+    @property
+    def part(self) -> Part | None:
+        """What `refnet_cli.predict.predict` is to make of the map, if not all."""
+        return None if self.block is None else Part(self.block, self.path)
+
+    def to_line(self) -> str:
+        """Return it as a line of JSON."""
+        options = {
+            name: value
+            for name, value in self.options.to_dict().items()
+            if name not in ("optical", "sar", "output") and value != _DEFAULTS[name]
+        }
+        return json.dumps(
+            {
+                "id": self.id,
+                "optical": [_as_given(path) for path in as_paths(self.options.optical)],
+                "sar": [_as_given(path) for path in as_paths(self.options.sar)],
+                "output": str(self.options.output),
+                **({"block": list(self.block)} if self.block else {}),
+                **({"options": options} if options else {}),
+            }
+        )
+
+    @classmethod
+    def from_line(cls, line: str, source: Path) -> Task:
+        """Read a line of JSON; relative paths are relative to the folder of the file that it comes from.
+
+        Raises
+        ------
+        ConfigError
+            If it is none.
+        """
+        try:
+            entries = json.loads(line)
+            known = {"id", "optical", "sar", "output", "block", "options"}
+            if not isinstance(entries, dict) or not entries.keys() <= known:
+                raise ValueError(f"it is no table of {', '.join(sorted(known))}")
+            table = {name: entries[name] for name in ("optical", "sar", "output")} | entries.get("options", {})
+            block = Window(*map(int, entries["block"])) if "block" in entries else None
+            return cls(PredictOptions(**read_table(PredictOptions, table, source)), block, str(entries.get("id", "")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
+
+
+_DEFAULTS = {
+    entry.name: None if entry.default is MISSING else list(entry.default) if entry.default == () else entry.default
+    for entry in fields(PredictOptions)
+}
+
+
+def _as_given(path: Path) -> str:
+    return path.url if isinstance(path, Remote) else str(path)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the file that tells that a result is complete."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_tasks(source: Path) -> list[Task]:
+    """Read a file of tasks, a line each.
+
+    Raises
+    ------
+    InputMissingError
+        If it cannot be read.
+    ConfigError
+        If a line is no task, or two make the same file.
+    """
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputMissingError(f"The tasks {source} cannot be read: {error}.") from error
+    tasks = [Task.from_line(line, source.absolute()) for line in lines if line.strip()]
+    check_distinct(tasks)
+    return tasks
+
+
+def check_distinct(tasks: Iterable[Task]) -> None:
+    """Raise a ConfigError if two tasks make the same file."""
+    seen: set[Path] = set()
+    for task in tasks:
+        if task.path in seen:
+            raise ConfigError(f"Two tasks make {task.path}: give each scene an output of its own.")
+        seen.add(task.path)
+
+
+def identify(task: Task) -> str:
+    """Return what a result depends on as 16 characters: inputs and their state, weights, options, place.
+
+    Raises
+    ------
+    InputMissingError, WeightsError
+        If the weights cannot be read.
+    """
+    options = task.options
+    plain = {name: value for name, value in options.to_dict().items() if name not in RUN_ONLY}
+    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones]
+    about = plain | {
+        "weights": _sha256_of_weights(options.weights or default_weights()),
+        "states": [_state(path) for path in inputs if path is not None],
+        "block": task.block,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _sha256_of_weights(weights: Path) -> str:
+    return read_card(weights).sha256
+
+
+def _state(path: Path) -> Any:
+    """Size and time of change of a file, or of all in a folder; nothing of what is not there, or not on a disk."""
+    if isinstance(path, Remote):
+        return None
+    try:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.rglob("*") if entry.is_file())
+            return [[str(entry.relative_to(path)), *_state(entry)] for entry in inside]
+        state = os.stat(path)
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def is_done(task: Task, identity: str) -> bool:
+    """Tell whether a sidecar says that the task's files are complete, and they are there in the size it says."""
+    found = read_sidecar(task.sidecar)
+    if found is None or found.get("id") != identity:
+        return False
+    try:
+        return all(Path(file["path"]).stat().st_size == file["bytes"] for file in found["files"])
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """Read a sidecar; None where there is none, or no whole one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Tell that a result is complete; must be the last thing that is done for it.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If it cannot be written.
+    """
+    content = {"id": identity, "files": files} | about
+    with replacing(sidecar_of(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
