@@ -5,15 +5,15 @@ Only this file knows click. Commands import what they need when they run, so tha
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
-import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,17 +21,13 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import RefnetError, StorageError, TryAgainError, UnavailableError
+from refnet_cli.errors import TryAgainError, as_known
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
-from refnet_cli.remote import Remote, is_remote
+from refnet_cli.remote import Remote, is_remote, split_paths
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
-# What is not installed with every refnet, and what to install for it.
-EXTRAS = dict.fromkeys(
-    ("torch", "timm", "numba", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
-) | {"onnx": "export", "onnxscript": "export"}
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
@@ -47,10 +43,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 
 
 class PathList(click.ParamType):  # type: ignore[type-arg]
-    """A path or URL, or several separated by commas.
-
-    URLs may hold commas, so one ends only where a URL, or a path that begins with /, ./ or ../, follows.
-    """
+    """A path or URL, or several separated by commas."""
 
     name = "paths"
 
@@ -60,18 +53,11 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         """Split the text, unless all of it is a path with commas in it."""
         if not isinstance(value, str):
             return tuple(value)
-        parts = [value] if os.path.exists(value) else self._split(value)
+        parts = [value] if os.path.exists(value) else split_paths(value)
         if not all(parts):
             shown = ",".join(str(Remote(part)) if is_remote(part) else part for part in parts)
             self.fail(f"{shown!r} has an empty path between commas.", param, ctx)
         return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
-
-    @staticmethod
-    def _split(value: str) -> list[str]:
-        inputs = [part.strip() for part in re.split(r",\s*(?=(?:/vsicurl/)?https?:|/|\.{1,2}/)", value, flags=re.I)]
-        return [
-            part.strip() for several in inputs for part in ([several] if is_remote(several) else several.split(","))
-        ]
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -157,6 +143,141 @@ COREG_OPTION = click.option(
 )
 
 
+OUTPUT_OPTIONS = (
+    click.option(
+        "-o",
+        "--output",
+        "given_outputs",
+        multiple=True,
+        metavar="[KIND=]PATH",
+        help="Class map to write, a Cloud Optimized GeoTIFF [required]; and, each with an -o of its own, KIND or "
+        "KIND=PATH of further outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, "
+        "style, report, stac. Without a path they lie beside the map and are named after it.",
+    ),
+    click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG; as -o preview=PATH."),
+    click.option("--zones", type=FILE, help="Polygons by which the output areas is told too, as regions.gpkg."),
+    click.option("--zone-field", help="Field of the zones that names them.  [default: their only field of text]"),
+    click.option(
+        "--min-area",
+        type=float,
+        help="Hectares below which the output polygons merges a polygon into its largest neighbour.  [default: 0]",
+    ),
+    click.option(
+        "--date",
+        help="When the scenes were taken, for the output stac: 2020-07-01, or an interval as 2020-07-01/2020-07-05.  "
+        "[default: what the files' names tell]",
+    ),
+    click.option(
+        "--tta",
+        is_flag=True,
+        default=None,
+        help="Average over the eight ways to turn and mirror a tile, in eight times the time.",
+    ),
+    click.option(
+        "--smooth",
+        type=int,
+        metavar="PIXELS",
+        help="Smooth probabilities over this many pixels on each side, where they are alike: single pixels that stand "
+        "out unsurely go, edges stay.  [default: 0, not at all]",
+    ),
+    click.option(
+        "--threshold",
+        type=float,
+        metavar="PROBABILITY",
+        help="Make pixels no data whose class is less probable than this.  [default: 0]",
+    ),
+)
+PREDICT_OPTIONS = (
+    click.option("--weights", type=FILE, help="Weights of the network.  [default: those that come along]"),
+    *OUTPUT_OPTIONS,
+    COREG_OPTION,
+    *FILE_OPTIONS,
+    click.option(
+        "--missing",
+        type=click.Choice(["nodata", "use-other"]),
+        help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
+        "'quality', tells.  [default: nodata]",
+    ),
+    click.option(
+        "--on-read-error",
+        type=click.Choice(["fail", "mask"]),
+        help="Where a file is damaged: fail, or no data, up to a twentieth of the map.  [default: fail]",
+    ),
+    click.option(
+        "--scheme",
+        help="Class scheme to write the map in: dfc2020, esri-io, worldcover, or a TOML file of your own.  "
+        "[default: the weights']",
+    ),
+    click.option(
+        "--resume/--no-resume",
+        default=None,
+        help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
+    ),
+    click.option(
+        "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
+    ),
+    click.option("--max-memory", help="Memory to take at most, as 4G.  [default: what is free, less a tenth]"),
+    click.option(
+        "--overlap",
+        type=int,
+        help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
+    ),
+    click.option(
+        "--device",
+        help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.  "
+        "[default: auto]",
+    ),
+    click.option("--batch", type=int, help="Tiles at once on each device.  [default: what suits it]"),
+    click.option(
+        "--scan",
+        help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can "
+        "run.  [default: what REFNET_SCAN names, else what suits the device]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.  [default: fp32]",
+    ),
+    click.option(
+        "--compile",
+        is_flag=True,
+        default=None,
+        help="Have torch.compile make kernels for the network, a minute's work before the first tile. On CPUs it "
+        "gained nothing; on GPUs it was not measured.",
+    ),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        default=None,
+        help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
+    ),
+    click.option(
+        "--provider",
+        type=click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"]),
+        help="Execution provider of ONNX Runtime, for ONNX models.  [default: the first of these that is there]",
+    ),
+    click.option(
+        "--read-threads",
+        type=int,
+        help="Threads that read and warp ahead of the network; the map is the same for any number.  "
+        "[default: the processor's cores, at most 8]",
+    ),
+)
+
+
+def predict_options(without: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a prediction but for the scenes, and for some that a command has not."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(PREDICT_OPTIONS):
+            command = option(command)
+        parameters = command.__click_params__  # type: ignore[attr-defined]
+        parameters[:] = [parameter for parameter in parameters if parameter.name not in without]
+        return command
+
+    return add
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
@@ -194,89 +315,19 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
 @click.option(
     "--sar", type=PathList(), help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif.  [required]"
 )
-@click.option("-o", "--output", type=FILE, help="Class map to write, a Cloud Optimized GeoTIFF.  [required]")
-@click.option("--weights", type=FILE, help="Weights of the network.  [default: those that come along]")
-@click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG.")
-@scene_options
-@click.option(
-    "--missing",
-    type=click.Choice(["nodata", "use-other"]),
-    help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
-    "'quality', tells.  [default: nodata]",
-)
-@click.option(
-    "--on-read-error",
-    type=click.Choice(["fail", "mask"]),
-    help="Where a file is damaged: fail, or no data, up to a twentieth of the map.  [default: fail]",
-)
-@click.option(
-    "--scheme",
-    help="Class scheme to write the map in: dfc2020, esri-io, worldcover, or a TOML file of your own.  "
-    "[default: the weights']",
-)
-@click.option(
-    "--resume/--no-resume",
-    default=None,
-    help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
-)
-@click.option(
-    "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
-)
-@click.option("--max-memory", help="Memory to take at most, as 4G.  [default: what is free, less a tenth]")
-@click.option(
-    "--overlap",
-    type=int,
-    help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
-)
-@click.option(
-    "--device",
-    help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.  "
-    "[default: auto]",
-)
-@click.option("--batch", type=int, help="Tiles at once on each device.  [default: what suits it]")
-@click.option(
-    "--scan",
-    help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can run.  "
-    "[default: what REFNET_SCAN names, else what suits the device]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.  [default: fp32]",
-)
-@click.option(
-    "--compile",
-    is_flag=True,
-    default=None,
-    help="Have torch.compile make kernels for the network, a minute's work before the first tile. On CPUs it gained "
-    "nothing; on GPUs it was not measured.",
-)
-@click.option(
-    "--deterministic",
-    is_flag=True,
-    default=None,
-    help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
-)
-@click.option(
-    "--provider",
-    type=click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"]),
-    help="Execution provider of ONNX Runtime, for ONNX models.  [default: the first of these that is there]",
-)
-@click.option(
-    "--read-threads",
-    type=int,
-    help="Threads that read and warp ahead of the network; the map is the same for any number.  "
-    "[default: the processor's cores, at most 8]",
-)
+@predict_options()
 @click.option(
     "--config",
     type=FILE,
     help="TOML file with any of these options, as optical_bands = [...], paths relative to it; the command line wins.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the map's path.")
+@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the paths of what was made.")
+@click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what the network runs on and with, and why.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
-def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bool, **given: Any) -> None:
+def predict_command(
+    config: Path | None, as_json: bool, null: bool, verbose: bool, quiet: bool, **given: Any
+) -> None:
     """Make a land-cover map of a scene pair.
 
     The map lies on the optical file's grid, pixel for pixel. What was decided about the files (bands, units,
@@ -284,13 +335,16 @@ def predict_command(config: Path | None, as_json: bool, verbose: bool, quiet: bo
     """
     from refnet_cli.predict import PredictOptions, predict
 
-    options: PredictOptions = _fill(PredictOptions, given, config)
+    options: PredictOptions = _fill(PredictOptions, _with_outputs(given), config)
     LOG.scene = str(options.output)
     with _ProgressBar("tiles", quiet) as progress:
         report = predict(options, progress=progress, tell=_say_line if verbose and not quiet else None)
     if not quiet:
         _say(_describe(report.to_dict()))
-    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.output)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        _print_paths((file["path"] for made in report.files.values() for file in made), null)
 
 
 @commands.command("inspect")
@@ -531,6 +585,184 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 
 
+@commands.group("batch")
+def batch_group() -> None:
+    """Map many scenes: plan them, run them anywhere and again, put blocks together.
+
+    \b
+    refnet batch plan scenes.csv -o tasks.jsonl
+    refnet batch run tasks.jsonl --workers 2
+    refnet batch merge tasks.jsonl       (only after plan --blocks)
+    refnet batch status tasks.jsonl
+    """  # noqa: D301
+
+
+@batch_group.command("plan")
+@click.argument("scenes", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("-o", "--output", type=FILE, help="File of tasks to write, a line of JSON each.  [default: stdout]")
+@click.option("--optical", metavar="TEMPLATE", help="Where the list has no column optical: a text with fields.")
+@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif'.")
+@click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="KIND[=TEMPLATE]",
+    help="Further outputs of each scene, as --output of refnet predict; may be given several times.",
+)
+@click.option(
+    "--blocks",
+    type=int,
+    metavar="PIXELS",
+    help="Cut maps into blocks of this side, a multiple of 512, as 8192; refnet batch merge puts them together.",
+)
+@click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
+@click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
+@predict_options(without=("given_outputs", "preview"))
+def batch_plan(
+    scenes: Path,
+    output: Path | None,
+    map_: str | None,
+    also: tuple[str, ...],
+    blocks: int | None,
+    null: bool,
+    config: Path | None,
+    **given: Any,
+) -> None:
+    """Turn a list of scenes into tasks.
+
+    SCENES is a CSV table with columns optical, sar and output (and any others, as fields for templates), a STAC
+    ItemCollection, or a list of paths of optical files, a line each; - reads it from stdin. Paths in it are relative to
+    it; those of templates to the working directory. In templates {field} is a column, an asset or id of a STAC item, or
+    of the optical file its path, name, stem (the name without .tif), parent (the folder's path) and folder (its name).
+
+    \b
+    refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
+    refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
+    find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
+    """  # noqa: D301
+    from refnet_cli.files import replacing
+    from refnet_cli.planning import Templates, plan, read_list, read_scenes
+    from refnet_cli.predict import PredictOptions
+    from refnet_cli.tables import read_table, read_toml
+
+    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also)
+    options = read_table(PredictOptions, read_toml(config), config) if config else {}
+    options |= {name: value for name, value in given.items() if value is not None}
+    text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
+    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
+    lines = "".join(f"{task.to_line()}\n" for task in tasks)
+    if output is None:
+        click.echo(lines, nl=False)
+        return
+    with replacing(output) as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+    _say([f"{len(tasks)} tasks"])
+    click.echo(output)
+
+
+@batch_group.command("run")
+@click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--index", type=int, default=0, show_default=True, help="Which of the parts to run, from 0.")
+@click.option("--of", type=int, default=1, show_default=True, help="In how many parts the tasks are dealt out.")
+@click.option("--workers", type=int, help="Run in this many processes at once.")
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
+@click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
+@click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+def batch_run(
+    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, **given: Any
+) -> None:
+    """Run tasks, but for those that are done.
+
+    Each prints a line of JSON when it ends: id, output, status (done, skipped, failed), code as the exit code of refnet
+    predict, message. Failures do not stop the others; those with code 74 or 75 are tried again, three times in all.
+    Exit code 1 if any failed. With - tasks are read from stdin and run as they come.
+
+    \b
+    refnet batch run tasks.jsonl --workers 2
+    seq 0 3 | xargs -P 2 -I{} refnet batch run tasks.jsonl --index {} --of 4
+    refnet batch run tasks.jsonl --index $SLURM_ARRAY_TASK_ID --of $SLURM_ARRAY_TASK_COUNT
+    """  # noqa: D301
+    from refnet_cli import batch
+    from refnet_cli.tasks import read_tasks
+
+    overrides = {name: value for name, value in given.items() if value is not None}
+    if not 0 <= index < of:
+        raise click.UsageError(f"--index {index} is none of {of} parts, which are numbered from 0.")
+    if workers is not None and (workers < 1 or dask):
+        raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
+    if str(tasks) == "-":
+        _report_outcomes(batch.run_lines(sys.stdin, overrides))
+        return
+    chosen = batch.share(read_tasks(tasks), index, of)
+    if dask:
+        _report_outcomes(batch.run_on_dask(chosen, dask, overrides))
+    elif workers:
+        _report_outcomes(batch.run_in_workers(chosen, workers, overrides))
+    else:
+        _report_outcomes(batch.run_here(chosen, overrides))
+
+
+def _report_outcomes(outcomes: Iterator[Any]) -> None:
+    """Print outcomes as they come to be, and exit with 1 if any is a failure."""
+    counts: Counter[str] = Counter()
+    with closing(outcomes) as outcomes:  # type: ignore[type-var]
+        for outcome in outcomes:
+            counts[outcome.status] += 1
+            if outcome.failed:
+                LOG.say(f"refnet: {outcome.output}: {outcome.message}", "failed", outcome.code)
+            click.echo(outcome.to_line())
+            sys.stdout.flush()
+    _say([", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))])
+    if counts["failed"]:
+        raise SystemExit(1)
+
+
+@batch_group.command("merge")
+@click.argument("tasks", type=FILE)
+def batch_merge(tasks: Path) -> None:
+    """Put the blocks of maps together, where all are done.
+
+    The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
+    not be made. The blocks, in a folder beside each map, may be removed afterwards.
+    """
+    from refnet_cli.batch import merge_maps
+    from refnet_cli.tasks import read_tasks
+
+    _report_outcomes(merge_maps(read_tasks(tasks)))
+
+
+@batch_group.command("status")
+@click.argument("tasks", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers and the missing outputs as JSON.")
+@click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
+def batch_status(tasks: Path, as_json: bool, null: bool) -> None:
+    """Tell how many tasks are done, and print the paths of the outputs that are missing.
+
+    Exit code 1 while any is missing.
+    """
+    from refnet_cli.batch import missing
+    from refnet_cli.tasks import read_tasks
+
+    planned = read_tasks(tasks)
+    left = [str(task.path) for task in missing(planned)]
+    done = len(planned) - len(left)
+    if as_json:
+        click.echo(json.dumps({"tasks": len(planned), "done": done, "missing": left}, indent=2))
+    else:
+        _print_paths(left, null)
+    _say([f"{done} of {len(planned)} done"])
+    if left:
+        raise SystemExit(1)
+
+
+def _print_paths(paths: Iterable[str], null: bool) -> None:
+    """Print paths, a line each or with a zero byte behind each."""
+    for path in paths:
+        click.echo(path, nl=not null)
+        if null:
+            click.echo("\0", nl=False)
+
+
 @commands.command("verify")
 @click.argument("map_", metavar="MAP", type=FILE)
 def verify_command(map_: Path) -> None:
@@ -664,6 +896,33 @@ def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
     from refnet_cli.weights import import_published
 
     click.echo(str(import_published(checkpoint, output, read_toml(card))))
+
+
+def _with_outputs(given: dict[str, Any]) -> dict[str, Any]:
+    """Tell the map from the further outputs among what ``--output`` was given."""
+    from refnet_cli.outputs import OUTPUTS
+
+    maps, further = [], []
+    for text in given.pop("given_outputs"):
+        kind, _, path = text.partition("=")
+        if kind == "classes" and path:
+            maps.append(path)
+        elif kind in OUTPUTS:
+            further.append(text)
+        else:
+            maps.append(text)
+    if len(maps) > 1:
+        raise click.UsageError(
+            f"{' and '.join(maps)} are two class maps. Further outputs are given as KIND or KIND=PATH, with KIND one "
+            f"of {', '.join(OUTPUTS)}."
+        )
+    if "-" in maps or any(text.endswith("=-") for text in further):
+        raise click.UsageError(
+            "A map cannot go to stdout: it is checked and then moved into place as a whole, and a Cloud Optimized "
+            "GeoTIFF begins with what is known last. Write it to a file, whose path is printed: "
+            "cp \"$(refnet predict ... -o lulc.tif)\" elsewhere."
+        )
+    return given | {"output": Path(maps[0]) if maps else None, "outputs": tuple(further) or None}
 
 
 def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
@@ -967,7 +1226,7 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         if _ended_by:
             return _ended_by[0]  # a library made an error of its own of the signal's SystemExit
-        known = _as_known(error)
+        known = as_known(error)
         if known is None:
             about = f"{type(error).__name__}: {error} (refnet --debug ... tells)"
             LOG.say(f"refnet: this is a bug, not your mistake: {about}", "failed", BUG)
@@ -1001,17 +1260,3 @@ def _leave_with(code: int) -> Callable[[int, object], None]:
         raise SystemExit(code)
 
     return leave
-
-
-def _as_known(error: Exception) -> RefnetError | None:
-    if isinstance(error, RefnetError):
-        return error
-    no_memory = r"can't allocate memory|cannot allocate memory|bad_alloc|can't start new thread|map segment"
-    if isinstance(error, MemoryError) or re.search(no_memory, str(error), re.IGNORECASE):
-        return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch or --max-memory.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
-        return StorageError(f"{error.filename or 'A file'} could not be read or written: {error.strerror}.")
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        remedy = f"pip install 'refnet-cli[{EXTRAS[error.name]}]'"
-        return UnavailableError(f"This needs {error.name}, which is not installed: {remedy}.")
-    return None

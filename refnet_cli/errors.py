@@ -5,6 +5,14 @@ A message says what was found, what was wanted and what to do about it.
 
 from __future__ import annotations
 
+import errno
+import re
+
+# What is not installed with every refnet, and what to install for it.
+EXTRAS = dict.fromkeys(
+    ("torch", "timm", "numba", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
+) | {"onnx": "export", "onnxscript": "export"}
+
 
 class RefnetError(Exception):
     """Base of all errors that are the caller's to mend; anything else is a bug."""
@@ -64,3 +72,24 @@ class WeightsError(RefnetError):
     """Weights that are damaged or do not fit."""
 
     exit_code = 78
+
+
+def as_known(error: Exception) -> RefnetError | None:
+    """Return the error of ours that another stands for, None if it is a bug.
+
+    Parameters
+    ----------
+    error : Exception
+        Whatever came out of a command.
+    """
+    if isinstance(error, RefnetError):
+        return error
+    no_memory = r"can't allocate memory|cannot allocate memory|bad_alloc|can't start new thread|map segment"
+    if isinstance(error, MemoryError) or re.search(no_memory, str(error), re.IGNORECASE):
+        return TryAgainError("Memory ran out. Close other programs, or use a smaller --batch or --max-memory.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return StorageError(f"{error.filename or 'A file'} could not be read or written: {error.strerror}.")
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        remedy = f"pip install 'refnet-cli[{EXTRAS[error.name]}]'"
+        return UnavailableError(f"This needs {error.name}, which is not installed: {remedy}.")
+    return None

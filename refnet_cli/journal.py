@@ -9,14 +9,14 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8 = NDArray[np.uint8]
-
-_VERSION = 1
+Planes = Mapping[str, tuple[type[Any], int]]
+"""For each layer of rows by its name: type of its numbers, and bands; a single band has no axis."""
+_VERSION = 2
 _RECORD = struct.Struct("<4sIIIII")  # mark, row, rows, width, bytes, checksum
 _MARK = b"rows"
 
@@ -25,10 +25,13 @@ class Finished(NamedTuple):
     """Finished rows over the map's whole width."""
 
     row: int
-    codes: UInt8
-    """Class codes as they are in the map, shape (rows, width)."""
-    seen: UInt8
-    """Which sensors saw each pixel, shape (rows, width)."""
+    layers: dict[str, NDArray[Any]]
+    """By their names, shape (rows, width), or (B, rows, width) where there are several bands."""
+
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+        return int(next(iter(self.layers.values())).shape[-2])
 
 
 def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
@@ -39,6 +42,38 @@ def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
             return file.read(len(head)) == head
     except OSError:
         return False
+
+
+def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Iterator[Finished]:
+    """Yield the whole records of a journal, without changing it; none if it is that of a run for something else."""
+    head = _head(identity)
+    with path.open("rb") as file:
+        if file.read(len(head)) == head:
+            for finished, _ in _records(file, planes):
+                yield finished
+
+
+def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[Finished, int]]:
+    """Yield records, and the place behind each, until one is not whole."""
+    while len(head := file.read(_RECORD.size)) == _RECORD.size:
+        mark, row, rows, width, size, checksum = _RECORD.unpack(head)
+        packed = file.read(size)
+        if mark != _MARK or len(packed) != size or zlib.crc32(head[:-4] + packed) != checksum:
+            return
+        most = sum(np.dtype(kind).itemsize * bands for kind, bands in planes.values()) * rows * width
+        unpacked = zlib.decompressobj().decompress(packed, most)
+        place = file.tell()
+        yield Finished(row, _split(unpacked, planes, rows, width)), place
+        file.seek(place)
+
+
+def _split(unpacked: bytes, planes: Planes, rows: int, width: int) -> dict[str, NDArray[Any]]:
+    layers, start = {}, 0
+    for name, (kind, bands) in planes.items():
+        values = np.frombuffer(unpacked, kind, bands * rows * width, start)
+        layers[name] = values.reshape((rows, width) if bands == 1 else (bands, rows, width))
+        start += values.nbytes
+    return layers
 
 
 def _head(identity: Mapping[str, Any]) -> bytes:
@@ -55,6 +90,8 @@ class Journal:
         Is continued if it was begun for the same ``identity``, up to its last whole record, else begun anew.
     identity : mapping
         Everything that the map's pixels depend on; JSON holds it.
+    planes : mapping
+        What rows are made of; see `Planes`.
 
     Attributes
     ----------
@@ -64,8 +101,9 @@ class Journal:
         Whether there was one for something else.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], planes: Planes) -> None:
         self._head = _head(identity)
+        self._planes = planes
         # Unbuffered, so that nothing is left to be written where writing fails.
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self.next_row = 0
@@ -90,27 +128,16 @@ class Journal:
         if self._file.read(len(self._head)) != self._head:
             return 0
         end = self._file.tell()
-        for finished, place in self._records():
+        for finished, place in _records(self._file, self._planes):
             if finished.row != self.next_row:
                 break
-            self.next_row, end = finished.row + len(finished.codes), place
+            self.next_row, end = finished.row + finished.rows, place
         return end
-
-    def _records(self) -> Iterator[tuple[Finished, int]]:
-        """Yield records, and the place behind each, until one is not whole."""
-        self._file.seek(len(self._head))
-        while len(head := self._file.read(_RECORD.size)) == _RECORD.size:
-            mark, row, rows, width, size, checksum = _RECORD.unpack(head)
-            packed = self._file.read(size)
-            if mark != _MARK or len(packed) != size or zlib.crc32(head[:-4] + packed) != checksum:
-                return
-            unpacked = zlib.decompressobj().decompress(packed, 2 * rows * width)
-            layers = np.frombuffer(unpacked, np.uint8).reshape(2, rows, width)
-            yield Finished(row, layers[0], layers[1]), self._file.tell()
 
     def replay(self) -> Iterator[Finished]:
         """Yield what is finished; nothing may be added meanwhile."""
-        for finished, _ in self._records():
+        self._file.seek(len(self._head))
+        for finished, _ in _records(self._file, self._planes):
             yield finished
 
     def add(self, finished: Finished) -> None:
@@ -121,8 +148,8 @@ class Journal:
         OSError
             If they cannot be written.
         """
-        rows, width = finished.codes.shape
-        packed = zlib.compress(np.stack([finished.codes, finished.seen]).tobytes(), 1)
+        rows, width = finished.rows, next(iter(finished.layers.values())).shape[-1]
+        packed = zlib.compress(b"".join(finished.layers[name].tobytes() for name in self._planes), 1)
         head = _RECORD.pack(_MARK, finished.row, rows, width, len(packed), 0)[:-4]
         checksum = zlib.crc32(head + packed)
         self._file.seek(0, os.SEEK_END)

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights, verify, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.files import check_places, explain
+from refnet_cli.files import check_places
+from refnet_cli.finishing import Finishing
 from refnet_cli.inspection import describe_grid
-from refnet_cli.journal import Finished, Journal, is_journal
+from refnet_cli.journal import Finished
+from refnet_cli.mapping import Mapping
 from refnet_cli.memory import ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
-from refnet_cli.outputs import JOURNAL, AreaCounter, ClassMap, Output, Preview, Rows, sidecar_of, write_sidecar
+from refnet_cli.outputs import BLOCK, OUTPUTS, Making, Quicklook, Rows, sidecar_of, write_sidecar
 from refnet_cli.process import usable_cores
-from refnet_cli.products import ClassScheme
-from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair
+from refnet_cli.products import ClassScheme, usable
+from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, crop
+from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
-from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
+from refnet_cli.tiling import Tiling, Window, reflect_indexes
 from refnet_cli.translations import Translation, read_translation
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ Progress = Callable[[int, int], None]
 Wanted = Callable[[Window], NDArray[np.bool_]]
 MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
+NEEDED = {"areas": ("zones", "zone_field"), "polygons": ("min_area",), "stac": ("date",)}
+"""Outputs, and options that are for them only."""
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -67,6 +75,24 @@ class PredictOptions(SceneOptions):
     """Class scheme of the map, or a TOML file of one; by default the weights'."""
     resume: bool = True
     """Go on with what an interrupted run for the same map has finished."""
+    outputs: tuple[str, ...] = ()
+    """Further outputs, by their names in `refnet_cli.outputs.OUTPUTS`, each perhaps with a path as
+    ``confidence=sure.tif``; by default they lie beside the map and are named after it."""
+    tta: bool = False
+    """Average over the eight symmetries of a square, in eight times the time."""
+    smooth: int = 0
+    """Pixels on each side over which probabilities are smoothed where they are alike; 0 for not at all."""
+    threshold: float = 0.0
+    """Probability below which a pixel becomes no data."""
+    zones: Path | None = None
+    """Polygons by which the output "areas" is told too."""
+    zone_field: str | None = None
+    """Field of the zones that names them."""
+    min_area: float = 0.0
+    """Hectares below which the output "polygons" merges a polygon into its neighbour."""
+    date: str | None = None
+    """When the scenes were taken, a day or an interval as 2020-07-01/2020-07-05, for the output "stac"; by default what
+    the files' names tell."""
     checksum: bool = False
     """Write the map's SHA-256 into a file beside it, as sha256sum does."""
     max_memory: str | None = None
@@ -96,6 +122,36 @@ class PredictOptions(SceneOptions):
             raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
             raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
+        if not 0 <= self.smooth <= 16:
+            raise OptionsError(f"Smoothing over {self.smooth} pixels is impossible; give a number from 1 to 16.")
+        if not 0 <= self.threshold < 1:
+            raise OptionsError(f"A threshold of {self.threshold} is no probability; give one from 0 to below 1.")
+        if not 0 <= self.min_area < math.inf:
+            raise OptionsError(f"A least area of {self.min_area} hectares is impossible; give 0 or more.")
+        places = self.places
+        for kind, options in NEEDED.items():
+            for option in (name for name in options if getattr(self, name) and kind not in places):
+                raise OptionsError(f"--{option.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """Where each output is to appear, by its name, in the order in which they are made.
+
+        Raises
+        ------
+        OptionsError
+            If there is no such output, or one is given twice.
+        """
+        stem = self.output.with_suffix("") if self.output.suffix.lower() in (".tif", ".tiff") else self.output
+        places = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
+        for given in self.outputs:
+            kind, _, path = given.partition("=")
+            if kind not in OUTPUTS:
+                raise OptionsError(f"There is no output {kind!r}; there are {', '.join(OUTPUTS)}.")
+            if kind in places:
+                raise OptionsError(f"The output {kind!r} is given twice.")
+            places[kind] = Path(path) if path else stem.with_name(stem.name + OUTPUTS[kind].ending)
+        return {kind: places[kind] for kind in OUTPUTS if kind in places}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a plain dict that JSON can hold."""
@@ -116,8 +172,14 @@ class Report:
     preview: str | None
     weights: dict[str, str]
     grid: dict[str, Any]
+    wkt: str
+    """Of the grid's reference system."""
     decisions: list[dict[str, Any]]
     options: dict[str, Any]
+    scheme: dict[str, Any]
+    """Class scheme of the map."""
+    sar_bands: int
+    """How many the network takes."""
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
     version: str = __version__
@@ -132,6 +194,8 @@ class Report:
     """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
     sha256: str = ""
     """Of the map's file."""
+    files: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """For each output by its name, what files it consists of: name, path, SHA-256 and size in bytes."""
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
     areas_hectares: dict[str, float] = field(default_factory=dict)
@@ -158,11 +222,20 @@ class Batch(NamedTuple):
     """After the last tiles of a row: what was seen of the rows that no later tile touches, shape (rows, width)."""
 
 
+class Part(NamedTuple):
+    """A part of a map that is kept as what outputs need of it, in a file of its own."""
+
+    window: Window
+    """Of the map's grid."""
+    shard: Path
+
+
 def predict(
     options: PredictOptions,
     engine: Engine | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
+    part: Part | None = None,
 ) -> Report:
     """Map the land cover of a scene pair.
 
@@ -175,6 +248,8 @@ def predict(
         Told after every batch how many tiles are done, and of how many.
     tell : callable, optional
         Told before the first tile, in a line each, what the network runs on and with.
+    part : Part, optional
+        Predict only this part of the map, for `refnet_cli.batch` to put together, and make none of the outputs.
 
     Returns
     -------
@@ -187,7 +262,8 @@ def predict(
     """
     started = time.monotonic()
     weights = options.weights or (default_weights() if engine is None else None)
-    outputs_wanted = [options.output, options.preview, *([sidecar_of(options.output)] if options.checksum else [])]
+    places = options.places
+    outputs_wanted = [*places.values(), *([sidecar_of(options.output)] if options.checksum else [])]
     check_places(outputs_wanted, [*as_paths(options.optical), *as_paths(options.sar), options.grid, weights])
     card = engine.card if engine else verify(_given(weights))
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
@@ -205,16 +281,21 @@ def predict(
         check_places(outputs_wanted, pair.files)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
-        demand = demand_of(card, weights, tiling.width)
+        area = part.window.clip(height, width) if part else tiling.whole
+        demand = demand_of(card, weights, area.width)
         _, threads = share_out(demand, 1, threads, most)
         pair.use_threads(threads)
         report = _start_report(options, card, weights, pair, translation)
-        mapping = _Mapping(options, report, pair, translation or card.scheme, stack)
+        look = Quicklook(height, width, card.optical.bands, card.sar.bands) if "report" in places else None
+        making = making_of(options, report, crop(pair.grid, area), look)
+        mapping = Mapping(making, places, stack, part.shard if part else None)
         # The first blocks are read while the engine loads.
-        _expect(pair, tiling)
+        _expect(pair, tiling, area)
         if engine is None:
-            engine = _load(options, weights)
+            engine = load(options, weights)
             stack.callback(engine.close)
+        if options.tta:
+            engine = SymmetricEngine(engine)
         devices = engine.about.get("device", "").split(", ")
         if set(devices) == {"cpu"}:
             demand = replace(demand, processes=len(devices))
@@ -224,126 +305,111 @@ def predict(
         for name, value in engine.about.items():
             if tell:
                 tell(f"{name}: {value}")
-        first, engine.batch = mapping.go_on(_identity(report, pair, engine), engine.batch)
-        if first:
-            _expect(pair, tiling, first=first)
-        stitcher = Stitcher(tiling, card.network.classes, first)
-
-        def take(batch: Batch, probabilities: Float32) -> None:
-            rows = _stitch(stitcher, batch, probabilities, card, pair)
-            if rows is not None:
-                mapping.add(rows)
-
-        with (
-            closing(_predict_batches(pair, engine, tiling, progress, report.tiles, first=first)) as done,
-            WriteBehind(BEHIND) as rest,
-        ):
-            for batch, probabilities in done:
-                rest.call(take, batch, probabilities)
-        mapping.sum_up(report)
+        identity = _identity(report, pair, engine) | {"area": area}
+        as_rows = partial(rows_of, scheme=making.scheme, either=options.missing == "use-other")
+        first, engine.batch = mapping.go_on(identity, engine.batch, as_rows, resume=options.resume)
+        report.resumed_rows, report.renewed = first, mapping.renewed
+        show = partial(_show, pair, look) if look else None
+        if show:
+            show(area._replace(height=first))
+        _predict_area(pair, engine, tiling, area, first, mapping, options, translation, progress, report, show)
+        report.valid_share = mapping.valid / (area.height * area.width)
+        report.areas_hectares = mapping.areas_hectares
         report.counts = dict(pair.counts)
-        _warn_of_clamped(report, card, tiling)
-        _refuse_much_unread(report, options, tiling)
-    report.sha256 = mapping.map.sha256[options.output.name]
-    if options.checksum:
+        if part is None:
+            check_map(report)
+        report.files = mapping.finish(facts_of(report))
+    report.sha256 = next(iter(report.files.values()))[0]["sha256"]
+    if options.checksum and part is None:
         write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
     return report
 
 
-class _Mapping:
-    """Where the rows of a prediction go: its outputs, the areas, and the journal with which a killed run goes on."""
+def _predict_area(
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    area: Window,
+    first: int,
+    mapping: Mapping,
+    options: PredictOptions,
+    translation: Translation | None,
+    progress: Progress | None,
+    report: Report,
+    show: Callable[[Window], None] | None,
+) -> None:
+    """Predict the rows of an area from its row ``first`` on, and give them to the outputs."""
+    missing = area._replace(row=area.row + first, height=area.height - first)
+    if not missing.height:
+        return
+    finishing = Finishing(tiling, engine.card.network.classes, missing, options.smooth, pair.usable)
+    if finishing.stitched != area or show:
+        _expect(pair, tiling, finishing.stitched)
 
-    def __init__(
-        self,
-        options: PredictOptions,
-        report: Report,
-        pair: ScenePair,
-        scheme: Translation | ClassScheme,
-        stack: ExitStack,
-    ) -> None:
-        self._translation = scheme if isinstance(scheme, Translation) else None
-        target = scheme.target if isinstance(scheme, Translation) else scheme
-        self._pair, self._stack, self._options, self._report = pair, stack, options, report
-        # The stack finishes the last one first: a preview never shows a map that did not come to be.
-        tags = _tags(report)
-        self._outputs: list[Output] = []
-        if options.preview:
-            self._outputs.append(stack.enter_context(Preview(options.preview, pair.grid, target, tags)))
-        self.map = stack.enter_context(
-            ClassMap(options.output, pair.grid, target, tags, quality=options.missing == "use-other")
+    def take(batch: Batch, probabilities: Float32) -> None:
+        for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+            mapping.add(
+                Rows(
+                    row - area.row, finished, pair.usable(seen), engine.card.scheme, translation, seen,
+                    threshold=options.threshold,
+                )
+            )  # fmt: skip
+
+    def look_at(window: Window) -> None:
+        if show:
+            show(window.within(missing))
+
+    stitched = finishing.stitched
+    with (
+        closing(_predict_batches(pair, engine, tiling, stitched, progress, report.tiles, look_at=look_at)) as done,
+        WriteBehind(BEHIND) as rest,
+    ):
+        for batch, probabilities in done:
+            rest.call(take, batch, probabilities)
+
+
+def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
+    """Make rows of what a journal holds; ``either`` tells whether one sensor does."""
+    quality = finished.layers["quality"]
+    return Rows(finished.row, None, usable(quality, either), scheme, None, quality, finished.layers)
+
+
+def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quicklook | None) -> Making:
+    """Return what the outputs of a map have in common."""
+    scheme = ClassScheme.from_dict(report.scheme)
+    return Making(options.output, grid, scheme, tags_of(report), options.missing == "use-other", look)
+
+
+def check_map(report: Report) -> None:
+    """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
+
+    Raises
+    ------
+    InputError
+    """
+    names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in ("optical", "sar"))
+    if not report.valid_share:
+        raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
+    pixels = report.grid["height"] * report.grid["width"]
+    clamped = report.counts.get("sar_clamped", 0) / (report.sar_bands * pixels)
+    if clamped > MOST_CLAMPED:
+        report.warnings.append(
+            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
+            "for no data may be undeclared."
         )
-        self._outputs.append(self.map)
-        self._areas = AreaCounter(pair.grid, target)
-        self._valid = 0
-
-    def go_on(self, identity: dict[str, Any], batch: int) -> tuple[int, int]:
-        """Take over what an interrupted run for the same map has finished.
-
-        Returns
-        -------
-        row : int
-            The first that is not finished.
-        batch : int
-            Tiles at once from there on: as many as that run had, on which the last bits may depend, if these are fewer.
-        """
-        path = self.map.workplace.folder / JOURNAL
-        if not self._options.resume:
-            path.unlink(missing_ok=True)
-        fitting = (count for count in range(batch, 0, -1) if is_journal(path, identity | {"batch": count}))
-        batch = next(fitting, batch)
-        try:
-            self._journal = Journal(path, identity | {"batch": batch})
-        except OSError as error:
-            raise explain(self._options.output, error) from error
-        self._stack.callback(self._close_journal)
-        for row, codes, seen in self._journal.replay():
-            usable = self._pair.usable(seen)
-            scheme = self._translation.source if self._translation else self._areas.scheme
-            self._put(Rows(row, None, usable, scheme, self._translation, seen, {"codes": codes}))
-        self._report.resumed_rows, self._report.renewed = self._journal.next_row, self._journal.renewed
-        return self._journal.next_row, batch
-
-    def _close_journal(self) -> None:
-        self._journal.close()
-        if not self._journal.next_row:
-            (self.map.workplace.folder / JOURNAL).unlink(missing_ok=True)
-
-    def add(self, rows: Rows) -> None:
-        """Take the next rows."""
-        rows = replace(rows, translation=self._translation)
-        self._put(rows)
-        try:
-            self._journal.add(Finished(rows.row, rows.codes, np.asarray(rows.quality)))
-        except OSError as error:
-            raise explain(self._options.output, error) from error
-
-    def _put(self, rows: Rows) -> None:
-        for output in self._outputs:
-            output.write(rows)
-        self._areas.add(rows.row, rows.codes)
-        self._valid += int(np.count_nonzero(rows.valid))
-
-    def sum_up(self, report: Report) -> None:
-        """Report what the map shows.
-
-        Raises
-        ------
-        InputError
-            If it shows nothing.
-        """
-        if not self._valid:
-            raise InputError(f"{_names(self._options)} have no pixel that both sensors saw; nothing can be mapped.")
-        height, width = self._pair.grid.shape
-        report.valid_share = self._valid / (height * width)
-        report.areas_hectares = self._areas.hectares()
+    share = max(report.counts.get(f"{sensor}_unreadable", 0) for sensor in ("optical", "sar")) / pixels
+    if share > MOST_UNREAD:
+        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files.")
+    if share:
+        report.warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
 
 
 def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]:
     """Everything that the map's pixels depend on, to the last bit."""
     states = [(path.name, path.stat()) for path in pair.files]
     return {
-        "tags": _tags(report),
+        "tags": tags_of(report),
         "grid": report.grid,
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
         # What a server has, its pixels tell.
@@ -358,27 +424,6 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
     size = weights.stat().st_size if weights else 0
     layers = ONNX_LAYERS if weights and is_onnx(weights) else TORCH_LAYERS
     return Demand(card.tile, bands, card.network.classes, card.network.width, size, width, layers=layers)
-
-
-def _refuse_much_unread(report: Report, options: PredictOptions, tiling: Tiling) -> None:
-    """Count what could not be read, and refuse a map of which much could not."""
-    unread = max(report.counts.get(f"{sensor}_unreadable", 0) for sensor in ("optical", "sar"))
-    share = unread / (tiling.height * tiling.width)
-    if share > MOST_UNREAD:
-        raise InputError(
-            f"{share:.0%} of {_names(options)} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files."
-        )
-    if unread:
-        report.warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
-
-
-def _warn_of_clamped(report: Report, card: Card, tiling: Tiling) -> None:
-    clamped = report.counts.get("sar_clamped", 0) / (len(card.sar.bands) * tiling.height * tiling.width)
-    if clamped > MOST_CLAMPED:
-        report.warnings.append(
-            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
-            "for no data may be undeclared."
-        )
 
 
 def reading_threads() -> int:
@@ -417,20 +462,18 @@ def predict_rows(
     Rows
         From north to south, each row of the grid once.
     """
-    _expect(pair, tiling, wanted)
-    stitcher = Stitcher(tiling, engine.card.network.classes)
+    _expect(pair, tiling, tiling.whole, wanted)
+    finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
-    with closing(_predict_batches(pair, engine, tiling, progress, counts, wanted)) as done:
+    with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, wanted)) as done:
         for batch, probabilities in done:
-            rows = _stitch(stitcher, batch, probabilities, engine.card, pair)
-            if rows is not None:
-                yield rows
+            for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+                yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 
-def _expect(pair: ScenePair, tiling: Tiling, wanted: Wanted | None = None, first: int = 0) -> None:
-    """Have the pair's threads begin to read what the tiles need that reach below row ``first``."""
-    rows = (windows for windows in tiling.rows() if windows[0].row + tiling.tile > first)
-    inside = (window.clip(tiling.height, tiling.width) for windows in rows for window in windows)
+def _expect(pair: ScenePair, tiling: Tiling, area: Window, wanted: Wanted | None = None) -> None:
+    """Have the pair's threads begin to read what the tiles of an area need."""
+    inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
     pair.expect(window for window in inside if wanted is None or wanted(window).any())
 
 
@@ -448,48 +491,41 @@ def _read_seen(pair: ScenePair, window: Window, wanted: Wanted | None) -> UInt8:
     return seen
 
 
-def _stitch(
-    stitcher: Stitcher, batch: Batch, probabilities: Float32, card: Card, pair: ScenePair
-) -> Rows | None:
-    """Blend in a batch; the rows that are finished by it, if any."""
-    for window, tile in zip(batch.windows, probabilities, strict=True):
-        stitcher.add(window, tile)
-    if batch.finished is None:
-        return None
-    row, finished = stitcher.finish_rows(stitcher.top + len(batch.finished))
-    return Rows(row, finished, pair.usable(batch.finished), card.scheme, quality=batch.finished)
-
-
 def _predict_batches(
     pair: ScenePair,
     engine: Engine,
     tiling: Tiling,
+    area: Window,
     progress: Progress | None,
     counts: dict[str, int],
     wanted: Wanted | None = None,
-    first: int = 0,
+    look_at: Callable[[Window], None] | None = None,
 ) -> Generator[tuple[Batch, Float32], None, None]:
-    """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that reach below row ``first``."""
-    passed = sum(start + tiling.tile <= first for start in tiling.row_starts) * len(tiling.column_starts)
+    """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that touch an area."""
+    total = sum(map(len, tiling.rows(area)))
     nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
-    with closing(read_ahead(_read_batches(pair, engine, tiling, wanted, first), AHEAD)) as batches:
+    with closing(read_ahead(_read_batches(pair, engine, tiling, area, wanted, look_at), AHEAD)) as batches:
         for batch in batches:
             probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
             counts["run"] += len(batch.windows)
             counts["skipped"] += batch.skipped
             if progress:
-                progress(passed + counts["run"] + counts["skipped"], len(tiling))
+                progress(counts["run"] + counts["skipped"], total)
             yield batch, probabilities
 
 
 def _read_batches(
-    pair: ScenePair, engine: Engine, tiling: Tiling, wanted: Wanted | None, first: int = 0
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    area: Window,
+    wanted: Wanted | None,
+    look_at: Callable[[Window], None] | None,
 ) -> Iterator[Batch]:
-    """Read the tiles that have any valid pixel, as many at once as the engine likes."""
-    top = first
-    for windows, end in zip(tiling.rows(), [*tiling.row_starts[1:], tiling.height], strict=True):
-        if first >= min(windows[0].row + tiling.tile, tiling.height):
-            continue
+    """Read the tiles of an area that have any valid pixel, as many at once as the engine likes."""
+    top, end = area.row, area.row + area.height
+    rows = list(tiling.rows(area))
+    for windows, later in zip(rows, [*rows[1:], None], strict=True):
         chosen: list[tuple[Window, Patch]] = []
         skipped = 0
         for window in windows:
@@ -500,12 +536,24 @@ def _read_batches(
             if len(chosen) >= engine.batch:
                 yield _batch(chosen, skipped)
                 chosen, skipped = [], 0
-        bottom = min(end, tiling.height)
-        if bottom <= top:  # finished by an earlier run, but these tiles have a say further below
+        bottom = end if later is None else min(later[0].row, end)
+        if bottom <= top:  # these tiles have a say further below
             yield _batch(chosen, skipped)
             continue
-        yield _batch(chosen, skipped, _read_seen(pair, Window(top, 0, bottom - top, tiling.width), wanted))
+        finished = area._replace(row=top, height=bottom - top)
+        if look_at:
+            look_at(finished)
+        yield _batch(chosen, skipped, _read_seen(pair, finished, wanted))
         top = bottom
+
+
+def _show(pair: ScenePair, look: Quicklook, window: Window) -> None:
+    """Add a window to the quicklook, piece by piece."""
+    for row in range(window.row, window.row + window.height, BLOCK):
+        for column in range(window.column, window.column + window.width, BLOCK):
+            piece = Window(row, column, BLOCK, BLOCK).within(window)
+            patch = pair.read(piece)
+            look.add(piece.row, piece.column, patch.optical, patch.sar)
 
 
 def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | None = None) -> Batch:
@@ -535,7 +583,14 @@ def _given(weights: Path | None) -> Path:
     return weights
 
 
-def _load(options: PredictOptions, weights: Path | None) -> Engine:
+def load(options: PredictOptions, weights: Path | None) -> Engine:
+    """Load the network that the options name.
+
+    Raises
+    ------
+    RefnetError
+        See `refnet_cli.engine.load_engine`.
+    """
     # Torch takes seconds to import: not before all that can be wrong with the call has been checked.
     from refnet_cli.engine import EngineOptions, load_engine
 
@@ -554,8 +609,11 @@ def _start_report(
         preview=str(options.preview) if options.preview else None,
         weights={"name": card.name, "path": str(weights or ""), "sha256": card.sha256, "notice": card.notice},
         grid=describe_grid(pair.grid),
+        wkt=pair.grid.crs.to_wkt() if pair.grid.crs else "",
         decisions=[decision._asdict() for decision in pair.decisions],
         options=options.to_dict(),
+        scheme=(translation.target if translation else card.scheme).to_dict(),
+        sar_bands=len(card.sar.bands),
         translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
         drift=card.drift(pair.levels),
         warnings=[*warn_of_drift(card.drift(pair.levels)), *pair.warnings],
@@ -567,15 +625,12 @@ def as_paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
     return (given,) if isinstance(given, str | Path) else tuple(given)
 
 
-def _names(options: PredictOptions) -> str:
-    return " and ".join(",".join(map(str, as_paths(given))) for given in (options.optical, options.sar))
-
-
-def _tags(report: Report) -> dict[str, str]:
-    """What the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal files."""
+def tags_of(report: Report) -> dict[str, str]:
+    """Return what the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal."""
     elsewhere = {
         "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
-        "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote",
+        "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote", "outputs",
+        "zones", "zone_field", "min_area", "date",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     return {
@@ -590,5 +645,23 @@ def _tags(report: Report) -> dict[str, str]:
     }
 
 
+def facts_of(report: Report) -> dict[str, Any]:
+    """Return what outputs may tell of a map: nothing that differs between two runs for the same map."""
+    told = (
+        "version", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares", "valid_share", "counts",
+    )  # fmt: skip
+    tags = tags_of(report)
+    return {name: getattr(report, name) for name in told} | {
+        "weights": {name: report.weights[name] for name in ("name", "sha256", "notice")},
+        "optical": tags["REFNET_OPTICAL"],
+        "sar": tags["REFNET_SAR"],
+        "options": json.loads(tags["REFNET_OPTIONS"]),
+    }
+
+
 def _file_names(given: str | list[str]) -> str:
-    return ",".join(Path(path).name for path in ([given] if isinstance(given, str) else given))
+    return ",".join(Path(path).name for path in _as_list(given))
+
+
+def _as_list(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given

@@ -221,6 +221,19 @@ _FILE_BAND = r"B(?:8A|0?[1-9]|1[0-2])|VV|VH|HH|HV"
 _NOT_A_MEASUREMENT = re.compile(r"MASK|MSK|CLOUD|PROB|RATIO|ANGLE|QUALITY|QA|SCL")
 
 
+QUALITY = ("no data", "optical only", "SAR only", "optical and SAR")
+"""What the numbers of a quality say of the sensors that saw a pixel."""
+SENSORS, CLOUD, UNREADABLE = 3, 4, 8
+"""Bits of a quality: of those numbers; for what is left out as a cloud; for what lies in a damaged part of a file."""
+
+
+
+def usable(quality: NDArray[np.uint8], either: bool) -> NDArray[np.bool_]:
+    """Tell which pixels are worth anything: those that both sensors saw, or either of them."""
+    sensors = quality & SENSORS
+    return np.asarray(sensors > 0 if either else sensors == SENSORS)
+
+
 CloudMask = Callable[[NDArray[Any]], NDArray[np.bool_]]
 CLOUD_MASKS: dict[str, CloudMask] = {
     # ESA's scene classification: no data, defective, cloud shadow, clouds of medium and high probability, thin cirrus.

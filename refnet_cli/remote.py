@@ -71,6 +71,20 @@ def is_remote(text: str | Path) -> bool:
     return isinstance(text, Remote) or _URL.fullmatch(str(text)) is not None
 
 
+def split_paths(text: str) -> list[str]:
+    """Split paths and URLs that commas part.
+
+    URLs may hold commas, so one ends only where a URL, or a path that begins with /, ./ or ../, follows.
+
+    Examples
+    --------
+    >>> split_paths("B02.tif, B03.tif"), split_paths("https://a.org/b?x=1,2,./B03.tif")
+    (['B02.tif', 'B03.tif'], ['https://a.org/b?x=1,2', './B03.tif'])
+    """
+    inputs = [part.strip() for part in re.split(r",\s*(?=(?:/vsicurl/)?https?:|/|\.{1,2}/)", text, flags=re.I)]
+    return [part.strip() for several in inputs for part in ([several] if is_remote(several) else several.split(","))]
+
+
 def as_given(given: Any) -> Any:
     """Turn URLs among a user's paths, one or several, into `Remote`, and leave all else."""
     if isinstance(given, tuple | list):

@@ -34,8 +34,19 @@ class Window(NamedTuple):
         >>> Window(-4, 6, 8, 8).clip(10, 10)
         Window(row=0, column=6, height=4, width=4)
         """
-        top, left = max(self.row, 0), max(self.column, 0)
-        bottom, right = min(self.row + self.height, height), min(self.column + self.width, width)
+        return self.within(Window(0, 0, height, width))
+
+    def within(self, other: Window) -> Window:
+        """Return the part of the window that lies in another one; it has no height or no width where they are apart.
+
+        Examples
+        --------
+        >>> Window(0, 6, 8, 8).within(Window(5, 0, 100, 10))
+        Window(row=5, column=6, height=3, width=4)
+        """
+        top, left = max(self.row, other.row), max(self.column, other.column)
+        bottom = min(self.row + self.height, other.row + other.height)
+        right = min(self.column + self.width, other.column + other.width)
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
 
 
@@ -114,10 +125,25 @@ class Tiling:
     def __len__(self) -> int:
         return len(self.row_starts) * len(self.column_starts)
 
-    def rows(self) -> Iterator[list[Window]]:
-        """Yield the windows row by row, from north to south and from west to east; they may reach beyond the grid."""
+    @property
+    def whole(self) -> Window:
+        """All of the grid."""
+        return Window(0, 0, self.height, self.width)
+
+    def rows(self, area: Window | None = None) -> Iterator[list[Window]]:
+        """Yield the windows row by row, from north to south and from west to east; they may reach beyond the grid.
+
+        Parameters
+        ----------
+        area : Window, optional
+            Leave out those that have no pixel in it.
+        """
+        area = area or self.whole
         for row in self.row_starts:
-            yield [Window(row, column, self.tile, self.tile) for column in self.column_starts]
+            windows = [Window(row, column, self.tile, self.tile) for column in self.column_starts]
+            touching = [window for window in windows if (inside := window.within(area)).height and inside.width]
+            if touching:
+                yield touching
 
     @cached_property
     def blend(self) -> Float32:
@@ -139,7 +165,8 @@ class Tiling:
 class Stitcher:
     """Blends overlapping tiles of probabilities and hands out rows as soon as no later tile touches them.
 
-    Holds one tile's height of the grid's full width, whatever the grid's height.
+    Holds one tile's height of the area's full width, whatever its height. A pixel's probabilities are the same to the
+    last bit for any area, if all tiles that touch it are added.
 
     Parameters
     ----------
@@ -147,16 +174,17 @@ class Stitcher:
         The tiles to come, row by row as ``tiling.rows()`` gives them.
     classes : int
         Number of probability layers K.
-    top : int
-        First row to finish, where an earlier run finished those above; what tiles say of these is dropped.
+    area : Window, optional
+        What to finish, by default the whole grid; what tiles say of the rest is dropped.
     """
 
-    def __init__(self, tiling: Tiling, classes: int, top: int = 0) -> None:
+    def __init__(self, tiling: Tiling, classes: int, area: Window | None = None) -> None:
         self._tiling = tiling
-        self.top = top
+        self._area = area or tiling.whole
+        self.top = self._area.row
         """First row that is not finished."""
-        self._sum = np.zeros((classes, tiling.tile, tiling.width), np.float32)
-        self._weight = np.zeros((tiling.tile, tiling.width), np.float32)
+        self._sum = np.zeros((classes, tiling.tile, self._area.width), np.float32)
+        self._weight = np.zeros((tiling.tile, self._area.width), np.float32)
 
     def add(self, window: Window, probabilities: Float32) -> None:
         """Blend in one tile.
@@ -164,18 +192,17 @@ class Stitcher:
         Parameters
         ----------
         window : Window
-            Where the tile lies; the part beyond the grid is dropped.
+            Where the tile lies; the part beyond the area is dropped.
         probabilities : float32 array, shape (K, tile, tile)
         """
-        tiling = self._tiling
-        inside = window.clip(tiling.height, tiling.width)
-        above = min(max(self.top - inside.row, 0), inside.height)
-        inside = inside._replace(row=inside.row + above, height=inside.height - above)
+        tiling, area = self._tiling, self._area
+        bottom = area.row + area.height
+        inside = window.within(area._replace(row=self.top, height=bottom - self.top))
         rows = slice(inside.row - window.row, inside.row - window.row + inside.height)
         columns = slice(inside.column - window.column, inside.column - window.column + inside.width)
         weight = tiling.blend[rows, None] * tiling.blend[None, columns]
         target = np.s_[inside.row - self.top : inside.row - self.top + inside.height,
-                       inside.column : inside.column + inside.width]
+                       inside.column - area.column : inside.column - area.column + inside.width]
         weighted = np.empty_like(weight)
         for total, layer in zip(self._sum, probabilities, strict=True):  # one by one, within the processor's cache
             total[target] += np.multiply(layer[rows, columns], weight, out=weighted)
@@ -187,7 +214,7 @@ class Stitcher:
         Parameters
         ----------
         next_row : int
-            Start of the next row of tiles; the grid's height (or more) after the last.
+            Start of the next row of tiles; the area's end (or more) after the last.
 
         Returns
         -------
@@ -197,7 +224,7 @@ class Stitcher:
             Blended probabilities; zero where no tile was added.
         """
         top = self.top
-        count = max(min(next_row, self._tiling.height) - top, 0)
+        count = max(min(next_row, self._area.row + self._area.height) - top, 0)
         finished = self._sum[:, :count]
         # Where no tile was added, zero is divided by something.
         finished /= np.maximum(self._weight[:count], np.finfo(np.float32).tiny)

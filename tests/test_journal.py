@@ -11,18 +11,26 @@ from hypothesis import strategies as st
 
 from refnet_cli.journal import Finished, Journal
 
+PLANES = {"codes": (np.uint8, 1), "shares": (np.float16, 3)}
 IDENTITY = {"weights": "a", "files": [["s2.tif", 3, 4]]}
 
 
 def parts(count: int = 4) -> list[Finished]:
     random = np.random.default_rng(0)
     return [
-        Finished(10 * n, *random.integers(0, 4, (2, 10, 37)).astype(np.uint8)) for n in range(count)
-    ]  # fmt: skip
+        Finished(
+            10 * n,
+            {
+                "codes": random.integers(0, 4, (10, 37)).astype(np.uint8),
+                "shares": random.random((3, 10, 37)).astype(np.float16),
+            },
+        )
+        for n in range(count)
+    ]
 
 
 def filled(path: Path, count: int = 4) -> list[Finished]:
-    journal = Journal(path, IDENTITY)
+    journal = Journal(path, IDENTITY, PLANES)
     for part in parts(count):
         journal.add(part)
     journal.close()
@@ -30,7 +38,7 @@ def filled(path: Path, count: int = 4) -> list[Finished]:
 
 
 def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[Finished], int, bool]:
-    journal = Journal(path, identity)
+    journal = Journal(path, identity, PLANES)
     found = list(journal.replay())
     state = journal.next_row, journal.renewed
     journal.close()
@@ -40,16 +48,17 @@ def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[Finis
 def assert_same(found: list[Finished], wanted: list[Finished]) -> None:
     assert [part.row for part in found] == [part.row for part in wanted]
     for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(one.codes, other.codes)
-        np.testing.assert_array_equal(one.seen, other.seen)
+        for name, (kind, _) in PLANES.items():
+            assert one.layers[name].dtype == kind
+            np.testing.assert_array_equal(one.layers[name], other.layers[name])
 
 
 def test_what_was_added_comes_back_and_can_be_added_to(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     wanted = filled(path)
-    journal = Journal(path, IDENTITY)
+    journal = Journal(path, IDENTITY, PLANES)
     assert (journal.next_row, journal.renewed) == (40, False)
-    more = Finished(40, wanted[0].codes, wanted[1].seen)
+    more = wanted[1]._replace(row=40)
     journal.add(more)
     assert_same(list(journal.replay()), [*wanted, more])
     journal.close()

@@ -17,7 +17,15 @@ import pytest
 
 from refnet_cli import cli, engine
 from refnet_cli.card import default_weights
-from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, WeightsError
+from refnet_cli.errors import (
+    OptionsError,
+    RefnetError,
+    StorageError,
+    TryAgainError,
+    UnavailableError,
+    WeightsError,
+    as_known,
+)
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.several import SeveralEngines, parse_devices, share_tiles
 from tests import several_engines
@@ -117,8 +125,8 @@ def test_errors_are_raised_as_their_kind_and_the_next_batch_is_right(
 
 
 def test_what_the_command_line_makes_of_them() -> None:
-    assert isinstance(cli._as_known(OSError(28, "No space left on device", "cache")), StorageError)
-    assert isinstance(cli._as_known(MemoryError("")), TryAgainError)
+    assert isinstance(as_known(OSError(28, "No space left on device", "cache")), StorageError)
+    assert isinstance(as_known(MemoryError("")), TryAgainError)
 
 
 def test_each_engine_lowers_its_own_batch() -> None:

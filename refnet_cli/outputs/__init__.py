@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from odc.geo.geobox import GeoBox
 
@@ -24,9 +25,12 @@ from refnet_cli.outputs.geotiff import (
     verify_map,
     write_raster,
 )
+from refnet_cli.outputs.page import HtmlReport
 from refnet_cli.outputs.preview import Preview
-from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, QUALITY, Layer, Rows, class_codes
-from refnet_cli.products import ClassScheme
+from refnet_cli.outputs.quicklook import Quicklook
+from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, Layer, Rows, class_codes
+from refnet_cli.outputs.shard import Shard, planes_of, read_look, read_shard
+from refnet_cli.products import QUALITY, ClassScheme
 
 __all__ = [
     "BLOCK",
@@ -43,6 +47,7 @@ __all__ = [
     "Confidence",
     "FileOutput",
     "HalfProbabilities",
+    "HtmlReport",
     "Kind",
     "Layer",
     "Making",
@@ -50,15 +55,21 @@ __all__ = [
     "Preview",
     "Probabilities",
     "Quality",
+    "Quicklook",
     "Rows",
+    "Shard",
     "class_codes",
     "describe_gdal",
+    "planes_of",
+    "read_look",
+    "read_shard",
     "sha256_of",
     "sidecar_of",
+    "union_of_layers",
     "verify_map",
     "write_raster",
     "write_sidecar",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -72,26 +83,38 @@ class Making:
     tags: dict[str, str]
     quality: bool = False
     """Whether the class map has a second band of quality."""
+    look: Quicklook | None = None
+    """What the sensors saw, complete when the outputs are; the report shows it."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of output: how it is made, and what is put in place of ``.tif`` in the map's name for its own."""
+    """A kind of output."""
 
-    make: Callable[[Path, Making], Output]
+    output: type[FileOutput]
     ending: str
+    """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
+    more: Callable[[Making], dict[str, Any]] = lambda making: {}
+    """What it is made with besides path, grid, class scheme and tags."""
 
-
-def _plain(output: type[FileOutput]) -> Callable[[Path, Making], Output]:
-    return lambda path, making: output(path, making.grid, making.scheme, making.tags)
+    def make(self, path: Path, making: Making) -> Output:
+        """Begin an output of a map."""
+        return self.output(path, making.grid, making.scheme, making.tags, **self.more(making))
 
 
 OUTPUTS: dict[str, Kind] = {
-    "classes": Kind(lambda path, m: ClassMap(path, m.grid, m.scheme, m.tags, quality=m.quality), ".tif"),
-    "probabilities": Kind(_plain(Probabilities), "_probabilities.tif"),
-    "probabilities16": Kind(_plain(HalfProbabilities), "_probabilities16.tif"),
-    "confidence": Kind(_plain(Confidence), "_confidence.tif"),
-    "quality": Kind(_plain(Quality), "_quality.tif"),
-    "preview": Kind(_plain(Preview), "_preview.png"),
+    "classes": Kind(ClassMap, ".tif", lambda making: {"quality": making.quality}),
+    "probabilities": Kind(Probabilities, "_probabilities.tif"),
+    "probabilities16": Kind(HalfProbabilities, "_probabilities16.tif"),
+    "confidence": Kind(Confidence, "_confidence.tif"),
+    "quality": Kind(Quality, "_quality.tif"),
+    "preview": Kind(Preview, "_preview.png"),
+    "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),
 }
 """From an output's name on the command line to how it is made, in the order in which they move into place."""
+
+
+def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in `LAYERS` of what outputs of these kinds read of rows, and of what every map keeps."""
+    wanted = {"codes", "quality"}.union(*(OUTPUTS[kind].output.layers for kind in kinds))
+    return tuple(name for name in LAYERS if name in wanted)

@@ -43,6 +43,10 @@ class Output(Protocol):
     """What it makes; the first is its path."""
     sha256: dict[str, str]
     """Of each of `files`, by its name, once they are complete."""
+    sizes: dict[str, int]
+    """The same in bytes."""
+    workplace: Workplace
+    """Where it is made; other files may lie there too."""
 
     def write(self, rows: Rows) -> None:
         """Take the next rows of the grid, any number of them.
@@ -103,6 +107,7 @@ class FileOutput(ABC):
         self.path = Path(path)
         self.files = [self.path, *self._companions()]
         self.sha256: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
         self._grid = grid
         self._scheme = scheme
         self._tags = dict(tags)
@@ -114,7 +119,6 @@ class FileOutput(ABC):
         for file, target in zip(self.files, self._targets, strict=True):
             _check_target(file, target)
         self.workplace = Workplace(self._targets[0])
-        """Where it is made; other files may lie there too."""
         self._folder: Path | None = self.workplace.folder
         with self._cleaning_up():
             self.workplace.sweep(JOURNAL)
@@ -170,7 +174,7 @@ class FileOutput(ABC):
             self._ready = self._complete(self._folder, facts or {})
             for file, made in zip(self.files, self._ready, strict=True):
                 sync(made)
-                self.sha256[file.name] = sha256_of(made)
+                self.sha256[file.name], self.sizes[file.name] = sha256_of(made), made.stat().st_size
 
     def finish(self) -> Path:
         """See `Output.finish`."""

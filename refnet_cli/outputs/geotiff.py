@@ -32,18 +32,8 @@ from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.outputs.base import FileOutput, sha256_of, sidecar_of
-from refnet_cli.outputs.rows import (
-    CLOUD,
-    CONFIDENCE,
-    NO_SHARE,
-    QUALITY,
-    SENSORS,
-    STEPS,
-    UNREADABLE,
-    UNSURE,
-    Rows,
-)
-from refnet_cli.products import ClassScheme
+from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
+from refnet_cli.products import CLOUD, QUALITY, SENSORS, UNREADABLE, ClassScheme
 
 UInt8 = NDArray[np.uint8]
 

@@ -10,19 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.products import ClassScheme
+from refnet_cli.products import SENSORS, ClassScheme
 from refnet_cli.translations import Translation
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
-SENSORS = 3
-"""Bits of `Rows.quality` that tell which sensors saw a pixel, as numbered in `QUALITY`."""
-QUALITY = ("no data", "optical only", "SAR only", "optical and SAR")
-"""What the numbers of a band of quality say of the sensors that saw a pixel."""
-CLOUD, UNREADABLE, UNSURE = 4, 8, 16
-"""Bits of quality for what was left out as a cloud, lies in a damaged part of a file, or is less probable than the
-threshold."""
+UNSURE = 16
+"""Bit of quality for what is less probable than the threshold; `SENSORS`, `CLOUD` and `UNREADABLE` come from scenes."""
 STEPS = 250
 """Probabilities of 8 bits count in steps of 1/250, so that GDAL's scale is short; 255 stands for no data."""
 NO_SHARE = 255

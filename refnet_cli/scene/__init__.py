@@ -2,7 +2,7 @@
 
 from refnet_cli.scene.alignment import Alignment
 from refnet_cli.scene.geometry import crs_name, pixel_metres, to_degrees
-from refnet_cli.scene.grid import choose_zone, result_grid
+from refnet_cli.scene.grid import choose_zone, crop, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "choose_bands",
     "choose_zone",
+    "crop",
     "crs_name",
     "describe_resampling",
     "find_files",

@@ -53,16 +53,17 @@ def result_grid(
         how = "tag: the optical file's own grid is kept"
     whole = grid.shape
     if options.extent == "intersection" and sar is not None:
-        grid = _crop(grid, _extent_of(sar, grid))
+        grid = crop(grid, _extent_of(sar, grid))
         how += ", within the SAR image's extent"
     if options.bounds is not None:
-        grid = _crop(grid, _window_of(options.bounds, grid))
+        grid = crop(grid, _window_of(options.bounds, grid))
         how += ", within --bounds"
     cut = "" if grid.shape == whole else f" ({grid.shape[0]} x {grid.shape[1]} of {whole[0]} x {whole[1]} pixels)"
     return grid, Decision("grid", [*grid.shape], f"{how}, {crs_name(CRS.from_user_input(grid.crs))}{cut}.")
 
 
-def _crop(grid: GeoBox, window: Window) -> GeoBox:
+def crop(grid: GeoBox, window: Window) -> GeoBox:
+    """Return the grid of a window of a grid."""
     return GeoBox((window.height, window.width), moved(grid.transform, window), grid.crs)
 
 

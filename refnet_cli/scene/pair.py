@@ -23,6 +23,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError
+from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
 from refnet_cli.scene.geometry import warn_of_pixels
@@ -38,6 +39,7 @@ from refnet_cli.tiling import Window
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
 """The optical and the SAR files, opened for one thread."""
+Mask = NDArray[np.bool_]
 EDGES = ("B03", "B04", "B08")  # bands by which optical images are compared with SAR
 
 
@@ -295,7 +297,7 @@ class ScenePair:
     def read_seen(self, window: Window) -> UInt8:
         """Read which sensors' bands are all known, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
 
-        `read` tells window and errors.
+        Where one is not, `CLOUD` and `UNREADABLE` are added if that is why. `read` tells window and errors.
         """
         seen = np.empty((window.height, window.width), np.uint8)
         for block, there, here in self._parts(window):
@@ -304,7 +306,7 @@ class ScenePair:
 
     def usable(self, seen: UInt8) -> NDArray[np.bool_]:
         """Tell which pixels are worth anything, given what `read_seen` returned."""
-        return np.asarray(seen > 0 if self._either else seen == 3)
+        return usable(seen, self._either)
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
         """Read which pixels are worth anything, shape (H, W); `read` tells window and errors."""
@@ -365,7 +367,11 @@ class ScenePair:
         counts: Counter[str] = Counter()
         optical, sar = files = self._files.get()
         try:
-            patch = Patch(self._read_optical(optical, window, counts), self._read_sar(sar, window, counts))
+            cloudy, broken = np.zeros((2, window.height, window.width), bool)
+            patch = Patch(
+                self._read_optical(optical, window, counts, cloudy, broken),
+                self._read_sar(sar, window, counts, broken),
+            )
         finally:
             self._files.put(files)
         optical_seen, sar_seen = patch.optical_valid, patch.sar_valid
@@ -373,24 +379,33 @@ class ScenePair:
             # A sensor that did not see all of a pixel has no say there, as the quality band tells.
             patch.optical[:, ~optical_seen] = np.nan
             patch.sar[:, ~sar_seen] = np.nan
-        return _Block(patch, optical_seen + np.uint8(2) * sar_seen, counts)
+        seen = optical_seen + np.uint8(2) * sar_seen
+        seen[cloudy] |= CLOUD
+        seen[broken & (seen & SENSORS < SENSORS)] |= UNREADABLE
+        return _Block(patch, seen, counts)
 
-    def _read_optical(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str]) -> Float32:
-        values = read_layers(self._optical_parts, rasters, window, _as_stored, counts, self._mask_errors)
+    def _read_optical(
+        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], cloudy: Mask, broken: Mask
+    ) -> Float32:
+        """Read the optical bands, and mark what is left out as cloudy or cannot be read."""
+        mark = broken if self._mask_errors else None
+        values = read_layers(self._optical_parts, rasters, window, _as_stored, counts, mark)
         values = self._optical.convert(values, counts)
         if self._clouds:
-            cloudy = self._clouds.read(rasters, window).view(bool)
-            counts["optical_cloudy"] = int(np.count_nonzero(cloudy & np.isfinite(values).all(axis=0)))
+            cloudy |= self._clouds.read(rasters, window).view(bool)
+            cloudy &= np.isfinite(values).all(axis=0)
+            counts["optical_cloudy"] = int(np.count_nonzero(cloudy))
             values[:, cloudy] = np.nan
         return values
 
-    def _read_sar(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str]) -> Float32:
+    def _read_sar(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Mask) -> Float32:
         def convert(values: Float32, file: int, source: Window) -> Float32:
             power = self._sar.power(values, file, source)
             counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
             return power
 
-        power = read_layers(self._sar_parts, rasters, window, convert, counts, self._mask_errors)
+        mark = broken if self._mask_errors else None
+        power = read_layers(self._sar_parts, rasters, window, convert, counts, mark)
         return self._sar.convert(power, counts)
 
     def _describe_sar(self) -> None:
@@ -414,9 +429,11 @@ class ScenePair:
         def pieces() -> Iterator[Piece]:
             for place in spread_pieces(*self.grid.shape):
                 window = Window(*place)
-                seen = read_layers(self._edge_parts, optical, window, _as_stored, aside, self._mask_errors)
+                broken = np.zeros((window.height, window.width), bool)
+                mark = broken if self._mask_errors else None
+                seen = read_layers(self._edge_parts, optical, window, _as_stored, aside, mark)
                 seen *= self._optical.scale
-                yield Piece(window.row, window.column, seen, self._read_sar(sar, window, aside))
+                yield Piece(window.row, window.column, seen, self._read_sar(sar, window, aside, broken))
 
         try:
             return estimate_shift(pieces())

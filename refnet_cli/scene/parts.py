@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
@@ -88,7 +89,7 @@ def read_layers(
     window: Window,
     convert: Convert,
     counts: Counter[str],
-    mask_errors: bool = False,
+    broken: NDArray[np.bool_] | None = None,
 ) -> Float32:
     """Read layers on a window of the grid.
 
@@ -104,8 +105,8 @@ def read_layers(
     counts : Counter
         Counts NaN and infinite values that were not declared nodata, and pixels that cannot be read:
         ``optical_non_finite``, ``optical_unreadable``, and the same of ``sar``.
-    mask_errors : bool
-        Whether what cannot be read is no measurement, and no error.
+    broken : bool array, shape (H, W), optional
+        If given, what cannot be read is no measurement, and no error, and is marked here.
 
     Returns
     -------
@@ -116,17 +117,25 @@ def read_layers(
     out = np.full((count, window.height, window.width), np.nan, np.float32)
     for part in parts:
         layers = np.full((len(part.bands), window.height, window.width), np.nan, np.float32)
-        read = _read_what_can_be if mask_errors else _read_part
-        read(part, rasters[part.file], window, layers, convert, counts)
+        if broken is None:
+            _read_part(part, rasters[part.file], window, layers, convert, counts)
+        else:
+            _read_what_can_be(part, rasters[part.file], window, layers, convert, counts, broken)
         for target, layer in zip(part.targets, layers, strict=True):
             np.copyto(out[target], layer, where=np.isnan(out[target]))
     return out
 
 
 def _read_what_can_be(
-    part: Part, raster: Raster, window: Window, out: Float32, convert: Convert, counts: Counter[str]
+    part: Part,
+    raster: Raster,
+    window: Window,
+    out: Float32,
+    convert: Convert,
+    counts: Counter[str],
+    broken: NDArray[np.bool_],
 ) -> None:
-    """Read a part in ever smaller pieces where it is damaged, and count those that remain."""
+    """Read a part in ever smaller pieces where it is damaged, and count and mark those that remain."""
     aside: Counter[str] = Counter()
     try:
         _read_part(part, raster, window, out, convert, aside)
@@ -134,11 +143,12 @@ def _read_what_can_be(
         out[:] = np.nan
         if window.height * window.width <= _SMALLEST**2:
             counts[f"{raster.what.lower()}_unreadable"] += window.height * window.width
+            broken[:] = True
             return
         for half in halves(window):
             top, left = half.row - window.row, half.column - window.column
-            target = out[:, top : top + half.height, left : left + half.width]
-            _read_what_can_be(part, raster, half, target, convert, counts)
+            place = np.s_[top : top + half.height, left : left + half.width]
+            _read_what_can_be(part, raster, half, out[:, *place], convert, counts, broken[place])
     else:
         counts.update(aside)
 
