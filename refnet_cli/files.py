@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from refnet_cli.errors import OptionsError, OutputError, RefnetError, StorageError
-from refnet_cli.remote import Remote
+from refnet_cli.errors import InputError, InputMissingError, OptionsError, OutputError, RefnetError, StorageError
+from refnet_cli.remote import Remote, hide_secrets, is_remote
 
 _NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
              errno.EEXIST, errno.ELOOP}  # fmt: skip
@@ -110,3 +110,26 @@ def check_places(outputs: Iterable[Path | None], inputs: Iterable[Path | Remote 
             if same or output.resolve() == other.resolve():
                 raise OptionsError(f"Output {output} is the same file as {other}; choose another name.")
         taken.append(output)
+
+
+def local_file(path: str | Path, what: str) -> str:
+    """Return a path as text once it is known to lead to a file on this machine that may be read.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If it does not; ``what`` says what the file is to the user.
+    """
+    text = os.fspath(path)
+    # A path keeps one slash of a URL's two.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
+        allowed = is_remote(text) and what in ("optical", "SAR")
+        raise InputError(
+            f"The {what} input {hide_secrets(text)} is not a local file: download it and give its path"
+            + (", or have it fetched with --allow-remote." if allowed else ".")
+        )
+    # These take a name that is too long for one that does not exist.
+    if not os.path.isfile(text) or not os.access(text, os.R_OK):
+        state = "cannot be read" if os.path.exists(text) else "does not exist"
+        raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
+    return text

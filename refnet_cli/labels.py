@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
-import pyogrio
 import rasterio.features
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS, Transformer
-from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
 
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
 from refnet_cli.products import ClassScheme
-from refnet_cli.scene import BLOCK, Alignment, Raster, local_file, north_up_grid
+from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
 from refnet_cli.tiling import Window
+from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid
 
 UInt8 = NDArray[np.uint8]
-Bounds = tuple[float, float, float, float]
-
-_DRIVERS = ("GPKG", "GeoJSON", "ESRI Shapefile")
-_MOST_JSON = 256 << 20  # bytes
-_VECTORS = {".gpkg": b"SQLite format 3", ".geojson": b"{", ".json": b"{", ".shp": b"\x00\x00\x27\x0a"}
-"""How the vector files that are read begin: GDAL would open others too, some of which lead elsewhere."""
 
 
 class Labels(Protocol):
@@ -82,8 +71,8 @@ def open_labels(
     Parameters
     ----------
     path : str or Path
-        A local GeoTIFF of one band of codes, or a GeoPackage (.gpkg), GeoJSON (.geojson, .json) or Shapefile (.shp) of
-        polygons or points.
+        A local GeoTIFF of one band of codes, or a GeoPackage (.gpkg), GeoJSON (.geojson, .json), Shapefile (.shp) or
+        FlatGeobuf (.fgb) of polygons or points.
     grid : GeoBox
         Grid to bring the labels onto.
     scheme : ClassScheme
@@ -100,7 +89,7 @@ def open_labels(
         If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
     indexes = class_indexes(scheme, meanings)
-    if Path(path).suffix.lower() in _VECTORS:
+    if Path(path).suffix.lower() in VECTORS:
         return ShapeLabels.open(path, grid, scheme, field, indexes)
     if field is not None:
         raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
@@ -288,36 +277,20 @@ class ShapeLabels:
         OptionsError
             If there is no such field, or several and none was named.
         """
-        text = local_file(path, "label")
-        begins = _VECTORS[Path(text).suffix.lower()]
-        with Path(text).open("rb") as file:
-            if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(begins):
-                raise InputError(f"The label file {text} is no {Path(text).suffix} file, whatever its name says.")
-        if begins == b"{":
-            _refuse_links(text)
-        try:
-            layers = pyogrio.list_layers(text)[:, 0].tolist()
-            if len(layers) != 1:
-                raise OptionsError(f"{text} has {len(layers)} layers ({', '.join(layers)}); give a file of one.")
-            about = pyogrio.read_info(text)
-            if about["driver"] not in _DRIVERS:
-                raise InputError(f"The label file {text} is read as {about['driver']}; give {', '.join(_DRIVERS)}.")
-            if not about["crs"]:
-                raise InputError(f"The label file {text} does not say in which reference system it is.")
-            to_grid, bounds = _way_to_grid(about["crs"], grid, text)
-            chosen = _choose_field(text, about["fields"].tolist(), field)
-            _, _, stored, (values,) = pyogrio.raw.read(text, columns=[chosen], bbox=bounds)
-        except (DataSourceError, DataLayerError) as error:
-            raise InputError(f"The label file {text} cannot be read: {error}") from error
-        # What lies far off may have no place in the grid's reference system.
-        shapes = shapely.clip_by_rect(shapely.force_2d(shapely.from_wkb(stored)), *bounds)
-        kept = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-        shapes, values = _onto_grid(shapes[kept], to_grid, bounds, grid, text), values[kept]
+        file = VectorFile.open(path, "label")
+        way = WayToGrid(file, grid)
+        shapes, (values,) = file.read([_choose_field(file, field)], way.bounds)
+        present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+        shapes, values = shapes[present], values[present]
+        kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
+        if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
+            raise InputError(f"{file.name} holds other shapes than polygons and points.")
+        shapes, which = way.onto(shapes)
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
-            raise InputError(f"No shape of the label file {text} lies on the scene.")
+            raise InputError(f"No shape of the label file {file.path} lies on the scene.")
         known = indexes or class_indexes(scheme)
-        return cls(shapes[inside], _indexes_of(text, values[inside], scheme, known), grid)
+        return cls(shapes[inside], _indexes_of(file, values[which[inside]], scheme, known), grid)
 
     def __enter__(self) -> Self:
         return self
@@ -344,103 +317,26 @@ class ShapeLabels:
         return out
 
 
-def _refuse_links(path: str) -> None:
-    """Refuse GeoJSON whose reference system is a link, which GDAL would fetch."""
-
-    def look(pairs: list[tuple[str, Any]]) -> frozenset[str] | None:
-        # GDAL takes names in any case, and up to a zero; which of two alike it takes is better not asked.
-        known = [(key.partition("\0")[0].lower(), value) for key, value in pairs]
-        kinds = frozenset(str(value).partition("\0")[0].lower() for key, value in known if key == "type")
-        systems = [value for key, value in known if key == "crs" and isinstance(value, frozenset)]
-        if any(system - {"name", "epsg", "ogc"} for system in systems):
-            raise InputError(
-                f"The label file {path} has a reference system that is not in it, but behind a link: write it with "
-                "one by name, as urn:ogc:def:crs:EPSG::4326."
-            )
-        # There may be very many.
-        return kinds or None
-
-    size = os.path.getsize(path)
-    if size > _MOST_JSON:
-        raise InputError(
-            f"The label file {path} has {size >> 20} MB, more than the {_MOST_JSON >> 20} that are read of GeoJSON: "
-            "write it as GeoPackage, for instance with ogr2ogr."
-        )
-    try:
-        json.loads(_without_coordinates(path).decode("utf-8-sig"), object_pairs_hook=look)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The label file {path} cannot be read as JSON ({error}): give an intact one.") from error
-
-
-def _without_coordinates(path: str) -> bytes:
-    """Read JSON with a zero for each array of numbers alone, which Python would take many times its memory for."""
-    parts = []
-    with open(path, "rb") as file:
-        while part := file.read(1 << 20):
-            for _ in range(5):  # as deep as coordinates are
-                part, found = re.subn(rb"\[[-+\d.eE,\s]*\]", b"0", part)
-                if not found:
-                    break
-            parts.append(part)
-    return b"".join(parts)
-
-
-def _choose_field(path: str, fields: list[str], asked: str | None) -> str:
-    listed = ", ".join(map(repr, fields)) or "none"
-    if asked is not None and asked not in fields:
-        raise OptionsError(f"The label file {path} has no field {asked!r}; its fields are {listed}.")
-    if asked is None and len(fields) != 1:
+def _choose_field(file: VectorFile, asked: str | None) -> str:
+    listed = ", ".join(map(repr, file.fields)) or "none"
+    if asked is not None and asked not in file.fields:
+        raise OptionsError(f"{file.name} has no field {asked!r}; its fields are {listed}.")
+    if asked is None and len(file.fields) != 1:
         raise OptionsError(
-            f"The label file {path} has {len(fields)} fields ({listed}); name the one with the "
+            f"{file.name} has {len(file.fields)} fields ({listed}); name the one with the "
             "class: --field, or label_field in a regions file."
         )
-    return asked or fields[0]
+    return asked or file.fields[0]
 
 
-def _way_to_grid(crs: str, grid: GeoBox, path: str) -> tuple[Transformer, Bounds]:
-    """Transformation into the grid's reference system, and the grid's bounds in the file's, with a margin."""
-    try:
-        source, target = CRS.from_user_input(crs), CRS.from_user_input(grid.crs).to_2d()
-        to_grid = Transformer.from_crs(source, target, always_xy=True)
-        left, bottom, right, top = to_grid.transform_bounds(*grid.boundingbox.bbox, direction="INVERSE")
-    except ProjError as error:
-        raise InputError(f"The reference system of the label file {path} cannot be used: {error}") from error
-    if not left < right or not np.isfinite([left, bottom, right, top]).all():
-        raise InputError(
-            f"The scene has no simple outline in the reference system of the label file {path}, as across 180 degrees "
-            "of longitude: give the labels in the scene's own."
-        )
-    margin = max(right - left, top - bottom) / 10
-    return to_grid, (left - margin, bottom - margin, right + margin, top + margin)
-
-
-def _onto_grid(shapes: NDArray[Any], to_grid: Transformer, bounds: Bounds, grid: GeoBox, path: str) -> NDArray[Any]:
-    """Bring shapes into pixels of a grid; their long edges are cut up first, so that they bend as on the ground."""
-    kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
-    if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
-        raise InputError(f"The label file {path} holds other shapes than polygons and points.")
-    left, bottom, right, top = bounds
-    shapes = shapely.segmentize(shapes, max(right - left, top - bottom) / 100)
-    to_pixels = ~grid.affine
-
-    def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = to_grid.transform(points[:, 0], points[:, 1])
-        return np.stack([
-            to_pixels.a * x + to_pixels.b * y + to_pixels.c, to_pixels.d * x + to_pixels.e * y + to_pixels.f
-        ], axis=1)  # fmt: skip
-
-    moved: NDArray[Any] = shapely.transform(shapes, move)
-    return moved
-
-
-def _indexes_of(path: str, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
+def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
     """Class index of each value of a field: a code as number or text, or a class's name in any case."""
     texts = [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
     unknown = sorted({text for text in texts if text.casefold() not in known})
     if unknown:
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
-            f"The label file {path} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
+            f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
             f"({_list_classes(scheme)}): choose another scheme or give a mapping."
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)

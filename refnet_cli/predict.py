@@ -378,7 +378,10 @@ def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
 def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quicklook | None) -> Making:
     """Return what the outputs of a map have in common."""
     scheme = ClassScheme.from_dict(report.scheme)
-    return Making(options.output, grid, scheme, tags_of(report), options.missing == "use-other", look)
+    return Making(
+        options.output, grid, scheme, tags_of(report), quality=options.missing == "use-other", look=look,
+        zones=options.zones, zone_field=options.zone_field,
+    )  # fmt: skip
 
 
 def check_map(report: Report) -> None:

@@ -17,7 +17,7 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from refnet_cli import labels as label_module
+from refnet_cli import vectors
 from refnet_cli.cli import PathList, run
 from refnet_cli.errors import InputError
 from refnet_cli.labels import open_labels
@@ -346,14 +346,14 @@ def test_no_driver_is_chosen_by_half_a_signature(tmp_path: Path) -> None:
 def test_geojson_of_very_many_things_takes_little_memory(tmp_path: Path, thing: str) -> None:
     path = tmp_path / "a.geojson"
     path.write_text('{"a":[' + ",".join([thing] * (8_000_000 // (len(thing) + 1))) + "]}")
-    code = f"from refnet_cli.labels import _refuse_links; _refuse_links({str(path)!r})"
-    assert peak_megabytes(code) - peak_megabytes("import refnet_cli.labels") < 100
+    code = f"from refnet_cli.vectors import _refuse_links; _refuse_links({str(path)!r}, '')"
+    assert peak_megabytes(code) - peak_megabytes("import refnet_cli.vectors") < 100
 
 
 def test_geojson_over_a_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optical, _ = make_pair(tmp_path, 40, 50)
     (tmp_path / "a.geojson").write_text('{"a": 1}' + " " * 100)
-    monkeypatch.setattr(label_module, "_MOST_JSON", 100)
+    monkeypatch.setattr(vectors, "_MOST_JSON", 100)
     with pytest.raises(InputError, match=r"more than the .* write it as GeoPackage"):
         open_labels(tmp_path / "a.geojson", grid_of(optical), CARD.scheme)
 
@@ -365,9 +365,9 @@ def test_no_number_hides_a_link_in_geojson(tmp_path: Path) -> None:
     for before in ("", '"bbox": [1, 2],', '"a": "[1", "b": "2]",', many, '"a": "[1]\\"",'):
         path.write_text(f'{{"type": "FeatureCollection", {before} {link}, "features": [[[[[[[1]]]]]], []]}}')
         with pytest.raises(InputError, match="behind a link"):
-            label_module._refuse_links(str(path))
+            vectors._refuse_links(str(path), "The file")
         path.write_text(path.read_text().replace('"link"', '"name"'))
-        label_module._refuse_links(str(path))
+        vectors._refuse_links(str(path), "The file")
 
 
 def test_a_name_that_is_too_long_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def write_shapes(
     columns = {field: np.array(values)} | {name: np.array(column) for name, column in fields.items()}
     pyogrio.raw.write(
         path, shapely.to_wkb(np.array(shapes)), list(columns.values()), list(columns), crs=crs, geometry_type="Unknown",
-        driver={".gpkg": "GPKG", ".shp": "ESRI Shapefile"}.get(path.suffix, "GeoJSON"),
+        driver={".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".fgb": "FlatGeobuf"}.get(path.suffix, "GeoJSON"),
     )  # fmt: skip
     return path
 
@@ -163,7 +163,7 @@ def burned(shapes: list[Any], values: list[int]) -> np.ndarray:
     return rasterio.features.rasterize(zip(shapes, values, strict=True), (SIDE, SIDE), transform=PLACE, dtype="uint8")
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp"])
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb"])
 def test_polygons_are_the_raster_of_the_same_shapes(tmp_path: Path, name: str) -> None:
     shapes, values = fields()
     crs = "EPSG:4326" if name.endswith("json") else "EPSG:32631"
@@ -275,9 +275,17 @@ def test_shapes_that_reach_round_the_world(tmp_path: Path) -> None:
     assert ((found == 0) != hole).mean() < 1e-4
 
 
-def test_a_scene_across_the_antimeridian_wants_labels_of_its_own_system(tmp_path: Path) -> None:
-    grid = GeoBox((100, 100), Affine(10, 0, 735_000, 0, -10, 5_000_000), "EPSG:32660")
-    far = GeoBox((9000, 9000), grid.affine, grid.crs)
-    path = write_shapes(tmp_path / "a.geojson", [shapely.box(178, 44, 179.9, 46)], [2], "EPSG:4326")
-    with pytest.raises(InputError, match="180 degrees of longitude"):
-        open_labels(path, far, ESRI)
+def test_a_scene_across_the_antimeridian(tmp_path: Path) -> None:
+    """Longitudes that go on beyond 180 degrees, and those that begin anew there, are the same."""
+    grid = GeoBox((90, 900), Affine(100, 0, 735_000, 0, -100, 5_000_000), "EPSG:32660")
+    split = shapely.union_all([shapely.box(179.5, 44, 180, 46), shapely.box(-180, 44, -179.5, 46)])
+    for number, shape in enumerate((split, shapely.box(179.5, 44, 180.5, 46))):
+        path = write_shapes(tmp_path / f"{number}.gpkg", [shape], [2], "EPSG:4326")
+        with open_labels(path, grid, ESRI) as labels:
+            found = labels.read(Window(0, 0, 90, 900)) > 0
+        rows, columns = np.indices(found.shape) + 0.5
+        there = Transformer.from_crs("EPSG:32660", "EPSG:4326", always_xy=True)
+        longitude = there.transform(735_000 + 100 * columns, 5_000_000 - 100 * rows)[0] % 360
+        expected = (longitude > 179.5) & (longitude < 180.5)
+        assert 0.2 < expected.mean() < 0.95
+        assert (found != expected).mean() < 1e-4

@@ -166,9 +166,9 @@ def test_a_map_without_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_any_grid_has_a_page_and_metric_ones_a_scale(name: str, tmp_path: Path) -> None:
+def test_any_grid_has_a_page_and_those_with_north_up_a_scale(name: str, tmp_path: Path) -> None:
     page = make_page(tmp_path, random_codes(*GRIDS[name].shape), {}, grid=GRIDS[name])
-    assert ('class="scale"' in page) == (name not in ("geographic", "rotated", "south up"))
+    assert ('class="scale"' in page) == (name not in ("rotated", "south up"))
 
 
 def test_the_scale_is_that_of_the_ground_and_the_arrow_shows_north(tmp_path: Path) -> None:

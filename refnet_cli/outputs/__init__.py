@@ -9,7 +9,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.outputs.areas import AreaCounter
+from refnet_cli.outputs.areas import AreaCounter, Areas
 from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
 from refnet_cli.outputs.geotiff import (
     BLOCK,
@@ -43,6 +43,7 @@ __all__ = [
     "QUALITY",
     "REASONS",
     "AreaCounter",
+    "Areas",
     "ClassMap",
     "Confidence",
     "FileOutput",
@@ -85,6 +86,10 @@ class Making:
     """Whether the class map has a second band of quality."""
     look: Quicklook | None = None
     """What the sensors saw, complete when the outputs are; the report shows it."""
+    zones: Path | None = None
+    """Vector file of polygons that areas are wanted of, besides the whole map's."""
+    zone_field: str | None = None
+    """Field of that file with the zones' names; by default they are numbered."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,11 @@ OUTPUTS: dict[str, Kind] = {
     "confidence": Kind(Confidence, "_confidence.tif"),
     "quality": Kind(Quality, "_quality.tif"),
     "preview": Kind(Preview, "_preview.png"),
+    "areas": Kind(
+        Areas,
+        "_areas.csv",
+        lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field},
+    ),
     "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),
 }
 """From an output's name on the command line to how it is made, in the order in which they move into place."""

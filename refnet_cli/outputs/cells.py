@@ -40,8 +40,8 @@ class CellCounts:
 
     def __init__(self, height: int, width: int, cell: int, codes: Sequence[int]) -> None:
         self.rows, self.columns = math.ceil(height / cell), math.ceil(width / cell)
-        self.next_row = 0
-        self._height, self._cell, self._codes = height, cell, codes
+        self.next_row, self.cell = 0, cell
+        self._height, self._codes = height, codes
         self._starts = np.arange(0, width, cell)
         self._counts = np.zeros((self.columns, len(codes)), np.int64)
 
@@ -49,7 +49,7 @@ class CellCounts:
         """Take the next rows and yield each completed row of cells: its number and counts, shape (columns, codes)."""
         taken = 0
         while taken < len(codes):
-            end_of_cells = min((self.next_row // self._cell + 1) * self._cell, self._height)
+            end_of_cells = min((self.next_row // self.cell + 1) * self.cell, self._height)
             # No more rows than a byte can count: bytes are added many times faster than anything else.
             part = codes[taken : taken + min(255, end_of_cells - self.next_row)]
             for index, code in enumerate(self._codes):
@@ -58,7 +58,7 @@ class CellCounts:
             taken += len(part)
             self.next_row += len(part)
             if self.next_row == end_of_cells:
-                yield (self.next_row - 1) // self._cell, self._counts
+                yield (self.next_row - 1) // self.cell, self._counts
                 self._counts = np.zeros_like(self._counts)
 
 
@@ -75,7 +75,9 @@ class ClassPicture:
 
     def __init__(self, height: int, width: int, codes: Sequence[int]) -> None:
         self._shown = np.array(sorted({0, *codes}), np.uint8)  # of equally common ones the lowest counts
-        self._cells = CellCounts(height, width, cell_side(height, width), self._shown.tolist())
+        self.side = cell_side(height, width)
+        """Of a cell, in pixels of the grid."""
+        self._cells = CellCounts(height, width, self.side, self._shown.tolist())
         self._pixels = np.zeros(len(self._shown), np.int64)
         self.codes: UInt8 = np.zeros((self._cells.rows, self._cells.columns), np.uint8)
         """Commonest code of each cell, 0 where that is no class, shape (rows, columns) of cells."""

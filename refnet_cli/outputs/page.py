@@ -21,6 +21,7 @@ from PIL import Image
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.cells import ClassPicture
 from refnet_cli.outputs.charts import Bar, bar_chart, histogram
+from refnet_cli.outputs.ground import view_of
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
 from refnet_cli.products import ClassScheme
@@ -214,26 +215,11 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def _scale(grid: GeoBox) -> str:
-    """Return a scale bar and an arrow to the north, if the grid is in metres and its rows run eastwards."""
-    transform, crs = grid.affine, pyproj.CRS.from_user_input(grid.crs)
-    ellipsoid, geographic = crs.get_geod(), crs.geodetic_crs
-    metric = crs.is_projected and all(axis.unit_conversion_factor == 1 for axis in crs.axis_info[:2])
-    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0 or not metric:
+    """Return a scale bar and an arrow to the north, if the grid's rows run eastwards and north is up."""
+    view = view_of(grid)
+    if view.flip_rows or view.flip_columns or view.pixel is None or view.north is None:
         return ""
-    if ellipsoid is None or geographic is None:
-        return ""
-    height, width = grid.shape
-    # On the ground, from the grid's middle a pixel to the right and one up: some projections stretch what they show,
-    # and turn north away from the grid's.
-    columns, rows = width / 2 + np.array([0, 1, 0]), height / 2 - np.array([0, 0, 1])
-    to_geographic = pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
-    longitude, latitude = to_geographic.transform(
-        transform.a * columns + transform.c, transform.e * rows + transform.f
-    )
-    if not np.isfinite([longitude, latitude]).all():  # beyond what the projection can show
-        return ""
-    azimuths, _, lengths = ellipsoid.inv(longitude[[0, 0]], latitude[[0, 0]], longitude[1:], latitude[1:])
-    metres, north = width * lengths[0], round(-azimuths[1], 1) + 0.0
+    metres, north = grid.shape[1] * view.pixel, view.north
     length = _round_length(_BAR * metres)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     said = f"North lies {north:.1f} degrees clockwise from up."

@@ -8,7 +8,7 @@ from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.pair import EDGES, Patch, ScenePair
 from refnet_cli.scene.parts import describe_resampling, make_parts
-from refnet_cli.scene.raster import BLOCK, Raster, local_file, north_up_grid
+from refnet_cli.scene.raster import BLOCK, Raster, north_up_grid
 from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Layer, Paths, Source, find_files
 
@@ -33,7 +33,6 @@ __all__ = [
     "crs_name",
     "describe_resampling",
     "find_files",
-    "local_file",
     "make_parts",
     "north_up_grid",
     "pixel_metres",

@@ -23,7 +23,8 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
-from refnet_cli.remote import Remote, hide_secrets, is_remote
+from refnet_cli.files import local_file
+from refnet_cli.remote import Remote
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
@@ -54,29 +55,6 @@ _GDAL: dict[str, Any] = {
 }
 
 Float32 = NDArray[np.float32]
-
-
-def local_file(path: str | Path, what: str) -> str:
-    """Return a path as text once it is known to lead to a file on this machine that may be read.
-
-    Raises
-    ------
-    InputMissingError, InputError
-        If it does not; ``what`` says what the file is to the user.
-    """
-    text = os.fspath(path)
-    # A path keeps one slash of a URL's two.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) or text.startswith("/vsi"):
-        allowed = is_remote(text) and what in ("optical", "SAR")
-        raise InputError(
-            f"The {what} input {hide_secrets(text)} is not a local file: download it and give its path"
-            + (", or have it fetched with --allow-remote." if allowed else ".")
-        )
-    # These take a name that is too long for one that does not exist.
-    if not os.path.isfile(text) or not os.access(text, os.R_OK):
-        state = "cannot be read" if os.path.exists(text) else "does not exist"
-        raise InputMissingError(f"The {what} file {text} {state}: check the path and its permissions.")
-    return text
 
 
 def _first_bytes(path: str, what: str) -> bytes:

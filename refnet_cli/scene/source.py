@@ -14,12 +14,13 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.files import local_file
 from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.remote import Remote, as_given
 from refnet_cli.scene.geometry import AffinePlace
 from refnet_cli.scene.judge import Decision, band_names
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.raster import Float32, Raster, ZipMember, local_file, north_up_grid
+from refnet_cli.scene.raster import Float32, Raster, ZipMember, north_up_grid
 from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
 from refnet_cli.scene.vrt import is_vrt, read_vrt
 
