@@ -51,6 +51,11 @@ class Mapping:
         """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
 
     @property
+    def warnings(self) -> list[str]:
+        """What outputs warn of."""
+        return [warning for output in self.outputs.values() for warning in output.warnings]
+
+    @property
     def areas_hectares(self) -> dict[str, float]:
         """Area of each class by its name, once all rows are there."""
         return self._areas.hectares()

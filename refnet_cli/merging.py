@@ -53,6 +53,7 @@ def merge(tasks: Sequence[Task]) -> Report:
     report.tiles = dict(sum((Counter(other.tiles) for other in reports), Counter()))
     with ExitStack() as stack:
         mapping = Mapping(making, options.places, stack)
+        report.warnings += mapping.warnings
         for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
             mapping.add(rows_of(finished, making.scheme, options.missing == "use-other"))
         report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])

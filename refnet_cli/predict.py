@@ -289,6 +289,7 @@ def predict(
         look = Quicklook(height, width, card.optical.bands, card.sar.bands) if "report" in places else None
         making = making_of(options, report, crop(pair.grid, area), look)
         mapping = Mapping(making, places, stack, part.shard if part else None)
+        report.warnings += mapping.warnings
         # The first blocks are read while the engine loads.
         _expect(pair, tiling, area)
         if engine is None:

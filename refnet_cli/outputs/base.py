@@ -47,6 +47,8 @@ class Output(Protocol):
     """The same in bytes."""
     workplace: Workplace
     """Where it is made; other files may lie there too."""
+    warnings: list[str]
+    """What its user should know, from the beginning."""
 
     def write(self, rows: Rows) -> None:
         """Take the next rows of the grid, any number of them.
@@ -108,6 +110,7 @@ class FileOutput(ABC):
         self.files = [self.path, *self._companions()]
         self.sha256: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
+        self.warnings: list[str] = []
         self._grid = grid
         self._scheme = scheme
         self._tags = dict(tags)
