@@ -149,7 +149,7 @@ def test_zones_are_what_lies_under_the_centres_of_pixels(name: str, tmp_path: Pa
         for code, area in slow_areas(grid, codes, shape).items():
             assert float(table[str(number), code]["hectares"]) == pytest.approx(area, rel=1e-12), (number, code)
     assert sum(slow_areas(grid, codes, shapes[3]).values()) == 0
-    assert output.warnings == [f"The zone 4 of {path} does not lie on the map."]
+    assert output.warnings == [f"the zone 4 of {path.name} does not lie on the map."]
 
 
 @pytest.mark.parametrize("ending", DRIVERS)

@@ -132,8 +132,8 @@ class Areas(FileOutput):
         self._zones = ZoneCounter(read_zones(zones, grid, zone_field), grid, scheme) if zones else None
         self._about = {"map": map_name, "zones_from": zones.name if zones else None, "zone_field": zone_field}
         outside = self._zones.outside if self._zones else []
-        self.warnings = [f"The zone {zone} of {zones} does not lie on the map." for zone in outside]
         super().__init__(path, grid, scheme, tags)
+        self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in outside if zones]
 
     def _companions(self) -> list[Path]:
         companion = self.path.parent / f"{self.path.stem}.json"
