@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from collections.abc import Mapping as Entries
 from contextlib import ExitStack
@@ -128,7 +129,8 @@ class Mapping:
         Parameters
         ----------
         facts : dict
-            What is known of the map, for outputs that tell of it; each is told of the files before it too.
+            What is known of the map, for outputs that tell of it; each is told of the files before it too, and where
+            these lie as seen from the map's folder.
 
         Returns
         -------
@@ -139,12 +141,20 @@ class Mapping:
         for kind, output in self.outputs.items():
             output.complete(facts | {"files": files})
             files[kind] = [
-                {"name": file.name, "sha256": output.sha256[file.name], "bytes": output.sizes[file.name]}
+                {
+                    "name": file.name,
+                    "place": os.path.relpath(file, self._making.map.parent),
+                    "sha256": output.sha256[file.name],
+                    "bytes": output.sizes[file.name],
+                }
                 for file in output.files
             ]
         for output in self.outputs.values():
             output.finish()
         return {
-            kind: [about | {"path": str(file)} for about, file in zip(files[kind], output.files, strict=True)]
+            kind: [
+                {name: about[name] for name in ("name", "sha256", "bytes")} | {"path": str(file)}
+                for about, file in zip(files[kind], output.files, strict=True)
+            ]
             for kind, output in self.outputs.items()
         }

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli import __version__
 from refnet_cli.card import Card, default_weights, verify, warn_of_drift
+from refnet_cli.dates import acquired, read_dates
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
 from refnet_cli.finishing import Finishing
@@ -132,6 +133,8 @@ class PredictOptions(SceneOptions):
         for kind, options in NEEDED.items():
             for option in (name for name in options if getattr(self, name) and kind not in places):
                 raise OptionsError(f"--{option.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
+        if self.date is not None:
+            read_dates(self.date)
 
     @property
     def places(self) -> dict[str, Path]:
@@ -370,6 +373,13 @@ def _predict_area(
             rest.call(take, batch, probabilities)
 
 
+def _acquired(options: PredictOptions) -> tuple[str, str] | None:
+    """When the scenes were acquired, as the user or the files' names tell."""
+    if options.date is not None:
+        return read_dates(options.date)
+    return acquired(*([path.name for path in as_paths(given)] for given in (options.optical, options.sar)))
+
+
 def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
     """Make rows of what a journal holds; ``either`` tells whether one sensor does."""
     quality = finished.layers["quality"]
@@ -381,7 +391,7 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     scheme = ClassScheme.from_dict(report.scheme)
     return Making(
         options.output, grid, scheme, tags_of(report), quality=options.missing == "use-other", look=look,
-        zones=options.zones, zone_field=options.zone_field,
+        zones=options.zones, zone_field=options.zone_field, acquired=_acquired(options),
     )  # fmt: skip
 
 

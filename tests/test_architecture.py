@@ -21,7 +21,7 @@ LEVELS = (
     {"remote"},
     {"files", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors"},
-    {"products", "smoothing", "tiling", "register", "scan"},
+    {"dates", "products", "smoothing", "tiling", "register", "scan"},
     {"schemes", "finishing"},
     {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},

@@ -43,7 +43,7 @@ from tests.limits import file_size_limit
 SCHEME = SCHEMES["esri-io"]
 TAGS = {"REFNET_VERSION": "1.2.3", "REFNET_OPTIONS": '{"note": "größer & <kleiner>"}'}
 UTM = "EPSG:32633"
-
+DATES = ("2020-07-01T10:10:31Z", "2020-07-03T05:09:12Z")
 
 
 def utm_grid(height: int, width: int) -> GeoBox:
@@ -281,7 +281,7 @@ class TestEveryOutput:
     codes = random_codes(600, 530)
 
     def make(self, kind: str, path: Path) -> Output:
-        return OUTPUTS[kind].make(path, Making(path, self.grid, SCHEME, TAGS))
+        return OUTPUTS[kind].make(path, Making(path, self.grid, SCHEME, TAGS, acquired=DATES))
 
     def complete(self, output: Output) -> None:
         feed(output, self.codes, [])
@@ -295,13 +295,17 @@ class TestEveryOutput:
         assert output.finish() == path
         assert output.finish() == path
         output.abort()
+        assert output.files[0] == path
         assert sorted(tmp_path.iterdir()) == sorted(output.files)
 
     def test_bytes_depend_on_the_input_alone(self, kind: str, tmp_path: Path) -> None:
+        made = []
         for name, cuts in {"a": [1, 599], "b": [300, 300]}.items():
-            with self.make(kind, tmp_path / name) as output:
+            (tmp_path / name).mkdir()
+            with self.make(kind, tmp_path / name / "result") as output:
                 feed(output, self.codes, cuts)
-        assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+            made.append({file.name: file.read_bytes() for file in output.files})
+        assert made[0] == made[1]
 
     def test_an_exception_leaves_the_old_file(self, kind: str, tmp_path: Path) -> None:
         path = tmp_path / "result"
@@ -354,7 +358,7 @@ class TestEveryOutput:
         translation = find_translation(SCHEME, "worldcover")
         rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
         path = tmp_path / "result"
-        with OUTPUTS[kind].make(path, Making(path, self.grid, translation.target, TAGS)) as output:
+        with OUTPUTS[kind].make(path, Making(path, self.grid, translation.target, TAGS, acquired=DATES)) as output:
             output.write(rows)
         assert sorted(tmp_path.iterdir()) == sorted(output.files)
         for file in output.files:
@@ -384,15 +388,14 @@ class TestEveryOutput:
         with self.make(kind, path) as output:
             feed(output, self.codes, [])
         size = path.stat().st_size
-        for companion in output.files[1:]:
-            companion.unlink()
-        path.write_text("old")
+        for file in output.files:
+            file.write_text("old")
         for limit in (0, min(300, size - 1), size // 4, size // 2, max(size - 1000, 1), size - 1):
             output = self.make(kind, path)
             with file_size_limit(limit), pytest.raises(StorageError, match="make room"):
                 self.complete(output)
-            assert path.read_text() == "old"
-            assert list(tmp_path.iterdir()) == [path]
+            assert {file.read_text() for file in output.files} == {"old"}
+            assert sorted(tmp_path.iterdir()) == sorted(output.files)
 
 
 @both

@@ -30,6 +30,8 @@ from refnet_cli.outputs.preview import Preview
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, Layer, Rows, class_codes
 from refnet_cli.outputs.shard import Shard, planes_of, read_look, read_shard
+from refnet_cli.outputs.stac import StacItem
+from refnet_cli.outputs.style import Style
 from refnet_cli.products import QUALITY, ClassScheme
 
 __all__ = [
@@ -59,6 +61,8 @@ __all__ = [
     "Quicklook",
     "Rows",
     "Shard",
+    "StacItem",
+    "Style",
     "class_codes",
     "describe_gdal",
     "planes_of",
@@ -90,6 +94,8 @@ class Making:
     """Vector file of polygons that areas are wanted of, besides the whole map's."""
     zone_field: str | None = None
     """Field of that file with the zones' names; by default they are numbered."""
+    acquired: tuple[str, str] | None = None
+    """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.dates`."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,9 @@ OUTPUTS: dict[str, Kind] = {
         "_areas.csv",
         lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field},
     ),
+    "style": Kind(Style, ".qml", lambda m: {"map": m.map}),
     "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),
+    "stac": Kind(StacItem, ".stac.json", lambda m: {"map": m.map, "acquired": m.acquired, "quality": m.quality}),
 }
 """From an output's name on the command line to how it is made, in the order in which they move into place."""
 

@@ -1,0 +1,152 @@
+"""How the class map is to be shown: styles for QGIS and map servers, and names of classes for GDAL."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.errors import OptionsError
+from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.products import ClassScheme
+
+_SLD, _OGC = "http://www.opengis.net/sld", "http://www.opengis.net/ogc"
+_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_INTEGER, _TEXT = 0, 2  # GDAL's GDALRATFieldType
+# GDAL's GDALRATFieldUsage: a value, a part of its colour, and its name.
+_COLUMNS = {
+    "Value": (_INTEGER, 5), "Red": (_INTEGER, 6), "Green": (_INTEGER, 7), "Blue": (_INTEGER, 8), "Alpha": (_INTEGER, 9),
+    "Class": (_TEXT, 2),
+}  # fmt: skip
+
+
+class Style(FileOutput):
+    """A style of QGIS for the class map, with others beside it.
+
+    QGIS finds by itself a style that has the map's name, with ``.qml`` at its end. Beside it come a Styled Layer
+    Descriptor, with ``.sld``, for GeoServer and others; and, where the style is in the map's folder, GDAL's
+    ``<map>.aux.xml`` with the classes as category names and as a raster attribute table. No data is transparent.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where the style is to appear.
+    grid : GeoBox
+    scheme : ClassScheme
+        Codes, names and colours of the classes. What XML cannot hold of a name becomes U+FFFD.
+    tags : dict of str to str
+    map : Path
+        The class map's.
+
+    Raises
+    ------
+    OptionsError
+        If the style would lie where the Styled Layer Descriptor does.
+    OutputError
+        If nothing can be made at that place.
+    StorageError
+        From `finish`, if the disk fills up.
+    """
+
+    layers: tuple[str, ...] = ()
+
+    def __init__(
+        self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, map: Path
+    ) -> None:
+        if Path(path).suffix.lower() == ".sld":
+            raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made beside it.")
+        self._map = map
+        super().__init__(path, grid, scheme, tags)
+
+    def _companions(self) -> list[Path]:
+        made = [self.path.parent / f"{self.path.stem}.sld"]
+        if os.path.realpath(self.path.parent) == os.path.realpath(self._map.parent):
+            made.append(self.path.parent / f"{self._map.name}.aux.xml")
+        return made
+
+    def _start(self, folder: Path) -> None:
+        """Nothing is to be opened."""
+
+    def _put(self, rows: Rows) -> None:
+        """Styles show all classes, whether the map has them or not."""
+
+    def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+        documents = [_qgis(self._scheme), _sld(self._scheme), _gdal(self._scheme)]
+        made = []
+        for file, document in zip(self.files, documents, strict=False):
+            ET.indent(document)
+            result = folder / f"complete{file.suffix}"
+            # GDAL finds nothing in a file that begins with a declaration; UTF-8 needs none.
+            result.write_bytes(ET.tostring(document, "utf-8", xml_declaration=False) + b"\n")
+            made.append(result)
+        return made
+
+
+def _plain(text: str) -> str:
+    return _NO_XML.sub("\ufffd", text)
+
+
+def _classes(scheme: ClassScheme) -> list[tuple[int, str, tuple[int, int, int]]]:
+    return [
+        (code, _plain(name), colour)
+        for code, name, colour in zip(scheme.codes, scheme.names, scheme.colours, strict=True)
+    ]
+
+
+def _qgis(scheme: ClassScheme) -> ET.Element:
+    style = ET.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    pipe = ET.SubElement(style, "pipe")
+    renderer = ET.SubElement(
+        pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
+    )
+    palette = ET.SubElement(renderer, "colorPalette")
+    for code, name, colour in _classes(scheme):
+        ET.SubElement(palette, "paletteEntry", value=str(code), color=_hex(colour), alpha="255", label=name)
+    return style
+
+
+def _sld(scheme: ClassScheme) -> ET.Element:
+    """A Styled Layer Descriptor 1.0 with GeoServer's ``type="values"``: what is not listed is transparent."""
+    style = ET.Element("StyledLayerDescriptor", {"version": "1.0.0", "xmlns": _SLD, "xmlns:ogc": _OGC})
+    layer = ET.SubElement(style, "NamedLayer")
+    ET.SubElement(layer, "Name").text = _plain(scheme.name)
+    user = ET.SubElement(layer, "UserStyle")
+    ET.SubElement(user, "Name").text = _plain(scheme.name)
+    rule = ET.SubElement(ET.SubElement(user, "FeatureTypeStyle"), "Rule")
+    symbolizer = ET.SubElement(rule, "RasterSymbolizer")
+    channel = ET.SubElement(ET.SubElement(symbolizer, "ChannelSelection"), "GrayChannel")
+    ET.SubElement(channel, "SourceChannelName").text = "1"
+    colours = ET.SubElement(symbolizer, "ColorMap", type="values")
+    for code, name, colour in _classes(scheme):
+        ET.SubElement(colours, "ColorMapEntry", color=_hex(colour), quantity=str(code), label=name, opacity="1")
+    return style
+
+
+def _gdal(scheme: ClassScheme) -> ET.Element:
+    """What GDAL takes besides the file's own: names of classes, and nothing that the file itself says."""
+    dataset = ET.Element("PAMDataset")
+    band = ET.SubElement(dataset, "PAMRasterBand", band="1")
+    names = {0: "no data"} | {code: name for code, name, _ in _classes(scheme)}
+    categories = ET.SubElement(band, "CategoryNames")
+    for code in range(max(names) + 1):
+        ET.SubElement(categories, "Category").text = names.get(code, "")
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    for index, (title, (kind, usage)) in enumerate(_COLUMNS.items()):
+        column = ET.SubElement(table, "FieldDefn", index=str(index))
+        for tag, value in (("Name", title), ("Type", kind), ("Usage", usage)):
+            ET.SubElement(column, tag).text = str(value)
+    for index, (code, name, colour) in enumerate(_classes(scheme)):
+        row = ET.SubElement(table, "Row", index=str(index))
+        for value in (code, *colour, 255, name):
+            ET.SubElement(row, "F").text = str(value)
+    return dataset
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
