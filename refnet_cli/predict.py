@@ -391,7 +391,7 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     scheme = ClassScheme.from_dict(report.scheme)
     return Making(
         options.output, grid, scheme, tags_of(report), quality=options.missing == "use-other", look=look,
-        zones=options.zones, zone_field=options.zone_field, acquired=_acquired(options),
+        zones=options.zones, zone_field=options.zone_field, acquired=_acquired(options), min_area=options.min_area,
     )  # fmt: skip
 
 

@@ -275,6 +275,11 @@ def test_a_map_in_another_scheme_carries_its_names_and_colours(tmp_path: Path) -
         assert raster.colormap(1)[80][:3] == (0, 100, 200)
 
 
+def named(kind: str, name: str = "result") -> str:
+    """A name that ends as the kind's files do: some tell their format by it."""
+    return f"{name}{Path(OUTPUTS[kind].ending).suffix}"
+
+
 @pytest.mark.parametrize("kind", OUTPUTS)
 class TestEveryOutput:
     grid = utm_grid(600, 530)
@@ -288,7 +293,7 @@ class TestEveryOutput:
         output.finish()
 
     def test_finish_leaves_its_files_alone(self, kind: str, tmp_path: Path) -> None:
-        path = tmp_path / "result"
+        path = tmp_path / named(kind)
         output = self.make(kind, path)
         feed(output, self.codes, [100])
         assert not path.exists()
@@ -302,13 +307,13 @@ class TestEveryOutput:
         made = []
         for name, cuts in {"a": [1, 599], "b": [300, 300]}.items():
             (tmp_path / name).mkdir()
-            with self.make(kind, tmp_path / name / "result") as output:
+            with self.make(kind, tmp_path / name / named(kind)) as output:
                 feed(output, self.codes, cuts)
             made.append({file.name: file.read_bytes() for file in output.files})
         assert made[0] == made[1]
 
     def test_an_exception_leaves_the_old_file(self, kind: str, tmp_path: Path) -> None:
-        path = tmp_path / "result"
+        path = tmp_path / named(kind)
         path.write_text("old")
 
         def interrupted() -> None:
@@ -324,14 +329,15 @@ class TestEveryOutput:
     def test_the_old_file_is_replaced_through_a_link(self, kind: str, tmp_path: Path) -> None:
         (tmp_path / "far").mkdir()
         (tmp_path / "far" / "real").write_text("old")
-        (tmp_path / "link").symlink_to(tmp_path / "far" / "real")
-        with self.make(kind, tmp_path / "link") as output:
+        link = named(kind, "link")
+        (tmp_path / link).symlink_to(tmp_path / "far" / "real")
+        with self.make(kind, tmp_path / link) as output:
             feed(output, self.codes, [])
-        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / link).is_symlink()
         assert (tmp_path / "far" / "real").stat().st_size > 3
 
     def test_missing_rows_are_refused(self, kind: str, tmp_path: Path) -> None:
-        output = self.make(kind, tmp_path / "result")
+        output = self.make(kind, tmp_path / named(kind))
         output.write(rows_of(0, self.codes[:-1]))
         with pytest.raises(ValueError, match="599 of 600 rows"):
             output.finish()
@@ -339,7 +345,7 @@ class TestEveryOutput:
 
     @pytest.mark.parametrize(("row", "rows"), [(1, 10), (0, 601)])
     def test_rows_out_of_order_are_refused(self, kind: str, row: int, rows: int, tmp_path: Path) -> None:
-        output = self.make(kind, tmp_path / "result")
+        output = self.make(kind, tmp_path / named(kind))
         with pytest.raises(ValueError, match="do not follow row 0"):
             output.write(rows_of(row, random_codes(rows, 530)))
         output.abort()
@@ -350,26 +356,27 @@ class TestEveryOutput:
 
     def test_another_number_of_classes_is_refused(self, kind: str, tmp_path: Path) -> None:
         probabilities, valid = as_probabilities(self.codes)
-        with pytest.raises(ValueError, match="was expected"), self.make(kind, tmp_path / "result") as output:
+        with pytest.raises(ValueError, match="was expected"), self.make(kind, tmp_path / named(kind)) as output:
             output.write(Rows(0, probabilities[:-1], valid, SCHEME))
         assert list(tmp_path.iterdir()) == []
 
     def test_translated_rows_are_taken_by_the_scheme_of_their_codes(self, kind: str, tmp_path: Path) -> None:
         translation = find_translation(SCHEME, "worldcover")
         rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
-        path = tmp_path / "result"
+        path = tmp_path / named(kind)
         with OUTPUTS[kind].make(path, Making(path, self.grid, translation.target, TAGS, acquired=DATES)) as output:
             output.write(rows)
         assert sorted(tmp_path.iterdir()) == sorted(output.files)
         for file in output.files:
             file.unlink()
-        with pytest.raises(ValueError, match="'worldcover' cannot go into"), self.make(kind, tmp_path / "r") as output:
+        other = tmp_path / named(kind, "other")
+        with pytest.raises(ValueError, match="'worldcover' cannot go into"), self.make(kind, other) as output:
             output.write(rows)
         assert list(tmp_path.iterdir()) == []
 
     def test_places_where_nothing_can_be_made(self, kind: str, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        places = ["", "missing/result", "file/result", "x" * 300]
+        places = ["", f"missing/{named(kind)}", f"file/{named(kind)}", "x" * 300 + named(kind)]
         for place in places:
             with pytest.raises(OutputError, match=r"cannot be made|is a folder"):
                 self.make(kind, tmp_path / place)
@@ -381,10 +388,10 @@ class TestEveryOutput:
     def test_a_folder_without_permission(self, kind: str, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
         with pytest.raises(OutputError, match="cannot be made"):
-            self.make(kind, tmp_path / "result")
+            self.make(kind, tmp_path / named(kind))
 
     def test_a_full_disk_leaves_the_old_file(self, kind: str, tmp_path: Path) -> None:
-        path = tmp_path / "result"
+        path = tmp_path / named(kind)
         with self.make(kind, path) as output:
             feed(output, self.codes, [])
         size = path.stat().st_size

@@ -26,6 +26,7 @@ from refnet_cli.outputs.geotiff import (
     write_raster,
 )
 from refnet_cli.outputs.page import HtmlReport
+from refnet_cli.outputs.polygons import Polygons
 from refnet_cli.outputs.preview import Preview
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, Layer, Rows, class_codes
@@ -55,6 +56,7 @@ __all__ = [
     "Layer",
     "Making",
     "Output",
+    "Polygons",
     "Preview",
     "Probabilities",
     "Quality",
@@ -96,6 +98,8 @@ class Making:
     """Field of that file with the zones' names; by default they are numbered."""
     acquired: tuple[str, str] | None = None
     """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.dates`."""
+    min_area: float = 0.0
+    """Hectares; smaller polygons become part of a neighbour."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ OUTPUTS: dict[str, Kind] = {
     "confidence": Kind(Confidence, "_confidence.tif"),
     "quality": Kind(Quality, "_quality.tif"),
     "preview": Kind(Preview, "_preview.png"),
+    "polygons": Kind(Polygons, "_polygons.gpkg", lambda making: {"min_area": making.min_area}),
     "areas": Kind(
         Areas,
         "_areas.csv",

@@ -1,0 +1,417 @@
+"""Outlines of the connected components of a class map, while its rows come in.
+
+Everything is counted in pixels: vertex (x, y) is the upper left corner of the pixel in column x and row y. Only what
+reaches the last row so far is held; what ends before is complete and leaves.
+
+An outline is kept as its corners, each with the number of the corner that follows it, the component on the right hand.
+Whether a vertex is a corner, and of what kind, its four pixels tell, and the corners of one kind on a grid line pair
+up in their order along it. Where two pixels of one code touch at a vertex alone, the outlines go around each of them,
+for they may be two components. If they turn out to be one when it is complete, the ways through the vertex are
+exchanged: then no ring passes a vertex twice, and what touches itself there is a shell and a hole, as the OGC's
+simple features want it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+UInt8 = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+# Kinds of corners by the pixel whose corner it is: 0 to 3 for one that sticks out, 4 to 7 for the three around one
+# that does not belong. The pixels are those of `Quad`: d, c, a, b.
+_OWNERS = ((1, 1), (1, 0), (0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 1))
+"""Row and column of a pixel of the component, from the vertex's upper left one."""
+_EASTWARD = (0, 6), (1, 7)
+"""Kinds with which edges along the top of pixels start and end, from west to east."""
+_WESTWARD = (2, 5), (3, 4)
+"""Kinds with which edges along the bottom start and end; both are met from west to east."""
+_SOUTHWARD = (1, 4), (2, 6)
+"""Kinds at the upper and lower end of edges along the right side, which lead down."""
+_NORTHWARD = (0, 5), (3, 7)
+"""Kinds at the upper and lower end of edges along the left side, which lead up."""
+
+
+class Runs:
+    """Pixels of equal code beside each other in the rows of a strip, and what they touch.
+
+    Parameters
+    ----------
+    above : uint8 array, shape (width,)
+        Codes of the row above the strip; zeros at the map's top.
+    codes : uint8 array, shape (rows, width)
+        Codes, 0 where there is no data.
+
+    Attributes
+    ----------
+    padded : uint8 array, shape (rows + 1, width + 2)
+        All these codes with a column of zeros on both sides.
+    beside, below : bool arrays
+        Whether a pixel of ``padded`` has the code of the next one in its row, and of the one below.
+    starts : int array, shape (N,)
+        Where runs begin in the flat ``padded``, in its order.
+    number : int32 array, of the shape of ``padded``
+        Each pixel's run.
+    codes : uint8 array, shape (N,)
+        Of the runs.
+    first : int
+        The first run that is not of the row above.
+    """
+
+    def __init__(self, above: UInt8, codes: UInt8) -> None:
+        rows, width = codes.shape
+        self.padded = np.zeros((rows + 1, width + 2), np.uint8)
+        self.padded[0, 1:-1] = above
+        self.padded[1:, 1:-1] = codes
+        self.beside: Bools = self.padded[:, :-1] == self.padded[:, 1:]
+        self.below: Bools = self.padded[:-1] == self.padded[1:]
+        self._begin = np.ones(self.padded.shape, bool)
+        np.logical_not(self.beside, out=self._begin[:, 1:])
+        self.starts = np.flatnonzero(self._begin)
+        self.number = (np.cumsum(self._begin, dtype=np.int32) - 1).reshape(self.padded.shape)
+        self.codes = self.padded.ravel()[self.starts]
+        self.first = int(self.number[1, 0])
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def touching(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the runs that lie upon each other with equal codes, the upper and the lower ones, no data left out."""
+        found = self.below & (self._begin[:-1] | self._begin[1:]) & (self.padded[1:] > 0)
+        return self.number[:-1][found], self.number[1:][found]
+
+    def bordering(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return runs of different codes that share an edge, no data left out, some pairs more than once."""
+        upon = ~self.below & (self._begin[:-1] | self._begin[1:]) & (self.padded[:-1] > 0) & (self.padded[1:] > 0)
+        side = ~self.beside & (self.padded[:, :-1] > 0) & (self.padded[:, 1:] > 0)
+        side[0] = False  # told by the strip above
+        return (
+            np.concatenate([self.number[:-1][upon], self.number[:, :-1][side]]),
+            np.concatenate([self.number[1:][upon], self.number[:, 1:][side]]),
+        )
+
+    def sums(self, values: UInt8) -> Ints:
+        """Add up values of the strip, shape (rows, width), over each run; 0 in the row above."""
+        padded = np.zeros(self.padded.shape, np.uint8)
+        padded[1:, 1:-1] = values
+        return np.asarray(np.add.reduceat(padded.ravel(), self.starts, dtype=np.int64))
+
+    def spans(self) -> tuple[Ints, Ints, Ints]:
+        """Return each run's row, where the row above is 0, its first column and that behind its last."""
+        width = self.padded.shape[1]
+        rows, begin = np.divmod(self.starts, width)
+        end = np.append(self.starts[1:], self.padded.size) - rows * width
+        # The first and last column are no part of the map.
+        return rows, np.maximum(begin - 1, 0), np.minimum(end - 1, width - 2)
+
+
+def join(count: int, one: NDArray[Any], other: NDArray[Any]) -> tuple[int, Ints]:
+    """Return how many connected components a graph of ``count`` nodes has, and each node's."""
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
+    return connected_components(graph, directed=False)  # type: ignore[no-any-return]
+
+
+class Sums(NamedTuple):
+    """Components in a row of arrays of the same length."""
+
+    codes: UInt8
+    last: Ints
+    """The last row."""
+    pixels: Ints
+    weights: Ints
+    """Sum of the pixels' weights."""
+    values: Ints
+    """Sum of the pixels' values."""
+
+    def take(self, which: NDArray[Any]) -> Sums:
+        """Return those with these numbers, or where a mask is true."""
+        return Sums(*(part[which] for part in self))
+
+
+class Outlined(NamedTuple):
+    """Complete components, by their last row and then by their first pixel."""
+
+    sums: Sums
+    x: Ints
+    """Columns of the rings' corners, the first of each is its uppermost, then leftmost one; not closed."""
+    y: Ints
+    ring: Ints
+    """Of each corner, counted from 0. Of a component the first ring is the shell; the others are holes."""
+    component: Ints
+    """Of each ring."""
+
+
+class _Corners(NamedTuple):
+    """Corners from north to south and, in a row, from west to east."""
+
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    component: NDArray[np.int32]
+    following: Ints
+    """Number of the corner that follows; -1 while it is not known."""
+    crossing: Bools
+    """Whether another pixel of the same code touches at the vertex alone."""
+
+    def take(self, which: Bools) -> _Corners:
+        """Return those where a mask is true; no ring may be cut by it."""
+        number = np.cumsum(which) - 1
+        following = self.following[which]
+        following = np.where(following < 0, -1, number[following])
+        return _Corners(self.x[which], self.y[which], self.component[which], following, self.crossing[which])
+
+
+def _empty_corners() -> _Corners:
+    numbers = np.empty(0, np.int32)
+    return _Corners(numbers, numbers, numbers, np.empty(0, np.int64), np.empty(0, bool))
+
+
+class Tracer:
+    """Finds the 4-connected components of equal code and their outlines.
+
+    Parameters
+    ----------
+    width : int
+        Of the map, in pixels.
+    clockwise : bool
+        Whether shells go clockwise as the map's array is looked at, row 0 on top; holes go the other way.
+    """
+
+    def __init__(self, width: int, clockwise: bool = True) -> None:
+        self._clockwise = clockwise
+        self._row = 0
+        self._above = np.zeros(width, np.uint8)
+        self._above_components = np.array([-1])  # of the row's runs; -1 for no data
+        none = np.empty(0, np.int64)
+        self._open = Sums(np.empty(0, np.uint8), none, none, none, none)
+        self._corners = _empty_corners()
+        self._downward: tuple[Ints, Ints] = none, none  # upper ends of edges that lead on, southward and northward
+
+    @property
+    def count(self) -> int:
+        """Number of components that are not complete."""
+        return len(self._open.codes)
+
+    def add(self, codes: UInt8, values: UInt8, weights: Ints) -> Outlined:
+        """Take the next rows.
+
+        Parameters
+        ----------
+        codes : uint8 array, shape (rows, width)
+            At least one row; 0 where there is no data.
+        values : uint8 array, shape (rows, width)
+            What to add up.
+        weights : int64 array, shape (rows, width + 1)
+            Sum of the weights of a row's pixels left of each column; in ``finish``, none are needed.
+
+        Returns
+        -------
+        Outlined
+            The components that ended above the last of these rows.
+        """
+        runs = Runs(self._above, codes)
+        labels, sums = self._label(runs, values, weights)
+        last = labels[int(runs.number[-1, 0]) : len(runs)]
+        open_ = np.zeros(len(sums.codes), bool)
+        open_[last] = True
+        open_ &= sums.codes > 0
+        corners = self._outline(runs, labels)
+        gone = ~open_ & (sums.codes > 0)
+        leaving = gone[corners.component]
+        done = _trace(corners.take(leaving), sums, self._clockwise)
+        self._keep(corners, leaving, open_)
+        self._open = sums.take(open_)
+        number = np.where(open_, np.cumsum(open_) - 1, -1)
+        self._above, self._above_components = codes[-1].copy(), number[last]
+        self._row += len(codes)
+        return done
+
+    def finish(self) -> Outlined:
+        """Return the components that the map's last row ends."""
+        width = len(self._above)
+        nothing = np.zeros((1, width), np.uint8)
+        return self.add(nothing, nothing, np.zeros((1, width + 1), np.int64))
+
+    def _label(self, runs: Runs, values: UInt8, weights: Ints) -> tuple[Ints, Sums]:
+        """Return the component of each run, and of each that was open after the runs, and the components."""
+        upper, lower = runs.touching()
+        seen = np.flatnonzero(self._above_components >= 0)
+        before = self.count
+        count, labels = join(
+            len(runs) + before,
+            np.concatenate([upper, seen]),
+            np.concatenate([lower, len(runs) + self._above_components[seen]]),
+        )
+        rows, begin, end = runs.spans()
+        new, old = labels[runs.first : len(runs)], labels[len(runs) :]
+        rows, begin, end = (part[runs.first :] for part in (rows, begin, end))
+        codes, last = np.zeros(count, np.uint8), np.full(count, self._row - 1)
+        codes[labels[: len(runs)]] = runs.codes
+        last[new] = self._row + rows - 1  # in the order of rows: the last one stays
+        pixels, weighed, added = (np.zeros(count, np.int64) for _ in range(3))
+        for total, here, earlier in (
+            (pixels, end - begin, self._open.pixels),
+            (weighed, weights[rows - 1, end] - weights[rows - 1, begin], self._open.weights),
+            (added, runs.sums(values)[runs.first :], self._open.values),
+        ):
+            np.add.at(total, new, here)
+            np.add.at(total, old, earlier)
+        return labels, Sums(codes, last, pixels, weighed, added)
+
+    def _outline(self, runs: Runs, labels: Ints) -> _Corners:
+        """Return the open corners and those between the row above and the last one, joined as far as they can be."""
+        place, kinds, crossing = _find_corners(runs)
+        row, column = np.divmod(place, runs.padded.shape[1])
+        owner = place + np.array([down * runs.padded.shape[1] + right for down, right in _OWNERS])[kinds]
+        old = self._corners
+        known = len(old.x)
+        x = np.concatenate([old.x, column.astype(np.int32)])
+        following = np.concatenate([old.following, np.full(len(place), -1, np.int64)])
+        for starts, ends in (_EASTWARD, _WESTWARD):
+            following[known + _where(kinds, starts)] = known + _where(kinds, ends)
+        downward = []
+        for (upper, lower), leads_down, carried in zip(
+            (_SOUTHWARD, _NORTHWARD), (True, False), self._downward, strict=True
+        ):
+            tops, bottoms = np.concatenate([carried, known + _where(kinds, upper)]), known + _where(kinds, lower)
+            tops, bottoms, left = _pair_columns(tops, bottoms, x, len(self._above))
+            following[tops if leads_down else bottoms] = bottoms if leads_down else tops
+            downward.append(left)
+        self._downward = downward[0], downward[1]
+        return _Corners(
+            x,
+            np.concatenate([old.y, (row + self._row).astype(np.int32)]),
+            np.concatenate([labels[len(runs) :][old.component], labels[runs.number.ravel()[owner]]]).astype(np.int32),
+            following,
+            np.concatenate([old.crossing, crossing]),
+        )
+
+    def _keep(self, corners: _Corners, leaving: Bools, open_: Bools) -> None:
+        """Hold the corners of what is open."""
+        number = np.cumsum(~leaving) - 1
+        self._downward = number[self._downward[0]], number[self._downward[1]]
+        kept = corners.take(~leaving)
+        self._corners = kept._replace(component=(np.cumsum(open_) - 1).astype(np.int32)[kept.component])
+
+
+def _find_corners(runs: Runs) -> tuple[Ints, NDArray[np.uint8], Bools]:
+    """Find where outlines turn.
+
+    Returns
+    -------
+    place : int array
+        Of the pixel above and left of each, in the flat ``runs.padded``.
+    kinds : uint8 array
+    crossing : bool array
+        Whether a pixel of the same code lies diagonally opposite, and both others are different.
+    """
+    width = runs.padded.shape[1]
+    turning = np.zeros((len(runs.below), width), bool)
+    # Where the codes on both sides of a line through the vertex are alike, no outline turns.
+    np.logical_or(
+        runs.beside[:-1] & runs.beside[1:], runs.below[:, :-1] & runs.below[:, 1:], out=turning[:, :-1]
+    )
+    np.logical_not(turning[:, :-1], out=turning[:, :-1])
+    place = np.flatnonzero(turning)
+    codes = runs.padded.ravel()
+    a, b, c, d = codes[place], codes[place + 1], codes[place + width], codes[place + width + 1]
+    top, bottom, left, right = a == b, c == d, a == c, b == d
+    table = np.stack([
+        ~bottom & ~right & (d > 0), ~bottom & ~left & (c > 0), ~top & ~left & (a > 0), ~top & ~right & (b > 0),
+        top & left & ~right & (a > 0), top & right & ~left & (b > 0), left & bottom & ~top & (c > 0),
+        right & bottom & ~top & (d > 0),
+    ], axis=1)  # fmt: skip
+    found = np.flatnonzero(table)
+    vertex, kinds = found >> 3, (found & 7).astype(np.uint8)
+    falling, rising = (a == d)[vertex], (b == c)[vertex]
+    crossing = (kinds < 4) & np.where(kinds % 2 == 0, falling, rising)
+    return place[vertex], kinds, crossing
+
+
+def _where(kinds: NDArray[np.uint8], wanted: tuple[int, int]) -> Ints:
+    return np.flatnonzero((kinds == wanted[0]) | (kinds == wanted[1]))
+
+
+def _pair_columns(tops: Ints, bottoms: Ints, x: NDArray[np.int32], width: int) -> tuple[Ints, Ints, Ints]:
+    """Pair the upper ends of vertical edges with the lower ones, both in the order of their rows.
+
+    Returns
+    -------
+    tops, bottoms : int arrays
+        Pairs.
+    left : int array
+        Upper ends of edges that lead on; one a column at most, and it is the last there.
+    """
+    # Small numbers are sorted by their digits, many times faster.
+    small = np.min_scalar_type(width)
+    tops = tops[np.argsort(x[tops].astype(small), kind="stable")]
+    bottoms = bottoms[np.argsort(x[bottoms].astype(small), kind="stable")]
+    counts = np.bincount(x[tops], minlength=width + 1)
+    leads_on = counts > np.bincount(x[bottoms], minlength=width + 1)
+    last = np.cumsum(counts)[leads_on] - 1
+    return np.delete(tops, last), bottoms, tops[last]
+
+
+def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
+    """Put the corners of complete components in the order of their rings."""
+    count = len(corners.x)
+    if not count:
+        none = np.empty(0, np.int64)
+        return Outlined(sums.take(none), none, none, none, none)
+    following = corners.following.copy()
+    one, other = _crossings(corners)
+    following[one], following[other] = following[other], following[one]
+    preceding = np.empty_like(following)
+    preceding[following] = np.arange(count)
+    if not clockwise:
+        following, preceding = preceding, following
+
+    rings, ring = connected_components(_steps(following), connection="strong")
+    first = _firsts(ring, rings)
+    component_first = _firsts(corners.component, len(sums.codes))
+    # By the component's last row, its first pixel, and the ring's first corner: whatever the strips, the same.
+    of_ring = corners.component[first]
+    order = np.lexsort((first, component_first[of_ring], sums.last[of_ring]))
+    first, of_ring = first[order], of_ring[order]
+    # All rings become one path, on which each leads to the next.
+    following[preceding[first]] = np.roll(first, -1)
+    path = breadth_first_order(_steps(following), first[0], return_predecessors=False)
+    components = of_ring[np.append(True, of_ring[1:] != of_ring[:-1])]
+    place = np.empty(len(sums.codes), np.int64)
+    place[components] = np.arange(len(components))
+    number = np.empty(rings, np.int64)
+    number[order] = np.arange(rings)
+    return Outlined(
+        sums.take(components),
+        corners.x[path].astype(np.int64),
+        corners.y[path].astype(np.int64),
+        number[ring[path]],
+        place[of_ring],
+    )
+
+
+def _crossings(corners: _Corners) -> tuple[Ints, Ints]:
+    """Return pairs of corners at which a component touches itself."""
+    candidates = np.flatnonzero(corners.crossing)
+    x, y, component = (part[candidates] for part in (corners.x, corners.y, corners.component))
+    candidates = candidates[np.lexsort((component, x, y))]
+    x, y, component = (part[candidates] for part in (corners.x, corners.y, corners.component))
+    same = (x[1:] == x[:-1]) & (y[1:] == y[:-1]) & (component[1:] == component[:-1])
+    return candidates[:-1][same], candidates[1:][same]
+
+
+def _steps(following: Ints) -> csr_array:
+    count = len(following)
+    return csr_array((np.ones(count), following, np.arange(count + 1)), shape=(count, count))
+
+
+def _firsts(labels: NDArray[Any], count: int) -> Ints:
+    """Return the place of the first of each label."""
+    first = np.zeros(count, np.int64)
+    first[labels[::-1]] = np.arange(len(labels))[::-1]
+    return first
