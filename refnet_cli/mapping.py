@@ -52,6 +52,11 @@ class Mapping:
         """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
 
     @property
+    def files(self) -> list[Path]:
+        """All files that are made."""
+        return [file for output in self.outputs.values() for file in output.files]
+
+    @property
     def warnings(self) -> list[str]:
         """What outputs warn of."""
         return [warning for output in self.outputs.values() for warning in output.warnings]

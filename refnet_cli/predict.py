@@ -181,8 +181,8 @@ class Report:
     options: dict[str, Any]
     scheme: dict[str, Any]
     """Class scheme of the map."""
-    sar_bands: int
-    """How many the network takes."""
+    network: dict[str, Any]
+    """Bands that the network takes, by sensor; how many classes it tells apart; side of its tiles."""
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
     version: str = __version__
@@ -267,7 +267,8 @@ def predict(
     weights = options.weights or (default_weights() if engine is None else None)
     places = options.places
     outputs_wanted = [*places.values(), *([sidecar_of(options.output)] if options.checksum else [])]
-    check_places(outputs_wanted, [*as_paths(options.optical), *as_paths(options.sar), options.grid, weights])
+    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
+    check_places(outputs_wanted, inputs)
     card = engine.card if engine else verify(_given(weights))
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
     # The tags and the report tell what was done, not what was left open.
@@ -281,7 +282,8 @@ def predict(
         ) as pair,
         ExitStack() as stack,
     ):  # fmt: skip
-        check_places(outputs_wanted, pair.files)
+        inputs += pair.files
+        check_places(outputs_wanted, inputs)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
         area = part.window.clip(height, width) if part else tiling.whole
@@ -292,6 +294,7 @@ def predict(
         look = Quicklook(height, width, card.optical.bands, card.sar.bands) if "report" in places else None
         making = making_of(options, report, crop(pair.grid, area), look)
         mapping = Mapping(making, places, stack, part.shard if part else None)
+        check_places([*mapping.files, *outputs_wanted[len(places) :]], inputs)
         report.warnings += mapping.warnings
         # The first blocks are read while the engine loads.
         _expect(pair, tiling, area)
@@ -406,7 +409,7 @@ def check_map(report: Report) -> None:
     if not report.valid_share:
         raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
     pixels = report.grid["height"] * report.grid["width"]
-    clamped = report.counts.get("sar_clamped", 0) / (report.sar_bands * pixels)
+    clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
         report.warnings.append(
             f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
@@ -627,11 +630,14 @@ def _start_report(
         decisions=[decision._asdict() for decision in pair.decisions],
         options=options.to_dict(),
         scheme=(translation.target if translation else card.scheme).to_dict(),
-        sar_bands=len(card.sar.bands),
+        network={
+            "optical": list(card.optical.bands), "sar": list(card.sar.bands), "classes": card.network.classes,
+            "tile": card.tile,
+        },
         translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
         drift=card.drift(pair.levels),
         warnings=[*warn_of_drift(card.drift(pair.levels)), *pair.warnings],
-    )
+    )  # fmt: skip
 
 
 def as_paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
@@ -662,7 +668,8 @@ def tags_of(report: Report) -> dict[str, str]:
 def facts_of(report: Report) -> dict[str, Any]:
     """Return what outputs may tell of a map: nothing that differs between two runs for the same map."""
     told = (
-        "version", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares", "valid_share", "counts",
+        "version", "network", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares", "valid_share",
+        "counts",
     )  # fmt: skip
     tags = tags_of(report)
     return {name: getattr(report, name) for name in told} | {

@@ -332,7 +332,7 @@ def test_geoparquet_tells_of_its_column(tmp_path: Path) -> None:
 
 def test_provenance(tmp_path: Path) -> None:
     codes = patches(30, 40)
-    assert pyogrio.read_info(write(tmp_path / "map.gpkg", codes))["dataset_metadata"] == TAGS
+    assert pyogrio.read_info(write(tmp_path / "map.gpkg", codes))["layer_metadata"] == TAGS
     about = pyogrio.read_info(write(tmp_path / "map.fgb", codes))["layer_metadata"]
     assert json.loads(about["DESCRIPTION"]) == TAGS
     stored = pyarrow.parquet.read_schema(write(tmp_path / "map.parquet", codes)).metadata

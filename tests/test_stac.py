@@ -375,3 +375,21 @@ def test_items_of_equal_maps_are_equal_files(tmp_path: Path) -> None:
         contents.append((tmp_path / folder / "lulc.stac.json").read_bytes())
     assert contents[0] == contents[1]
     assert str(tmp_path).encode() not in contents[0]
+
+
+def test_the_model_is_told_where_the_facts_tell_of_it(tmp_path: Path) -> None:
+    making = Making(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    network = {"optical": ["B02", "B03"], "sar": ["VV", "VH"], "classes": 10, "tile": 256}
+    item = write_item(tmp_path / "lulc.stac.json", making, FACTS | {"network": network})
+    assert any("/mlm/" in extension for extension in item["stac_extensions"])
+    told = item["properties"]
+    assert (told["mlm:name"], told["mlm:architecture"]) == ("refnet-small", "REF-Net")
+    assert [entry["name"] for entry in told["mlm:input"]] == ["optical: B02, B03", "SAR: VV, VH"]
+    assert [entry["input"]["shape"] for entry in told["mlm:input"]] == [[-1, 2, 256, 256], [-1, 2, 256, 256]]
+    assert told["mlm:output"][0]["result"]["shape"] == [-1, 10, 256, 256]
+    assert len(told["mlm:output"][0]["classification:classes"]) == 10
+    assert item["assets"]["model"]["href"] == f"urn:sha256:{'ab' * 32}"
+    assert "mlm:model" in item["assets"]["model"]["roles"]
+    translated = write_item(tmp_path / "b.stac.json", making, FACTS | {"network": network, "translation": {"a": 1}})
+    assert "classification:classes" not in translated["properties"]["mlm:output"][0]
+    assert not any("/mlm/" in extension for extension in small_item(tmp_path)["stac_extensions"])

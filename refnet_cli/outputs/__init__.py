@@ -29,7 +29,7 @@ from refnet_cli.outputs.page import HtmlReport
 from refnet_cli.outputs.polygons import Polygons
 from refnet_cli.outputs.preview import Preview
 from refnet_cli.outputs.quicklook import Quicklook
-from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, Layer, Rows, class_codes
+from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, STEPS, Layer, Rows, class_codes
 from refnet_cli.outputs.shard import Shard, planes_of, read_look, read_shard
 from refnet_cli.outputs.stac import StacItem
 from refnet_cli.outputs.style import Style
@@ -45,6 +45,7 @@ __all__ = [
     "OUTPUTS",
     "QUALITY",
     "REASONS",
+    "STEPS",
     "AreaCounter",
     "Areas",
     "ClassMap",

@@ -73,6 +73,8 @@ class Storage:
     """How pixels of overviews are made of those below."""
     scale: float = 1.0
     """What to multiply stored numbers with."""
+    predictor: str = "NO"
+    """Whether differences of neighbours are compressed, which take less room where values change gradually."""
 
 
 class CogOutput(FileOutput):
@@ -151,7 +153,7 @@ class CogOutput(FileOutput):
         with rasterio.Env(**_GDAL):
             rasterio.shutil.copy(
                 self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING=self.storage.overviews, NUM_THREADS="ALL_CPUS",
+                OVERVIEW_RESAMPLING=self.storage.overviews, PREDICTOR=self.storage.predictor, NUM_THREADS="ALL_CPUS",
             )  # fmt: skip
         self._mend(result)
         with rasterio.Env(**_READING):
@@ -259,7 +261,7 @@ class Probabilities(CogOutput):
     """
 
     layers = ("probabilities",)
-    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS)
+    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
 
     def _names(self) -> list[str]:
         return list(self._scheme.names)
@@ -281,14 +283,14 @@ class HalfProbabilities(Probabilities):
     """
 
     layers = ("probabilities16",)
-    storage = Storage("float32", math.nan, "AVERAGE")
+    storage = Storage("float32", math.nan, "AVERAGE", predictor="YES")
 
 
 class Confidence(CogOutput):
     """How sure the map is, three bands in steps of 1/250 and 255 where there is no class; see `Rows.confidence`."""
 
     layers = ("confidence",)
-    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS)
+    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
 
     def _names(self) -> list[str]:
         return list(CONFIDENCE)

@@ -35,6 +35,7 @@ _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"
     for extension in ("classification/v2.0.0", "file/v2.1.0", "processing/v1.2.0", "projection/v2.0.0", "raster/v2.0.0")
 ]
+_MODEL = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _TYPES: dict[str, tuple[str, list[str]]] = {
     ".tif": ("image/tiff; application=geotiff; profile=cloud-optimized", ["data"]),
     ".gpkg": ("application/geopackage+sqlite3", ["data"]),
@@ -66,8 +67,9 @@ _SHA256 = "1220"  # multihash: SHA-256 (0x12) of 32 (0x20) bytes
 class StacItem(FileOutput):
     """A STAC 1.1 Item that describes the map and the files made with it.
 
-    It has the extensions classification, file, processing, projection and raster. It has not the Machine Learning
-    Model extension, which is for Items of models: one must hold an asset with the model itself.
+    It has the extensions classification, file, processing, projection and raster, and, where the facts tell of the
+    network, that of machine learning models. This one wants the model among the assets: the weights are, by their
+    SHA-256 as a URN, for where they lie is the user's business.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ class StacItem(FileOutput):
         item = {
             "type": "Feature",
             "stac_version": "1.1.0",
-            "stac_extensions": _EXTENSIONS,
+            "stac_extensions": _EXTENSIONS + [_MODEL] * ("network" in facts),
             "id": self._map.stem,
             "geometry": self._geometry,
             "bbox": self._bbox,
@@ -148,6 +150,7 @@ class StacItem(FileOutput):
             "datetime": None if interval else start,
             **interval,
             **_projection(self._grid),
+            **_model(self._scheme, facts),
             "processing:level": "L4",
             "processing:lineage": _lineage(self._scheme, facts),
             **({"processing:software": {"refnet": facts["version"]}} if "version" in facts else {}),
@@ -165,6 +168,13 @@ class StacItem(FileOutput):
                 if number == 1 and kind in _RASTERS:
                     asset["bands"] = self._bands(kind)
                 assets[kind if number == 1 else f"{kind}-{number}"] = asset
+        if "network" in facts:
+            weights = facts["weights"]
+            assets["model"] = {
+                "href": f"urn:sha256:{weights['sha256']}",
+                "title": f"Weights {weights['name']}",
+                "roles": ["mlm:model", "mlm:weights"],
+            }
         return assets
 
     def _bands(self, kind: str) -> list[dict[str, Any]]:
@@ -236,6 +246,43 @@ def _lineage(scheme: ClassScheme, facts: Mapping[str, Any]) -> str:
     if "optical" in facts and "sar" in facts:
         lineage += f" from Sentinel-2 {facts['optical']} and Sentinel-1 {facts['sar']}"
     return f"{lineage}."
+
+
+def _model(scheme: ClassScheme, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the network that made the map.
+
+    Its bands are told in the inputs' names: as "bands" they would have to be bands of this Item's assets.
+    """
+    if "network" not in facts:
+        return {}
+    network, weights = facts["network"], facts["weights"]
+    tile, tasks = network["tile"], ["semantic-segmentation"]
+    # Of a map in another scheme than the network's, they are not what the network tells apart.
+    classes = {} if facts.get("translation") else {"classification:classes": _classes(scheme)}
+
+    def array(what: str, layers: int) -> dict[str, Any]:
+        order = ["batch", what, "height", "width"]
+        return {"shape": [-1, layers, tile, tile], "dim_order": order, "data_type": "float32"}
+
+    name = re.sub("[^a-zA-Z0-9_.-]+", "-", weights["name"]).strip("_.-")
+    return {
+        "mlm:name": name if re.fullmatch("[a-zA-Z].+", name) else f"refnet-{name}-weights",
+        "mlm:architecture": "REF-Net",
+        "mlm:framework": "PyTorch",
+        "mlm:tasks": tasks,
+        "mlm:input": [
+            {"name": f"{sensor}: {', '.join(bands)}", "bands": [], "input": array("bands", len(bands))}
+            for sensor, bands in (("optical", network["optical"]), ("SAR", network["sar"]))
+        ],
+        "mlm:output": [
+            {
+                "name": "probabilities",
+                "tasks": tasks,
+                "result": array("classes", network["classes"]),
+                **classes,
+            }
+        ],
+    }
 
 
 def _classes(scheme: ClassScheme) -> list[dict[str, Any]]:

@@ -140,7 +140,10 @@ class VectorFile(ABC):
 
 
 class GeoPackage(VectorFile):
-    """A GeoPackage with a spatial index, the tags as its metadata."""
+    """A GeoPackage with a spatial index, the tags as metadata of its layer.
+
+    Of those of the whole file, GDAL would write a copy beside it (.aux.xml) whenever it is read.
+    """
 
     _indexed = True
 
@@ -152,7 +155,7 @@ class GeoPackage(VectorFile):
     def _append(self, features: Features) -> None:
         first = not self._path.exists()
         # Version 1.2 is what all that is in use reads without a warning.
-        about = {"version": "1.2", "spatial_index": self._indexed, "dataset_metadata": self._tags or None}
+        about = {"version": "1.2", "spatial_index": self._indexed, "layer_metadata": self._tags or None}
         with _gdal():
             pyogrio.raw.write(
                 self._path, features.wkb, list(features[1:]), list(FIELDS), driver="GPKG", layer=LAYER,
