@@ -211,3 +211,30 @@ def test_empty_grids_are_refused(height: int, width: int) -> None:
 def test_unsuitable_overlaps_are_refused(tile: int, overlap: int) -> None:
     with pytest.raises(OptionsError, match=f"{overlap} does not suit tiles of {tile}"):
         Tiling(100, 100, tile, overlap)
+
+
+@settings(deadline=None)
+@given(tilings(), st.data())
+def test_an_area_is_that_part_of_the_whole_to_the_last_bit(tiling: Tiling, data: st.DataObject) -> None:
+    row, column = data.draw(st.integers(0, tiling.height - 1)), data.draw(st.integers(0, tiling.width - 1))
+    area = Window(
+        row, column, data.draw(st.integers(1, tiling.height - row)), data.draw(st.integers(1, tiling.width - column))
+    )
+
+    def engine(window: Window) -> Floats:
+        return np.random.default_rng(abs(hash(window))).random((2, tiling.tile, tiling.tile), np.float32)
+
+    whole = np.concatenate([finished for _, finished in stitched(tiling, engine, 2)], axis=1)
+    stitcher, found, ran = Stitcher(tiling, 2, area), [], set()
+    rows = list(tiling.rows(area))
+    for windows, later in zip(rows, [*rows[1:], None], strict=True):
+        for window in windows:
+            stitcher.add(window, engine(window))
+            ran.add(window)
+        top, finished = stitcher.finish_rows(tiling.height if later is None else later[0].row)
+        assert top == area.row + sum(part.shape[1] for part in found)
+        found.append(finished)
+    part = np.s_[:, area.row : area.row + area.height, area.column : area.column + area.width]
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), whole[part])
+    touching = {w for row in tiling.rows() for w in row if w.within(area).height and w.within(area).width}
+    assert ran == touching
