@@ -131,13 +131,15 @@ class Demand:
     """Arrays of the decoder's width and the tile's size that the network takes at once."""
     processes: int = 1
     """In which networks compute, on the CPU."""
+    outputs: int = 0
+    """What further outputs take."""
 
     @property
     def base(self) -> int:
         """Libraries, GDAL's cache, the search for a shift, weights as read and as prepared, and the rows in work."""
         rows = self.tile * self.width * (4 * 3 * (self.classes + 1) + 8)
         others = (self.processes - 1) * (_LIBRARIES + 5 * self.weights // 2)
-        return 1000 * MB + 5 * self.weights // 2 + others + rows
+        return 1000 * MB + 5 * self.weights // 2 + others + rows + self.outputs
 
     @property
     def per_tile(self) -> int:

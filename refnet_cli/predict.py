@@ -25,9 +25,9 @@ from refnet_cli.finishing import Finishing
 from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
-from refnet_cli.memory import ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
+from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
-from refnet_cli.outputs import BLOCK, OUTPUTS, Making, Quicklook, Rows, sidecar_of, write_sidecar
+from refnet_cli.outputs import BLOCK, OUTPUTS, Making, Quicklook, Rows, sidecar_of, union_of_layers, write_sidecar
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme, usable
 from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, crop
@@ -287,7 +287,7 @@ def predict(
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
         area = part.window.clip(height, width) if part else tiling.whole
-        demand = demand_of(card, weights, area.width)
+        demand = replace(demand_of(card, weights, area.width), outputs=_memory_of(options, card, area.width))
         _, threads = share_out(demand, 1, threads, most)
         pair.use_threads(threads)
         report = _start_report(options, card, weights, pair, translation)
@@ -316,10 +316,7 @@ def predict(
         as_rows = partial(rows_of, scheme=making.scheme, either=options.missing == "use-other")
         first, engine.batch = mapping.go_on(identity, engine.batch, as_rows, resume=options.resume)
         report.resumed_rows, report.renewed = first, mapping.renewed
-        show = partial(_show, pair, look) if look else None
-        if show:
-            show(area._replace(height=first))
-        _predict_area(pair, engine, tiling, area, first, mapping, options, translation, progress, report, show)
+        _Running(options, pair, engine, tiling, area, mapping, report, translation, look, progress).go(first)
         report.valid_share = mapping.valid / (area.height * area.width)
         report.areas_hectares = mapping.areas_hectares
         report.counts = dict(pair.counts)
@@ -333,47 +330,58 @@ def predict(
     return report
 
 
-def _predict_area(
-    pair: ScenePair,
-    engine: Engine,
-    tiling: Tiling,
-    area: Window,
-    first: int,
-    mapping: Mapping,
-    options: PredictOptions,
-    translation: Translation | None,
-    progress: Progress | None,
-    report: Report,
-    show: Callable[[Window], None] | None,
-) -> None:
-    """Predict the rows of an area from its row ``first`` on, and give them to the outputs."""
-    missing = area._replace(row=area.row + first, height=area.height - first)
-    if not missing.height:
-        return
-    finishing = Finishing(tiling, engine.card.network.classes, missing, options.smooth, pair.usable)
-    if finishing.stitched != area or show:
-        _expect(pair, tiling, finishing.stitched)
+@dataclass
+class _Running:
+    """What a prediction works with from the first tile on."""
 
-    def take(batch: Batch, probabilities: Float32) -> None:
-        for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
-            mapping.add(
-                Rows(
-                    row - area.row, finished, pair.usable(seen), engine.card.scheme, translation, seen,
-                    threshold=options.threshold,
-                )
-            )  # fmt: skip
+    options: PredictOptions
+    pair: ScenePair
+    engine: Engine
+    tiling: Tiling
+    area: Window
+    mapping: Mapping
+    report: Report
+    translation: Translation | None
+    look: Quicklook | None
+    progress: Progress | None
 
-    def look_at(window: Window) -> None:
-        if show:
-            show(window.within(missing))
+    def go(self, first: int) -> None:
+        """Predict the rows of the area from its row ``first`` on, and give them to the outputs."""
+        self.missing = self.area._replace(row=self.area.row + first, height=self.area.height - first)
+        self._show(self.area._replace(height=first))
+        if not self.missing.height:
+            return
+        classes = self.engine.card.network.classes
+        self._finishing = Finishing(self.tiling, classes, self.missing, self.options.smooth, self.pair.usable)
+        stitched = self._finishing.stitched
+        if self.look or stitched != self.area:  # it was told what the whole area needs, and has begun
+            _expect(self.pair, self.tiling, stitched)
+        batches = _predict_batches(
+            self.pair, self.engine, self.tiling, stitched, self.progress, self.report.tiles, look_at=self._look_at
+        )  # fmt: skip
+        with closing(batches) as done, WriteBehind(BEHIND) as rest:
+            for batch, probabilities in done:
+                rest.call(self._take, batch, probabilities)
 
-    stitched = finishing.stitched
-    with (
-        closing(_predict_batches(pair, engine, tiling, stitched, progress, report.tiles, look_at=look_at)) as done,
-        WriteBehind(BEHIND) as rest,
-    ):
-        for batch, probabilities in done:
-            rest.call(take, batch, probabilities)
+    def _take(self, batch: Batch, probabilities: Float32) -> None:
+        """Give what is finished by a batch to the outputs."""
+        for row, finished, seen in self._finishing.take(batch.windows, probabilities, batch.finished):
+            valid, scheme = self.pair.usable(seen), self.engine.card.scheme
+            rows = Rows(row - self.area.row, finished, valid, scheme, self.translation, seen)
+            self.mapping.add(replace(rows, threshold=self.options.threshold))
+
+    def _look_at(self, window: Window) -> None:
+        self._show(window.within(self.missing))
+
+    def _show(self, window: Window) -> None:
+        """Add a window to the quicklook, piece by piece."""
+        if self.look is None:
+            return
+        for row in range(window.row, window.row + window.height, BLOCK):
+            for column in range(window.column, window.column + window.width, BLOCK):
+                piece = Window(row, column, BLOCK, BLOCK).within(window)
+                patch = self.pair.read(piece)
+                self.look.add(piece.row, piece.column, patch.optical, patch.sar)
 
 
 def _acquired(options: PredictOptions) -> tuple[str, str] | None:
@@ -441,6 +449,20 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
     size = weights.stat().st_size if weights else 0
     layers = ONNX_LAYERS if weights and is_onnx(weights) else TORCH_LAYERS
     return Demand(card.tile, bands, card.network.classes, card.network.width, size, width, layers=layers)
+
+
+def _memory_of(options: PredictOptions, card: Card, width: int) -> int:
+    """Bytes that smoothing and outputs take besides the map's own, for rows of tiles and of blocks in work."""
+    classes, layers = card.network.classes, union_of_layers(options.places)
+    copies = 3 * (options.smooth > 0) + 4 * (len(layers) > 2 or options.threshold > 0)
+    per_pixel = {"probabilities": classes, "probabilities16": 6 * classes, "confidence": 3, "quality": 2}
+    blocks = sum(size for kind, size in per_pixel.items() if kind in options.places)
+    fixed = {"report": 150 * MB, "polygons": 250 * MB}
+    return (
+        card.tile * width * 4 * classes * copies
+        + BLOCK * width * blocks
+        + sum(size for kind, size in fixed.items() if kind in options.places)
+    )
 
 
 def reading_threads() -> int:
@@ -562,15 +584,6 @@ def _read_batches(
             look_at(finished)
         yield _batch(chosen, skipped, _read_seen(pair, finished, wanted))
         top = bottom
-
-
-def _show(pair: ScenePair, look: Quicklook, window: Window) -> None:
-    """Add a window to the quicklook, piece by piece."""
-    for row in range(window.row, window.row + window.height, BLOCK):
-        for column in range(window.column, window.column + window.width, BLOCK):
-            piece = Window(row, column, BLOCK, BLOCK).within(window)
-            patch = pair.read(piece)
-            look.add(piece.row, piece.column, patch.optical, patch.sar)
 
 
 def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | None = None) -> Batch:

@@ -54,7 +54,7 @@ def test_what_is_shared_out_fits_and_is_no_more_than_asked_for(batch: int, threa
 def test_tiles_and_threads_of_a_prediction_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optical, sar = make_pair(tmp_path, 300, 300)
     demand = demand_of(read_card(default_weights()), default_weights(), 300)
-    load, use_threads = predicting._load, ScenePair.use_threads
+    load, use_threads = predicting.load, ScenePair.use_threads
     engines, threads = [], []
 
     def loading(*given: Any) -> Any:
@@ -65,7 +65,7 @@ def test_tiles_and_threads_of_a_prediction_fit_together(tmp_path: Path, monkeypa
         threads.append(count)
         use_threads(self, count)
 
-    monkeypatch.setattr(predicting, "_load", loading)
+    monkeypatch.setattr(predicting, "load", loading)
     monkeypatch.setattr(ScenePair, "use_threads", using)
     most = str(demand.total(3, 2))
     chosen = PredictOptions(optical, sar, tmp_path / "x.tif", device="cpu", batch=4, read_threads=6, max_memory=most)
