@@ -6,13 +6,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import rasterio
+from affine import Affine
+from rasterio.windows import Window
 
+from refnet_cli.outputs import OUTPUTS
 from tests.test_predict import shift_tiles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,3 +82,92 @@ def test_the_program_without_refnet_makes_nearly_the_same_map(tmp_path: Path) ->
         assert theirs.transform == ours.transform
         agree = (theirs.read(1) == ours.read(1)).mean()
     assert agree > 0.99
+
+
+def section_of(title: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n{title}\n")[1]
+    level = title.split(" ")[0]
+    return re.split(rf"\n#{{2,{len(level)}}} ", text)[0]
+
+
+def commands_of(section: str) -> list[str]:
+    return re.findall(r"^    (\S.+)$", section, re.MULTILINE)
+
+
+def shell(folder: Path, command: str, **environment: str) -> str:
+    """Run a line of the README as a shell would, with refnet on its path."""
+    place = folder / ".bin"
+    place.mkdir(exist_ok=True)
+    (place / "refnet").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m refnet_cli "$@"\n')
+    (place / "refnet").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)} | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    section = section_of("### What comes out")
+    (command,) = commands_of(section)
+    printed = shell(tmp_path, command).split()
+    told = set(re.findall(r"`(lulc[\w.]*)`", section)) | {"lulc.sld", "lulc_areas.json"}
+    assert set(printed) == {path.name for path in tmp_path.glob("lulc*")}
+    assert set(printed) <= told
+    kinds = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert ["classes", *kinds] == list(OUTPUTS)
+    assert {f"lulc{OUTPUTS[kind].ending}" for kind in kinds} <= told
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Two parts of the sample scene, as the README's table has them."""
+    for name, row in (("north", 0), ("south", 400)):
+        (tmp_path / name).mkdir()
+        with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
+            window = Window(0, row, 200, 200)
+            place = file.transform @ Affine.translation(0, row)
+            profile = file.profile | {"height": 200, "width": 200, "transform": place}
+            with rasterio.open(tmp_path / name / "s2.tif", "w", **profile) as part:
+                part.write(file.read(window=window))
+                part.descriptions = file.descriptions
+        (tmp_path / name / "s1.tif").symlink_to(ROOT / "sample_data" / "s1.tif")
+    (table,) = re.findall(r"```csv\n(.+?)```", section_of("## Many scenes"), re.DOTALL)
+    (tmp_path / "scenes.csv").write_text(table)
+    return tmp_path
+
+
+def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
+    section = section_of("## Many scenes")
+    assets = {name: {"href": f"https://example.com/{name}.tif"} for name in ["B02", "B03", "B04", "B08", "vv", "vh"]}
+    item = {"type": "Feature", "id": "a", "properties": {"datetime": "2020-07-01T10:10:31Z"}, "assets": assets}
+    ran = []
+    for command in commands_of(section):
+        program = command.split(" -")[0]
+        if "items.json" in command:
+            (scenes / "stac").mkdir()
+            (scenes / "stac" / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+            shell(scenes / "stac", command)
+            (task,) = (scenes / "stac" / "tasks.jsonl").read_text().splitlines()
+            assert json.loads(task)["optical"][3] == "https://example.com/B08.tif"
+        elif "--dask" not in command and (shutil.which(command.split()[0]) or command.startswith("refnet")):
+            if "| jq" in command and not shutil.which("jq"):
+                continue
+            shell(scenes, command)
+        ran.append(program)
+        if "--workers 2" in command:
+            made = {name: (scenes / name).read_bytes() for name in ("north.tif", "south.tif")}
+    assert len(ran) == 12
+    assert {name: (scenes / name).read_bytes() for name in made} == made
+    assert len(list((scenes / "north.tif.blocks").glob("*.shard"))) == 1
+    for name in made:
+        (scenes / name).unlink()
+    (script,) = re.findall(r"```bash\n(.+?)```", section, re.DOTALL)
+    (scenes / "refnet.slurm").write_text(script)
+    for index in ("0", "1"):
+        shell(
+            scenes, "bash refnet.slurm tasks.jsonl", SLURM_ARRAY_TASK_ID=index, SLURM_ARRAY_TASK_COUNT="2"
+        )  # fmt: skip
+    assert {name: (scenes / name).read_bytes() for name in made} == made
