@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu, learning, memory, report, scan, scene, tile, train
+from benchmarks import batch, gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS
 from refnet_cli.model import LEVELS
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "tile": tile.run,
     "scene": scene.run,
     "memory": memory.run,
+    "batch": batch.run,
     "train": train.run,
     "learning": learning.run,
     "gpu": gpu.run,
@@ -37,11 +38,12 @@ def make_parser() -> argparse.ArgumentParser:
         "tile": commands.add_parser("tile", help="one tile through the network"),
         "scene": commands.add_parser("scene", help="refnet predict, from files to a map"),
         "memory": commands.add_parser("memory", help="what refnet predict takes, and thought that it would"),
+        "batch": commands.add_parser("batch", help="many scenes, and further outputs"),
         "train": commands.add_parser("train", help="training steps"),
         "learning": commands.add_parser("learning", help="what the network's ideas are worth"),
         "gpu": commands.add_parser("gpu", help="all that is worth measuring on a GPU"),
     }
-    for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("gpu", 5)):
+    for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("batch", 3), ("gpu", 5)):
         made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
     made["scan"].add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     made["scan"].add_argument(
