@@ -185,8 +185,8 @@ def _fill_in(
         return _absolute(scene[what], folder)
     if template is None:
         raise OptionsError(
-            f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or a template with fields in "
-            f"braces, of {_listed(known)}."
+            f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
+            f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}."
         )
     return _absolute(_resolved(template, known), Path.cwd())
 
