@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from refnet_cli.card import default_weights
@@ -20,7 +21,7 @@ from refnet_cli.errors import RefnetError, StorageError, TryAgainError, Unavaila
 from refnet_cli.merging import blocks_by_map, merge
 from refnet_cli.predict import Report, load, predict
 from refnet_cli.process import usable_cores
-from refnet_cli.tasks import Task, identify, is_done, write_sidecar
+from refnet_cli.tasks import Task, identify, is_done, sha256_of_weights, write_sidecar
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
@@ -82,13 +83,14 @@ class Runner:
 
     def _predict(self, task: Task) -> Report:
         options = replace(task.options, **self.overrides)
-        options = replace(options, weights=options.weights or default_weights())
+        weights = options.weights or default_weights()
+        options = replace(options, weights=weights)
         key = (
-            options.weights, options.device, options.batch, options.scan, options.precision, options.compile,
-            options.deterministic, options.provider,
+            weights, sha256_of_weights(weights), options.device, options.batch, options.scan, options.precision,
+            options.compile, options.deterministic, options.provider,
         )  # fmt: skip
         if key not in self._engines:
-            engine = load(options, options.weights)
+            engine = load(options, weights)
             self._engines[key] = engine, engine.batch
         engine, batch = self._engines[key]
         engine.batch = batch  # which a scene may have lowered for itself
@@ -209,7 +211,7 @@ class _Worker:
 
     def __init__(self, overrides: dict[str, Any], environment: dict[str, str]) -> None:
         given = [text for name, value in overrides.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-        self._command = [sys.executable, "-m", "refnet_cli", "batch", "run", "-", *given]
+        self._command = [sys.executable, "-m", "refnet_cli", "batch", "run", "-", "--as-worker", *given]
         self._environment = environment
         self._process: subprocess.Popen[str] | None = None
         self.ended = False
@@ -217,20 +219,21 @@ class _Worker:
     def run(self, task: Task) -> Outcome:
         """Have a task run; a worker that dies of it is told in the outcome."""
         if not self.ended and (self._process is None or self._process.poll() is not None):
+            self._close_pipes()
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, encoding="utf-8",
                 errors="surrogateescape",
             )  # fmt: skip
-        process, line = self._process, ""
+        process = self._process
         assert process is not None  # only the first task makes one, and before the end
         with suppress(OSError):
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.write(task.to_line() + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        with suppress(ValueError, TypeError):
-            return Outcome(**json.loads(line))
+            for line in process.stdout:
+                with suppress(ValueError, TypeError):  # a library may have printed something of its own
+                    return Outcome(**json.loads(line))
         code = process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         message = f"Its process ended by itself ({how}), as it happens where memory runs out."
@@ -245,6 +248,13 @@ class _Worker:
                 self._process.wait(10)
             self._process.kill()
             self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout) if self._process else ():
+            with suppress(OSError):  # what was not yet written goes nowhere
+                if pipe:
+                    pipe.close()
 
 
 def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Iterator[Outcome]:
@@ -259,10 +269,13 @@ def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Iterator[Outco
 
 
 _RUNNERS: dict[str, Runner] = {}
+_ONE_AT_A_TIME = Lock()
 
 
 def run_remotely(line: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Run a task in a process of a cluster, which keeps its networks for the next one.
+
+    A process may be given several at once, in threads; they wait for each other, for they share a network.
 
     Raises
     ------
@@ -270,8 +283,9 @@ def run_remotely(line: str, overrides: dict[str, Any]) -> dict[str, Any]:
         If it fails for a reason that passes, for the cluster to try it elsewhere.
     """
     key = json.dumps(overrides, sort_keys=True)
-    runner = _RUNNERS.setdefault(key, Runner(overrides))
-    outcome = runner.run(Task.from_line(line, Path.cwd() / "-"))
+    with _ONE_AT_A_TIME:
+        runner = _RUNNERS.setdefault(key, Runner(overrides))
+        outcome = runner.run(Task.from_line(line, Path.cwd() / "-"))
     if outcome.worth_a_try:
         raise TryAgainError(outcome.message)
     return asdict(outcome)

@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import TryAgainError, as_known
+from refnet_cli.errors import ConfigError, TryAgainError, as_known
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.remote import Remote, is_remote, split_paths
@@ -645,8 +645,14 @@ def batch_plan(
     from refnet_cli.predict import PredictOptions
     from refnet_cli.tables import read_table, read_toml
 
-    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also)
     options = read_table(PredictOptions, read_toml(config), config) if config else {}
+    if config and str(options.get("scheme", "")).endswith(".toml"):
+        options["scheme"] = str(config.parent / options["scheme"])
+    for name in ("optical", "sar", "output", "preview"):
+        if name in options:
+            raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
+    outputs = options.pop("outputs", ())
+    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs)
     options |= {name: value for name, value in given.items() if value is not None}
     text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
     tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
@@ -668,8 +674,9 @@ def batch_plan(
 @click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
 @click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
 @click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+@click.option("--as-worker", is_flag=True, hidden=True, help="Leave it to who reads the outcomes to tell of failures.")
 def batch_run(
-    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, **given: Any
+    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
 ) -> None:
     """Run tasks, but for those that are done.
 
@@ -691,7 +698,7 @@ def batch_run(
     if workers is not None and (workers < 1 or dask):
         raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
     if str(tasks) == "-":
-        _report_outcomes(batch.run_lines(sys.stdin, overrides))
+        _report_outcomes(batch.run_lines(sys.stdin, overrides), quiet=as_worker)
         return
     chosen = batch.share(read_tasks(tasks), index, of)
     if dask:
@@ -702,17 +709,18 @@ def batch_run(
         _report_outcomes(batch.run_here(chosen, overrides))
 
 
-def _report_outcomes(outcomes: Iterator[Any]) -> None:
+def _report_outcomes(outcomes: Iterator[Any], quiet: bool = False) -> None:
     """Print outcomes as they come to be, and exit with 1 if any is a failure."""
     counts: Counter[str] = Counter()
     with closing(outcomes) as outcomes:  # type: ignore[type-var]
         for outcome in outcomes:
             counts[outcome.status] += 1
-            if outcome.failed:
+            if outcome.failed and not quiet:
                 LOG.say(f"refnet: {outcome.output}: {outcome.message}", "failed", outcome.code)
             click.echo(outcome.to_line())
             sys.stdout.flush()
-    _say([", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))])
+    if not quiet:
+        _say([", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))])
     if counts["failed"]:
         raise SystemExit(1)
 

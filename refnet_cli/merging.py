@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
-from refnet_cli.outputs import Quicklook, read_look, read_shard, write_sidecar
+from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, write_sidecar
 from refnet_cli.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
 from refnet_cli.products import ClassScheme
-from refnet_cli.tasks import Task, read_sidecar
+from refnet_cli.tasks import Task, identify, read_sidecar
 from refnet_cli.tiling import Window
 
 
@@ -39,7 +40,8 @@ def merge(tasks: Sequence[Task]) -> Report:
     InputMissingError
         If a block is missing.
     InputError
-        If blocks are damaged, belong to different maps or do not cover the grid; or the map shows nothing.
+        If blocks are damaged, are of other inputs, weights or options than the tasks now, or do not cover the grid; or
+        the map shows nothing.
     RefnetError
         If an output cannot be made.
     """
@@ -49,7 +51,8 @@ def merge(tasks: Sequence[Task]) -> Report:
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
     making = making_of(options, report, grid, _look(tasks) if "report" in options.places else None)
-    report.counts = dict(sum((Counter(other.counts) for other in reports), Counter()))
+    counts = sum((Counter(other.counts) for other in reports), Counter())
+    report.counts = dict(sorted(counts.items()))
     report.tiles = dict(sum((Counter(other.tiles) for other in reports), Counter()))
     with ExitStack() as stack:
         mapping = Mapping(making, options.places, stack)
@@ -77,6 +80,13 @@ def _sidecar(task: Task) -> dict[str, Any]:
     found = read_sidecar(task.sidecar)
     if found is None:
         raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
+    if found.get("id") != identify(task):
+        raise InputError(
+            f"The block {task.path} is of other inputs, weights or options than the task has now: run the batch again."
+        )
+    for file in found["files"]:
+        if Path(file["path"]).exists() and sha256_of(Path(file["path"])) != file["sha256"]:
+            raise InputError(f"{file['path']} is damaged. Remove it and run the batch again.")
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
@@ -60,22 +61,28 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     ConfigError
         If it is empty or cannot be understood.
     """
+    text = text.removeprefix("\ufeff")
     if null:
         scenes = [{"optical": path} for path in text.split("\0") if path]
     elif text.lstrip().startswith("{"):
         scenes = list(_read_items(text, folder))
     else:
-        lines = [line for line in text.lstrip("\ufeff").splitlines() if line.strip()]
-        table = bool(lines) and re.search(r"[,;\t]|^\"?optical\"?$", lines[0]) and not os.path.exists(lines[0])
-        scenes = list(_read_table(lines)) if table else [{"optical": line.strip()} for line in lines]
+        lines = text.splitlines()
+        first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+        head = lines[first] if first < len(lines) else ""
+        table = re.search(r"[,;\t]|^\"?optical\"?$", head) and not os.path.exists(head)
+        paths = (line.strip() for line in lines if line.strip())
+        scenes = list(_read_table(lines[first:], first)) if table else [{"optical": path} for path in paths]
     if not scenes:
         raise ConfigError("The list of scenes is empty.")
     return scenes
 
 
-def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
+def _read_table(lines: Sequence[str], before: int) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table of which lines stand before; empty lines are passed over."""
     separator = max(",;\t", key=lines[0].count)
-    rows = csv.DictReader(io.StringIO("\n".join(lines)), delimiter=separator, restkey="", strict=True)
+    text = "\n".join(line if line.strip() else "" for line in lines)
+    rows = csv.DictReader(io.StringIO(text), delimiter=separator, restkey="", strict=True)
     options = sorted({field.name for field in fields(PredictOptions)} - {*COLUMNS})
     columns = [name.strip() for name in rows.fieldnames or []]
     rows.fieldnames = columns
@@ -83,8 +90,9 @@ def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
     if wrong:
         raise ConfigError(f"The table has a column {wrong[0]!r}, but options hold for all scenes: give it as one.")
     try:
-        for number, row in enumerate(rows, start=2):
+        for row in rows:
             if "" in row or None in row.values():
+                number = before + rows.line_num
                 raise ConfigError(f"Line {number} of the table has not {len(columns)} columns, as its first line has.")
             yield {name: value.strip() for name, value in row.items()}
     except csv.Error as error:
@@ -103,7 +111,8 @@ def _read_items(text: str, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _href(href: str, folder: Path) -> str:
-    href = href.removeprefix("file://")
+    if href.startswith("file://"):
+        return unquote(urlsplit(href).path)
     return href if is_remote(href) or href.startswith("/") else str(folder / href)
 
 
@@ -165,6 +174,8 @@ def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, 
     given: dict[str, Any] = {
         name: Path(os.path.abspath(value)) if isinstance(value, Path) else value for name, value in options.items()
     }
+    if str(given.get("scheme", "")).endswith(".toml"):
+        given["scheme"] = os.path.abspath(given["scheme"])
     return Task(PredictOptions(_inputs(optical), _inputs(sar), Path(output), outputs=further, **given))
 
 
@@ -182,13 +193,13 @@ def _fill_in(
 ) -> str:
     """Return a scene's own column, else what the template says; both with absolute paths."""
     if scene.get(what):
-        return _absolute(scene[what], folder)
+        return _absolute(what, scene[what], folder)
     if template is None:
         raise OptionsError(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
             f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}."
         )
-    return _absolute(_resolved(template, known), Path.cwd())
+    return _absolute(what, _resolved(template, known), Path.cwd())
 
 
 def _resolved(template: str, known: Mapping[str, str]) -> str:
@@ -204,8 +215,9 @@ def _listed(known: Mapping[str, str]) -> str:
     return ", ".join(f"{{{name}}}" for name in known)
 
 
-def _absolute(text: str, folder: Path) -> str:
-    parts = [text] if os.path.exists(folder / text) else split_paths(text)
+def _absolute(what: str, text: str, folder: Path) -> str:
+    one = what == "output" or os.path.exists(folder / text)  # only inputs may be several
+    parts = [text] if one else split_paths(text)
     return ",".join(part if is_remote(part) else os.path.abspath(folder / part) for part in parts)
 
 

@@ -319,7 +319,7 @@ def predict(
         _Running(options, pair, engine, tiling, area, mapping, report, translation, look, progress).go(first)
         report.valid_share = mapping.valid / (area.height * area.width)
         report.areas_hectares = mapping.areas_hectares
-        report.counts = dict(pair.counts)
+        report.counts = pair.counts_in(area)
         if part is None:
             check_map(report)
         report.files = mapping.finish(facts_of(report))

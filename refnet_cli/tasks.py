@@ -126,12 +126,16 @@ def read_tasks(source: Path) -> list[Task]:
 
 
 def check_distinct(tasks: Iterable[Task]) -> None:
-    """Raise a ConfigError if two tasks make the same file."""
+    """Raise a ConfigError if two tasks make the same file, or two maps the same further output."""
     seen: set[Path] = set()
+    maps: dict[Path, Path] = {}
     for task in tasks:
         if task.path in seen:
             raise ConfigError(f"Two tasks make {task.path}: give each scene an output of its own.")
         seen.add(task.path)
+        for place in task.options.places.values():
+            if maps.setdefault(place, task.options.output) != task.options.output:
+                raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
 
 
 def identify(task: Task) -> str:
@@ -144,17 +148,29 @@ def identify(task: Task) -> str:
     """
     options = task.options
     plain = {name: value for name, value in options.to_dict().items() if name not in RUN_ONLY}
-    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones]
+    scheme = Path(options.scheme) if options.scheme and options.scheme.endswith(".toml") else None
+    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
     about = plain | {
-        "weights": _sha256_of_weights(options.weights or default_weights()),
+        "weights": sha256_of_weights(options.weights or default_weights()),
         "states": [_state(path) for path in inputs if path is not None],
         "block": task.block,
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def sha256_of_weights(weights: Path) -> str:
+    """Return what the weights' card tells of them; the card is read again only where the file has changed.
+
+    Raises
+    ------
+    InputMissingError, WeightsError
+        If they cannot be read.
+    """
+    return _read_sha256(weights, str(_state(weights)))
+
+
 @cache
-def _sha256_of_weights(weights: Path) -> str:
+def _read_sha256(weights: Path, _state: str) -> str:
     return read_card(weights).sha256
 
 

@@ -156,7 +156,7 @@ class ScenePair:
         self._opened = ExitStack()
         self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
         self._kept = kept_blocks or 2 * -(-self.grid.shape[1] // BLOCK) + 2
-        self._counted: set[tuple[int, int]] = set()
+        self._counted: dict[tuple[int, int], Counter[str]] = {}
         self._sar_source, self._sar_layers = sar, sar_layers
         self._edge_parts = make_parts(optical, _edge_layers(optical, self._optical_layers), self.grid)
         used, sar_used = self._needed()
@@ -304,6 +304,11 @@ class ScenePair:
             seen[here] = block.seen[there]
         return seen
 
+    def counts_in(self, area: Window) -> dict[str, int]:
+        """Return those of `counts` that are of an area of whole blocks, in the order of their names."""
+        found = sum((self._counted[key] for key in _keys(area) if key in self._counted), Counter())
+        return dict(sorted(found.items()))
+
     def usable(self, seen: UInt8) -> NDArray[np.bool_]:
         """Tell which pixels are worth anything, given what `read_seen` returned."""
         return usable(seen, self._either)
@@ -355,7 +360,7 @@ class ScenePair:
             self._blocks.popitem(last=False)
         block = ahead.result() if ahead else self._make_block(key)
         if key not in self._counted:
-            self._counted.add(key)
+            self._counted[key] = block.counts
             self.counts += block.counts
         self._blocks[key] = block
         self._look_ahead()
