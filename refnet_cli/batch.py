@@ -17,9 +17,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from refnet_cli.card import default_weights
-from refnet_cli.errors import RefnetError, StorageError, TryAgainError, UnavailableError, as_known
+from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
+from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
-from refnet_cli.predict import Report, load, predict
+from refnet_cli.predict import PredictOptions, Report, load, predict
 from refnet_cli.process import usable_cores
 from refnet_cli.tasks import Task, identify, is_done, sha256_of_weights, write_sidecar
 
@@ -161,8 +162,9 @@ def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _P
 def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any]) -> Iterator[Outcome]:
     """Run tasks in processes of their own, which take the next one as they are free.
 
-    A worker that is killed is replaced, and its scene tried again; what it had finished is not lost. On CPUs workers
-    share out the cores, unless OMP_NUM_THREADS is set.
+    A worker that is killed is replaced, and its scene tried again; what it had finished is not lost. Workers share out
+    the memory that is free, unless tasks say how much they may take, and on CPUs the cores, unless OMP_NUM_THREADS is
+    set.
 
     Parameters
     ----------
@@ -176,6 +178,9 @@ def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any
     Outcome
         One for each task, as they come to be.
     """
+    if "max_memory" not in overrides and (most := may_use(None)) is not None:
+        fair = f"{most // workers // MB}M"
+        tasks = [replace(task, options=_with_memory(task.options, fair)) for task in tasks]
     cores = {"OMP_NUM_THREADS": str(max(usable_cores() // workers, 1))} | dict(os.environ)
     idle = [_Worker(overrides, cores) for _ in range(workers)]
     everyone = list(idle)
@@ -195,6 +200,10 @@ def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in everyone:
                 worker.end()
+
+
+def _with_memory(options: PredictOptions, most: str) -> PredictOptions:
+    return options if options.max_memory else replace(options, max_memory=most)
 
 
 def _try(task: Task, worker: _Worker) -> Outcome:
@@ -347,8 +356,6 @@ def missing(tasks: Iterable[Task]) -> list[Task]:
     return [task for task in tasks if not is_done(task, identify(task))]
 
 
-
-
 def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:
     """Put the blocks of maps together, but for maps that are done.
 
@@ -356,7 +363,14 @@ def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:
     ------
     Outcome
         One for each map of which there are blocks.
+
+    Raises
+    ------
+    OptionsError
+        If there are none.
     """
+    if not blocks_by_map(tasks):
+        raise OptionsError("These tasks have no blocks to merge: refnet batch plan --blocks makes some.")
     for blocks in blocks_by_map(tasks):
         task = replace(blocks[0], block=None)
         yield _attempt(task, partial(merge, blocks))

@@ -14,6 +14,7 @@ import numpy as np
 from refnet_cli.files import explain
 from refnet_cli.journal import Finished, Journal, is_journal
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, Making, Output, Rows, Shard, planes_of, union_of_layers
+from refnet_cli.products import UNREADABLE
 
 
 class Mapping:
@@ -48,6 +49,8 @@ class Mapping:
         self._journal: Journal | None = None
         self.valid = 0
         """Pixels that have data."""
+        self.unreadable = 0
+        """Pixels that have none because they lie in a damaged part of a file."""
         self.renewed = False
         """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
 
@@ -127,6 +130,7 @@ class Mapping:
             output.write(rows)
         self._areas.add(rows.row, rows.codes)
         self.valid += int(np.count_nonzero(rows.valid))
+        self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
 
     def finish(self, facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         """Complete all outputs, and only then move them into place.

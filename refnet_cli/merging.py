@@ -61,7 +61,7 @@ def merge(tasks: Sequence[Task]) -> Report:
             mapping.add(rows_of(finished, making.scheme, options.missing == "use-other"))
         report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
         report.areas_hectares = mapping.areas_hectares
-        check_map(report)
+        check_map(report, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
     report.sha256 = report.files["classes"][0]["sha256"]
     if options.checksum:

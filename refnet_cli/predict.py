@@ -321,7 +321,7 @@ def predict(
         report.areas_hectares = mapping.areas_hectares
         report.counts = pair.counts_in(area)
         if part is None:
-            check_map(report)
+            check_map(report, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
     report.sha256 = next(iter(report.files.values()))[0]["sha256"]
     if options.checksum and part is None:
@@ -406,8 +406,15 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     )  # fmt: skip
 
 
-def check_map(report: Report) -> None:
+def check_map(report: Report, unreadable: int) -> None:
     """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
+
+    Parameters
+    ----------
+    report : Report
+        Is given the warnings.
+    unreadable : int
+        Pixels that are no data because they could not be read.
 
     Raises
     ------
@@ -423,7 +430,7 @@ def check_map(report: Report) -> None:
             f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
             "for no data may be undeclared."
         )
-    share = max(report.counts.get(f"{sensor}_unreadable", 0) for sensor in ("optical", "sar")) / pixels
+    share = unreadable / pixels
     if share > MOST_UNREAD:
         raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files.")
     if share:
@@ -666,6 +673,8 @@ def tags_of(report: Report) -> dict[str, str]:
         "zones", "zone_field", "min_area", "date",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
+    if str(options["scheme"]).endswith(".toml"):
+        options["scheme"] = Path(options["scheme"]).name
     return {
         "REFNET_VERSION": report.version,
         "REFNET_WEIGHTS": report.weights["name"],

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 
 from refnet_cli.cli import run
-from refnet_cli.errors import OptionsError, StorageError
+from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.outputs import OUTPUTS, REASONS, STEPS, HtmlReport, Polygons
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.products import SCHEMES
@@ -276,3 +276,39 @@ def test_the_command_line_makes_and_prints_outputs(
     assert "cannot go to stdout" in capsys.readouterr().err
     assert run([*call, "-o", "a.tif", "-o", "b.tif"]) == 2
     assert "two class maps" in capsys.readouterr().err
+
+
+def test_what_an_interrupted_run_could_not_read_counts_too(tmp_path: Path) -> None:
+    """The limit on what is masked holds for the map, not for the rows after the interruption."""
+    pair = make_pair(tmp_path, 1400, 600)
+    with rasterio.open(pair[0]) as file:
+        offsets = [int(file.get_tag_item(f"BLOCK_OFFSET_{column}_0", "TIFF", bidx=1)) for column in (0, 1)]
+    content = bytearray(pair[0].read_bytes())
+    for offset in offsets:
+        content[offset : offset + 64] = b"\xff" * 64
+    pair[0].write_bytes(content)
+    (tmp_path / "maps").mkdir()
+    chosen = options(pair, on_read_error="mask", outputs=(), date=None)
+    with pytest.raises(SystemExit):
+        predict(chosen, Mortal(26))
+    resumed: list[int] = []
+
+    class Watching(PlaceEngine):
+        def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
+            resumed.append(len(optical))
+            return super().predict(optical, sar)
+
+    with pytest.raises(InputError, match=r"16% of .* cannot be read, and 5% may be"):
+        predict(chosen, Watching())
+    assert sum(resumed) < 60  # of 84 tiles
+
+
+def test_a_scheme_of_ones_own_is_named_and_not_placed(pair: tuple[Path, Path]) -> None:
+    """From wherever its file is given, the map has the same bytes."""
+    scheme = pair[0].parent / "own.toml"
+    lines = "\n".join(f'"{name}" = {"10" if name == "Water" else "0"}' for name in CARD.scheme.names)
+    scheme.write_text(f'scheme = "worldcover"\n[mapping]\n{lines}\n'.replace("= 10", "= 80"))
+    report = predict(options(pair, scheme=str(scheme), outputs=(), date=None), PlaceEngine())
+    with rasterio.open(report.output) as raster:
+        assert json.loads(raster.tags()["REFNET_OPTIONS"])["scheme"] == "own.toml"
+        assert str(scheme.parent) not in json.dumps(raster.tags())
