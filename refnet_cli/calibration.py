@@ -1,6 +1,7 @@
 """How sure a network may be: one temperature for all logits, so that probabilities are as often right as they say.
 
-Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. No pixel's class changes by it.
+Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. No
+tile's classes change by it; where tiles overlap and are blended, some may.
 """
 
 from __future__ import annotations

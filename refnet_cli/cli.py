@@ -156,7 +156,7 @@ OUTPUT_OPTIONS = (
     ),
     click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG; as -o preview=PATH."),
     click.option("--zones", type=FILE, help="Polygons by which the output areas is told too, as regions.gpkg."),
-    click.option("--zone-field", help="Field of the zones that names them.  [default: their only field of text]"),
+    click.option("--zone-field", help="Field of the zones that names them.  [default: they are numbered]"),
     click.option(
         "--min-area",
         type=float,
@@ -942,6 +942,9 @@ def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
     values = read_table(kind, read_toml(config), config) if config else {}
     if config and str(values.get("scheme", "")).endswith(".toml"):
         values["scheme"] = str(config.parent / values["scheme"])
+    if config and "outputs" in values:
+        split = (text.partition("=") for text in values["outputs"])
+        values["outputs"] = tuple(f"{kind}={config.parent / path}" if path else kind for kind, _, path in split)
     values |= {name: value for name, value in given.items() if value is not None}
     for field in fields(kind):
         if field.default is MISSING and field.name not in values:

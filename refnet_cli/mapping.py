@@ -133,7 +133,7 @@ class Mapping:
         self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
 
     def finish(self, facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Complete all outputs, and only then move them into place.
+        """Complete all outputs, and only then move them into place, the map last.
 
         Parameters
         ----------
@@ -158,7 +158,8 @@ class Mapping:
                 }
                 for file in output.files
             ]
-        for output in self.outputs.values():
+        # The map goes last: where it is, all are, and until then the journal is there to be gone on with.
+        for output in reversed(self.outputs.values()):
             output.finish()
         return {
             kind: [

@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
-from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, write_sidecar
+from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
 from refnet_cli.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
 from refnet_cli.products import ClassScheme
 from refnet_cli.tasks import Task, identify, read_sidecar
@@ -64,6 +64,7 @@ def merge(tasks: Sequence[Task]) -> Report:
         check_map(report, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
     report.sha256 = report.files["classes"][0]["sha256"]
+    report.warnings += warn_of_styles(options.output, making.scheme)
     if options.checksum:
         write_sidecar(options.output, report.sha256)
     return report

@@ -27,7 +27,17 @@ from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
-from refnet_cli.outputs import BLOCK, OUTPUTS, Making, Quicklook, Rows, sidecar_of, union_of_layers, write_sidecar
+from refnet_cli.outputs import (
+    BLOCK,
+    OUTPUTS,
+    Making,
+    Quicklook,
+    Rows,
+    sidecar_of,
+    union_of_layers,
+    warn_of_styles,
+    write_sidecar,
+)
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme, usable
 from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, crop
@@ -148,7 +158,9 @@ class PredictOptions(SceneOptions):
         stem = self.output.with_suffix("") if self.output.suffix.lower() in (".tif", ".tiff") else self.output
         places = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
         for given in self.outputs:
-            kind, _, path = given.partition("=")
+            kind, equals, path = given.partition("=")
+            if equals and not path:
+                raise OptionsError(f"The output {given!r} names no file: give a path, or {kind} alone.")
             if kind not in OUTPUTS:
                 raise OptionsError(f"There is no output {kind!r}; there are {', '.join(OUTPUTS)}.")
             if kind in places:
@@ -261,7 +273,7 @@ def predict(
     Raises
     ------
     RefnetError
-        Of the kind that fits; then no output is left behind, but for a map whose preview could not be drawn.
+        Of the kind that fits; then no unfinished output is left behind, and no new map.
     """
     started = time.monotonic()
     weights = options.weights or (default_weights() if engine is None else None)
@@ -324,8 +336,10 @@ def predict(
             check_map(report, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
     report.sha256 = next(iter(report.files.values()))[0]["sha256"]
-    if options.checksum and part is None:
-        write_sidecar(options.output, report.sha256)
+    if part is None:
+        report.warnings += warn_of_styles(options.output, making.scheme)
+        if options.checksum:
+            write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
     return report
 
@@ -673,8 +687,8 @@ def tags_of(report: Report) -> dict[str, str]:
         "zones", "zone_field", "min_area", "date",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
-    if str(options["scheme"]).endswith(".toml"):
-        options["scheme"] = Path(options["scheme"]).name
+    if options["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
+        options["scheme"] = report.scheme["name"]
     return {
         "REFNET_VERSION": report.version,
         "REFNET_WEIGHTS": report.weights["name"],

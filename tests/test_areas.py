@@ -13,16 +13,18 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from refnet_cli.cli import commands
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.outputs import AreaCounter, Areas
 from refnet_cli.outputs.pixel_areas import CELL, PixelAreas
-from refnet_cli.outputs.zones import ZoneCounter
+from refnet_cli.outputs.zones import ZoneCounter, read_zones
 from refnet_cli.products import SCHEMES
 from tests.test_outputs import TAGS, feed, random_codes, utm_grid
 
@@ -129,6 +131,20 @@ def test_the_json_says_the_same_and_more(tmp_path: Path) -> None:
     assert [name for name, _ in by_zone] == ["", "Süd, \"rechts\""]
     same = [{"zone": name} | line for name, part in by_zone for line in part]
     assert [{key: "" if value is None else str(value) for key, value in line.items()} for line in same] == lines
+
+
+def test_a_map_that_reaches_beyond_its_projection(tmp_path: Path) -> None:
+    """What lies beside the Earth's disk has no class and covers no ground."""
+    grid = GeoBox((700, 700), Affine(20_000, 0, -7e6, 0, -20_000, 7e6), "+proj=ortho +lat_0=50 +lon_0=10 +type=crs")
+    codes = np.zeros(grid.shape, np.uint8)
+    codes[345:355, 345:355] = 1
+    zones = write_zones(tmp_path / "z.gpkg", [on_map(grid, shapely.box(300, 300, 400, 400))], grid.crs.to_wkt())
+    table, _ = areas_of(tmp_path, grid, codes, zones)
+    for zone in ("", "1"):
+        assert float(table[zone, 1]["hectares"]) == pytest.approx(100 * 40_000, rel=0.05)
+        assert float(table[zone, 2]["hectares"]) == 0
+    # Of the half of the Earth that is shown, only cells that lie on it as a whole are counted.
+    assert 0 < float(table["", 0]["hectares"]) < 25.5e9
 
 
 def test_a_map_without_data(tmp_path: Path) -> None:
@@ -255,6 +271,15 @@ def test_the_last_bits_do_not_depend_on_how_rows_arrive(height: int, cuts: list[
 def test_memory_grows_with_the_width_alone() -> None:
     sizes = [ZoneCounter({}, utm_grid(height, 50), SCHEME)._indexes.nbytes for height in (5_000, 100_000)]
     assert sizes[0] == sizes[1]
+
+
+def test_a_field_names_zones_only_where_it_is_asked_to(tmp_path: Path) -> None:
+    """Which field names features cannot be told for certain, and the help says what happens then."""
+    grid = utm_grid(30, 40)
+    path = write_zones(tmp_path / "z.gpkg", [on_map(grid, shapely.box(0, 0, 9, 9))], name=["north"])
+    assert list(read_zones(path, grid)) == ["1"]
+    shown = " ".join(CliRunner().invoke(commands, ["predict", "--help"]).output.split())
+    assert "Field of the zones that names them. [default: they are numbered]" in shown
 
 
 def test_features_of_one_name_are_one_zone(tmp_path: Path) -> None:

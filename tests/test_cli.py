@@ -107,6 +107,19 @@ def test_config_file_fills_the_options_and_the_command_line_wins(tmp_path: Path,
     assert not (tmp_path / "a.tif").exists()
 
 
+def test_outputs_of_a_config_file_lie_where_it_does(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    config = tmp_path / "run" / "run.toml"
+    config.parent.mkdir()
+    config.write_text(
+        f'optical = "{pair[0]}"\nsar = "{pair[1]}"\noutput = "a.tif"\n'
+        'outputs = ["areas=t=1.csv", "quality", "style="]\n'
+    )
+    result = CliRunner().invoke(commands, ["predict", "--config", str(config)])
+    assert result.exit_code == 0, result.output
+    made = {path.name for path in config.parent.iterdir()} - {"run.toml"}
+    assert made == {"a.tif", "t=1.csv", "t=1.json", "a_quality.tif", "a.qml", "a.sld", "a.tif.aux.xml"}
+
+
 def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = tmp_path / "run.toml"
     config.write_text("overlapp = 32\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import rasterio
 
 from refnet_cli.cli import run
-from refnet_cli.errors import InputError, OptionsError, StorageError
+from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
 from refnet_cli.outputs import OUTPUTS, REASONS, STEPS, HtmlReport, Polygons
 from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.products import SCHEMES
@@ -153,6 +154,34 @@ def test_where_one_output_fails_none_appears(
     assert not list((pair[0].parent / "maps").iterdir())
 
 
+@pytest.mark.parametrize("end", [OSError(1, "Operation not permitted"), SystemExit(143)], ids=["refused", "signal"])
+def test_the_map_moves_into_place_last(
+    pair: tuple[Path, Path], end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new map beside what tells of the old one would look right, and the next run would not know of it."""
+    chosen = options(pair, outputs=("areas", "style"), date=None)
+    predict(chosen, PlaceEngine())
+    wanted = hashes(chosen.output.parent)
+    chosen.output.write_text("old")
+    replace, moved = os.replace, []
+
+    def move(source: Path, target: Path) -> None:
+        if target.name == "lulc_areas.csv":
+            raise end
+        moved.append(target.name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", move)
+        with pytest.raises((OutputError, SystemExit)):
+            predict(chosen, PlaceEngine())
+    assert moved == ["lulc.tif.aux.xml", "lulc.sld", "lulc.qml", "lulc_areas.json"]
+    assert chosen.output.read_text() == "old"
+    report = predict(chosen, PlaceEngine())
+    assert report.resumed_rows == (520 if isinstance(end, SystemExit) else 0)
+    assert hashes(chosen.output.parent) == wanted
+
+
 def test_outputs_lie_where_they_are_told_to(pair: tuple[Path, Path]) -> None:
     folder = pair[0].parent
     made = predict(
@@ -174,6 +203,7 @@ def test_outputs_lie_where_they_are_told_to(pair: tuple[Path, Path]) -> None:
     ("changes", "message"),
     [
         ({"outputs": ("polygon",)}, "no output 'polygon'; there are classes, "),
+        ({"outputs": ("areas=",)}, "'areas=' names no file"),
         ({"outputs": ("areas", "areas=a.csv")}, "'areas' is given twice"),
         ({"outputs": ("preview",), "preview": Path("a.png")}, "'preview' is given twice"),
         ({"outputs": (), "min_area": 1.0, "date": None}, "--min-area is for the output 'polygons': add --output"),
@@ -230,6 +260,20 @@ def test_classes_that_become_one_are_added_up(pair: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(after[:, mapped].sum(0), 1 - (source["Snow/ice"] + source["Clouds"])[mapped], atol=5e-3)
 
 
+def test_the_place_of_a_files_scheme_is_not_told(pair: tuple[Path, Path]) -> None:
+    folder = pair[0].parent
+    mapping = "\n".join(f'"{name}" = {80 if name == "Water" else 0}' for name in CARD.scheme.names)
+    found = []
+    for place in (folder / "one.toml", folder / "maps" / "two.toml"):
+        place.write_text(f'scheme = "worldcover"\n[mapping]\n{mapping}\n')
+        predict(options(pair, outputs=("report",), date=None, scheme=str(place)), PlaceEngine())
+        found.append(hashes(folder / "maps"))
+        with rasterio.open(folder / "maps" / "lulc.tif") as file:
+            assert json.loads(file.tags()["REFNET_OPTIONS"])["scheme"] == "worldcover"
+        assert str(folder).encode() not in (folder / "maps" / "lulc_report.html").read_bytes()
+    assert found[0].items() <= found[1].items()
+
+
 def test_quality_tells_clouds_and_damage(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     optical = random.integers(100, 900, (5, 2000, 1100)).astype(np.uint16)
@@ -256,6 +300,28 @@ def test_quality_tells_clouds_and_damage(tmp_path: Path) -> None:
     assert (reason == 0).mean() > 0.9
 
 
+def test_an_interrupted_run_does_not_forget_what_could_not_be_read(tmp_path: Path) -> None:
+    """Once the damaged part was done, a map of any share of damage would have appeared without a warning."""
+    (tmp_path / "maps").mkdir()
+    pair = make_pair(tmp_path, 1300, 300, sar_pixel=10)
+    with rasterio.open(pair[0]) as file:
+        places = [int(file.get_tag_item(f"BLOCK_OFFSET_{column}_1", "TIFF", bidx=1)) for column in (0, 1)]
+    content = bytearray(pair[0].read_bytes())
+    for place in places:
+        content[place : place + 64] = b"\xff" * 64
+    pair[0].write_bytes(content)
+    chosen = options(pair, on_read_error="mask", outputs=(), date=None, overlap=32)
+
+    def go_on_to_the_end() -> None:
+        while not chosen.output.exists():
+            with suppress(SystemExit):
+                predict(chosen, Mortal(9))
+
+    with pytest.raises(InputError, match=r"^20% of .* cannot be read, and 5% may be"):
+        go_on_to_the_end()
+    assert not list(chosen.output.parent.iterdir())
+
+
 def test_the_command_line_makes_and_prints_outputs(
     pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,39 +342,3 @@ def test_the_command_line_makes_and_prints_outputs(
     assert "cannot go to stdout" in capsys.readouterr().err
     assert run([*call, "-o", "a.tif", "-o", "b.tif"]) == 2
     assert "two class maps" in capsys.readouterr().err
-
-
-def test_what_an_interrupted_run_could_not_read_counts_too(tmp_path: Path) -> None:
-    """The limit on what is masked holds for the map, not for the rows after the interruption."""
-    pair = make_pair(tmp_path, 1400, 600)
-    with rasterio.open(pair[0]) as file:
-        offsets = [int(file.get_tag_item(f"BLOCK_OFFSET_{column}_0", "TIFF", bidx=1)) for column in (0, 1)]
-    content = bytearray(pair[0].read_bytes())
-    for offset in offsets:
-        content[offset : offset + 64] = b"\xff" * 64
-    pair[0].write_bytes(content)
-    (tmp_path / "maps").mkdir()
-    chosen = options(pair, on_read_error="mask", outputs=(), date=None)
-    with pytest.raises(SystemExit):
-        predict(chosen, Mortal(26))
-    resumed: list[int] = []
-
-    class Watching(PlaceEngine):
-        def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
-            resumed.append(len(optical))
-            return super().predict(optical, sar)
-
-    with pytest.raises(InputError, match=r"16% of .* cannot be read, and 5% may be"):
-        predict(chosen, Watching())
-    assert sum(resumed) < 60  # of 84 tiles
-
-
-def test_a_scheme_of_ones_own_is_named_and_not_placed(pair: tuple[Path, Path]) -> None:
-    """From wherever its file is given, the map has the same bytes."""
-    scheme = pair[0].parent / "own.toml"
-    lines = "\n".join(f'"{name}" = {"10" if name == "Water" else "0"}' for name in CARD.scheme.names)
-    scheme.write_text(f'scheme = "worldcover"\n[mapping]\n{lines}\n'.replace("= 10", "= 80"))
-    report = predict(options(pair, scheme=str(scheme), outputs=(), date=None), PlaceEngine())
-    with rasterio.open(report.output) as raster:
-        assert json.loads(raster.tags()["REFNET_OPTIONS"])["scheme"] == "own.toml"
-        assert str(scheme.parent) not in json.dumps(raster.tags())

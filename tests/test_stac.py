@@ -85,6 +85,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "lulc.stac.json"
 
 
+@pytest.mark.parametrize("name", ["lulc.tiff", "lulc", "classes.map"])
+def test_what_outputs_are_does_not_hang_on_their_names(name: str, tmp_path: Path) -> None:
+    making = Making(tmp_path / name, utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    given = {"classes": name, "confidence": "sure", "preview": "look.PNG24", "report": "page", "areas": "table.txt"}
+    files = {kind: [{"name": name}] for kind, name in given.items()}
+    assets = write_item(tmp_path / "item.json", making, FACTS | {"files": files})["assets"]
+    raster = {"type": "image/tiff; application=geotiff; profile=cloud-optimized", "roles": ["data"]}
+    for kind in ("classes", "confidence"):
+        assert {key: assets[kind].get(key) for key in raster} == raster
+    assert [assets[kind]["type"] for kind in ("preview", "report", "areas")] == ["image/png", "text/html", "text/csv"]
+
+
 @pytest.fixture
 def validator(monkeypatch: pytest.MonkeyPatch) -> JsonSchemaSTACValidator:
     """STAC's own schemas, which pystac brings along; those of extensions would be fetched, and pass everything here."""

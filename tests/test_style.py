@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.outputs import OUTPUTS, Making, Rows, Style, verify_map
+from refnet_cli.outputs import OUTPUTS, Making, Rows, Style, verify_map, warn_of_styles
+from refnet_cli.predict import PredictOptions, predict
 from refnet_cli.products import SCHEMES, ClassScheme
+from tests.scenes import PlaceEngine, make_pair
 from tests.test_outputs import SCHEME, TAGS, as_probabilities, quality_of, random_codes, utm_grid, write_map
 
 HOSTILE = ClassScheme(
@@ -112,6 +115,33 @@ def test_a_style_in_the_place_of_the_sld_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match=r"end in \.qml"):
         make_style(tmp_path / "lulc.SLD", SCHEME)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_style_of_another_scheme_beside_the_map_is_told(tmp_path: Path) -> None:
+    """GDAL and QGIS take it without asking, and show the new map's codes with the old one's names."""
+    other = ClassScheme("other", (1,), ('<"Fish" & chips>',), ((1, 2, 3),))
+    path = tmp_path / "map.tif"
+    assert warn_of_styles(path, SCHEME) == []
+    make_style(tmp_path / "map.qml", SCHEME, path)
+    assert warn_of_styles(path, SCHEME) == []
+    first, second = warn_of_styles(path, other)
+    assert first.startswith("map.tif.aux.xml beside the map names other classes than those of other")
+    assert second.startswith("map.qml beside")
+    make_style(tmp_path / "map.qml", other, path)
+    assert warn_of_styles(path, other) == []
+    assert len(warn_of_styles(path, SCHEME)) == 2
+    # Statistics alone, and no text at all, name nothing.
+    (tmp_path / "map.tif.aux.xml").write_text("<PAMDataset><PAMRasterBand band='1'/></PAMDataset>")
+    (tmp_path / "map.qml").write_bytes(bytes(range(256)))
+    assert warn_of_styles(path, SCHEME) == []
+
+
+def test_prediction_warns_of_an_earlier_maps_style(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 96, 80)
+    chosen = PredictOptions(*pair, tmp_path / "map.tif", coreg="off", outputs=("style",))
+    assert not [line for line in predict(chosen, PlaceEngine()).warnings if "beside" in line]
+    changed = replace(chosen, outputs=(), scheme="worldcover")
+    assert len([line for line in predict(changed, PlaceEngine()).warnings if "beside the map" in line]) == 2
 
 
 def map_with_style(folder: Path, scheme: ClassScheme = SCHEME, quality: bool = True) -> Path:

@@ -32,7 +32,7 @@ from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, STEPS, Layer, Rows, class_codes
 from refnet_cli.outputs.shard import Shard, planes_of, read_look, read_shard
 from refnet_cli.outputs.stac import StacItem
-from refnet_cli.outputs.style import Style
+from refnet_cli.outputs.style import Style, warn_of_styles
 from refnet_cli.products import QUALITY, ClassScheme
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "sidecar_of",
     "union_of_layers",
     "verify_map",
+    "warn_of_styles",
     "write_raster",
     "write_sidecar",
 ]
@@ -135,7 +136,8 @@ OUTPUTS: dict[str, Kind] = {
     "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),
     "stac": Kind(StacItem, ".stac.json", lambda m: {"map": m.map, "acquired": m.acquired, "quality": m.quality}),
 }
-"""From an output's name on the command line to how it is made, in the order in which they move into place."""
+"""From an output's name on the command line to how it is made, in the order in which they become complete; they move
+into place in the reverse one, the map last."""
 
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.cells import CellCounts
-from refnet_cli.outputs.pixel_areas import CELL, PixelAreas
+from refnet_cli.outputs.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.zones import ZoneCounter, read_zones
 from refnet_cli.products import ClassScheme
@@ -62,7 +62,7 @@ class AreaCounter:
             raise ValueError(f"Rows {row} of shape {codes.shape} do not follow row {self._cells.next_row} of the grid.")
         for cell_row, counts in self._cells.add(codes):
             if counts.any():
-                self._square_metres += self._areas.of_row(cell_row) @ counts
+                self._square_metres += total_area(self._areas.of_row(cell_row), counts)
 
     def hectares(self) -> dict[str, float]:
         """Return the area of each class of the scheme by name, in hectares."""
@@ -133,7 +133,8 @@ class Areas(FileOutput):
         self._about = {"map": map_name, "zones_from": zones.name if zones else None, "zone_field": zone_field}
         outside = self._zones.outside if self._zones else []
         super().__init__(path, grid, scheme, tags)
-        self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in outside if zones]
+        shown = ["".join(letter if letter.isprintable() else "?" for letter in zone) for zone in outside]
+        self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in shown if zones]
 
     def _companions(self) -> list[Path]:
         companion = self.path.parent / f"{self.path.stem}.json"

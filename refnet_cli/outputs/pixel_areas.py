@@ -50,3 +50,21 @@ class PixelAreas:
         ])  # fmt: skip
         per_pixel: NDArray[np.float64] = areas / ((right - left).ravel() * (bottom - top))
         return per_pixel
+
+
+def total_area(areas: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return how much ground pixels cover that were counted in a row of cells.
+
+    Parameters
+    ----------
+    areas : float64 array, shape (columns,)
+        From `PixelAreas.of_row`; NaN where a cell reaches beyond what the projection shows of the Earth.
+    counts : int64 array, shape (columns, codes)
+        The first code is no data, which covers no ground there.
+    """
+    known = np.isfinite(areas)
+    if known.all():
+        return np.asarray(areas @ counts)
+    total = areas[known] @ counts[known]
+    total[1:][counts[~known, 1:].any(axis=0)] = np.nan
+    return np.asarray(total)

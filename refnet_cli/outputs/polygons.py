@@ -53,11 +53,11 @@ class Polygons(FileOutput):
     Raises
     ------
     OptionsError
-        If the path has another ending, the least area is impossible, or there are too many polygons.
+        If the path has another ending, or the least area is impossible.
     UnavailableError
         If GeoParquet is asked for and pyarrow is missing.
     InputError
-        If the grid's coordinate system is a local one.
+        If the grid's coordinate system is a local one, or there are too many polygons.
     OutputError, StorageError
         As in `FileOutput`.
     """

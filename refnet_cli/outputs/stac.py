@@ -61,6 +61,8 @@ _RASTERS: dict[str, type[CogOutput]] = {
     "classes": ClassMap, "probabilities": Probabilities, "probabilities16": HalfProbabilities,
     "confidence": Confidence, "quality": Quality,
 }  # fmt: skip
+_ENDINGS = dict.fromkeys(_RASTERS, ".tif") | {"preview": ".png", "areas": ".csv", "style": ".qml", "report": ".html"}
+"""Of what outputs always are, whatever name their first file was given."""
 _SHA256 = "1220"  # multihash: SHA-256 (0x12) of 32 (0x20) bytes
 
 
@@ -164,7 +166,8 @@ class StacItem(FileOutput):
                 title = _TITLES.get(kind, kind.replace("_", " ").capitalize())
                 place = self._map.parent / entry.get("place", entry["name"])
                 href = Path(os.path.relpath(place, self.path.parent)).as_posix()
-                asset = _asset(entry, href, title if number == 1 else f"{title}, {entry['name']}")
+                ending = _ENDINGS.get(kind) if number == 1 else None
+                asset = _asset(entry, href, title if number == 1 else f"{title}, {entry['name']}", ending)
                 if number == 1 and kind in _RASTERS:
                     asset["bands"] = self._bands(kind)
                 assets[kind if number == 1 else f"{kind}-{number}"] = asset
@@ -204,9 +207,8 @@ class StacItem(FileOutput):
         return bands
 
 
-def _asset(entry: Mapping[str, Any], href: str, title: str) -> dict[str, Any]:
-    name = entry["name"]
-    media, roles = _TYPES.get(Path(name).suffix.lower(), (None, ["metadata"]))
+def _asset(entry: Mapping[str, Any], href: str, title: str, ending: str | None) -> dict[str, Any]:
+    media, roles = _TYPES.get(ending or Path(entry["name"]).suffix.lower(), (None, ["metadata"]))
     asset: dict[str, Any] = {"href": quote(href if href.startswith("../") else f"./{href}"), "title": title}
     if media is not None:
         asset["type"] = media

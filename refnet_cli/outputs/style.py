@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from refnet_cli.products import ClassScheme
 
 _SLD, _OGC = "http://www.opengis.net/sld", "http://www.opengis.net/ogc"
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NAMES = re.compile('<Category>([^<]*)<|label="([^"]*)"')
+_MOST_XML = 1 << 20  # characters of a style that are looked at
 _INTEGER, _TEXT = 0, 2  # GDAL's GDALRATFieldType
 # GDAL's GDALRATFieldUsage: a value, a part of its colour, and its name.
 _COLUMNS = {
@@ -86,6 +89,35 @@ class Style(FileOutput):
             result.write_bytes(ET.tostring(document, "utf-8", xml_declaration=False) + b"\n")
             made.append(result)
         return made
+
+
+def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
+    """Warn of what lies beside a map and has GDAL or QGIS show other classes than it has.
+
+    An earlier map's style does, if this one was made in another class scheme and without a style. A user's own one, in
+    which all of the scheme's classes have their names, does not.
+
+    Parameters
+    ----------
+    map : Path
+        The class map, in place.
+    scheme : ClassScheme
+        Its own.
+    """
+    warnings = []
+    for name, mark in ((f"{map.name}.aux.xml", "<CategoryNames"), (f"{map.stem}.qml", "<paletteEntry")):
+        try:
+            with map.with_name(name).open(encoding="utf-8", errors="replace") as file:
+                text = file.read(_MOST_XML)
+        except OSError:
+            continue
+        told = {html.unescape(first or second) for first, second in _NAMES.findall(text)}
+        if mark in text and not told >= {name for _, name, _ in _classes(scheme)}:
+            warnings.append(
+                f"{name} beside the map names other classes than those of {scheme.name}, and GDAL or QGIS would show "
+                "them: add --output style, or remove it."
+            )
+    return warnings
 
 
 def _plain(text: str) -> str:

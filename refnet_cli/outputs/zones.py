@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.outputs.pixel_areas import CELL, PixelAreas
+from refnet_cli.outputs.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.products import ClassScheme
 from refnet_cli.vectors import VectorFile, WayToGrid
 
@@ -169,7 +169,7 @@ class ZoneCounter:
         cells = np.arange(zone.columns.start, zone.columns.stop) // CELL
         keys = (cells * classes + indexes)[inside > 0]
         counts = np.bincount(keys, minlength=len(areas) * classes).reshape(-1, classes)
-        zone.square_metres[:] += areas @ counts
+        zone.square_metres[:] += total_area(areas, counts)
 
 
 def _place(shapes: Shapes, grid: GeoBox, classes: int) -> _Zone:
