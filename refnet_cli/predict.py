@@ -402,7 +402,7 @@ def _acquired(options: PredictOptions) -> tuple[str, str] | None:
     """When the scenes were acquired, as the user or the files' names tell."""
     if options.date is not None:
         return read_dates(options.date)
-    return acquired(*([path.name for path in as_paths(given)] for given in (options.optical, options.sar)))
+    return acquired(*([Path(path).name for path in as_paths(given)] for given in (options.optical, options.sar)))
 
 
 def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 
@@ -25,6 +26,8 @@ class Without:
 
 def hide(names: list[str]) -> None:
     """Hide libraries, and those that need them, from all that is imported from now on."""
+    with suppress(ImportError):  # some library imports it, and then it would add a finder of its own
+        import importlib_metadata  # noqa: F401
     sys.meta_path[:] = [Without(finder, names) for finder in sys.meta_path]
 
 

@@ -236,7 +236,7 @@ def test_the_temperature_is_in_the_model(
     assert np.abs(logits - in_onnx(session(exported[0]), tiles)[0]).max() < (1e-6 if precision == "fp32" else 0.1)
     assert np.abs(probabilities - torch.from_numpy(logits / np.float32(1.7)).softmax(1).numpy()).max() < most
     ours, theirs = (load_engine(p).predict(*tiles) for p in (tmp_path / "warm.onnx", path))
-    assert np.array_equal(ours, probabilities)
+    assert np.abs(ours - probabilities).max() < most  # which another number of threads may change
     assert np.abs(ours - theirs).max() < most
     plain = load_engine(exported[0]).predict(*tiles)
     assert np.abs(ours - plain).max() > 0.01

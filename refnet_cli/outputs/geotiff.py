@@ -150,11 +150,15 @@ class CogOutput(FileOutput):
         with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
             raster.update_tags(**{CHECKSUM: checksum})
         result = folder / "complete.tif"
-        with rasterio.Env(**_GDAL):
-            rasterio.shutil.copy(
-                self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
-                OVERVIEW_RESAMPLING=self.storage.overviews, PREDICTOR=self.storage.predictor, NUM_THREADS="ALL_CPUS",
-            )  # fmt: skip
+        try:
+            with rasterio.Env(**_GDAL):
+                rasterio.shutil.copy(
+                    self._working, result, driver="COG", BLOCKSIZE=str(BLOCK), COMPRESS="DEFLATE", BIGTIFF="IF_SAFER",
+                    OVERVIEW_RESAMPLING=self.storage.overviews, PREDICTOR=self.storage.predictor,
+                    NUM_THREADS="ALL_CPUS",
+                )  # fmt: skip
+        except SystemError as error:  # what rasterio makes of it where GDAL fails and does not say why
+            raise OSError(errno.EIO, "GDAL could not write it, and does not say why") from error
         self._mend(result)
         with rasterio.Env(**_READING):
             _check_raster(result, self._checksums)
