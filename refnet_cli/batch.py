@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet_cli.card import default_weights
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
+from refnet_cli.files import explain
 from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
 from refnet_cli.predict import PredictOptions, Report, load, predict
@@ -115,7 +119,10 @@ def _attempt(task: Task, make: Callable[[], Report]) -> Outcome:
         identity = identify(task)
         if is_done(task, identity):
             return Outcome(identity, str(task.path), "skipped")
-        task.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            task.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain(task.path, error) from error
         report = make()
         files = [file for made in report.files.values() for file in made]
         write_sidecar(task.path, identity, files, {"report": report.to_dict()})
@@ -178,6 +185,8 @@ def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any
     Outcome
         One for each task, as they come to be.
     """
+    tasks = list(tasks)
+    workers = max(min(workers, len(tasks)), 1)  # those that would have nothing to do need no share
     if "max_memory" not in overrides and (most := may_use(None)) is not None:
         fair = f"{most // workers // MB}M"
         tasks = [replace(task, options=_with_memory(task.options, fair)) for task in tasks]
@@ -220,7 +229,9 @@ class _Worker:
 
     def __init__(self, overrides: dict[str, Any], environment: dict[str, str]) -> None:
         given = [text for name, value in overrides.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-        self._command = [sys.executable, "-m", "refnet_cli", "batch", "run", "-", "--as-worker", *given]
+        # The working directory is searched for modules only where it is here.
+        path = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+        self._command = [sys.executable, *path, "-m", "refnet_cli", "batch", "run", "-", "--as-worker", *given]
         self._environment = environment
         self._process: subprocess.Popen[str] | None = None
         self.ended = False
@@ -264,6 +275,20 @@ class _Worker:
             with suppress(OSError):  # what was not yet written goes nowhere
                 if pipe:
                     pipe.close()
+
+
+def end_with_parent() -> None:
+    """End this process as by SIGTERM once nobody holds the other end of stdin, even in the midst of a scene."""
+    if not hasattr(select, "poll"):  # Windows, where it ends after the scene
+        return
+
+    def wait() -> None:
+        closed = select.poll()
+        closed.register(0, 0)  # tells of nothing but that it is closed
+        closed.poll()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True, name="refnet-parent").start()
 
 
 def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Iterator[Outcome]:

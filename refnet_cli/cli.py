@@ -640,7 +640,7 @@ def batch_plan(
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """  # noqa: D301
-    from refnet_cli.files import replacing
+    from refnet_cli.files import check_places, replacing
     from refnet_cli.planning import Templates, plan, read_list, read_scenes
     from refnet_cli.predict import PredictOptions
     from refnet_cli.tables import read_table, read_toml
@@ -654,6 +654,9 @@ def batch_plan(
     outputs = options.pop("outputs", ())
     templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs)
     options |= {name: value for name, value in given.items() if value is not None}
+    if output is not None:
+        read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
+        check_places([output], [path for path in read if isinstance(path, Path) and str(path) != "-"])
     text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
     tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
@@ -682,7 +685,8 @@ def batch_run(
 
     Each prints a line of JSON when it ends: id, output, status (done, skipped, failed), code as the exit code of refnet
     predict, message. Failures do not stop the others; those with code 74 or 75 are tried again, three times in all.
-    Exit code 1 if any failed. With - tasks are read from stdin and run as they come.
+    Exit code 1 if any failed. With - tasks are read from stdin and run as they come,
+    each once.
 
     \b
     refnet batch run tasks.jsonl --workers 2
@@ -697,7 +701,11 @@ def batch_run(
         raise click.UsageError(f"--index {index} is none of {of} parts, which are numbered from 0.")
     if workers is not None and (workers < 1 or dask):
         raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
+    if str(tasks) == "-" and (of > 1 or workers or dask):
+        raise click.UsageError("Tasks from stdin run as they come: --index, --of, --workers and --dask want a file.")
     if str(tasks) == "-":
+        if as_worker:
+            batch.end_with_parent()
         _report_outcomes(batch.run_lines(sys.stdin, overrides), quiet=as_worker)
         return
     chosen = batch.share(read_tasks(tasks), index, of)

@@ -45,8 +45,7 @@ def merge(tasks: Sequence[Task]) -> Report:
     RefnetError
         If an output cannot be made.
     """
-    found = [_sidecar(task) for task in tasks]
-    reports = [Report(**sidecar["report"]) for sidecar in found]
+    reports = [_report(task) for task in tasks]
     report, options = reports[0], tasks[0].options
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
@@ -77,6 +76,20 @@ def _look(tasks: Sequence[Task]) -> Quicklook:
     return look
 
 
+def _report(task: Task) -> Report:
+    found = _sidecar(task)
+    try:
+        report = Report(**found["report"])
+        tags_of(report)
+        Affine(*report.grid["transform"])
+        return report
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{task.sidecar} is damaged, or of another version of refnet ({error!r}). Remove it and run the "
+            "batch again."
+        ) from error
+
+
 def _sidecar(task: Task) -> dict[str, Any]:
     found = read_sidecar(task.sidecar)
     if found is None:
@@ -85,9 +98,15 @@ def _sidecar(task: Task) -> dict[str, Any]:
         raise InputError(
             f"The block {task.path} is of other inputs, weights or options than the task has now: run the batch again."
         )
-    for file in found["files"]:
-        if Path(file["path"]).exists() and sha256_of(Path(file["path"])) != file["sha256"]:
-            raise InputError(f"{file['path']} is damaged. Remove it and run the batch again.")
+    try:
+        sums = {Path(file["path"]): file["sha256"] for file in found["files"]}
+    except (KeyError, TypeError):
+        sums = {}
+    if task.path not in sums:
+        raise InputError(f"{task.sidecar} is damaged. Remove it and run the batch again.")
+    for path, sha256 in sums.items():
+        if path.exists() and sha256_of(path) != sha256:
+            raise InputError(f"{path} is damaged. Remove it and run the batch again.")
     return found
 
 
@@ -96,16 +115,27 @@ def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int,
     for task, report in zip(tasks, reports, strict=True):
         if (tags_of(report), report.grid, report.scheme) != (tags_of(reports[0]), reports[0].grid, reports[0].scheme):
             raise InputError(f"The block {task.path} is of other inputs, weights or options than {tasks[0].path}.")
-    covered = 0
     for task in tasks:
         block = _window(task)
-        covered += block.height * block.width
         if block != block.clip(height, width):
             raise InputError(f"The block {task.path} lies beyond the map, which has become smaller: plan again.")
-    if covered != height * width:
+    if not _cover(sorted(map(_window, tasks)), height, width):
         raise InputError(
             f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels: plan again."
         )
+
+
+def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:
+    """Tell whether blocks, ordered, lie in rows that leave out and share nothing."""
+    top = 0
+    for row, side_by_side in groupby(blocks, key=lambda block: block.row):
+        beside = list(side_by_side)
+        ends = [0, *(block.column + block.width for block in beside)]
+        heights = {block.height for block in beside}
+        if row != top or len(heights) > 1 or [*(block.column for block in beside), width] != ends:
+            return False
+        top += heights.pop()
+    return top == height
 
 
 def _window(task: Task) -> Window:

@@ -70,7 +70,7 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
         lines = text.splitlines()
         first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
         head = lines[first] if first < len(lines) else ""
-        table = re.search(r"[,;\t]|^\"?optical\"?$", head) and not os.path.exists(head)
+        table = re.search(r"[,;\t]|^\"?optical\"?$", head, re.IGNORECASE) and not os.path.exists(folder / head)
         paths = (line.strip() for line in lines if line.strip())
         scenes = list(_read_table(lines[first:], first)) if table else [{"optical": path} for path in paths]
     if not scenes:
@@ -85,7 +85,11 @@ def _read_table(lines: Sequence[str], before: int) -> Iterator[dict[str, str]]:
     rows = csv.DictReader(io.StringIO(text), delimiter=separator, restkey="", strict=True)
     options = sorted({field.name for field in fields(PredictOptions)} - {*COLUMNS})
     columns = [name.strip() for name in rows.fieldnames or []]
+    columns = [name.lower() if name.lower() in COLUMNS else name for name in columns]
     rows.fieldnames = columns
+    twice = [name for name in columns if columns.count(name) > 1]
+    if twice:
+        raise ConfigError(f"The table has two columns {twice[0]!r}: leave one of them.")
     wrong = [name for name in columns if name in options]
     if wrong:
         raise ConfigError(f"The table has a column {wrong[0]!r}, but options hold for all scenes: give it as one.")
@@ -163,7 +167,7 @@ def plan(
 
 def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, Any], folder: Path) -> Task:
     optical = _fill_in("optical", scene, templates.optical, scene, folder)
-    place = Path(optical)
+    place = _inputs(optical)[0]
     of_file = {
         "path": optical, "name": place.name, "stem": _stem(place), "parent": str(place.parent),
         "folder": place.parent.name,

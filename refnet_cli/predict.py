@@ -298,7 +298,12 @@ def predict(
         check_places(outputs_wanted, inputs)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
-        area = part.window.clip(height, width) if part else tiling.whole
+        area = part.window if part else tiling.whole
+        if area != area.clip(height, width):
+            raise InputError(
+                f"The block at row {area.row} and column {area.column}, {area.height} x {area.width} pixels, lies "
+                f"beyond the map of {height} x {width}: plan again."
+            )
         demand = replace(demand_of(card, weights, area.width), outputs=_memory_of(options, card, area.width))
         _, threads = share_out(demand, 1, threads, most)
         pair.use_threads(threads)

@@ -85,7 +85,11 @@ class Task:
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
             table = {name: entries[name] for name in ("optical", "sar", "output")} | entries.get("options", {})
-            block = Window(*map(int, entries["block"])) if "block" in entries else None
+            if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
+                raise ValueError(f"{own.pop()} is no option")
+            block = Window(*entries["block"]) if "block" in entries else None
+            if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
+                raise ValueError("a block is a row, a column, a height and a width")
             return cls(PredictOptions(**read_table(PredictOptions, table, source)), block, str(entries.get("id", "")))
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
@@ -126,16 +130,41 @@ def read_tasks(source: Path) -> list[Task]:
 
 
 def check_distinct(tasks: Iterable[Task]) -> None:
-    """Raise a ConfigError if two tasks make the same file, or two maps the same further output."""
+    """Raise a ConfigError if two tasks make the same file, or what they make is, or lies in, what any of them reads."""
     seen: set[Path] = set()
     maps: dict[Path, Path] = {}
+    read: set[Path] = set()
     for task in tasks:
-        if task.path in seen:
+        if (path := _plain(task.path)) in seen:
             raise ConfigError(f"Two tasks make {task.path}: give each scene an output of its own.")
-        seen.add(task.path)
-        for place in task.options.places.values():
-            if maps.setdefault(place, task.options.output) != task.options.output:
+        seen.add(path)
+        read.update(_plain(path) for path in _inputs_of(task.options) if not isinstance(path, Remote))
+        output = _plain(task.options.output)
+        for place in map(_plain, task.options.places.values()):
+            if maps.setdefault(place, output) != output:
                 raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
+    sidecars = {sidecar_of(output) for output in maps.values()}
+    for place in (*maps, *sidecars):
+        if place in maps and place in sidecars:
+            raise ConfigError(f"{place} is to tell that a map is done, and can be no output: choose another place.")
+        if place in read:
+            raise ConfigError(f"The tasks write {place}, which one of them reads: choose another place.")
+        if folder := next((folder for folder in place.parents if folder in read), None):
+            raise ConfigError(
+                f"The tasks write {place} into {folder}, which is read as a whole, and would take it for changed: "
+                "choose a place outside of it."
+            )
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _inputs_of(options: PredictOptions) -> list[Path]:
+    """Return the files and folders that are read, but for the weights."""
+    scheme = Path(options.scheme) if options.scheme and options.scheme.endswith(".toml") else None
+    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
+    return [path for path in inputs if path is not None]
 
 
 def identify(task: Task) -> str:
@@ -148,11 +177,9 @@ def identify(task: Task) -> str:
     """
     options = task.options
     plain = {name: value for name, value in options.to_dict().items() if name not in RUN_ONLY}
-    scheme = Path(options.scheme) if options.scheme and options.scheme.endswith(".toml") else None
-    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
     about = plain | {
         "weights": sha256_of_weights(options.weights or default_weights()),
-        "states": [_state(path) for path in inputs if path is not None],
+        "states": [_state(path) for path in _inputs_of(options)],
         "block": task.block,
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
@@ -194,7 +221,8 @@ def is_done(task: Task, identity: str) -> bool:
     if found is None or found.get("id") != identity:
         return False
     try:
-        return all(Path(file["path"]).stat().st_size == file["bytes"] for file in found["files"])
+        sizes = {Path(file["path"]): file["bytes"] for file in found["files"]}
+        return task.path in sizes and all(path.stat().st_size == size for path, size in sizes.items())
     except (OSError, KeyError, TypeError):
         return False
 

@@ -291,11 +291,39 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
     many.hold(tasks)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs poll")
+def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path) -> None:
+    """Not even in the midst of a scene that takes long; and it can be gone on with."""
+    tasks = tmp_path / "t.jsonl"
+    plan_tasks(tasks, [make_scene(tmp_path / "a", 600, 560)], tmp_path / "maps", weights, batch=1)
+    process = subprocess.Popen(
+        command("batch", "run", tasks, "--workers", 1), env=environment(disturbed=True, REFNET_TEST_SLEEP=2), cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with ended(process):
+        wait_for_rows(tmp_path / "maps" / "a.tif", process)
+        (worker,), began = children_of(process.pid), time.monotonic()
+        process.kill()
+        process.wait(PATIENCE)
+        while not is_zombie(worker):
+            assert time.monotonic() < began + 6, "the worker lives on"
+            time.sleep(0.02)
+    done = refnet("batch", "run", tasks)
+    assert (done.code, done.statuses) == (0, {"done": 1}), done.err
+
+
 def is_zombie(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def test_more_workers_than_scenes_take_no_memory_from_them(tmp_path: Path, weights: Path) -> None:
+    tasks = tmp_path / "t.jsonl"
+    plan_tasks(tasks, [make_scene(tmp_path / "a", 40, 50)], tmp_path, weights)
+    done = refnet("batch", "run", tasks, "--workers", 500)
+    assert (done.code, done.statuses) == (0, {"done": 1}), done.err
 
 
 def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path) -> None:
@@ -318,6 +346,16 @@ def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path) -> None:
     assert "exit code 9" in failed["message"]
     again = refnet("batch", "run", tasks, "--workers", 1)
     assert (again.code, again.statuses) == (0, {"done": 1, "skipped": 4})
+
+
+def test_workers_take_no_modules_from_the_working_directory(tmp_path: Path, weights: Path) -> None:
+    """As the program does not that is installed as ``refnet``."""
+    tasks = tmp_path / "t.jsonl"
+    plan_tasks(tasks, [make_scene(tmp_path / "a", 40, 50)], tmp_path, weights)
+    (tmp_path / "zipfile.py").write_text("raise RuntimeError")
+    words = [sys.executable, "-P", *command("batch", "run", tasks, "--workers", 1)[1:]]
+    done = run_command(words, cwd=tmp_path)
+    assert (done.code, done.statuses) == (0, {"done": 1}), done.err
 
 
 def test_workers_whose_libraries_print(tmp_path: Path, weights: Path) -> None:
@@ -472,6 +510,13 @@ def test_other_options_and_weights_make_maps_anew(tasks: list[Task], loads: Load
     how = [replace(task, options=replace(task.options, batch=1, read_threads=1, smooth=1)) for task in tasks]
     assert statuses(how) == ["skipped"] * 3
     assert statuses(tasks) == ["done"] * 3
+
+
+def test_a_folder_that_cannot_be_made_is_no_bug(tasks: list[Task]) -> None:
+    tasks[0].path.parent.touch()
+    (outcome,) = run_here(tasks[:1], {})
+    assert outcome.code == 73
+    assert "Choose a place" in outcome.message
 
 
 def test_a_failed_run_leaves_no_sidecar(tasks: list[Task], loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,6 +684,13 @@ def test_shares_are_everything_once(of: int) -> None:
 )
 def test_wrong_calls(words: tuple[object, ...], tasks: list[Task], tmp_path: Path, capfd: Any) -> None:
     assert here(capfd, "batch", "run", tmp_path / "t.jsonl", *words).code == 2
+
+
+@pytest.mark.parametrize("words", [("--workers", 2), ("--of", 2), ("--index", 1, "--of", 2), ("--dask", "tcp://x:1")])
+def test_tasks_from_stdin_are_not_shared_out(words: tuple[object, ...], capfd: Any) -> None:
+    refused = here(capfd, "batch", "run", "-", *words)
+    assert refused.code == 2
+    assert "want a file" in refused.err
 
 
 def test_tasks_come_from_stdin_too(tasks: list[Task]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 from refnet_cli import batch
 from refnet_cli.batch import merge_maps, run_here
 from refnet_cli.journal import Finished
-from refnet_cli.merging import _in_step
+from refnet_cli.merging import _cover, _in_step
 from refnet_cli.tasks import Task, read_tasks
+from refnet_cli.tiling import Window
 from tests.batches import (
     KINDS,
     ROOT,
@@ -162,6 +164,32 @@ SPOILT: dict[str, tuple[Callable[[list[Task]], object], str]] = {
 }
 
 
+SIDECARS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "newer": lambda sidecar: sidecar["report"].update(news=1),
+    "no report": lambda sidecar: sidecar.update(report=3),
+    "no grid": lambda sidecar: sidecar["report"].update(grid=None),
+    "no options": lambda sidecar: sidecar["report"].update(options={}),
+    "no files": lambda sidecar: sidecar.update(files=[]),
+    "other files": lambda sidecar: sidecar.update(files={"a": 1}),
+    "nothing of files": lambda sidecar: sidecar.pop("files"),
+}
+
+
+@pytest.mark.parametrize("what", SIDECARS)
+def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None:
+    """Are told by name; what merging asks for mends it."""
+    sidecar = json.loads(blocks[1].sidecar.read_text())
+    SIDECARS[what](sidecar)
+    blocks[1].sidecar.write_text(json.dumps(sidecar))
+    message = merged(blocks)
+    assert f"{blocks[1].sidecar} is damaged" in message
+    assert "Remove it and run the batch again" in message
+    assert ("files" in what) == bool(batch.missing(blocks))
+    blocks[1].sidecar.unlink()
+    run_all(blocks)
+    assert merged(blocks) == "done"
+
+
 @pytest.mark.parametrize("what", SPOILT)
 def test_blocks_that_are_missing_or_damaged(what: str, blocks: list[Task]) -> None:
     """Are told by name, and no map is made; what merging asks for mends it."""
@@ -181,6 +209,29 @@ def test_blocks_that_are_missing_or_damaged(what: str, blocks: list[Task]) -> No
 def test_a_block_that_is_not_planned(blocks: list[Task]) -> None:
     assert "do not cover" in merged(blocks[:3])
     assert "do not cover" in merged([*blocks[:2], blocks[3], blocks[3]])
+
+
+@pytest.mark.parametrize(
+    ("blocks", "whole"),
+    [
+        ([(0, 0, 5, 6), (0, 6, 5, 7), (5, 0, 2, 13)], True),
+        ([(0, 0, 7, 6), (0, 5, 7, 7)], False),  # as many pixels, one column twice and one not at all
+        ([(0, 0, 4, 13), (3, 0, 3, 13)], False),
+        ([(0, 0, 5, 6), (0, 6, 7, 7), (5, 0, 2, 6)], False),
+        ([(0, 0, 7, 12)], False),
+        ([(1, 0, 6, 13)], False),
+        ([], False),
+    ],
+)
+def test_blocks_have_to_leave_out_and_share_nothing(blocks: list[tuple[int, int, int, int]], whole: bool) -> None:
+    assert _cover([Window(*block) for block in blocks], 7, 13) is whole
+
+
+@pytest.mark.parametrize("block", [(2048, 0, 512, 24), (0, 512, 512, 24), (1536, 0, 512, 24), (0, 0, 512, 30)])
+def test_a_block_beyond_the_map(block: tuple[int, int, int, int], blocks: list[Task]) -> None:
+    (outcome,) = batch.run_here([replace(blocks[0], block=Window(*block))], {})
+    assert (outcome.status, outcome.code) == ("failed", 65)
+    assert "plan again" in outcome.message
 
 
 def test_shards_of_other_inputs_are_refused(blocks: list[Task], tmp_path: Path, weights: Path) -> None:

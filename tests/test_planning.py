@@ -75,6 +75,32 @@ def test_several_files_in_one_quoted_cell(tmp_path: Path, weights: Path) -> None
     assert output == tmp_path / "maps, new/a, b.tif"
 
 
+@pytest.mark.parametrize("head", ["OPTICAL,SAR,Output", "Optical;sar;OUTPUT"])
+def test_columns_in_capitals(head: str, tmp_path: Path, weights: Path) -> None:
+    row = "a.tif;b.tif;c.tif" if ";" in head else "a.tif,b.tif,c.tif"
+    (task,) = planned(f"{head}\n{row}\n", tmp_path, weights)
+    assert task.options.output == tmp_path / "c.tif"
+    assert read_scenes("OPTICAL\na.tif\n", tmp_path) == [{"optical": "a.tif"}]
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(ConfigError, match="two columns 'optical'"):
+        planned("optical,Optical,sar,output\na.tif,b.tif,c.tif,d.tif\n", tmp_path, weights)
+
+
+def test_a_list_in_another_folder_that_begins_with_a_comma_in_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a,b.tif").touch()
+    assert read_scenes("a,b.tif\nc.tif\n", tmp_path) == [{"optical": "a,b.tif"}, {"optical": "c.tif"}]
+
+
+def test_fields_of_several_files_are_those_of_the_first(tmp_path: Path, weights: Path) -> None:
+    table = 'optical\n"a/B02.tif,a/B03.tif"\n'
+    scenes = read_scenes(table, tmp_path)
+    templates = Templates(sar=f"{tmp_path}/{{folder}}/s1.tif", output="{parent}/{stem}.map")
+    (task,) = plan(scenes, templates, {"weights": weights}, tmp_path)
+    assert task.options.output == tmp_path / "a" / "B02.map"
+
+
 def test_commas_in_names_are_no_lists(tmp_path: Path, weights: Path) -> None:
     """Where the files are there, and always in that of a map; whether or not it has been made."""
     pair = make_scene(tmp_path / "site 1, north", 40, 50)
@@ -244,6 +270,34 @@ def test_scenes_that_share_a_further_output(outputs: tuple[str, ...], tmp_path: 
         planned(text, tmp_path, weights, outputs=outputs)
 
 
+@pytest.mark.parametrize(
+    ("rows", "outputs", "said"),
+    [
+        ("a.tif,b.tif,m.tif\nm.tif,b.tif,n.tif\n", (), "which one of them reads"),
+        ("a.tif,b.tif,x/../b.tif\n", (), "which one of them reads"),
+        ("scene,b.tif,scene/m.tif\n", (), "read as a whole"),
+        ("scene,b.tif,m.tif\n", ("preview={optical}/m.png",), "read as a whole"),
+        ("a.tif,b.tif,m.tif\n", ("preview=m.tif.json",), "is to tell that a map is done"),
+        ("a.tif,m.tif.json,m.tif\n", (), "which one of them reads"),
+    ],
+)
+def test_what_is_read_is_not_written(
+    rows: str, outputs: tuple[str, ...], said: str, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        planned(TABLE + rows, tmp_path, weights, outputs=outputs)
+
+
+def test_tasks_do_not_take_the_place_of_their_list(tmp_path: Path, weights: Path, capfd: Any) -> None:
+    (tmp_path / "scenes.csv").write_text(TABLE + "a.tif,b.tif,m.tif\n")
+    words = ["batch", "plan", tmp_path / "scenes.csv", "-o", tmp_path / "scenes.csv", "--weights", weights]
+    refused = here(capfd, *words)
+    assert refused.code == 64
+    assert "is the same file as" in refused.err
+    assert (tmp_path / "scenes.csv").read_text().startswith(TABLE)
+
+
 def test_scenes_that_share_a_map(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(ConfigError, match=r"Two tasks make .*m\.tif"):
         planned(TABLE + "a.tif,b.tif,m.tif\nc.tif,d.tif,./x/../m.tif\n", tmp_path, weights)
@@ -268,6 +322,16 @@ def test_lines_that_are_no_tasks(line: str, tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text(line + "\n")
     with pytest.raises(RefnetError):
         read_tasks(tmp_path / "t.jsonl")
+
+
+def test_lines_with_other_blocks_or_options(tmp_path: Path) -> None:
+    line = {"optical": ["a"], "sar": ["b"], "output": "c"}
+    for more in (
+        {"block": [0, 0, 0, 0]}, {"block": [0.5, 0, 512, 512]}, {"block": [True, 0, 512, 512]}, {"block": "0055"},
+        {"block": [-512, 0, 512, 512]}, {"options": {"output": "d"}},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="no task"):
+            Task.from_line(json.dumps(line | more), tmp_path / "t.jsonl")
 
 
 def test_a_missing_list_and_missing_tasks(tmp_path: Path, capfd: Any) -> None:
@@ -298,7 +362,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "outputs": st.sampled_from([(), ("areas", "confidence=/f/sure, ä.tif"), ("quality",)]),
 }  # fmt: skip
 INPUTS = st.lists(ABSOLUTE | st.just(Remote(SECRET)), min_size=1, max_size=3).map(tuple)
-BLOCKS = st.none() | st.builds(Window, *[st.integers(0, 9999)] * 4)
+BLOCKS = st.none() | st.builds(Window, *[st.integers(0, 10**6)] * 2, *[st.integers(1, 10**6)] * 2)
 
 
 @given(
