@@ -26,7 +26,7 @@ from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
 from refnet_cli.predict import PredictOptions, Report, load, predict
 from refnet_cli.process import usable_cores
-from refnet_cli.tasks import Task, identify, is_done, sha256_of_weights, write_sidecar
+from refnet_cli.tasks import Task, identify, is_finished, sha256_of_weights, write_sidecar
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
@@ -117,7 +117,7 @@ def _attempt(task: Task, make: Callable[[], Report]) -> Outcome:
     identity = task.id
     try:
         identity = identify(task)
-        if is_done(task, identity):
+        if is_finished(task, identity):
             return Outcome(identity, str(task.path), "skipped")
         try:
             task.path.parent.mkdir(parents=True, exist_ok=True)
@@ -378,7 +378,7 @@ def _outcome_of(future: Any, task: Task) -> Outcome:
 
 def missing(tasks: Iterable[Task]) -> list[Task]:
     """Return the tasks that are not done."""
-    return [task for task in tasks if not is_done(task, identify(task))]
+    return [task for task in tasks if not is_finished(task, identify(task))]
 
 
 def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:

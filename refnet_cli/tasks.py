@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,14 @@ def is_done(task: Task, identity: str) -> bool:
         return task.path in sizes and all(path.stat().st_size == size for path, size in sizes.items())
     except (OSError, KeyError, TypeError):
         return False
+
+
+def is_finished(task: Task, identity: str) -> bool:
+    """Tell whether a task is done, or the map that it is a block of, which no longer needs it."""
+    if is_done(task, identity):
+        return True
+    whole = replace(task, block=None)
+    return task.block is not None and is_done(whole, identify(whole))
 
 
 def read_sidecar(path: Path) -> dict[str, Any] | None:

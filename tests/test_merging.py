@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli import batch
-from refnet_cli.batch import merge_maps, run_here
+from refnet_cli.batch import merge_maps, missing, run_here
 from refnet_cli.journal import Finished
 from refnet_cli.merging import _cover, _in_step
 from refnet_cli.tasks import Task, read_tasks
@@ -130,6 +130,16 @@ def test_merging_twice(blocks: list[Task]) -> None:
     assert digests(whole.path.parent) == first
     shutil.rmtree(blocks[0].path.parent)
     assert merged(blocks) == "skipped"
+
+
+def test_blocks_may_go_when_the_map_is_there(blocks: list[Task]) -> None:
+    assert merged(blocks) == "done"
+    shutil.rmtree(blocks[0].path.parent)
+    assert missing(blocks) == []
+    assert {outcome.status for outcome in run_here(blocks, {})} == {"skipped"}
+    assert not blocks[0].path.exists()
+    blocks[0].options.output.unlink()
+    assert missing(blocks) == blocks
 
 
 def flip(path: Path, place: float) -> None:
