@@ -1030,8 +1030,6 @@ def _describe(report: dict[str, Any]) -> list[str]:
         lines.append("classes were translated from {source} to {target}:".format(**report["translation"]))
         lines += [f"  {line}" for line in report["translation"]["lines"]]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
-    if report["preview"]:
-        lines.append(f"preview: {report['preview']}")
     return lines
 
 
