@@ -298,12 +298,7 @@ def predict(
         check_places(outputs_wanted, inputs)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
-        area = part.window if part else tiling.whole
-        if area != area.clip(height, width):
-            raise InputError(
-                f"The block at row {area.row} and column {area.column}, {area.height} x {area.width} pixels, lies "
-                f"beyond the map of {height} x {width}: plan again."
-            )
+        area = _area_of(part, tiling)
         demand = replace(demand_of(card, weights, area.width), outputs=_memory_of(options, card, area.width))
         _, threads = share_out(demand, 1, threads, most)
         pair.use_threads(threads)
@@ -315,11 +310,7 @@ def predict(
         report.warnings += mapping.warnings
         # The first blocks are read while the engine loads.
         _expect(pair, tiling, area)
-        if engine is None:
-            engine = load(options, weights)
-            stack.callback(engine.close)
-        if options.tta:
-            engine = SymmetricEngine(engine)
+        engine = _make_ready(engine, options, weights, stack)
         devices = engine.about.get("device", "").split(", ")
         if set(devices) == {"cpu"}:
             demand = replace(demand, processes=len(devices))
@@ -347,6 +338,24 @@ def predict(
             write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _area_of(part: Part | None, tiling: Tiling) -> Window:
+    area = part.window if part else tiling.whole
+    if area != area.clip(tiling.height, tiling.width):
+        raise InputError(
+            f"The block at row {area.row} and column {area.column}, {area.height} x {area.width} pixels, lies "
+            f"beyond the map of {tiling.height} x {tiling.width}: plan again."
+        )
+    return area
+
+
+def _make_ready(engine: Engine | None, options: PredictOptions, weights: Path | None, stack: ExitStack) -> Engine:
+    """Return the engine that was given, or that is loaded and closed with the stack, as the options want it."""
+    if engine is None:
+        engine = load(options, weights)
+        stack.callback(engine.close)
+    return SymmetricEngine(engine) if options.tta else engine
 
 
 @dataclass
