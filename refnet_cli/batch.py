@@ -129,7 +129,7 @@ def _attempt(task: Task, make: Callable[[], Report]) -> Outcome:
         made = [file["path"] for file in files]
         seconds = round(time.monotonic() - started, 3)
         return Outcome(identity, str(task.path), "done", 0, "", seconds, 1, made, report.warnings)
-    except Exception as error:
+    except Exception as error:  # a bug that one scene meets is told too, and must not cost the others
         known = as_known(error)
         code, message = (known.exit_code, str(known)) if known else (BUG, f"{type(error).__name__}: {error}")
         return Outcome(identity, str(task.path), "failed", code, message, round(time.monotonic() - started, 3))

@@ -297,9 +297,9 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     refnet predict --optical s2.tif --sar s1.tif -o lulc.tif
     refnet train regions.toml -o runs/name
 
-    Results go to stdout, everything else to stderr. Exit codes: 0 done, 2 wrong usage, 64 options contradict each
-    other or the files, 65 input unusable, 66 input missing, 69 device missing, 70 a bug, 73 output impossible,
-    74 disk full or input/output error, 75 try again, 78 weights do not fit.
+    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 scenes of a batch failed, 2 wrong usage,
+    64 options contradict each other or the files, 65 input unusable, 66 input missing, 69 device missing, 70 a bug,
+    73 output impossible, 74 disk full or input/output error, 75 try again, 78 weights do not fit.
     """  # noqa: D301
     context.obj = debug
     LOG.as_json = log_format == "json"
@@ -643,11 +643,8 @@ def batch_plan(
     from refnet_cli.files import check_places, replacing
     from refnet_cli.planning import Templates, plan, read_list, read_scenes
     from refnet_cli.predict import PredictOptions
-    from refnet_cli.tables import read_table, read_toml
 
-    options = read_table(PredictOptions, read_toml(config), config) if config else {}
-    if config and str(options.get("scheme", "")).endswith(".toml"):
-        options["scheme"] = str(config.parent / options["scheme"])
+    options = _read_config(PredictOptions, config) if config else {}
     for name in ("optical", "sar", "output", "preview"):
         if name in options:
             raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
@@ -685,8 +682,7 @@ def batch_run(
 
     Each prints a line of JSON when it ends: id, output, status (done, skipped, failed), code as the exit code of refnet
     predict, message. Failures do not stop the others; those with code 74 or 75 are tried again, three times in all.
-    Exit code 1 if any failed. With - tasks are read from stdin and run as they come,
-    each once.
+    Exit code 1 if any failed. With - tasks are read from stdin and run as they come, each once.
 
     \b
     refnet batch run tasks.jsonl --workers 2
@@ -941,18 +937,24 @@ def _with_outputs(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"output": Path(maps[0]) if maps else None, "outputs": tuple(further) or None}
 
 
+def _read_config(kind: type[Any], config: Path) -> dict[str, Any]:
+    """Read a config file; paths in it, those inside texts too, are relative to its folder."""
+    from refnet_cli.tables import read_table, read_toml
+
+    values = read_table(kind, read_toml(config), config)
+    if str(values.get("scheme", "")).endswith(".toml"):
+        values["scheme"] = str(config.parent / values["scheme"])
+    if "outputs" in values:
+        split = [(text, *text.partition("=")[::2]) for text in values["outputs"]]
+        values["outputs"] = tuple(f"{name}={config.parent / path}" if path else text for text, name, path in split)
+    return values
+
+
 def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
     """Make the options of what the command line gives and, behind it, what a config file does."""
     from dataclasses import MISSING, fields
 
-    from refnet_cli.tables import read_table, read_toml
-
-    values = read_table(kind, read_toml(config), config) if config else {}
-    if config and str(values.get("scheme", "")).endswith(".toml"):
-        values["scheme"] = str(config.parent / values["scheme"])
-    if config and "outputs" in values:
-        split = (text.partition("=") for text in values["outputs"])
-        values["outputs"] = tuple(f"{kind}={config.parent / path}" if path else kind for kind, _, path in split)
+    values = _read_config(kind, config) if config else {}
     values |= {name: value for name, value in given.items() if value is not None}
     for field in fields(kind):
         if field.default is MISSING and field.name not in values:

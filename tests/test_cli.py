@@ -110,10 +110,11 @@ def test_config_file_fills_the_options_and_the_command_line_wins(tmp_path: Path,
 def test_outputs_of_a_config_file_lie_where_it_does(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     config = tmp_path / "run" / "run.toml"
     config.parent.mkdir()
-    config.write_text(
-        f'optical = "{pair[0]}"\nsar = "{pair[1]}"\noutput = "a.tif"\n'
-        'outputs = ["areas=t=1.csv", "quality", "style="]\n'
-    )
+    begin = f'optical = "{pair[0]}"\nsar = "{pair[1]}"\noutput = "a.tif"\n'
+    config.write_text(begin + 'outputs = ["areas=t=1.csv", "quality", "style="]\n')
+    assert run(["predict", "--config", str(config)]) == 64  # as on the command line
+    assert [path.name for path in config.parent.iterdir()] == ["run.toml"]
+    config.write_text(begin + 'outputs = ["areas=t=1.csv", "quality", "style"]\n')
     result = CliRunner().invoke(commands, ["predict", "--config", str(config)])
     assert result.exit_code == 0, result.output
     made = {path.name for path in config.parent.iterdir()} - {"run.toml"}

@@ -236,7 +236,8 @@ def test_a_config_gives_options_and_the_command_line_wins(
     (tmp_path / "conf").mkdir()
     config = tmp_path / "conf" / "c.toml"
     shutil.copy(weights, config.parent / "own.onnx")
-    config.write_text('weights = "own.onnx"\nscheme = "own.toml"\nsmooth = 2\nthreshold = 0.3\noutputs = ["areas"]\n')
+    options = 'weights = "own.onnx"\nscheme = "own.toml"\nsmooth = 2\nthreshold = 0.3\n'
+    config.write_text(f'{options}outputs = ["areas", "report={{stem}}.html"]\n')
 
     def options_of(*more: object) -> PredictOptions:
         done = here(capfd, "batch", "plan", table, "--config", config, *more)
@@ -246,7 +247,8 @@ def test_a_config_gives_options_and_the_command_line_wins(
     made = options_of("--smooth", 1)
     assert made.weights == config.parent / "own.onnx"
     assert made.scheme == str(config.parent / "own.toml")
-    assert (made.smooth, made.threshold, made.outputs) == (1, 0.3, ("areas",))
+    assert (made.smooth, made.threshold) == (1, 0.3)
+    assert made.outputs == ("areas", f"report={config.parent / 's2.html'}")
     assert options_of("--also", "preview").outputs == ("preview",)
     for own in ("optical", "sar", "output", "preview"):
         config.write_text(f'{own} = "x.tif"\n')
