@@ -22,7 +22,7 @@ from benchmarks.measure import Row, hold, in_child, peak_of_refnet
 from benchmarks.scene import make_pair
 from refnet_cli.card import Card, Modality, default_weights, read_card
 from refnet_cli.memory import MB
-from refnet_cli.predict import demand_of
+from refnet_cli.prediction.predict import demand_of
 from refnet_cli.products import SCHEMES
 
 WIDTHS, BATCHES, THREADS = (512, 2048, 6000), (1, 2, 4), (1, 2)

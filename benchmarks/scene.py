@@ -35,7 +35,7 @@ from rasterio.windows import Window as RasterWindow
 
 from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memory
 from refnet_cli.card import default_weights, read_card
-from refnet_cli.predict import PredictOptions, predict, read_tile
+from refnet_cli.prediction.predict import PredictOptions, predict, read_tile
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from refnet_cli.card import Card, REFNetConfig
     from refnet_cli.engine import EngineOptions, load_engine
     from refnet_cli.errors import RefnetError
-    from refnet_cli.evaluate import evaluate
+    from refnet_cli.evaluation.evaluate import evaluate
     from refnet_cli.export import export_onnx
     from refnet_cli.inspection import inspect
     from refnet_cli.model import Prediction, REFNet, from_published
     from refnet_cli.outputs import ClassMap
-    from refnet_cli.predict import PredictOptions, predict
+    from refnet_cli.prediction.predict import PredictOptions, predict
     from refnet_cli.products import PRODUCTS, SCHEMES
     from refnet_cli.regions import TrainConfig
     from refnet_cli.scene import ScenePair
@@ -33,7 +33,7 @@ _HOMES = {
     "EngineOptions": "engine",
     "PRODUCTS": "products",
     "Prediction": "model",
-    "PredictOptions": "predict",
+    "PredictOptions": "prediction.predict",
     "REFNet": "model",
     "REFNetConfig": "card",
     "RefnetError": "errors",
@@ -41,14 +41,14 @@ _HOMES = {
     "ScenePair": "scene",
     "Tiling": "tiling",
     "TrainConfig": "regions",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "fit": "train",
     "from_published": "model",
     "inspect": "inspection",
     "load_engine": "engine",
     "load_weights": "weights",
-    "predict": "predict",
+    "predict": "prediction.predict",
     "save_weights": "weights",
 }
 

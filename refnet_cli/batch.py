@@ -24,7 +24,7 @@ from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainE
 from refnet_cli.files import explain
 from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
-from refnet_cli.predict import PredictOptions, Report, load, predict
+from refnet_cli.prediction.predict import PredictOptions, Report, load, predict
 from refnet_cli.process import usable_cores
 from refnet_cli.tasks import Task, identify, is_finished, sha256_of_weights, write_sidecar
 
@@ -76,7 +76,7 @@ class Runner:
     Parameters
     ----------
     overrides : dict
-        Options of `refnet_cli.predict.PredictOptions` that hold in place of the tasks' own, such as the device.
+        Options of `PredictOptions` that hold in place of the tasks' own, such as the device.
     """
 
     overrides: dict[str, Any] = field(default_factory=dict)

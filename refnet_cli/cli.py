@@ -333,7 +333,7 @@ def predict_command(
     The map lies on the optical file's grid, pixel for pixel. What was decided about the files (bands, units,
     offsets) is said on stderr and recorded in the map's tags.
     """
-    from refnet_cli.predict import PredictOptions, predict
+    from refnet_cli.prediction.predict import PredictOptions, predict
 
     options: PredictOptions = _fill(PredictOptions, _with_outputs(given), config)
     LOG.scene = str(options.output)
@@ -566,7 +566,7 @@ def evaluate_command(
 
 
 def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
-    from refnet_cli.evaluate import evaluate
+    from refnet_cli.evaluation.evaluate import evaluate
 
     if given["fold"]:
         raise click.UsageError("--fold is for --regions.")
@@ -642,7 +642,7 @@ def batch_plan(
     """  # noqa: D301
     from refnet_cli.files import check_places, replacing
     from refnet_cli.planning import Templates, plan, read_list, read_scenes
-    from refnet_cli.predict import PredictOptions
+    from refnet_cli.prediction.predict import PredictOptions
 
     options = _read_config(PredictOptions, config) if config else {}
     for name in ("optical", "sar", "output", "preview"):

@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """What `refnet_cli.predict` needs of a network."""
+    """What `refnet_cli.prediction.predict` needs of a network."""
 
     card: Card
     batch: int

@@ -29,7 +29,7 @@ from refnet_cli.inference import prepare_for_inference
 from refnet_cli.model import SS2D, REFNet
 from refnet_cli.onnx_engine import import_runtime
 from refnet_cli.onnx_file import SUFFIX, is_onnx
-from refnet_cli.predict import as_paths, read_tile
+from refnet_cli.prediction.predict import as_paths, read_tile
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling

@@ -17,7 +17,7 @@ from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
 from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
-from refnet_cli.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
+from refnet_cli.prediction.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
 from refnet_cli.products import ClassScheme
 from refnet_cli.tasks import Task, identify, read_sidecar
 from refnet_cli.tiling import Window

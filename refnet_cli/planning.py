@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.outputs import BLOCK
-from refnet_cli.predict import PredictOptions
+from refnet_cli.prediction.predict import PredictOptions
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair
 from refnet_cli.tasks import Task, check_distinct, identify
@@ -34,7 +34,7 @@ class Templates:
     sar: str | None = None
     output: str | None = None
     outputs: tuple[str, ...] = ()
-    """Further outputs, as `refnet_cli.predict.PredictOptions.outputs`."""
+    """Further outputs, as `refnet_cli.prediction.predict.PredictOptions.outputs`."""
 
 
 def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, str]]:
@@ -135,7 +135,7 @@ def plan(
         What `read_scenes` returned.
     templates : Templates
     options : mapping
-        Of `refnet_cli.predict.PredictOptions`, the same for all.
+        Of `refnet_cli.prediction.predict.PredictOptions`, the same for all.
     folder : Path
         That paths in columns are relative to; those in templates are relative to the working directory.
     block : int, optional

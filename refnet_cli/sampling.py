@@ -21,7 +21,7 @@ from torch import Tensor
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.labels import Labels, open_labels
-from refnet_cli.predict import read_tile, reading_threads
+from refnet_cli.prediction.predict import read_tile, reading_threads
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.scene import Patch, ScenePair
 from refnet_cli.splits import (

@@ -17,7 +17,7 @@ from refnet_cli.card import Card
 from refnet_cli.engine import Engine, EngineOptions, load_engine
 from refnet_cli.errors import InputError, UnavailableError
 from refnet_cli.outputs import verify_map, write_raster
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 
 Float32 = NDArray[np.float32]
 SIDE = 128

@@ -14,7 +14,7 @@ from typing import Any
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.files import replacing
-from refnet_cli.predict import Part, PredictOptions, as_paths
+from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
 from refnet_cli.remote import Remote
 from refnet_cli.tables import read_table
 from refnet_cli.tiling import Window
@@ -49,7 +49,7 @@ class Task:
 
     @property
     def part(self) -> Part | None:
-        """What `refnet_cli.predict.predict` is to make of the map, if not all."""
+        """What `refnet_cli.prediction.predict.predict` is to make of the map, if not all."""
         return None if self.block is None else Part(self.block, self.path)
 
     def to_line(self) -> str:

@@ -14,10 +14,10 @@ from refnet_cli.calibration import Calibration, fit_temperature
 from refnet_cli.card import Card
 from refnet_cli.engine import Engine
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluate import Scores, confusion_matrix, score
+from refnet_cli.evaluation.evaluate import Scores, confusion_matrix, score
 from refnet_cli.figures import View
 from refnet_cli.model import REFNet
-from refnet_cli.predict import Progress, predict_rows, read_tile, reading_threads
+from refnet_cli.prediction.predict import Progress, predict_rows, read_tile, reading_threads
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
 from refnet_cli.splits import VALIDATION

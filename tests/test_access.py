@@ -20,7 +20,7 @@ from refnet_cli.cli import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.labels import open_labels
 from refnet_cli.outputs import verify_map
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.regions import read_regions
 from refnet_cli.remote import Remote
 from refnet_cli.scene import Raster, SceneOptions, ScenePair, raster

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 
 from refnet_cli import __all__, cli
 from refnet_cli.cli import commands, run
-from refnet_cli.predict import PredictOptions
+from refnet_cli.prediction.predict import PredictOptions
 from tests.scenes import make_pair, write
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
+from refnet_cli.evaluation.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
 from tests.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))

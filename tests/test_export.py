@@ -22,7 +22,7 @@ from refnet_cli.errors import InputError, OptionsError, OutputError, StorageErro
 from refnet_cli.export import INPUTS, OUTPUTS, PARITY, Exported, export_onnx
 from refnet_cli.model import REFNet
 from refnet_cli.onnx_file import read_metadata
-from refnet_cli.predict import read_tile
+from refnet_cli.prediction.predict import read_tile
 from refnet_cli.products import SCHEMES
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling

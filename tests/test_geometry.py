@@ -17,7 +17,7 @@ from pyproj import Transformer
 from rasterio.transform import Affine
 
 from refnet_cli.cli import run
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import SCHEMES
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tiling import Window

@@ -17,7 +17,7 @@ import rasterio
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
 from refnet_cli.outputs import OUTPUTS, REASONS, STEPS, HtmlReport, Polygons
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import SCHEMES
 from tests.scenes import CARD, PlaceEngine, make_pair, write
 
@@ -330,8 +330,8 @@ def test_the_command_line_makes_and_prints_outputs(
             self.calls = -1
 
     engine = Closing()
-    monkeypatch.setattr("refnet_cli.predict.load", lambda options, weights: engine)
-    monkeypatch.setattr("refnet_cli.predict.verify", lambda weights: engine.card)
+    monkeypatch.setattr("refnet_cli.prediction.predict.load", lambda options, weights: engine)
+    monkeypatch.setattr("refnet_cli.prediction.predict.verify", lambda weights: engine.card)
     call = ["predict", "--optical", str(pair[0]), "--sar", str(pair[1]), "-q"]
     folder = pair[0].parent / "maps"
     assert run([*call, "-o", str(folder / "lulc.tif"), "-o", "preview", "-o", f"areas={folder / 'a.csv'}", "-0"]) == 0

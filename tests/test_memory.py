@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import refnet_cli.prediction.predict as predicting
 from refnet_cli import memory
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.cli import run
 from refnet_cli.errors import OptionsError, TryAgainError
 from refnet_cli.memory import GB, MB, Demand, parse_size, share_out
-from refnet_cli.predict import PredictOptions, demand_of, predict
+from refnet_cli.prediction.predict import PredictOptions, demand_of, predict
 from refnet_cli.scene import ScenePair
 from refnet_cli.torch_engine import TorchEngine, load_torch_engine
 from tests.scenes import make_pair
 
-predicting = import_module("refnet_cli.predict")  # the package has a function of this name
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from refnet_cli.card import REFNetConfig
 from refnet_cli.errors import ConfigError, OptionsError, RefnetError
 from refnet_cli.planning import Templates, plan, read_scenes
-from refnet_cli.predict import PredictOptions
+from refnet_cli.prediction.predict import PredictOptions
 from refnet_cli.remote import Remote
 from refnet_cli.tasks import RUN_ONLY, Task, identify, read_tasks
 from refnet_cli.tiling import Window

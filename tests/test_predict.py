@@ -22,9 +22,9 @@ from rio_cogeo.cogeo import cog_validate
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError, StorageError
-from refnet_cli.evaluate import evaluate
+from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.outputs import ClassMap, write_sidecar
-from refnet_cli.predict import PredictOptions, predict, predict_rows, read_tile
+from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows, read_tile
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.torch_engine import load_torch_engine
@@ -246,7 +246,7 @@ from typing import Any
 sys.path.insert(0, {root!r})
 from refnet_cli.outputs import geotiff
 from refnet_cli.scene import raster
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from tests.scenes import PlaceEngine
 # GDAL's cache of blocks has a bound of its own, which small scenes do not reach.
 raster._GDAL["GDAL_CACHEMAX"] = geotiff._GDAL["GDAL_CACHEMAX"] = 2**22

@@ -23,7 +23,7 @@ from refnet_cli.card import Card, Modality
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.model import REFNet
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tiling import Window
 from refnet_cli.weights import save_weights

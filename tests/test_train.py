@@ -23,11 +23,11 @@ from PIL import Image
 from refnet_cli.card import read_card
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAgainError, WeightsError
-from refnet_cli.evaluate import confusion_matrix, evaluate
+from refnet_cli.evaluation.evaluate import confusion_matrix, evaluate
 from refnet_cli.history import Step
 from refnet_cli.losses import LOSSES
 from refnet_cli.model import REFNet, published_names, rename_published
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.processes import Processes
 from refnet_cli.products import ClassScheme
 from refnet_cli.regions import TrainConfig, TrainScene

@@ -15,9 +15,9 @@ from PIL import Image
 from refnet_cli.card import Card
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluate import evaluate
+from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.model import REFNet
-from refnet_cli.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
 from refnet_cli.validation import choose_views, evaluate_weights, validate

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-import refnet_cli.predict
+import refnet_cli.prediction.predict
 from refnet_cli import cli
 from refnet_cli.card import Card, default_weights, read_card
 
@@ -56,12 +56,12 @@ class FreeEngine:
 
 def use_free_engine(settings: dict[str, Any]) -> None:
     """Have `refnet predict` compute with a free engine."""
-    real = refnet_cli.predict.predict
+    real = refnet_cli.prediction.predict.predict
 
     def predict(options: Any, engine: Any = None, *others: Any, **named: Any) -> Any:
         return real(options, FreeEngine(read_card(options.weights or default_weights()), settings), *others, **named)
 
-    refnet_cli.predict.predict = predict
+    refnet_cli.prediction.predict.predict = predict
 
 
 class Watch:

@@ -1,0 +1,1 @@
+"""From a scene pair to a map and its further outputs."""

@@ -1,0 +1,1 @@
+"""Kinds of input that users have and that once failed, one file a kind."""
