@@ -458,7 +458,7 @@ def test_the_shipped_weights_agree_on_all_real_pairs(shared: Path) -> None:
 
 @pytest.mark.long
 def test_the_published_network_agrees_on_all_real_pairs(shared: Path, tmp_path: Path) -> None:
-    golden = Golden(shared, "resnet50")
+    golden = Golden("resnet50")
     card = replace(
         CARD, name="published", network=golden.net.config, scheme=SCHEMES["dfc2020"], tile=256,
         optical=Modality(("B04", "B03", "B02"), "reflectance x 10000", *PUBLISHED["optical"]),

@@ -506,9 +506,9 @@ def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> No
     assert result.card.training["loss"] == loss
 
 
-def test_one_step_of_the_published_recipe(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_of_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and gradient norms of a step are the published code's, and the weights move as AdamW's formula says."""
-    golden = Golden(shared, "resnet18")
+    golden = Golden("resnet18")
     monkeypatch.setattr("refnet_cli.train.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.REFNet.forward", _with_auxiliary(REFNet.forward))
     unread = TrainScene(Path("a"), Path("b"), Path("c"))
