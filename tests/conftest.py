@@ -39,15 +39,19 @@ def data(request: pytest.FixtureRequest) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the real scenes are absent, leave one test of each file that needs them, which says how many there are."""
+    """Where the real scenes are absent, skip one test of each file that needs them and deselect the others.
+
+    The one that is skipped says how many they are. Of the folder ``cases``, whose tests all need them, one is skipped.
+    """
     if SHARED.is_dir():
         return
     waiting: dict[Path, list[pytest.Item]] = {}
     for item in items:
         if _needs_real_scenes(item):
-            waiting.setdefault(item.path, []).append(item)
-    for path, needing in waiting.items():
-        reason = f"{SHARED} is absent: {len(needing)} tests of {path.name} need the real scenes in it"
+            place = item.path.parent if item.path.parent.name == "cases" else item.path
+            waiting.setdefault(place, []).append(item)
+    for place, needing in waiting.items():
+        reason = f"{SHARED} with real scenes is absent; tests of {place.name} that need it: {len(needing)}"
         needing[0].add_marker(pytest.mark.skip(reason=reason))
     dropped = {item.nodeid for needing in waiting.values() for item in needing[1:]}
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])

@@ -76,7 +76,7 @@ def test_logits_for_prediction_are_the_published_ones(golden: Golden) -> None:
     assert error(logits, golden.stored["logits"]) < 1e-5
 
 
-@pytest.mark.parametrize("scan", HERE)
+@pytest.mark.parametrize("scan", [pytest.param(s, marks=pytest.mark.long) if s == "loop" else s for s in HERE])
 def test_gradient_norms_are_the_published_ones(scan: str) -> None:
     golden = Golden("resnet18")
     prediction = golden.net.use_scan(scan)(golden.optical, golden.sar, auxiliary=True)

@@ -356,7 +356,7 @@ def shift_tiles(weights: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return original.argmax(0) != shifted.argmax(0), valid, lead
 
 
-@pytest.mark.parametrize(("data", "place"), each_source(PLACES[1:2], PLACES), indirect=["data"])
+@pytest.mark.parametrize(("data", "place"), each_source(PLACES[1:2], PLACES, pytest.mark.long), indirect=["data"])
 def test_pairs_of_a_data_set(data: Path, tmp_path: Path, place: str) -> None:
     optical, sar = (data / "terramind" / kind / f"{place}.tif" for kind in ("S2L2A", "S1RTC"))
     out = tmp_path / "lulc.tif"
@@ -367,7 +367,9 @@ def test_pairs_of_a_data_set(data: Path, tmp_path: Path, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "level", "date"), each_source([("s2a", 1)], product(("s2a", "s2c"), (0, 1))), indirect=["data"]
+    ("data", "level", "date"),
+    each_source([("s2a", 1)], product(("s2a", "s2c"), (0, 1)), pytest.mark.long),
+    indirect=["data"],
 )
 def test_band_files_stacked(data: Path, tmp_path: Path, level: str, date: int) -> None:
     scene = sorted((data / "ssl4eo" / level / "0000200").iterdir())[date]

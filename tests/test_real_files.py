@@ -331,6 +331,7 @@ def test_sample_in_all_units(tmp_path: Path, capsys: Any) -> None:
         assert (maps[scale] == maps["power"]).mean() >= 0.999, scale
 
 
+@pytest.mark.long
 def test_a_real_place_in_all_units(shared: Path, tmp_path: Path, capsys: Any) -> None:
     folder = shared / "data" / "terramind"
     pair = folder / "S2L2A" / "433D_629L_3_1.tif", folder / "S1RTC" / "433D_629L_3_1.tif"

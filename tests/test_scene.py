@@ -506,7 +506,7 @@ TERRAMIND = [
 
 
 @pytest.mark.parametrize(
-    ("data", "place", "product", "offset"), each_source(TERRAMIND[::3], TERRAMIND), indirect=["data"]
+    ("data", "place", "product", "offset"), each_source(TERRAMIND[::3], TERRAMIND, pytest.mark.long), indirect=["data"]
 )
 def test_pairs_of_one_grid(data: Path, place: str, product: str, offset: float) -> None:
     folder = data / "terramind"
