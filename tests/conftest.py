@@ -38,6 +38,7 @@ def data(request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue("simulated"))
 
 
+@pytest.hookimpl(trylast=True)  # of those that are selected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where the real scenes are absent, skip one test of each file that needs them and deselect the others.
 
