@@ -11,11 +11,54 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests.simulated_data import make_data
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with real scenes and reference outputs that lies beside the checkout and is never part of it."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent: it holds real scenes and reference outputs that are not part of the project")
-    return folder
+    """Folder with real scenes next to the checkout; it is never part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent: it holds real scenes, which are not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of simulated scenes, laid out as that of the real ones."""
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def data(request: pytest.FixtureRequest) -> Path:
+    """Folder of the ``simulated`` or the ``real`` scenes, as the parameter says; see `tests.real_data.each_source`."""
+    if request.param == "real":
+        return Path(request.getfixturevalue("shared")) / "data"
+    return Path(request.getfixturevalue("simulated"))
+
+
+@pytest.hookimpl(trylast=True)  # of those that are selected
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the real scenes are absent, skip one test of each file that needs them and deselect the others.
+
+    The one that is skipped says how many they are. Of the folder ``cases``, whose tests all need them, one is skipped.
+    """
+    if SHARED.is_dir():
+        return
+    waiting: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if _needs_real_scenes(item):
+            place = item.path.parent if item.path.parent.name == "cases" else item.path
+            waiting.setdefault(place, []).append(item)
+    for place, needing in waiting.items():
+        reason = f"{SHARED} with real scenes is absent; tests of {place.name} that need it: {len(needing)}"
+        needing[0].add_marker(pytest.mark.skip(reason=reason))
+    dropped = {item.nodeid for needing in waiting.values() for item in needing[1:]}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in dropped])
+    items[:] = [item for item in items if item.nodeid not in dropped]
+
+
+def _needs_real_scenes(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return "shared" in getattr(item, "fixturenames", ()) or parameters.get("data") == "real"

@@ -100,9 +100,10 @@ def test_metres_and_lines_are_true(tmp_path: Path) -> None:
         assert found.to_dict()["metres"] == pytest.approx([1.5 * across, -2.25 * down], rel=2e-3)
 
 
-def test_command(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = "433D_629L_3_1.tif"
-    optical, sar = (str(shared / "data/terramind" / folder / place) for folder in ("S2L2A", "S1RTC"))
+    optical, sar = (str(data / "terramind" / folder / place) for folder in ("S2L2A", "S1RTC"))
     plot, lines = tmp_path / "shift.png", tmp_path / "shift.geojson"
     assert run(["register", "--optical", optical, "--sar", sar, "--plot", str(plot), "--geojson", str(lines)]) == 0
     text = capsys.readouterr().out

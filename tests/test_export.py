@@ -29,9 +29,9 @@ from refnet_cli.tiling import Tiling
 from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
 from tests.limits import file_size_limit
+from tests.real_data import EARTHNET, SSL4EO
 from tests.scenes import CARD as FREE
 from tests.scenes import make_pair
-from tests.test_real_files import EARTHNET, SSL4EO
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "weights" / "refnet-small.onnx"
@@ -427,38 +427,38 @@ def test_the_shipped_weights_agree_on_the_sample() -> None:
 Files = Path | tuple[Path, ...]
 
 
-def real_pairs(shared: Path) -> dict[str, tuple[Files, Files]]:
-    """All real pairs that have the bands of the weights; those in cross_utm have VV alone."""
-    data = shared / "data"
+def pairs_in(data: Path) -> dict[str, tuple[Files, Files]]:
+    """All pairs that have the bands of the weights; those in cross_utm have VV alone."""
     found: dict[str, tuple[Files, Files]] = {}
     for sar in sorted((data / "terramind" / "S1RTC").glob("*.tif")):
         for level in ("S2L1C", "S2L2A"):
             found[f"terramind {level} {sar.stem}"] = data / "terramind" / level / sar.name, sar
-    for optical, radar in EARTHNET.items():
-        folder = data / "bigearthnet"
-        found[optical] = folder / "BigEarthNet-S2-Example" / optical, folder / "BigEarthNet-S1-Example" / radar
+    for optical in sorted((data / "bigearthnet" / "BigEarthNet-S2-Example").iterdir()):
+        found[optical.name] = optical, data / "bigearthnet" / "BigEarthNet-S1-Example" / EARTHNET[optical.name]
     for (level, date), radar in SSL4EO.items():
         (sar,) = (data / "ssl4eo" / "s1" / "0000200").glob(radar + "*")
         found[f"ssl4eo {level} {date}"] = data / "ssl4eo" / level / "0000200" / date, sar
     return found
 
 
-def hold_all(both: Both, card: Card, shared: Path, most: int) -> None:
-    pairs = real_pairs(shared)
-    assert len(pairs) >= 10 + len(EARTHNET) + len(SSL4EO)
+def hold_all(both: Both, card: Card, data: Path, most: int) -> None:
+    pairs = pairs_in(data)
+    assert len(pairs) >= 10 + 1 + len(SSL4EO)
     for name, files in pairs.items():
         with ScenePair.open(*files, card.optical.bands, card.sar.bands, SceneOptions()) as pair:
             both.hold(name, cut(pair, card.tile, most))
 
 
 @pytest.mark.long
-def test_the_shipped_weights_agree_on_all_real_pairs(shared: Path) -> None:
-    hold_all(Both(SMALL, SMALL.with_suffix(".safetensors")), read_card(SMALL), shared, 4)
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_the_shipped_weights_agree_on_all_pairs(data: Path) -> None:
+    hold_all(Both(SMALL, SMALL.with_suffix(".safetensors")), read_card(SMALL), data, 4)
 
 
 @pytest.mark.long
-def test_the_published_network_agrees_on_all_real_pairs(shared: Path, tmp_path: Path) -> None:
-    golden = Golden(shared, "resnet50")
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_the_published_network_agrees_on_all_pairs(data: Path, tmp_path: Path) -> None:
+    golden = Golden("resnet50")
     card = replace(
         CARD, name="published", network=golden.net.config, scheme=SCHEMES["dfc2020"], tile=256,
         optical=Modality(("B04", "B03", "B02"), "reflectance x 10000", *PUBLISHED["optical"]),
@@ -477,4 +477,4 @@ def test_the_published_network_agrees_on_all_real_pairs(shared: Path, tmp_path: 
     ]
     logits = in_onnx(session(model), (tiles[0], tiles[1]))[0]
     assert np.abs(logits - golden.stored["logits"]).max() < 1e-3
-    hold_all(Both(model, weights), card, shared, 1)
+    hold_all(Both(model, weights), card, data, 1)

@@ -128,8 +128,11 @@ def test_refusals(tmp_path: Path, shifted: Labels) -> None:
         shifted.read(Window(0, 0, SIDE + 1, 1))
 
 
-def test_real_labels(shared: Path) -> None:
-    for path in sorted((shared / "data" / "terramind" / "LULC").glob("*.tif")):
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_labels_of_the_same_grid_are_read_as_they_are(data: Path) -> None:
+    paths = sorted((data / "terramind" / "LULC").glob("*.tif"))
+    assert len(paths) == 5
+    for path in paths:
         with rasterio.open(path) as file:
             grid, expected = GeoBox(file.shape, file.transform, file.crs), file.read(1)
         with RasterLabels.open(path, grid, ESRI) as labels:

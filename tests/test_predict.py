@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows,
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.torch_engine import load_torch_engine
+from tests.real_data import PLACES, each_source
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,9 +356,9 @@ def shift_tiles(weights: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return original.argmax(0) != shifted.argmax(0), valid, lead
 
 
-@pytest.mark.parametrize("place", ["282D", "38D", "433D", "609U", "637U"])
-def test_real_pairs(shared: Path, tmp_path: Path, place: str) -> None:
-    optical, sar = (next((shared / "data/terramind" / kind).glob(f"*{place}*.tif")) for kind in ("S2L2A", "S1RTC"))
+@pytest.mark.parametrize(("data", "place"), each_source(PLACES[1:2], PLACES, pytest.mark.long), indirect=["data"])
+def test_pairs_of_a_data_set(data: Path, tmp_path: Path, place: str) -> None:
+    optical, sar = (data / "terramind" / kind / f"{place}.tif" for kind in ("S2L2A", "S1RTC"))
     out = tmp_path / "lulc.tif"
     assert run(["predict", "--optical", str(optical), "--sar", str(sar), "-o", str(out), "-q"]) == 0
     assert cog_validate(str(out), strict=True)[0]
@@ -364,11 +366,14 @@ def test_real_pairs(shared: Path, tmp_path: Path, place: str) -> None:
     assert (read(out) > 0).mean() > 0.98
 
 
-@pytest.mark.parametrize("level", ["s2a", "s2c"])
-@pytest.mark.parametrize("date", [0, 1])
-def test_real_band_files_stacked(shared: Path, tmp_path: Path, level: str, date: int) -> None:
-    scene = sorted((shared / f"data/ssl4eo/{level}/0000200").iterdir())[date]
-    radar = sorted((shared / "data/ssl4eo/s1/0000200").iterdir())[date]
+@pytest.mark.parametrize(
+    ("data", "level", "date"),
+    each_source([("s2a", 1)], product(("s2a", "s2c"), (0, 1)), pytest.mark.long),
+    indirect=["data"],
+)
+def test_band_files_stacked(data: Path, tmp_path: Path, level: str, date: int) -> None:
+    scene = sorted((data / "ssl4eo" / level / "0000200").iterdir())[date]
+    radar = sorted((data / "ssl4eo" / "s1" / "0000200").iterdir())[date]
 
     def stack(files: list[Path], out: Path) -> Path:
         with rasterio.open(files[0]) as first:

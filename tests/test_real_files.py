@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
 from refnet_cli.tiling import Window
 from refnet_cli.weights import save_weights
+from tests.real_data import ALL, EARTHNET, PLACES, SHIFTED, SSL4EO, each_source
 from tests.safe import TILES, at_resolution, make_grd_safe, make_optical_safe, random_ground, write_jp2
 from tests.scenes import CARD, PLACE, PlaceEngine, write
+from tests.simulated_data import MADE
 
 BANDS = ("B02", "B03", "B04", "B08")
-ALL = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 SIZE = 72
 Files = Path | tuple[Path, ...]
@@ -140,27 +142,7 @@ def each(folder: Path, pattern: str, values: np.ndarray, names: Sequence[str], *
     return written
 
 
-# --- real folders ----------------------------------------------------------------------------------------------------
-
-PLACES = ("282D_485L_3_3", "38D_378R_2_3", "433D_629L_3_1", "609U_541L_3_0", "637U_59R_1_3")
-# Level 1C of 282D, 433D and 609U holds the offset: the darkest pixels of the cirrus band, which sees next to nothing of
-# the ground, are 1004, 1011 and 1036; those of 38D and 637U are 54 and 8. Level 2A: the darkest of 433D is 969 (B07)
-# and nine of its bands begin between 1031 and 1170; 282D and 637U have zeros and ones, 38D 257, 609U (snow) 108.
-SHIFTED = {"S2L2A": ("433D_629L_3_1",), "S2L1C": ("282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0")}
-EARTHNET = {
-    "S2A_MSIL2A_20170613T101031_87_48": "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48",
-    "S2A_MSIL2A_20170617T113321_36_85": "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_36_85",
-    "S2A_MSIL2A_20170617T113321_4_55": "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_4_55",
-    "S2A_MSIL2A_20171221T112501_56_35": "S1A_IW_GRDH_1SDV_20171221T064238_29SND_56_35",
-    "S2B_MSIL2A_20170924T93020_69_24": "S1A_IW_GRDH_1SDV_20170925T043256_35VPK_69_24",
-    "S2B_MSIL2A_20180204T94161_57_38": "S1A_IW_GRDH_1SDV_20180204T043253_35VPK_57_38",
-}
-SSL4EO = {
-    ("s2a", "20200604T054639_20200604T054831_T43RCP"): "S1A_IW_GRDH_1SDV_20200607T010800_20200607T010825_032904",
-    ("s2a", "20200813T054639_20200813T054952_T43RCP"): "S1A_IW_GRDH_1SDV_20200903T131212_20200903T131237_034195",
-    ("s2c", "20200604T054639_20200604T054831_T43RCP"): "S1A_IW_GRDH_1SDV_20200607T010800_20200607T010825_032904",
-    ("s2c", "20200823T054639_20200823T055618_T43RCP"): "S1A_IW_GRDH_1SDV_20200903T131212_20200903T131237_034195",
-}
+# --- folders as data sets have them -----------------------------------------------------------------------------------
 
 
 def raw(path: Path) -> np.ndarray:
@@ -175,10 +157,16 @@ def predict_quickly(optical: Files, sar: Files, output: Path, engine: PlaceEngin
     return raw(output)[0]
 
 
-@pytest.mark.parametrize("product", ["S2L2A", "S2L1C"])
-@pytest.mark.parametrize("place", PLACES)
-def test_terramind(shared: Path, capsys: Any, tmp_path: Path, place: str, product: str) -> None:
-    folder = shared / "data" / "terramind"
+@pytest.mark.parametrize(
+    ("data", "place", "product"),
+    each_source(
+        [(PLACES[0], "S2L2A"), (PLACES[2], "S2L2A"), (PLACES[1], "S2L1C"), (PLACES[2], "S2L1C")],
+        product(PLACES, ("S2L2A", "S2L1C")),
+    ),
+    indirect=["data"],
+)
+def test_terramind(data: Path, capsys: Any, tmp_path: Path, place: str, product: str) -> None:
+    folder = data / "terramind"
     pair = folder / product / f"{place}.tif", folder / "S1RTC" / f"{place}.tif"
     found = inspect(capsys, *pair)
     offset = 1000.0 if place in SHIFTED[product] else 0.0
@@ -199,9 +187,9 @@ def test_terramind(shared: Path, capsys: Any, tmp_path: Path, place: str, produc
         np.testing.assert_array_equal(classes, codes[brightest - 1])
 
 
-@pytest.mark.parametrize("name", EARTHNET)
-def test_bigearthnet(shared: Path, capsys: Any, tmp_path: Path, name: str) -> None:
-    folder = shared / "data" / "bigearthnet"
+@pytest.mark.parametrize(("data", "name"), each_source(MADE, EARTHNET), indirect=["data"])
+def test_bigearthnet(data: Path, capsys: Any, tmp_path: Path, name: str) -> None:
+    folder = data / "bigearthnet"
     pair = folder / "BigEarthNet-S2-Example" / name, folder / "BigEarthNet-S1-Example" / EARTHNET[name]
     found = inspect(capsys, *pair)
     assert (found["optical"]["offset"], found["optical"]["level"]) == (0, "L2A")
@@ -217,15 +205,16 @@ def test_bigearthnet(shared: Path, capsys: Any, tmp_path: Path, name: str) -> No
     assert (predict_quickly(*pair, tmp_path / "map.tif", PlaceEngine()) > 0).all()
 
 
-@pytest.mark.parametrize(("level", "date"), SSL4EO)
-def test_ssl4eo(shared: Path, capsys: Any, tmp_path: Path, level: str, date: str) -> None:
-    folder = shared / "data" / "ssl4eo"
+@pytest.mark.parametrize(("data", "level", "date"), each_source([*SSL4EO][1:3], SSL4EO), indirect=["data"])
+def test_ssl4eo(data: Path, capsys: Any, tmp_path: Path, level: str, date: str) -> None:
+    folder = data / "ssl4eo"
     optical = folder / level / "0000200" / date
     (sar,) = (folder / "s1" / "0000200").glob(SSL4EO[level, date] + "*")
     found = inspect(capsys, optical, sar)
     assert (found["optical"]["offset"], found["optical"]["level"]) == (0, {"s2a": "L2A", "s2c": "L1C"}[level])
     assert found["sar"]["scale"] == "db"
-    assert (found["grid"]["height"], found["grid"]["width"], found["grid"]["crs"]) == (264, 264, "EPSG:4326")
+    assert (found["grid"]["height"], found["grid"]["width"]) == raw(optical / "B2.tif").shape[1:]
+    assert found["grid"]["crs"] == "EPSG:4326"
     assert found["overlap"] == pytest.approx(0.97, abs=0.03)
     patch, _ = everything(optical, sar)
     for name, values in zip(("B2", "B3", "B4", "B8"), patch.optical, strict=True):
@@ -235,10 +224,11 @@ def test_ssl4eo(shared: Path, capsys: Any, tmp_path: Path, level: str, date: str
     assert (predict_quickly(optical, sar, tmp_path / "map.tif", PlaceEngine()) > 0).mean() > 0.9
 
 
-def test_coarse_bands_are_brought_to_the_finest_grid(shared: Path) -> None:
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_coarse_bands_are_brought_to_the_finest_grid(data: Path) -> None:
     """A smooth band at 60 m must lie on its ground: its means over its own pixels stay what they were."""
-    folder = shared / "data" / "bigearthnet" / "BigEarthNet-S2-Example" / "S2A_MSIL2A_20170617T113321_4_55"
-    sar = shared / "data" / "bigearthnet" / "BigEarthNet-S1-Example" / EARTHNET[folder.name]
+    folder = data / "bigearthnet" / "BigEarthNet-S2-Example" / "S2A_MSIL2A_20170617T113321_4_55"
+    sar = data / "bigearthnet" / "BigEarthNet-S1-Example" / EARTHNET[folder.name]
     bands = ("B02", "B05", "B09")
     patch, decisions = everything(folder, sar, bands=bands)
     assert decisions["optical.resampling"] != "none"
@@ -250,14 +240,14 @@ def test_coarse_bands_are_brought_to_the_finest_grid(shared: Path) -> None:
         assert np.corrcoef(means[1:].ravel(), coarse[1:].ravel())[0, 1] > shifted
 
 
-def cross_utm(shared: Path, month: str) -> tuple[tuple[Path, ...], Path]:
-    folder = shared / "data" / "cross_utm" / month
+def cross_utm(data: Path, month: str) -> tuple[tuple[Path, ...], Path]:
+    folder = data / "cross_utm" / month
     return tuple(sorted(folder.glob("2019*.tif"))), next(folder.glob("S1*.tif"))
 
 
-@pytest.mark.parametrize("month", ["Jun", "Aug"])
-def test_single_polarisation_in_another_zone(shared: Path, capsys: Any, tmp_path: Path, month: str) -> None:
-    optical, sar = cross_utm(shared, month)
+@pytest.mark.parametrize(("data", "month"), each_source(["Jun"], ["Jun", "Aug"]), indirect=["data"])
+def test_single_polarisation_in_another_zone(data: Path, capsys: Any, tmp_path: Path, month: str) -> None:
+    optical, sar = cross_utm(data, month)
     found = inspect(capsys, optical, sar)
     assert (found["optical"]["offset"], found["sar"]["scale"], found["fits"]) == (0, "db", False)
     assert found["missing"]
@@ -292,10 +282,11 @@ def make_weights(path: Path, optical: Modality, sar: Modality) -> Path:
     return path
 
 
-def test_a_folder_of_both_sensors_as_the_downloader_leaves_it(shared: Path, capsys: Any) -> None:
+@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+def test_a_folder_of_both_sensors_as_the_downloader_leaves_it(data: Path, capsys: Any) -> None:
     """The optical files are told from the SAR file beside them."""
-    folder = shared / "data" / "cross_utm" / "Jun"
-    optical, sar = cross_utm(shared, "Jun")
+    folder = data / "cross_utm" / "Jun"
+    optical, sar = cross_utm(data, "Jun")
     by_folder, by_files = inspect(capsys, folder, folder), inspect(capsys, optical, sar)
     assert by_folder["sar"]["paths"] == by_files["sar"]["paths"]
     assert by_folder["optical"]["offset"] == by_files["optical"]["offset"]
@@ -340,6 +331,7 @@ def test_sample_in_all_units(tmp_path: Path, capsys: Any) -> None:
         assert (maps[scale] == maps["power"]).mean() >= 0.999, scale
 
 
+@pytest.mark.long
 def test_a_real_place_in_all_units(shared: Path, tmp_path: Path, capsys: Any) -> None:
     folder = shared / "data" / "terramind"
     pair = folder / "S2L2A" / "433D_629L_3_1.tif", folder / "S1RTC" / "433D_629L_3_1.tif"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +167,62 @@ def test_signatures_are_what_their_script_distils(shared: Path, tmp_path: Path) 
     measurements = shared / "data" / "signatures.json"
     subprocess.run([sys.executable, str(script), str(measurements), str(tmp_path / "new.json")], check=True)
     assert json.loads((tmp_path / "new.json").read_text()) == json.loads((SAMPLE / "signatures.json").read_text())
+
+
+def made_up_measurements(seed: int) -> dict[str, Any]:
+    """Measurements of random numbers, of all that `make_signatures.py` looks for; two of each class and season."""
+    random = np.random.default_rng(seed)
+    features = ["VH", "B03", "B02", "B11", "B04", "VV", "B08"]
+    kinds = [(name, "world pixels", season) for name in (*CLASS_NAMES, "rangeland (grass)", "rangeland (shrub)")
+             for season in ("djf", "mam", "jja", "son")]  # fmt: skip
+    kinds += [(name, "terramind", "place") for name in (*CLASS_NAMES, "rangeland", "flooded vegetation")]
+    entries = []
+    for name, source, group in [*kinds, *kinds, ("bare", "canada pixels", "djf")]:
+        median = random.uniform(100, 3000, len(features))
+        square = random.uniform(-1, 1, (2, len(features), len(features)))
+        entries.append({
+            "class": name, "source": source, "group": group, "n": int(random.integers(50, 500)),
+            "p5": (median * 0.6).tolist(), "p50": median.tolist(), "p95": (median * 1.7).tolist(),
+            "std": (median * 0.3).tolist(), "correlation": (square[0] @ square[1]).tolist(),
+        })  # fmt: skip
+    return {"features": features, "entries": entries}
+
+
+CLASS_NAMES = ("water", "trees", "crops", "built", "bare")
+
+
+def distilled(measurements: dict[str, Any], folder: Path) -> Any:
+    source, target = folder / "measured.json", folder / "new.json"
+    source.write_text(json.dumps(measurements))
+    subprocess.run([sys.executable, str(SAMPLE / "make_signatures.py"), str(source), str(target)], check=True)
+    return json.loads(target.read_text())
+
+
+def test_signatures_are_means_weighted_by_pixels(tmp_path: Path) -> None:
+    measured = made_up_measurements(1)
+    found = distilled(measured, tmp_path)
+    at = [measured["features"].index(band) for band in found["bands"]]
+    assert found["bands"] == ["B02", "B03", "B04", "B08", "VV", "VH"]
+    kinds = [("crops", ("crops",)), ("rangeland", ("rangeland (grass)", "rangeland (shrub)"))]
+    for name, measured_as in kinds:
+        entries = [entry for entry in measured["entries"] if entry["class"] in measured_as and entry["group"] == "jja"]
+        pixels = sum(entry["n"] for entry in entries)
+        expected = [sum(entry["n"] * entry["p50"][band] for entry in entries) / pixels for band in at]
+        assert found["between_places"][name]["jja"]["median"] == pytest.approx(expected, abs=0.01)
+        # of reflectance, the logarithm; of SAR, decibels
+        spreads = [math.log(1.7 / 0.6) / 3.29] * 4
+        assert found["between_places"][name]["jja"]["spread"][:4] == pytest.approx(spreads, abs=1e-3)
+    (winter,) = (entry for entry in measured["entries"] if entry["source"].startswith("canada"))
+    assert found["snow"]["p95"] == pytest.approx([winter["p95"][band] for band in at], abs=0.01)
+
+
+def test_entries_may_be_split_and_come_in_any_order(tmp_path: Path) -> None:
+    measured = made_up_measurements(2)
+    entries = [entry for entry in measured["entries"] if entry["source"].startswith("world")]
+    others = [entry for entry in measured["entries"] if not entry["source"].startswith("world")]
+    whole = measured | {"entries": [entry | {"n": 2 * entry["n"]} for entry in entries] + others}
+    split = measured | {"entries": (others + entries + entries)[::-1]}
+    assert distilled(whole, tmp_path) == distilled(split, tmp_path)
 
 
 @pytest.fixture(scope="module")

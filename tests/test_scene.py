@@ -22,6 +22,7 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.tiling import Window
+from tests.real_data import PLACES, SHIFTED, each_source
 
 BANDS = ["B02", "B03", "B04", "B08"]
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
@@ -473,8 +474,9 @@ def test_damage_in_mid_scene_is_located(write: Write) -> None:
 
 
 def manifest() -> list[Any]:
+    """What the folder next to the checkout says of its files; tests/faults/bad_files.py makes others."""
     if not MANIFEST.exists():
-        return []
+        return [pytest.param({}, id="none")]
     return [pytest.param(entry, id=entry["file"]) for entry in json.loads(MANIFEST.read_text())]
 
 
@@ -498,19 +500,16 @@ def test_bad_files(shared: Path, entry: dict[str, str]) -> None:
         assert run() > 0
 
 
+TERRAMIND = [
+    (place, product, 1000.0 if place in shifted else 0.0) for product, shifted in SHIFTED.items() for place in PLACES
+]
+
+
 @pytest.mark.parametrize(
-    ("place", "product", "offset"),
-    [
-        (place, product, 1000.0 if place in shifted else 0.0)
-        for product, shifted in (
-            ("S2L2A", ("433D_629L_3_1",)),
-            ("S2L1C", ("282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0")),
-        )
-        for place in ("282D_485L_3_3", "38D_378R_2_3", "433D_629L_3_1", "609U_541L_3_0", "637U_59R_1_3")
-    ],
+    ("data", "place", "product", "offset"), each_source(TERRAMIND[::3], TERRAMIND, pytest.mark.long), indirect=["data"]
 )
-def test_real_pairs(shared: Path, place: str, product: str, offset: float) -> None:
-    folder = shared / "data" / "terramind"
+def test_pairs_of_one_grid(data: Path, place: str, product: str, offset: float) -> None:
+    folder = data / "terramind"
     with ScenePair.open(
         folder / product / f"{place}.tif", folder / "S1RTC" / f"{place}.tif", BANDS, ["VV", "VH"]
     ) as pair:
@@ -520,9 +519,9 @@ def test_real_pairs(shared: Path, place: str, product: str, offset: float) -> No
         json.dumps(found)
 
 
-@pytest.mark.parametrize("month", ["Jun", "Aug"])
-def test_real_pair_across_zones(shared: Path, tmp_path: Path, month: str) -> None:
-    folder = shared / "data" / "cross_utm" / month
+@pytest.mark.parametrize(("data", "month"), each_source(["Jun"], ["Jun", "Aug"]), indirect=["data"])
+def test_a_pair_across_zones(data: Path, tmp_path: Path, month: str) -> None:
+    folder = data / "cross_utm" / month
     names = ("B2", "B3", "B4")
     files = [next(folder.glob(f"*.{name}.tif")) for name in names]
     with rasterio.open(files[0]) as first:

@@ -20,8 +20,8 @@ from refnet_cli.model import REFNet
 from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.weights import save_weights
+from tests.golden import Golden
 from tests.scenes import CARD as FREE
-from tests.test_model import Golden
 
 CARD = replace(FREE, network=replace(FREE.network, msie=True))
 OPTICAL, SAR, SCHEME = CARD.optical.bands, CARD.sar.bands, CARD.scheme
@@ -186,8 +186,8 @@ def test_init_and_encoder_weights_contradict_each_other(saved: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> Golden:
-    return Golden(shared, "resnet18")
+def golden() -> Golden:
+    return Golden("resnet18")
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ from refnet_cli.train import Progress, Training, class_weights, fit, make_optimi
 from refnet_cli.validation import calibrate, evaluate_weights
 from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
+from tests.real_data import each_source
 from tests.scenes import CARD, PLACE, make_labelled_scene, write
 
 
@@ -364,10 +365,12 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("side", "steps"), [pytest.param(64, 120, id="corner"), pytest.param(224, 600, id="tile", marks=pytest.mark.long)]
+    ("data", "side", "steps"),
+    each_source([(64, 40)], [(64, 120), (224, 600)], pytest.mark.long),
+    indirect=["data"],
 )
-def test_it_learns_a_real_tile_by_heart(shared: Path, tmp_path: Path, side: int, steps: int) -> None:
-    terramind, name = shared / "data" / "terramind", "433D_629L_3_1.tif"
+def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps: int) -> None:
+    terramind, name = data / "terramind", "433D_629L_3_1.tif"
     with rasterio.open(terramind / "LULC" / name) as file:
         labels, transform, crs = file.read(), file.transform, file.crs
     labels[:, side:] = labels[:, :, side:] = 0
@@ -506,9 +509,9 @@ def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> No
     assert result.card.training["loss"] == loss
 
 
-def test_one_step_of_the_published_recipe(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_of_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and gradient norms of a step are the published code's, and the weights move as AdamW's formula says."""
-    golden = Golden(shared, "resnet18")
+    golden = Golden("resnet18")
     monkeypatch.setattr("refnet_cli.train.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.REFNet.forward", _with_auxiliary(REFNet.forward))
     unread = TrainScene(Path("a"), Path("b"), Path("c"))

@@ -19,8 +19,8 @@ from refnet_cli.cli import commands, run
 from refnet_cli.errors import InputMissingError, OutputError, WeightsError
 from refnet_cli.model import REFNet
 from refnet_cli.weights import load_weights, read_checkpoint, save_weights
+from tests.golden import Golden
 from tests.scenes import CARD as FREE
-from tests.test_model import Golden
 
 CARD = replace(FREE, name="tiny", licence="CC0-1.0", network=replace(FREE.network, msie=True))
 
@@ -194,8 +194,8 @@ std = [2.4201, 2.5095]
 """
 
 
-def test_importing_a_published_checkpoint(shared: Path, tmp_path: Path) -> None:
-    golden = Golden(shared, "resnet18")
+def test_importing_a_published_checkpoint(tmp_path: Path) -> None:
+    golden = Golden("resnet18")
     torch.save({"state_dict": golden.state, "epoch": 3}, tmp_path / "published.pth")
     (tmp_path / "card.toml").write_text(CARD_TOML)
     out = tmp_path / "mine.safetensors"

@@ -25,6 +25,7 @@ import numpy as np
 import refnet_cli.prediction.predict
 from refnet_cli import cli
 from refnet_cli.card import Card, default_weights, read_card
+from tests.limits import permissions_hold
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
 SECONDS = 10  # that a job may take
@@ -114,7 +115,8 @@ def run_command(settings: dict[str, Any], arguments: list[str]) -> None:
     if ready := settings.get("ready"):
         Path(ready).touch()
     try:
-        cli.main()
+        with permissions_hold() if settings.get("permissions_hold") else contextlib.nullcontext():
+            cli.main()
     finally:
         if report := settings.get("report"):
             found = {"megabytes": peak_megabytes(), "torch": "torch" in sys.modules}

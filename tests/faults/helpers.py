@@ -114,15 +114,15 @@ def run_child(settings: dict[str, Any], arguments: list[str], **popen: Any) -> E
     return end(start(settings, arguments, **popen), began)
 
 
-def run_jobs(jobs: list[dict[str, Any]], noisy: bool = False) -> dict[str, dict[str, Any]]:
+def run_jobs(jobs: list[dict[str, Any]], noisy: bool = False, **environment: str) -> dict[str, dict[str, Any]]:
     """Run commands in one child; what came of each by name.
 
     Fails naming the job in which the child died or hung, and, unless ``noisy``, where libraries wrote to stderr past
     Python, as GDAL does when it closes what it could not write.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.child", "jobs"], input=json.dumps(jobs), env=child_environment(), cwd=ROOT,
-        capture_output=True, text=True, timeout=PATIENCE + 5 * len(jobs), check=False,
+        [sys.executable, "-m", "tests.faults.child", "jobs"], input=json.dumps(jobs), cwd=ROOT, capture_output=True,
+        env=child_environment(**environment), text=True, timeout=PATIENCE + 5 * len(jobs), check=False,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     last = lines[-1].get("began") if lines else None

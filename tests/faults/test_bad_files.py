@@ -1,4 +1,4 @@
-"""Every file of ../shared/badfiles does what its manifest says: refused in one line, quickly, or mapped."""
+"""Bad files, made here and those of ../shared/badfiles: refused in one line, quickly, or mapped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.faults.bad_files import KINDS, OPTICAL, SAR, Kind, make_bad_files
 from tests.faults.helpers import (
     ROOT,
     check_refusal,
@@ -19,19 +20,71 @@ from tests.faults.helpers import (
     names,
     network_trap,
     run_child,
+    run_jobs,
     was_called,
 )
 
+NONE = pytest.param({}, id="none")
 BADFILES = ROOT.parent / "shared" / "badfiles"
 SECONDS, MEGABYTES = 10, 1024
 
 
 def manifest() -> list[dict[str, Any]]:
+    """What the folder next to the checkout says of its files; nothing where there is none."""
     path = BADFILES / "MANIFEST.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def chosen(quick: int = 8) -> list[Any]:
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bad_files(tmp_path_factory.mktemp("bad"))
+
+
+def words(command: str, folder: Path, name: str, kind: Kind) -> list[str]:
+    """The command that uses a bad file in the place of a good one."""
+    optical, sar = (name, SAR) if kind.used_as == "optical" else (OPTICAL, name)
+    return [command, "--optical", str(folder / optical), "--sar", str(folder / sar)]
+
+
+def test_every_kind_is_mapped_or_refused(bad_files: Path, tmp_path: Path) -> None:
+    """In one process, without a word to the network, and without output where it is refused."""
+    before, jobs = names(bad_files), []
+    for name, kind in KINDS.items():
+        jobs.append({"name": name, "arguments": [*words("predict", bad_files, name, kind), "-o"]})
+        jobs[-1]["arguments"] += [str(tmp_path / name / "map.tif"), "-q"]
+        jobs.append({"name": f"inspect {name}", "arguments": words("inspect", bad_files, name, kind)})
+        (tmp_path / name).mkdir()
+    with network_trap() as (proxies, server):
+        done = run_jobs(jobs, **proxies)
+        assert not was_called(server), "something went for the network"
+    for name, kind in KINDS.items():
+        for job in (done[name], done[f"inspect {name}"]):
+            assert "Traceback" not in job["err"]
+            assert job["seconds"] < SECONDS, name
+            assert job["megabytes"] < MEGABYTES, name
+        made, looked = done[name], done[f"inspect {name}"]
+        if kind.expect == "reject":
+            check_refusal(made["code"], made["err"], {64, 65, 66}, bad_files / name)
+            assert names(tmp_path / name) == [], name
+            if looked["code"]:
+                check_refusal(looked["code"], looked["err"], {64, 65, 66}, bad_files / name)
+        else:
+            assert (made["code"], made["err"]) == (0, ""), name
+            assert looked["code"] == 0, name
+            check_map_of(bad_files, tmp_path / name / "map.tif", name)
+    assert names(bad_files) == before
+
+
+def check_map_of(folder: Path, map_: Path, name: str) -> None:
+    with rasterio.open(map_) as made, rasterio.open(folder / OPTICAL) as optical:
+        assert (made.shape, made.transform, made.crs) == (optical.shape, optical.transform, optical.crs)
+        codes = made.read(1)
+    assert codes.any(), name
+    if name in ("one_pixel.tif", "inf_and_nan.tif"):
+        assert (codes == 0).any(), "pixels that SAR did not see have a class"
+
+
+def chosen(quick: int = 4) -> list[Any]:
     """All of the manifest, of which all but a sample of every kind are long."""
     entries = manifest()
     order = np.random.default_rng(5).permutation(len(entries))
@@ -39,7 +92,7 @@ def chosen(quick: int = 8) -> list[Any]:
     return [
         pytest.param(entry, id=entry["file"], marks=() if entry["file"] in sample else pytest.mark.long)
         for entry in entries
-    ]
+    ] or [NONE]
 
 
 def run_pair(
@@ -95,7 +148,7 @@ def test_predict(entry: dict[str, Any], shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry["file"]) for entry in manifest()])
+@pytest.mark.parametrize("entry", [pytest.param(entry, id=entry["file"]) for entry in manifest()] or [NONE])
 def test_inspect(entry: dict[str, Any], shared: Path, tmp_path: Path) -> None:
     """Refuses what can be told from a sample of the pixels, and never says more than a line about it."""
     code, err, seconds, report, left = run_pair(entry, tmp_path, "inspect", free=True)

@@ -1,0 +1,187 @@
+"""What users have from 0.1 works, or is refused with the command to run; nothing is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from refnet_cli.card import Card, read_card
+from tests.batches import Ended, here
+from tests.made_by_0_1 import FILES, unpack, unpack_run
+
+DECIDED = ("optical.scale", "optical.offset", "optical.bands", "sar.scale", "sar.bands")
+PREDICT = ("predict", "--optical", "s2.tif", "--sar", "s1.tif", "--device", "cpu", "--batch", 1)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as 0.1 left it, in which commands run."""
+    folder = unpack(tmp_path)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file but locks, which name their present owner."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def hold_kept(before: dict[str, str], folder: Path, but: str = "$") -> None:
+    """All files have their bytes, except those that the command continues or makes again."""
+    after = digests(folder)
+    assert [name for name, sha in before.items() if after.get(name) != sha and not re.match(but, name)] == []
+
+
+def run_or_follow(capfd: Any, *words: object) -> Ended:
+    """Run a command; if it is refused, hold that no file changed, and run it with the option that the message names."""
+    before = digests(Path())
+    ended = here(capfd, *words)
+    if ended.code == 0:
+        return ended
+    hold_kept(before, Path())
+    advice = re.search(r"--(?:no-resume|overwrite|[a-z-]*scheme terramesh)", ended.err)
+    assert advice, ended.err
+    return here(capfd, *words, *advice[0].split())
+
+
+def read_codes(path: str) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.asarray(file.read(1))
+
+
+@pytest.mark.parametrize("name", ["map/lulc.tif", "north.tif"])
+def test_maps_are_intact(name: str, made: Path, capfd: Any) -> None:
+    ended = here(capfd, "verify", name)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_maps_are_scored_by_their_class_names(made: Path, capfd: Any) -> None:
+    """Codes 5 and 6 were built area and bare ground; both files use the codes of 0.1."""
+    ended = run_or_follow(capfd, "evaluate", "map/lulc.tif", "labels.tif", "--json")
+    assert ended.code == 0, ended.err
+    scores = json.loads(ended.out)
+    codes, truth = read_codes("map/lulc.tif"), read_codes("labels.tif")
+    both = (codes > 0) & (truth > 0)
+    assert scores["overall_accuracy"] == pytest.approx((codes == truth)[both].mean())
+    for name, code in (("Crops", 4), ("Built area", 5), ("Bare ground", 6)):
+        assert scores["labelled"][name] == np.count_nonzero(both & (truth == code)) > 0
+
+
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.onnx"])
+def test_weights_are_intact(name: str, made: Path, capfd: Any) -> None:
+    ended = here(capfd, "weights", "verify", name)
+    assert (ended.code, ended.err) == (0, "")
+    assert read_card(made / name).sha256 in ended.out
+
+
+def test_a_card_means_what_it_meant(made: Path) -> None:
+    stored = json.loads((FILES / "tiny.card.json").read_text())
+    card = read_card(made / "tiny.safetensors")
+    assert card == Card.from_dict(stored)
+    assert card.sha256 == stored["sha256"]
+    assert [*card.scheme.names] == [*stored["scheme"]["names"]]
+    assert [*card.scheme.codes] == [*stored["scheme"]["codes"]]
+
+
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.onnx"])
+def test_maps_of_weights_keep_the_codes_of_their_card(name: str, made: Path, capfd: Any) -> None:
+    before = digests(made)
+    ended = here(capfd, *PREDICT, "--weights", name, "-o", "new.tif", "--bounds", "244040,6202500,244680,6203780")
+    assert ended.code == 0, ended.err
+    with rasterio.open("new.tif") as file:
+        tags = file.tags(1)
+    scheme = json.loads((FILES / "tiny.card.json").read_text())["scheme"]
+    for code, class_name in zip(scheme["codes"], scheme["names"], strict=True):
+        assert tags[f"CLASS_{code}"] == class_name
+    hold_kept(before, made)
+
+
+def test_a_config_decides_what_it_decided(made: Path, capfd: Any) -> None:
+    before = digests(made)
+    ended = here(capfd, "predict", "--config", "run.toml", "-o", "new.tif")
+    assert ended.code == 0, ended.err
+    assert "map/lulc.tif" not in ended.out
+    said = []
+    for name in ("map/lulc.tif", "new.tif"):
+        with rasterio.open(name) as file:
+            decisions = json.loads(file.tags()["REFNET_DECISIONS"])
+        said.append({made["what"]: made["value"] for made in decisions if made["what"] in DECIDED})
+    assert said[0] == said[1]
+    assert len(said[0]) == len(DECIDED)
+    hold_kept(before, made)
+
+
+def test_tasks_that_are_done_are_known(made: Path, capfd: Any) -> None:
+    before = digests(made)
+    ended = here(capfd, "batch", "status", "blocks.jsonl")
+    assert ended.code == 1
+    assert "1 of 2 done" in ended.err
+    assert ended.out.splitlines() == [str(made / "wide.tif.blocks" / "000512-000000.shard")]
+    hold_kept(before, made)
+
+
+def test_tasks_are_run_to_the_end(made: Path, capfd: Any) -> None:
+    """The first of the maps may be made again, as other weights are bundled now."""
+    before = digests(made)
+    ended = here(capfd, "batch", "run", "tasks.jsonl", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert (made / "south.tif").exists()
+    hold_kept(before, made, "north" if ended.statuses.get("done") == 2 else "$")
+    assert here(capfd, "batch", "status", "tasks.jsonl").code == 0
+
+
+def test_blocks_of_two_versions_are_not_put_together(made: Path, capfd: Any) -> None:
+    """What one version decides differently would show at their border."""
+    before = digests(made)
+    assert here(capfd, "batch", "run", "blocks.jsonl").statuses == {"skipped": 1, "done": 1}
+    ended = here(capfd, "batch", "merge", "blocks.jsonl")
+    assert ended.code == 1
+    (outcome,) = ended.outcomes
+    assert outcome["code"] == 65
+    assert "other inputs, weights or options" in outcome["message"]
+    assert not (made / "wide.tif").exists()
+    hold_kept(before, made)
+
+
+def test_an_interrupted_run_leads_to_the_map_of_an_undisturbed_one(made: Path, capfd: Any) -> None:
+    before = digests(made)
+    for output in ("map.tif", "other.tif"):
+        ended = run_or_follow(capfd, *PREDICT, "--weights", "tiny.onnx", "-o", output)
+        assert ended.code == 0, ended.err
+    assert (made / "map.tif").read_bytes() == (made / "other.tif").read_bytes()
+    hold_kept(before, made, r"\.map\.tif\.refnet/")
+
+
+def steps_of(run: Path) -> np.ndarray:
+    """Numbers of the table of steps."""
+    return np.loadtxt(run / "steps.csv", delimiter=",", skiprows=1)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("interrupted", 4), pytest.param("trained", 6, marks=pytest.mark.long)])
+def test_trainings_go_on(name: str, steps: int, made: Path, capfd: Any) -> None:
+    """They end where 0.1 ended when nothing interrupted it."""
+    whole = steps_of(unpack_run(made, "trained"))
+    run = unpack_run(made, name)
+    before = digests(made)
+    ended = here(capfd, "train", "regions.toml", "-o", name)
+    assert ended.code == 0, ended.err
+    assert f"going on after step {steps}" in ended.err
+    assert read_card(run / "tiny.safetensors").training["steps_done"] == 6
+    np.testing.assert_allclose(steps_of(run), whole, rtol=1e-3)
+    hold_kept(before, made, f"{name}/")
+
+
+def test_no_file_holds_a_path_of_another_machine() -> None:
+    """`unpack` replaces one folder; another one would be looked for where tests run."""
+    texts = [path for path in FILES.rglob("*") if path.is_file() and path.suffix != ".xz"]
+    assert texts
+    for path in texts:
+        assert not re.findall(rb"/(?:home|root|tmp|work|Users)/[\w./-]*", path.read_bytes()), path
