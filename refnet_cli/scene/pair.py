@@ -147,11 +147,12 @@ class ScenePair:
             self.decisions.append(decision)
         if options.strict:
             refuse_guesses(self.decisions)
-        samples = {**self._optical.samples, **self._sar.samples}
+        self.warnings += [*self._optical.warnings, *self._sar.warnings]
+        levels = {**self._optical.levels, **self._sar.levels}
         self.levels = {
-            name: float(np.nanmean(samples[layer], dtype=np.float64))
+            name: levels[layer]
             for name, layer in zip((*optical_bands, *sar_bands), (*self._optical_layers, *sar_layers), strict=True)
-            if np.isfinite(samples[layer]).any()
+            if math.isfinite(levels[layer])
         }
         self._opened = ExitStack()
         self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
@@ -218,7 +219,7 @@ class ScenePair:
                 source.close_others(numbers)
             handles = [(optical_source.rasters, sar_source.rasters)]
             handles += [
-                (files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
+                (optical_source.files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
                 for _ in range(read_threads - 1)
             ]
             pair._start_threads(handles)
