@@ -26,6 +26,9 @@ LONGEST_RIM = 8  # pixels, as of a band of 60 m that was interpolated to 10 m
 _REFERENCE = 12  # pixels from a fill at which nothing is blended with it
 _FEWEST = 20  # equal values that are no accident
 _LEAST_SHARE = 2e-4
+_FEWEST_APART = 100  # equal values that ground may have
+_LARGE_SHARE = 0.05  # of a fill that only some bands hold
+_CERTAIN_GAP = 1.0  # level between a fill far from all ground and measurements
 _NEAR = 0.05  # of the distance from a fill to the median: what lies nearer is near; and the share that may
 _MOST_FILLS = 16
 _MOST_EDGES = 20_000  # of a fill in a window that are looked at
@@ -100,25 +103,38 @@ def without_repeated_lowest(values: NDArray[Any], least_gap: float) -> NDArray[A
     return values
 
 
-def impossible_fills(values: Float32, level: Level) -> list[float]:
-    """Find repeated values of a band, shape (n,), that no unit allows."""
-    known = values[np.isfinite(values)]
-    found, counts = np.unique(known[np.isnan(level(known))], return_counts=True)
-    return _commonest(found, counts, _least(known.size))
+def certain_fills(values: Float32, level: Level, low: float, high: float) -> list[float]:
+    """Find repeated values that no unit allows, or far beyond any ground's level and next to no other value.
+
+    They must be repeated in all bands of pixels, or in a large share of a band.
+
+    Parameters
+    ----------
+    values : float32 array, shape (B, n)
+        As read.
+    level : callable
+    low, high : float
+        Levels of ground lie between.
+    """
+    known, equal = _equal(values)
+    found = _repeated(values[0, equal], _least(int(np.count_nonzero(known))))
+    for band in values:
+        found += _repeated(band, max(_FEWEST, math.ceil(_LARGE_SHARE * np.count_nonzero(np.isfinite(band)))))
+    return [fill for fill in dict.fromkeys(found) if fill and _is_certain(values, fill, level, low, high)]
 
 
-def far_fills(values: Float32, level: Level, low: float, high: float) -> list[float]:
-    """Find repeated values of a band, shape (n,), with a level beyond any ground's and next to no other value."""
-    known = values[np.isfinite(values)]
-    levels = level(known)
-    found, counts = np.unique(known[(levels < low) | (levels > high)], return_counts=True)
-    fills = _commonest(found, counts, _least(known.size))
-    others = levels[~np.isin(known, np.array(fills, np.float32)) & np.isfinite(levels)]
-    return [fill for fill in fills if _few_near(others, _level_of(fill, level), int(np.sum(known == fill)), 1.0)]
+def _is_certain(values: Float32, fill: float, level: Level, low: float, high: float) -> bool:
+    at = _level_of(fill, level)
+    if low <= at <= high:
+        return False
+    same = values == np.float32(fill)
+    others = level(values[np.isfinite(values) & ~same])
+    # A NaN, of a value that no unit allows, is near to nothing.
+    return _few_near(others, at, int(np.count_nonzero(same)), _CERTAIN_GAP)
 
 
 def shared_fills(values: Float32, level: Level, least_gap: float, ground: Ground) -> list[float]:
-    """Find repeated values that pixels hold in all bands, and that lie apart from the others.
+    """Find repeated values that pixels hold in all bands, and that lie apart from the others in some band.
 
     Parameters
     ----------
@@ -129,39 +145,37 @@ def shared_fills(values: Float32, level: Level, least_gap: float, ground: Ground
         Level within which values always count as near.
     ground : callable
     """
-    known = np.isfinite(values).all(axis=0)
-    equal = known & (values == values[:1]).all(axis=0)
-    found, counts = np.unique(values[0, equal], return_counts=True)
-    fills = _commonest(found, counts, _least(int(np.count_nonzero(known))))
-    if not fills:
+    known, equal = _equal(values)
+    return _apart_from_others(values[:, known], equal[known], _FEWEST_APART, level, least_gap, ground)
+
+
+def spikes(values: Float32, level: Level, least_gap: float, ground: Ground) -> list[float]:
+    """Find much repeated values of a band alone, shape (n,), that lie apart from the others; see `shared_fills`."""
+    known = values[None, np.isfinite(values)]
+    least = max(_FEWEST_APART, known.size // 100)
+    return _apart_from_others(known, np.ones(known.shape[1], bool), least, level, least_gap, ground)
+
+
+def _apart_from_others(
+    values: Float32, equal: Bool, least: int, level: Level, least_gap: float, ground: Ground
+) -> list[float]:
+    fills = _repeated(values[0, equal], max(least, _least(equal.size)))
+    others = level(values[:, ~(equal & np.isin(values[0], np.array(fills, np.float32)))])
+    if not fills or not np.isfinite(others).any(axis=1).all():
         return []
-    others = level(values[:, known & ~(equal & np.isin(values[0], np.array(fills, np.float32)))])
-    if not others.shape[1]:
-        return []
-    brightest = float(np.nanmax(np.nanmedian(others, axis=1)))
+    brightest = float(np.nanmedian(others, axis=1).max())
     kept = []
     for fill in fills:
-        at, count = _level_of(fill, level), int(counts[found == np.float32(fill)][0])
+        at, count = _level_of(fill, level), int(np.count_nonzero(values[0, equal] == np.float32(fill)))
         if not ground(at, brightest) and any(_apart(band, at, count, least_gap) for band in others):
             kept.append(fill)
     return kept
 
 
-def spikes(values: Float32, level: Level, least_gap: float, ground: Ground) -> list[float]:
-    """Find repeated values of a band alone, shape (n,), that lie apart from the others; see `shared_fills`."""
-    known = values[np.isfinite(values)]
-    found, counts = np.unique(known, return_counts=True)
-    fills = _commonest(found, counts, max(_least(known.size), known.size // 100))
-    others = level(known[~np.isin(known, np.array(fills, np.float32))])
-    if not others.size:
-        return []
-    median = float(np.nanmedian(others))
-    kept = []
-    for fill in fills:
-        at, count = _level_of(fill, level), int(np.sum(known == np.float32(fill)))
-        if not ground(at, median) and _apart(others, at, count, least_gap):
-            kept.append(fill)
-    return kept
+def _equal(values: Float32) -> tuple[Bool, Bool]:
+    """Tell which pixels of values, shape (B, n), are known in all bands, and which of them are equal in all."""
+    known = np.isfinite(values).all(axis=0)
+    return np.asarray(known), np.asarray(known & (values == values[:1]).all(axis=0))
 
 
 def holds(values: Float32, fill: float) -> bool:
@@ -173,7 +187,9 @@ def _least(size: int) -> int:
     return max(_FEWEST, math.ceil(_LEAST_SHARE * size))
 
 
-def _commonest(found: NDArray[Any], counts: NDArray[Any], least: int) -> list[float]:
+def _repeated(values: NDArray[Any], least: int) -> list[float]:
+    """Find the commonest values that occur so often, NaN apart."""
+    found, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     order = np.argsort(-counts)[:_MOST_FILLS]
     return [float(found[index]) for index in order if counts[index] >= least]
 

@@ -75,6 +75,7 @@ class OpticalReader:
         refuse_mixed_dates(source.paths(layers))
         self.warnings: list[str] = []
         self.decisions = [self._level(source), nodata_decision(source, layers)]
+        self._declared = self._declared_scaling(source, judged)
         samples = source.sample(list(judged), options.missing == "use-other")
         scale = self._judge_scale(source, layers, samples, options)
         if not isinstance(source.files.product, OpticalProduct):
@@ -87,7 +88,7 @@ class OpticalReader:
         self.levels = {layer: mean_of(sampled) for layer, sampled in clear.items()}
         if not isinstance(source.files.product, OpticalProduct):
             given = options.optical_offset is not None or options.optical_scale is not None
-            about = self._about(source, layers)
+            about = self._about()
             refuse_impossible_reflectance(list(clear.values()), about, OptionsError if given else InputError)
 
     def _without_fills(
@@ -131,11 +132,11 @@ class OpticalReader:
             found[layer] = reflectance
         return found
 
-    def _about(self, source: Source, layers: Sequence[Layer]) -> str:
+    def _about(self) -> str:
         """Say what made the values reflectance."""
         decided = {decision.what: decision.value for decision in self.decisions}
-        factors = sorted(set(scalings(source, layers)) - {(1.0, 0.0)})
-        declared = [f"the file declares the scale {factor:g} and the offset {added:g}" for factor, added in factors]
+        factor, added = self._declared
+        declared = [f"the file declares the scale {factor:g} and the offset {added:g}"] * (self._declared != (1.0, 0.0))
         return ", ".join([*declared, f"scale {decided['optical.scale']:g}, offset {decided['optical.offset']:g}"])
 
     def _level(self, source: Source) -> Decision:
@@ -146,6 +147,17 @@ class OpticalReader:
         names = [layer.name for layer in source.layers]
         return Decision("optical.level", *judge_optical_level(names, self._tags, self._paths))
 
+    def _declared_scaling(self, source: Source, judged: Iterable[Layer]) -> tuple[float, float]:
+        """Scale and offset that the files declare."""
+        declared = set(scalings(source, judged))
+        if len(declared) > 1:
+            listed = " and ".join(f"{scale:g} and {offset:g}" for scale, offset in sorted(declared))
+            raise InputError(
+                f"The optical bands declare different scales and offsets ({listed}): give bands that are stored alike."
+            )
+        (found,) = declared
+        return found
+
     def _judge_scale(
         self, source: Source, layers: Sequence[Layer], samples: Sequence[FileSample], options: SceneOptions
     ) -> float:
@@ -153,7 +165,7 @@ class OpticalReader:
         product = source.files.product
         values = [without_repeated_extremes(band) for band in by_layer(samples, lambda sample: sample.judged)]
         empty = not any(band.size for band in values)
-        declared = {scaling[0] for scaling in scalings(source, layers)} - {1.0}
+        declared = self._declared[0]
         if isinstance(product, OpticalProduct):
             scale = 10_000 / product.quantification
             how = f"tag: the metadata's quantification value is {product.quantification:g}."
@@ -169,9 +181,8 @@ class OpticalReader:
             lowest = [band.min() for band in by_layer(samples, lambda sample: sample.lowest)]
             highest = [band.max() for band in by_layer(samples, lambda sample: sample.highest)]
             refuse_stretched(lowest, highest, np.issubdtype(np.dtype(dtype), np.integer))
-            if declared:
-                listed = ", ".join(f"{factor:g}" for factor in sorted(declared))
-                how = f"tag: the file declares the scale {listed}; {how.partition(': ')[2]}"
+            if declared != 1:
+                how = f"tag: the file declares the scale {declared:g}; {how.partition(': ')[2]}"
         self.decisions.append(Decision("optical.scale", scale, how))
         return scale
 
@@ -185,13 +196,7 @@ class OpticalReader:
     ) -> list[float]:
         """What is still to be subtracted from reflectance x 10,000 in each layer; the decision tells it of numbers."""
         product = source.files.product
-        declared = set(scalings(source, judged))
-        if len(declared) > 1:
-            listed = " and ".join(f"{scale:g} and {offset:g}" for scale, offset in sorted(declared))
-            raise InputError(
-                f"The optical bands declare different scales and offsets ({listed}): give bands that are stored alike."
-            )
-        ((factor, added),) = declared
+        factor, added = self._declared
         applied = -added / factor + 0.0
         names = list(judged.values())
         if options.optical_offset is not None:

@@ -13,10 +13,9 @@ from refnet_cli.scene.fills import (
     Fills,
     Ground,
     Level,
-    far_fills,
+    certain_fills,
     fill_mask,
     holds,
-    impossible_fills,
     shared_fills,
     spikes,
 )
@@ -69,10 +68,7 @@ def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[F
     alone: dict[int, list[float]] = {}
     together: dict[int, list[float]] = {}
     for file, _, _, sample in samples:
-        alone[file] = []
-        for band in sample.values:
-            alone[file] += [value for value in impossible_fills(band, rules.level) if value]
-            alone[file] += far_fills(band, rules.level, rules.low, rules.high)
+        alone[file] = certain_fills(sample.values, rules.level, rules.low, rules.high)
         if len(sample.values) > 1:
             together[file] = shared_fills(sample.values, rules.level, rules.least_gap, rules.ground)
     single = [sampled for sampled in samples if len(sampled.bands) == 1]
@@ -82,7 +78,7 @@ def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[F
     found = {}
     for file, values in alone.items():
         others = [value for value in together[file] if value not in values]
-        fills = [*(Fill(value, False) for value in dict.fromkeys(values)), *(Fill(value, True) for value in others)]
+        fills = [*(Fill(value, False) for value in values), *(Fill(value, True) for value in others)]
         if fills:
             found[file] = fills
     return found
