@@ -27,7 +27,16 @@ from refnet_cli.scene.plausible import refuse_impossible_reflectance, refuse_str
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import OpticalProduct
 from refnet_cli.scene.sample import Sample, mean_of
-from refnet_cli.scene.source import FileSample, Layer, Source, by_layer, nodata_decision, scalings, stored_dtype
+from refnet_cli.scene.source import (
+    FileSample,
+    Layer,
+    Source,
+    by_layer,
+    nodata_decision,
+    of_layers,
+    scalings,
+    stored_dtype,
+)
 from refnet_cli.scene.undeclared import Rules, remove_fills
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
@@ -56,6 +65,8 @@ class OpticalReader:
         What may spoil a result.
     samples : dict
         Reflectance x 10,000 of pixels spread over each band, float32 arrays of shape (n,).
+    declared : tuple of float
+        Scale and offset that the files declare, which reading applies.
     levels : dict
         Mean of each band over those of them that lie away from holes; NaN without any.
 
@@ -75,11 +86,11 @@ class OpticalReader:
         refuse_mixed_dates(source.paths(layers))
         self.warnings: list[str] = []
         self.decisions = [self._level(source), nodata_decision(source, layers)]
-        self._declared = self._declared_scaling(source, judged)
+        self.declared = self._scaling_of(source, judged)
         samples = source.sample(list(judged), options.missing == "use-other")
         scale = self._judge_scale(source, layers, samples, options)
         if not isinstance(source.files.product, OpticalProduct):
-            samples = self._without_fills(source, judged, samples, scale, options)
+            samples = self._without_fills(source, list(judged), layers, samples, scale, options)
         offsets = dict(zip(judged, self._judge_offset(source, judged, samples, scale, options), strict=True))
         self.scale = np.float32(scale)
         self.offsets = np.array([offsets[layer] for layer in layers], np.float32)
@@ -94,7 +105,8 @@ class OpticalReader:
     def _without_fills(
         self,
         source: Source,
-        judged: Iterable[Layer],
+        judged: Sequence[Layer],
+        layers: Sequence[Layer],
         samples: list[FileSample],
         scale: float,
         options: SceneOptions,
@@ -107,10 +119,12 @@ class OpticalReader:
             return at >= brightest and _CLIPPED[0] <= at <= _CLIPPED[1]
 
         rules = Rules(level, _LEAST_GAP, -math.inf, math.inf, ground)
-        decisions, warnings = remove_fills(source, samples, rules)
+        # What other bands hold in a fill does not matter.
+        used = [index for index, layer in enumerate(judged) if layer in layers]
+        decisions, warnings = remove_fills(source, of_layers(samples, used), rules)
         self.decisions += decisions
         self.warnings += warnings
-        samples = source.sample(list(judged), options.missing == "use-other") if decisions else samples
+        samples = source.sample(judged, options.missing == "use-other") if decisions else samples
         if not any(np.isfinite(sampled.sample.values).any() for sampled in samples):
             self.warnings.append(
                 f"the optical input {source.label} has no valid pixel: the map rests on the SAR image alone."
@@ -135,8 +149,8 @@ class OpticalReader:
     def _about(self) -> str:
         """Say what made the values reflectance."""
         decided = {decision.what: decision.value for decision in self.decisions}
-        factor, added = self._declared
-        declared = [f"the file declares the scale {factor:g} and the offset {added:g}"] * (self._declared != (1.0, 0.0))
+        factor, added = self.declared
+        declared = [f"the file declares the scale {factor:g} and the offset {added:g}"] * (self.declared != (1.0, 0.0))
         return ", ".join([*declared, f"scale {decided['optical.scale']:g}, offset {decided['optical.offset']:g}"])
 
     def _level(self, source: Source) -> Decision:
@@ -147,7 +161,7 @@ class OpticalReader:
         names = [layer.name for layer in source.layers]
         return Decision("optical.level", *judge_optical_level(names, self._tags, self._paths))
 
-    def _declared_scaling(self, source: Source, judged: Iterable[Layer]) -> tuple[float, float]:
+    def _scaling_of(self, source: Source, judged: Iterable[Layer]) -> tuple[float, float]:
         """Scale and offset that the files declare."""
         declared = set(scalings(source, judged))
         if len(declared) > 1:
@@ -165,7 +179,7 @@ class OpticalReader:
         product = source.files.product
         values = [without_repeated_extremes(band) for band in by_layer(samples, lambda sample: sample.judged)]
         empty = not any(band.size for band in values)
-        declared = self._declared[0]
+        declared = self.declared[0]
         if isinstance(product, OpticalProduct):
             scale = 10_000 / product.quantification
             how = f"tag: the metadata's quantification value is {product.quantification:g}."
@@ -196,7 +210,7 @@ class OpticalReader:
     ) -> list[float]:
         """What is still to be subtracted from reflectance x 10,000 in each layer; the decision tells it of numbers."""
         product = source.files.product
-        factor, added = self._declared
+        factor, added = self.declared
         applied = -added / factor + 0.0
         names = list(judged.values())
         if options.optical_offset is not None:

@@ -26,6 +26,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
+from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import choose_zone, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
@@ -122,8 +123,10 @@ class ScenePair:
         )
         self._either = options.missing == "use-other"
         self._mask_errors = options.on_read_error == "mask"
-        self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
-        sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
+        refuse_exchanged([optical, sar])
+        with advising_exchange([optical, sar]):
+            self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
+            sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
         self.decisions: list[Decision] = [decision]
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
@@ -131,10 +134,11 @@ class ScenePair:
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
         self.decisions += describe_resampling("optical", self._optical_parts)
         self._describe_sar()
-        with optical.naming():
-            self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
-        with sar.naming():
-            self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
+        with advising_exchange([optical, sar]):
+            with optical.naming():
+                self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
+            with sar.naming():
+                self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
         self.decisions += [*self._optical.decisions, *self._sar.decisions]
         if any(found.what == "optical.level" and found.value == "L1C" for found in self._optical.decisions):
             self.warnings.append(

@@ -165,7 +165,10 @@ def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Fil
     product = read_safe(path)
     if isinstance(product, SarProduct):
         if modality != "sar":
-            raise InputError(f"{path} is a Sentinel-1 product, but --optical wants Sentinel-2.")
+            raise InputError(
+                f"--optical {path} is a Sentinel-1 product: give it with --sar, and Sentinel-2 with --optical; perhaps "
+                "--optical and --sar are exchanged."
+            )
         if not allow_gcps:
             raise InputError(
                 f"The SAR product {path} is GRD and not terrain-corrected: in relief it is off by hundreds of metres. "
@@ -174,7 +177,10 @@ def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Fil
         found = {band: [location] for band, location in product.measurements.items()}
         return [replace(_with_layers(modality, product, found, {}), allow_gcps=True)]
     if modality != "optical":
-        raise InputError(f"{path} is a Sentinel-2 product, but --sar wants Sentinel-1.")
+        raise InputError(
+            f"--sar {path} is a Sentinel-2 product: give it with --optical, and Sentinel-1 with --sar; perhaps "
+            "--optical and --sar are exchanged."
+        )
     choices = []
     for zone in dict.fromkeys(granule.zone for granule in product.granules):
         granules = [granule for granule in product.granules if granule.zone == zone]
@@ -390,6 +396,19 @@ def by_layer(samples: Sequence[FileSample], values: Callable[[Sample], Float32])
         for target, band in zip(file.targets, values(file.sample), strict=True):
             taken.setdefault(target, []).append(band)
     return [np.concatenate(taken[target]) for target in sorted(taken)]
+
+
+def of_layers(samples: Sequence[FileSample], layers: Collection[int]) -> list[FileSample]:
+    """Leave only some of the layers that were asked for."""
+    kept = []
+    for file, bands, targets, sample in samples:
+        own = [index for index, target in enumerate(targets) if target in layers]
+        if own:
+            less = sample._replace(
+                values=sample.values[own], lowest=sample.lowest[own], highest=sample.highest[own]
+            )
+            kept.append(FileSample(file, tuple(bands[i] for i in own), tuple(targets[i] for i in own), less))
+    return kept
 
 
 def _union(grids: list[GeoBox], label: str) -> GeoBox:
