@@ -33,6 +33,7 @@ _NEAR = 0.05  # of the distance from a fill to the median: what lies nearer is n
 _MOST_FILLS = 16
 _MOST_EDGES = 20_000  # of a fill in a window that are looked at
 _BLENDED = 0.7  # share of pixels that lie on the fill's side of pixels further away; 0.5 where nothing is blended
+_PART = 0.05  # of the way to the fill that half of them have gone at least
 _ENOUGH = 50  # pixels to tell that
 
 
@@ -220,7 +221,8 @@ class Surroundings:
     def __init__(self, fills: Sequence[Fill]) -> None:
         self._fills = fills
         self._touching = np.zeros((len(fills), 2), np.int64)  # pixels of each fill that touch another, and all
-        self._sides: Any = 0  # shape (2, bands, distances): pixels on the fill's side of those further away, and all
+        # Shape (3, bands, distances): pixels on the fill's side of those further away, those clearly so, and all.
+        self._sides: Any = 0
 
     def add(self, values: Float32) -> None:
         """Look at a window of values as read, shape (B, H, W)."""
@@ -233,8 +235,9 @@ class Surroundings:
             near[:, :-1] |= mask[:, 1:]
             self._touching[number] += np.count_nonzero(mask & near), np.count_nonzero(mask)
         hole = fill_mask(values, self._fills)
+        numbers = np.array([fill.value for fill in self._fills], np.float32)
         for turns in range(4):
-            self._sides = self._sides + _sides(np.rot90(values, turns, (1, 2)), np.rot90(hole, turns))
+            self._sides = self._sides + _sides(np.rot90(values, turns, (1, 2)), np.rot90(hole, turns), numbers)
 
     def fills(self) -> Fills:
         """Return the fills whose pixels touch each other, or that no unit allows, and their rim."""
@@ -246,15 +249,15 @@ class Surroundings:
         return Fills(kept, self._rim() if kept else 0)
 
     def _rim(self) -> int:
-        toward, seen = self._sides
-        blended = ((toward > _BLENDED * seen) & (seen >= _ENOUGH)).any(axis=0)
+        toward, clearly, seen = self._sides
+        blended = ((toward > _BLENDED * seen) & (2 * clearly > seen) & (seen >= _ENOUGH)).any(axis=0)
         rings = int(np.argmin(np.append(blended, False)))
         return min(rings + 1, LONGEST_RIM) if rings else 0  # wider kernels reach one pixel further than they show
 
 
-def _sides(values: Float32, hole: Bool) -> NDArray[np.int64]:
-    """Compare pixels to the right of a fill with those `_REFERENCE` pixels from it; see `Surroundings`."""
-    counts = np.zeros((2, len(values), LONGEST_RIM), np.int64)
+def _sides(values: Float32, hole: Bool, numbers: Float32) -> NDArray[np.int64]:
+    """Compare pixels to the right of fills with those `_REFERENCE` pixels from them; see `Surroundings`."""
+    counts = np.zeros((3, len(values), LONGEST_RIM), np.int64)
     rows, columns = np.nonzero(hole[:, : -_REFERENCE - 1] & ~hole[:, 1:-_REFERENCE])
     rows, columns = rows[:_MOST_EDGES, None], columns[:_MOST_EDGES, None]
     if not rows.size:
@@ -262,8 +265,11 @@ def _sides(values: Float32, hole: Bool) -> NDArray[np.int64]:
     places = columns + np.arange(1, _REFERENCE + 1)
     free = ~hole[rows, places].any(axis=1)
     rows, columns, places = rows[free], columns[free], places[free]
-    fill, line = values[:, rows, columns], values[:, rows, places]
+    fill, line = values[:, rows[:, 0], columns[:, 0]], values[:, rows, places]
     far = line[:, :, -1:]
-    side = np.sign(line[:, :, :LONGEST_RIM] - far) * np.sign(fill - far)  # NaN where anything is missing
-    counts[0], counts[1] = (side > 0).sum(axis=1), (np.abs(side) > 0).sum(axis=1)
+    fill[~np.isin(fill, numbers)] = np.nan  # of a band that holds measurements there
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        part = (line[:, :, :LONGEST_RIM] - far) / (fill[:, :, None] - far)  # NaN where anything is missing
+    for count, some in zip(counts, (part > 0, part > _PART, np.abs(part) > 0), strict=True):
+        count[:] = some.sum(axis=1)
     return counts

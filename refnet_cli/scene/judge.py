@@ -447,6 +447,13 @@ def judge_optical_offset(
                 f"but {found}: say which is right with --optical-offset 0 or --optical-offset 1000."
             )
         return offset, how
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
+    others = sorted(floors.values())[1:]
+    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _DARK_GROUND:
+        return OFFSET, (
+            f"values: a guess, for {found}, as where resampling overshot at the edges of water, but in all other bands "
+            f"they end near 1000 ({listed}); if the offset was removed, pass --optical-offset 0."
+        )
     if not floor >= 500:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
     if not floor >= 950:
@@ -458,7 +465,6 @@ def judge_optical_offset(
     if dated:
         return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
     near = sorted(value for value in floors.values() if value <= 1500)
-    listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
     if ("B10" in floors and floors["B10"] <= 1500) or (len(near) >= 2 and near[1] <= _DARK_GROUND):
         return OFFSET, f"values: the darkest 0.1 % of each band end just above 1000 and none below 950 ({listed})."
     if len(near) >= 2:

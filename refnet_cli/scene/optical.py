@@ -99,8 +99,10 @@ class OpticalReader:
         self.levels = {layer: mean_of(sampled) for layer, sampled in clear.items()}
         if not isinstance(source.files.product, OpticalProduct):
             given = options.optical_offset is not None or options.optical_scale is not None
-            about = self._about()
-            refuse_impossible_reflectance(list(clear.values()), about, OptionsError if given else InputError)
+            kind = OptionsError if given else InputError
+            numbers = by_layer(samples, lambda sample: sample.judged)
+            reflectance = [band * scale - offset for band, offset in zip(numbers, offsets.values(), strict=True)]
+            refuse_impossible_reflectance(reflectance, self._about(), kind)
 
     def _without_fills(
         self,

@@ -169,9 +169,10 @@ class SarReader:
 
 
 def _plausible(values: Float32) -> bool:
-    """Tell whether any value may be a measurement in some unit."""
+    """Tell whether values may be measurements in some unit: not all the same number."""
     known = values[np.isfinite(values)]
-    return bool(((known != 0) & (np.abs(known) < 1e6) & ~np.isin(known, FILL_VALUES)).any())
+    known = known[(known != 0) & (np.abs(known) < 1e6) & ~np.isin(known, FILL_VALUES)]
+    return bool(known.size) and bool(known.min() < known.max())
 
 
 def linear_power(values: Float32, scale: str) -> Float32:
