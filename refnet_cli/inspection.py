@@ -182,7 +182,7 @@ def _try(found: Inspection, optical: Paths, sar: Paths, card: Card, options: Sce
             own = {decision.what for decision in pair.decisions}
             found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
             found.drift = card.drift(pair.levels)
-            found.warnings = pair.warnings + [other for other in found.warnings if other not in pair.warnings]
+            found.warnings = list(pair.warnings)
     except InputError as refusal:
         found.missing.append(str(refusal))
 

@@ -15,9 +15,12 @@ from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, zoom
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.scene.fills import Fill
+from refnet_cli.scene.sample import confirm_fills
 from refnet_cli.tiling import Window
-from tests.scenes import PLACE, write
+from tests.scenes import PlaceEngine, write
 
 BANDS = ("B02", "B03", "B04", "B08")
 SIDE = 160
@@ -227,18 +230,36 @@ def test_pixels_around_a_fill_do_not_depend_on_the_window(tmp_path: Path, fill: 
     optical = write(tmp_path / "s2.tif", np.round(blended).astype(np.int16), BANDS, nodata=None)
     sar = write(tmp_path / "s1.tif", levels(side).astype(np.float32), ("VV", "VH"), nodata=None)
     with ScenePair.open(optical, sar, BANDS, ("VV", "VH"), read_threads=2) as pair:
-        (how,) = (found.how for found in pair.decisions if found.what == "optical.fill")
-        assert "blended" in how
         whole = pair.read(Window(0, 0, side, side))
-    raster = pair._optical_parts  # the same files, read in other pieces
-    assert raster
+    raster = Raster(optical, "optical")
+    with raster.dataset as dataset:
+        raster.fills = confirm_fills(raster, dataset.indexes, [Fill(fill, fill > 0)])
+        for window in (Window(490, 470, 9, 40), Window(531, 470, 20, 100), Window(100, 0, 300, 300)):
+            place = np.s_[window.row : window.row + window.height, window.column : window.column + window.width]
+            values, _ = raster.read_measured(dataset.indexes, window)
+            np.testing.assert_array_equal(np.isfinite(values).all(axis=0), whole.optical_valid[place])
     with rasterio.open(optical) as file:
-        stored = file.read()
-    fills = (stored == fill).all(axis=0)
+        fills = (file.read() == fill).all(axis=0)
     rim = ~whole.optical_valid & ~fills
     assert rim[498:500, 490:550].all()
     assert rim[530, 490:550].all()
     assert not whole.optical_valid[fills].any()
+
+
+def test_a_wedge_at_the_edge_of_a_large_image_is_found(tmp_path: Path) -> None:
+    """Though only a part of it is looked at."""
+    side = 1500
+    random = np.random.default_rng(0)
+    values = np.stack([random.integers(1000 + low, 2500 + low, (side, side)) for low in (200, 300, 250, 1500)])
+    rows, columns = np.indices((side, side))
+    hole = 4 * rows + columns < 700
+    assert hole.mean() < 0.03
+    values[:, hole] = 1
+    level = np.resize(levels(), (2, side, side)).astype(np.float32)
+    optical = write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None)
+    patch, decisions, _ = read(optical, write(tmp_path / "s1.tif", level, ("VV", "VH"), nodata=None), sar_scale="db")
+    assert (decisions["optical.offset"], decisions["optical.fill"]) == (1000, 1)
+    np.testing.assert_array_equal(patch.optical_valid, ~hole)
 
 
 def test_a_guess_of_the_offset_warns(tmp_path: Path, sar: Path) -> None:
@@ -471,6 +492,16 @@ def test_sar_without_any_measurement(tmp_path: Path, optical: Path, name: str) -
     assert any("the optical image alone" in warning for warning in warnings)
 
 
+def test_a_map_without_any_sar(tmp_path: Path, optical: Path) -> None:
+    path = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), np.nan, np.float32), ("VV", "VH"), nodata=None)
+    options = PredictOptions(optical, path, output=tmp_path / "map.tif", missing="use-other")
+    report = predict(options, PlaceEngine())
+    assert report.valid_share == 1
+    assert any("the optical image alone" in warning for warning in report.warnings)
+    with pytest.raises(InputError, match="--missing use-other"):
+        predict(PredictOptions(optical, path, output=tmp_path / "other.tif"), PlaceEngine())
+
+
 @pytest.mark.parametrize("name", ["declared", "zeros", "-9999"])
 def test_an_optical_image_without_any_measurement(tmp_path: Path, sar: Path, name: str) -> None:
     value, nodata = NOTHING[name]
@@ -508,7 +539,3 @@ def test_one_image_given_twice(tmp_path: Path, sar: Path, optical: Path) -> None
         read(sar, sar)
     with pytest.raises(InputError, match=r"--sar .*s2\.tif is an optical image .*: give it with --optical"):
         read(optical, optical)
-
-
-def test_the_place_of_files_made_here() -> None:
-    assert Affine(10, 0, PLACE.c, 0, -10, PLACE.f) == PLACE
