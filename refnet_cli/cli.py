@@ -1041,7 +1041,7 @@ def _describe_inspection(found: dict[str, Any]) -> list[str]:
         if sensor:
             lines += _describe_sensor(sensor)
     if found["grid"]:
-        lines.append("grid: {height} x {width} pixels of {pixel:g} in {crs}".format(
+        lines.append("grid: {height} x {width} pixels of {pixel:g} {unit} in {crs}".format(
             **found["grid"], pixel=found["grid"]["transform"][0]))  # fmt: skip
     lines += ["", *_describe_decisions(found["decisions"])]
     if found["drift"]:
@@ -1084,11 +1084,12 @@ def _describe_shift(found: dict[str, Any]) -> list[str]:
 
 def _describe_sensor(sensor: dict[str, Any]) -> list[str]:
     """A table of bands: what they are, and their values in the network's unit."""
-    level = f" {sensor['level']}" if sensor["level"] else ""
+    level = {None: "", "unknown": ", level unknown"}.get(sensor["level"], f" {sensor['level']}")
     names = ("band", "type", "pixel", "nodata", "valid", "min", "1 %", "median", "99 %", "max", "unit")
     rows = [names, *map(_band_cells, sensor["bands"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.append(f"values are {sensor['values']}")
     lines += [f"masks: {', '.join(sensor['masks'])}"] if sensor["masks"] else []
     paths = sensor["paths"]
     where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {_folder_of(paths)}"
@@ -1105,7 +1106,7 @@ def _band_cells(band: dict[str, Any]) -> tuple[str, ...]:
     return (
         band["name"] or "?",
         band["dtype"],
-        f"{band['pixel'][0]:.4g}" if band["pixel"] else "points",
+        f"{band['pixel'][0]:.4g} {band['pixel_unit']}" if band["pixel"] else "points",
         "-" if band["nodata"] is None else str(band["nodata"]),
         f"{band['valid_share']:.1%}",
         *("" if value is None else f"{value:.4g}" for value in values),

@@ -23,16 +23,19 @@ from refnet_cli.scene import (
     SceneOptions,
     ScenePair,
     Source,
+    advising_exchange,
     choose_bands,
     choose_zone,
     crs_name,
     describe_resampling,
     find_files,
     make_parts,
+    refuse_exchanged,
     refuse_guesses,
     result_grid,
 )
 
+_SAR_UNITS = {"db100": "dB x 100", "power": "linear power", "amplitude": "amplitudes"}
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
@@ -55,10 +58,13 @@ class Band:
     """As declared in the file; 0 if nothing is."""
     pixel: list[float]
     """Width and height of a pixel in units of the reference system; empty where ground control points place it."""
+    pixel_unit: str
+    """Of the reference system: m, degrees ..."""
     crs: str
     height: int
     width: int
     unit: str
+    """Of the numbers below."""
     minimum: float | None
     maximum: float | None
     mean: float | None
@@ -83,6 +89,8 @@ class SensorReport:
     scale: float | str | None = None
     """Optical: factor to reflectance x 10,000. SAR: power, amplitude, db or db100."""
     nodata: float | str | None = None
+    values: str = ""
+    """How the bands' values come from the numbers in the files."""
 
 
 @dataclass
@@ -136,17 +144,23 @@ def inspect(
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:
         sar_source = Source(find_files(sar, "sar", options)[0], stack) if sar is not None else None
+        sources = [sar_source] if sar_source else []
         if optical is not None:
             files, decision = choose_zone(find_files(optical, "optical", options), sar_source)
             optical_source = Source(files, stack)
+            sources.insert(0, optical_source)
             found.decisions += [decision] if decision else []
-            layers = _look_at_optical(found, optical_source, card, options)
+            refuse_exchanged(sources)
+            with advising_exchange(sources):
+                layers = _look_at_optical(found, optical_source, card, options)
             grid, decision = result_grid(optical_source, layers, sar_source, options)
             found.decisions.append(decision)
-            found.grid = describe_grid(grid)
+            found.grid = describe_grid(grid) | {"unit": _unit_of(CRS.from_user_input(grid.crs))}
             found.decisions += describe_resampling("optical", make_parts(optical_source, layers, grid))
         if sar_source is not None:
-            _look_at_sar(found, sar_source, card, options)
+            refuse_exchanged(sources)
+            with advising_exchange(sources):
+                _look_at_sar(found, sar_source, card, options)
             if optical is not None:
                 parts = make_parts(sar_source, sar_source.layers, grid)
                 found.overlap = min(part.alignment.share for part in parts)
@@ -168,7 +182,7 @@ def _try(found: Inspection, optical: Paths, sar: Paths, card: Card, options: Sce
             own = {decision.what for decision in pair.decisions}
             found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
             found.drift = card.drift(pair.levels)
-            found.warnings += pair.warnings
+            found.warnings = list(pair.warnings)
     except InputError as refusal:
         found.missing.append(str(refusal))
 
@@ -200,6 +214,7 @@ def _look_at_optical(
         others = [layer for layer in source.layers if layer not in named and layer.name]
         reader = OpticalReader(source, [*layers, *others], [*names, *(layer.name for layer in others)], options)
     found.decisions += reader.decisions
+    found.warnings += reader.warnings
     values = {what: value for what, value, _ in reader.decisions}
     found.optical = SensorReport(
         paths=[str(path) for path in source.files.paths],
@@ -210,6 +225,7 @@ def _look_at_optical(
         offset=values["optical.offset"],
         scale=values["optical.scale"],
         nodata=values["optical.nodata"],
+        values=_from_numbers(reader.declared, float(reader.scale), float(reader.offsets[0])),
     )
     return layers
 
@@ -220,6 +236,7 @@ def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: 
         how = source.named[1] or "count: a guess, the bands have no names."
         reader = SarReader(source, layers, names, how, options)
     found.decisions += reader.decisions
+    found.warnings += reader.warnings
     values = {what: value for what, value, _ in reader.decisions}
     found.sar = SensorReport(
         paths=[str(path) for path in source.files.paths],
@@ -228,7 +245,20 @@ def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: 
         masks=[],
         scale=values["sar.scale"],
         nodata=values["sar.nodata"],
+        values="dB" if values["sar.scale"] == "db" else f"dB, from the files' {_SAR_UNITS[values['sar.scale']]}",
     )
+
+
+def _from_numbers(declared: tuple[float, float], scale: float, offset: float) -> str:
+    steps = " with the scale {:g} and the offset {:g} that they declare".format(*declared) * (declared != (1.0, 0.0))
+    steps += f" x {scale:g}" if scale != 1 else ""
+    steps += f", less the offset of {offset:g}" if offset else ""
+    return f"reflectance x 10,000: the files' numbers{steps or ', unchanged'}"
+
+
+def _unit_of(crs: CRS) -> str:
+    unit = crs.axis_info[0].unit_name
+    return {"metre": "m", "degree": "degrees"}.get(unit, unit)
 
 
 def _bands(
@@ -253,6 +283,7 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         scale=raster.scaling(number)[0],
         offset=raster.scaling(number)[1],
         pixel=[] if raster.by_points else [abs(dataset.transform.a), abs(dataset.transform.e)],
+        pixel_unit=_unit_of(raster.crs),
         crs=crs_name(raster.crs),
         height=dataset.height,
         width=dataset.width,

@@ -1,6 +1,7 @@
 """Scene pairs: opens their files, decides and records what they are, owns the grid, and reads windows of it."""
 
 from refnet_cli.scene.alignment import Alignment
+from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import crs_name, pixel_metres, to_degrees
 from refnet_cli.scene.grid import choose_zone, crop, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
@@ -27,6 +28,7 @@ __all__ = [
     "SceneOptions",
     "ScenePair",
     "Source",
+    "advising_exchange",
     "choose_bands",
     "choose_zone",
     "crop",
@@ -36,6 +38,7 @@ __all__ = [
     "make_parts",
     "north_up_grid",
     "pixel_metres",
+    "refuse_exchanged",
     "refuse_guesses",
     "result_grid",
     "to_degrees",

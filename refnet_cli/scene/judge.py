@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.products import OFFSET, PRODUCTS, Modality, OpticalScale, SarScale, canonical_band
+from refnet_cli.scene.plausible import (
+    refuse_impossible_decibels,
+    refuse_mapped_decibels,
+    refuse_mixed_units,
+)
 
 Values = Sequence[NDArray[np.floating[Any]]]
 """Sampled values of each of some bands, 1-D or 2-D together; NaN where there is no measurement."""
@@ -42,6 +47,9 @@ _GUESSED = {
     "optical.offset": "--optical-offset",
     "sar.bands": "--sar-bands",
     "sar.scale": "--sar-scale",
+    # No option settles these: the file must.
+    "optical.fill": "",
+    "sar.fill": "",
 }
 
 
@@ -56,8 +64,11 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
     guesses = [decision for decision in decisions if decision.is_guess]
     if guesses:
         listed = "; ".join(f"{what} {value} ({how.rstrip('.')})" for what, value, how in guesses)
-        options = " ".join(dict.fromkeys(_GUESSED[guess.what] for guess in guesses))
-        raise OptionsError(f"--strict allows no guess, but there would be: {listed}. Say what they are with {options}.")
+        options = " ".join(option for option in dict.fromkeys(_GUESSED[guess.what] for guess in guesses) if option)
+        advice = f" Say what they are with {options}." if options else ""
+        if any(guess.what.endswith(".fill") for guess in guesses):
+            advice += " Declare fills as nodata, for instance with gdal_edit.py -a_nodata."
+        raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
 
 
 def band_names(descriptions: Sequence[str | None], modality: Modality) -> tuple[tuple[str | None, ...], str]:
@@ -186,7 +197,7 @@ def _bands_by_option(
     return tuple(indexes)
 
 
-_FILL_VALUES = (-9999.0, -32768.0, -99999.0)
+FILL_VALUES = (-9999.0, -32768.0, -99999.0)
 
 
 def _as_float64(sample: Values) -> list[NDArray[np.float64]]:
@@ -268,7 +279,7 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
         If the unit is not plain, or the values contradict what is said of it.
     """
     bands = [band[np.isfinite(band) & (band != 0) & (np.abs(band) < 1e6)] for band in _as_float64(sample)]
-    bands = [band[~np.isin(band, _FILL_VALUES)] for band in bands]
+    bands = [band[~np.isin(band, FILL_VALUES)] for band in bands]
     bands = [band for band in bands if band.size]
     advice = "say what they are with --sar-scale (db, db100, power or amplitude)"
     if not bands:
@@ -284,6 +295,7 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
             raise InputError(f"The SAR values contradict the {how.rstrip('.')}: {found}. If it errs, {advice}.")
         return ("db100" if scale == "db" and whole and median <= -200 else scale), how
     if negative > 0.5 and -60 <= median < 0:
+        refuse_impossible_decibels([float(np.median(band)) for band in bands])
         return "db", f"values: {found}, as in dB."
     if negative > 0.5 and whole and -6000 <= median <= -200:
         return "db100", f"values: {found}, as in dB x 100."
@@ -307,6 +319,7 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
         raise InputError(f"The unit of the SAR values is not plain, power or amplitude ({evidence}): {advice}.")
     if as_power > as_amplitude:
         return "power", f"values: {evidence}, as in linear power."
+    refuse_mapped_decibels(bands, level)
     return "amplitude", f"values: {evidence}, half of what power shows, as in amplitude."
 
 
@@ -355,23 +368,20 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     Raises
     ------
     InputError
-        If the file is an 8-bit picture, or its values are neither.
+        If the file is an 8-bit picture, its values are neither, or its bands differ.
     """
     if dtype in ("uint8", "int8"):
         raise InputError(
             "The optical file is an 8-bit picture, but reflectance is wanted: "
             "give the measured bands (16-bit numbers or 0 to 1 as float)."
         )
-    values = np.concatenate([band[np.isfinite(band)] for band in sample])
+    bands = [band[np.isfinite(band)] for band in sample]
+    values = np.concatenate(bands)
     high = float(np.percentile(values, 99)) if values.size else math.nan
     found = f"99 % of the sampled {dtype} values are at most {high:.4g}"
-    if np.issubdtype(np.dtype(dtype), np.integer) and values.size and float(values.max()) <= 255:
-        raise InputError(
-            f"No sampled optical value is above 255 ({dtype}), as in an 8-bit picture: give the measured bands, or say "
-            "--optical-scale dn if they really are that dark."
-        )
     if np.issubdtype(np.dtype(dtype), np.integer):
         return 1.0, f"type: whole numbers are reflectance x 10,000; {found}."
+    refuse_mixed_units([band for band in bands if band.size])
     if high > 100:
         return 1.0, f"values: {found}, as in reflectance x 10,000."
     if high <= 3:
@@ -379,6 +389,9 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     raise InputError(
         f"The optical values are neither reflectance from 0 to 1 nor x 10,000 ({found}): give one of these."
     )
+
+
+_DARK_GROUND = 1350.0  # that dark ground in two bands does not exceed, with the offset
 
 
 def judge_optical_offset(
@@ -412,6 +425,10 @@ def judge_optical_offset(
     ------
     InputError
         If a tag or name says 1000 and the values contradict it.
+
+    Notes
+    -----
+    The sample must not hold what is no measurement: fills, and pixels that are blended with them.
     """
     floors: dict[str, float] = {}
     for index, (name, band) in enumerate(zip(names, sample, strict=True), 1):
@@ -430,6 +447,13 @@ def judge_optical_offset(
                 f"but {found}: say which is right with --optical-offset 0 or --optical-offset 1000."
             )
         return offset, how
+    listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
+    others = sorted(floors.values())[1:]
+    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _DARK_GROUND:
+        return OFFSET, (
+            f"values: a guess, for {found}, as where resampling overshot at the edges of water, but in all other bands "
+            f"they end near 1000 ({listed}); if the offset was removed, pass --optical-offset 0."
+        )
     if not floor >= 500:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
     if not floor >= 950:
@@ -440,10 +464,14 @@ def judge_optical_offset(
     dated = _dated_by_esa(paths)
     if dated:
         return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
-    near = {name: value for name, value in floors.items() if value <= 1500}
-    listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
-    if len(near) >= 2 or "B10" in near:
+    near = sorted(value for value in floors.values() if value <= 1500)
+    if ("B10" in floors and floors["B10"] <= 1500) or (len(near) >= 2 and near[1] <= _DARK_GROUND):
         return OFFSET, f"values: the darkest 0.1 % of each band end just above 1000 and none below 950 ({listed})."
+    if len(near) >= 2:
+        return OFFSET, (
+            f"values: a guess, for two bands end above 1000, but nothing is really dark (the darkest 0.1 %: {listed}); "
+            "if the offset was removed, or the baseline is before 04.00, pass --optical-offset 0."
+        )
     return 0.0, (
         f"values: a guess, for nothing in the scene is dark (the darkest 0.1 %: {listed}); "
         "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from refnet_cli.errors import InputError
+from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.scene.fills import without_repeated_extremes, without_repeated_lowest
 from refnet_cli.scene.judge import (
     Decision,
     check_optical_scale,
@@ -19,12 +23,26 @@ from refnet_cli.scene.judge import (
     told_offset,
 )
 from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.plausible import refuse_impossible_reflectance, refuse_stretched
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import OpticalProduct
-from refnet_cli.scene.source import Layer, Source, nodata_decision, scalings, stored_dtype
+from refnet_cli.scene.sample import Sample, mean_of
+from refnet_cli.scene.source import (
+    FileSample,
+    Layer,
+    Source,
+    by_layer,
+    nodata_decision,
+    of_layers,
+    scalings,
+    stored_dtype,
+)
+from refnet_cli.scene.undeclared import Rules, remove_fills
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
 _POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000; 65,535 marks saturated pixels
+_CLIPPED = (9000.0, 20_000.0)  # reflectance x 10,000 to which bright ground may be clipped
+_LEAST_GAP = 2.0  # reflectance x 10,000 between a fill and what is measured
 
 
 class OpticalReader:
@@ -43,8 +61,14 @@ class OpticalReader:
     ----------
     decisions : list of Decision
         What the numbers mean, and how that was found out.
+    warnings : list of str
+        What may spoil a result.
     samples : dict
         Reflectance x 10,000 of pixels spread over each band, float32 arrays of shape (n,).
+    declared : tuple of float
+        Scale and offset that the files declare, which reading applies.
+    levels : dict
+        Mean of each band over those of them that lie away from holes; NaN without any.
 
     Raises
     ------
@@ -60,17 +84,76 @@ class OpticalReader:
         self._tags, self._paths = source.tags(judged), source.paths(judged)
         refuse_landsat(self._tags, self._paths)
         refuse_mixed_dates(source.paths(layers))
-        samples = source.sample(list(judged))
+        self.warnings: list[str] = []
         self.decisions = [self._level(source), nodata_decision(source, layers)]
+        self.declared = self._scaling_of(source, judged)
+        samples = source.sample(list(judged), options.missing == "use-other")
         scale = self._judge_scale(source, layers, samples, options)
-        for sampled in samples:
-            sampled *= scale
-        offsets = dict(zip(judged, self._judge_offset(source, judged, samples, options), strict=True))
+        if not isinstance(source.files.product, OpticalProduct):
+            samples = self._without_fills(source, list(judged), layers, samples, scale, options)
+        offsets = dict(zip(judged, self._judge_offset(source, judged, samples, scale, options), strict=True))
         self.scale = np.float32(scale)
         self.offsets = np.array([offsets[layer] for layer in layers], np.float32)
-        self.samples = {
-            layer: sampled - np.float32(offsets[layer]) for layer, sampled in zip(judged, samples, strict=True)
-        }
+        self.samples = self._as_reflectance(samples, offsets, scale, lambda sample: sample.values)
+        clear = self._as_reflectance(samples, offsets, scale, lambda sample: sample.judged)
+        self.levels = {layer: mean_of(sampled) for layer, sampled in clear.items()}
+        if not isinstance(source.files.product, OpticalProduct):
+            given = options.optical_offset is not None or options.optical_scale is not None
+            kind = OptionsError if given else InputError
+            numbers = by_layer(samples, lambda sample: sample.judged)
+            reflectance = [band * scale - offset for band, offset in zip(numbers, offsets.values(), strict=True)]
+            refuse_impossible_reflectance(reflectance, self._about(), kind)
+
+    def _without_fills(
+        self,
+        source: Source,
+        judged: Sequence[Layer],
+        layers: Sequence[Layer],
+        samples: list[FileSample],
+        scale: float,
+        options: SceneOptions,
+    ) -> list[FileSample]:
+        def level(values: NDArray[Any]) -> NDArray[Any]:
+            scaled = values * scale
+            return np.where((scaled >= _POSSIBLE[0]) & (scaled <= _POSSIBLE[1]), scaled, np.nan)
+
+        def ground(at: float, brightest: float) -> bool:
+            return at >= brightest and _CLIPPED[0] <= at <= _CLIPPED[1]
+
+        rules = Rules(level, _LEAST_GAP, -math.inf, math.inf, ground)
+        # What other bands hold in a fill does not matter.
+        used = [index for index, layer in enumerate(judged) if layer in layers]
+        decisions, warnings = remove_fills(source, of_layers(samples, used), rules)
+        self.decisions += decisions
+        self.warnings += warnings
+        samples = source.sample(judged, options.missing == "use-other") if decisions else samples
+        if not any(np.isfinite(sampled.sample.values).any() for sampled in samples):
+            self.warnings.append(
+                f"the optical input {source.label} has no valid pixel: the map rests on the SAR image alone."
+            )
+        return samples
+
+    def _as_reflectance(
+        self,
+        samples: Sequence[FileSample],
+        offsets: Mapping[Layer, float],
+        scale: float,
+        values: Callable[[Sample], Float32],
+    ) -> dict[Layer, Float32]:
+        """Sampled reflectance x 10,000 of each layer; NaN where it is impossible."""
+        found = {}
+        for (layer, offset), sampled in zip(offsets.items(), by_layer(samples, values), strict=True):
+            reflectance = sampled * np.float32(scale) - np.float32(offset)
+            reflectance[(reflectance < _POSSIBLE[0]) | (reflectance > _POSSIBLE[1])] = np.nan
+            found[layer] = reflectance
+        return found
+
+    def _about(self) -> str:
+        """Say what made the values reflectance."""
+        decided = {decision.what: decision.value for decision in self.decisions}
+        factor, added = self.declared
+        declared = [f"the file declares the scale {factor:g} and the offset {added:g}"] * (self.declared != (1.0, 0.0))
+        return ", ".join([*declared, f"scale {decided['optical.scale']:g}, offset {decided['optical.offset']:g}"])
 
     def _level(self, source: Source) -> Decision:
         product = source.files.product
@@ -80,38 +163,56 @@ class OpticalReader:
         names = [layer.name for layer in source.layers]
         return Decision("optical.level", *judge_optical_level(names, self._tags, self._paths))
 
-    def _judge_scale(
-        self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
-    ) -> float:
-        """Factor that makes values, with declared scales applied, reflectance x 10,000."""
-        product = source.files.product
-        declared = {scaling[0] for scaling in scalings(source, layers)} - {1.0}
-        if isinstance(product, OpticalProduct):
-            scale = 10_000 / product.quantification
-            how = f"tag: the metadata's quantification value is {product.quantification:g}."
-        elif options.optical_scale:
-            check_optical_scale(samples, options.optical_scale)
-            scale, how = {"dn": 1.0, "reflectance": 10_000.0}[options.optical_scale], "option: --optical-scale."
-        else:
-            scale, how = judge_optical_scale(samples, stored_dtype(source, layers))
-            if declared:
-                listed = ", ".join(f"{factor:g}" for factor in sorted(declared))
-                how = f"tag: the file declares the scale {listed}; {how.partition(': ')[2]}"
-        self.decisions.append(Decision("optical.scale", scale, how))
-        return scale
-
-    def _judge_offset(
-        self, source: Source, judged: Mapping[Layer, str | None], samples: Sequence[Float32], options: SceneOptions
-    ) -> list[float]:
-        """What is still to be subtracted from reflectance x 10,000 in each layer; the decision tells it of numbers."""
-        product = source.files.product
+    def _scaling_of(self, source: Source, judged: Iterable[Layer]) -> tuple[float, float]:
+        """Scale and offset that the files declare."""
         declared = set(scalings(source, judged))
         if len(declared) > 1:
             listed = " and ".join(f"{scale:g} and {offset:g}" for scale, offset in sorted(declared))
             raise InputError(
                 f"The optical bands declare different scales and offsets ({listed}): give bands that are stored alike."
             )
-        ((factor, added),) = declared
+        (found,) = declared
+        return found
+
+    def _judge_scale(
+        self, source: Source, layers: Sequence[Layer], samples: Sequence[FileSample], options: SceneOptions
+    ) -> float:
+        """Factor that makes values, with declared scales applied, reflectance x 10,000."""
+        product = source.files.product
+        values = [without_repeated_extremes(band) for band in by_layer(samples, lambda sample: sample.judged)]
+        empty = not any(band.size for band in values)
+        declared = self.declared[0]
+        if isinstance(product, OpticalProduct):
+            scale = 10_000 / product.quantification
+            how = f"tag: the metadata's quantification value is {product.quantification:g}."
+        elif options.optical_scale:
+            if not empty:
+                check_optical_scale(values, options.optical_scale)
+            scale, how = {"dn": 1.0, "reflectance": 10_000.0}[options.optical_scale], "option: --optical-scale."
+        elif empty:
+            scale, how = 1.0, "type: nothing depends on it, for no pixel is valid."
+        else:
+            dtype = stored_dtype(source, layers)
+            scale, how = judge_optical_scale(values, dtype)
+            lowest = [band.min() for band in by_layer(samples, lambda sample: sample.lowest)]
+            highest = [band.max() for band in by_layer(samples, lambda sample: sample.highest)]
+            refuse_stretched(lowest, highest, np.issubdtype(np.dtype(dtype), np.integer))
+            if declared != 1:
+                how = f"tag: the file declares the scale {declared:g}; {how.partition(': ')[2]}"
+        self.decisions.append(Decision("optical.scale", scale, how))
+        return scale
+
+    def _judge_offset(
+        self,
+        source: Source,
+        judged: Mapping[Layer, str | None],
+        samples: Sequence[FileSample],
+        scale: float,
+        options: SceneOptions,
+    ) -> list[float]:
+        """What is still to be subtracted from reflectance x 10,000 in each layer; the decision tells it of numbers."""
+        product = source.files.product
+        factor, added = self.declared
         applied = -added / factor + 0.0
         names = list(judged.values())
         if options.optical_offset is not None:
@@ -122,7 +223,11 @@ class OpticalReader:
             offset, how = applied, "tag: the file declares its own offset, which has been applied."
         else:
             self._refuse_several_offsets(source, judged)
-            offset, how = judge_optical_offset(samples, names, self._tags, self._paths)
+            clear = self._as_reflectance(samples, dict.fromkeys(judged, 0.0), scale, lambda sample: sample.judged)
+            values = [without_repeated_lowest(band, _LEAST_GAP) for band in clear.values()]
+            offset, how = judge_optical_offset(values, names, self._tags, self._paths)
+            if how.startswith("values: a guess"):
+                self.warnings.append(f"the offset of {offset:g} in the optical image is {how.partition(': ')[2]}")
         self.decisions.append(Decision("optical.offset", offset, how))
         if isinstance(product, OpticalProduct) and options.optical_offset is None:
             return [product.offsets[str(name)] * 10_000 / product.quantification for name in names]

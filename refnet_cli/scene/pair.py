@@ -26,6 +26,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
+from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import choose_zone, result_grid
 from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
@@ -122,8 +123,10 @@ class ScenePair:
         )
         self._either = options.missing == "use-other"
         self._mask_errors = options.on_read_error == "mask"
-        self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
-        sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
+        refuse_exchanged([optical, sar])
+        with advising_exchange([optical, sar]):
+            self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
+            sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
         self.decisions: list[Decision] = [decision]
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
@@ -131,10 +134,11 @@ class ScenePair:
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
         self.decisions += describe_resampling("optical", self._optical_parts)
         self._describe_sar()
-        with optical.naming():
-            self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
-        with sar.naming():
-            self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
+        with advising_exchange([optical, sar]):
+            with optical.naming():
+                self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
+            with sar.naming():
+                self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
         self.decisions += [*self._optical.decisions, *self._sar.decisions]
         if any(found.what == "optical.level" and found.value == "L1C" for found in self._optical.decisions):
             self.warnings.append(
@@ -147,11 +151,12 @@ class ScenePair:
             self.decisions.append(decision)
         if options.strict:
             refuse_guesses(self.decisions)
-        samples = {**self._optical.samples, **self._sar.samples}
+        self.warnings += [*self._optical.warnings, *self._sar.warnings]
+        levels = {**self._optical.levels, **self._sar.levels}
         self.levels = {
-            name: float(np.nanmean(samples[layer], dtype=np.float64))
+            name: levels[layer]
             for name, layer in zip((*optical_bands, *sar_bands), (*self._optical_layers, *sar_layers), strict=True)
-            if np.isfinite(samples[layer]).any()
+            if math.isfinite(levels[layer])
         }
         self._opened = ExitStack()
         self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
@@ -218,7 +223,7 @@ class ScenePair:
                 source.close_others(numbers)
             handles = [(optical_source.rasters, sar_source.rasters)]
             handles += [
-                (files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
+                (optical_source.files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
                 for _ in range(read_threads - 1)
             ]
             pair._start_threads(handles)

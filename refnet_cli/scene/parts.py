@@ -165,7 +165,7 @@ def _read_part(
             target = out[:, top : top + half.height, left : left + half.width]
             _read_part(part, raster, half, target, convert, counts)
         return
-    values, wrong = raster.read_valid(part.bands, source)
+    values, wrong = raster.read_measured(part.bands, source)
     counts[f"{raster.what.lower()}_non_finite"] += wrong
     values = convert(values, part.file, source)
     with raster.naming(f"cannot be warped to {window} of the grid"):

@@ -25,6 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.files import local_file
 from refnet_cli.remote import Remote
+from refnet_cli.scene.fills import Fills
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
@@ -35,8 +36,6 @@ from refnet_cli.tiling import Window
 BLOCK = 512  # side of the blocks in which pixels are served
 _MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
 _LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
-_FEW = 1 << 30  # pixels in which something valid is looked for
-_SAMPLE = 300_000  # pixels from which a file is judged
 CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # that a server may take
 RETRIES = 2
 _SLOW = 1000  # bytes a second, below which a server counts as silent
@@ -132,6 +131,7 @@ class Raster:
 
     def __init__(self, path: str | Path, what: str, allow_gcps: bool = False, allow_vrt: bool = False) -> None:
         self.path, self.what = str(path), what
+        self.fills = Fills()
         self._remote = path if isinstance(path, Remote) else None
         sources: tuple[str, ...] = ()
         # One driver, and no other of many.
@@ -336,54 +336,22 @@ class Raster:
             np.copyto(values, np.nan, where=absent)
         return values, non_finite
 
+    def read_measured(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
+        """Read bands as `read_valid` does, with NaN in all bands where `fills` say that nothing was measured."""
+        values, non_finite = self.read_valid(bands, window)
+        if self.fills.values:
+            rim = self.fills.rim
+            around = Window(window.row - rim, window.column - rim, window.height + 2 * rim, window.width + 2 * rim)
+            around = around.clip(*self.dataset.shape)
+            wide = values if around == window else self.read_valid(bands, around)[0]
+            top, left = window.row - around.row, window.column - around.column
+            mask = self.fills.mask(wide)[top : top + window.height, left : left + window.width]
+            values[:, mask] = np.nan
+        return values, non_finite
+
     def scaling(self, band: int) -> tuple[float, float]:
         """Return the declared scale and offset of a band."""
         return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
-
-    def sample(self, bands: Sequence[int], pass_over: bool = False) -> Float32:
-        """Read blocks spread over the file, shape (B, n); more, until something is valid, where all of them are not.
-
-        What cannot be read is an error, or passed over.
-        """
-        windows = list(self._spread_windows())
-        # An odd step, so that not the same columns are taken in every row.
-        step = sum(window.height * window.width for window in windows) // _SAMPLE | 1
-        taken = []
-        for window in windows:
-            try:
-                taken.append(self.read_valid(bands, window)[0].reshape(len(bands), -1)[:, ::step])
-            except InputError:
-                if not pass_over:
-                    raise
-        if not any(np.isfinite(values).any() for values in taken):
-            taken = [self._first_valid(bands, pass_over).reshape(len(bands), -1)]
-        return np.concatenate(taken, axis=1)
-
-    def _first_valid(self, bands: Sequence[int], pass_over: bool) -> Float32:
-        height, width = self.dataset.shape
-        values = np.full((len(bands), 1), np.nan, np.float32)
-        for row in range(0, min(height, _FEW // width + 1), BLOCK):
-            for column in range(0, width, 8 * BLOCK):
-                try:
-                    values, _ = self.read_valid(bands, Window(row, column, BLOCK, 8 * BLOCK).clip(height, width))
-                except InputError:
-                    if not pass_over:
-                        raise
-                if np.isfinite(values).any():
-                    return values
-        return values
-
-    def _spread_windows(self) -> Iterator[Window]:
-        height, width = self.dataset.shape
-        rows, columns = self.dataset.block_shapes[0]
-        if height * width <= 1 << 20:
-            rows, columns = height, width
-        down, across = -(-height // rows), -(-width // columns)
-        budget = 2_400_000 // (rows * columns)
-        many = int(np.clip(budget, 4, 64)) if across == 1 else int(np.clip(budget**0.5, 2, 6))
-        for row in np.unique((np.arange(many) + 0.5) * down // many).astype(int):
-            for column in np.unique((np.arange(many) + 0.5) * across // many).astype(int):
-                yield Window(int(row) * rows, int(column) * columns, rows, columns).clip(height, width)
 
 
 def north_up_grid(raster: Raster) -> GeoBox:

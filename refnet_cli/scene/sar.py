@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import SarScale
-from refnet_cli.scene.judge import Decision, check_sar_scale, judge_sar_order, judge_sar_scale, named_sar_scale
+from refnet_cli.scene.fills import without_repeated_extremes
+from refnet_cli.scene.judge import (
+    FILL_VALUES,
+    Decision,
+    check_sar_scale,
+    judge_sar_order,
+    judge_sar_scale,
+    named_sar_scale,
+)
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import Calibration, SarProduct
-from refnet_cli.scene.source import Layer, Source, nodata_decision, stored_dtype
+from refnet_cli.scene.sample import Sample, mean_of
+from refnet_cli.scene.source import FileSample, Layer, Source, by_layer, nodata_decision, stored_dtype
+from refnet_cli.scene.undeclared import Rules, remove_fills
 from refnet_cli.tiling import Window
 
 DB_RANGE = (-60.0, 40.0)
 _POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
+_MEASURED = (-35.0, 30.0)  # dB beyond which equal values are no measurement: noise lies at -22 to -30
+_LEAST_GAP = 0.5  # dB between a fill and what is measured
 
 
 class SarReader:
@@ -39,8 +53,14 @@ class SarReader:
     ----------
     decisions : list of Decision
         What the numbers mean, and how that was found out.
+    warnings : list of str
+        What may spoil a result.
     samples : dict
         Levels in dB of pixels spread over each band, float32 arrays of shape (n,).
+    levels : dict
+        Mean of each band over those of them that lie away from holes; NaN without any.
+    empty : bool
+        Whether there is no measurement at all, which is an error unless the other sensor may do.
 
     Raises
     ------
@@ -51,29 +71,55 @@ class SarReader:
     def __init__(
         self, source: Source, layers: Sequence[Layer], names: Sequence[str], bands_how: str, options: SceneOptions
     ) -> None:
-        samples = source.sample(layers)
-        self.scale, how = self._judge_scale(source, layers, samples, options)
+        self.warnings: list[str] = []
+        self.decisions: list[Decision] = []
         self._calibrations: dict[int, Calibration] = {}
         if isinstance(source.files.product, SarProduct):
             self._calibrations = {
                 layer.pieces[0][0]: source.files.product.calibrations[str(layer.name)] for layer in layers
             }
-        levels = [
-            decibels(self.power(sampled[None], layer.pieces[0][0], None))[0]
-            for sampled, layer in zip(samples, layers, strict=True)
-        ]
+        either = options.missing == "use-other"
+        samples = source.sample(layers, either)
+        self.empty = either and not any(map(_plausible, by_layer(samples, lambda sample: sample.values)))
+        self.scale, how = self._judge_scale(source, layers, samples, options)
+        if not self.empty and not self._calibrations:
+            self.decisions, self.warnings = remove_fills(source, samples, self._rules())
+            samples = source.sample(layers, either) if self.decisions else samples
+            self.empty = either and not any(np.isfinite(sampled.sample.values).any() for sampled in samples)
+        if self.empty:
+            self.warnings.append(
+                f"the SAR input {source.label} has no valid pixel: the map rests on the optical image alone."
+            )
+        levels = self._levels(samples, lambda sample: sample.values)
         if bands_how.startswith("count") and len({len(level) for level in levels}) == 1:
             bands_how = f"{bands_how} {judge_sar_order(np.stack(levels), names)}".strip()
         self.samples = dict(zip(layers, levels, strict=True))
+        clear = self._levels(samples, lambda sample: sample.judged)
+        self.levels = {layer: mean_of(level) for layer, level in zip(layers, clear, strict=True)}
         numbers = [source.layers.index(layer) + 1 for layer in layers]
         self.decisions = [
             Decision("sar.bands", numbers, bands_how),
             Decision("sar.scale", self.scale, how),
             nodata_decision(source, layers),
+            *self.decisions,
         ]
 
+    def _levels(self, samples: Sequence[FileSample], values: Callable[[Sample], Float32]) -> list[Float32]:
+        """Sampled levels in dB of each layer."""
+        in_decibels = [
+            (file, file.sample._replace(values=decibels(self.power(values(file.sample), file.file, None))))
+            for file in samples
+        ]
+        return by_layer([file._replace(sample=sample) for file, sample in in_decibels], lambda sample: sample.values)
+
+    def _rules(self) -> Rules:
+        def level(values: NDArray[Any]) -> NDArray[Any]:
+            return decibels(linear_power(values, self.scale))
+
+        return Rules(level, _LEAST_GAP, *_MEASURED, lambda at, brightest: False)
+
     def _judge_scale(
-        self, source: Source, layers: Sequence[Layer], samples: Sequence[Float32], options: SceneOptions
+        self, source: Source, layers: Sequence[Layer], samples: Sequence[FileSample], options: SceneOptions
     ) -> tuple[SarScale, str]:
         product = source.files.product
         if isinstance(product, SarProduct):
@@ -81,8 +127,11 @@ class SarReader:
                 raise OptionsError(f"--sar-scale {options.sar_scale} contradicts {product.path}: GRD holds amplitudes.")
             about = f"{product.kind} numbers of mode {product.mode}, processor {product.processor}"
             return "amplitude", f"tag: {about}, calibrated to gamma nought with the product's own table."
+        if self.empty:
+            return options.sar_scale or "db", "type: nothing depends on it, for no pixel is valid."
+        values = [without_repeated_extremes(band) for band in by_layer(samples, lambda sample: sample.judged)]
         if options.sar_scale is not None:
-            check_sar_scale(samples, options.sar_scale)
+            check_sar_scale(values, options.sar_scale)
             return options.sar_scale, f"option: --sar-scale {options.sar_scale}."
         places = [layer.pieces[0] for layer in layers]
         said = named_sar_scale(
@@ -90,7 +139,7 @@ class SarReader:
             [Path(source.rasters[file].path).name for file, _ in places],
             [source.rasters[file].dataset.units[band - 1] for file, band in places],
         )
-        return judge_sar_scale(samples, stored_dtype(source, layers), said)
+        return judge_sar_scale(values, stored_dtype(source, layers), said)
 
     def power(self, values: Float32, file: int, window: Window | None) -> Float32:
         """Turn values of any unit into linear power; NaN where they are no measurement.
@@ -103,6 +152,8 @@ class SarReader:
         window : Window or None
             Where in the file; None for values from all over it, which are calibrated with the table's middle.
         """
+        if self.empty:
+            return np.full_like(values, np.nan)
         calibration = self._calibrations.get(file)
         if calibration is not None:
             # A sample from all over the image is judged with the constant of its middle.
@@ -115,6 +166,13 @@ class SarReader:
         level = decibels(power)
         counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
         return np.clip(level, *DB_RANGE)
+
+
+def _plausible(values: Float32) -> bool:
+    """Tell whether values may be measurements in some unit: not all the same number."""
+    known = values[np.isfinite(values)]
+    known = known[(known != 0) & (np.abs(known) < 1e6) & ~np.isin(known, FILL_VALUES)]
+    return bool(known.size) and bool(known.min() < known.max())
 
 
 def linear_power(values: Float32, scale: str) -> Float32:

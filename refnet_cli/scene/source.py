@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +17,13 @@ from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.files import local_file
 from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.remote import Remote, as_given
+from refnet_cli.scene.fills import Fills
 from refnet_cli.scene.geometry import AffinePlace
 from refnet_cli.scene.judge import Decision, band_names
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32, Raster, ZipMember, north_up_grid
 from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.scene.sample import Sample, take_sample
 from refnet_cli.scene.vrt import is_vrt, read_vrt
 
 Paths = str | Path | Sequence[str | Path]
@@ -60,6 +62,8 @@ class Files:
     allow_vrt: bool = False
     mask_errors: bool = False
     """Whether what cannot be read is passed over."""
+    fills: Mapping[int, Fills] = field(default_factory=dict)
+    """Undeclared fills, by the numbers of files."""
 
     def on_disk(self, needed: Collection[int]) -> list[Path]:
         """What is read of the files whose numbers are needed; of a zip, the zip; of a virtual raster, what it names."""
@@ -92,6 +96,7 @@ class _Rasters(dict[int, Raster]):
         files = self._files
         raster = Raster(files.paths[number], WHAT[files.modality], files.allow_gcps, files.allow_vrt)
         self._stack.callback(raster.dataset.close)
+        raster.fills = files.fills.get(number, Fills())
         self[number] = raster
         return raster
 
@@ -160,7 +165,10 @@ def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Fil
     product = read_safe(path)
     if isinstance(product, SarProduct):
         if modality != "sar":
-            raise InputError(f"{path} is a Sentinel-1 product, but --optical wants Sentinel-2.")
+            raise InputError(
+                f"--optical {path} is a Sentinel-1 product: give it with --sar, and Sentinel-2 with --optical; perhaps "
+                "--optical and --sar are exchanged."
+            )
         if not allow_gcps:
             raise InputError(
                 f"The SAR product {path} is GRD and not terrain-corrected: in relief it is off by hundreds of metres. "
@@ -169,7 +177,10 @@ def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Fil
         found = {band: [location] for band, location in product.measurements.items()}
         return [replace(_with_layers(modality, product, found, {}), allow_gcps=True)]
     if modality != "optical":
-        raise InputError(f"{path} is a Sentinel-2 product, but --sar wants Sentinel-1.")
+        raise InputError(
+            f"--sar {path} is a Sentinel-2 product: give it with --optical, and Sentinel-1 with --sar; perhaps "
+            "--optical and --sar are exchanged."
+        )
     choices = []
     for zone in dict.fromkeys(granule.zone for granule in product.granules):
         granules = [granule for granule in product.granules if granule.zone == zone]
@@ -339,28 +350,65 @@ class Source:
         grids = [north_up_grid(self.rasters[file]) for file, _ in finest.pieces]
         return _union(grids, self.label) if len(grids) > 1 else grids[0]
 
-    def sample(self, layers: Sequence[Layer]) -> list[Float32]:
-        """Read values spread over some layers, an array each; NaN where there is no measurement.
+    def sample(self, layers: Sequence[Layer], may_be_empty: bool = False) -> list[FileSample]:
+        """Read values spread over some layers, file by file.
 
         Raises
         ------
         InputError
-            If a layer has no valid pixel.
+            If no layer has a valid pixel, unless that may be.
         """
-        taken: dict[int, list[Float32]] = {}
+        taken = []
         for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
             own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
             raster = self.rasters[file]
+            targets, bands = zip(*own, strict=True)
             with raster.naming("cannot be understood"):
-                values = raster.sample([band for _, band in own], self.files.mask_errors)
-            for (number, _), sampled in zip(own, values, strict=True):
-                taken.setdefault(number, []).append(sampled)
-        samples = [np.concatenate(taken[number]) for number in range(len(layers))]
-        if not any(np.isfinite(sampled).any() for sampled in samples):
+                taken.append(FileSample(file, bands, targets, take_sample(raster, bands, self.files.mask_errors)))
+        if not may_be_empty and not any(np.isfinite(file.sample.values).any() for file in taken):
             raise InputError(
-                f"The {self.what} input {self.label} has no valid pixel: give one that holds measurements."
+                f"The {self.what} input {self.label} has no valid pixel: give one that holds measurements, or "
+                "predict from the other sensor alone with --missing use-other."
             )
-        return samples
+        return taken
+
+    def set_fills(self, fills: Mapping[int, Fills]) -> None:
+        """Have files, by their numbers, read without their fills; those that are opened later too."""
+        self.files = replace(self.files, fills=dict(fills))
+        for file, found in fills.items():
+            self.rasters[file].fills = found
+
+
+class FileSample(NamedTuple):
+    """Pixels spread over some bands of one file."""
+
+    file: int
+    bands: tuple[int, ...]
+    targets: tuple[int, ...]
+    """Which of the layers asked for each band feeds."""
+    sample: Sample
+
+
+def by_layer(samples: Sequence[FileSample], values: Callable[[Sample], Float32]) -> list[Float32]:
+    """Bring values of files, shape (B, n) each, into an array for each layer."""
+    taken: dict[int, list[Float32]] = {}
+    for file in samples:
+        for target, band in zip(file.targets, values(file.sample), strict=True):
+            taken.setdefault(target, []).append(band)
+    return [np.concatenate(taken[target]) for target in sorted(taken)]
+
+
+def of_layers(samples: Sequence[FileSample], layers: Collection[int]) -> list[FileSample]:
+    """Leave only some of the layers that were asked for."""
+    kept = []
+    for file, bands, targets, sample in samples:
+        own = [index for index, target in enumerate(targets) if target in layers]
+        if own:
+            less = sample._replace(
+                values=sample.values[own], lowest=sample.lowest[own], highest=sample.highest[own]
+            )
+            kept.append(FileSample(file, tuple(bands[i] for i in own), tuple(targets[i] for i in own), less))
+    return kept
 
 
 def _union(grids: list[GeoBox], label: str) -> GeoBox:

@@ -1,0 +1,123 @@
+"""Finds the undeclared fills in the files of a sensor, has them read as no data, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from refnet_cli.scene.fills import (
+    Fill,
+    Fills,
+    Ground,
+    Level,
+    certain_fills,
+    fill_mask,
+    holds,
+    shared_fills,
+    spikes,
+)
+from refnet_cli.scene.judge import Decision
+from refnet_cli.scene.sample import confirm_fills
+from refnet_cli.scene.source import FileSample, Source
+
+
+class Rules(NamedTuple):
+    """What tells fills of a sensor from measurements."""
+
+    level: Level
+    least_gap: float
+    """Levels that are less apart than this count as near."""
+    low: float
+    """Level below which a repeated value is a fill by itself."""
+    high: float
+    ground: Ground
+
+
+def remove_fills(source: Source, samples: Sequence[FileSample], rules: Rules) -> tuple[list[Decision], list[str]]:
+    """Find fills, and have `source` read without them from now on.
+
+    Parameters
+    ----------
+    source : Source
+    samples : sequence of FileSample
+        Read with the fills.
+    rules : Rules
+
+    Returns
+    -------
+    decisions : list of Decision
+        One if there are fills.
+    warnings : list of str
+    """
+    found = {}
+    for file, fills in _candidates(samples, rules).items():
+        (sampled,) = (sampled for sampled in samples if sampled.file == file)
+        confirmed = confirm_fills(source.rasters[file], sampled.bands, fills, source.files.mask_errors)
+        if confirmed.values:
+            found[file] = confirmed
+    if not found:
+        return [], []
+    source.set_fills(found)
+    return _say(source, samples, found)
+
+
+def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[Fill]]:
+    alone: dict[int, list[float]] = {}
+    together: dict[int, list[float]] = {}
+    for file, _, _, sample in samples:
+        alone[file] = certain_fills(sample.values, rules.level, rules.low, rules.high)
+        if len(sample.values) > 1:
+            together[file] = shared_fills(sample.values, rules.level, rules.least_gap, rules.ground)
+    single = [sampled for sampled in samples if len(sampled.bands) == 1]
+    shared = _shared_by_files(single, {value for values in together.values() for value in values}, rules)
+    for sampled in single:
+        together[sampled.file] = [value for value in shared if holds(sampled.sample.values[0], value)]
+    found = {}
+    for file, values in alone.items():
+        others = [value for value in together[file] if value not in values]
+        fills = [*(Fill(value, False) for value in values), *(Fill(value, True) for value in others)]
+        if fills:
+            found[file] = fills
+    return found
+
+
+def _shared_by_files(single: Sequence[FileSample], elsewhere: set[float], rules: Rules) -> list[float]:
+    """Find values that a file of each band holds, if there is one a band, and that lie apart from the others in one."""
+    apart = dict.fromkeys(elsewhere)
+    for sampled in single:
+        apart |= dict.fromkeys(spikes(sampled.sample.values[0], rules.level, rules.least_gap, rules.ground))
+    layers: dict[int, list[FileSample]] = {}
+    for sampled in single:
+        layers.setdefault(sampled.targets[0], []).append(sampled)
+    return [
+        value
+        for value in apart
+        if all(any(holds(sampled.sample.values[0], value) for sampled in pieces) for pieces in layers.values())
+    ]
+
+
+def _say(
+    source: Source, samples: Sequence[FileSample], found: Mapping[int, Fills]
+) -> tuple[list[Decision], list[str]]:
+    shares: dict[float, float] = {}
+    for file, bands, _, sample in samples:
+        scale, offset = source.rasters[file].scaling(bands[0])
+        for fill in found[file].values if file in found else ():
+            stored = float(f"{(fill.value - offset) / scale:.6g}")
+            share = float(np.mean(fill_mask(sample.values, [fill])))
+            shares[stored] = max(shares.get(stored, 0.0), share)
+    rim = max(fills.rim for fills in found.values())
+    listed = ", ".join(f"{value:g} in {share:.2%}" for value, share in shares.items())
+    around = f", as are {rim} pixels around them, which are blended with it" if rim else ""
+    how = f"values: no file declares them, but they are repeated ({listed} of the sampled pixels): no data{around}."
+    modality = source.files.modality
+    first, name = next(iter(shares)), Path(source.rasters[next(iter(found))].path).name
+    warning = (
+        f"the {source.what} input holds an undeclared fill ({listed} of the sampled pixels): these pixels are no "
+        f"data{around}. Declare it as nodata, for instance with gdal_edit.py -a_nodata {first:g} {name}."
+    )
+    values = list(shares)
+    return [Decision(f"{modality}.fill", values[0] if len(values) == 1 else values, how)], [warning]
