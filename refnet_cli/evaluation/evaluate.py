@@ -303,8 +303,9 @@ def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: Clas
     other = [code for code, name in tagged.by_code.items() if names.get(code, "").casefold() != name.casefold()]
     if other:
         listed = ", ".join(f"{code} {tagged.by_code[code]}" for code in other)
+        old = ", which refnet 0.1 called 'esri-io'" if tagged.name == "terramesh" else ""
         raise OptionsError(
-            f"The tags of {map_path} say that its classes are of scheme {tagged.name!r}, among them {listed}, which "
-            f"scheme {asked.name!r} does not have by these codes: leave --scheme out. It is for maps whose tags do not "
-            "name their classes."
+            f"The tags of {map_path} say that its classes are of scheme {tagged.name!r}{old}. Among them are {listed}, "
+            f"which scheme {asked.name!r} does not have by these codes: leave --scheme out. It is for maps whose tags "
+            "do not name their classes."
         )
