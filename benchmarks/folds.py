@@ -15,7 +15,7 @@ from refnet_cli.products import SCHEMES
 from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.tiling import Window
 
-SCHEME = SCHEMES["esri-io"]
+SCHEME = SCHEMES["terramesh"]  # of TerraMesh's labels; those of simulated scenes name their classes
 OPTICAL_BANDS, SAR_BANDS = ("B02", "B03", "B04", "B08"), ("VV", "VH")
 SIMULATED = SceneOptions(optical_offset=0, sar_scale="power")
 """What is known of simulated scenes, the strangest of which may be taken for something else."""

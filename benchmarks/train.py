@@ -59,7 +59,7 @@ class Training:
             for parameter in self._net.parameters():
                 parameter.mul_(1 + shift)
         unread = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"))
-        self._optimizer = make_optimizer(self._net, TrainConfig(scenes=(unread,)))
+        self._optimizer = make_optimizer(self._net, TrainConfig(scenes=(unread,), scheme="esri-io"))
 
     def step(self) -> None:
         """Take one step."""

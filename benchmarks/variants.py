@@ -178,7 +178,7 @@ def train_network(
     torch.manual_seed(seed)
     net = make(budget.network).to(memory_format=torch.channels_last).train()
     unread = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"))
-    config = TrainConfig(scenes=(unread,), learning_rate=budget.learning_rate)
+    config = TrainConfig(scenes=(unread,), scheme="esri-io", learning_rate=budget.learning_rate)
     optimizer = make_optimizer(cast(REFNet, net), config)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, budget.steps, POLYNOMIAL_POWER)
     for step in range(budget.steps):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -305,35 +305,37 @@ def read_card(path: Path) -> Card:
     WeightsError
         If it has no card or a wrong one.
     """
+    return Card.from_dict(_read_entries(path))
+
+
+def _read_entries(path: Path) -> Any:
+    """Read a card's entries as they are stored."""
     metadata = read_metadata(path) if is_onnx(path) else read_header(path)[0].get("__metadata__")
     if not isinstance(metadata, dict) or METADATA not in metadata:
         raise WeightsError(f"{path} carries no refnet card, so its bands, units and classes are unknown.")
     try:
-        entries = json.loads(metadata[METADATA])
+        return json.loads(metadata[METADATA])
     except (TypeError, ValueError) as error:
         raise WeightsError(f"The card of {path} is damaged.") from error
-    return Card.from_dict(entries)
 
 
-def checksum(path: Path, card: Card) -> str:
-    """SHA-256 over the card without its own checksum, the tensors' names, types and shapes, and their bytes.
+def checksum(path: Path) -> str:
+    """SHA-256 over the stored card without its own checksum, the tensors' names, types and shapes, and their bytes.
 
     Of an ONNX model, over the card and all else that the file holds.
     """
+    # Not over the card as it is read: that may gain entries, and class schemes may change their names.
+    card = json.dumps(dict(_read_entries(path)) | {"sha256": ""}, sort_keys=True).encode()
     if is_onnx(path):
-        return hashlib.sha256(_plain(card) + digest(path, without=METADATA)).hexdigest()
+        return hashlib.sha256(card + digest(path, without=METADATA)).hexdigest()
     header, start = read_header(path)
     directory = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    total = hashlib.sha256(_plain(card) + json.dumps(directory, sort_keys=True).encode())
+    total = hashlib.sha256(card + json.dumps(directory, sort_keys=True).encode())
     with path.open("rb") as file:
         file.seek(start)
         while block := file.read(2**20):
             total.update(block)
     return total.hexdigest()
-
-
-def _plain(card: Card) -> bytes:
-    return json.dumps(replace(card, sha256="").to_dict(), sort_keys=True).encode()
 
 
 def verify(path: Path) -> Card:
@@ -347,7 +349,7 @@ def verify(path: Path) -> Card:
         If the file is damaged.
     """
     card = read_card(path)
-    found = checksum(path, card)
+    found = checksum(path)
     if found != card.sha256:
         raise WeightsError(
             f"{path} is damaged: its checksum is {found[:12]}..., its card says {card.sha256[:12]}... "

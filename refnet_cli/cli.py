@@ -205,8 +205,8 @@ PREDICT_OPTIONS = (
     ),
     click.option(
         "--scheme",
-        help="Class scheme to write the map in: dfc2020, esri-io, worldcover, or a TOML file of your own.  "
-        "[default: the weights']",
+        help="Class scheme to write the map in: corine-level1, dfc2020, dynamic-world, esri-io, terramesh, worldcover, "
+        "or a TOML file of your own.  [default: the weights']",
     ),
     click.option(
         "--resume/--no-resume",
@@ -475,9 +475,11 @@ def train_command(
     if output is None or dry_run:
         from refnet_cli.sampling import count_classes, survey
 
-        counts = count_classes(survey(config), config)
+        scenes = survey(config)
+        counts = count_classes(scenes, config)
         click.echo(json.dumps(counts, indent=2) if as_json else "\n".join(_describe_labels(counts)))
         if not quiet:
+            _say([f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings])
             _say(_missing_labels(counts))
         return
     from refnet_cli.train import fit
@@ -570,7 +572,8 @@ def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     if given["fold"]:
         raise click.UsageError("--fold is for --regions.")
-    return evaluate(map_, labels, given["scheme"], sample=given["sample"], field=given["field"]).to_dict()
+    chosen = {name: given[name] for name in ("scheme", "sample", "field")}
+    return evaluate(map_, labels, **chosen, tell=_say_line).to_dict()
 
 
 def _score_weights(given: dict[str, Any]) -> dict[str, Any]:

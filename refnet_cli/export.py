@@ -416,7 +416,7 @@ def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> 
         # Entries of their own at the file's end: a message may be written in parts, one behind the other.
         body = model.SerializeToString() + _entries({PARITY: json.dumps(asdict(parity))})
         temporary.write_bytes(body + _entries({METADATA: json.dumps(card.to_dict())}))
-        card = replace(card, sha256=checksum(temporary, card))
+        card = replace(card, sha256=checksum(temporary))
         temporary.write_bytes(body + _entries({METADATA: json.dumps(card.to_dict())}))
         try:
             verify(temporary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
 
+from refnet_cli.codes import RENUMBERED, codes_of, explain_unknown, indexes_by_name, tagged_classes, warn_of_codes
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
-from refnet_cli.products import ClassScheme
+from refnet_cli.products import ClassScheme, rename_old
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
 from refnet_cli.tiling import Window
 from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid
@@ -29,6 +30,8 @@ class Labels(Protocol):
 
     on_grid: bool
     """Whether each label is that of one pixel of the grid."""
+    warnings: list[str]
+    """What of the file is doubtful, in a line each."""
 
     def __enter__(self) -> Self: ...
 
@@ -81,19 +84,36 @@ def open_labels(
         Field of the vector file that holds codes or names of classes; needed where it has several.
     meanings : mapping of str to str, optional
         From what stands in the file to the scheme's codes or names of classes, 0 for no label; by default every code
-        and name means itself. What it leaves out is refused.
+        and name means itself, and a raster whose tags ``CLASS_<code>`` name its classes is read by these names. What
+        it leaves out is refused.
 
     Raises
     ------
     InputMissingError, InputError, OptionsError
         If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
-    indexes = class_indexes(scheme, meanings)
+    indexes, said = class_indexes(scheme, meanings), _said(meanings)
     if Path(path).suffix.lower() in VECTORS:
-        return ShapeLabels.open(path, grid, scheme, field, indexes)
+        labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, said=said)
+        return _with_doubts(labels, meanings, scheme)
     if field is not None:
         raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
-    return RasterLabels.open(path, grid, scheme, indexes)
+    return _with_doubts(RasterLabels.open(path, grid, scheme, indexes, said=said), meanings, scheme)
+
+
+def _said(meanings: Mapping[str, str] | None) -> frozenset[str]:
+    """Codes and names, in lower case, that a mapping does not leave as they are."""
+    pairs = ((text.casefold(), meaning.casefold()) for text, meaning in (meanings or {}).items())
+    return frozenset(text for text, meaning in pairs if text != meaning)
+
+
+def _with_doubts(labels: Labels, meanings: Mapping[str, str] | None, scheme: ClassScheme) -> Labels:
+    """Add a warning where a mapping leads to codes that meant other classes in refnet 0.1."""
+    said = _said(meanings)
+    targets = {int(new) for old, new in (meanings or {}).items() if old.casefold() in said and new.isdecimal()}
+    if scheme.name in RENUMBERED:
+        labels.warnings += [warning for warning in warn_of_codes(targets, scheme) if warning not in labels.warnings]
+    return labels
 
 
 def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -109,19 +129,25 @@ def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None
     own = {"0": 0}
     for index, (code, name) in enumerate(zip(scheme.codes, scheme.names, strict=True), 1):
         own |= {str(code): index, name.casefold(): index}
+    own |= {str(code): index for code, index in codes_of(scheme).items()}
     if meanings is None:
         return own
     strange = sorted({meaning for meaning in meanings.values() if meaning.casefold() not in own})
     if strange:
         raise OptionsError(
             f"The label mapping leads to {', '.join(strange)}, which class scheme {scheme.name!r} does not have "
-            f"({_list_classes(scheme)})."
+            f"({_list_classes(scheme)}).{explain_unknown(_numbers(strange), scheme)}"
         )
     return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
 
 
 def _list_classes(scheme: ClassScheme) -> str:
-    return ", ".join(f"{code} {name}" for code, name in zip(scheme.codes, scheme.names, strict=True))
+    return ", ".join(f"{code} {name}" for code, name in scheme.by_code.items())
+
+
+def _numbers(texts: Collection[str]) -> set[int]:
+    """Those texts that are codes."""
+    return {int(text) for text in texts if re.fullmatch(r"-?\d+", text)}
 
 
 def _check_inside(window: Window, grid: GeoBox) -> None:
@@ -137,23 +163,54 @@ class RasterLabels:
     frequent one inside it where the labels' pixels are finer than half the grid's.
     """
 
-    def __init__(self, raster: Raster, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        raster: Raster,
+        grid: GeoBox,
+        scheme: ClassScheme,
+        indexes: Mapping[str, int],
+        said: Collection[str] = (),
+    ) -> None:
         self._raster, self._grid = raster, grid
+        self.warnings: list[str] = []
         dataset = raster.dataset
         if dataset.count != 1:
             raise InputError(f"The label file {raster.path} has {dataset.count} bands: give one band of class codes.")
-        self._indexes = {int(text): index for text, index in indexes.items() if re.fullmatch(r"-?\d+", text)}
-        if dataset.nodata is not None and np.isfinite(dataset.nodata):
-            self._indexes[int(dataset.nodata)] = 0
-        self._scheme = scheme
+        self._indexes = {code: indexes[str(code)] for code in _numbers(indexes)}
+        self._scheme, self._said = scheme, _numbers(said)
+        self._tagged = tagged_classes(dataset.tags(1))
+        if self._tagged:
+            kept = {code: index for code, index in self._indexes.items() if code in {0, *self._said}}
+            self._indexes = {0: 0} | indexes_by_name(self._tagged, indexes) | kept
+        self._leave_out_nodata(dataset.nodata)
         self._alignment = Alignment(raster, grid)
         self._method = Resampling.mode if self._alignment.ratio > 2 else Resampling.nearest
         self.on_grid = self._alignment.same_pixels
         self._check_codes()
 
+    def _leave_out_nodata(self, nodata: float | None) -> None:
+        """Count what the file declares as no data as no label, unless a mapping says otherwise."""
+        if nodata is None or not np.isfinite(nodata):
+            return
+        code = int(nodata)
+        if code in self._said and self._indexes[code]:
+            name = self._scheme.names[self._indexes[code] - 1]
+            self.warnings.append(
+                f"{self._raster.path} declares {code} as no data, but the mapping says that it is {name}, as which it "
+                "is read."
+            )
+        else:
+            self._indexes[code] = 0
+
     @classmethod
     def open(
-        cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int] | None = None
+        cls,
+        path: str | Path,
+        grid: GeoBox,
+        scheme: ClassScheme,
+        indexes: Mapping[str, int] | None = None,
+        *,
+        said: Collection[str] = (),
     ) -> Self:
         """Open a label file and check its codes.
 
@@ -167,6 +224,8 @@ class RasterLabels:
             What the codes mean.
         indexes : mapping of str to int, optional
             From `class_indexes`; by default every code means itself.
+        said : collection of str
+            Codes in ``indexes`` of which a mapping says what they mean, whatever the file's tags or its no data say.
 
         Raises
         ------
@@ -178,7 +237,7 @@ class RasterLabels:
         raster = Raster(path, "label")
         try:
             with raster.naming("cannot be understood"):
-                return cls(raster, grid, scheme, indexes or class_indexes(scheme))
+                return cls(raster, grid, scheme, indexes or class_indexes(scheme), said)
         except RefnetError:
             raster.dataset.close()
             raise
@@ -208,7 +267,20 @@ class RasterLabels:
             raise InputError(
                 f"The label file holds the codes {listed}, which mean nothing in class scheme {self._scheme.name!r} "
                 f"(codes {', '.join(map(str, self._indexes))}): choose another scheme or give a mapping."
+                + self._explain(unknown)
             )
+        if not self._tagged:
+            plain = {value for value in found if value in self._indexes and self._indexes[int(value)]}
+            self.warnings += warn_of_codes(plain - self._said, self._scheme)
+
+    def _explain(self, unknown: Sequence[float]) -> str:
+        """Say what is known of codes that mean nothing."""
+        if not self._tagged:
+            return explain_unknown(unknown, self._scheme)
+        names = [f"{value:g} {self._tagged.get(int(value), 'nothing')!r}" for value in unknown[:20]]
+        return (
+            f" The file's tags call {', '.join(names)}, but the scheme's classes are {_list_classes(self._scheme)}."
+        )
 
     def _stored(self, source: Window) -> NDArray[np.generic]:
         with self._raster.naming("is damaged"):
@@ -250,10 +322,13 @@ class ShapeLabels:
     indexes : uint8 array
         The network's class index of each.
     grid : GeoBox
+    warnings : sequence of str
+        See `Labels`.
     """
 
-    def __init__(self, shapes: NDArray[Any], indexes: UInt8, grid: GeoBox) -> None:
+    def __init__(self, shapes: NDArray[Any], indexes: UInt8, grid: GeoBox, warnings: Sequence[str] = ()) -> None:
         self._shapes, self._indexes, self._grid = shapes, indexes, grid
+        self.warnings = list(warnings)
         self._tree = shapely.STRtree(shapes)
         self.on_grid = bool((shapely.get_dimensions(shapes) == 0).all())
 
@@ -265,8 +340,12 @@ class ShapeLabels:
         scheme: ClassScheme,
         field: str | None = None,
         indexes: Mapping[str, int] | None = None,
+        *,
+        said: Collection[str] = (),
     ) -> Self:
         """Open a vector file and check its classes; see `open_labels` and `class_indexes` for the parameters.
+
+        ``said`` are the codes of which a mapping says what they mean.
 
         Raises
         ------
@@ -290,7 +369,10 @@ class ShapeLabels:
         if not inside.any():
             raise InputError(f"No shape of the label file {file.path} lies on the scene.")
         known = indexes or class_indexes(scheme)
-        return cls(shapes[inside], _indexes_of(file, values[which[inside]], scheme, known), grid)
+        values = values[which[inside]]
+        found = _indexes_of(file, values, scheme, known)
+        doubts = warn_of_codes(_numbers(set(_texts(values)) - set(said)), scheme)
+        return cls(shapes[inside], found, grid, doubts)
 
     def __enter__(self) -> Self:
         return self
@@ -331,19 +413,27 @@ def _choose_field(file: VectorFile, asked: str | None) -> str:
 
 def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
     """Class index of each value of a field: a code as number or text, or a class's name in any case."""
-    texts = [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
+    texts = _texts(values)
     unknown = sorted({text for text in texts if text.casefold() not in known})
     if unknown:
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
             f"({_list_classes(scheme)}): choose another scheme or give a mapping."
+            + explain_unknown(_numbers(unknown), scheme)
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)
 
 
+def _texts(values: NDArray[Any]) -> list[str]:
+    """Values of a field as text, numbers as short as they are."""
+    return [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
+
+
 def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
     """Read the grid of a class map and the class scheme that its tags and colours tell; None where they do not.
+
+    The scheme of a map of refnet 0.1 has its name of today, see `rename_old`.
 
     Raises
     ------
@@ -353,15 +443,16 @@ def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
     raster = Raster(path, "map")
     with raster.dataset as dataset:
         grid, tags = north_up_grid(raster), dataset.tags(1)
-        names = {int(tag[6:]): name for tag, name in tags.items() if re.fullmatch(r"CLASS_\d+", tag)}
+        names = tagged_classes(tags)
         if "CLASS_SCHEME" not in tags or not names or dataset.colorinterp[0] != ColorInterp.palette:
             return grid, None
         colours = dataset.colormap(1)
     codes = sorted(names)
     try:
-        return grid, ClassScheme(
+        scheme = ClassScheme(
             tags["CLASS_SCHEME"], tuple(codes), tuple(names[code] for code in codes),
             tuple((colours[code][0], colours[code][1], colours[code][2]) for code in codes),
         )  # fmt: skip
+        return grid, rename_old(scheme)
     except (WeightsError, KeyError) as error:
         raise InputError(f"The tags of the map {path} make no class scheme: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -106,6 +106,11 @@ class ClassScheme:
         """Number of the network's classes, "no data" included."""
         return len(self.codes) + 1
 
+    @property
+    def by_code(self) -> dict[int, str]:
+        """Names of the classes by their codes."""
+        return dict(zip(self.codes, self.names, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scheme as plain lists and strings, ready for JSON."""
         return {
@@ -117,7 +122,7 @@ class ClassScheme:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClassScheme:
-        """Build a scheme from what ``to_dict`` returned.
+        """Build a scheme from what ``to_dict`` returned; one of refnet 0.1 has its name of today, see `rename_old`.
 
         Raises
         ------
@@ -129,7 +134,7 @@ class ClassScheme:
             found = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
             raise WeightsError(f"A class scheme needs exactly the fields {sorted(wanted)}, but has {found}.")
         try:
-            return cls(
+            scheme = cls(
                 name=str(fields["name"]),
                 codes=tuple(int(code) for code in fields["codes"]),
                 names=tuple(str(name) for name in fields["names"]),
@@ -137,6 +142,7 @@ class ClassScheme:
             )
         except (TypeError, ValueError) as cause:
             raise WeightsError(f"The class scheme {fields['name']!r} cannot be understood: {cause}.") from cause
+        return rename_old(scheme)
 
 
 def _scheme(name: str, table: str) -> ClassScheme:
@@ -197,6 +203,16 @@ _TABLES = {
     "esri-io": """
         1 Water 419bdf
         2 Trees 397d49
+        4 Flooded vegetation 7a87c6
+        5 Crops e49635
+        7 Built area c4281b
+        8 Bare ground a59b8f
+        9 Snow/ice a8ebff
+        10 Clouds 616161
+        11 Rangeland e3e2c3""",
+    "terramesh": """
+        1 Water 419bdf
+        2 Trees 397d49
         3 Flooded vegetation 7a87c6
         4 Crops e49635
         5 Built area c4281b
@@ -204,8 +220,88 @@ _TABLES = {
         7 Snow/ice a8ebff
         8 Clouds 616161
         9 Rangeland e3e2c3""",
+    "dynamic-world": """
+        1 Water 419bdf
+        2 Trees 397d49
+        3 Grass 88b053
+        4 Flooded vegetation 7a87c6
+        5 Crops e49635
+        6 Shrub & scrub dfc35a
+        7 Built c4281b
+        8 Bare a59b8f
+        9 Snow & ice b39fe1""",
+    "corine": """
+        1 Continuous urban fabric e6004d
+        2 Discontinuous urban fabric ff0000
+        3 Industrial or commercial units cc4df2
+        4 Road and rail networks and associated land cc0000
+        5 Port areas e6cccc
+        6 Airports e6cce6
+        7 Mineral extraction sites a600cc
+        8 Dump sites a64d00
+        9 Construction sites ff4dff
+        10 Green urban areas ffa6ff
+        11 Sport and leisure facilities ffe6ff
+        12 Non-irrigated arable land ffffa8
+        13 Permanently irrigated land ffff00
+        14 Rice fields e6e600
+        15 Vineyards e68000
+        16 Fruit trees and berry plantations f2a64d
+        17 Olive groves e6a600
+        18 Pastures e6e64d
+        19 Annual crops associated with permanent crops ffe6a6
+        20 Complex cultivation patterns ffe64d
+        21 Land principally occupied by agriculture, with significant areas of natural vegetation e6cc4d
+        22 Agro-forestry areas f2cca6
+        23 Broad-leaved forest 80ff00
+        24 Coniferous forest 00a600
+        25 Mixed forest 4dff00
+        26 Natural grasslands ccf24d
+        27 Moors and heathland a6ff80
+        28 Sclerophyllous vegetation a6e64d
+        29 Transitional woodland-shrub a6f200
+        30 Beaches, dunes, sands e6e6e6
+        31 Bare rocks cccccc
+        32 Sparsely vegetated areas ccffcc
+        33 Burnt areas 000000
+        34 Glaciers and perpetual snow a6e6cc
+        35 Inland marshes a6a6ff
+        36 Peat bogs 4d4dff
+        37 Salt marshes ccccff
+        38 Salines e6e6ff
+        39 Intertidal flats a6a6e6
+        40 Water courses 00ccf2
+        41 Water bodies 80f2e6
+        42 Coastal lagoons 00ffa6
+        43 Estuaries a6ffe6
+        44 Sea and ocean e6f2ff""",
+    "corine-level1": """
+        1 Artificial surfaces e6004d
+        2 Agricultural areas ffffa8
+        3 Forest and semi-natural areas 80ff00
+        4 Wetlands a6a6ff
+        5 Water bodies 00ccf2""",
 }
 SCHEMES: dict[str, ClassScheme] = {name: _scheme(name, table) for name, table in _TABLES.items()}
+
+CORINE_CODES = (
+    111, 112, 121, 122, 123, 124, 131, 132, 133, 141, 142,
+    211, 212, 213, 221, 222, 223, 231, 241, 242, 243, 244,
+    311, 312, 313, 321, 322, 323, 324, 331, 332, 333, 334, 335,
+    411, 412, 421, 422, 423, 511, 512, 521, 522, 523,
+)  # fmt: skip
+"""CORINE's codes of three digits, in the order of the codes 1 to 44 that its rasters have."""
+OTHER_CODES: dict[str, dict[int, int]] = {
+    "corine": {long: short for short, long in enumerate(CORINE_CODES, 1)},
+    "corine-level1": {long: long // 100 for long in CORINE_CODES},
+}
+"""For each scheme by its name, codes that a label file may hold besides the scheme's own, and what they stand for."""
+
+
+def rename_old(scheme: ClassScheme) -> ClassScheme:
+    """Return a scheme that was stored as today's scheme; refnet 0.1 called ``terramesh`` ``esri-io``."""
+    same = dict(zip(scheme.codes, scheme.names, strict=True)) == SCHEMES["terramesh"].by_code
+    return replace(scheme, name="terramesh") if scheme.name == "esri-io" and same else scheme
 
 
 _COMMON_NAMES = {

@@ -51,8 +51,8 @@ class TrainConfig:
     """
 
     scenes: tuple[TrainScene, ...]
-    scheme: str | ClassScheme = "esri-io"
-    """The labels' class scheme, or its name."""
+    scheme: str | ClassScheme = ""
+    """The labels' class scheme, or its name; it must be stated."""
     label_codes: dict[str, str] | None = None
     """From the label files' codes or names to the scheme's codes or names, 0 for no label; what it leaves out is
     refused. By default codes and names mean themselves."""
@@ -156,6 +156,11 @@ class TrainConfig:
         self._check_split()
 
     def _check_names(self) -> None:
+        if not self.scheme:
+            raise OptionsError(
+                "Nothing says what the codes of the label files mean: state their class scheme, as scheme = "
+                f'"esri-io"; choose one of {", ".join(SCHEMES)}, or a table [scheme] of your own.'
+            )
         if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
         if self.loss not in LOSSES:

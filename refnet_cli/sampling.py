@@ -130,6 +130,8 @@ class SurveyedScene:
     """Labelled pixels of each class that are only scored, shape (classes,)."""
     unreadable: int = 0
     """Blocks that cannot be read, which are passed over."""
+    warnings: tuple[str, ...] = ()
+    """Of the labels, see `refnet_cli.labels.Labels`."""
 
 
 def survey(config: TrainConfig) -> list[SurveyedScene]:
@@ -149,7 +151,7 @@ def survey(config: TrainConfig) -> list[SurveyedScene]:
     RefnetError
         If scenes cannot be used, or hold too little to be divided.
     """
-    found = [_count_scene(scene, config) for scene in config.scenes]
+    found = _warn_once([_count_scene(scene, config) for scene in config.scenes])
     windows = _hold_out(config, found)
     held_out = [footprint(look.grid, window) for look, mine in zip(found, windows, strict=True) for window in mine]
     surveyed = []
@@ -170,6 +172,18 @@ class _Look(NamedTuple):
     cells: dict[Square, Cells]
     unreadable: int
     """How many squares cannot be read."""
+    warnings: tuple[str, ...]
+    """Of the labels."""
+
+
+def _warn_once(looks: Sequence[_Look]) -> list[_Look]:
+    """Leave out warnings that an earlier scene has too."""
+    known: set[str] = set()
+    found = []
+    for look in looks:
+        found.append(look._replace(warnings=tuple(text for text in look.warnings if text not in known)))
+        known.update(look.warnings)
+    return found
 
 
 def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
@@ -188,7 +202,8 @@ def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
         if not cells:
             _count_window(region, next(iter(squares.values())), config)  # which tells what is wrong with it
         readable = {square: squares[square] for square in cells}
-        return _Look(scene, grid, region.decided, readable, cells, len(squares) - len(cells))
+        warnings = tuple(region.labels.warnings)
+        return _Look(scene, grid, region.decided, readable, cells, len(squares) - len(cells), warnings)
 
 
 def _pixel_metres(grid: GeoBox) -> float:
@@ -264,7 +279,9 @@ def _share_out(look: _Look, roles: Roles, config: TrainConfig) -> SurveyedScene:
     kept = shares[TRAIN].any(1)
     training = Cells(windows[kept], shares[TRAIN][kept])
     validation = shares[VALIDATION].sum(0)
-    return SurveyedScene(look.scene, look.grid, look.decided, roles, training, validation, look.unreadable)
+    return SurveyedScene(
+        look.scene, look.grid, look.decided, roles, training, validation, look.unreadable, look.warnings
+    )
 
 
 def count_classes(scenes: Sequence[SurveyedScene], config: TrainConfig) -> dict[str, dict[str, int]]:

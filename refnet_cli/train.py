@@ -151,6 +151,8 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
         say(f"{look.scene.name}: " + ", ".join(f"{what} {value}" for what, value in look.decided.items()))
         if look.unreadable:
             say(f"warning: {look.scene.name}: {look.unreadable} blocks cannot be read and are passed over")
+        for warning in look.warnings:
+            say(f"warning: {look.scene.name}: {warning}")
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
     if config.method == "random":

@@ -19,14 +19,23 @@ from refnet_cli.tables import read_toml
 # bare ground and not built. Where a target divides what the source does not, the commonest part is taken; a class
 # without any counterpart becomes 0, "no data".
 #
-# No pair leads to "c2seg-bw" or "whu-opt-sar". They divide by use (pastures, permanent crops, industry, villages,
-# roads), of which a map of cover knows nothing, and each of the two divides what the other does not.
+# No pair leads to "c2seg-bw", "whu-opt-sar" or "corine". They divide by use (pastures, permanent crops, industry,
+# villages, roads), of which a map of cover knows nothing, and each of them divides what the others do not. No pair
+# begins with "corine-level1", whose five classes each hold what the other schemes tell apart.
 TRANSLATIONS: dict[tuple[str, str], dict[int, int]] = {
     ("dfc2020", "worldcover"): {1: 10, 2: 20, 3: 30, 4: 90, 5: 40, 6: 50, 7: 60, 8: 80},
     ("dfc2020", "esri-io"): {
         1: 2,
-        2: 9, 3: 9,  # rangeland is both, shrubs and grass
-        4: 3, 5: 4, 6: 5, 7: 6, 8: 1,
+        2: 11, 3: 11,  # rangeland is both, shrubs and grass
+        4: 4, 5: 5, 6: 7, 7: 8, 8: 1,
+    },
+    ("dfc2020", "dynamic-world"): {1: 2, 2: 6, 3: 3, 4: 4, 5: 5, 6: 7, 7: 8, 8: 1},
+    ("dfc2020", "corine-level1"): {
+        1: 3, 2: 3,
+        3: 3,  # natural grassland; pastures would be agricultural areas
+        4: 4, 5: 2, 6: 1,
+        7: 3,  # rock and sand; quarries would be artificial surfaces
+        8: 5,
     },
     ("worldcover", "dfc2020"): {
         10: 1, 20: 2, 30: 3, 40: 5, 50: 6, 60: 7,
@@ -36,22 +45,168 @@ TRANSLATIONS: dict[tuple[str, str], dict[int, int]] = {
         100: 3,  # as low plants; barren land is hardly covered at all
     },
     ("worldcover", "esri-io"): {
-        10: 2, 20: 9, 30: 9, 40: 4, 50: 5, 60: 6, 70: 7, 80: 1, 90: 3,
-        95: 3,  # open mangroves are flooded vegetation, dense ones count among the trees
-        100: 9,  # as low plants
+        10: 2, 20: 11, 30: 11, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90: 4,
+        95: 4,  # open mangroves are flooded vegetation, dense ones count among the trees
+        100: 11,  # as low plants
+    },
+    ("worldcover", "dynamic-world"): {
+        10: 2, 20: 6, 30: 3, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90: 4,
+        95: 4,  # open mangroves are flooded vegetation, dense ones count among the trees
+        100: 3,  # as low plants
+    },
+    ("worldcover", "corine-level1"): {
+        10: 3, 20: 3,
+        30: 3,  # natural grassland; pastures would be agricultural areas
+        40: 2, 50: 1,
+        60: 3,  # rock and sand; quarries would be artificial surfaces
+        70: 3,  # glaciers are open spaces there
+        80: 5, 90: 4,
+        95: 3,  # trees in water are forest
+        100: 3,
     },
     ("esri-io", "dfc2020"): {
-        1: 8, 2: 1, 3: 4, 4: 5, 5: 6, 6: 7,
-        7: 0,  # snow and ice, as above
-        8: 0,  # clouds hide what is there
-        9: 3,  # also shrubs
+        1: 8, 2: 1, 4: 4, 5: 5, 7: 6, 8: 7,
+        9: 0,  # snow and ice, as above
+        10: 0,  # clouds hide what is there
+        11: 3,  # also shrubs
     },
     ("esri-io", "worldcover"): {
         1: 80, 2: 10,
-        3: 90,  # also paddies, and trees and shrubs that stand in water
-        4: 40, 5: 50, 6: 60, 7: 70,
-        8: 0,  # clouds hide what is there
-        9: 30,  # also shrubs
+        4: 90,  # also paddies, and trees and shrubs that stand in water
+        5: 40, 7: 50, 8: 60, 9: 70,
+        10: 0,  # clouds hide what is there
+        11: 30,  # also shrubs
+    },
+    ("esri-io", "dynamic-world"): {
+        1: 1, 2: 2, 4: 4, 5: 5, 7: 7, 8: 8, 9: 9,
+        10: 0,  # clouds hide what is there
+        11: 3,  # also shrubs
+    },
+    ("esri-io", "corine-level1"): {
+        1: 5, 2: 3,
+        4: 4,  # also paddies, which are agricultural areas
+        5: 2, 7: 1,
+        8: 3,  # rock and sand; quarries would be artificial surfaces
+        9: 3,  # glaciers are open spaces there
+        10: 0,  # clouds hide what is there
+        11: 3,  # grass and shrubs; pastures would be agricultural areas
+    },
+    ("dynamic-world", "dfc2020"): {
+        1: 8, 2: 1, 3: 3, 4: 4, 5: 5, 6: 2, 7: 6, 8: 7,
+        9: 0,  # snow and ice, as above
+    },
+    ("dynamic-world", "worldcover"): {
+        1: 80, 2: 10, 3: 30,
+        4: 90,  # also paddies, and trees and shrubs that stand in water
+        5: 40, 6: 20, 7: 50, 8: 60, 9: 70,
+    },
+    ("dynamic-world", "esri-io"): {
+        1: 1, 2: 2,
+        3: 11,  # rangeland is both, grass and shrubs
+        4: 4, 5: 5, 6: 11, 7: 7, 8: 8, 9: 9,
+    },
+    ("dynamic-world", "corine-level1"): {
+        1: 5, 2: 3,
+        3: 3,  # natural grassland; pastures would be agricultural areas
+        4: 4,  # also paddies, which are agricultural areas
+        5: 2, 6: 3, 7: 1,
+        8: 3,  # rock and sand; quarries would be artificial surfaces
+        9: 3,  # glaciers are open spaces there
+    },
+    ("corine", "dfc2020"): {
+        1: 6, 2: 6, 3: 6, 4: 6, 5: 6,
+        6: 6,  # runways and buildings, with grass between them
+        7: 7, 8: 7, 9: 7,
+        10: 3, 11: 3,  # lawns rather than the trees among them
+        12: 5, 13: 5, 14: 5,
+        15: 2, 16: 1, 17: 1,  # woody crops are shrubs or trees by their height
+        18: 3,
+        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
+        22: 3,  # grass and fields under trees that stand apart
+        23: 1, 24: 1, 25: 1,
+        26: 3, 27: 2, 28: 2,
+        29: 2,  # young trees among shrubs
+        30: 7, 31: 7, 32: 7,
+        33: 0,  # what burnt is not known
+        34: 0,  # snow and ice, as above
+        35: 4, 36: 4, 37: 4,
+        38: 8,  # ponds in which water evaporates
+        39: 7,  # mud and sand at low tide
+        40: 8, 41: 8, 42: 8, 43: 8, 44: 8,
+    },
+    ("corine", "worldcover"): {
+        1: 50, 2: 50, 3: 50, 4: 50, 5: 50,
+        6: 50,  # runways and buildings, with grass between them
+        7: 60, 8: 60, 9: 60,
+        10: 30, 11: 30,  # lawns rather than the trees among them
+        12: 40, 13: 40, 14: 40,
+        15: 20, 16: 10, 17: 10,  # woody crops are shrubs or trees by their height
+        18: 30,
+        19: 40, 20: 40, 21: 40,  # mosaics of which fields are most
+        22: 10,  # a tenth of the ground under trees suffices
+        23: 10, 24: 10, 25: 10,
+        26: 30, 27: 20, 28: 20,
+        29: 20,  # young trees among shrubs
+        30: 60, 31: 60, 32: 60,
+        33: 0,  # what burnt is not known
+        34: 70,
+        35: 90, 36: 90, 37: 90,
+        38: 80,  # ponds in which water evaporates
+        39: 60,  # mud and sand at low tide
+        40: 80, 41: 80, 42: 80, 43: 80, 44: 80,
+    },
+    ("corine", "esri-io"): {
+        1: 7, 2: 7, 3: 7, 4: 7, 5: 7,
+        6: 7,  # runways and buildings, with grass between them
+        7: 8, 8: 8, 9: 8,
+        10: 11, 11: 11,  # lawns rather than the trees among them
+        12: 5, 13: 5,
+        14: 4,  # paddies are flooded vegetation
+        15: 5,  # not at tree height
+        16: 2, 17: 2,
+        18: 11,
+        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
+        22: 11,  # grass and fields under trees that stand apart
+        23: 2, 24: 2, 25: 2,
+        26: 11, 27: 11, 28: 11,
+        29: 11,  # young trees among shrubs
+        30: 8, 31: 8, 32: 8,
+        33: 0,  # what burnt is not known
+        34: 9,
+        35: 4, 36: 4, 37: 4,
+        38: 1,  # ponds in which water evaporates
+        39: 8,  # mud and sand at low tide
+        40: 1, 41: 1, 42: 1, 43: 1, 44: 1,
+    },
+    ("corine", "dynamic-world"): {
+        1: 7, 2: 7, 3: 7, 4: 7, 5: 7,
+        6: 7,  # runways and buildings, with grass between them
+        7: 8, 8: 8, 9: 8,
+        10: 3, 11: 3,  # lawns rather than the trees among them
+        12: 5, 13: 5,
+        14: 4,  # paddies are flooded vegetation
+        15: 5,  # not at tree height
+        16: 2, 17: 2,
+        18: 3,
+        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
+        22: 3,  # grass and fields under trees that stand apart
+        23: 2, 24: 2, 25: 2,
+        26: 3, 27: 6, 28: 6,
+        29: 6,  # young trees among shrubs
+        30: 8, 31: 8, 32: 8,
+        33: 0,  # what burnt is not known
+        34: 9,
+        35: 4, 36: 4, 37: 4,
+        38: 1,  # ponds in which water evaporates
+        39: 8,  # mud and sand at low tide
+        40: 1, 41: 1, 42: 1, 43: 1, 44: 1,
+    },
+    ("corine", "corine-level1"): {
+        1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1,
+        12: 2, 13: 2, 14: 2, 15: 2, 16: 2, 17: 2, 18: 2, 19: 2, 20: 2, 21: 2, 22: 2,
+        23: 3, 24: 3, 25: 3, 26: 3, 27: 3, 28: 3, 29: 3, 30: 3, 31: 3, 32: 3, 33: 3, 34: 3,
+        35: 4, 36: 4, 37: 4, 38: 4, 39: 4,
+        40: 5, 41: 5, 42: 5, 43: 5, 44: 5,
     },
     ("c2seg-bw", "dfc2020"): {
         1: 8,
@@ -73,18 +228,34 @@ TRANSLATIONS: dict[tuple[str, str], dict[int, int]] = {
     },
     ("c2seg-bw", "esri-io"): {
         1: 1,
-        2: 5, 3: 5, 4: 5,
-        5: 6,
-        6: 9,  # lawns rather than the trees among them
-        7: 4,
+        2: 7, 3: 7, 4: 7,
+        5: 8,
+        6: 11,  # lawns rather than the trees among them
+        7: 5,
         8: 2,  # orchards rather than vineyards
-        9: 9, 10: 2, 11: 9, 12: 6, 13: 3,
+        9: 11, 10: 2, 11: 11, 12: 8, 13: 4,
     },
     # "Others" may be anything that is not farmland, built up, water or forest.
     ("whu-opt-sar", "dfc2020"): {1: 5, 2: 6, 3: 6, 4: 8, 5: 1, 6: 6, 7: 0},
     ("whu-opt-sar", "worldcover"): {1: 40, 2: 50, 3: 50, 4: 80, 5: 10, 6: 50, 7: 0},
-    ("whu-opt-sar", "esri-io"): {1: 4, 2: 5, 3: 5, 4: 1, 5: 2, 6: 5, 7: 0},
+    ("whu-opt-sar", "esri-io"): {1: 5, 2: 7, 3: 7, 4: 1, 5: 2, 6: 7, 7: 0},
 }  # fmt: skip
+
+
+def _add_terramesh() -> None:
+    """Add the pairs of "terramesh", which has the classes of "esri-io" by other codes."""
+    old = {name: code for code, name in SCHEMES["terramesh"].by_code.items()}
+    renumbered = {code: old[name] for code, name in SCHEMES["esri-io"].by_code.items()}
+    for (source, target), codes in list(TRANSLATIONS.items()):
+        if source == "esri-io":
+            TRANSLATIONS["terramesh", target] = {renumbered[code]: new for code, new in codes.items()}
+        elif target == "esri-io":
+            TRANSLATIONS[source, "terramesh"] = {code: renumbered.get(new, 0) for code, new in codes.items()}
+    TRANSLATIONS["esri-io", "terramesh"] = renumbered
+    TRANSLATIONS["terramesh", "esri-io"] = {new: code for code, new in renumbered.items()}
+
+
+_add_terramesh()
 
 
 @dataclass(frozen=True)
@@ -134,11 +305,11 @@ class Translation:
     def never(self) -> tuple[str, ...]:
         """Names of the target's classes that no class of the source becomes."""
         reached = {code for _, code in self.codes}
-        return tuple(name for code, name in _names(self.target).items() if code not in reached)
+        return tuple(name for code, name in self.target.by_code.items() if code not in reached)
 
     def lines(self) -> list[str]:
         """Return the translation in words, one line for each class and one for what the map can never show."""
-        before, after = _names(self.source), _names(self.target) | {0: "no data"}
+        before, after = self.source.by_code, self.target.by_code | {0: "no data"}
         lines = [f"{before[code]} -> {after[translated]}" for code, translated in self.codes]
         return [*lines, f"can never occur: {', '.join(self.never)}"] if self.never else lines
 
@@ -180,7 +351,7 @@ def find_translation(source: ClassScheme, name: str) -> Translation | None:
     if name not in {*SCHEMES, source.name}:
         raise OptionsError(f"Class scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}.")
     known = SCHEMES.get(source.name, source)
-    if _names(source) != _names(known):
+    if source.by_code != known.by_code:
         raise OptionsError(
             f"The weights call their class scheme {source.name!r}, but it has the classes {_list_classes(source)} "
             f"instead of {_list_classes(known)}; state in a mapping of your own what they become."
@@ -195,6 +366,17 @@ def find_translation(source: ClassScheme, name: str) -> Translation | None:
             f"{' or '.join(targets) + ', or ' if targets else ''}a mapping of your own."
         )
     return Translation(source, SCHEMES[name], tuple(codes.items()))
+
+
+def warn_of_old_codes(scheme: ClassScheme) -> list[str]:
+    """Warn of a map in the codes that refnet 0.1 gave to Esri's classes."""
+    if scheme.by_code != SCHEMES["terramesh"].by_code:
+        return []
+    return [
+        f"the map has the codes of class scheme 'terramesh' ({_list_classes(scheme)}), which refnet 0.1 called "
+        f"'esri-io'. Esri's own maps have other codes ({_list_classes(SCHEMES['esri-io'])}). Pass --scheme esri-io to "
+        "write those, or --scheme terramesh to keep these without this warning."
+    ]
 
 
 def make_translation(source: ClassScheme, target: ClassScheme, mapping: Mapping[str, str]) -> Translation:
@@ -269,14 +451,10 @@ def read_translation(source: ClassScheme, given: str) -> Translation | None:
     return make_translation(source, target, {str(code): str(new) for code, new in mapping.items()})
 
 
-def _names(scheme: ClassScheme) -> dict[int, str]:
-    return dict(zip(scheme.codes, scheme.names, strict=True))
-
-
 def _by_code_or_name(scheme: ClassScheme) -> dict[str, int]:
-    names = _names(scheme)
+    names = scheme.by_code
     return {name.casefold(): code for code, name in names.items()} | {str(code): code for code in names}
 
 
 def _list_classes(scheme: ClassScheme) -> str:
-    return ", ".join(f"{code} {name}" for code, name in _names(scheme).items())
+    return ", ".join(f"{code} {name}" for code, name in scheme.by_code.items())

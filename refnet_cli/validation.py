@@ -225,7 +225,7 @@ def evaluate_weights(
     """
     device = choose_device(device)
     net, card = load_weights(weights)
-    if card.scheme != config.classes:
+    if [name.casefold() for name in card.scheme.names] != [name.casefold() for name in config.classes.names]:
         raise OptionsError(
             f"{weights} gives classes of scheme {card.scheme.name!r}, the labels are of {config.classes.name!r}: map "
             "them with label_codes, or choose weights of their scheme."
@@ -241,6 +241,9 @@ def evaluate_weights(
             "was split in another way: the scores flatter."
         )
     scenes = [look for look in survey(config) if look.validation.any()]
+    if tell:
+        for line in (f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings):
+            tell(line)
     return validate(net, card, scenes, config, device)
 
 

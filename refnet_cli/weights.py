@@ -51,7 +51,7 @@ def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
     with replacing(path) as temporary:
         # The checksum covers the card, so it is known only once the tensors are laid out.
         _write(tensors, card, temporary)
-        card = replace(card, sha256=checksum(temporary, card))
+        card = replace(card, sha256=checksum(temporary))
         _write(tensors, card, temporary)
         try:
             verify(temporary)

@@ -34,15 +34,20 @@ MARGIN = 48  # pixels of landscape around the optical scene, for SAR to see
 LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD
 TABLE = 1 << 16  # entries of the tables that hold what is particular to a field or stand
 
-WATER, TREES, FLOODED, CROPS, BUILT, BARE, RANGELAND = 1, 2, 3, 4, 5, 6, 9  # codes of Esri / Impact Observatory
-SNOW = 7  # in varied scenes only
+WATER, TREES, FLOODED, CROPS, BUILT, BARE, RANGELAND = 1, 2, 4, 5, 7, 8, 11  # codes of Esri / Impact Observatory
+SNOW, CLOUDS = 9, 10  # the first in varied scenes only, the second never
 NAMES = {
     WATER: "water", TREES: "trees", FLOODED: "flooded vegetation", CROPS: "crops", BUILT: "built", BARE: "bare",
     RANGELAND: "rangeland",
 }  # fmt: skip
 COLOURS = {
     0: (0, 0, 0, 0), WATER: (65, 155, 223), TREES: (57, 125, 73), FLOODED: (122, 135, 198), CROPS: (228, 150, 53),
-    BUILT: (196, 40, 27), BARE: (165, 155, 143), SNOW: (168, 235, 255), 8: (97, 97, 97), RANGELAND: (227, 226, 195),
+    BUILT: (196, 40, 27), BARE: (165, 155, 143), SNOW: (168, 235, 255), CLOUDS: (97, 97, 97),
+    RANGELAND: (227, 226, 195),
+}  # fmt: skip
+CLASSES = {
+    WATER: "Water", TREES: "Trees", FLOODED: "Flooded vegetation", CROPS: "Crops", BUILT: "Built area",
+    BARE: "Bare ground", SNOW: "Snow/ice", CLOUDS: "Clouds", RANGELAND: "Rangeland",
 }  # fmt: skip
 OPTICAL_BANDS = ("B02", "B03", "B04", "B08")
 SAR_BANDS = ("VV", "VH")
@@ -375,8 +380,7 @@ def save(path: Path, data: Array, crs: CRS, transform: Affine, bands: tuple[str,
         file.descriptions = bands
         if bands == ("labels",):
             file.write_colormap(1, COLOURS)
-            names = NAMES | {SNOW: "snow/ice"} if (data == SNOW).any() else NAMES
-            file.update_tags(1, **{f"CLASS_{code}": name for code, name in names.items()})
+            file.update_tags(1, CLASS_SCHEME="esri-io", **{f"CLASS_{code}": name for code, name in CLASSES.items()})
         else:
             file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (count - 1)
 
@@ -419,7 +423,7 @@ def simulate_many(
 
     `told` are lines of each scene there, on what the files do not tell by themselves.
     """
-    entries = []
+    entries = ['scheme = "esri-io"\n']
     for index in range(count):
         name = f"scene-{index:03d}"
         make(np.random.default_rng([seed, index]), folder / name, size)

@@ -46,7 +46,7 @@ from simulate import (
     turn,
 )
 
-MEADOW = 10  # a cover only: mown grass in parcels, which ESA calls grassland and Esri calls crops
+MEADOW = 20  # a cover only: mown grass in parcels, which ESA calls grassland and Esri calls crops
 # Kept of the measured spread: haze and radar angles, in it too, are simulated apart, and its labels have errors. With
 # these two, all scenes together have about the measured percentiles again.
 KEPT_OPTICAL, KEPT_SAR = 0.65, 0.8

@@ -24,6 +24,8 @@ CARD = Card(
     sar=Modality(("VV", "VH"), "dB", (-11.0, -17.5), (4.0, 4.5)),
     scheme=SCHEMES["esri-io"],
 )
+DRAWN = np.array([0, 1, 2, 0, 0, 0, 0, 0, 0, 4])
+"""For each class index, how bright `make_labelled_scene` draws it."""
 PLACE = Affine(10, 0, 500_000, 0, -10, 5_300_000)
 
 
@@ -68,7 +70,7 @@ def make_pair(
 def make_labelled_scene(
     folder: Path, split: Literal["train", "validation"] | None = None, seed: int = 0
 ) -> TrainScene:
-    """Stripes of water, trees and crops that each sensor sees plainly; a corner without labels, one without SAR."""
+    """Stripes of water, trees and rangeland that each sensor sees plainly; a corner without labels, one without SAR."""
     folder.mkdir(parents=True)
     place = Affine.translation(100_000 * seed, 0) @ PLACE  # each seed's ground is its own
     random = np.random.default_rng(seed)
@@ -81,7 +83,7 @@ def make_labelled_scene(
     return TrainScene(
         write(folder / "s2.tif", optical.astype(np.uint16), ("B02", "B03", "B04", "B08"), place),
         write(folder / "s1.tif", sar.astype(np.float32), ("VV", "VH"), place, nodata=None),
-        write(folder / "labels.tif", labels[None].astype(np.uint8), ("labels",), place),
+        write(folder / "labels.tif", np.where(labels == 4, 11, labels)[None].astype(np.uint8), ("labels",), place),
         name=folder.name,
         split=split,
     )

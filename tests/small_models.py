@@ -54,5 +54,5 @@ def write_model(path: Path, model: onnx.ModelProto | None = None, card: Card | N
     if card is not None:
         for _ in range(2):
             path.write_bytes(body + entries({METADATA: json.dumps(card.to_dict())}))
-            card = replace(card, sha256=checksum(path, card))
+            card = replace(card, sha256=checksum(path))
     return path

@@ -240,7 +240,10 @@ def test_nothing_shows_what_is_secret_in_urls(
     # On the command line, in a config file and in a regions file.
     config, regions = tmp_path / "config.toml", tmp_path / "regions.toml"
     config.write_text(f'optical = "{url}"\nsar = ["{sar}"]\nallow_remote = true\n')
-    regions.write_text(f'[[scenes]]\noptical = "{url}"\nsar = ["{sar}"]\nlabels = "l.tif"\nallow_remote = true\n')
+    regions.write_text(
+        f'scheme = "esri-io"\n[[scenes]]\noptical = "{url}"\nsar = ["{sar}"]\nlabels = "l.tif"\n'
+        "allow_remote = true\n"
+    )
     (scene,) = read_regions(regions).scenes
     assert isinstance(scene.optical, Remote)
     assert scene.optical.url == url

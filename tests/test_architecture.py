@@ -22,7 +22,7 @@ LEVELS = (
     {"files", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors"},
     {"dates", "products", "smoothing", "tiling", "register", "scan"},
-    {"schemes", "finishing"},
+    {"schemes", "finishing", "codes"},
     {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels", "inspection", "coregistration"},

@@ -127,7 +127,7 @@ def test_few_pixels_and_labels_that_are_all_right_tell_no_temperature() -> None:
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
     scenes = tuple(make_labelled_scene(folder / name, seed=seed) for seed, name in enumerate(("north", "south")))
-    return TrainConfig(scenes=scenes, split="random", validation_share=0.4, crop=64, tile=64)
+    return TrainConfig(scenes=scenes, scheme="esri-io", split="random", validation_share=0.4, crop=64, tile=64)
 
 
 @pytest.mark.parametrize("tile", [64, 96, 256])

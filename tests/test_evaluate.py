@@ -81,8 +81,8 @@ def test_perfect_and_hopeless_maps() -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    codes = np.random.default_rng(0).choice([0, 1, 2, 4, 9], (1, 40, 30)).astype(np.uint8)
-    noisy = np.where(np.random.default_rng(1).random(codes.shape) < 0.2, 5, codes).astype(np.uint8)
+    codes = np.random.default_rng(0).choice([0, 1, 2, 5, 11], (1, 40, 30)).astype(np.uint8)
+    noisy = np.where(np.random.default_rng(1).random(codes.shape) < 0.2, 7, codes).astype(np.uint8)
     return write(tmp_path / "map.tif", codes, ("map",)), write(tmp_path / "labels.tif", noisy, ("labels",))
 
 
@@ -93,7 +93,7 @@ def test_files_of_one_grid(files: tuple[Path, Path]) -> None:
 
 
 def test_labels_of_another_grid_are_brought_onto_the_map(tmp_path: Path) -> None:
-    codes = np.random.default_rng(0).choice([1, 2, 4], (1, 20, 20)).astype(np.uint8)
+    codes = np.random.default_rng(0).choice([1, 2, 5], (1, 20, 20)).astype(np.uint8)
     finer = codes.repeat(2, 1).repeat(2, 2)
     map_path = write(tmp_path / "map.tif", codes, ("map",))
     labels = write(tmp_path / "labels.tif", finer, ("labels",), Affine(5, 0, 500_000, 0, -5, 5_300_000))
@@ -182,8 +182,8 @@ def test_too_small_a_sample_is_refused() -> None:
 
 def test_a_sample_on_the_pixels_of_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
-    codes = random.choice([1, 2, 4], (1, 200, 200), p=[0.6, 0.3, 0.1]).astype(np.uint8)
-    truth = np.where(random.random(codes.shape) < 0.1, 5, codes).astype(np.uint8)
+    codes = random.choice([1, 2, 5], (1, 200, 200), p=[0.6, 0.3, 0.1]).astype(np.uint8)
+    truth = np.where(random.random(codes.shape) < 0.1, 7, codes).astype(np.uint8)
     sampled = np.where(random.random(codes.shape) < 0.05, truth, 0).astype(np.uint8)
     map_path, labels = (write(tmp_path / f"{n}.tif", x, (n,)) for n, x in (("map", codes), ("labels", sampled)))
     estimates = evaluate(map_path, labels, "esri-io", sample=True).area_estimates

@@ -25,7 +25,7 @@ from refnet_cli.tiling import Window
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 SIDE = 560
 GRID = GeoBox((SIDE, SIDE), PLACE, "EPSG:32631")
-ESRI = SCHEMES["esri-io"]
+ESRI = SCHEMES["terramesh"]  # whose codes have no gaps
 
 
 def write(path: Path, values: Any, transform: Affine = PLACE, crs: str = "EPSG:32631", **profile: Any) -> Path:
@@ -118,7 +118,7 @@ def test_same_labels_whatever_the_window(shifted: Labels, row: int, column: int,
 
 
 def test_refusals(tmp_path: Path, shifted: Labels) -> None:
-    with pytest.raises(InputError, match=r"codes 42, 77, which mean nothing.*esri-io"):
+    with pytest.raises(InputError, match=r"codes 42, 77, which mean nothing.*terramesh"):
         RasterLabels.open(write(tmp_path / "a.tif", np.where(codes() > 5, 42, 77).astype(np.uint8)), GRID, ESRI)
     with pytest.raises(InputError, match="overlap"):
         RasterLabels.open(write(tmp_path / "b.tif", codes(), PLACE @ Affine.translation(SIDE, 0)), GRID, ESRI)
@@ -238,7 +238,7 @@ def test_the_field_of_the_class(tmp_path: Path) -> None:
         open_labels(path, GRID, ESRI)
     with pytest.raises(OptionsError, match=r"has no field 'kind'; its fields are 'class', 'year'"):
         open_labels(path, GRID, ESRI, "kind")
-    with pytest.raises(InputError, match=r"holds the classes 2020, which mean nothing in class scheme 'esri-io'"):
+    with pytest.raises(InputError, match=r"holds the classes 2020, which mean nothing in class scheme 'terramesh'"):
         open_labels(path, GRID, ESRI, "year")
     assert whole(open_labels(path, GRID, ESRI, "class")).any()
     with pytest.raises(OptionsError, match="taken for a raster"):

@@ -37,7 +37,7 @@ scenes = tuple(
     for place, split in zip(places, ("train", "validation"))
 )
 config = TrainConfig(
-    scenes=scenes, encoder="test_resnet", width=16, steps=4, batch=4, accumulate=2, crop=64, tile=64,
+    scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=4, batch=4, accumulate=2, crop=64, tile=64,
     learning_rate=1e-3, device="cpu", checkpoint_every=2, validate_every=2, warmup=1, clip=1.0,
     class_weights="balanced",
 )
@@ -107,7 +107,7 @@ def test_half_precision_is_the_training_s_alone() -> None:
 
 
 def test_a_batch_must_be_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = TrainConfig(scenes=(make_labelled_scene(tmp_path / "north"),), batch=6, accumulate=2)
+    config = TrainConfig(scenes=(make_labelled_scene(tmp_path / "north"),), scheme="esri-io", batch=6, accumulate=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(OptionsError, match="A batch of 6 crops cannot be shared by 2 processes in 2 passes"):
         fit(config, tmp_path / "run")

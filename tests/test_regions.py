@@ -12,6 +12,7 @@ from refnet_cli.products import SCHEMES
 from refnet_cli.regions import TrainConfig, TrainScene, read_regions
 
 REGIONS = """
+scheme = "esri-io"
 steps = 3
 crop = 64
 [[scenes]]
@@ -19,6 +20,7 @@ optical = "a/s2.tif"
 sar = "/b/s1.tif"
 labels = "labels.tif"
 """
+OWN = REGIONS.replace('scheme = "esri-io"', "")
 
 
 def test_regions_file(tmp_path: Path) -> None:
@@ -39,10 +41,11 @@ def test_regions_file(tmp_path: Path) -> None:
         (REGIONS + 'split = "test"', "wanted is train or validation"),
         (REGIONS.replace("64", "50"), "whole number from 64"),
         (REGIONS.replace("64", "80"), "multiple of 32"),
-        ('scheme = "mine"' + REGIONS, "'mine' is unknown"),
+        (REGIONS.replace("esri-io", "mine"), "'mine' is unknown"),
+        (REGIONS.replace('scheme = "esri-io"', ""), "state their class scheme, as scheme = .* esri-io, terramesh"),
         ('without = "both"' + REGIONS, "wanted is optical or sar"),
         ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
-        ("steps = 3", "There is no scene"),
+        ('scheme = "esri-io"', "There is no scene"),
         ("[[scenes]]\noptical = 'x'", r"scene-0 \(scene 1 of the file\) is missing sar, labels"),
         ("seed = -1" + REGIONS, "seed is -1; it must be a whole number from 0"),
         ('freeze = "encoders"' + REGIONS, "as they begin, which is at random"),
@@ -66,12 +69,12 @@ def test_regions_file(tmp_path: Path) -> None:
         ("class_weights = { Water = 2 }" + REGIONS, "must give each class a positive number"),
         ("label_codes = { 10 = 1.5 }" + REGIONS, "label_codes is .*; wanted is a table of texts or whole numbers"),
         ("class_weights = 3" + REGIONS, "wanted is balanced or a table of numbers"),
-        (REGIONS + "[scheme]\nname = 'x'", "must have name, classes and perhaps ignore"),
-        (REGIONS + "[scheme]\nclasses = { a = 'Water' }", "wanted is a code with a name"),
-        (REGIONS + "[scheme]\nclasses = { 1 = { name = 'A', colour = 'blue' } }", "write it as #rrggbb"),
-        (REGIONS + "[scheme]\nclasses = { 1 = 'A', 2 = 'a' }", "names of their own"),
-        (REGIONS + "[scheme]\nclasses = { 300 = 'A' }", "unique, 1 to 255"),
-        (REGIONS + 'name = "a"' + REGIONS.replace("steps = 3\ncrop = 64", "") + 'name = "a"', "names of their own"),
+        (OWN + "[scheme]\nname = 'x'", "must have name, classes and perhaps ignore"),
+        (OWN + "[scheme]\nclasses = { a = 'Water' }", "wanted is a code with a name"),
+        (OWN + "[scheme]\nclasses = { 1 = { name = 'A', colour = 'blue' } }", "write it as #rrggbb"),
+        (OWN + "[scheme]\nclasses = { 1 = 'A', 2 = 'a' }", "names of their own"),
+        (OWN + "[scheme]\nclasses = { 300 = 'A' }", "unique, 1 to 255"),
+        (REGIONS + 'name = "a"\n[[scenes]]' + REGIONS.split("[[scenes]]")[1] + 'name = "a"', "names of their own"),
     ],
 )
 def test_regions_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -86,7 +89,7 @@ def test_a_regions_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_scheme_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "regions.toml").write_text(REGIONS + """
+    (tmp_path / "regions.toml").write_text(OWN + """
 label_codes = { 7 = "Vineyard" }
 [[scenes]]
 optical = "b.tif"
@@ -124,12 +127,12 @@ def test_keywords_and_paths_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_network_is_that_of_the_weights_to_start_from() -> None:
-    config = TrainConfig(scenes=(scene("a"),), init="shipped").settled()
+    config = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped").settled()
     shipped = read_card(default_weights()).network
     assert (config.encoder, config.width, config.init) == (shipped.encoder, shipped.width, default_weights())
-    asked = TrainConfig(scenes=(scene("a"),), init="shipped", width=99).settled()
+    asked = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped", width=99).settled()
     assert (asked.encoder, asked.width) == (shipped.encoder, 99)  # and so refused when it starts
-    scratch = TrainConfig(scenes=(scene("a"),)).settled()
+    scratch = TrainConfig(scenes=(scene("a"),), scheme="esri-io").settled()
     assert (scratch.encoder, scratch.width, scratch.init) == ("resnet50", 128, None)
 
 
@@ -152,19 +155,19 @@ def scene(name: str, split: str | None = None, region: str = "") -> TrainScene:
     ],
 )  # fmt: skip
 def test_roles(scenes: tuple[TrainScene, ...], settings: dict[str, str], method: str, roles: list[str]) -> None:
-    config = TrainConfig(scenes=scenes, **settings)  # type: ignore[arg-type]
+    config = TrainConfig(scenes=scenes, scheme="esri-io", **settings)  # type: ignore[arg-type]
     assert config.method == method
     assert [config.role(one) for one in scenes] == roles
 
 
 def test_the_buffer_is_a_tile_and_no_less_than_a_crop() -> None:
-    assert TrainConfig(scenes=(scene("a"),), tile=256, crop=128).buffer == 256
-    assert TrainConfig(scenes=(scene("a"),), tile=128, crop=256).buffer == 256
-    assert TrainConfig(scenes=(scene("a"),), split="random").buffer == 0
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", tile=256, crop=128).buffer == 256
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", tile=128, crop=256).buffer == 256
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", split="random").buffer == 0
 
 
 def test_defaults_are_the_published_ones() -> None:
-    config = TrainConfig(scenes=(scene("a"),))
+    config = TrainConfig(scenes=(scene("a"),), scheme="esri-io")
     assert (config.steps, config.batch, config.crop, config.loss) == (70_000, 8, 256, "cross-entropy")
     assert (config.learning_rate, config.weight_decay, config.warmup, config.clip) == (5e-4, 5e-4, 0, None)
     assert (config.sampling, config.jitter, config.modality_dropout, config.class_weights) == ("area", 0, 0, None)
@@ -173,7 +176,8 @@ def test_defaults_are_the_published_ones() -> None:
 
 def test_a_scene_may_be_many_files(tmp_path: Path) -> None:
     (tmp_path / "regions.toml").write_text(
-        '[[scenes]]\noptical = ["a/B02.tif", "/b/B03.tif"]\nsar = "a"\nlabels = "x.tif"\ncoreg = "auto"\n'
+        'scheme = "esri-io"\n[[scenes]]\noptical = ["a/B02.tif", "/b/B03.tif"]\n'
+        'sar = "a"\nlabels = "x.tif"\ncoreg = "auto"\n'
         "mask_clouds = true"
     )
     (scene,) = read_regions(tmp_path / "regions.toml").scenes

@@ -17,9 +17,13 @@ import rasterio
 from rasterio.warp import reproject, transform
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from refnet_cli.labels import describe_map
+from refnet_cli.products import SCHEMES
+from refnet_cli.regions import read_regions
+
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 SCRIPT = SAMPLE / "simulate.py"
-CLASSES = [1, 2, 3, 4, 5, 6, 9]
+CLASSES = [1, 2, 4, 5, 7, 8, 11]
 
 
 def simulate(*arguments: object) -> None:
@@ -76,6 +80,7 @@ def test_products_are_described_and_lie_on_unlike_grids() -> None:
         assert optical.crs.is_projected
         assert sar.crs != optical.crs
         assert labels.colormap(1)[CLASSES[0]] == (65, 155, 223, 255)
+    assert describe_map(SAMPLE / "labels.tif")[1] == SCHEMES["esri-io"]
 
 
 def test_every_class_has_its_share() -> None:
@@ -152,6 +157,7 @@ def test_sar_is_where_the_labels_say() -> None:
 
 def test_many_scenes_differ_and_are_listed(tmp_path: Path) -> None:
     simulate(tmp_path, "--count", 2, "--size", 128, "--seed", 5)
+    assert read_regions(tmp_path / "regions.toml").classes == SCHEMES["esri-io"]
     scenes = tomllib.loads((tmp_path / "regions.toml").read_text())["scenes"]
     assert [scene["name"] for scene in scenes] == ["scene-000", "scene-001"]
     for scene in scenes:
@@ -250,7 +256,7 @@ def test_varied_scenes_are_listed_with_legal_codes_and_values(varied: Path) -> N
     assert len(tomllib.loads((varied / "regions.toml").read_text())["scenes"]) == 24
     scenes = varied_scenes(varied)
     codes = [set(np.unique(labels)) for _, _, labels in scenes]
-    assert set.union(*codes) == {*CLASSES, 7}
+    assert set.union(*codes) == {*CLASSES, 9}
     assert min(map(len, codes)) <= 3  # some places have few classes
     for optical, sar, labels in scenes:
         assert (optical.dtype, labels.dtype) == (np.uint16, np.uint8)
@@ -280,7 +286,7 @@ def test_varied_scenes_do_not_know_the_places_held_out(
 
 def test_both_sensors_of_varied_scenes_see_what_the_labels_say(varied: Path) -> None:
     """Over many scenes: water is dark in NIR and to the radar, snow is bright, trees darker in red than bare ground."""
-    pixels = {code: [] for code in (1, 2, 6, 7)}
+    pixels = {code: [] for code in (1, 2, 8, 9)}
     for optical, sar, labels in varied_scenes(varied):
         known = (optical > 0).all(axis=0) & np.isfinite(sar).all(axis=0)
         for code, values in pixels.items():

@@ -29,20 +29,22 @@ from refnet_cli.sampling import (
 )
 from refnet_cli.splits import TRAIN, VALIDATION
 from refnet_cli.tiling import Window
-from tests.scenes import CARD, PLACE, make_labelled_scene, write
+from tests.scenes import CARD, DRAWN, PLACE, make_labelled_scene, write
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
     scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
-    return TrainConfig(scenes=scenes, encoder="test_resnet", width=16, steps=6, batch=4, crop=64, tile=64)
+    return TrainConfig(
+        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=6, batch=4, crop=64, tile=64
+    )
 
 
 def labels_of_the_scenes() -> np.ndarray:
     """What `make_labelled_scene` draws and both sensors see."""
     rows, columns = np.indices((160, 144))
-    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 4])
+    labels = np.choose((columns // 24 + rows // 40) % 3, [1, 2, 9])
     labels[:20, :20] = labels[-20:, -20:] = 0  # not labelled; not seen by SAR
     return labels
 
@@ -83,8 +85,7 @@ def test_crops_keep_sensors_and_labels_together(config: TrainConfig) -> None:
     for number in range(40):
         crop = sampler.draw(0, number)
         labelled = crop.labels > 0
-        codes = np.array([0, *CARD.scheme.codes])[crop.labels]
-        assert np.array_equal((crop.optical[0][labelled] - 100) // 300, codes[labelled])
+        assert np.array_equal((crop.optical[0][labelled] - 100) // 300, DRAWN[crop.labels[labelled]])
         assert np.isfinite(crop.sar[:, labelled]).all()
         seen.add(crop.optical.strides)
     assert len(seen) == 1  # turned crops are laid out anew, not as views that slow torch down
@@ -307,11 +308,11 @@ def test_without_any_label_nothing_is_drawn(config: TrainConfig, tmp_path: Path)
 
 
 def test_label_codes_of_a_scene(config: TrainConfig) -> None:
-    scenes = replace(config.scenes[0], label_codes={"1": "Crops", "2": "0", "4": "1"}), config.scenes[1]
+    scenes = replace(config.scenes[0], label_codes={"1": "Rangeland", "2": "0", "11": "Water"}), config.scenes[1]
     config = replace(config, scenes=scenes)
     counts = count_classes(survey(config), config)
-    assert counts["train"]["Crops"] == counts["validation"]["Water"]
-    assert counts["train"]["Water"] == counts["validation"]["Crops"]
+    assert counts["train"]["Rangeland"] == counts["validation"]["Water"]
+    assert counts["train"]["Water"] == counts["validation"]["Rangeland"]
     assert counts["train"]["Trees"] == 0
 
 

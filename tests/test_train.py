@@ -49,8 +49,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
     scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
     return TrainConfig(
-        scenes=scenes, encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64, learning_rate=3e-3,
-        device="cpu", checkpoint_every=2, validate_every=3,
+        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64,
+        learning_rate=3e-3, device="cpu", checkpoint_every=2, validate_every=3,
     )  # fmt: skip
 
 
@@ -379,7 +379,8 @@ def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps:
         write(tmp_path / name, labels, ("labels",), transform, crs), name="433D",
     )  # fmt: skip
     config = TrainConfig(
-        scenes=(scene,), encoder="test_resnet", width=32, steps=steps, batch=4, crop=min(side, 128), tile=224,
+        scenes=(scene,), scheme="terramesh", encoder="test_resnet", width=32, steps=steps, batch=4,
+        crop=min(side, 128), tile=224,
         learning_rate=5e-3, warmup=10, clip=1.0, split="none", device="cpu", checkpoint_every=steps,
     )  # fmt: skip
     result = fit(config, tmp_path / "run")
@@ -389,7 +390,7 @@ def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps:
 
 
 def test_a_scheme_of_ones_own_goes_all_the_way(config: TrainConfig, tmp_path: Path) -> None:
-    scheme = ClassScheme("mine", (1, 2, 4), ("Pond", "Wood", "Field"), ((0, 0, 255), (0, 99, 0), (200, 200, 0)))
+    scheme = ClassScheme("mine", (1, 2, 11), ("Pond", "Wood", "Field"), ((0, 0, 255), (0, 99, 0), (200, 200, 0)))
     result = fit(replace(config, scheme=scheme, steps=2), tmp_path)
     assert result.card.scheme == scheme
     assert result.card.training["scheme"] == "mine"
@@ -472,8 +473,8 @@ def test_starting_from_other_weights(config: TrainConfig, tmp_path: Path) -> Non
 def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
-        'name = "mine"\nencoder = "test_resnet"\nwidth = 16\nsteps = 9\nbatch = 1\ncrop = 64\ntile = 64\n'
-        'split = "none"\n[[scenes]]\n'
+        'name = "mine"\nscheme = "esri-io"\nencoder = "test_resnet"\nwidth = 16\nsteps = 9\nbatch = 1\n'
+        'crop = 64\ntile = 64\nsplit = "none"\n[[scenes]]\n'
         f'optical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
     code = run(["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "out"), "--steps", "1", "--json"])
@@ -486,12 +487,13 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
 def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
-        f'split = "none"\n[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
+        f'scheme = "esri-io"\nsplit = "none"\n[[scenes]]\noptical = "{scene.optical}"\n'
+        f'sar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].split() == ["labelled", "pixels", "train", "validation"]
-    assert "warning: train has no pixel of Flooded vegetation, Built area" in captured.err
+    assert "warning: train has no pixel of Flooded vegetation, Crops, Built area" in captured.err
     assert "warning: validation has no pixel at all." in captured.err
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run", "--json", "-q"]) == 0
     captured = capsys.readouterr()
@@ -540,6 +542,7 @@ def test_one_step_of_the_published_recipe(tmp_path: Path, monkeypatch: pytest.Mo
 
 REGIONS = """
 name = "mine"
+scheme = "esri-io"
 encoder = "test_resnet"
 width = 16
 steps = {steps}

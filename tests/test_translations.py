@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli.errors import InputMissingError, OptionsError
-from refnet_cli.products import SCHEMES, ClassScheme
-from refnet_cli.translations import TRANSLATIONS, Translation, find_translation, make_translation, read_translation
+from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
+from refnet_cli.translations import (
+    TRANSLATIONS,
+    Translation,
+    find_translation,
+    make_translation,
+    read_translation,
+    warn_of_old_codes,
+)
 
 COLOUR = (0, 0, 0)
 TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))
@@ -21,15 +28,19 @@ PAIRS = pytest.mark.parametrize("pair", TRANSLATIONS, ids=" to ".join)
 
 # Classes that mean the same in every scheme that has them, whatever they are called.
 ALIKE = {
-    "water": {"Water", "Surface water", "Permanent water bodies"},
-    "trees": {"Forests", "Forest", "Trees", "Tree cover"},
-    "crops": {"Croplands", "Cropland", "Crops", "Farmland", "Arable land"},
-    "built": {"Urban/built-up", "Built-up", "Built area", "City", "Village", "Urban fabric", "Street", "Road"},
-    "bare": {"Barren", "Bare/sparse vegetation", "Bare ground", "Open spaces"},
-    "snow": {"Snow and ice", "Snow/ice"},
-    "grass": {"Grasslands", "Grassland", "Rangeland", "Pastures"},
-    "wetland": {"Wetlands", "Herbaceous wetland", "Flooded vegetation", "Inland wetlands"},
-}
+    "water": {"Water", "Surface water", "Permanent water bodies", "Water bodies", "Water courses", "Sea and ocean"},
+    "trees": {"Forests", "Forest", "Trees", "Tree cover", "Mixed forest", "Coniferous forest"},
+    "crops": {"Croplands", "Cropland", "Crops", "Farmland", "Arable land", "Non-irrigated arable land"},
+    "built": {
+        "Urban/built-up", "Built-up", "Built area", "Built", "Continuous urban fabric", "City", "Village",
+        "Urban fabric", "Street", "Road",
+    },
+    "bare": {"Barren", "Bare/sparse vegetation", "Bare ground", "Bare", "Open spaces", "Bare rocks"},
+    "snow": {"Snow and ice", "Snow/ice", "Snow & ice", "Glaciers and perpetual snow"},
+    "grass": {"Grasslands", "Grassland", "Grass", "Rangeland", "Pastures", "Natural grasslands"},
+    "shrubs": {"Shrublands", "Shrubland", "Shrub", "Shrub & scrub", "Moors and heathland"},
+    "wetland": {"Wetlands", "Herbaceous wetland", "Flooded vegetation", "Inland wetlands", "Inland marshes"},
+}  # fmt: skip
 
 
 def find(source: str, target: str) -> Translation:
@@ -61,31 +72,74 @@ def test_classes_of_one_meaning_keep_it(pair: tuple[str, str]) -> None:
                 assert translated in alike
 
 
+LOST = {"whu-opt-sar": {"Others"}, "esri-io": {"Clouds"}, "terramesh": {"Clouds"}, "corine": {"Burnt areas"}}
+
+
 @PAIRS
 def test_no_data_stands_for_what_the_target_cannot_show(pair: tuple[str, str]) -> None:
     lost = {name for name, translated in in_words(find(*pair)).items() if translated == "no data"}
     assert lost == {
         ("worldcover", "dfc2020"): {"Snow and ice"},
+        ("dynamic-world", "dfc2020"): {"Snow & ice"},
         ("esri-io", "dfc2020"): {"Snow/ice", "Clouds"},
-        ("esri-io", "worldcover"): {"Clouds"},
-    }.get(pair, {"Others"} if pair[0] == "whu-opt-sar" else set())
+        ("terramesh", "dfc2020"): {"Snow/ice", "Clouds"},
+        ("corine", "dfc2020"): {"Burnt areas", "Glaciers and perpetual snow"},
+        ("esri-io", "terramesh"): set(),
+        ("terramesh", "esri-io"): set(),
+        ("corine", "corine-level1"): set(),
+    }.get(pair, set(LOST.get(pair[0], ())))
 
 
-@pytest.mark.parametrize("names", [("dfc2020", "worldcover"), ("esri-io", "worldcover"), ("dfc2020", "esri-io")])
+@pytest.mark.parametrize("names", [
+    ("dfc2020", "worldcover"), ("esri-io", "worldcover"), ("dfc2020", "esri-io"), ("dfc2020", "dynamic-world"),
+    ("dynamic-world", "worldcover"), ("esri-io", "terramesh"), ("esri-io", "dynamic-world"),
+])  # fmt: skip
 def test_there_and_back(names: tuple[str, str]) -> None:
     """The poorer scheme comes back as it was, but for what was merged and what the other lacks."""
     there, back = find(*names), find(*reversed(names))
     returned = back.table[there.table]
     changed = {code for code in there.source.codes if returned[code] != code}
     expected = {"Shrublands"} if names == ("dfc2020", "esri-io") else {"Clouds"} & set(there.source.names)
+    expected -= {"Clouds"} if names[1] == "terramesh" else set()
     assert {name for code, name in zip(there.source.codes, there.source.names, strict=True) if code in changed} == (
         expected
     )
 
 
 def test_nothing_leads_to_schemes_of_use() -> None:
-    assert {target for _, target in TRANSLATIONS} == {"dfc2020", "worldcover", "esri-io"}
-    assert {source for source, _ in TRANSLATIONS} == set(SCHEMES)
+    targets = {"dfc2020", "worldcover", "esri-io", "terramesh", "dynamic-world", "corine-level1"}
+    assert {target for _, target in TRANSLATIONS} == targets
+    assert {source for source, _ in TRANSLATIONS} == set(SCHEMES) - {"corine-level1"}
+
+
+COVER = ("dfc2020", "worldcover", "esri-io", "terramesh", "dynamic-world")
+
+
+def test_maps_of_cover_lead_to_each_other_and_to_level_1() -> None:
+    pairs = {(source, target) for source in COVER for target in (*COVER, "corine-level1") if source != target}
+    pairs |= {("corine", target) for target in (*COVER, "corine-level1")}
+    assert pairs <= set(TRANSLATIONS)
+
+
+def test_level_1_of_corine_is_the_first_digit() -> None:
+    codes = TRANSLATIONS["corine", "corine-level1"]
+    assert [codes[short] for short in SCHEMES["corine"].codes] == [long // 100 for long in CORINE_CODES]
+
+
+@pytest.mark.parametrize("other", [name for name in SCHEMES if name not in ("esri-io", "terramesh")])
+def test_terramesh_is_esri_io_by_name(other: str) -> None:
+    for pair, twin in ((("esri-io", other), ("terramesh", other)), ((other, "esri-io"), (other, "terramesh"))):
+        assert (pair in TRANSLATIONS) == (twin in TRANSLATIONS)
+        if pair in TRANSLATIONS:
+            assert in_words(find(*pair)) == in_words(find(*twin))
+    assert all(old == new for old, new in in_words(find("terramesh", "esri-io")).items())
+
+
+def test_old_codes_are_warned_of_and_official_ones_are_not() -> None:
+    (warning,) = warn_of_old_codes(SCHEMES["terramesh"])
+    assert "--scheme esri-io" in warning
+    assert "4 Crops" in warning
+    assert not any(warn_of_old_codes(scheme) for name, scheme in SCHEMES.items() if name != "terramesh")
 
 
 @PAIRS
@@ -166,7 +220,7 @@ def test_a_known_scheme_in_other_colours_and_order_is_taken() -> None:
         ([(3, 1), (3, 2), (7, 1)], "but gives 3, 3, 7"),
         ([(3, 1), (7, 1), (8, 1)], "but gives 3, 7, 8"),
         ([], "but gives none"),
-        ([(3, 1), (7, 10)], "leads to 10, which scheme 'esri-io' does not have"),
+        ([(3, 1), (7, 12)], "leads to 12, which scheme 'esri-io' does not have"),
     ],
 )
 def test_translations_that_fit_no_scheme(codes: list[tuple[int, int]], message: str) -> None:
@@ -178,12 +232,12 @@ def test_translations_that_fit_no_scheme(codes: list[tuple[int, int]], message: 
     "mapping",
     [
         {"Wet": "Water", "Dry": "Bare ground"},
-        {"7": "6", "3": "1"},
+        {"7": "8", "3": "1"},
         {"wet": "WATER", "7": "bare ground"},
     ],
 )
 def test_a_mapping_by_codes_or_names(mapping: dict[str, str]) -> None:
-    assert make_translation(TWO, SCHEMES["esri-io"], mapping).codes == ((3, 1), (7, 6))
+    assert make_translation(TWO, SCHEMES["esri-io"], mapping).codes == ((3, 1), (7, 8))
 
 
 def test_a_mapping_to_no_data_and_into_a_scheme_of_ones_own() -> None:
@@ -223,12 +277,12 @@ name = "two"
 ALL = """
 Water = {wet}
 Trees = {dry}
-3 = {dry}
+4 = {dry}
 Crops = {dry}
-5 = {dry}
-6 = {dry}
-7 = {wet}
-8 = 0
+7 = {dry}
+8 = {dry}
+9 = {wet}
+10 = 0
 Rangeland = {dry}
 """
 
@@ -239,7 +293,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     found = read_translation(SCHEMES["esri-io"], str(path))
     assert found is not None
     assert found.target.names == ("Wet", "Dry")
-    assert dict(found.codes) == {1: 1, 2: 7, 3: 7, 4: 7, 5: 7, 6: 7, 7: 1, 8: 0, 9: 7}
+    assert dict(found.codes) == {1: 1, 2: 7, 4: 7, 5: 7, 7: 7, 8: 7, 9: 1, 10: 0, 11: 7}
     path.write_text(TABLE.format(scheme='scheme = "worldcover"', mapping=ALL.format(wet=80, dry='"Tree cover"')))
     found = read_translation(SCHEMES["esri-io"], str(path))
     assert found is not None

@@ -22,7 +22,7 @@ from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
 from refnet_cli.validation import choose_views, evaluate_weights, validate
 from refnet_cli.weights import load_weights, save_weights
-from tests.scenes import CARD, make_labelled_scene
+from tests.scenes import CARD, DRAWN, make_labelled_scene
 
 SMALL = replace(CARD, tile=64)
 
@@ -31,7 +31,7 @@ SMALL = replace(CARD, tile=64)
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
     scenes = tuple(make_labelled_scene(folder / name, seed=seed) for seed, name in enumerate(("north", "south")))
-    return TrainConfig(scenes=scenes, split="none", crop=64)
+    return TrainConfig(scenes=scenes, scheme="esri-io", split="none", crop=64)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def write_regions(config: TrainConfig, path: Path, begin: str = "") -> Path:
         f'[[scenes]]\nname = "{s.name}"\noptical = "{s.optical}"\nsar = "{s.sar}"\nlabels = "{s.labels}"\n'
         for s in config.scenes
     ]
-    path.write_text(begin + "".join(tables))
+    path.write_text('scheme = "esri-io"\n' + begin + "".join(tables))
     return path
 
 
@@ -95,8 +95,7 @@ def test_views_show_one_place_in_all_four_ways(config: TrainConfig, tile: int) -
         assert view.labels.shape == view.predicted.shape == sides
         labelled = view.labels > 0
         # The blue band tells the label (tests/scenes.py); red, green and blue are shown in this order.
-        codes = np.array([0, *CARD.scheme.codes])[view.labels]
-        assert np.array_equal((view.optical[2][labelled] - 100) // 300, codes[labelled])
+        assert np.array_equal((view.optical[2][labelled] - 100) // 300, DRAWN[view.labels[labelled]])
         assert not view.predicted[~np.isfinite(view.sar).all(0)].any()
 
 

@@ -9,6 +9,7 @@ weights that come along, and once for each place without that place, for the sco
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -33,6 +34,11 @@ PLACES = {
     "282D": "282D_485L_3_3", "38D": "38D_378R_2_3", "433D": "433D_629L_3_1", "609U": "609U_541L_3_0",
     "637U": "637U_59R_1_3",
 }  # fmt: skip
+LABELS = {
+    1: "Water", 2: "Trees", 3: "Flooded vegetation", 4: "Crops", 5: "Built area", 6: "Bare ground", 7: "Snow/ice",
+    8: "Clouds", 9: "Rangeland",
+}  # fmt: skip
+"""What TerraMesh's codes mean, which are not Esri's own."""
 SCORED = ("282D", "38D", "433D", "637U")  # 609U is all snow, which no other place has
 LEFT, RIGHT = 130, 138  # columns up to which to learn, and from which on to score
 REHEARSED, TIMES = 40, 4  # simulated scenes among the real ones, and how often each of these is listed
@@ -113,6 +119,7 @@ def real(terramind: Path, places: Iterable[str], split: str, labels: Path | None
             optical=terramind / "S2L2A" / f"{PLACES[place]}.tif", sar=terramind / "S1RTC" / f"{PLACES[place]}.tif",
             labels=(labels or terramind / "LULC") / f"{PLACES[place]}.tif",
         )
+        + f"label_codes = {{ {', '.join(f'{code} = {json.dumps(name)}' for code, name in LABELS.items())} }}\n"
         for place in places for time in range(times)
     )  # fmt: skip
 
@@ -152,7 +159,7 @@ def score_weights(folder: Path, weights: Path, scenes: str, classes: Iterable[in
 
 
 def classes_of(labels: Path, places: Iterable[str]) -> set[int]:
-    """Class indexes among the labels of places; the codes of this scheme are the indexes."""
+    """Class indexes among the labels of places; TerraMesh's codes are the indexes."""
     found: set[int] = set()
     for place in places:
         with rasterio.open(labels / f"{PLACES[place]}.tif") as file:

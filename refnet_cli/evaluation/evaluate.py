@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.labels import RasterLabels, describe_map, open_labels
 from refnet_cli.outputs import AreaCounter
-from refnet_cli.products import SCHEMES
+from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.tiling import Window
 
 ROWS = 512
@@ -224,6 +225,7 @@ def evaluate(
     *,
     sample: bool = False,
     field: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Scores:
     """Score a class map against reference labels.
 
@@ -235,12 +237,14 @@ def evaluate(
         Raster of codes of the same scheme, brought onto the map's grid by nearest neighbour, or polygons or points with
         such codes or the classes' names.
     scheme : str, optional
-        Name of the class scheme; by default the one that the map's tags name.
+        Name of the class scheme; by default the one that the map's tags name, which it must not contradict.
     sample : bool
         The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
         at random over the whole of it. Estimate accuracies and areas with confidence intervals.
     field : str, optional
         Field of a vector file of labels that holds the class; needed where it has several.
+    tell : callable, optional
+        Told in a line each what of the labels is doubtful.
 
     Returns
     -------
@@ -249,7 +253,7 @@ def evaluate(
     Raises
     ------
     OptionsError
-        If the map names no scheme and none is given, or it is unknown.
+        If the map names no scheme and none is given, or it is unknown or contradicts the map's tags.
     InputMissingError, InputError
         If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common; if
         a sample is on another grid or too small.
@@ -262,6 +266,8 @@ def evaluate(
             if scheme is None
             else f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}."
         )
+    if tagged is not None:
+        _refuse_contradiction(map_path, tagged, meaning)
     height, width = grid.shape
     matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
     areas = AreaCounter(grid, meaning) if sample else None
@@ -270,6 +276,9 @@ def evaluate(
         RasterLabels.open(map_path, grid, meaning) as mapped,
         open_labels(labels_path, grid, meaning, field) as labelled,
     ):
+        if tell:
+            for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
+                tell(f"warning: {warning}")
         if areas and not labelled.on_grid:
             raise InputError(
                 f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "
@@ -286,3 +295,17 @@ def evaluate(
         return scores
     hectares = np.array([areas.hectares()[name] for name in meaning.names])
     return replace(scores, area_estimates=estimate_areas(matrix, hectares, meaning.names))
+
+
+def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: ClassScheme) -> None:
+    """Refuse a scheme in which a map's codes have other names than in the map's tags."""
+    names = asked.by_code
+    other = [code for code, name in tagged.by_code.items() if names.get(code, "").casefold() != name.casefold()]
+    if other:
+        listed = ", ".join(f"{code} {tagged.by_code[code]}" for code in other)
+        old = ", which refnet 0.1 called 'esri-io'" if tagged.name == "terramesh" else ""
+        raise OptionsError(
+            f"The tags of {map_path} say that its classes are of scheme {tagged.name!r}{old}. Among them are {listed}, "
+            f"which scheme {asked.name!r} does not have by these codes: leave --scheme out. It is for maps whose tags "
+            "do not name their classes."
+        )

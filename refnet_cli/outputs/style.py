@@ -19,7 +19,9 @@ from refnet_cli.products import ClassScheme
 
 _SLD, _OGC = "http://www.opengis.net/sld", "http://www.opengis.net/ogc"
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NAMES = re.compile('<Category>([^<]*)<|label="([^"]*)"')
+_CATEGORIES = re.compile("<CategoryNames.*?</CategoryNames>", re.DOTALL)
+_CATEGORY = re.compile("<Category>([^<]*)</Category>|<Category ?/>")
+_ENTRY = re.compile("<paletteEntry[^>]*>")
 _MOST_XML = 1 << 20  # characters of a style that are looked at
 _INTEGER, _TEXT = 0, 2  # GDAL's GDALRATFieldType
 # GDAL's GDALRATFieldUsage: a value, a part of its colour, and its name.
@@ -94,8 +96,8 @@ class Style(FileOutput):
 def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
     """Warn of what lies beside a map and has GDAL or QGIS show other classes than it has.
 
-    An earlier map's style does, if this one was made in another class scheme and without a style. A user's own one, in
-    which all of the scheme's classes have their names, does not.
+    An earlier map's style does, if this one was made in another class scheme and without a style, or has other codes
+    for the same classes. A user's own one, in which all of the scheme's codes have their names, does not.
 
     Parameters
     ----------
@@ -111,13 +113,23 @@ def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
                 text = file.read(_MOST_XML)
         except OSError:
             continue
-        told = {html.unescape(first or second) for first, second in _NAMES.findall(text)}
-        if mark in text and not told >= {name for _, name, _ in _classes(scheme)}:
+        if mark in text and not _named_in(text) >= {(code, name) for code, name, _ in _classes(scheme)}:
             warnings.append(
                 f"{name} beside the map names other classes than those of {scheme.name}, and GDAL or QGIS would show "
                 "them: add --output style, or remove it."
             )
     return warnings
+
+
+def _named_in(text: str) -> set[tuple[int, str]]:
+    """Codes with the names that GDAL's categories or QGIS's palette give them."""
+    block = _CATEGORIES.search(text)
+    found = dict(enumerate(_CATEGORY.findall(block[0]))) if block else {}
+    for entry in _ENTRY.findall(text):
+        value, label = re.search(r'\bvalue="(\d{1,9})"', entry), re.search(r'\blabel="([^"]*)"', entry)
+        if value and label:
+            found[int(value[1])] = label[1]
+    return {(code, html.unescape(name)) for code, name in found.items()}
 
 
 def _plain(text: str) -> str:

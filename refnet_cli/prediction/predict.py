@@ -44,7 +44,7 @@ from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, cro
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Tiling, Window, reflect_indexes
-from refnet_cli.translations import Translation, read_translation
+from refnet_cli.translations import Translation, read_translation, warn_of_old_codes
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
@@ -684,7 +684,11 @@ def _start_report(
         },
         translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
         drift=card.drift(pair.levels),
-        warnings=[*warn_of_drift(card.drift(pair.levels)), *pair.warnings],
+        warnings=[
+            *([] if options.scheme else warn_of_old_codes(card.scheme)),
+            *warn_of_drift(card.drift(pair.levels)),
+            *pair.warnings,
+        ],
     )  # fmt: skip
 
 
