@@ -181,7 +181,7 @@ def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: py
         + "".join(f'[[scenes]]\noptical = "{s.optical}"\nsar = "{s.sar}"\nlabels = "{s.labels}"\n' for s in scenes)
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
-    assert re.findall(r"warning: (\w+): the codes of the labels fit", capsys.readouterr().err) == ["north"]
+    assert re.findall(r"warning: ([\w-]+): the codes of the labels fit", capsys.readouterr().err) == ["scene-0"]
 
 
 def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,15 +41,27 @@ def hold_kept(before: dict[str, str], folder: Path, but: str = "$") -> None:
 
 
 def run_or_follow(capfd: Any, *words: object) -> Ended:
-    """Run a command; if it is refused, hold that no file changed, and run it with the option that the message names."""
-    before = digests(Path())
-    ended = here(capfd, *words)
-    if ended.code == 0:
-        return ended
-    hold_kept(before, Path())
-    advice = re.search(r"--(?:no-resume|overwrite|[a-z-]*scheme terramesh)", ended.err)
-    assert advice, ended.err
-    return here(capfd, *words, *advice[0].split())
+    """Run a command; if it is refused, hold that no file changed, and do what the message says, at most twice."""
+    for _ in range(2):
+        before = digests(Path())
+        ended = here(capfd, *words)
+        if ended.code == 0:
+            return ended
+        hold_kept(before, Path())
+        words = (*words, *advice_of(ended))
+    return here(capfd, *words)
+
+
+def advice_of(ended: Ended) -> list[str]:
+    """Options that a message names; where it names a line of the regions file, that line is changed."""
+    told = ended.err + ended.out.replace('\\"', '"')
+    if found := re.search(r'scheme = "terramesh"', told):
+        regions = Path("regions.toml")
+        regions.write_text(re.sub("^scheme = .*$", found[0], regions.read_text(), flags=re.MULTILINE))
+        return []
+    options = re.search(r"--(?:no-resume|overwrite|[a-z-]*scheme terramesh)", told)
+    assert options, told
+    return options[0].split()
 
 
 def read_codes(path: str) -> np.ndarray:
@@ -129,24 +141,27 @@ def test_tasks_that_are_done_are_known(made: Path, capfd: Any) -> None:
 
 
 def test_tasks_are_run_to_the_end(made: Path, capfd: Any) -> None:
-    """The first of the maps may be made again, as other weights are bundled now."""
+    """The first of the maps may have to be made again, as other weights are bundled now."""
     before = digests(made)
-    ended = here(capfd, "batch", "run", "tasks.jsonl", "--device", "cpu")
+    ended = run_or_follow(capfd, "batch", "run", "tasks.jsonl", "--device", "cpu")
     assert ended.code == 0, ended.err
     assert (made / "south.tif").exists()
-    hold_kept(before, made, "north" if ended.statuses.get("done") == 2 else "$")
+    again = ended.outcomes[0]["status"] == "done"
+    hold_kept(before, made, "north" if again else "$")
     assert here(capfd, "batch", "status", "tasks.jsonl").code == 0
 
 
 def test_blocks_of_two_versions_are_not_put_together(made: Path, capfd: Any) -> None:
     """What one version decides differently would show at their border."""
     before = digests(made)
-    assert here(capfd, "batch", "run", "blocks.jsonl").statuses == {"skipped": 1, "done": 1}
+    ended = here(capfd, "batch", "run", "blocks.jsonl")
+    assert ended.statuses.get("done") == 1
+    hold_kept(before, made)
     ended = here(capfd, "batch", "merge", "blocks.jsonl")
     assert ended.code == 1
     (outcome,) = ended.outcomes
-    assert outcome["code"] == 65
-    assert "other inputs, weights or options" in outcome["message"]
+    assert outcome["code"] in (64, 65)
+    assert "000000-000000.shard" in outcome["message"]
     assert not (made / "wide.tif").exists()
     hold_kept(before, made)
 
@@ -171,12 +186,12 @@ def test_trainings_go_on(name: str, steps: int, made: Path, capfd: Any) -> None:
     whole = steps_of(unpack_run(made, "trained"))
     run = unpack_run(made, name)
     before = digests(made)
-    ended = here(capfd, "train", "regions.toml", "-o", name)
+    ended = run_or_follow(capfd, "train", "regions.toml", "-o", name)
     assert ended.code == 0, ended.err
     assert f"going on after step {steps}" in ended.err
     assert read_card(run / "tiny.safetensors").training["steps_done"] == 6
     np.testing.assert_allclose(steps_of(run), whole, rtol=1e-3)
-    hold_kept(before, made, f"{name}/")
+    hold_kept(before, made, f"{name}/|regions.toml")
 
 
 def test_no_file_holds_a_path_of_another_machine() -> None:
