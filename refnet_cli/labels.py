@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -19,7 +20,7 @@ from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsErro
 from refnet_cli.products import ClassScheme
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
 from refnet_cli.tiling import Window
-from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid
+from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid, advise_conversion
 
 UInt8 = NDArray[np.uint8]
 
@@ -29,6 +30,8 @@ class Labels(Protocol):
 
     on_grid: bool
     """Whether each label is that of one pixel of the grid."""
+    warnings: list[str]
+    """What of the file counts as no label although it looks like one, in a line each."""
 
     def __enter__(self) -> Self: ...
 
@@ -65,6 +68,7 @@ def open_labels(
     scheme: ClassScheme,
     field: str | None = None,
     meanings: Mapping[str, str] | None = None,
+    layer: str | None = None,
 ) -> Labels:
     """Open a file of labels, raster or vector by its name's ending.
 
@@ -82,6 +86,8 @@ def open_labels(
     meanings : mapping of str to str, optional
         From what stands in the file to the scheme's codes or names of classes, 0 for no label; by default every code
         and name means itself. What it leaves out is refused.
+    layer : str, optional
+        Layer of the vector file; needed where several have shapes.
 
     Raises
     ------
@@ -90,10 +96,37 @@ def open_labels(
     """
     indexes = class_indexes(scheme, meanings)
     if Path(path).suffix.lower() in VECTORS:
-        return ShapeLabels.open(path, grid, scheme, field, indexes)
-    if field is not None:
-        raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
+        return ShapeLabels.open(path, grid, scheme, field, indexes, layer)
+    _refuse_other_formats(path)
+    for what, given in (("field", field), ("layer", layer)):
+        if given is not None:
+            raise OptionsError(f"{path} is taken for a raster, which has no {what} {given!r}; leave the {what} out.")
     return RasterLabels.open(path, grid, scheme, indexes)
+
+
+_RASTER_ENDINGS = (".tif", ".tiff", ".jp2", ".vrt")
+_RASTER_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""First bytes of TIFF, BigTIFF and JPEG 2000."""
+
+
+def _refuse_other_formats(path: str | Path) -> None:
+    """Refuse a file that is neither raster nor vector by its ending and does not begin as a raster either.
+
+    Raises
+    ------
+    InputError
+        With the endings that are read, and how to convert the file.
+    """
+    place = Path(path)
+    if place.suffix.lower() in _RASTER_ENDINGS or not place.exists():
+        return
+    if place.is_file():
+        with place.open("rb") as file:
+            if file.read(12).startswith(_RASTER_STARTS):
+                return
+    raise InputError(
+        f"The label file {path} is neither GeoTIFF nor one of {', '.join(VECTORS)}. {advise_conversion(path)}"
+    )
 
 
 def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -120,6 +153,16 @@ def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None
     return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
 
 
+def _say_what_to_do(unknown: str) -> str:
+    """What to do about a code or name of a label file that the scheme does not have."""
+    value = unknown if re.fullmatch(r"-?\d+", unknown) else json.dumps(unknown, ensure_ascii=False)
+    return (
+        f"Say what they mean in a TOML file: --mapping codes.toml with ignore = [{value}] if they are no label, or "
+        f"with [mapping] and a line as {value} = \"Trees\" for each code of the file. In a regions file, write "
+        "label_codes, or choose the labels' scheme."
+    )
+
+
 def _list_classes(scheme: ClassScheme) -> str:
     return ", ".join(f"{code} {name}" for code, name in zip(scheme.codes, scheme.names, strict=True))
 
@@ -137,11 +180,14 @@ class RasterLabels:
     frequent one inside it where the labels' pixels are finer than half the grid's.
     """
 
-    def __init__(self, raster: Raster, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int]) -> None:
-        self._raster, self._grid = raster, grid
+    def __init__(
+        self, raster: Raster, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int], what: str = "label"
+    ) -> None:
+        self._raster, self._grid, self._what = raster, grid, what
+        self.warnings: list[str] = []
         dataset = raster.dataset
         if dataset.count != 1:
-            raise InputError(f"The label file {raster.path} has {dataset.count} bands: give one band of class codes.")
+            raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
         self._indexes = {int(text): index for text, index in indexes.items() if re.fullmatch(r"-?\d+", text)}
         if dataset.nodata is not None and np.isfinite(dataset.nodata):
             self._indexes[int(dataset.nodata)] = 0
@@ -153,7 +199,12 @@ class RasterLabels:
 
     @classmethod
     def open(
-        cls, path: str | Path, grid: GeoBox, scheme: ClassScheme, indexes: Mapping[str, int] | None = None
+        cls,
+        path: str | Path,
+        grid: GeoBox,
+        scheme: ClassScheme,
+        indexes: Mapping[str, int] | None = None,
+        what: str = "label",
     ) -> Self:
         """Open a label file and check its codes.
 
@@ -167,6 +218,8 @@ class RasterLabels:
             What the codes mean.
         indexes : mapping of str to int, optional
             From `class_indexes`; by default every code means itself.
+        what : str
+            What the file is, "label" or "map", for messages.
 
         Raises
         ------
@@ -175,10 +228,10 @@ class RasterLabels:
         InputError
             If it cannot be used, does not overlap the grid, or holds unknown codes.
         """
-        raster = Raster(path, "label")
+        raster = Raster(path, what)
         try:
             with raster.naming("cannot be understood"):
-                return cls(raster, grid, scheme, indexes or class_indexes(scheme))
+                return cls(raster, grid, scheme, indexes or class_indexes(scheme), what)
         except RefnetError:
             raster.dataset.close()
             raise
@@ -206,8 +259,9 @@ class RasterLabels:
         if unknown:
             listed = ", ".join(f"{value:g}" for value in unknown[:20]) + ", ..." * (len(unknown) > 20)
             raise InputError(
-                f"The label file holds the codes {listed}, which mean nothing in class scheme {self._scheme.name!r} "
-                f"(codes {', '.join(map(str, self._indexes))}): choose another scheme or give a mapping."
+                f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
+                f"scheme {self._scheme.name!r} (codes {', '.join(map(str, self._indexes))}). "
+                + (_say_what_to_do(f"{unknown[0]:g}") if self._what == "label" else "Name the map's scheme: --scheme.")
             )
 
     def _stored(self, source: Window) -> NDArray[np.generic]:
@@ -250,10 +304,13 @@ class ShapeLabels:
     indexes : uint8 array
         The network's class index of each.
     grid : GeoBox
+    warnings : sequence of str
+        See `Labels`.
     """
 
-    def __init__(self, shapes: NDArray[Any], indexes: UInt8, grid: GeoBox) -> None:
+    def __init__(self, shapes: NDArray[Any], indexes: UInt8, grid: GeoBox, warnings: Sequence[str] = ()) -> None:
         self._shapes, self._indexes, self._grid = shapes, indexes, grid
+        self.warnings = list(warnings)
         self._tree = shapely.STRtree(shapes)
         self.on_grid = bool((shapely.get_dimensions(shapes) == 0).all())
 
@@ -265,8 +322,11 @@ class ShapeLabels:
         scheme: ClassScheme,
         field: str | None = None,
         indexes: Mapping[str, int] | None = None,
+        layer: str | None = None,
     ) -> Self:
         """Open a vector file and check its classes; see `open_labels` and `class_indexes` for the parameters.
+
+        Shapes whose class is NULL, NaN or an empty text are unlabelled.
 
         Raises
         ------
@@ -275,11 +335,12 @@ class ShapeLabels:
         InputError
             If it cannot be used, does not overlap the grid, or holds unknown classes.
         OptionsError
-            If there is no such field, or several and none was named.
+            If there is no such field or layer, or several and none was named.
         """
-        file = VectorFile.open(path, "label")
+        file = VectorFile.open(path, "label", layer, "--layer, or label_layer in a regions file")
         way = WayToGrid(file, grid)
-        shapes, (values,) = file.read([_choose_field(file, field)], way.bounds)
+        chosen = _choose_field(file, field)
+        shapes, (values,) = file.read([chosen], way.bounds)
         present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
         shapes, values = shapes[present], values[present]
         kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
@@ -289,8 +350,21 @@ class ShapeLabels:
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {file.path} lies on the scene.")
+        shapes, which = shapes[inside], which[inside]
+        labelled = _has_value(values)
+        without = len(np.unique(which[~labelled[which]]))
+        if without == len(np.unique(which)):
+            raise InputError(
+                f"None of the {without} shapes of the label file {file.path} on the scene has a class: field "
+                f"{chosen!r} is empty. Fill it in, or name another field: --field, or label_field in a regions file."
+            )
+        warnings = [
+            f"{without} of the {len(np.unique(which))} shapes of {file.path} on the scene have no class in field "
+            f"{chosen!r} and count as unlabelled."
+        ] * (without > 0)
+        shapes, which = shapes[labelled[which]], which[labelled[which]]
         known = indexes or class_indexes(scheme)
-        return cls(shapes[inside], _indexes_of(file, values[which[inside]], scheme, known), grid)
+        return cls(shapes, _indexes_of(file, values[which], scheme, known), grid, warnings)
 
     def __enter__(self) -> Self:
         return self
@@ -329,6 +403,13 @@ def _choose_field(file: VectorFile, asked: str | None) -> str:
     return asked or file.fields[0]
 
 
+def _has_value(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of a field are neither NULL nor NaN nor an empty text."""
+    return np.array([
+        value is not None and value == value and bool(str(value).strip()) for value in values.tolist()
+    ], bool)  # fmt: skip
+
+
 def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
     """Class index of each value of a field: a code as number or text, or a class's name in any case."""
     texts = [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
@@ -337,7 +418,7 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
-            f"({_list_classes(scheme)}): choose another scheme or give a mapping."
+            f"({_list_classes(scheme)}). {_say_what_to_do(unknown[0])}"
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)
 

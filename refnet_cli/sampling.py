@@ -69,7 +69,10 @@ class Region:
         )
         try:
             meanings = config.label_codes if scene.label_codes is None else scene.label_codes
-            return cls(scene, pair, open_labels(scene.labels, pair.grid, config.classes, scene.label_field, meanings))
+            labels = open_labels(
+                scene.labels, pair.grid, config.classes, scene.label_field, meanings, scene.label_layer
+            )
+            return cls(scene, pair, labels)
         except RefnetError:
             pair.close()
             raise
@@ -130,6 +133,8 @@ class SurveyedScene:
     """Labelled pixels of each class that are only scored, shape (classes,)."""
     unreadable: int = 0
     """Blocks that cannot be read, which are passed over."""
+    warnings: tuple[str, ...] = ()
+    """Of the labels, see `refnet_cli.labels.Labels`."""
 
 
 def survey(config: TrainConfig) -> list[SurveyedScene]:
@@ -170,6 +175,8 @@ class _Look(NamedTuple):
     cells: dict[Square, Cells]
     unreadable: int
     """How many squares cannot be read."""
+    warnings: tuple[str, ...]
+    """Of the labels."""
 
 
 def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
@@ -188,7 +195,8 @@ def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
         if not cells:
             _count_window(region, next(iter(squares.values())), config)  # which tells what is wrong with it
         readable = {square: squares[square] for square in cells}
-        return _Look(scene, grid, region.decided, readable, cells, len(squares) - len(cells))
+        warnings = tuple(region.labels.warnings)
+        return _Look(scene, grid, region.decided, readable, cells, len(squares) - len(cells), warnings)
 
 
 def _pixel_metres(grid: GeoBox) -> float:
@@ -264,7 +272,9 @@ def _share_out(look: _Look, roles: Roles, config: TrainConfig) -> SurveyedScene:
     kept = shares[TRAIN].any(1)
     training = Cells(windows[kept], shares[TRAIN][kept])
     validation = shares[VALIDATION].sum(0)
-    return SurveyedScene(look.scene, look.grid, look.decided, roles, training, validation, look.unreadable)
+    return SurveyedScene(
+        look.scene, look.grid, look.decided, roles, training, validation, look.unreadable, look.warnings
+    )
 
 
 def count_classes(scenes: Sequence[SurveyedScene], config: TrainConfig) -> dict[str, dict[str, int]]:

@@ -151,6 +151,8 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
         say(f"{look.scene.name}: " + ", ".join(f"{what} {value}" for what, value in look.decided.items()))
         if look.unreadable:
             say(f"warning: {look.scene.name}: {look.unreadable} blocks cannot be read and are passed over")
+        for warning in look.warnings:
+            say(f"warning: {look.scene.name}: {warning}")
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
     if config.method == "random":
@@ -515,11 +517,18 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
         ) from error
 
 
+_SINCE_0_2 = ("label_layer",)
+"""Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
+
+
 def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
     """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
     settings = {name: _as_text(value) for name, value in asdict(config).items() if name not in spared}
-    described = [{name: _as_text(value) for name, value in asdict(scene).items()} for scene in config.scenes]
+    described = [
+        {name: _as_text(value) for name, value in asdict(scene).items() if name not in _SINCE_0_2 or value is not None}
+        for scene in config.scenes
+    ]
     digest = hashlib.sha256()
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):

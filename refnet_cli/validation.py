@@ -241,6 +241,9 @@ def evaluate_weights(
             "was split in another way: the scores flatter."
         )
     scenes = [look for look in survey(config) if look.validation.any()]
+    if tell:
+        for line in (f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings):
+            tell(line)
     return validate(net, card, scenes, config, device)
 
 
