@@ -32,7 +32,7 @@ LEVELS = (
     {"symmetries"},
     {"prediction"},
     {"evaluation", "sampling", "export", "selftest", "tasks"},
-    {"planning", "merging"},
+    {"planning", "merging", "learned"},
     {"batch", "validation", "doctor"},
     {"train"},
     {"cli"},
