@@ -674,7 +674,9 @@ def batch_plan(
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
         check_places([output], [path for path in read if isinstance(path, Path) and str(path) != "-"])
-    text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
+    text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
+    if guessed:
+        _say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
     tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:

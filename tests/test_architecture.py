@@ -19,7 +19,7 @@ LEVELS = (
     {"__init__"},
     {"errors"},
     {"remote"},
-    {"files", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
+    {"files", "scene_tables", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors"},
     {"dates", "products", "smoothing", "tiling", "register", "scan"},
     {"schemes", "finishing"},
