@@ -677,7 +677,7 @@ def batch_plan(
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
         _say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
-    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
+    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks, _say_line))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:
         click.echo(lines, nl=False)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
@@ -17,7 +15,9 @@ from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair
+from refnet_cli.scene.stac import as_tags, stac_contradiction
 from refnet_cli.scene_tables import clean, decode, fit_row, is_table, read_rows
+from refnet_cli.stac_items import read_items, said_of_offset
 from refnet_cli.tasks import Task, check_distinct, identify
 from refnet_cli.tiling import Window
 
@@ -52,8 +52,8 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     Returns
     -------
     list of dict
-        The fields of each scene. Of STAC items ``id``, ``collection``, ``date`` and the ``href`` of each asset by its
-        key; of tables the columns; of paths ``optical``.
+        The fields of each scene. Of STAC items those of `refnet_cli.stac_items.read_items`; of tables the columns; of
+        paths ``optical``.
 
     Raises
     ------
@@ -62,9 +62,9 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     """
     text = text.removeprefix("\ufeff")
     if null:
-        scenes = [{"optical": path} for path in text.split("\0") if path]
+        scenes: list[dict[str, str]] = [{"optical": path} for path in text.split("\0") if path]
     elif text.lstrip().startswith("{"):
-        scenes = list(_read_items(text, folder))
+        scenes = list(read_items(text, folder))
     else:
         lines = clean(text, folder)
         paths = (line.strip() for line in lines if line)
@@ -89,29 +89,13 @@ def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
         yield fit_row(columns, values, number)
 
 
-def _read_items(text: str, folder: Path) -> Iterator[dict[str, str]]:
-    try:
-        collection = json.loads(text)
-        for item in collection["features"] if collection["type"] == "FeatureCollection" else [collection]:
-            assets = {name: _href(asset["href"], folder) for name, asset in item["assets"].items()}
-            date = str(item["properties"].get("datetime") or item["properties"].get("start_datetime") or "")
-            yield assets | {"id": item["id"], "collection": str(item.get("collection") or ""), "date": date[:10]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"The list is no STAC Item or ItemCollection ({error!r}).") from error
-
-
-def _href(href: str, folder: Path) -> str:
-    if href.startswith("file://"):
-        return unquote(urlsplit(href).path)
-    return href if is_remote(href) or href.startswith("/") else str(folder / href)
-
-
 def plan(
     scenes: Sequence[Mapping[str, str]],
     templates: Templates,
     options: Mapping[str, Any],
     folder: Path,
     block: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Task]:
     """Make tasks of scenes.
 
@@ -126,6 +110,8 @@ def plan(
         That paths in columns are relative to; those in templates are relative to the working directory.
     block : int, optional
         Side of the blocks that maps are cut into, in pixels.
+    tell : callable, optional
+        Warned, in a line each, of STAC items that contradict themselves.
 
     Yields
     ------
@@ -145,10 +131,22 @@ def plan(
         raise OptionsError(f"Blocks of {block} pixels are no whole tiles of the map: give a multiple of {BLOCK}.")
     tasks = [_task(scene, templates, options, folder) for scene in scenes]
     check_distinct(tasks)
+    if tell:
+        for line in _warn_of_contradictions(tasks):
+            tell(line)
     for task in tasks:
         for part in [None] if block is None else _blocks(task.options, block):
             placed = replace(task, block=part)
             yield replace(placed, id=identify(placed))
+
+
+def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
+    for task in tasks:
+        if found := stac_contradiction(as_tags(task.options.stac)):
+            yield (
+                f"warning: the STAC item for {task.options.output} contradicts itself about the optical offset: "
+                f"{found}. The values will decide it, unless --optical-offset does."
+            )
 
 
 def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, Any], folder: Path) -> Task:
@@ -166,6 +164,9 @@ def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, 
     }
     if str(given.get("scheme", "")).endswith(".toml"):
         given["scheme"] = os.path.abspath(given["scheme"])
+    if given.get("optical_offset") is None and "stac" not in given:
+        used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
+        given["stac"] = said_of_offset(scene, used) or None
     return Task(PredictOptions(_inputs(optical), _inputs(sar), Path(output), outputs=further, **given))
 
 

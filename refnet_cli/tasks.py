@@ -21,7 +21,7 @@ from refnet_cli.tiling import Window
 
 RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory")
 """Options that a result does not depend on, or only in its last bits."""
-_SINCE_0_2 = ("zone_layer",)
+_SINCE_0_2 = ("zone_layer", "stac")
 """Options that 0.1 did not have; with their defaults they are left out of ids, so that its sidecars still hold."""
 
 

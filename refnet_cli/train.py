@@ -530,7 +530,7 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
         ) from error
 
 
-_SINCE_0_2 = ("label_layer",)
+_SINCE_0_2 = ("label_layer", "stac")
 """Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
 
 

@@ -25,7 +25,7 @@ LEVELS = (
     {"schemes", "finishing"},
     {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},
-    {"labels", "inspection", "coregistration"},
+    {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
     {"engine", "mapping"},

@@ -701,7 +701,7 @@ def tags_of(report: Report) -> dict[str, str]:
     elsewhere = {
         "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
         "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote", "outputs",
-        "zones", "zone_field", "zone_layer", "min_area", "date",
+        "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     if options["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
