@@ -72,7 +72,8 @@ class VectorFile:
         """
         ending = Path(path).suffix.lower()
         if ending not in VECTORS and os.path.exists(path):
-            raise InputError(f"The {what} file {path} is none of {', '.join(VECTORS)}. {advise_conversion(path)}")
+            advice = advise_conversion(path, rasters=False)
+            raise InputError(f"The {what} file {path} is none of {', '.join(VECTORS)}. {advice}")
         text = local_file(path, what)
         name = f"The {what} file {text}"
         with Path(text).open("rb") as file:
@@ -138,11 +139,21 @@ _RASTERS = (".img", ".asc", ".nc", ".png", ".jpg", ".jpeg", ".gif", ".bil", ".bs
 _OF_SHAPEFILES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
 
 
-def advise_conversion(path: str | Path) -> str:
-    """Return what to do about a file whose ending is none of `VECTORS`, as sentences for messages."""
+def advise_conversion(path: str | Path, rasters: bool = True) -> str:
+    """Return what to do about a file whose ending is none of `VECTORS`, as sentences for messages.
+
+    Parameters
+    ----------
+    path : str or Path
+    rasters : bool
+        Whether a GeoTIFF would do too.
+    """
     given, ending = Path(path), Path(path).suffix.lower()
     if ending == ".zip":
-        return f"Unpack it and give the file in it: GeoTIFF or {', '.join(VECTORS)}."
+        return f"Unpack it and give the file in it: {'GeoTIFF or ' * rasters}{', '.join(VECTORS)}."
+    if ending in (".tif", ".tiff", ".jp2", *_RASTERS) and not rasters:
+        command = shlex.join(["gdal_polygonize.py", str(given), str(given.with_suffix(".gpkg"))])
+        return f"Convert it to polygons: {command}"
     if ending in _OF_SHAPEFILES:
         return f"It is one file of a Shapefile: give {given.with_suffix('.shp')}."
     if ending in _RASTERS:

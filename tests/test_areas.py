@@ -342,12 +342,14 @@ def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text.gpkg").write_text("SQLite")
     (tmp_path / "cut.gpkg").write_bytes(two.read_bytes()[:5000])
     (tmp_path / "a.kml").write_text("<kml/>")
+    (tmp_path / "a.tif").write_bytes(b"II*")
     names = write_zones(tmp_path / "names.gpkg", [box, box], name=["a", " "])
     nowhere = write_zones(tmp_path / "nowhere.shp", [box], name=["a"])
     nowhere.with_suffix(".prj").unlink()
     cases: list[tuple[Path, str | None, type[Exception], str]] = [
         (tmp_path / "none.gpkg", None, InputMissingError, "does not exist"),
         (tmp_path / "a.kml", None, InputError, r"none of \.gpkg, \.geojson, \.json, \.shp, \.fgb.*ogr2ogr"),
+        (tmp_path / "a.tif", None, InputError, "gdal_polygonize"),
         (tmp_path / "text.gpkg", None, InputError, "whatever its name says"),
         (tmp_path / "cut.gpkg", None, InputError, "cannot be read"),
         (two, None, OptionsError, "2 layers"),
