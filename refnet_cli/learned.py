@@ -59,12 +59,17 @@ def ground_of(card: Card) -> list[dict[str, Any]]:
         split = {name: card.training.get(name) for name in SPLIT}
         return [{"name": card.name, "split": split, "scenes": {name: {"role": roles[name]} for name in roles}}]
     try:
-        for training in found:
-            for scene in training["scenes"].values():
-                _ = scene["role"], _shape(scene), training["split"].keys(), training["name"]
+        return [_checked(training) for training in found]
     except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
         raise WeightsError(f"The card's entry training.{GROUND} cannot be understood: {error!r}.") from error
-    return list(found)
+
+
+def _checked(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry of a card, unless something of it is missing or no geometry, which raises what it raises."""
+    for scene in training["scenes"].values():
+        _shape(scene)
+        scene["role"].split()
+    return {"name": training["name"], "split": dict(training["split"]), "scenes": training["scenes"]}
 
 
 def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[SurveyedScene]) -> list[str]:
