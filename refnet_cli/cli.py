@@ -157,6 +157,7 @@ OUTPUT_OPTIONS = (
     click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG; as -o preview=PATH."),
     click.option("--zones", type=FILE, help="Polygons by which the output areas is told too, as regions.gpkg."),
     click.option("--zone-field", help="Field of the zones that names them.  [default: they are numbered]"),
+    click.option("--zone-layer", help="Layer of the file of zones; needed where several have shapes."),
     click.option(
         "--min-area",
         type=float,
@@ -525,7 +526,18 @@ class _Asked:
 @commands.command("evaluate")
 @click.argument("map_", metavar="[MAP]", type=FILE, required=False)
 @click.argument("labels", type=FILE, required=False)
-@click.option("--scheme", help="Class scheme of both files.  [default: the one the map names]")
+@click.option(
+    "--scheme",
+    help="Class scheme of both files, or a TOML file of your own as for refnet predict.  "
+    "[default: the one the map names]",
+)
+@click.option(
+    "--mapping",
+    "meanings",
+    type=FILE,
+    help="TOML file of what the labels' codes or names stand for in the scheme: [mapping] or [label_codes], as 10 = "
+    '"Trees" and 255 = 0 for no label; or ignore = [255].',
+)
 @click.option(
     "--sample",
     is_flag=True,
@@ -533,6 +545,7 @@ class _Asked:
     "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
 )
 @click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
+@click.option("--layer", help="Layer of a vector file of labels; needed where several have shapes.")
 @click.option("--weights", type=FILE, help="In place of a map: score these weights on the scenes of --regions.")
 @click.option("--regions", type=FILE, help="Regions file of refnet train; what it holds out is scored.")
 @click.option("--fold", help="With --regions: the region to score.")
@@ -549,6 +562,7 @@ def evaluate_command(
 
     \b
     refnet evaluate lulc.tif labels.tif
+    refnet evaluate lulc.tif worldcover.tif --mapping codes.toml
     refnet evaluate --weights mine.safetensors --regions regions.toml
     """  # noqa: D301
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
@@ -556,7 +570,7 @@ def evaluate_command(
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
     from refnet_cli.files import check_places
 
-    check_places([plot], [*of_map, *of_weights])
+    check_places([plot], [*of_map, *of_weights, given["meanings"]])
     found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
     if plot:
         import numpy as np
@@ -572,7 +586,7 @@ def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
 
     if given["fold"]:
         raise click.UsageError("--fold is for --regions.")
-    chosen = {name: given[name] for name in ("scheme", "sample", "field")}
+    chosen = {name: given[name] for name in ("scheme", "sample", "field", "layer", "meanings")}
     return evaluate(map_, labels, **chosen, tell=_say_line).to_dict()
 
 
@@ -580,8 +594,11 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
     from refnet_cli.regions import read_regions
     from refnet_cli.validation import evaluate_weights
 
-    if given["scheme"] or given["sample"] or given["field"]:
-        raise click.UsageError("--scheme, --sample and --field are for maps; a regions file says what its labels are.")
+    if any(given[name] for name in ("scheme", "sample", "field", "layer", "meanings")):
+        raise click.UsageError(
+            "--scheme, --mapping, --field, --layer and --sample are for maps. A regions file says what its labels are: "
+            "scheme, label_codes, label_field, label_layer."
+        )
     options = {"split": "region", "fold": given["fold"]} if given["fold"] else {}
     config = read_regions(given["regions"], options)
     scores, by_scene = evaluate_weights(given["weights"], config, given["device"], _say_line)
@@ -657,8 +674,10 @@ def batch_plan(
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
         check_places([output], [path for path in read if isinstance(path, Path) and str(path) != "-"])
-    text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
-    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
+    text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
+    if guessed:
+        _say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
+    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks, _say_line))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:
         click.echo(lines, nl=False)

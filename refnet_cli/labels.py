@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsErro
 from refnet_cli.products import ClassScheme, rename_old
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
 from refnet_cli.tiling import Window
-from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid
+from refnet_cli.vectors import VECTORS, VectorFile, WayToGrid, advise_conversion
 
 UInt8 = NDArray[np.uint8]
 
@@ -68,6 +69,7 @@ def open_labels(
     scheme: ClassScheme,
     field: str | None = None,
     meanings: Mapping[str, str] | None = None,
+    layer: str | None = None,
 ) -> Labels:
     """Open a file of labels, raster or vector by its name's ending.
 
@@ -86,6 +88,8 @@ def open_labels(
         From what stands in the file to the scheme's codes or names of classes, 0 for no label; by default every code
         and name means itself, and a raster whose tags ``CLASS_<code>`` name its classes is read by these names. What
         it leaves out is refused.
+    layer : str, optional
+        Layer of the vector file; needed where several have shapes.
 
     Raises
     ------
@@ -94,10 +98,12 @@ def open_labels(
     """
     indexes, said = class_indexes(scheme, meanings), _said(meanings)
     if Path(path).suffix.lower() in VECTORS:
-        labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, said=said)
+        labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, layer, said=said)
         return _with_doubts(labels, meanings, scheme)
-    if field is not None:
-        raise OptionsError(f"{path} is taken for a raster, which has no field {field!r}; leave the field out.")
+    _refuse_other_formats(path)
+    for what, given in (("field", field), ("layer", layer)):
+        if given is not None:
+            raise OptionsError(f"{path} is taken for a raster, which has no {what} {given!r}; leave the {what} out.")
     return _with_doubts(RasterLabels.open(path, grid, scheme, indexes, said=said), meanings, scheme)
 
 
@@ -114,6 +120,31 @@ def _with_doubts(labels: Labels, meanings: Mapping[str, str] | None, scheme: Cla
     if scheme.name in RENUMBERED:
         labels.warnings += [warning for warning in warn_of_codes(targets, scheme) if warning not in labels.warnings]
     return labels
+
+
+_RASTER_ENDINGS = (".tif", ".tiff", ".jp2", ".vrt")
+_RASTER_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""First bytes of TIFF, BigTIFF and JPEG 2000."""
+
+
+def _refuse_other_formats(path: str | Path) -> None:
+    """Refuse a file that is neither raster nor vector by its ending and does not begin as a raster either.
+
+    Raises
+    ------
+    InputError
+        With the endings that are read, and how to convert the file.
+    """
+    place = Path(path)
+    if place.suffix.lower() in _RASTER_ENDINGS or not place.exists():
+        return
+    if place.is_file():
+        with place.open("rb") as file:
+            if file.read(12).startswith(_RASTER_STARTS):
+                return
+    raise InputError(
+        f"The label file {path} is neither GeoTIFF nor one of {', '.join(VECTORS)}. {advise_conversion(path)}"
+    )
 
 
 def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -139,6 +170,16 @@ def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None
             f"({_list_classes(scheme)}).{explain_unknown(_numbers(strange), scheme)}"
         )
     return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
+
+
+def _say_what_to_do(unknown: str) -> str:
+    """What to do about a code or name of a label file that the scheme does not have."""
+    value = unknown if re.fullmatch(r"-?\d+", unknown) else json.dumps(unknown, ensure_ascii=False)
+    return (
+        f"Say what they mean in a TOML file: --mapping codes.toml with ignore = [{value}] if they are no label, or "
+        f"with [mapping] and a line as {value} = \"Trees\" for each code of the file. In a regions file, write "
+        "label_codes, or choose the labels' scheme."
+    )
 
 
 def _list_classes(scheme: ClassScheme) -> str:
@@ -170,12 +211,13 @@ class RasterLabels:
         scheme: ClassScheme,
         indexes: Mapping[str, int],
         said: Collection[str] = (),
+        what: str = "label",
     ) -> None:
-        self._raster, self._grid = raster, grid
+        self._raster, self._grid, self._what = raster, grid, what
         self.warnings: list[str] = []
         dataset = raster.dataset
         if dataset.count != 1:
-            raise InputError(f"The label file {raster.path} has {dataset.count} bands: give one band of class codes.")
+            raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
         self._indexes = {code: indexes[str(code)] for code in _numbers(indexes)}
         self._scheme, self._said = scheme, _numbers(said)
         self._tagged = tagged_classes(dataset.tags(1))
@@ -211,6 +253,7 @@ class RasterLabels:
         indexes: Mapping[str, int] | None = None,
         *,
         said: Collection[str] = (),
+        what: str = "label",
     ) -> Self:
         """Open a label file and check its codes.
 
@@ -226,6 +269,8 @@ class RasterLabels:
             From `class_indexes`; by default every code means itself.
         said : collection of str
             Codes in ``indexes`` of which a mapping says what they mean, whatever the file's tags or its no data say.
+        what : str
+            What the file is, "label" or "map", for messages.
 
         Raises
         ------
@@ -234,10 +279,10 @@ class RasterLabels:
         InputError
             If it cannot be used, does not overlap the grid, or holds unknown codes.
         """
-        raster = Raster(path, "label")
+        raster = Raster(path, what)
         try:
             with raster.naming("cannot be understood"):
-                return cls(raster, grid, scheme, indexes or class_indexes(scheme), said)
+                return cls(raster, grid, scheme, indexes or class_indexes(scheme), said, what)
         except RefnetError:
             raster.dataset.close()
             raise
@@ -265,8 +310,9 @@ class RasterLabels:
         if unknown:
             listed = ", ".join(f"{value:g}" for value in unknown[:20]) + ", ..." * (len(unknown) > 20)
             raise InputError(
-                f"The label file holds the codes {listed}, which mean nothing in class scheme {self._scheme.name!r} "
-                f"(codes {', '.join(map(str, self._indexes))}): choose another scheme or give a mapping."
+                f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
+                f"scheme {self._scheme.name!r} (codes {', '.join(map(str, self._indexes))}). "
+                + (_say_what_to_do(f"{unknown[0]:g}") if self._what == "label" else "Name the map's scheme: --scheme.")
                 + self._explain(unknown)
             )
         if not self._tagged:
@@ -340,12 +386,14 @@ class ShapeLabels:
         scheme: ClassScheme,
         field: str | None = None,
         indexes: Mapping[str, int] | None = None,
+        layer: str | None = None,
         *,
         said: Collection[str] = (),
     ) -> Self:
         """Open a vector file and check its classes; see `open_labels` and `class_indexes` for the parameters.
 
-        ``said`` are the codes of which a mapping says what they mean.
+        ``said`` are the codes of which a mapping says what they mean. Shapes whose class is NULL, NaN or an empty text
+        are unlabelled.
 
         Raises
         ------
@@ -354,11 +402,12 @@ class ShapeLabels:
         InputError
             If it cannot be used, does not overlap the grid, or holds unknown classes.
         OptionsError
-            If there is no such field, or several and none was named.
+            If there is no such field or layer, or several and none was named.
         """
-        file = VectorFile.open(path, "label")
+        file = VectorFile.open(path, "label", layer, "--layer, or label_layer in a regions file")
         way = WayToGrid(file, grid)
-        shapes, (values,) = file.read([_choose_field(file, field)], way.bounds)
+        chosen = _choose_field(file, field)
+        shapes, (values,) = file.read([chosen], way.bounds)
         present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
         shapes, values = shapes[present], values[present]
         kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
@@ -368,11 +417,24 @@ class ShapeLabels:
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {file.path} lies on the scene.")
+        shapes, which = shapes[inside], which[inside]
+        labelled = _has_value(values)
+        without = len(np.unique(which[~labelled[which]]))
+        if without == len(np.unique(which)):
+            raise InputError(
+                f"None of the {without} shapes of the label file {file.path} on the scene has a class: field "
+                f"{chosen!r} is empty. Fill it in, or name another field: --field, or label_field in a regions file."
+            )
+        warnings = [
+            f"{without} of the {len(np.unique(which))} shapes of {file.path} on the scene have no class in field "
+            f"{chosen!r} and count as unlabelled."
+        ] * (without > 0)
+        shapes, which = shapes[labelled[which]], which[labelled[which]]
         known = indexes or class_indexes(scheme)
-        values = values[which[inside]]
+        values = values[which]
         found = _indexes_of(file, values, scheme, known)
-        doubts = warn_of_codes(_numbers(set(_texts(values)) - set(said)), scheme)
-        return cls(shapes[inside], found, grid, doubts)
+        warnings += warn_of_codes(_numbers(set(_texts(values)) - set(said)), scheme)
+        return cls(shapes, found, grid, warnings)
 
     def __enter__(self) -> Self:
         return self
@@ -411,6 +473,13 @@ def _choose_field(file: VectorFile, asked: str | None) -> str:
     return asked or file.fields[0]
 
 
+def _has_value(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of a field are neither NULL nor NaN nor an empty text."""
+    return np.array([
+        value is not None and value == value and bool(str(value).strip()) for value in values.tolist()
+    ], bool)  # fmt: skip
+
+
 def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
     """Class index of each value of a field: a code as number or text, or a class's name in any case."""
     texts = _texts(values)
@@ -419,8 +488,7 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
-            f"({_list_classes(scheme)}): choose another scheme or give a mapping."
-            + explain_unknown(_numbers(unknown), scheme)
+            f"({_list_classes(scheme)}). {_say_what_to_do(unknown[0])}" + explain_unknown(_numbers(unknown), scheme)
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)
 

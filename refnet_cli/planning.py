@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
@@ -19,6 +15,9 @@ from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair
+from refnet_cli.scene.stac import as_tags, stac_contradiction
+from refnet_cli.scene_tables import clean, decode, fit_row, is_table, read_rows
+from refnet_cli.stac_items import read_items, said_of_offset
 from refnet_cli.tasks import Task, check_distinct, identify
 from refnet_cli.tiling import Window
 
@@ -44,7 +43,7 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     ----------
     text : str
         The whole list. It is STAC if it begins with a brace, and a table if its first line has a column "optical" or
-        commas or semicolons; else each line is a path.
+        commas or semicolons; else each line is a path. Of tables and paths, lines that begin with # are comments.
     folder : Path
         That relative paths in it are relative to.
     null : bool
@@ -53,8 +52,8 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     Returns
     -------
     list of dict
-        The fields of each scene. Of STAC items ``id``, ``collection``, ``date`` and the ``href`` of each asset by its
-        key; of tables the columns; of paths ``optical``.
+        The fields of each scene. Of STAC items those of `refnet_cli.stac_items.read_items`; of tables the columns; of
+        paths ``optical``.
 
     Raises
     ------
@@ -63,61 +62,31 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     """
     text = text.removeprefix("\ufeff")
     if null:
-        scenes = [{"optical": path} for path in text.split("\0") if path]
+        scenes: list[dict[str, str]] = [{"optical": path} for path in text.split("\0") if path]
     elif text.lstrip().startswith("{"):
-        scenes = list(_read_items(text, folder))
+        scenes = list(read_items(text, folder))
     else:
-        lines = text.splitlines()
-        first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
-        head = lines[first] if first < len(lines) else ""
-        table = re.search(r"[,;\t]|^\"?optical\"?$", head, re.IGNORECASE) and not os.path.exists(folder / head)
-        paths = (line.strip() for line in lines if line.strip())
-        scenes = list(_read_table(lines[first:], first)) if table else [{"optical": path} for path in paths]
+        lines = clean(text, folder)
+        paths = (line.strip() for line in lines if line)
+        scenes = list(_read_table(lines)) if is_table(lines, folder) else [{"optical": path} for path in paths]
     if not scenes:
         raise ConfigError("The list of scenes is empty.")
     return scenes
 
 
-def _read_table(lines: Sequence[str], before: int) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table of which lines stand before; empty lines are passed over."""
-    separator = max(",;\t", key=lines[0].count)
-    text = "\n".join(line if line.strip() else "" for line in lines)
-    rows = csv.DictReader(io.StringIO(text), delimiter=separator, restkey="", strict=True)
-    options = sorted({field.name for field in fields(PredictOptions)} - {*COLUMNS})
-    columns = [name.strip() for name in rows.fieldnames or []]
-    columns = [name.lower() if name.lower() in COLUMNS else name for name in columns]
-    rows.fieldnames = columns
-    twice = [name for name in columns if columns.count(name) > 1]
+def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
+    rows = read_rows(lines)
+    _, names = next(rows, (0, []))
+    options = {field.name for field in fields(PredictOptions)} - {*COLUMNS}
+    columns = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    twice = [name for name in columns if name and columns.count(name) > 1]
     if twice:
         raise ConfigError(f"The table has two columns {twice[0]!r}: leave one of them.")
-    wrong = [name for name in columns if name in options]
+    wrong = sorted(options & {*columns})
     if wrong:
         raise ConfigError(f"The table has a column {wrong[0]!r}, but options hold for all scenes: give it as one.")
-    try:
-        for row in rows:
-            if "" in row or None in row.values():
-                number = before + rows.line_num
-                raise ConfigError(f"Line {number} of the table has not {len(columns)} columns, as its first line has.")
-            yield {name: value.strip() for name, value in row.items()}
-    except csv.Error as error:
-        raise ConfigError(f"The table cannot be read: {error}.") from error
-
-
-def _read_items(text: str, folder: Path) -> Iterator[dict[str, str]]:
-    try:
-        collection = json.loads(text)
-        for item in collection["features"] if collection["type"] == "FeatureCollection" else [collection]:
-            assets = {name: _href(asset["href"], folder) for name, asset in item["assets"].items()}
-            date = str(item["properties"].get("datetime") or item["properties"].get("start_datetime") or "")
-            yield assets | {"id": item["id"], "collection": str(item.get("collection") or ""), "date": date[:10]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"The list is no STAC Item or ItemCollection ({error!r}).") from error
-
-
-def _href(href: str, folder: Path) -> str:
-    if href.startswith("file://"):
-        return unquote(urlsplit(href).path)
-    return href if is_remote(href) or href.startswith("/") else str(folder / href)
+    for number, values in rows:
+        yield fit_row(columns, values, number)
 
 
 def plan(
@@ -126,6 +95,7 @@ def plan(
     options: Mapping[str, Any],
     folder: Path,
     block: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Task]:
     """Make tasks of scenes.
 
@@ -140,6 +110,8 @@ def plan(
         That paths in columns are relative to; those in templates are relative to the working directory.
     block : int, optional
         Side of the blocks that maps are cut into, in pixels.
+    tell : callable, optional
+        Warned, in a line each, of STAC items that contradict themselves.
 
     Yields
     ------
@@ -159,10 +131,22 @@ def plan(
         raise OptionsError(f"Blocks of {block} pixels are no whole tiles of the map: give a multiple of {BLOCK}.")
     tasks = [_task(scene, templates, options, folder) for scene in scenes]
     check_distinct(tasks)
+    if tell:
+        for line in _warn_of_contradictions(tasks):
+            tell(line)
     for task in tasks:
         for part in [None] if block is None else _blocks(task.options, block):
             placed = replace(task, block=part)
             yield replace(placed, id=identify(placed))
+
+
+def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
+    for task in tasks:
+        if found := stac_contradiction(as_tags(task.options.stac)):
+            yield (
+                f"warning: the STAC item for {task.options.output} contradicts itself about the optical offset: "
+                f"{found}. The values will decide it, unless --optical-offset does."
+            )
 
 
 def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, Any], folder: Path) -> Task:
@@ -180,6 +164,9 @@ def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, 
     }
     if str(given.get("scheme", "")).endswith(".toml"):
         given["scheme"] = os.path.abspath(given["scheme"])
+    if given.get("optical_offset") is None and "stac" not in given:
+        used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
+        given["stac"] = said_of_offset(scene, used) or None
     return Task(PredictOptions(_inputs(optical), _inputs(sar), Path(output), outputs=further, **given))
 
 
@@ -239,17 +226,29 @@ def _blocks(options: PredictOptions, side: int) -> Iterator[Window]:
             yield Window(row, column, side, side).clip(height, width)
 
 
-def read_list(source: Path | None, stdin: Any) -> tuple[str, Path]:
-    """Return the text of a list of scenes, and the folder that its paths are relative to.
+def read_list(source: Path | None, stdin: Any, null: bool = False) -> tuple[str, Path, str]:
+    """Return the text of a list of scenes, the folder that its paths are relative to, and its encoding if guessed.
+
+    Parameters
+    ----------
+    source : Path or None
+        None for ``stdin``.
+    stdin : file
+        With a ``buffer`` of bytes.
+    null : bool
+        The list is of paths that end with a zero byte.
 
     Raises
     ------
     InputMissingError
         If it cannot be read.
+    ConfigError
+        If it is damaged.
     """
-    if source is None:
-        return stdin.buffer.read().decode("utf-8", errors="surrogateescape"), Path.cwd()
+    folder = Path.cwd() if source is None else source.absolute().parent
     try:
-        return source.read_text(encoding="utf-8"), source.absolute().parent
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputMissingError(f"The list of scenes {source} cannot be read: {error}.") from error
+        stored = stdin.buffer.read() if source is None else source.read_bytes()
+    except OSError as error:
+        raise InputMissingError(f"The list of scenes {source} cannot be read: {error.strerror}.") from error
+    text, guessed = (os.fsdecode(stored), "") if null else decode(stored, folder)
+    return text, folder, guessed

@@ -12,7 +12,7 @@ from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import LOSSES
 from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.scene import SceneOptions
-from refnet_cli.schemes import read_scheme
+from refnet_cli.schemes import read_scheme, with_ignored
 from refnet_cli.tables import read_table, read_toml
 
 PUBLISHED = REFNetConfig()
@@ -38,6 +38,8 @@ class TrainScene(SceneOptions):
     """Field of a vector file of labels that holds the class; needed where it has several."""
     label_codes: dict[str, str] | None = None
     """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
+    label_layer: str | None = None
+    """Layer of a vector file of labels; needed where several have shapes."""
 
 
 @dataclass(frozen=True)
@@ -278,10 +280,9 @@ def read_regions(path: Path, options: Mapping[str, Any] | None = None) -> TrainC
     try:
         if isinstance(entries.get("scheme"), dict):
             scheme, ignored = read_scheme(entries.pop("scheme"))
-            own = {str(code): str(code) for code in scheme.codes} | {name: name for name in scheme.names}
             tables = [table for table in scenes if "label_codes" in table]
             for table in [entries, *tables] if ignored else []:
-                table["label_codes"] = table.get("label_codes", own) | ignored
+                table["label_codes"] = with_ignored(scheme, table.get("label_codes"), ignored)
             chosen = {"scheme": scheme}
         else:
             chosen = {}

@@ -69,7 +69,10 @@ class Region:
         )
         try:
             meanings = config.label_codes if scene.label_codes is None else scene.label_codes
-            return cls(scene, pair, open_labels(scene.labels, pair.grid, config.classes, scene.label_field, meanings))
+            labels = open_labels(
+                scene.labels, pair.grid, config.classes, scene.label_field, meanings, scene.label_layer
+            )
+            return cls(scene, pair, labels)
         except RefnetError:
             pair.close()
             raise

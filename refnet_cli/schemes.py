@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.products import ClassScheme
+from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.tables import read_toml
 
 
 def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
@@ -52,7 +54,103 @@ def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
     if len({name.casefold() for name in names}) < len(names):
         raise OptionsError(f"scheme: classes must have names of their own; found {', '.join(names)}.")
     scheme = ClassScheme(str(table.get("name", "own")), tuple(codes), tuple(names), tuple(colours))
-    return scheme, {str(code): "0" for code in ignored}
+    return scheme, _no_label(ignored)
+
+
+def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
+    """Look up a class scheme by its name, or read it from a TOML file.
+
+    Parameters
+    ----------
+    given : str
+        A name of `SCHEMES`; or a path that ends with ``.toml``. The file describes the scheme as for ``refnet predict
+        --scheme``, or in an entry ``scheme`` as in a regions file: a name or a table.
+
+    Returns
+    -------
+    scheme, ignored
+        See `read_scheme`.
+
+    Raises
+    ------
+    InputMissingError, ConfigError
+        If the file cannot be read.
+    OptionsError, WeightsError
+        If there is no such scheme, or the file makes none.
+    """
+    if not given.lower().endswith(".toml"):
+        return _known_scheme(given), {}
+    table = read_toml(Path(given))
+    scheme = table.get("scheme")
+    if isinstance(scheme, str):
+        ignored = table.get("ignore", [])
+        if not isinstance(ignored, list):
+            raise OptionsError(f"{given}: ignore is {ignored!r}; it must be a list of codes, as [255].")
+        return _known_scheme(scheme), _no_label(ignored)
+    if scheme is None:
+        scheme = {name: entry for name, entry in table.items() if name not in ("mapping", "label_codes")}
+    return read_scheme(scheme)
+
+
+def _known_scheme(name: str) -> ClassScheme:
+    if name not in SCHEMES:
+        raise OptionsError(
+            f"Class scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}, or a file of your own that ends "
+            "with .toml."
+        )
+    return SCHEMES[name]
+
+
+def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """Read what the codes or names of a label file stand for.
+
+    Parameters
+    ----------
+    path : Path
+        TOML with a table ``mapping`` or ``label_codes`` from what stands in the label file to the scheme's codes or
+        names, or with these pairs alone; and perhaps ``ignore``, a list of codes that are no label.
+
+    Returns
+    -------
+    codes : dict or None
+        None if the file says only what to ignore.
+    ignored : dict
+        From each ignored code to 0.
+
+    Raises
+    ------
+    InputMissingError, ConfigError
+        If the file cannot be read.
+    OptionsError
+        If it holds nothing of the kind.
+    """
+    table = read_toml(path)
+    ignored = table.pop("ignore", [])
+    named = [name for name in ("mapping", "label_codes") if name in table]
+    if len(named) > 1:
+        raise OptionsError(f"{path} has both a table mapping and a table label_codes; leave one of them.")
+    codes = table[named[0]] if named else table
+    fitting = isinstance(codes, dict) and all(type(meaning) in (str, int) for meaning in codes.values())
+    if not fitting or not isinstance(ignored, list) or not (codes or ignored):
+        raise OptionsError(
+            f"{path} does not say what the labels' codes mean: give a table [mapping] from codes or names to those of "
+            "the class scheme, as 10 = \"Trees\", with 0 for no label; or ignore = [255], codes that are no label."
+        )
+    return {str(code): str(meaning) for code, meaning in codes.items()} or None, _no_label(ignored)
+
+
+def with_ignored(
+    scheme: ClassScheme, codes: Mapping[str, str] | None, ignored: Mapping[str, str]
+) -> dict[str, str] | None:
+    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves."""
+    if not ignored:
+        return None if codes is None else dict(codes)
+    own = {str(code): str(code) for code in scheme.codes} | {name: name for name in scheme.names}
+    return (own if codes is None else dict(codes)) | dict(ignored)
+
+
+def _no_label(codes: list[Any]) -> dict[str, str]:
+    return {str(code): "0" for code in codes}
 
 
 def _read_colour(text: Any) -> tuple[int, int, int]:

@@ -21,6 +21,8 @@ from refnet_cli.tiling import Window
 
 RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory")
 """Options that a result does not depend on, or only in its last bits."""
+_SINCE_0_2 = ("zone_layer", "stac")
+"""Options that 0.1 did not have; with their defaults they are left out of ids, so that its sidecars still hold."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,11 @@ def identify(task: Task) -> str:
         If the weights cannot be read.
     """
     options = task.options
-    plain = {name: value for name, value in options.to_dict().items() if name not in RUN_ONLY}
+    plain = {
+        name: value
+        for name, value in options.to_dict().items()
+        if name not in RUN_ONLY and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
+    }
     about = plain | {
         "weights": sha256_of_weights(options.weights or default_weights()),
         "states": [_state(path) for path in _inputs_of(options)],

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli import __version__
-from refnet_cli.card import Card
+from refnet_cli.card import Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.history import History, HistoryFiles, Step
+from refnet_cli.learned import GROUND, describe_ground, warn_of_learned
 from refnet_cli.losses import LOSSES, labelled_weight, training_loss
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
@@ -125,14 +126,14 @@ def fit(
     say(f"scan: {choice.name}: {choice.reason}")
     scenes = survey(config)
     _describe(config, scenes, say)
-    begun = start_network(config)
-    for line in begun.decisions:
+    begun, known = start_network(config), _card_of_init(config)
+    for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
         say(line)
     with ExitStack() as stack:
         if processes.first:
             stack.enter_context(Workplace(folder / "training"))  # of which there may be one
         sampler = stack.enter_context(closing(Sampler(scenes, config)))
-        card = _make_card(config, scenes, sampler, begun, processes)
+        card = _make_card(config, scenes, sampler, begun, known, processes)
         training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
         training.run(say, progress if processes.first else None, stopping or _go_on)
         return training.finish(say, stopping or _go_on)
@@ -168,8 +169,19 @@ def start_network(config: TrainConfig) -> Start:
     )  # fmt: skip
 
 
+def _card_of_init(config: TrainConfig) -> Card | None:
+    """Card of the weights that a training starts from; None if there are none or they have no card."""
+    init = Path(config.init) if config.init else None
+    return None if init is None or is_pickled(init) else read_card(init)
+
+
 def _make_card(
-    config: TrainConfig, scenes: Sequence[SurveyedScene], sampler: Sampler, begun: Start, processes: Processes
+    config: TrainConfig,
+    scenes: Sequence[SurveyedScene],
+    sampler: Sampler,
+    begun: Start,
+    init: Card | None,
+    processes: Processes,
 ) -> Card:
     """Card of the weights to be, without scores."""
     known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
@@ -186,6 +198,7 @@ def _make_card(
         "buffer": config.buffer,
         "pixels": count_classes(scenes, config),
         "scenes": {scene.name: config.role(scene) for scene in config.scenes},
+        GROUND: describe_ground(config, scenes, init),
         "unreadable_blocks": {look.scene.name: look.unreadable for look in scenes if look.unreadable},
         "decisions": {look.scene.name: look.decided for look in scenes},
         "processes": processes.count,
@@ -517,11 +530,18 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
         ) from error
 
 
+_SINCE_0_2 = ("label_layer", "stac")
+"""Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
+
+
 def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
     """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
     settings = {name: _as_text(value) for name, value in asdict(config).items() if name not in spared}
-    described = [{name: _as_text(value) for name, value in asdict(scene).items()} for scene in config.scenes]
+    described = [
+        {name: _as_text(value) for name, value in asdict(scene).items() if name not in _SINCE_0_2 or value is not None}
+        for scene in config.scenes
+    ]
     digest = hashlib.sha256()
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):

@@ -16,6 +16,7 @@ from refnet_cli.engine import Engine
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.evaluate import Scores, confusion_matrix, score
 from refnet_cli.figures import View
+from refnet_cli.learned import warn_of_learned
 from refnet_cli.model import REFNet
 from refnet_cli.prediction.predict import Progress, predict_rows, read_tile, reading_threads
 from refnet_cli.regions import TrainConfig
@@ -209,7 +210,8 @@ def evaluate_weights(
     device : str
         ``auto``, or a torch device.
     tell : callable, optional
-        Warned, in a line, if the weights may have learned from what is scored.
+        Told in a line each what of the scored ground the weights may have learned from, and what of the labels counts
+        as no label although it looks like one.
 
     Returns
     -------
@@ -234,35 +236,13 @@ def evaluate_weights(
     if config.method == "none":
         whole = tuple(replace(scene, split="validation") for scene in config.scenes)
         config = replace(config, scenes=whole)
-    learned = _find_learned(card, config)
-    if tell and learned:
-        tell(
-            f"warning: the weights may have learned from what is scored in {', '.join(learned)}, since their training "
-            "was split in another way: the scores flatter."
-        )
-    scenes = [look for look in survey(config) if look.validation.any()]
+    surveyed = survey(config)
+    scenes = [look for look in surveyed if look.validation.any()]
     if tell:
-        for line in (f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings):
+        labels = (f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings)
+        for line in (*warn_of_learned(card, config, surveyed), *labels):
             tell(line)
     return validate(net, card, scenes, config, device)
-
-
-def _find_learned(card: Card, config: TrainConfig) -> list[str]:
-    """Scenes, by name, that are scored and that a training of this name also learned from, elsewhere or not."""
-    theirs = card.training.get("scenes", {})
-    same = all(
-        card.training.get(name) == ours
-        for name, ours in (
-            ("split", config.method), ("seed", config.seed), ("block", config.block), ("crop", config.crop),
-            ("buffer", config.buffer), ("validation_share", config.validation_share),
-        )
-    )  # fmt: skip
-    roles = {scene.name: (theirs.get(scene.name), config.role(scene)) for scene in config.scenes}
-    return [
-        name
-        for name, (learned, scored) in roles.items()
-        if learned in ("train", "divided") and scored != "train" and not (same and learned == scored)
-    ]
 
 
 def choose_views(

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +37,17 @@ _MOST_JSON = 256 << 20  # bytes
 
 @dataclass(frozen=True)
 class VectorFile:
-    """A vector file of one layer that says in which reference system it is; use ``VectorFile.open``."""
+    """A layer of a vector file that says in which reference system it is; use ``VectorFile.open``."""
 
     path: str
     name: str
     """What messages call it."""
     crs: CRS
     fields: tuple[str, ...]
+    layer: str
 
     @classmethod
-    def open(cls, path: str | Path, what: str) -> VectorFile:
+    def open(cls, path: str | Path, what: str, layer: str | None, option: str) -> VectorFile:
         """Open a GeoPackage (.gpkg), GeoJSON (.geojson, .json), Shapefile (.shp) or FlatGeobuf (.fgb).
 
         Parameters
@@ -54,6 +56,10 @@ class VectorFile:
             A local file.
         what : str
             What it holds, for messages.
+        layer : str or None
+            Name of the layer to read; None where only one of the file's layers has shapes.
+        option : str
+            The option that names the layer, for messages.
 
         Raises
         ------
@@ -62,28 +68,27 @@ class VectorFile:
         InputError
             If it is of another kind or damaged, or has no reference system.
         OptionsError
-            If it has several layers.
+            If there is no such layer, or several have shapes and none was named.
         """
+        ending = Path(path).suffix.lower()
+        if ending not in VECTORS and os.path.exists(path):
+            advice = advise_conversion(path, rasters=False)
+            raise InputError(f"The {what} file {path} is none of {', '.join(VECTORS)}. {advice}")
         text = local_file(path, what)
         name = f"The {what} file {text}"
-        ending = Path(text).suffix.lower()
-        if ending not in VECTORS:
-            raise InputError(f"{name} has none of the endings {', '.join(VECTORS)}: write it as one of these.")
         with Path(text).open("rb") as file:
             if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(VECTORS[ending]):
                 raise InputError(f"{name} is no {ending} file, whatever its name says.")
         if VECTORS[ending] == b"{":
             _refuse_links(text, name)
         try:
-            layers = pyogrio.list_layers(text)[:, 0].tolist()
-            if len(layers) != 1:
-                raise OptionsError(f"{text} has {len(layers)} layers ({', '.join(layers)}); give a file of one.")
-            about = pyogrio.read_info(text)
+            chosen = _choose_layer(text, name, layer, option)
+            about = pyogrio.read_info(text, layer=chosen)
             if about["driver"] not in _DRIVERS:
                 raise InputError(f"{name} is read as {about['driver']}; give {', '.join(_DRIVERS)}.")
             if not about["crs"]:
                 raise InputError(f"{name} does not say in which reference system it is.")
-            return cls(text, name, CRS.from_user_input(about["crs"]), tuple(about["fields"].tolist()))
+            return cls(text, name, CRS.from_user_input(about["crs"]), tuple(about["fields"].tolist()), chosen)
         except (DataSourceError, DataLayerError) as error:
             raise InputError(f"{name} cannot be read: {error}") from error
         except ProjError as error:
@@ -105,11 +110,65 @@ class VectorFile:
             If the file is damaged or holds shapes that are no points, lines or polygons.
         """
         try:
-            about, _, stored, values = pyogrio.raw.read(self.path, columns=list(fields), bbox=bounds, force_2d=True)
+            about, _, stored, values = pyogrio.raw.read(
+                self.path, layer=self.layer, columns=list(fields), bbox=bounds, force_2d=True
+            )
             by_field = dict(zip(about["fields"].tolist(), values, strict=True))
             return shapely.from_wkb(stored), [by_field[field] for field in fields]
         except (DataSourceError, DataLayerError, shapely.errors.GEOSException) as error:
             raise InputError(f"{self.name} cannot be read: {error}") from error
+
+
+def _choose_layer(path: str, name: str, asked: str | None, option: str) -> str:
+    """Name of the layer to read. Tables without shapes, as QGIS keeps styles in, are no layers."""
+    kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(path).tolist()}
+    layers = [layer for layer, kind in kinds.items() if kind is not None]
+    listed = ", ".join(map(repr, layers))
+    if not layers:
+        raise InputError(f"{name} has no layer with shapes, only {', '.join(map(repr, kinds)) or 'no table at all'}.")
+    if asked is not None and asked not in layers:
+        found = f"has {asked!r} as a table without shapes" if asked in kinds else f"has no layer {asked!r}"
+        raise OptionsError(f"{name} {found}. Name one of its layers with {option}: {listed}.")
+    if asked is None and len(layers) > 1:
+        raise OptionsError(f"{name} has {len(layers)} layers with shapes: {listed}. Name one of them with {option}.")
+    return asked or layers[0]
+
+
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".txt")
+_RASTERS = (".img", ".asc", ".nc", ".png", ".jpg", ".jpeg", ".gif", ".bil", ".bsq", ".grd", ".rst", ".hdf", ".h5")
+_OF_SHAPEFILES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
+
+
+def advise_conversion(path: str | Path, rasters: bool = True) -> str:
+    """Return what to do about a file whose ending is none of `VECTORS`, as sentences for messages.
+
+    Parameters
+    ----------
+    path : str or Path
+    rasters : bool
+        Whether a GeoTIFF would do too.
+    """
+    given, ending = Path(path), Path(path).suffix.lower()
+    if ending == ".zip":
+        return f"Unpack it and give the file in it: {'GeoTIFF or ' * rasters}{', '.join(VECTORS)}."
+    if ending in (".tif", ".tiff", ".jp2", *_RASTERS) and not rasters:
+        command = shlex.join(["gdal_polygonize.py", str(given), str(given.with_suffix(".gpkg"))])
+        return f"Convert it to polygons: {command}"
+    if ending in _OF_SHAPEFILES:
+        return f"It is one file of a Shapefile: give {given.with_suffix('.shp')}."
+    if ending in _RASTERS:
+        return f"Convert it to GeoTIFF: {shlex.join(['gdal_translate', str(given), str(given.with_suffix('.tif'))])}"
+    if ending in (".csv", ".tsv", *_SPREADSHEETS):
+        first = "Save it as CSV. Then c" if ending in _SPREADSHEETS else "C"
+        table = given.with_suffix(".csv") if ending in _SPREADSHEETS else given
+        return (
+            f"{first}onvert it to points: ogr2ogr -a_srs EPSG:4326 -oo X_POSSIBLE_NAMES='lon*,lng,x' "
+            "-oo Y_POSSIBLE_NAMES='lat*,y' -oo KEEP_GEOM_COLUMNS=NO "
+            f"{shlex.join([str(given.with_suffix('.gpkg')), str(table)])} "
+            "(with the reference system of the coordinates in place of EPSG:4326, if it is another one)."
+        )
+    command = shlex.join(["ogr2ogr", str(given.with_suffix(".gpkg")), str(given)])
+    return f"Convert it to GeoPackage: {command} (or in QGIS: Export, Save Features As)."
 
 
 def _refuse_links(path: str, name: str) -> None:

@@ -308,6 +308,29 @@ def test_invalid_polygons_are_mended_or_told(tmp_path: Path) -> None:
         areas_of(tmp_path, grid, codes, write_zones(tmp_path / "b.gpkg", [good, flat]))
 
 
+def test_a_layer_of_zones_can_be_chosen(tmp_path: Path) -> None:
+    """Where several have shapes it has to be; tables without shapes are no layers."""
+    grid, codes = utm_grid(60, 50), random_codes(60, 50)
+    path = tmp_path / "z.gpkg"
+    alone = {}
+    for name, right in (("districts", 20), ("parcels", 35)):
+        shape = on_map(grid, shapely.box(0, 0, right, 30))
+        pyogrio.raw.write(
+            path, shapely.to_wkb(np.array([shape])), [], [], crs="EPSG:32633", geometry_type="Polygon", layer=name,
+            driver="GPKG", append=path.exists(),
+        )  # fmt: skip
+        alone[name], _ = areas_of(tmp_path, grid, codes, write_zones(tmp_path / f"{name}.gpkg", [shape]))
+    pyogrio.raw.write(path, None, [np.array(["x"])], ["styleName"], layer="layer_styles", driver="GPKG", append=True)
+    with pytest.raises(OptionsError, match=r"2 layers with shapes: 'districts', 'parcels'.*--zone-layer"):
+        areas_of(tmp_path, grid, codes, path)
+    for name, table in alone.items():
+        found, output = areas_of(tmp_path, grid, codes, path, zone_layer=name)
+        assert found == table
+        assert json.loads((output.path.with_suffix(".json")).read_text())["zone_layer"] == name
+    with pytest.raises(OptionsError, match="no zones that could have a layer"):
+        Areas(tmp_path / "new.csv", grid, SCHEME, TAGS, map_name="m.tif", zone_layer="districts")
+
+
 def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
     grid = utm_grid(60, 50)
     box = on_map(grid, shapely.box(0, 0, 5, 5))
@@ -319,12 +342,14 @@ def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "text.gpkg").write_text("SQLite")
     (tmp_path / "cut.gpkg").write_bytes(two.read_bytes()[:5000])
     (tmp_path / "a.kml").write_text("<kml/>")
+    (tmp_path / "a.tif").write_bytes(b"II*")
     names = write_zones(tmp_path / "names.gpkg", [box, box], name=["a", " "])
     nowhere = write_zones(tmp_path / "nowhere.shp", [box], name=["a"])
     nowhere.with_suffix(".prj").unlink()
     cases: list[tuple[Path, str | None, type[Exception], str]] = [
         (tmp_path / "none.gpkg", None, InputMissingError, "does not exist"),
-        (tmp_path / "a.kml", None, InputError, r"none of the endings \.gpkg"),
+        (tmp_path / "a.kml", None, InputError, r"none of \.gpkg, \.geojson, \.json, \.shp, \.fgb.*ogr2ogr"),
+        (tmp_path / "a.tif", None, InputError, "gdal_polygonize"),
         (tmp_path / "text.gpkg", None, InputError, "whatever its name says"),
         (tmp_path / "cut.gpkg", None, InputError, "cannot be read"),
         (two, None, OptionsError, "2 layers"),

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 import torch
 import torchmetrics.functional.classification as metrics
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.transform import Affine
 
-from refnet_cli.cli import run
-from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.cli import commands, run
+from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
 from refnet_cli.evaluation.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
+from refnet_cli.products import SCHEMES
 from tests.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))
@@ -109,6 +114,141 @@ def test_what_cannot_be_compared_is_refused(files: tuple[Path, Path], capsys: py
         evaluate(*files, "worldcover")
     assert run(["evaluate", *map(str, files), "--scheme", "esri-io"]) == 0
     assert "overall_accuracy" in capsys.readouterr().out
+
+
+@pytest.fixture
+def recoded(files: tuple[Path, Path]) -> tuple[Path, Path, Path]:
+    """The map, the labels, and the labels with other codes: 11 for 1, 12 for 2, ... and 255 for none."""
+    with rasterio.open(files[1]) as file:
+        codes = file.read()
+    other = np.where(codes > 0, codes + 10, 255).astype(np.uint8)
+    return *files, write(files[1].with_name("other.tif"), other, ("labels",), nodata=None)
+
+
+NAMES = dict(zip(SCHEMES["esri-io"].codes, SCHEMES["esri-io"].names, strict=True))
+MEANINGS = {str(code + 10): NAMES[code] if code % 2 else str(code) for code in (1, 2, 4, 5, 9)} | {"255": "0"}
+
+
+@pytest.mark.parametrize("head", ["[mapping]", "[label_codes]", ""])
+def test_labels_of_other_codes_are_mapped(
+    head: str, recoded: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a TOML file with a table as in predict's or train's files or the pairs alone, and from Python by a dict."""
+    map_path, labels, other = recoded
+    expected = evaluate(map_path, labels, "esri-io")
+    file = tmp_path / "codes.toml"
+    file.write_text(head + "".join(f'\n{code} = "{meaning}"' for code, meaning in MEANINGS.items()))
+    assert evaluate(map_path, other, "esri-io", meanings=MEANINGS) == expected
+    assert evaluate(map_path, other, "esri-io", meanings=file) == expected
+    words = ["evaluate", str(map_path), str(other), "--scheme", "esri-io", "--json"]
+    assert run([*words, "--mapping", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out) == expected.to_dict()
+    assert run(words) == 65
+    said = capsys.readouterr().err
+    assert "--mapping codes.toml" in said
+    assert "--mapping" in CliRunner().invoke(commands, ["evaluate", "--help"]).output
+
+
+def test_codes_that_are_no_label_are_ignored(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the message about them advises, to the letter."""
+    with rasterio.open(files[1]) as file:
+        codes = file.read()
+    other = write(tmp_path / "other.tif", np.where(codes > 0, codes, 255).astype(np.uint8), ("labels",), nodata=None)
+    words = ["evaluate", str(files[0]), str(other), "--scheme", "esri-io"]
+    assert run(words) == 65
+    advice = re.search(r"--mapping codes\.toml with (ignore = \[.*?\])", capsys.readouterr().err)
+    assert advice
+    (tmp_path / "codes.toml").write_text(advice[1])
+    assert run([*words, "--mapping", str(tmp_path / "codes.toml")]) == 0
+    meanings = {code: code for code in ("1", "2", "4", "5", "9")} | {"255": "0"}
+    assert evaluate(files[0], other, "esri-io", meanings=meanings) == evaluate(*files, "esri-io")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "does not say what the labels' codes mean"),
+        ("mapping = 3", "does not say"),
+        ("[mapping]\n1 = 1.5", "does not say"),
+        ("ignore = 255", "does not say"),
+        ("[mapping]\n1 = 1\n[label_codes]\n1 = 1", "both"),
+        ("[mapping]\n11 = \"Moss\"", "leads to Moss"),
+    ],
+)
+def test_mappings_that_say_nothing(text: str, said: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "codes.toml").write_text(text)
+    with pytest.raises(OptionsError, match=said):
+        evaluate(*files, "esri-io", meanings=tmp_path / "codes.toml")
+
+
+OWN = '1 = "Vineyard"\n2 = { name = "Other", colour = "#aa0077" }\n'
+FILES = {
+    "own": f'name = "vineyards"\n[classes]\n{OWN}',
+    "with a mapping": f'name = "vineyards"\n[classes]\n{OWN}[mapping]\nWater = 2\nTrees = 1\n',
+    "of a regions file": f'steps = 5\n[scheme]\nname = "vineyards"\n[scheme.classes]\n{OWN}',
+    "a known one": 'scheme = "worldcover"\n',
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_scheme_from_a_file(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `refnet predict` or a regions file takes it; for maps whose tags another program has dropped."""
+    known = kind == "a known one"
+    (tmp_path / "own.toml").write_text(FILES[kind])
+    codes = np.random.default_rng(0).choice([10, 20] if known else [1, 2], (1, 20, 20)).astype(np.uint8)
+    labels = codes.copy()
+    labels[0, 0] = codes[0, 0] ^ 30 if known else 3 - codes[0, 0]
+    paths = [write(tmp_path / f"{name}.tif", values, (name,)) for name, values in (("map", codes), ("labels", labels))]
+    found = evaluate(*paths, str(tmp_path / "own.toml"))
+    assert found.overall_accuracy == pytest.approx(0.95)
+    assert set(found.iou) == ({"Tree cover", "Shrubland"} if known else {"Vineyard", "Other"})
+    assert run(["evaluate", *map(str, paths), "--scheme", str(tmp_path / "own.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found.to_dict()
+
+
+@pytest.mark.parametrize("file", ["[scheme]\nignore = [9]\n[scheme.classes]\n", "ignore = [9]\n[classes]\n"])
+def test_a_scheme_that_ignores_codes(file: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(file + OWN)
+    codes = np.random.default_rng(0).choice([1, 2], (1, 20, 20)).astype(np.uint8)
+    unknown = codes.copy()
+    unknown[0, 0] = 9
+    map_path, labels = (write(tmp_path / f"{n}.tif", x, (n,)) for n, x in (("map", codes), ("labels", unknown)))
+    assert evaluate(map_path, labels, str(tmp_path / "own.toml")).pixels == 380
+    assert evaluate(map_path, labels, str(tmp_path / "own.toml"), meanings={"1": "1", "2": "Other"}).pixels == 380
+    with pytest.raises(InputError, match=r"map file .* holds the codes 9.*--scheme"):
+        evaluate(labels, map_path, str(tmp_path / "own.toml"))
+
+
+def test_a_scheme_file_that_cannot_be_used(files: tuple[Path, Path], tmp_path: Path) -> None:
+    for text, error in (('scheme = "mine"', OptionsError), ("name = 3", OptionsError), ("[classes", ConfigError)):
+        (tmp_path / "own.toml").write_text(text)
+        with pytest.raises(error):
+            evaluate(*files, str(tmp_path / "own.toml"))
+    with pytest.raises(InputMissingError):
+        evaluate(*files, str(tmp_path / "none.toml"))
+
+
+def test_shapes_without_a_class_are_told(files: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    with rasterio.open(files[0]) as file:
+        rows, columns = (at[:3] for at in np.nonzero(file.read(1)))
+    points = shapely.points(500_005 + 10.0 * columns, 5_299_995 - 10.0 * rows)
+    pyogrio.raw.write(
+        tmp_path / "p.gpkg", shapely.to_wkb(points), [np.array(["Trees", None, "Water"], object)], ["class"],
+        crs="EPSG:32633", geometry_type="Point",
+    )  # fmt: skip
+    assert run(["evaluate", str(files[0]), str(tmp_path / "p.gpkg"), "--scheme", "esri-io"]) == 0
+    assert "warning: 1 of the 3 shapes" in capsys.readouterr().err
+
+
+def test_options_of_labels_are_for_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--mapping", "--layer", "--field", "--scheme"):
+        words = ["evaluate", "--weights", "w.safetensors", "--regions", "r.toml", option, "x"]
+        assert run(words) == 2
+        assert "label_codes, label_field, label_layer" in capsys.readouterr().err
 
 
 # The worked example of Olofsson et al. 2014: pixels of 30 m; rows of the paper's matrix are map classes.

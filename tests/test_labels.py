@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,152 @@ def test_a_scene_across_the_antimeridian(tmp_path: Path) -> None:
         expected = (longitude > 179.5) & (longitude < 180.5)
         assert 0.2 < expected.mean() < 0.95
         assert (found != expected).mean() < 1e-4
+
+
+def add_layer(path: Path, name: str, shapes: Any = None, values: Any = (1,), field: str = "class") -> Path:
+    """Add a layer to a GeoPackage; without shapes, a table as QGIS keeps styles in."""
+    columns = [np.array(values)]
+    if shapes is None:
+        pyogrio.raw.write(path, None, columns, [field], layer=name, driver="GPKG", append=path.exists())
+    else:
+        pyogrio.raw.write(
+            path, shapely.to_wkb(np.array(shapes)), columns, [field], crs="EPSG:32631", geometry_type="Unknown",
+            layer=name, driver="GPKG", append=path.exists(),
+        )  # fmt: skip
+    return path
+
+
+def test_tables_without_shapes_are_no_layers(tmp_path: Path) -> None:
+    shapes, values = fields()
+    alone = write_shapes(tmp_path / "alone.gpkg", shapes, values)
+    path = add_layer(tmp_path / "a.gpkg", "layer_styles")
+    add_layer(path, "fields", shapes, values)
+    add_layer(path, "owners", values=["a", "b"], field="name")
+    np.testing.assert_array_equal(whole(open_labels(path, GRID, ESRI)), whole(open_labels(alone, GRID, ESRI)))
+    tables = add_layer(tmp_path / "tables.gpkg", "layer_styles")
+    with pytest.raises(InputError, match="has no layer with shapes, only 'layer_styles'"):
+        open_labels(tables, GRID, ESRI)
+
+
+def test_a_layer_can_be_chosen_and_has_to_be_among_several(tmp_path: Path) -> None:
+    path, layers = tmp_path / "a.gpkg", {"2020": fields(seed=1), "2021": fields(seed=2)}
+    for name, (shapes, values) in layers.items():
+        add_layer(path, name, shapes, values)
+    add_layer(path, "layer_styles")
+    with pytest.raises(OptionsError, match=r"2 layers with shapes: '2020', '2021'.*--layer, or label_layer"):
+        open_labels(path, GRID, ESRI)
+    for name, (shapes, values) in layers.items():
+        alone = write_shapes(tmp_path / f"{name}.gpkg", shapes, values)
+        expected = whole(open_labels(alone, GRID, ESRI))
+        np.testing.assert_array_equal(whole(open_labels(path, GRID, ESRI, layer=name)), expected)
+    for name, said in (("2022", "has no layer '2022'"), ("layer_styles", "'layer_styles' as a table without shapes")):
+        with pytest.raises(OptionsError, match=f"{said}.*'2020', '2021'"):
+            open_labels(path, GRID, ESRI, layer=name)
+    with pytest.raises(OptionsError, match="no layer '2020'; leave the layer out"):
+        open_labels(write(tmp_path / "a.tif", codes()), GRID, ESRI, layer="2020")
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb"])
+@pytest.mark.parametrize("kind", ["numbers", "names"])
+def test_shapes_without_a_class_are_unlabelled_and_counted(tmp_path: Path, name: str, kind: str) -> None:
+    shapes, values = fields()
+    if name.endswith("json"):
+        lonlat = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
+        shapes = [shapely.transform(shape, lambda xy: np.stack(lonlat.transform(*xy.T), 1)) for shape in shapes]
+    crs = "EPSG:4326" if name.endswith("json") else "EPSG:32631"
+    empty = [np.nan, np.nan, np.nan] if kind == "numbers" else [None, "", " "]
+    full: list[Any] = values if kind == "numbers" else [ESRI.names[value - 1] for value in values]
+    column = np.array([*empty, *full[3:]], float if kind == "numbers" else object)
+    without = open_labels(write_shapes(tmp_path / name, shapes, column, crs), GRID, ESRI)
+    (tmp_path / "rest").mkdir()
+    rest = open_labels(write_shapes(tmp_path / "rest" / name, shapes[3:], column[3:], crs), GRID, ESRI)
+    np.testing.assert_array_equal(whole(without), whole(rest))
+    (warning,) = without.warnings
+    assert "3 of the 40 shapes" in warning
+    assert "unlabelled" in warning
+    assert not rest.warnings
+    if not (name == "a.shp" and kind == "names"):  # in which no text is as good as none
+        nothing = write_shapes(tmp_path / "rest" / f"none{name[1:]}", shapes[:3], column[:3], crs)
+        with pytest.raises(InputError, match=r"None of the 3 shapes .* has a class.*--field"):
+            open_labels(nothing, GRID, ESRI)
+
+
+def test_whole_numbers_with_gaps_stay_codes(tmp_path: Path) -> None:
+    """A GeoPackage's NULL among whole numbers makes them floats on the way."""
+    shapes, values = fields()
+    path = tmp_path / "a.gpkg"
+    pyogrio.raw.write(
+        path, shapely.to_wkb(np.array(shapes)), [np.array(values)], ["class"], crs="EPSG:32631",
+        geometry_type="Unknown", driver="GPKG", field_mask=[np.array([True] + [False] * (len(values) - 1))],
+    )  # fmt: skip
+    labels = open_labels(path, GRID, ESRI)
+    assert "1 of the 40 shapes" in labels.warnings[0]
+    np.testing.assert_array_equal(np.unique(whole(labels))[1:], np.unique(values[1:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("a.kml", "ogr2ogr {0}.gpkg {0}.kml"), ("a.gml", "ogr2ogr {0}.gpkg {0}.gml"), ("a.zip", "Unpack it"),
+        ("a.parquet", "ogr2ogr {0}.gpkg {0}.parquet"), ("a.KMZ", "ogr2ogr {0}.gpkg {0}.KMZ"),
+        ("a.csv", "KEEP_GEOM_COLUMNS=NO {0}.gpkg {0}.csv"), ("a.xlsx", "Save it as CSV"), ("a.dbf", "give {0}.shp"),
+        ("a.img", "gdal_translate {0}.img {0}.tif"), ("a", "ogr2ogr {0}.gpkg {0}"),
+    ],
+)  # fmt: skip
+def test_other_formats_are_told_what_to_become(tmp_path: Path, name: str, advice: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"what is this")
+    with pytest.raises(InputError) as refused:
+        open_labels(path, GRID, ESRI)
+    for part in ("GeoTIFF", ".gpkg", ".geojson", ".shp", ".fgb", advice.format(tmp_path / "a")):
+        assert part in str(refused.value)
+
+
+def test_a_raster_of_any_name_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", codes()).rename(tmp_path / "labels.dat")
+    with open_labels(path, GRID, ESRI) as labels:
+        np.testing.assert_array_equal(whole(labels), codes())
+    with pytest.raises(InputMissingError, match="does not exist"):
+        open_labels(tmp_path / "none.kml", GRID, ESRI)
+
+
+def ogr2ogr(words: list[str]) -> None:
+    """Do what the program does with the options that messages advise, through the library that it is made of."""
+    options, srs = {}, None
+    while words[0].startswith("-"):
+        name, value, *words = words
+        if name == "-oo":
+            key, _, setting = value.partition("=")
+            options[key] = setting
+        else:
+            assert name == "-a_srs"
+            srs = value
+    target, source = words
+    about, _, shapes, values = pyogrio.raw.read(source, **options)
+    pyogrio.raw.write(
+        target, shapes, values, about["fields"], crs=srs or about["crs"], geometry_type=about["geometry_type"],
+        driver="GPKG",
+    )  # fmt: skip
+
+
+def test_the_advice_to_convert_leads_to_labels(tmp_path: Path) -> None:
+    """The very words of the message, carried out, give labels where the file had them."""
+    lonlat = Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
+    at = [(5, 7, 4), (300, 20, 2), (41, 500, 9)]
+    places = [lonlat.transform(600_005 + 10 * column, 4_999_995 - 10 * row) for row, column, _ in at]
+    table = [f"{x:.9f},{y:.9f},{code}" for (x, y), (*_, code) in zip(places, at, strict=True)]
+    (tmp_path / "points a.csv").write_text("\n".join(["Longitude,Latitude,class", *table]))
+    marks = "".join(
+        f"<Placemark><name>{code}</name><Point><coordinates>{x:.9f},{y:.9f}</coordinates></Point></Placemark>"
+        for (x, y), (*_, code) in zip(places, at, strict=True)
+    )
+    (tmp_path / "marks.kml").write_text(
+        f'<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document>{marks}</Document></kml>'
+    )
+    for name, field in (("points a.csv", None), ("marks.kml", "Name")):
+        with pytest.raises(InputError) as refused:
+            open_labels(tmp_path / name, GRID, ESRI)
+        command = str(refused.value).partition("ogr2ogr ")[2].partition(" (")[0]
+        ogr2ogr(shlex.split(command))
+        found = whole(open_labels((tmp_path / name).with_suffix(".gpkg"), GRID, ESRI, field))
+        assert {(int(r), int(c), int(found[r, c])) for r, c in np.argwhere(found)} == set(at)

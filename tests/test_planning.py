@@ -362,6 +362,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "precision": st.sampled_from(["fp32", "bf16", "fp16"]), "compile": st.booleans(), "deterministic": st.booleans(),
     "provider": st.text(max_size=9), "read_threads": st.integers(1, 256),
     "outputs": st.sampled_from([(), ("areas", "confidence=/f/sure, ä.tif"), ("quality",)]),
+    "stac": st.dictionaries(st.text(max_size=9), st.text(max_size=9), min_size=1, max_size=2),
 }  # fmt: skip
 INPUTS = st.lists(ABSOLUTE | st.just(Remote(SECRET)), min_size=1, max_size=3).map(tuple)
 BLOCKS = st.none() | st.builds(Window, *[st.integers(0, 10**6)] * 2, *[st.integers(1, 10**6)] * 2)
@@ -407,6 +408,7 @@ CHANGES: dict[str, Callable[[Task], Task]] = {
         "smooth": 1, "threshold": 0.2, "scheme": "worldcover", "missing": "use-other", "overlap": 32, "tta": True,
         "coreg": "off", "optical_offset": 5.0, "precision": "bf16", "outputs": ("areas",), "extent": "intersection",
         "output": Path("/other.tif"), "optical_bands": ("1", "2", "3", "4"), "checksum": True,
+        "stac": {"s2:processing_baseline": "05.10"},
     }.items()
 } | {"block": lambda task: replace(task, block=Window(0, 0, 512, 512))}  # type: ignore[misc]  # fmt: skip
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 import torch
 
 from refnet_cli import sampling
 from refnet_cli.card import Card
+from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import (
@@ -314,6 +318,35 @@ def test_label_codes_of_a_scene(config: TrainConfig) -> None:
     assert counts["train"]["Rangeland"] == counts["validation"]["Water"]
     assert counts["train"]["Water"] == counts["validation"]["Rangeland"]
     assert counts["train"]["Trees"] == 0
+
+
+def test_a_layer_of_labels_is_chosen_and_gaps_in_it_are_told(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = config.scenes[0]
+    left, top = PLACE.c, PLACE.f
+    stripes = [shapely.box(left + 300 * n, top - 1000, left + 300 * (n + 1), top) for n in range(3)]
+    names = {"2020": ["Water", "Trees", None], "2021": ["Trees", "Trees", "Water"]}
+    for layer, values in names.items():
+        pyogrio.raw.write(
+            tmp_path / "labels.gpkg", shapely.to_wkb(np.array(stripes)), [np.array(values, object)], ["class"],
+            crs="EPSG:32633", geometry_type="Polygon", layer=layer, driver="GPKG", append=layer == "2021",
+        )  # fmt: skip
+    begin = 'split = "none"\n[[scenes]]\nname = "north"\nlabels = "labels.gpkg"\n'
+    begin += f'optical = "{scene.optical}"\nsar = "{scene.sar}"\n'
+    regions = tmp_path / "regions.toml"
+    counts = {}
+    for layer in names:
+        regions.write_text(f'{begin}label_layer = "{layer}"\n')
+        assert run(["train", str(regions), "--dry-run", "--json"]) == 0
+        shown = capsys.readouterr()
+        counts[layer] = json.loads(shown.out)["train"]
+        assert ("warning: north: 1 of the 3 shapes" in shown.err) == (layer == "2020")
+    assert counts["2020"]["Water"] == counts["2020"]["Trees"] == 3000
+    assert (counts["2021"]["Trees"], counts["2021"]["Water"]) == (6000, 3000)
+    regions.write_text(begin)
+    assert run(["train", str(regions), "--dry-run"]) == 64
+    assert "label_layer" in capsys.readouterr().err
 
 
 def test_a_folder_of_band_files_gives_the_same_crops_as_a_stack(config: TrainConfig, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.labels import RasterLabels, describe_map, open_labels
 from refnet_cli.outputs import AreaCounter
 from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.schemes import find_scheme, read_label_codes, with_ignored
 from refnet_cli.tiling import Window
 
 ROWS = 512
@@ -225,6 +226,8 @@ def evaluate(
     *,
     sample: bool = False,
     field: str | None = None,
+    layer: str | None = None,
+    meanings: Mapping[str, str] | str | Path | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Scores:
     """Score a class map against reference labels.
@@ -237,12 +240,18 @@ def evaluate(
         Raster of codes of the same scheme, brought onto the map's grid by nearest neighbour, or polygons or points with
         such codes or the classes' names.
     scheme : str, optional
-        Name of the class scheme; by default the one that the map's tags name, which it must not contradict.
+        Name of the class scheme, or a TOML file of one, see `refnet_cli.schemes.find_scheme`; by default the one that
+        the map's tags name, which it must not contradict.
     sample : bool
         The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
         at random over the whole of it. Estimate accuracies and areas with confidence intervals.
     field : str, optional
         Field of a vector file of labels that holds the class; needed where it has several.
+    layer : str, optional
+        Layer of a vector file of labels; needed where several have shapes.
+    meanings : mapping of str to str, or path, optional
+        From codes or names in the labels to the scheme's codes or names, 0 for no label; or a TOML file of them, see
+        `refnet_cli.schemes.read_label_codes`. By default codes and names mean themselves.
     tell : callable, optional
         Told in a line each what of the labels is doubtful.
 
@@ -259,22 +268,22 @@ def evaluate(
         a sample is on another grid or too small.
     """
     grid, tagged = describe_map(map_path)
-    meaning = tagged if scheme is None else SCHEMES.get(scheme)
+    meaning, ignored = (tagged, {}) if scheme is None else find_scheme(str(scheme))
     if meaning is None:
         raise OptionsError(
-            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}."
-            if scheme is None
-            else f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}."
+            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}, or a "
+            "file of your own that ends with .toml."
         )
     if tagged is not None:
         _refuse_contradiction(map_path, tagged, meaning)
+    codes_mean = _read_meanings(meanings, meaning, ignored)
     height, width = grid.shape
     matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
     areas = AreaCounter(grid, meaning) if sample else None
     codes = np.array([0, *meaning.codes], np.uint8)
     with (
-        RasterLabels.open(map_path, grid, meaning) as mapped,
-        open_labels(labels_path, grid, meaning, field) as labelled,
+        RasterLabels.open(map_path, grid, meaning, what="map") as mapped,
+        open_labels(labels_path, grid, meaning, field, codes_mean, layer) as labelled,
     ):
         if tell:
             for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
@@ -309,3 +318,16 @@ def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: Clas
             f"which scheme {asked.name!r} does not have by these codes: leave --scheme out. It is for maps whose tags "
             "do not name their classes."
         )
+
+
+def _read_meanings(
+    given: Mapping[str, str] | str | Path | None, scheme: ClassScheme, ignored: Mapping[str, str]
+) -> dict[str, str] | None:
+    """What the labels' codes and names stand for; None if themselves."""
+    codes: dict[str, str] | None = None
+    if isinstance(given, str | Path):
+        codes, more = read_label_codes(Path(given))
+        ignored = {**ignored, **more}
+    elif given is not None:
+        codes = {str(code): str(meaning) for code, meaning in given.items()}
+    return with_ignored(scheme, codes, ignored)

@@ -98,6 +98,8 @@ class Making:
     """Vector file of polygons that areas are wanted of, besides the whole map's."""
     zone_field: str | None = None
     """Field of that file with the zones' names; by default they are numbered."""
+    zone_layer: str | None = None
+    """Layer of that file; needed where several have shapes."""
     acquired: tuple[str, str] | None = None
     """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.dates`."""
     min_area: float = 0.0
@@ -130,7 +132,7 @@ OUTPUTS: dict[str, Kind] = {
     "areas": Kind(
         Areas,
         "_areas.csv",
-        lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field},
+        lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field, "zone_layer": m.zone_layer},
     ),
     "style": Kind(Style, ".qml", lambda m: {"map": m.map}),
     "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),

@@ -99,6 +99,8 @@ class Areas(FileOutput):
         The name of the map's file.
     zones : Path, optional
         Vector file of polygons.
+    zone_layer : str, optional
+        Layer of the file of zones; needed where several have shapes.
     zone_field : str, optional
         Its field of names.
 
@@ -125,12 +127,17 @@ class Areas(FileOutput):
         map_name: str,
         zones: Path | None = None,
         zone_field: str | None = None,
+        zone_layer: str | None = None,
     ) -> None:
-        if zone_field is not None and zones is None:
-            raise OptionsError(f"There are no zones that could have a field {zone_field!r}; give a file of them.")
+        for what, given in (("field", zone_field), ("layer", zone_layer)):
+            if given is not None and zones is None:
+                raise OptionsError(f"There are no zones that could have a {what} {given!r}; give a file of them.")
         self._whole = AreaCounter(grid, scheme)
-        self._zones = ZoneCounter(read_zones(zones, grid, zone_field), grid, scheme) if zones else None
+        read = read_zones(zones, grid, zone_field, zone_layer) if zones else None
+        self._zones = ZoneCounter(read, grid, scheme) if read is not None else None
         self._about = {"map": map_name, "zones_from": zones.name if zones else None, "zone_field": zone_field}
+        if zone_layer is not None:
+            self._about["zone_layer"] = zone_layer
         outside = self._zones.outside if self._zones else []
         super().__init__(path, grid, scheme, tags)
         shown = ["".join(letter if letter.isprintable() else "?" for letter in zone) for zone in outside]

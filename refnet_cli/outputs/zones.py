@@ -24,7 +24,7 @@ Shapes = NDArray[Any]
 _POLYGONS = (3, 6)  # of shapely's types
 
 
-def read_zones(path: Path, grid: GeoBox, field: str | None = None) -> dict[str, Shapes]:
+def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | None = None) -> dict[str, Shapes]:
     """Read zones from a vector file.
 
     Without a field, every feature is a zone, named by its number in the file, from 1: which of a file's fields names
@@ -37,6 +37,8 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None) -> dict[str, 
         GeoPackage, GeoJSON, Shapefile or FlatGeobuf of polygons, in any reference system.
     grid : GeoBox
     field : str, optional
+    layer : str, optional
+        Needed where several layers of the file have shapes.
 
     Returns
     -------
@@ -52,9 +54,9 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None) -> dict[str, 
         If it is damaged, has no reference system or no polygon, or a feature has another shape, an invalid one that
         cannot be mended, or no name.
     OptionsError
-        If it has several layers, or not the field.
+        If it has not the layer or not the field, or several layers have shapes and none was named.
     """
-    file = VectorFile.open(path, "zone")
+    file = VectorFile.open(path, "zone", layer, "--zone-layer")
     if field is not None and field not in file.fields:
         listed = ", ".join(map(repr, file.fields)) or "none"
         raise OptionsError(f"{file.name} has no field {field!r}; its fields are {listed}.")

@@ -56,7 +56,7 @@ Progress = Callable[[int, int], None]
 Wanted = Callable[[Window], NDArray[np.bool_]]
 MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
-NEEDED = {"areas": ("zones", "zone_field"), "polygons": ("min_area",), "stac": ("date",)}
+NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
@@ -99,6 +99,8 @@ class PredictOptions(SceneOptions):
     """Polygons by which the output "areas" is told too."""
     zone_field: str | None = None
     """Field of the zones that names them."""
+    zone_layer: str | None = None
+    """Layer of the file of zones; needed where several have shapes."""
     min_area: float = 0.0
     """Hectares below which the output "polygons" merges a polygon into its neighbour."""
     date: str | None = None
@@ -430,7 +432,8 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     scheme = ClassScheme.from_dict(report.scheme)
     return Making(
         options.output, grid, scheme, tags_of(report), quality=options.missing == "use-other", look=look,
-        zones=options.zones, zone_field=options.zone_field, acquired=_acquired(options), min_area=options.min_area,
+        zones=options.zones, zone_field=options.zone_field, zone_layer=options.zone_layer,
+        acquired=_acquired(options), min_area=options.min_area,
     )  # fmt: skip
 
 
@@ -702,7 +705,7 @@ def tags_of(report: Report) -> dict[str, str]:
     elsewhere = {
         "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
         "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote", "outputs",
-        "zones", "zone_field", "min_area", "date",
+        "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     if options["scheme"] is not None:  # perhaps a file's path, whose content is in the translation

@@ -1,8 +1,8 @@
 """Judgements about a file's bands and values.
 
 Every judgement returns its answer together with a sentence that begins with the kind of evidence: ``tag``,
-``description``, ``name``, ``type``, ``count``, ``values`` or ``option``. What cannot be decided is refused, never
-guessed in silence.
+``stac``, ``description``, ``name``, ``type``, ``count``, ``values`` or ``option``. What cannot be decided is refused,
+never guessed in silence.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from refnet_cli.scene.plausible import (
     refuse_mapped_decibels,
     refuse_mixed_units,
 )
+from refnet_cli.scene.stac import is_flagged, split_tags, stac_offset
 
 Values = Sequence[NDArray[np.floating[Any]]]
 """Sampled values of each of some bands, 1-D or 2-D together; NaN where there is no measurement."""
@@ -479,8 +480,36 @@ def judge_optical_offset(
 
 
 def told_offset(tags: Mapping[str, str], paths: Sequence[str]) -> tuple[float, str] | None:
-    """Return the offset that tags and names tell, and the evidence; None if they tell nothing."""
-    return _harmonised(tags, paths) or _tagged_offset(tags) or _named_offset([*tags.values(), *paths])
+    """Return the offset that a STAC item, tags and names say, and the evidence; None if they say nothing.
+
+    Raises
+    ------
+    InputError
+        If the STAC item says another offset than tags or names.
+    """
+    of_files, _ = split_tags(tags)
+    harmonised, stated, tagged = _harmonised(of_files, paths), stac_offset(tags), _tagged_offset(of_files)
+    of_files_or_names = tagged or _named_offset([*of_files.values(), *paths])
+    # A name tells what the product was before a catalogue removed the offset.
+    other = tagged if is_flagged(tags) else of_files_or_names
+    if stated and other and not harmonised:
+        refuse_other_offset(stated, other)
+    return harmonised or stated or of_files_or_names
+
+
+def refuse_other_offset(stated: tuple[float, str], other: tuple[float, str]) -> None:
+    """Refuse files that say another offset than their STAC item.
+
+    Raises
+    ------
+    InputError
+        If the two differ.
+    """
+    if stated[0] != other[0]:
+        raise InputError(
+            f"The STAC item says an offset of {stated[0]:g} ({stated[1].rstrip('.')}), but the optical files say "
+            f"{other[0]:g} ({other[1].rstrip('.')}). Pass the right one with --optical-offset."
+        )
 
 
 def refuse_mixed_dates(paths: Sequence[str]) -> None:

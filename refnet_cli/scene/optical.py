@@ -20,6 +20,7 @@ from refnet_cli.scene.judge import (
     judge_optical_scale,
     refuse_landsat,
     refuse_mixed_dates,
+    refuse_other_offset,
     told_offset,
 )
 from refnet_cli.scene.options import SceneOptions
@@ -37,6 +38,7 @@ from refnet_cli.scene.source import (
     scalings,
     stored_dtype,
 )
+from refnet_cli.scene.stac import as_tags, split_tags, stac_contradiction, stac_offset
 from refnet_cli.scene.undeclared import Rules, remove_fills
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
@@ -82,6 +84,7 @@ class OpticalReader:
         dark = {layer: layer.name for layer in source.layers if layer.name in _DARK}
         judged = {**dark, **dict(zip(layers, names, strict=True))}
         self._tags, self._paths = source.tags(judged), source.paths(judged)
+        self._tags = {**self._tags, **as_tags(options.stac)}
         refuse_landsat(self._tags, self._paths)
         refuse_mixed_dates(source.paths(layers))
         self.warnings: list[str] = []
@@ -220,6 +223,8 @@ class OpticalReader:
         elif isinstance(product, OpticalProduct):
             offset, how = max(product.offsets[str(name)] for name in names), product.offset_how
         elif applied:
+            if stated := stac_offset(self._tags):
+                refuse_other_offset(stated, (applied, "tag: the offset that they declare"))
             offset, how = applied, "tag: the file declares its own offset, which has been applied."
         else:
             self._refuse_several_offsets(source, judged)
@@ -234,10 +239,13 @@ class OpticalReader:
         return [offset - applied] * len(judged)
 
     def _refuse_several_offsets(self, source: Source, judged: Iterable[Layer]) -> None:
-        """Refuse files that say different things of themselves."""
+        """Refuse files that say different things of themselves; record a STAC item that does."""
+        _, stac = split_tags(self._tags)
+        if found := stac_contradiction(stac):
+            self.decisions.append(Decision("optical.stac", "contradictory", f"stac: {found}; the values decide."))
         said: dict[float, str] = {}
         for file in dict.fromkeys(file for layer in judged for file, _ in layer.pieces):
-            told = told_offset(source.rasters[file].tags, [source.rasters[file].path])
+            told = told_offset({**source.rasters[file].tags, **stac}, [source.rasters[file].path])
             if told:
                 said.setdefault(told[0], f"{source.rasters[file].path} {told[0]:g} ({told[1].rstrip('.')})")
         if len(said) > 1:

@@ -33,6 +33,8 @@ class SceneOptions:
     """The same for the SAR files."""
     optical_offset: float | None = None
     """Number to subtract from reflectance x 10,000."""
+    stac: dict[str, str] | None = None
+    """What a STAC item says of the optical files' offset, by property; `refnet batch plan` hands it on."""
     sar_scale: SarScale | None = None
     """Unit of the SAR values: db, db100, power or amplitude."""
     optical_scale: OpticalScale | None = None

@@ -1,0 +1,122 @@
+"""Tables of scenes as spreadsheets and people write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from refnet_cli.errors import ConfigError
+
+SEPARATORS = ",;\t"
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def decode(stored: bytes, folder: Path) -> tuple[str, str]:
+    """Decode a list of scenes: UTF-8, UTF-16, or what else Windows and file systems write.
+
+    Parameters
+    ----------
+    stored : bytes
+        The whole list.
+    folder : Path
+        That relative paths in it are relative to.
+
+    Returns
+    -------
+    text : str
+    guessed : str
+        The encoding where nothing in the list says it; else empty.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if stored.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in stored[:2]:
+        encoding = "utf-16-be" if stored[:1] == b"\0" else "utf-16-le"
+    try:
+        return stored.decode(encoding), ""
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise ConfigError(f"The list of scenes is damaged: it begins as {encoding}, but {error}.") from error
+    try:
+        text, guessed = stored.decode("cp1252"), "Windows-1252"
+    except UnicodeDecodeError:
+        text, guessed = stored.decode("latin-1"), "Latin-1"
+    as_named = stored.decode("utf-8", errors="surrogateescape")
+    lines = [(line, raw) for line, raw in zip(text.splitlines(), as_named.splitlines(), strict=False) if line != raw]
+    if is_table(clean(text, folder), folder) or any(os.path.exists(folder / line) for line, _ in lines):
+        return text, guessed
+    return as_named, ""  # names of files in whatever encoding their disk has
+
+
+def clean(text: str, folder: Path) -> list[str]:
+    """Split a list into lines, with empty ones for comments and for rows of separators alone."""
+    return [_clean_line(line, folder) for line in text.splitlines()]
+
+
+def _clean_line(line: str, folder: Path) -> str:
+    # A column may be called #, and a file's name may begin so.
+    comment = re.match(rf"\s*#(?!\s*[{SEPARATORS}])", line) and not os.path.exists(folder / line)
+    return "" if comment or not line.strip(f'{SEPARATORS}" \xa0') else line
+
+
+def is_table(lines: Sequence[str], folder: Path) -> bool:
+    """Tell by the first line that is not empty whether a list is a table, not paths."""
+    head = next(filter(None, lines), "")
+    named = re.search(rf'[{SEPARATORS}]|^\s*"?\s*optical\s*"?\s*$', head, re.IGNORECASE)
+    return bool(named) and not os.path.exists(folder / head)
+
+
+def read_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table that have any value, each with the number of its line; the header comes first.
+
+    Cells come without blanks around them.
+
+    Raises
+    ------
+    ConfigError
+        If quotes do not fit.
+    """
+    first = next(number for number, line in enumerate(lines) if line)
+    declared = re.fullmatch(rf'"?sep=(.)"?[{SEPARATORS} ]*', lines[first])  # which Excel writes and reads
+    first += bool(declared)
+    head = next(filter(None, lines[first:]), "")
+    separator = declared[1] if declared else max(SEPARATORS, key=head.count)
+    rows = csv.reader(io.StringIO(_trim("\n".join(lines[first:]), separator)), delimiter=separator, strict=True)
+    try:
+        for cells in rows:
+            values = [cell.strip() for cell in cells]
+            if any(values):
+                yield first + rows.line_num, values
+    except csv.Error as error:
+        raise ConfigError(f"The table cannot be read at line {first + rows.line_num}: {error}.") from error
+
+
+def _trim(text: str, separator: str) -> str:
+    """Remove blanks around quoted cells, which would make the quotes part of them, or an error."""
+    blanks = "[ \xa0]" if separator == "\t" else "[ \t\xa0]"
+    border = re.escape(separator)
+    return re.sub(rf'(^|[{border}\n]){blanks}*("(?:[^"]|"")*"){blanks}*(?=[{border}\n]|$)', r"\1\2", text)
+
+
+def fit_row(columns: Sequence[str], values: Sequence[str], number: int) -> dict[str, str]:
+    """Return a row's values by column; columns without a name have to be empty.
+
+    Raises
+    ------
+    ConfigError
+        If the row, on line ``number``, has too few values, or some beyond the columns.
+    """
+    if len(values) < len(columns) or any(values[len(columns) :]):
+        raise ConfigError(f"Line {number} of the table has not {len(columns)} columns, as its first line has.")
+    unnamed = [value for name, value in zip(columns, values, strict=False) if value and not name]
+    if unnamed:
+        raise ConfigError(f"Line {number} of the table has {unnamed[0]!r} in a column without a name: name the column.")
+    return {name: value for name, value in zip(columns, values, strict=False) if name}
