@@ -27,7 +27,8 @@ class Engine(Protocol):
     batch: int
     """How many patches to give at once."""
     about: dict[str, str]
-    """What it computes on and with, for the report: device, scan kernel and why, and the like."""
+    """What it computes on and with, for the report: device, scan kernel and why, and the like; ``warning`` if there is
+    one."""
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of patches.

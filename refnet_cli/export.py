@@ -30,6 +30,7 @@ from refnet_cli.model import SS2D, REFNet
 from refnet_cli.onnx_engine import import_runtime
 from refnet_cli.onnx_file import SUFFIX, is_onnx
 from refnet_cli.prediction.predict import as_paths, read_tile
+from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling
@@ -162,7 +163,9 @@ def export_onnx(
         raise OutputError(f"{output} cannot be made: there is no folder {output.parent}.")
     import_runtime()
     net, card = load_weights(weights)
-    deployed = Deployed(prepare_for_inference(net).use_scan("cpu"), card).eval()
+    # Before the exporter traces, which cannot try kernels.
+    kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
+    deployed = Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
     source = f"{scene[0][0].name} and {scene[1][0].name}" if scene else "random fields with the card's statistics"
     count = 2 * SAMPLES if quantize else SAMPLES
     tiles = _read_tiles(scene, card, options, count) if scene else draw_tiles(card, count)

@@ -58,6 +58,8 @@ MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
 NEEDED = {"areas": ("zones", "zone_field"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
+WARNING = "warning"
+"""Entry of `refnet_cli.engine.Engine.about` that is a warning."""
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -203,6 +205,8 @@ class Report:
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of training, in standard deviations."""
     warnings: list[str] = field(default_factory=list)
+    warnings_of_run: list[str] = field(default_factory=list)
+    """Those of `warnings` that concern this run and not the map; no output holds them."""
     resumed_rows: int = 0
     """Rows of the map that an interrupted run had finished."""
     renewed: bool = False
@@ -213,9 +217,15 @@ class Report:
     """For each output by its name, what files it consists of: name, path, SHA-256 and size in bytes."""
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
+    """Share of the map's pixels that have a class."""
     areas_hectares: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def add_warnings_of_run(self, warnings: list[str]) -> None:
+        """Add warnings to both lists, when all outputs are complete."""
+        self.warnings += warnings
+        self.warnings_of_run += warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a plain dict that JSON can hold."""
@@ -329,8 +339,9 @@ def predict(
         report.areas_hectares = mapping.areas_hectares
         report.counts = pair.counts_in(area)
         if part is None:
-            check_map(report, mapping.unreadable)
+            check_map(report, mapping.seen, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
+        report.add_warnings_of_run([*mapping.warnings_of_run, *([engine.about[WARNING]] * (WARNING in engine.about))])
     report.sha256 = next(iter(report.files.values()))[0]["sha256"]
     if part is None:
         report.warnings += warn_of_styles(options.output, making.scheme)
@@ -434,13 +445,15 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     )  # fmt: skip
 
 
-def check_map(report: Report, unreadable: int) -> None:
+def check_map(report: Report, seen: int, unreadable: int) -> None:
     """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
 
     Parameters
     ----------
     report : Report
         Is given the warnings.
+    seen : int
+        Pixels that the sensors saw.
     unreadable : int
         Pixels that are no data because they could not be read.
 
@@ -449,8 +462,13 @@ def check_map(report: Report, unreadable: int) -> None:
     InputError
     """
     names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in ("optical", "sar"))
-    if not report.valid_share:
+    if not seen:
         raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
+    if not report.valid_share:
+        report.warnings.append(
+            f"no pixel of the map has a class: none is as probable as the threshold of {report.options['threshold']:g}, "
+            "or the map's scheme lacks the classes; lower --threshold or check --scheme."
+        )
     pixels = report.grid["height"] * report.grid["width"]
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
@@ -474,7 +492,7 @@ def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
         # What a server has, its pixels tell.
         "remote": [pair.remote, pair.levels] if pair.remote else [],
-        "engine": {name: value for name, value in engine.about.items() if name != "threads"},
+        "engine": {name: value for name, value in engine.about.items() if name not in ("threads", WARNING)},
     }
 
 
