@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, default_weights, verify, warn_of_drift
+from refnet_cli.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
 from refnet_cli.dates import acquired, read_dates
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
@@ -40,7 +40,8 @@ from refnet_cli.outputs import (
 )
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme, usable
-from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, crop
+from refnet_cli.remote import as_given
+from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, crop
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Tiling, Window, reflect_indexes
@@ -79,8 +80,8 @@ class PredictOptions(SceneOptions):
     """Sentinel-1: the same."""
     output: Path
     """Class map to write, a Cloud Optimized GeoTIFF."""
-    weights: Path | None = None
-    """Weights of the network; by default those that come along."""
+    weights: BundledName | Path | None = None
+    """Weights of the network: a path, or the name of bundled ones, which are the default."""
     preview: Path | None = None
     """Picture of the map to write, a PNG with a legend."""
     coreg: Coregistration = field(default="check", kw_only=True)
@@ -131,6 +132,8 @@ class PredictOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weights is not None:
+            object.__setattr__(self, "weights", as_weights(self.weights))
         if self.read_threads is not None and not 1 <= self.read_threads <= 256:
             raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
@@ -286,7 +289,7 @@ def predict(
         Of the kind that fits; then no unfinished output is left behind, and no new map.
     """
     started = time.monotonic()
-    weights = options.weights or (default_weights() if engine is None else None)
+    weights = None if engine is not None and options.weights is None else find_weights(options.weights)
     places = options.places
     outputs_wanted = [*places.values(), *([sidecar_of(options.output)] if options.checksum else [])]
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
@@ -341,7 +344,8 @@ def predict(
         if part is None:
             check_map(report, mapping.seen, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
-        report.add_warnings_of_run([*mapping.warnings_of_run, *([engine.about[WARNING]] * (WARNING in engine.about))])
+        of_engine = [text for name, text in engine.about.items() if name == WARNING]
+        report.add_warnings_of_run(mapping.warnings_of_run + of_engine)
     report.sha256 = next(iter(report.files.values()))[0]["sha256"]
     if part is None:
         report.warnings += warn_of_styles(options.output, making.scheme)
@@ -466,8 +470,9 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
         raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
     if not report.valid_share:
         report.warnings.append(
-            f"no pixel of the map has a class: none is as probable as the threshold of {report.options['threshold']:g}, "
-            "or the map's scheme lacks the classes; lower --threshold or check --scheme."
+            "no pixel of the map has a class: none is as probable as the threshold of "
+            f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
+            "--scheme."
         )
     pixels = report.grid["height"] * report.grid["width"]
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
@@ -706,9 +711,10 @@ def _start_report(
     )  # fmt: skip
 
 
-def as_paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+def as_paths(given: Paths) -> tuple[Path, ...]:
     """Return one path or several as several."""
-    return (given,) if isinstance(given, str | Path) else tuple(given)
+    paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)
+    return paths
 
 
 def tags_of(report: Report) -> dict[str, str]:

@@ -34,7 +34,8 @@ def missing_for_cpu(device: str, states: int = 1) -> str | None:
     try:
         import numba
 
-        if numba.config.DISABLE_JIT:
+        settings: Any = numba.config
+        if settings.DISABLE_JIT:
             return "NUMBA_DISABLE_JIT is set, and the kernel must be compiled: unset it"
         arguments = ((1, 2, 3, 5), (1, 2, 3, 4, 2 + 2 * states), (4, 5, 2), (4, 5), (4, 5, states), (4, 5))
         problem = _Problem(*(torch.ones(shape) for shape in arguments))
