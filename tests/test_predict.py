@@ -29,6 +29,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows,
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.torch_engine import load_torch_engine
+from tests.batches import FreeEngine
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -402,7 +403,7 @@ def test_pixels_below_the_threshold_have_no_data_in_all_that_counts_them(
     (shown,) = re.findall(r"Valid pixels</dt><dd>(?:<bdi>)?([^<]+)<", (tmp_path / "lulc_report.html").read_text())
     assert shown == f"{100 * share:.1f} %"
     assert any("threshold of 0.99" in warning for warning in report.warnings) == (not share)
-    monkeypatch.setattr("refnet_cli.prediction.predict.load", lambda options, weights: Mortal())
+    monkeypatch.setattr("refnet_cli.prediction.predict.load", lambda options, weights: FreeEngine())
     words = [*map(str, ("predict", "--optical", pair[0], "--sar", pair[1], "-o", tmp_path / "b.tif"))]
     assert run([*words, "--threshold", str(threshold), "--overlap", "32"]) == 0
     assert f"{(read(tmp_path / 'b.tif') > 0).mean():.1%} of the map has data" in capfd.readouterr().err

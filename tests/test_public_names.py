@@ -62,7 +62,7 @@ def use(name, value):
         "TrainConfig": lambda: value(scenes=()),
         "evaluate": lambda: value("no.tif", "no.tif"),
         "export_onnx": lambda: value("no.safetensors", "a.onnx"),
-        "fit": lambda: value(train_config(), "/nowhere/run"),
+        "fit": lambda: value(train_config() if "torch" in sys.modules else None, "/nowhere/run"),
         "from_published": lambda: value({}),
         "inspect": lambda: value("no.tif", None),
         "load_engine": lambda: value("no.safetensors"),
