@@ -5,7 +5,6 @@ Public names are imported when they are first used, so that ``import refnet_cli`
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
@@ -82,4 +81,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    from refnet_cli.lazy import public
+
+    return public(name, f"{__name__}.{_HOMES[name]}")

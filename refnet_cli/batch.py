@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from refnet_cli.card import default_weights
+from refnet_cli.card import find_weights
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
 from refnet_cli.files import explain
 from refnet_cli.memory import MB, may_use
@@ -88,7 +88,7 @@ class Runner:
 
     def _predict(self, task: Task) -> Report:
         options = replace(task.options, **self.overrides)
-        weights = options.weights or default_weights()
+        weights = find_weights(options.weights)
         options = replace(options, weights=weights)
         key = (
             weights, sha256_of_weights(weights), options.device, options.batch, options.scan, options.precision,

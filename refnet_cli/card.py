@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.onnx_file import digest, is_onnx, read_metadata
@@ -24,6 +24,8 @@ UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
 TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 LARGEST_HEADER = 16 * 2**20
+BundledName = Literal["refnet-small", "shipped"]
+"""Names of the bundled weights; "shipped" stands for those that are used by default."""
 METADATA = "refnet"  # name of the card among what a file says of itself
 
 
@@ -269,7 +271,8 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 )
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist; 'refnet weights list' shows those that do.") from error
+        raise InputMissingError(f"Weights {path} do not exist. Check the path; bundled weights have the name "
+            f"{get_args(BundledName)[0]}.") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -379,6 +382,36 @@ def default_weights() -> Path:
         if path.name == wanted:
             return path
     raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
+
+
+def as_weights(given: str | Path) -> BundledName | Path:
+    """Tell the name of bundled weights from a path.
+
+    A name is a text without slash and ending, and goes before a file of that name in the working folder: the same
+    command means the same weights everywhere. A `Path` is always a path.
+
+    Examples
+    --------
+    >>> as_weights("refnet-small"), as_weights("./refnet-small")
+    ('refnet-small', PosixPath('refnet-small'))
+    """
+    for name in get_args(BundledName):
+        if isinstance(given, str) and given == name:
+            found: BundledName = name
+            return found
+    return Path(given)
+
+
+def find_weights(given: str | Path | None = None) -> Path:
+    """Return the file of weights that are given by name or path; by default the bundled ones.
+
+    Raises
+    ------
+    InputMissingError
+        If bundled weights are missing from the installation.
+    """
+    chosen = "shipped" if given is None else as_weights(given)
+    return chosen if isinstance(chosen, Path) else default_weights()
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

@@ -60,6 +60,22 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
 
 
+class Weights(click.ParamType):  # type: ignore[type-arg]
+    """A file of weights, or the name of bundled ones."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leave a name as it is, and make a path of all else."""
+        from refnet_cli.card import as_weights
+
+        chosen = as_weights(value)
+        return FILE.convert(value, param, ctx) if isinstance(chosen, Path) else chosen
+
+
+WEIGHTS = Weights()
+
+
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what the files are and what is made of them."""
     return file_options(COREG_OPTION(command))
@@ -189,7 +205,12 @@ OUTPUT_OPTIONS = (
     ),
 )
 PREDICT_OPTIONS = (
-    click.option("--weights", type=FILE, help="Weights of the network.  [default: those that come along]"),
+    click.option(
+        "--weights",
+        type=WEIGHTS,
+        help="Weights of the network: a file, or the name of bundled ones, as refnet-small; a file without ending that "
+        "has such a name needs a slash, as ./refnet-small.  [default: refnet-small]",
+    ),
     *OUTPUT_OPTIONS,
     COREG_OPTION,
     *FILE_OPTIONS,
@@ -351,23 +372,25 @@ def predict_command(
 @commands.command("inspect")
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
-@click.option("--weights", type=FILE, help="Weights that the files are to fit.  [default: those that come along]")
+@click.option(
+    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-small]"
+)
 @scene_options
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def inspect_command(
-    optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Path | None, as_json: bool, **given: Any
+    optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, **given: Any
 ) -> None:
     """Tell what files are, how that was found out, and what refnet predict will do with them.
 
     Each decision tells the kind of evidence first: tag, metadata, description, name, data type, count, values or
     option.
     """
-    from refnet_cli.card import default_weights, read_card
+    from refnet_cli.card import find_weights, read_card
     from refnet_cli.inspection import inspect
     from refnet_cli.scene import SceneOptions
 
     chosen = {"coreg": "check"} | {name: value for name, value in given.items() if value is not None}
-    found = inspect(optical, sar, read_card(weights or default_weights()), SceneOptions(**chosen)).to_dict()
+    found = inspect(optical, sar, read_card(find_weights(weights)), SceneOptions(**chosen)).to_dict()
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_inspection(found)))
 
 
@@ -423,7 +446,11 @@ def register_command(
     help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at random "
     "(whose scores flatter), or not at all.  [default: by region where a scene is marked or a fold named, else blocks]",
 )
-@click.option("--init", help="Weights or published checkpoint to start from, or 'shipped'.")
+@click.option(
+    "--init",
+    type=WEIGHTS,
+    help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or 'shipped'.",
+)
 @click.option(
     "--encoder-weights", help="Pretrained encoders to start from: 'imagenet', which timm fetches, or a file of them."
 )
@@ -467,9 +494,6 @@ def train_command(
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
     chosen = {name: value for name, value in given.items() if value is not None}
-    for name, keyword in (("init", "shipped"), ("encoder_weights", "imagenet")):
-        if name in chosen and chosen[name] != keyword:
-            chosen[name] = Path(chosen[name])
     if "fold" in chosen:
         chosen.setdefault("split", "region")
     config = read_regions(regions, chosen)
@@ -546,7 +570,9 @@ class _Asked:
 )
 @click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
 @click.option("--layer", help="Layer of a vector file of labels; needed where several have shapes.")
-@click.option("--weights", type=FILE, help="In place of a map: score these weights on the scenes of --regions.")
+@click.option(
+    "--weights", type=WEIGHTS, help="In place of a map: score these weights (file or name) on the scenes of --regions."
+)
 @click.option("--regions", type=FILE, help="Regions file of refnet train; what it holds out is scored.")
 @click.option("--fold", help="With --regions: the region to score.")
 @click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
@@ -570,7 +596,7 @@ def evaluate_command(
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
     from refnet_cli.files import check_places
 
-    check_places([plot], [*of_map, *of_weights, given["meanings"]])
+    check_places([plot], [path for path in (*of_map, *of_weights, given["meanings"]) if isinstance(path, Path)])
     found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
     if plot:
         import numpy as np
@@ -810,7 +836,7 @@ def verify_command(map_: Path) -> None:
 
 
 @commands.command("export")
-@click.argument("weights", type=FILE, required=False)
+@click.argument("weights", type=WEIGHTS, required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="ONNX model to write.")
 @click.option(
     "--precision",
@@ -830,7 +856,7 @@ def verify_command(map_: Path) -> None:
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
 def export_command(
-    weights: Path | None,
+    weights: Any,
     output: Path,
     precision: Any,
     quantize: Any,
@@ -839,19 +865,19 @@ def export_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write WEIGHTS (by default the shipped ones) as an ONNX model, which needs no torch to run.
+    """Write WEIGHTS, a file or a name (default: refnet-small), as an ONNX model, which needs no torch to run.
 
     Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
     own. It is held against the network in torch on sample tiles, of a scene or else drawn at random, and the
     differences are told and recorded in it. Takes about a minute.
     """
-    from refnet_cli.card import default_weights
+    from refnet_cli.card import find_weights
     from refnet_cli.export import export_onnx
     from refnet_cli.scene import SceneOptions
 
     options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
     done = export_onnx(
-        weights or default_weights(), output,
+        find_weights(weights), output,
         precision=precision, quantize=quantize, optical=optical, sar=sar, options=options,
     ).to_dict()  # fmt: skip
     parity = done["parity"]
@@ -895,21 +921,21 @@ def weights_list() -> None:
 
 
 @weights_group.command("info")
-@click.argument("weights", type=FILE, required=False)
-def weights_info(weights: Path | None) -> None:
-    """Print the card of weights (by default the shipped ones) as JSON."""
-    from refnet_cli.card import default_weights, read_card
+@click.argument("weights", type=WEIGHTS, required=False)
+def weights_info(weights: Any) -> None:
+    """Print the card of WEIGHTS, a file or a name (default: refnet-small), as JSON."""
+    from refnet_cli.card import find_weights, read_card
 
-    click.echo(json.dumps(read_card(weights or default_weights()).to_dict(), indent=2))
+    click.echo(json.dumps(read_card(find_weights(weights)).to_dict(), indent=2))
 
 
 @weights_group.command("verify")
-@click.argument("weights", type=FILE)
-def weights_verify(weights: Path) -> None:
-    """Hold weights against the checksum in their card."""
-    from refnet_cli.card import verify
+@click.argument("weights", type=WEIGHTS)
+def weights_verify(weights: Any) -> None:
+    """Hold WEIGHTS, a file or a name, against the checksum in their card."""
+    from refnet_cli.card import find_weights, verify
 
-    click.echo(f"{weights}: intact, sha256 {verify(weights).sha256}")
+    click.echo(f"{weights}: intact, sha256 {verify(find_weights(weights)).sha256}")
 
 
 @weights_group.command("import")

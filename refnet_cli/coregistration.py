@@ -42,7 +42,7 @@ class PairShift:
         metres = [self.shift.columns * across, self.shift.rows * down] if known else None
         return found | {"metres": metres, "decisions": [decision._asdict() for decision in self.decisions]}
 
-    def write_geojson(self, path: Path) -> None:
+    def write_geojson(self, path: str | Path) -> None:
         """Write each window's shift as a line from its centre, in true length, in longitude and latitude.
 
         Raises
@@ -63,7 +63,7 @@ class PairShift:
                 },
             })  # fmt: skip
         text = json.dumps({"type": "FeatureCollection", "features": features})
-        with replacing(path) as temporary:
+        with replacing(Path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -211,7 +211,7 @@ def _look_at_scans() -> dict[str, dict[str, Any]]:
     found = {}
     for device in dict.fromkeys(name.partition(":")[0] for name in devices()):
         try:
-            chosen: tuple[str | None, str] = choose_scan(device)
+            chosen: tuple[str | None, str] = choose_scan(device)[:2]
         except UnavailableError as error:
             chosen = None, str(error)
         found[device] = {"chosen": chosen[0], "reason": chosen[1], "missing": available_scans(device)}

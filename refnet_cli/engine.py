@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.card import Card
+from refnet_cli.card import Card, find_weights
 from refnet_cli.errors import OptionsError, UnavailableError
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.several import SeveralEngines, parse_devices
@@ -27,7 +27,8 @@ class Engine(Protocol):
     batch: int
     """How many patches to give at once."""
     about: dict[str, str]
-    """What it computes on and with, for the report: device, scan kernel and why, and the like."""
+    """What it computes on and with, for the report: device, scan kernel and why, and the like; ``warning`` if there is
+    one."""
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of patches.
@@ -107,7 +108,7 @@ def load_engine(weights: str | Path, options: EngineOptions | None = None) -> En
     Parameters
     ----------
     weights : str or Path
-        Safetensors with a card, or an ONNX model made by `refnet_cli.export.export_onnx`.
+        Safetensors with a card, an ONNX model made by `refnet_cli.export.export_onnx`, or the name of bundled weights.
     options : EngineOptions, optional
 
     Raises
@@ -119,7 +120,7 @@ def load_engine(weights: str | Path, options: EngineOptions | None = None) -> En
     TryAgainError
         If of several devices' processes one cannot be started or is killed.
     """
-    weights, options = Path(weights), options or EngineOptions()
+    weights, options = find_weights(weights), options or EngineOptions()
     load = ENGINES["onnx" if is_onnx(weights) else "torch"]
     devices = parse_devices(options.device)
     if len(devices) == 1:

@@ -10,7 +10,7 @@ import re
 
 # What is not installed with every refnet, and what to install for it.
 EXTRAS = dict.fromkeys(
-    ("torch", "timm", "numba", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
+    ("torch", "timm", "numba", "llvmlite", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
 ) | {"onnx": "export", "onnxscript": "export"}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from refnet_cli.disk import UNSUPPORTED, is_full, point_of, sync
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, OutputError, RefnetError, StorageError
 from refnet_cli.remote import Remote, hide_secrets, is_remote
 
@@ -67,24 +68,34 @@ def _remove_left(path: Path) -> None:
                 os.unlink(entry.path)
 
 
-def sync(path: Path) -> None:
-    """Force a file, or a folder's list of names, onto the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def explain(path: Path, error: Exception, folder: Path | None = None) -> RefnetError:
+    """Return the error that says why a file could not be written.
 
-
-def explain(path: Path, error: Exception) -> RefnetError:
-    """Make the error that tells why a file could not be written."""
-    if isinstance(error, OSError) and error.errno in _NO_PLACE:
+    Parameters
+    ----------
+    path : Path
+        The file, as the user knows it.
+    error : Exception
+        What the operating system or a library said.
+    folder : Path, optional
+        The hidden folder with the unfinished file, to find out whether the disk is full where the error does not say.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_PLACE:
         return OutputError(f"{path} cannot be made: {error}. Choose a place where files may be written.")
+    if number in UNSUPPORTED:
+        return OutputError(
+            f"{path} cannot be made: {error}. The file system lacks this operation; choose a folder on another disk."
+        )
+    reason = point_of(error)
+    if is_full(error, folder):
+        return StorageError(
+            f"Writing {path} failed: {reason}. The disk may be full, or a limit on file sizes reached; "
+            "make room and run again. Nothing unfinished was left behind."
+        )
     return StorageError(
-        f"Writing {path} failed: {error}. The disk may be full, or a limit on file sizes reached; "
-        "make room and run again. Nothing unfinished was left behind."
+        f"Writing {path} failed: {reason}. Nothing unfinished remains. Check the disk or the network drive, or "
+        "choose a folder on another one, and run again."
     )
 
 

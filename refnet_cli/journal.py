@@ -14,6 +14,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli.disk import sync_descriptor
+
 Planes = Mapping[str, tuple[type[Any], int]]
 """For each layer of rows by its name: type of its numbers, and bands; a single band has no axis."""
 _VERSION = 2
@@ -154,7 +156,7 @@ class Journal:
         checksum = zlib.crc32(head + packed)
         self._file.seek(0, os.SEEK_END)
         self._write(head + struct.pack("<I", checksum) + packed)
-        os.fsync(self._file.fileno())
+        sync_descriptor(self._file.fileno())
         self.next_row = finished.row + rows
 
     def close(self) -> None:

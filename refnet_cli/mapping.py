@@ -47,8 +47,10 @@ class Mapping:
         self._home = next(iter(self.outputs.values()))
         self._areas = AreaCounter(making.grid, making.scheme)
         self._journal: Journal | None = None
+        self.seen = 0
+        """Pixels that the sensors saw."""
         self.valid = 0
-        """Pixels that have data."""
+        """Pixels that have a class; with a threshold, fewer than were seen."""
         self.unreadable = 0
         """Pixels that have none because they lie in a damaged part of a file."""
         self.renewed = False
@@ -63,6 +65,12 @@ class Mapping:
     def warnings(self) -> list[str]:
         """What outputs warn of."""
         return [warning for output in self.outputs.values() for warning in output.warnings]
+
+    @property
+    def warnings_of_run(self) -> list[str]:
+        """What the user should know of this run, and the outputs must not hold, since they would depend on it."""
+        found = (warning for output in self.outputs.values() for warning in output.workplace.warnings)
+        return list(dict.fromkeys(found))
 
     @property
     def areas_hectares(self) -> dict[str, float]:
@@ -129,7 +137,8 @@ class Mapping:
         for output in self.outputs.values():
             output.write(rows)
         self._areas.add(rows.row, rows.codes)
-        self.valid += int(np.count_nonzero(rows.valid))
+        self.seen += int(np.count_nonzero(rows.valid))
+        self.valid += int(np.count_nonzero(rows.codes))
         self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
 
     def finish(self, facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -47,6 +47,8 @@ def merge(tasks: Sequence[Task]) -> Report:
     """
     reports = [_report(task) for task in tasks]
     report, options = reports[0], tasks[0].options
+    report.warnings = [warning for warning in report.warnings if warning not in report.warnings_of_run]
+    report.warnings_of_run = []
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
     making = making_of(options, report, grid, _look(tasks) if "report" in options.places else None)
@@ -60,8 +62,9 @@ def merge(tasks: Sequence[Task]) -> Report:
             mapping.add(rows_of(finished, making.scheme, options.missing == "use-other"))
         report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
         report.areas_hectares = mapping.areas_hectares
-        check_map(report, mapping.unreadable)
+        check_map(report, mapping.seen, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
+        report.add_warnings_of_run(mapping.warnings_of_run)
     report.sha256 = report.files["classes"][0]["sha256"]
     report.warnings += warn_of_styles(options.output, making.scheme)
     if options.checksum:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.card import default_weights, read_card
+from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
@@ -217,7 +217,7 @@ def _inputs(text: str) -> tuple[Path, ...]:
 
 
 def _blocks(options: PredictOptions, side: int) -> Iterator[Window]:
-    card = read_card(options.weights or default_weights())
+    card = read_card(find_weights(options.weights))
     scene = replace(options.scene, coreg="off")
     with ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, scene) as pair:
         height, width = pair.grid.shape

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from refnet_cli.card import REFNetConfig, default_weights, is_pickled, read_card
+from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import LOSSES
 from refnet_cli.products import SCHEMES, ClassScheme
@@ -67,8 +67,8 @@ class TrainConfig:
     published ``resnet50``."""
     width: int | None = None
     """Decoder width; by default that of ``init``, else the published 128."""
-    init: Literal["shipped"] | Path | None = None
-    """Weights or published checkpoint to start from."""
+    init: BundledName | Path | None = None
+    """Weights or published checkpoint to start from, or the name of bundled weights."""
     encoder_weights: Literal["imagenet"] | Path | None = None
     """Pretrained encoders to start from: timm's, fetched by it, or a file of them."""
     freeze: Literal["encoders"] | None = None
@@ -130,6 +130,11 @@ class TrainConfig:
     """Threads that read crops ahead of the network."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scenes", tuple(self.scenes))
+        if self.init is not None:
+            object.__setattr__(self, "init", as_weights(self.init))
+        if isinstance(self.encoder_weights, str) and self.encoder_weights != "imagenet":
+            object.__setattr__(self, "encoder_weights", Path(self.encoder_weights))
         for name, least in (
             ("steps", 1), ("batch", 1), ("accumulate", 1), ("checkpoint_every", 1), ("crop", 64), ("tile", 64),
             ("workers", 1), ("warmup", 0), ("validate_every", 1), ("patience", 1), ("seed", 0),
@@ -247,7 +252,7 @@ class TrainConfig:
         InputMissingError, WeightsError
             If it is missing or its card cannot be used.
         """
-        init = default_weights() if self.init == "shipped" else self.init
+        init = None if self.init is None else find_weights(self.init)
         network = PUBLISHED
         if init is not None and not is_pickled(init):
             network = read_card(init).network
@@ -255,12 +260,12 @@ class TrainConfig:
         return replace(self, init=init, encoder=encoder, width=width)
 
 
-def read_regions(path: Path, options: Mapping[str, Any] | None = None) -> TrainConfig:
+def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a regions file.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
         relative to the file. ``scheme`` may be a table, see `read_scheme`.
     options : mapping, optional
@@ -273,6 +278,7 @@ def read_regions(path: Path, options: Mapping[str, Any] | None = None) -> TrainC
     ConfigError
         If it is no TOML, or has unknown or impossible entries.
     """
+    path = Path(path)
     entries = read_toml(path)
     scenes = entries.pop("scenes", [])
     if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes):

@@ -86,12 +86,14 @@ def split_paths(text: str) -> list[str]:
 
 
 def as_given(given: Any) -> Any:
-    """Turn URLs among a user's paths, one or several, into `Remote`, and leave all else."""
+    """Turn a user's paths, texts too, into `Path` or, if they are URLs, `Remote`; several become a tuple."""
     if isinstance(given, tuple | list):
-        return type(given)(map(as_given, given))
-    if isinstance(given, str | Path) and not isinstance(given, Remote) and is_remote(given):
-        return Remote(str(given))
-    return given
+        return tuple(map(as_given, given))
+    if isinstance(given, Remote):
+        return given
+    if given == "":
+        raise InputError("A path is empty: name the file.")
+    return Remote(str(given)) if is_remote(given) else Path(given)
 
 
 def hide_secrets(text: str) -> str:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.card import default_weights, read_card
+from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.files import replacing
 from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
@@ -184,7 +184,7 @@ def identify(task: Task) -> str:
         if name not in RUN_ONLY and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
     }
     about = plain | {
-        "weights": sha256_of_weights(options.weights or default_weights()),
+        "weights": sha256_of_weights(find_weights(options.weights)),
         "states": [_state(path) for path in _inputs_of(options)],
         "block": task.block,
     }

@@ -111,7 +111,7 @@ class TorchEngine(HalvingEngine):
             "precision": precision,
             "compiled": "yes" if compiled else "no",
             "threads": str(torch.get_num_threads()),
-        }
+        } | ({"warning": choice.warning} if choice.warning else {})
         if self._device.type == "cpu":
             keep_freed_memory()
         elif precision == "fp32" and torch.backends.cudnn.allow_tf32:

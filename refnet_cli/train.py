@@ -124,6 +124,8 @@ def fit(
     say = tell if tell and processes.first else _keep_silent
     say(f"device: {device}" + f", {processes.count} processes" * (processes.count > 1))
     say(f"scan: {choice.name}: {choice.reason}")
+    if choice.warning:
+        say(f"warning: {choice.warning}")
     scenes = survey(config)
     _describe(config, scenes, say)
     begun, known = start_network(config), _card_of_init(config)
@@ -131,7 +133,8 @@ def fit(
         say(line)
     with ExitStack() as stack:
         if processes.first:
-            stack.enter_context(Workplace(folder / "training"))  # of which there may be one
+            for warning in stack.enter_context(Workplace(folder / "training")).warnings:  # of which there may be one
+                say(f"warning: {warning}")
         sampler = stack.enter_context(closing(Sampler(scenes, config)))
         card = _make_card(config, scenes, sampler, begun, known, processes)
         training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)

@@ -21,6 +21,7 @@ from refnet_cli.model import REFNet
 from refnet_cli.prediction.predict import Progress, predict_rows, read_tile, reading_threads
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
+from refnet_cli.scan import choose_scan
 from refnet_cli.splits import VALIDATION
 from refnet_cli.threads import read_ahead
 from refnet_cli.tiling import Tiling, Window
@@ -198,13 +199,14 @@ def _read_scored(
 
 
 def evaluate_weights(
-    weights: Path, config: TrainConfig, device: str = "auto", tell: Callable[[str], None] | None = None
+    weights: str | Path, config: TrainConfig, device: str = "auto", tell: Callable[[str], None] | None = None
 ) -> tuple[Scores, dict[str, float]]:
     """Score weights on what a regions file holds out, or on all of its scenes where it holds out nothing.
 
     Parameters
     ----------
-    weights : Path
+    weights : str or Path
+        A path, or the name of bundled weights.
     config : TrainConfig
         Scenes, and how they are split; bands, and the tiles to predict, are those of the weights.
     device : str
@@ -236,11 +238,13 @@ def evaluate_weights(
     if config.method == "none":
         whole = tuple(replace(scene, split="validation") for scene in config.scenes)
         config = replace(config, scenes=whole)
+    choice = choose_scan(device.partition(":")[0], card.network.states)
     surveyed = survey(config)
     scenes = [look for look in surveyed if look.validation.any()]
     if tell:
+        kernel = [f"warning: {choice.warning}"] if choice.warning else []
         labels = (f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings)
-        for line in (*warn_of_learned(card, config, surveyed), *labels):
+        for line in (*kernel, *warn_of_learned(card, config, surveyed), *labels):
             tell(line)
     return validate(net, card, scenes, config, device)
 

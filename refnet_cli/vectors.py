@@ -21,6 +21,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from refnet_cli.disk import point_of
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import local_file
 
@@ -90,7 +91,7 @@ class VectorFile:
                 raise InputError(f"{name} does not say in which reference system it is.")
             return cls(text, name, CRS.from_user_input(about["crs"]), tuple(about["fields"].tolist()), chosen)
         except (DataSourceError, DataLayerError) as error:
-            raise InputError(f"{name} cannot be read: {error}") from error
+            raise _unreadable(name, error) from error
         except ProjError as error:
             raise InputError(f"{name} has a reference system that cannot be used: {error}") from error
 
@@ -116,7 +117,17 @@ class VectorFile:
             by_field = dict(zip(about["fields"].tolist(), values, strict=True))
             return shapely.from_wkb(stored), [by_field[field] for field in fields]
         except (DataSourceError, DataLayerError, shapely.errors.GEOSException) as error:
-            raise InputError(f"{self.name} cannot be read: {error}") from error
+            raise _unreadable(self.name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = point_of(error)
+    if "database is locked" in reason:
+        reason += (
+            ". Another program writes it, or it lies on a drive without file locks: close the other program, or copy "
+            "the file to a local disk"
+        )
+    return InputError(f"{name} cannot be read: {reason}.")
 
 
 def _choose_layer(path: str, name: str, asked: str | None, option: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from refnet_cli.card import UNITS, Card, checksum, verify
+from refnet_cli.card import UNITS, Card, checksum, find_weights, verify
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
 from refnet_cli.files import check_places, replacing
 from refnet_cli.model import REFNet, from_published, load_strictly
@@ -71,7 +71,7 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
     Parameters
     ----------
     path : str or Path
-        A safetensors file with a card.
+        A safetensors file with a card, or the name of bundled weights, as ``"refnet-small"``.
     msie : bool
         Keep the MSIE decoders, if the file has them. Predicting needs none.
 
@@ -88,7 +88,7 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
     WeightsError
         If it is damaged or card and tensors do not fit.
     """
-    path = Path(path)
+    path = find_weights(path)
     if is_onnx(path):
         raise WeightsError(
             f"{path} is an ONNX model, with which one can only predict: give the safetensors that it was made of."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from refnet_cli.disk import UNSUPPORTED
 from refnet_cli.errors import OutputError, TryAgainError
 from refnet_cli.files import explain
 
@@ -23,6 +25,8 @@ except ImportError:  # Windows
     import msvcrt
 
 LOCK = "lock"
+_HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is Windows' answer
+_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 _TRIES = 20
 _LONGEST = 200  # bytes of a file's name, of which most systems allow 255
 
@@ -33,6 +37,9 @@ class Workplace:
     The lock is the operating system's and falls with the process that holds it, however that ends; what the folder
     holds then is the next owner's. As a context manager it lets go on leaving, and removes the folder unless `keep` was
     called.
+
+    Some network file systems have no locks. There it goes on with a warning, and refuses only if the process that
+    signed last is another one that still runs on this machine.
 
     Parameters
     ----------
@@ -45,6 +52,13 @@ class Workplace:
         If there is no place for a folder beside the output.
     TryAgainError
         If another run has it; says which.
+    StorageError
+        If the file system fails.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What the user should know of the file system.
     """
 
     def __init__(self, output: Path) -> None:
@@ -53,6 +67,7 @@ class Workplace:
         if len(name.encode(errors="surrogateescape")) > _LONGEST:
             name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
         self.folder = output.parent / f".{name}.refnet"
+        self.warnings: list[str] = []
         self._kept: tuple[str, ...] = ()
         for _ in range(_TRIES):
             if self._enter():
@@ -75,14 +90,10 @@ class Workplace:
         except OSError as error:
             raise explain(self.output, error) from error
         try:
-            _lock(self._descriptor)
-        except OSError:
-            owner = os.read(self._descriptor, 1000).decode(errors="replace").strip()
+            self._lock()
+        except BaseException:
             os.close(self._descriptor)
-            raise TryAgainError(
-                f"{self.output} is being made by another run ({owner or 'which has just begun'}): wait until it has "
-                "ended, or choose another output."
-            ) from None
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(self._descriptor), os.stat(lock)):
                 try:
@@ -93,6 +104,29 @@ class Workplace:
                 return True
         os.close(self._descriptor)
         return False
+
+    def _lock(self) -> None:
+        """Lock the open file, as far as the file system can."""
+        try:
+            _lock(self._descriptor)
+        except OSError as error:
+            text = os.read(self._descriptor, 1000).decode(errors="replace").strip()
+            if error.errno in _HELD:
+                raise TryAgainError(
+                    f"{self.output} is being made by another run ({text or 'which has just begun'}): wait until it has "
+                    "ended, or choose another output."
+                ) from None
+            if error.errno not in _NO_LOCKS:
+                raise explain(self.output, error) from error
+            if (other := _other_process(text)) is not None:
+                raise TryAgainError(
+                    f"{self.output} is being made by process {other} on this machine: wait until it has ended, or "
+                    f"choose another output. If process {other} does something else, remove {self.folder}."
+                ) from None
+            self.warnings = [
+                f"the file system of {self.output.parent} has no file locks ({error.strerror}): refnet cannot tell "
+                "whether another run writes the same output; start only one run for each output."
+            ]
 
     def _sign(self) -> None:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
@@ -145,3 +179,18 @@ def _lock(descriptor: int) -> None:
         module: Any = msvcrt
         os.lseek(descriptor, 4096, os.SEEK_SET)  # beyond the text, which others read
         module.locking(descriptor, module.LK_NBLCK, 1)
+
+
+def _other_process(signature: str) -> int | None:
+    """Return the process that signed a lock's file, if it is another one that runs on this machine."""
+    try:
+        owner = json.loads(signature)
+        host, process = owner["host"], int(owner["pid"])
+        if host != socket.gethostname() or process == os.getpid() or os.name == "nt":  # where kill would end it
+            return None
+        os.kill(process, 0)
+    except PermissionError:  # it is another user's
+        return process
+    except (ValueError, TypeError, KeyError, OverflowError, ProcessLookupError):
+        return None
+    return process

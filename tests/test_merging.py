@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from refnet_cli import batch
 from refnet_cli.batch import merge_maps, missing, run_here
 from refnet_cli.journal import Finished
-from refnet_cli.merging import _cover, _in_step
+from refnet_cli.merging import _cover, _in_step, merge
 from refnet_cli.tasks import Task, read_tasks
 from refnet_cli.tiling import Window
 from tests.batches import (
@@ -329,6 +331,37 @@ def test_a_map_that_shows_nothing_is_refused_by_merging(tmp_path: Path, weights:
     assert "nothing can be mapped" in merged(tasks)
     (alone,) = run_here(plan_tasks(tmp_path / "s.jsonl", [scene], tmp_path / "s", weights, coreg="off"), {})
     assert alone.message == merged(tasks)
+
+
+def test_merged_blocks_count_pixels_below_the_threshold_as_no_data(tmp_path: Path, weights: Path, free: None) -> None:
+    scene = make_scene(tmp_path / "scene", 60, 600)
+    how = {"coreg": "off", "threshold": 0.57}
+    tasks = in_blocks(tmp_path, scene, weights, **how)
+    run_all(tasks)
+    report = merge(tasks)
+    with rasterio.open(tasks[0].options.output) as file:
+        share = (file.read(1) > 0).mean()
+    assert 0.1 < share < 0.9
+    assert report.valid_share == pytest.approx(share)
+
+
+def test_warnings_of_the_runs_that_made_blocks_are_not_the_maps(
+    tmp_path: Path, weights: Path, free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map that is merged where files can be locked has the bytes of any other, wherever its blocks were made."""
+    scene = make_scene(tmp_path / "scene", 60, 600)
+    wanted = single(tmp_path, scene, weights, outputs=("report",), coreg="off")
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as without:
+        without.setattr(fcntl, "flock", flock)
+        tasks = in_blocks(tmp_path, scene, weights, outputs=("report",), coreg="off")
+        outcomes = list(run_here(tasks, {}, pause=0))
+        assert all(any("no file locks" in warning for warning in outcome.warnings) for outcome in outcomes)
+    assert merge(tasks).warnings_of_run == []
+    assert digests(tmp_path / "blocks") == wanted
 
 
 def test_by_the_command_line(tmp_path: Path, weights: Path, capfd: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -415,15 +416,17 @@ def test_a_disk_that_fills_up_during_the_last_copy(
     copy: Callable[..., None] = rasterio.shutil.copy
     for missing in (1, 2, 4, 5, 100, 5000, size // 3, size // 2, size - 2000):
 
-        def limited(*arguments: object, room: int = size - missing, **options: object) -> None:
-            with file_size_limit(room):
+        with ExitStack() as limits:  # the disk stays full until the run has said why it failed
+
+            def limited(*arguments: object, room: int = size - missing, **options: object) -> None:
+                limits.enter_context(file_size_limit(room))
                 copy(*arguments, **options)
 
-        monkeypatch.setattr(rasterio.shutil, "copy", limited)
-        output = ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS, quality=quality)
-        feed(output, codes, [])
-        with pytest.raises(StorageError, match="make room"):
-            output.finish()
+            monkeypatch.setattr(rasterio.shutil, "copy", limited)
+            output = ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS, quality=quality)
+            feed(output, codes, [])
+            with pytest.raises(StorageError, match="make room"):
+                output.finish()
         assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows,
 from refnet_cli.scene import ScenePair
 from refnet_cli.tiling import Tiling, Window
 from refnet_cli.torch_engine import load_torch_engine
+from tests.batches import FreeEngine
 from tests.real_data import PLACES, each_source
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
@@ -388,6 +390,57 @@ def test_band_files_stacked(data: Path, tmp_path: Path, level: str, date: int) -
     assert cog_validate(str(out), strict=True)[0]
     assert grid_of(out) == grid_of(optical)
     assert 0.9 < (read(out) > 0).mean() <= 1
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.55, 0.57, 0.99])
+def test_pixels_below_the_threshold_have_no_data_in_all_that_counts_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    def punch(optical: np.ndarray, sar: np.ndarray) -> None:
+        optical[:, :, :50] = 0
+
+    pair = make_pair(tmp_path, 200, 300, holes=punch)
+    chosen = options(pair, threshold=threshold, coreg="off", outputs=("report",))
+    report = predict(chosen, PlaceEngine())
+    share = (read(chosen.output) > 0).mean()
+    assert report.valid_share == pytest.approx(share)
+    assert sum(report.areas_hectares.values()) == pytest.approx(share * 600, rel=2e-3)
+    (shown,) = re.findall(r"Valid pixels</dt><dd>(?:<bdi>)?([^<]+)<", (tmp_path / "lulc_report.html").read_text())
+    assert shown == f"{100 * share:.1f} %"
+    assert any("threshold of 0.99" in warning for warning in report.warnings) == (not share)
+    monkeypatch.setattr("refnet_cli.prediction.predict.load", lambda options, weights: FreeEngine())
+    words = [*map(str, ("predict", "--optical", pair[0], "--sar", pair[1], "-o", tmp_path / "b.tif"))]
+    assert run([*words, "--threshold", str(threshold), "--overlap", "32"]) == 0
+    assert f"{(read(tmp_path / 'b.tif') > 0).mean():.1%} of the map has data" in capfd.readouterr().err
+
+
+def test_a_threshold_counts_alike_in_a_run_that_was_interrupted(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 520, 100)
+    chosen = options(pair, threshold=0.57, coreg="off")
+    report = predict(chosen, Mortal())
+    assert 0.1 < report.valid_share < 0.9
+    with pytest.raises(SystemExit):
+        predict(chosen, Mortal(2))
+    again = predict(chosen, Mortal())
+    assert again.resumed_rows
+    assert again.valid_share == report.valid_share
+
+
+def test_paths_may_be_texts(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, 64, 64)
+    texts = PredictOptions(
+        str(pair[0]), [str(pair[1])], output=str(tmp_path / "a.tif"), preview=str(tmp_path / "a.png"),
+        grid=str(pair[0]), outputs=["quality"], coreg="off",
+    )  # type: ignore[arg-type]  # fmt: skip
+    assert texts == PredictOptions(
+        pair[0], (pair[1],), output=tmp_path / "a.tif", preview=tmp_path / "a.png", grid=pair[0], outputs=["quality"],
+        coreg="off",
+    )  # type: ignore[arg-type]  # fmt: skip
+    report = predict(texts, PlaceEngine())
+    assert report.output == str(tmp_path / "a.tif")
+    assert {path.name for path in tmp_path.glob("a*")} == {"a.tif", "a.png", "a_quality.tif"}
+    with pytest.raises(InputError, match="A path is empty"):
+        PredictOptions("", pair[1], tmp_path / "a.tif")  # type: ignore[arg-type]
 
 
 class Mortal(PlaceEngine):

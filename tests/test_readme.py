@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -82,6 +83,69 @@ def test_the_program_without_refnet_makes_nearly_the_same_map(tmp_path: Path) ->
         assert theirs.transform == ours.transform
         agree = (theirs.read(1) == ours.read(1)).mean()
     assert agree > 0.99
+
+
+def python_blocks() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.+?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+RAY = '''
+"""Ray, as far as README's program uses it: functions run in this process."""
+
+
+def remote(**options):
+    assert options == {"num_gpus": 1, "max_retries": 2, "retry_exceptions": True}
+
+    def make(function):
+        class Remote:
+            remote = staticmethod(function)
+
+        return Remote
+
+    return make
+
+
+def get(values):
+    return values
+'''
+
+
+def run_block(program: str, folder: Path) -> str:
+    """Run a program in a fresh interpreter, as somebody who copies it out of the README."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=folder, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "libraries")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_every_python_block_is_run_here() -> None:
+    """By the test of the program without refnet, and by the two below."""
+    begins = [block.splitlines()[0] for block in python_blocks()]
+    assert begins == ["from refnet_cli import PredictOptions, predict", "import ray", "import json"]
+
+
+def test_the_program_that_predicts(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    (program,) = (block for block in python_blocks() if "predict(" in block)
+    printed = ast.literal_eval(run_block(program, tmp_path))
+    with rasterio.open(tmp_path / "lulc.tif") as file:
+        codes, areas = file.read(1), abs(file.transform.determinant) / 10_000
+        for code in set(codes[codes > 0].tolist()):
+            share = (codes == code).sum() * areas
+            assert printed[file.tags(1)[f"CLASS_{code}"]] == pytest.approx(share, rel=5e-3)
+
+
+def test_the_program_for_ray(scenes: Path) -> None:
+    (scenes / "libraries").mkdir()
+    (scenes / "libraries" / "ray.py").write_text(RAY)
+    shell(scenes, "refnet batch plan scenes.csv -o tasks.jsonl")
+    (program,) = (block for block in python_blocks() if "import ray" in block)
+    outcomes = ast.literal_eval(run_block(program, scenes))
+    assert [outcome["status"] for outcome in outcomes] == ["done", "done"]
+    assert (scenes / "north.tif").exists()
 
 
 def section_of(title: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from refnet_cli.errors import OutputError, TryAgainError
+from refnet_cli.errors import OutputError, StorageError, TryAgainError
+from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.workplace import LOCK, Workplace
+from tests.scenes import PlaceEngine, make_pair
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -103,3 +109,77 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / ".map.tif.refnet").write_text("in the way")
     with pytest.raises(OutputError):
         Workplace(tmp_path / "map.tif")
+
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_a_file_system_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    without_locks(monkeypatch, number)
+    with Workplace(tmp_path / "map.tif") as place:
+        (warning,) = place.warnings
+        assert os.strerror(number) in warning
+        assert str(tmp_path) in warning
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    with Workplace(tmp_path / "map.tif") as place:
+        assert place.warnings == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
+def test_a_lock_that_fails_is_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    without_locks(monkeypatch, number)
+    with pytest.raises(StorageError, match=os.strerror(number)) as refusal:
+        Workplace(tmp_path / "map.tif")
+    assert "another run" not in str(refusal.value)
+    assert "full" not in str(refusal.value)
+
+
+def test_without_locks_a_process_that_runs_here_still_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks(monkeypatch, errno.ENOSYS)
+    child = subprocess.Popen(["sleep", "60"])
+    folder = tmp_path / ".map.tif.refnet"
+    folder.mkdir()
+    owner = {"host": socket.gethostname(), "pid": child.pid, "started": "2020"}
+    (folder / LOCK).write_text(json.dumps(owner))
+    with pytest.raises(TryAgainError, match=rf"process {child.pid} .*remove {folder}"):
+        Workplace(tmp_path / "map.tif")
+    child.kill()
+    child.wait()
+    with Workplace(tmp_path / "map.tif") as place:
+        assert place.warnings
+    for other in ('{"host": "elsewhere", "pid": 1}', "[]", "half", '{"host": 1}', '{"pid": "x"}', ""):
+        folder.mkdir()
+        (folder / LOCK).write_text(other)
+        Workplace(tmp_path / "map.tif").close()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_prediction_without_locks_warns_once_and_its_files_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair(tmp_path, 64, 64)
+    outputs = ("confidence", "report", "stac", "polygons")
+    chosen = PredictOptions(*pair, tmp_path / "a" / "map.tif", outputs=outputs, date="2020-07-01", coreg="off")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    with_locks = predict(chosen, PlaceEngine())
+    without_locks(monkeypatch, errno.ENOLCK)
+    report = predict(replace(chosen, output=tmp_path / "b" / "map.tif"), PlaceEngine())
+    new = [warning for warning in report.warnings if warning not in with_locks.warnings]
+    assert new == report.warnings_of_run
+    (warning,) = new
+    assert "no file locks" in warning
+    made = [{path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("a", "b")]
+    assert made[0] == made[1]
+    assert len(made[0]) == 5

@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
+from refnet_cli.disk import sync
 from refnet_cli.errors import OutputError, TryAgainError
-from refnet_cli.files import explain, replacing, sync
+from refnet_cli.files import explain, replacing
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.products import ClassScheme
 from refnet_cli.workplace import Workplace
@@ -209,8 +210,9 @@ class FileOutput(ABC):
             self.abort()
             raise OutputError(f"{str(self.path)!a} is no UTF-8 text, as a name must be: choose another.") from error
         except (OSError, RasterioError, CPLE_BaseError) as error:
+            explained = explain(self.path, error, self._folder)  # while the unfinished files are still there
             self.abort()
-            raise explain(self.path, error) from error
+            raise explained from error
         except BaseException as error:
             self._give_up(error)
             raise

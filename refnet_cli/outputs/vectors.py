@@ -20,6 +20,7 @@ import pyproj
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
+from refnet_cli.disk import point_of
 from refnet_cli.errors import OptionsError, UnavailableError
 
 LAYER = "land_cover"
@@ -32,6 +33,8 @@ _ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryEr
 _GDAL = {
     "OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z",
     "OGR_SQLITE_JOURNAL": "OFF",
+    # Without POSIX locks, which network drives may lack: only this run writes in the hidden folder.
+    "SQLITE_USE_OGR_VFS": "YES",
     "OGR_SQLITE_SYNCHRONOUS": "OFF",
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_NUM_THREADS": "1",
@@ -246,7 +249,7 @@ class GeoParquet(VectorFile):
                     table = file.read_row_group(number)
                     yield Features(*(column.to_numpy(zero_copy_only=False) for column in table.columns))
         except pyarrow.ArrowInvalid as error:
-            raise OSError(errno.EIO, str(error)) from error
+            raise OSError(errno.EIO, point_of(error)) from error
 
     def close(self) -> None:
         """See `VectorFile.close`."""
@@ -303,6 +306,6 @@ def _gdal() -> Iterator[None]:
     try:
         yield
     except _ERRORS as error:
-        raise OSError(errno.EIO, str(error)) from error
+        raise OSError(errno.EIO, point_of(error)) from error
     finally:
         pyogrio.set_gdal_config_options(before)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, default_weights, verify, warn_of_drift
+from refnet_cli.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
 from refnet_cli.dates import acquired, read_dates
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
@@ -40,7 +40,8 @@ from refnet_cli.outputs import (
 )
 from refnet_cli.process import usable_cores
 from refnet_cli.products import ClassScheme, usable
-from refnet_cli.scene import Coregistration, Patch, SceneOptions, ScenePair, crop
+from refnet_cli.remote import as_given
+from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, crop
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Tiling, Window, reflect_indexes
@@ -58,6 +59,8 @@ MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
 NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
+WARNING = "warning"
+"""Entry of `refnet_cli.engine.Engine.about` that is a warning."""
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -77,8 +80,8 @@ class PredictOptions(SceneOptions):
     """Sentinel-1: the same."""
     output: Path
     """Class map to write, a Cloud Optimized GeoTIFF."""
-    weights: Path | None = None
-    """Weights of the network; by default those that come along."""
+    weights: BundledName | Path | None = None
+    """Weights of the network: a path, or the name of bundled ones, which are the default."""
     preview: Path | None = None
     """Picture of the map to write, a PNG with a legend."""
     coreg: Coregistration = field(default="check", kw_only=True)
@@ -131,6 +134,8 @@ class PredictOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weights is not None:
+            object.__setattr__(self, "weights", as_weights(self.weights))
         if self.read_threads is not None and not 1 <= self.read_threads <= 256:
             raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
@@ -205,6 +210,8 @@ class Report:
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of training, in standard deviations."""
     warnings: list[str] = field(default_factory=list)
+    warnings_of_run: list[str] = field(default_factory=list)
+    """Those of `warnings` that concern this run and not the map; no output holds them."""
     resumed_rows: int = 0
     """Rows of the map that an interrupted run had finished."""
     renewed: bool = False
@@ -215,9 +222,15 @@ class Report:
     """For each output by its name, what files it consists of: name, path, SHA-256 and size in bytes."""
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
+    """Share of the map's pixels that have a class."""
     areas_hectares: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def add_warnings_of_run(self, warnings: list[str]) -> None:
+        """Add warnings to both lists, when all outputs are complete."""
+        self.warnings += warnings
+        self.warnings_of_run += warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a plain dict that JSON can hold."""
@@ -278,7 +291,7 @@ def predict(
         Of the kind that fits; then no unfinished output is left behind, and no new map.
     """
     started = time.monotonic()
-    weights = options.weights or (default_weights() if engine is None else None)
+    weights = None if engine is not None and options.weights is None else find_weights(options.weights)
     places = options.places
     outputs_wanted = [*places.values(), *([sidecar_of(options.output)] if options.checksum else [])]
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
@@ -331,8 +344,10 @@ def predict(
         report.areas_hectares = mapping.areas_hectares
         report.counts = pair.counts_in(area)
         if part is None:
-            check_map(report, mapping.unreadable)
+            check_map(report, mapping.seen, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))
+        of_engine = [text for name, text in engine.about.items() if name == WARNING]
+        report.add_warnings_of_run(mapping.warnings_of_run + of_engine)
     report.sha256 = next(iter(report.files.values()))[0]["sha256"]
     if part is None:
         report.warnings += warn_of_styles(options.output, making.scheme)
@@ -437,13 +452,15 @@ def making_of(options: PredictOptions, report: Report, grid: GeoBox, look: Quick
     )  # fmt: skip
 
 
-def check_map(report: Report, unreadable: int) -> None:
+def check_map(report: Report, seen: int, unreadable: int) -> None:
     """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
 
     Parameters
     ----------
     report : Report
         Is given the warnings.
+    seen : int
+        Pixels that the sensors saw.
     unreadable : int
         Pixels that are no data because they could not be read.
 
@@ -452,8 +469,14 @@ def check_map(report: Report, unreadable: int) -> None:
     InputError
     """
     names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in ("optical", "sar"))
-    if not report.valid_share:
+    if not seen:
         raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
+    if not report.valid_share:
+        report.warnings.append(
+            "no pixel of the map has a class: none is as probable as the threshold of "
+            f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
+            "--scheme."
+        )
     pixels = report.grid["height"] * report.grid["width"]
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
@@ -477,7 +500,7 @@ def _identity(report: Report, pair: ScenePair, engine: Engine) -> dict[str, Any]
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
         # What a server has, its pixels tell.
         "remote": [pair.remote, pair.levels] if pair.remote else [],
-        "engine": {name: value for name, value in engine.about.items() if name != "threads"},
+        "engine": {name: value for name, value in engine.about.items() if name not in ("threads", WARNING)},
     }
 
 
@@ -695,9 +718,10 @@ def _start_report(
     )  # fmt: skip
 
 
-def as_paths(given: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+def as_paths(given: Paths) -> tuple[Path, ...]:
     """Return one path or several as several."""
-    return (given,) if isinstance(given, str | Path) else tuple(given)
+    paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)
+    return paths
 
 
 def tags_of(report: Report) -> dict[str, str]:

@@ -9,10 +9,12 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from refnet_cli.errors import UnavailableError
-from refnet_cli.scan.cpu import kernel_folder, selective_scan_cpu
+from refnet_cli.scan.cpu import compiled_kernels as compiled_kernels
+from refnet_cli.scan.cpu import missing_for_cpu, selective_scan_cpu
 from refnet_cli.scan.fla import missing_for_fla, selective_scan_fla
 from refnet_cli.scan.loop import selective_scan_loop
 from refnet_cli.scan.mamba import missing_for_mamba, selective_scan_mamba
@@ -31,18 +33,30 @@ SCANS: dict[str, Scan] = {
 }
 
 
+_PREFERRED = {
+    "cpu": {"cpu": "the fastest on CPUs"},
+    "cuda": {
+        "mamba": "mamba-ssm, whose CUDA kernel this is, is installed",
+        "fla": "fla-core is installed and mamba-ssm cannot be used",
+    },
+}
+"""By type of device: the kernels that are chosen by themselves, the first one that can run, and why."""
+
+
 class Choice(NamedTuple):
     """A scan kernel and, in words that follow a colon, why it was chosen."""
 
     name: str
     reason: str
+    warning: str | None = None
+    """That a faster kernel is installed and fails."""
 
 
 _found: dict[tuple[str, str, int], str | None] = {}
 
 
 def _missing(name: str, device: str, states: int) -> str | None:
-    """Why a kernel cannot run on a device type, or None if it can; looks for libraries once, without importing them."""
+    """Why a kernel cannot run on a device type, or None if it can; compiles or imports it once."""
     # Not functools.cache, which torch.compile warns of.
     key = name, device, states
     if key not in _found:
@@ -52,7 +66,7 @@ def _missing(name: str, device: str, states: int) -> str | None:
 
 def _look_for(name: str, device: str, states: int) -> str | None:
     if name == "cpu":
-        return None if device == "cpu" else f"it runs on the CPU only, not on {device!r}"
+        return missing_for_cpu(device, states)
     if name == "mamba":
         return missing_for_mamba(device, states)
     if name == "fla":
@@ -85,15 +99,6 @@ def available_scans(device: str, states: int = 1) -> dict[str, str | None]:
     return {name: _missing(name, device, states) for name in SCANS}
 
 
-def compiled_kernels() -> str:
-    """Say where the kernels that numba compiles for this processor are kept, and whether they are there yet."""
-    folder = kernel_folder()
-    if folder is None:
-        return "in memory only, and so compiled at every start (no folder for them can be written; NUMBA_CACHE_DIR)"
-    ready = folder.is_dir() and any(folder.glob("cpu.*.nbi"))
-    return f"{folder} ({'ready' if ready else 'compiled when first used'})"
-
-
 def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choice:
     """Kernel that is asked for, or that the environment variable ``REFNET_SCAN`` names, or that suits the device.
 
@@ -118,22 +123,32 @@ def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choic
     Examples
     --------
     >>> choose_scan("cpu", asked="torch")
-    Choice(name='torch', reason='it was asked for')
+    Choice(name='torch', reason='it was asked for', warning=None)
     """
     if asked:
         return _check(Choice(asked, "it was asked for"), device, states)
     named = os.environ.get("REFNET_SCAN")
     if named:
         return _check(Choice(named, "the environment variable REFNET_SCAN asks for it"), device, states)
-    if device == "cpu":
-        return Choice("cpu", "the fastest on CPUs")
-    if device == "cuda":
-        if _missing("mamba", device, states) is None:
-            return Choice("mamba", "mamba-ssm, whose CUDA kernel this is, is installed")
-        if _missing("fla", device, states) is None:
-            return Choice("fla", "fla-core is installed and mamba-ssm is not")
-        return Choice("torch", f"it runs anywhere; of the others, {_missing('fla', device, states)}")
+    passed: dict[str, str] = {}
+    for name, why in _PREFERRED.get(device, {}).items():
+        reason = _missing(name, device, states)
+        if reason is None:
+            return Choice(name, why, _warning(passed, name))
+        passed[name] = reason
+    if passed:
+        return Choice("torch", f"it runs anywhere; of the others, {passed[name]}", _warning(passed, "torch"))
     return Choice("torch", f"it runs anywhere, and no other kernel was chosen for {device!r}")
+
+
+def _warning(passed: dict[str, str], chosen: str) -> str | None:
+    """Warn of kernels that should run here and fail; those that were never installed are no failures."""
+    failed = [
+        f"the scan kernel {name!r} cannot be used: {reason}"
+        for name, reason in passed.items()
+        if name == "cpu" or "cannot be imported" in reason
+    ]
+    return f"{'; '.join(failed)}. {chosen!r} is used, which is slower" if failed else None
 
 
 def _check(choice: Choice, device: str, states: int) -> Choice:
@@ -141,7 +156,8 @@ def _check(choice: Choice, device: str, states: int) -> Choice:
         raise UnavailableError(f"There is no scan kernel {choice.name!r}; choose one of {', '.join(SCANS)}.")
     reason = _missing(choice.name, device, states)
     if reason is not None:
-        raise UnavailableError(f"The scan kernel {choice.name!r} cannot be used: {reason}.")
+        other = "" if choice.name == "torch" else ", or choose another kernel, as --scan torch"
+        raise UnavailableError(f"The scan kernel {choice.name!r} cannot be used: {reason}{other}.")
     return choice
 
 
@@ -181,5 +197,7 @@ def selective_scan(
     UnavailableError
         If there is no kernel of that name, or it cannot run here.
     """
+    if torch.compiler.is_exporting():  # an exporter sees the operator and never runs it
+        return selective_scan_cpu(u, projection, dt_weight, dt_bias, a_log, d_skip)
     choice = choose_scan(u.device.type, a_log.shape[-1], scan)
     return SCANS[choice.name](u, projection, dt_weight, dt_bias, a_log, d_skip)

@@ -1,11 +1,6 @@
-"""The selective scan for CPUs: numba kernels that never lay out the four directions in memory.
+"""The selective scan for CPUs: an operator of torch on kernels that numba compiles, and why they cannot run.
 
-Each unit of work is one sample and one block of channels. The kernel walks the rows or the columns of the (L, D) array
-in each direction, computes dt's projection on the way and adds into one output, so that neither four copies of the
-input nor the (4, L, D) array of dt exist. It takes ``CHUNK`` steps at a time through a sequence of small functions,
-each a loop over a block's channels that LLVM can turn into vector instructions: of constant length, over few arrays,
-without indexes that might be negative or divisions that might fail. The backward pass starts from the states that the
-forward pass kept before every chunk and recomputes what lies between them.
+Exporters know the operator where there is no numba, too.
 """
 
 from __future__ import annotations
@@ -14,401 +9,67 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 from torch import Tensor
+
+from refnet_cli.scan.directions import is_installed
 
 BLOCK = 64
 CHUNK = 32
 
-f32 = np.float32
-i32 = np.int32
-# Without "nnan" and "ninf": a NaN that comes in must come out.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
 
+def missing_for_cpu(device: str, states: int = 1) -> str | None:
+    """Why this kernel cannot run S states on a torch device type, or None if it can.
 
-@intrinsic
-def _bits_to_float(typing_context: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@intrinsic
-def _prefer_wide_vectors(typing_context: Any) -> Any:
-    """Let LLVM fill 512-bit registers in the calling function, where there are any; by itself it keeps to half."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # llvmlite's own method knows only attributes without a value.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.none(), generate
-
-
-@njit(fastmath=FAST, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]
-    """exp to about one unit in the last place (Cephes' polynomial); below -87 it stays at the smallest normal."""
-    x = f32(-87.0) if x < f32(-87.0) else x
-    x = f32(88.0) if x > f32(88.0) else x
-    power = np.floor(x * f32(1.4426950408889634) + f32(0.5))
-    r = x - power * f32(0.693359375) + power * f32(2.12194440e-4)
-    p = f32(1.9875691500e-4)
-    p = p * r + f32(1.3981999507e-3)
-    p = p * r + f32(8.3334519073e-3)
-    p = p * r + f32(4.1665795894e-2)
-    p = p * r + f32(1.6666665459e-1)
-    p = p * r + f32(5.0000001201e-1)
-    p = p * r * r + r + f32(1.0)
-    return p * _bits_to_float((i32(power) + i32(127)) << i32(23))  # type: ignore[call-arg]
-
-
-@njit(fastmath=FAST, inline="always")
-def _log1p(e):  # type: ignore[no-untyped-def]
-    """log(1 + e) for 0 <= e <= 1, with full relative precision near 0 (Cephes' polynomial)."""
-    large = e > f32(0.41421356)
-    x = f32(0.5) * e - f32(0.5) if large else e
-    p = f32(7.0376836292e-2)
-    p = p * x - f32(1.1514610310e-1)
-    p = p * x + f32(1.1676998740e-1)
-    p = p * x - f32(1.2420140846e-1)
-    p = p * x + f32(1.4249322787e-1)
-    p = p * x - f32(1.6668057665e-1)
-    p = p * x + f32(2.0000714765e-1)
-    p = p * x - f32(2.4999993993e-1)
-    p = p * x + f32(3.3333331174e-1)
-    square = x * x
-    result = x + (p * x * square - f32(0.5) * square)
-    return result + f32(0.6931471805599453) if large else result
-
-
-@njit(inline="always")
-def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
-    """Pixel that a direction visits at a step."""
-    if direction >= 2:
-        step = height * width - 1 - step
-    if direction % 2 == 0:
-        return step
-    return (step % height) * width + step // height
-
-
-@njit(fastmath=FAST, inline="always")
-def _softplus(z, e):  # type: ignore[no-untyped-def]
-    """log(1 + exp(z)), given e = exp(-|z|)."""
-    return (z if z > f32(0) else f32(0)) + _log1p(e)
-
-
-def _compile(function: Any) -> Any:
-    """Compile for this processor, once and for all where a folder for it can be written."""
-    # numpy's way with errors: a test for division by zero would keep LLVM from using vectors.
-    options: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
+    The first call compiles the forward kernel, or loads it from numba's cache, and scans an image of a few pixels.
+    """
+    if device != "cpu":
+        return f"it runs on the CPU only, not on {device!r}"
+    if not is_installed("numba"):
+        return "numba is not installed: pip install 'refnet-cli[torch]'"
     try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
+        import numba
+
+        settings: Any = numba.config
+        if settings.DISABLE_JIT:
+            return "NUMBA_DISABLE_JIT is set, and the kernel must be compiled: unset it"
+        arguments = ((1, 2, 3, 5), (1, 2, 3, 4, 2 + 2 * states), (4, 5, 2), (4, 5), (4, 5, states), (4, 5))
+        problem = _Problem(*(torch.ones(shape) for shape in arguments))
+        if np.isfinite(_scan_forward(problem, keep=False)[0]).all():
+            return None
+        return "numba compiles it wrongly: it returned numbers that are not finite"
+    except Exception as error:  # of numba, LLVM or the disk; torch's kernel needs none of them
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if isinstance(error, ImportError):
+            return f"numba cannot be imported ({reason[:300]}): pip install --force-reinstall numba"
+        return (
+            f"numba cannot compile it ({reason[:300]}): set NUMBA_CACHE_DIR to a folder that can be written, or "
+            "install another version of numba"
+        )
 
 
-@_compile
-def _visit(direction, first, steps, height, width, projection, places, low):  # type: ignore[no-untyped-def]
-    """Note the pixels of some steps and what the projection says there."""
-    for t in range(steps):
-        place = _place(direction, first + t, height, width)
-        places[t] = place
-        for j in range(low.shape[1]):
-            low[t, j] = projection[place, direction, j]
+@cache
+def _kernels() -> ModuleType:
+    # Not before they are needed: where numba is broken, the other kernels run without it.
+    from refnet_cli.scan import cpu_kernels
+
+    return cpu_kernels
 
 
-@_compile
-def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-def]
-    for t in range(steps):
-        # A slice: an index that might be negative, and so count from the end, would keep LLVM from using vectors.
-        pixel = image[places[t], start : start + count]
-        for d in range(count):
-            x[t, d] = pixel[d]
-
-
-@_compile
-def _scatter(x, places, steps, start, count, image, direction):  # type: ignore[no-untyped-def]
-    """Add to the pixels, which the first direction finds without a value."""
-    for t in range(steps):
-        pixel = image[places[t], start : start + count]
-        if direction == 0:
-            for d in range(count):
-                pixel[d] = x[t, d]
-        else:
-            for d in range(count):
-                pixel[d] += x[t, d]
-
-
-@njit(inline="always")
-def _four(factors, t, j):  # type: ignore[no-untyped-def]
-    row = factors[t, j : j + 4]
-    return row[0], row[1], row[2], row[3]
-
-
-@_compile
-def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
-    """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), in squares of four to spare memory."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    flat_rows, flat_out = rows.reshape(-1), out.reshape(-1)
-    squares, squares_across = out.shape[0] // 4 * 4, count // 4 * 4
-    for t in range(0, squares, 4):
-        # One array with constant steps: LLVM checks each pair of arrays for overlap before it uses vectors.
-        total = flat_out[t * BLOCK : (t + 4) * BLOCK]
-        for j in range(0, squares_across, 4):
-            e0, e1, e2, e3 = _four(factors, t, j)
-            f0, f1, f2, f3 = _four(factors, t + 1, j)
-            g0, g1, g2, g3 = _four(factors, t + 2, j)
-            h0, h1, h2, h3 = _four(factors, t + 3, j)
-            row = flat_rows[j * BLOCK : (j + 4) * BLOCK]
-            for d in range(BLOCK):
-                r0, r1, r2, r3 = row[d], row[d + BLOCK], row[d + 2 * BLOCK], row[d + 3 * BLOCK]
-                total[d] += (e0 * r0 + e1 * r1) + (e2 * r2 + e3 * r3)
-                total[d + BLOCK] += (f0 * r0 + f1 * r1) + (f2 * r2 + f3 * r3)
-                total[d + 2 * BLOCK] += (g0 * r0 + g1 * r1) + (g2 * r2 + g3 * r3)
-                total[d + 3 * BLOCK] += (h0 * r0 + h1 * r1) + (h2 * r2 + h3 * r3)
-    for t in range(out.shape[0]):
-        for j in range(squares_across if t < squares else 0, count):
-            factor, row = factors[t, j], rows[j]
-            for d in range(BLOCK):
-                out[t, d] += factor * row[d]
-
-
-@_compile
-def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
-    """Fill z = weight low + bias for a block of channels."""
-    for t in range(z.shape[0]):
-        for d in range(BLOCK):
-            z[t, d] = bias[d]
-    _add_products(low, weight, rank, z)
-
-
-@_compile
-def _apply_softplus(z):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(z.shape[0]):
-        for d in range(BLOCK):
-            z[t, d] = _softplus(z[t, d], _exp(-abs(z[t, d])))
-
-
-@_compile
-def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
-    """Begin the output with the skip, and multiply x by the time steps."""
-    for t in range(x.shape[0]):
-        for d in range(BLOCK):
-            out[t, d] = skip[d] * x[t, d]
-            x[t, d] *= dt[t, d]
-
-
-@_compile
-def _decays(dt, a, decay):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(dt.shape[0]):
-        for d in range(BLOCK):
-            decay[t, d] = _exp(dt[t, d] * a[d])
-
-
-@_compile
-def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no-untyped-def]
-    for t in range(steps):
-        b, c = low[t, b_column], low[t, c_column]
-        for d in range(BLOCK):
-            state = decay[t, d] * h[d] + b * x[t, d]
-            h[d] = state
-            out[t, d] += c * state
-
-
-@_compile
-def _forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
-    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); fills y (L, D)."""
-    length = u.shape[0]
-    count = min(BLOCK, u.shape[1] - start)
-    rank, states = weight.shape[1], a.shape[1]
-    places = np.empty(CHUNK, np.int64)
-    low = np.zeros((CHUNK, projection.shape[2]), f32)
-    x = np.zeros((CHUNK, BLOCK), f32)
-    dt = np.empty((CHUNK, BLOCK), f32)
-    decay = np.empty((CHUNK, BLOCK), f32)
-    out = np.empty((CHUNK, BLOCK), f32)
-    h = np.empty((states, BLOCK), f32)
-    for k in range(4):
-        h[:] = f32(0)
-        for first in range(0, length, CHUNK):
-            steps = min(CHUNK, length - first)
-            if kept.shape[1] > 0:
-                kept[k, first // CHUNK] = h
-            _visit(k, first, steps, height, width, projection, places, low)
-            _gather(u, places, steps, start, count, x)
-            _project(low, weight[k], bias[k], rank, dt)
-            _apply_softplus(dt)
-            _apply_skip(x, dt, skip[k], out)
-            for s in range(states):
-                _decays(dt, a[k, s], decay)
-                _recur(decay, x, low, rank + s, rank + states + s, steps, h[s], out)
-            _scatter(out, places, steps, start, count, y, k)
-
-
-@_compile
-def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(z.shape[0]):
-        for d in range(BLOCK):
-            e = _exp(-abs(z[t, d]))
-            slope[t, d] = (f32(1) if z[t, d] > f32(0) else e) / (f32(1) + e)
-            z[t, d] = _softplus(z[t, d], e)
-
-
-@_compile
-def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-untyped-def]
-    """Fill the states h[1:] that follow h[0]."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    flat = h.reshape(-1)
-    for t in range(steps):
-        b, before_and_after = low[t, b_column], flat[t * BLOCK : (t + 2) * BLOCK]
-        for d in range(BLOCK):
-            before_and_after[d + BLOCK] = decay[t, d] * before_and_after[d] + b * dt_x[t, d]
-
-
-@_compile
-def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignore[no-untyped-def]
-    """Gradients of the states, from the last one to the first; ``carried`` is what later steps ask of this one."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    flat = d_h.reshape(-1)
-    last = steps - 1
-    for d in range(BLOCK):
-        d_h[last, d] = carried[d] + low[last, c_column] * grad[last, d]
-    for back in range(1, steps):
-        t = last - back
-        c, this_and_next = low[t, c_column], flat[t * BLOCK : (t + 2) * BLOCK]
-        for d in range(BLOCK):
-            this_and_next[d] = this_and_next[d + BLOCK] * decay[t + 1, d] + c * grad[t, d]
-    for d in range(BLOCK):
-        carried[d] = d_h[0, d] * decay[0, d]
-
-
-@_compile
-def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(grad.shape[0]):
-        for d in range(BLOCK):
-            dt_x[t, d] = dt[t, d] * x[t, d]
-        for d in range(BLOCK):
-            d_x[t, d] = grad[t, d] * skip[d]
-            d_skip[d] += grad[t, d] * x[t, d]
-
-
-@_compile
-def _differentiate_step(  # type: ignore[no-untyped-def]
-    decay, grad, d_h, h, dt, x, dt_x, a, low, b_column, c_column, steps, d_dt, d_x, d_low, d_a
-):
-    """Through b dt x into the state, through exp(dt A), whose derivative is itself, and through c out of it."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(steps):
-        b = low[t, b_column]
-        d_b, d_c = f32(0), f32(0)
-        for d in range(BLOCK):
-            d_c += grad[t, d] * h[t + 1, d]
-            d_b += d_h[t, d] * dt_x[t, d]
-        for d in range(BLOCK):
-            into, through = b * d_h[t, d], d_h[t, d] * decay[t, d] * h[t, d]
-            d_x[t, d] += into * dt[t, d]
-            d_dt[t, d] += into * x[t, d] + through * a[d]
-            d_a[d] += through * dt[t, d]
-        d_low[t, b_column] = d_b
-        d_low[t, c_column] = d_c
-
-
-@_compile
-def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    for t in range(slope.shape[0]):
-        for d in range(BLOCK):
-            d_dt[t, d] *= slope[t, d]
-            d_bias[d] += d_dt[t, d]
-
-
-@_compile
-def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def]
-    """Fill out (T, count) with left (T, BLOCK) times rows (count, BLOCK) transposed, four at once to spare memory."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
-    flat = rows.reshape(-1)
-    fours = count // 4 * 4
-    for t in range(steps):
-        for j in range(0, fours, 4):
-            row = flat[j * BLOCK : (j + 4) * BLOCK]
-            s0, s1, s2, s3 = f32(0), f32(0), f32(0), f32(0)
-            for d in range(BLOCK):
-                s0 += left[t, d] * row[d]
-                s1 += left[t, d] * row[d + BLOCK]
-                s2 += left[t, d] * row[d + 2 * BLOCK]
-                s3 += left[t, d] * row[d + 3 * BLOCK]
-            out[t, j], out[t, j + 1], out[t, j + 2], out[t, j + 3] = s0, s1, s2, s3
-        for j in range(fours, count):
-            total = f32(0)
-            for d in range(BLOCK):
-                total += left[t, d] * rows[j, d]
-            out[t, j] = total
-
-
-@_compile
-def _backward(  # type: ignore[no-untyped-def]
-    u, projection, weight, bias, a, skip, height, width, start, kept, grad,
-    d_u, d_projection, d_weight, d_bias, d_a, d_skip,
-):  # fmt: skip
-    """Gradients of one sample and block; fills d_u and this block's share of d_projection, adds to the others."""
-    length = u.shape[0]
-    count = min(BLOCK, u.shape[1] - start)
-    rank, states = weight.shape[1], a.shape[1]
-    places = np.empty(CHUNK, np.int64)
-    low = np.zeros((CHUNK, projection.shape[2]), f32)
-    d_low = np.empty((CHUNK, projection.shape[2]), f32)
-    x, g = np.zeros((CHUNK, BLOCK), f32), np.zeros((CHUNK, BLOCK), f32)
-    work = np.empty((7, CHUNK, BLOCK), f32)
-    dt, slope, decay, dt_x, d_dt, d_x, d_h = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
-    h = np.empty((CHUNK + 1, BLOCK), f32)
-    carried = np.empty((states, BLOCK), f32)
-    for k in range(4):
-        carried[:] = f32(0)
-        for chunk in range(kept.shape[1] - 1, -1, -1):
-            first = chunk * CHUNK
-            steps = min(CHUNK, length - first)
-            _visit(k, first, steps, height, width, projection, places, low)
-            # What lies beyond the last step must add nothing.
-            g[steps:] = f32(0)
-            _gather(u, places, steps, start, count, x)
-            _gather(grad, places, steps, start, count, g)
-            _project(low, weight[k], bias[k], rank, dt)
-            _apply_softplus_with_slope(dt, slope)
-            _differentiate_skip(g, x, dt, skip[k], d_x, d_skip[k], dt_x)
-            d_dt[:] = f32(0)
-            for s in range(states):
-                b_column, c_column = rank + s, rank + states + s
-                _decays(dt, a[k, s], decay)
-                h[0] = kept[k, chunk, s]
-                _recur_and_keep(decay, dt_x, low, b_column, steps, h)
-                _recur_back(decay, g, low, c_column, steps, carried[s], d_h)
-                _differentiate_step(
-                    decay, g, d_h, h, dt, x, dt_x, a[k, s], low, b_column, c_column, steps, d_dt, d_x, d_low, d_a[k, s]
-                )
-            _differentiate_softplus(slope, d_dt, d_bias[k])
-            _add_products(low.T.copy(), d_dt, steps, d_weight[k])
-            _dot_products(d_dt, weight[k], rank, steps, d_low)
-            for t in range(steps):
-                for j in range(low.shape[1]):
-                    d_projection[places[t], k, j] = d_low[t, j]
-            _scatter(d_x, places, steps, start, count, d_u, k)
-
-
-def kernel_folder() -> Path | None:
-    """Folder where the compiled kernels are kept from one start to the next; None if none can be written."""
-    folder = _forward.stats.cache_path
-    return Path(folder) if folder else None
+def compiled_kernels() -> str:
+    """Say where the kernels that numba compiles for this processor are kept, and whether they are there yet."""
+    reason = missing_for_cpu("cpu")
+    if reason is not None:
+        return f"none: {reason}"
+    folder: Path | None = _kernels().kernel_folder()
+    if folder is None:
+        return "in memory only, and so compiled at every start (no folder for them can be written; NUMBA_CACHE_DIR)"
+    ready = folder.is_dir() and any(folder.glob("cpu_kernels.*.nbi"))
+    return f"{folder} ({'ready' if ready else 'compiled when first used'})"
 
 
 @cache
@@ -463,10 +124,12 @@ def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], 
     p = problem
     chunks = -(-p.length // CHUNK) if keep else 0
     y = np.empty_like(p.u)
-    kept = np.empty((p.batch, p.blocks, 4, chunks, p.states, BLOCK), f32)
+    kept = np.empty((p.batch, p.blocks, 4, chunks, p.states, BLOCK), np.float32)
+
+    kernels = _kernels()
 
     def work(sample: int, block: int) -> None:
-        _forward(
+        kernels.forward(
             p.u[sample], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
             p.height, p.width, block * BLOCK, y[sample], kept[sample, block],
         )  # fmt: skip
@@ -478,11 +141,13 @@ def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], 
 def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarray[Any, Any]) -> list[Tensor]:
     p = problem
     d_u = np.empty_like(p.u)
-    d_projection = np.empty((p.blocks, *p.projection.shape), f32)
-    shares = [np.zeros((p.batch, *array.shape), f32) for array in (p.weight, p.bias, p.a, p.skip)]
+    d_projection = np.empty((p.blocks, *p.projection.shape), np.float32)
+    shares = [np.zeros((p.batch, *array.shape), np.float32) for array in (p.weight, p.bias, p.a, p.skip)]
+
+    kernels = _kernels()
 
     def work(sample: int, block: int) -> None:
-        _backward(
+        kernels.backward(
             p.u[sample], p.projection[sample], p.weight[block], p.bias[block], p.a[block], p.skip[block],
             p.height, p.width, block * BLOCK, kept[sample, block], grad[sample],
             d_u[sample], d_projection[block, sample], *(share[sample, block] for share in shares),

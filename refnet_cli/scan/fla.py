@@ -25,6 +25,10 @@ def missing_for_fla(device: str, states: int = 1) -> str | None:
         return f"fla-core's chunk_hgrn has one state, not {states}"
     if not is_installed("fla"):
         return "fla-core is not installed: pip install 'refnet-cli[gpu]'"
+    try:
+        _kernel()
+    except UnavailableError as error:
+        return str(error).removesuffix(".")
     return None
 
 

@@ -23,6 +23,10 @@ def missing_for_mamba(device: str, states: int = 1) -> str | None:
         return f"mamba-ssm's kernel takes up to 256 states, not {states}"
     if not is_installed("mamba_ssm"):
         return "mamba-ssm is not installed: pip install 'refnet-cli[mamba]' (it compiles against the torch in use)"
+    try:
+        _kernel()
+    except UnavailableError as error:
+        return str(error).removesuffix(".")
     return None
 
 

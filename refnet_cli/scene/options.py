@@ -68,6 +68,9 @@ class SceneOptions:
         # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
         for name in {"optical", "sar"} & {field.name for field in fields(self)}:
             object.__setattr__(self, name, as_given(getattr(self, name)))
+        for name in {"grid", "output", "preview", "zones", "labels"} & {field.name for field in fields(self)}:
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
         for name, known in (
             ("sar_scale", get_args(SarScale)),
             ("optical_scale", get_args(OpticalScale)),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from refnet_cli import __version__
-from refnet_cli.card import METADATA, Card, checksum, verify
+from refnet_cli.card import METADATA, Card, checksum, find_weights, verify
 from refnet_cli.errors import OptionsError, OutputError, StorageError, UnavailableError, WeightsError
 from refnet_cli.files import check_places, replacing
 from refnet_cli.inference import prepare_for_inference
@@ -30,8 +30,9 @@ from refnet_cli.model import SS2D, REFNet
 from refnet_cli.onnx_engine import import_runtime
 from refnet_cli.onnx_file import SUFFIX, is_onnx
 from refnet_cli.prediction.predict import as_paths, read_tile
+from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene import Paths, SceneOptions, ScenePair
 from refnet_cli.tiling import Tiling
 from refnet_cli.torch_engine import Standardise, to_probabilities
 from refnet_cli.weights import load_weights
@@ -118,8 +119,8 @@ def export_onnx(
     *,
     precision: Literal["fp32", "fp16"] = "fp32",
     quantize: Literal["int8"] | None = None,
-    optical: Path | tuple[Path, ...] | None = None,
-    sar: Path | tuple[Path, ...] | None = None,
+    optical: Paths | None = None,
+    sar: Paths | None = None,
     options: SceneOptions | None = None,
 ) -> Exported:
     """Write weights as an ONNX model, held against the network in torch.
@@ -129,14 +130,14 @@ def export_onnx(
     Parameters
     ----------
     weights : str or Path
-        Safetensors with a card.
+        Safetensors with a card, or the name of bundled weights.
     output : str or Path
         Model to write, ``.onnx``; it appears whole or not at all.
     precision : {"fp32", "fp16"}
         Number format of the weights and of all but the scan, the norms and the softmax; fp16 is for GPUs.
     quantize : {"int8"}, optional
         Compute convolutions in whole numbers of 8 bits, whose ranges are taken from the scene.
-    optical, sar : Path or tuple of Path, optional
+    optical, sar : path, or sequence of paths, optional
         A scene to take the sample tiles from; by default they are drawn at random by the card's statistics.
     options : SceneOptions, optional
         Of the scene.
@@ -154,7 +155,7 @@ def export_onnx(
     UnavailableError
         If ONNX Runtime is not there, or the exported model is not the network.
     """
-    weights, output = Path(weights), Path(output)
+    weights, output = find_weights(weights), Path(output)
     scene = _scene(optical, sar)
     _check_options(weights, output, precision, quantize, scene)
     check_places([output], [weights, *(scene[0] + scene[1] if scene else ())])
@@ -162,7 +163,9 @@ def export_onnx(
         raise OutputError(f"{output} cannot be made: there is no folder {output.parent}.")
     import_runtime()
     net, card = load_weights(weights)
-    deployed = Deployed(prepare_for_inference(net).use_scan("cpu"), card).eval()
+    # Before the exporter traces, which cannot try kernels.
+    kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
+    deployed = Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
     source = f"{scene[0][0].name} and {scene[1][0].name}" if scene else "random fields with the card's statistics"
     count = 2 * SAMPLES if quantize else SAMPLES
     tiles = _read_tiles(scene, card, options, count) if scene else draw_tiles(card, count)
@@ -196,9 +199,7 @@ def _check_options(
         raise OptionsError("--quantize takes the ranges of all numbers from a real scene: give --optical and --sar.")
 
 
-def _scene(
-    optical: Path | tuple[Path, ...] | None, sar: Path | tuple[Path, ...] | None
-) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+def _scene(optical: Paths | None, sar: Paths | None) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
     if (optical is None) != (sar is None):
         raise OptionsError("Sample tiles need both --optical and --sar, or none of them.")
     if optical is None or sar is None:

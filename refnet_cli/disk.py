@@ -1,0 +1,123 @@
+"""What file systems cannot do, whether one is full, and which part of a library's message says what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a full disk, an exhausted quota, and a limit on file sizes."""
+UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+"""Errors of a file system that lacks an operation. FUSE, CIFS and 9p also answer EINVAL."""
+_PROBE = 1 << 20  # bytes that a disk with room takes
+_LONGEST = 300  # characters of a library's message
+
+
+def sync(path: Path) -> None:
+    """Force a file, or a folder's list of names, onto the disk, as far as the file system can.
+
+    Raises
+    ------
+    OSError
+        If the disk fails. That a file system cannot do it is not an error: everything is written then, only later.
+    """
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # Windows cannot open folders
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    except PermissionError:
+        if is_folder:  # files can be made in a folder that may not be listed
+            return
+        raise
+    try:
+        sync_descriptor(descriptor, is_folder)
+    finally:
+        os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int, is_folder: bool = False) -> None:
+    """Do what `sync` does for an open file or folder."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some systems call a folder a bad descriptor, because it is not open for writing.
+        if error.errno not in UNSUPPORTED and not (is_folder and error.errno in (errno.EBADF, errno.EISDIR)):
+            raise
+
+
+def is_full(error: Exception, folder: Path | None = None) -> bool:
+    """Tell whether a write failed for lack of room.
+
+    GDAL and SQLite report no error number. Their message may hold the operating system's text; otherwise a trial
+    decides.
+
+    Parameters
+    ----------
+    error : Exception
+    folder : Path, optional
+        Where the write failed, with the unfinished files still in it.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    texts = [os.strerror(number) for number in FULL] + ["disk is full"]
+    if any(text in str(cause) for cause in _causes(error) for text in texts):
+        return True
+    return folder is not None and _lacks_room(folder)
+
+
+def _lacks_room(folder: Path) -> bool:
+    probe = folder / "probe"
+    try:
+        if resource is not None:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            largest = max((entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()), default=0)
+            if limit != resource.RLIM_INFINITY and largest + _PROBE > limit:
+                return True
+        with open(probe, "wb", buffering=0) as file:
+            left = _PROBE
+            while left:
+                left -= file.write(bytes(left))
+            sync_descriptor(file.fileno())
+        return False
+    except OSError as error:
+        return error.errno in FULL
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an error and what caused it, the deepest cause last."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and cause not in found:
+        found.append(cause)
+    return found
+
+
+def point_of(error: BaseException) -> str:
+    """Return the part of a library's message that says what went wrong, on one line.
+
+    GDAL quotes whole SQL scripts before the reason, refers to an earlier error, and recommends its own options.
+
+    Examples
+    --------
+    >>> point_of(OSError(f"sqlite3_exec(CREATE TABLE {'a' * 5000};) failed: database is locked"))
+    'database is locked'
+    """
+    cause = _causes(error)[-1] if "previous exception" in str(error) else error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = re.split(r"[;.]? It might help to ", text)[0]
+    if len(text) > _LONGEST or re.match(r"sqlite3?_\w+\(", text):
+        text = text.rpartition(" failed: ")[2]
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return text
