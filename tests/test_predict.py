@@ -310,7 +310,8 @@ def test_accuracy_on_the_sample_scene(made: dict[str, object]) -> None:
 def test_accuracy_on_a_real_place(shared: Path, tmp_path: Path) -> None:
     """The weights that come along know this place; they are to make sense of it, from its files as they lie there."""
     terramind, name = shared / "data" / "terramind", "282D_485L_3_3.tif"
-    predict(PredictOptions(terramind / "S2L2A" / name, terramind / "S1RTC" / name, tmp_path / "map.tif", device="cpu"))
+    scenes = terramind / "S2L2A" / name, terramind / "S1RTC" / name
+    predict(PredictOptions(*scenes, tmp_path / "map.tif", device="cpu", scheme="terramesh"))  # as the labels
     assert evaluate(tmp_path / "map.tif", terramind / "LULC" / name).overall_accuracy > 0.8
 
 
