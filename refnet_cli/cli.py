@@ -1,6 +1,7 @@
 """The command line: options become a dataclass, one library call does the work, errors become exit codes.
 
-Only this file knows click. Commands import what they need when they run, so that ``refnet --help`` is instant.
+Only this file and `refnet_cli.usage` know click. Commands import what they need when they run, so that
+``refnet --help`` is instant.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from refnet_cli.errors import ConfigError, TryAgainError, as_known
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.remote import Remote, is_remote, split_paths
+from refnet_cli.usage import StrictGroup, wildcard_remedy
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
@@ -33,9 +35,18 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 # Only recent clicks let ParamType be subscripted.
 class NameList(click.ParamType):  # type: ignore[type-arg]
-    """Names separated by commas."""
+    """Names separated by commas.
+
+    Parameters
+    ----------
+    joins : bool
+        Whether two of its values, with a comma between them, are a value.
+    """
 
     name = "names"
+
+    def __init__(self, joins: bool = True) -> None:
+        self.joins = joins
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Split the text."""
@@ -45,7 +56,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 class PathList(click.ParamType):  # type: ignore[type-arg]
     """A path or URL, or several separated by commas."""
 
-    name = "paths"
+    name, joins = "paths", True
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -53,6 +64,8 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         """Split the text, unless all of it is a path with commas in it."""
         if not isinstance(value, str):
             return tuple(value)
+        if remedy := wildcard_remedy(value):
+            self.fail(f"{value} is a wildcard, which refnet does not expand. {remedy}", param, ctx)
         parts = [value] if os.path.exists(value) else split_paths(value)
         if not all(parts):
             shown = ",".join(str(Remote(part)) if is_remote(part) else part for part in parts)
@@ -127,7 +140,7 @@ FILE_OPTIONS = (
     ),
     click.option(
         "--bounds",
-        type=NameList(),
+        type=NameList(joins=False),
         help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
         "13.1,52.3,13.5,52.6,EPSG:4326.",
     ),
@@ -278,7 +291,7 @@ def predict_options(without: Sequence[str] = ()) -> Callable[[Callable[..., Any]
     return add
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=StrictGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
 @click.option(
@@ -1255,14 +1268,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _with_log_format_first(arguments: list[str]) -> list[str]:
-    """Move ``--log-format`` before the command, where click expects it."""
-    for place, argument in enumerate(arguments):
-        if argument == "--":
-            break
+    """Move every ``--log-format`` before the command, where click expects it."""
+    first, rest = [], list(arguments)
+    place = 0
+    while place < len(rest) and rest[place] != "--":
+        argument = rest[place]
         if argument == "--log-format" or argument.startswith("--log-format="):
             end = place + 1 + (argument == "--log-format")
-            return arguments[place:end] + arguments[:place] + arguments[end:]
-    return arguments
+            first += rest[place:end]
+            del rest[place:end]
+        else:
+            place += 1
+    return first + rest
 
 
 _ended_by: list[int] = []

@@ -34,7 +34,7 @@ LEVELS = (
     {"evaluation", "sampling", "export", "selftest", "tasks"},
     {"planning", "merging"},
     {"batch", "validation", "doctor"},
-    {"train"},
+    {"train", "usage"},
     {"cli"},
     {"__main__"},
 )
@@ -51,7 +51,7 @@ ONLY_IN = {
     },
     "onnx": {"scan", "export"},
     "onnxruntime": {"onnx_engine", "export"},
-    "click": {"cli"},
+    "click": {"cli", "usage"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}
