@@ -22,13 +22,16 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import ConfigError, TryAgainError, as_known
+from refnet_cli.errors import ConfigError, OptionsError, TryAgainError, as_known
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.remote import Remote, is_remote, split_paths
 from refnet_cli.usage import StrictGroup, wildcard_remedy
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+PICTURE = (".png",)
+TASK_LISTS = (".jsonl", ".ndjson", ".json", ".txt", "")
+FILES = (".safetensors", ".onnx", ".pt", ".pth", ".tif", ".tiff", ".toml")
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -71,6 +74,11 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
             shown = ",".join(str(Remote(part)) if is_remote(part) else part for part in parts)
             self.fail(f"{shown!r} has an empty path between commas.", param, ctx)
         return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
+
+
+OVERWRITE = click.option(
+    "--overwrite", is_flag=True, default=None, help="Replace existing files that refnet did not write."
+)
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -226,6 +234,7 @@ PREDICT_OPTIONS = (
         default=None,
         help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
     ),
+    OVERWRITE,
     click.option(
         "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
     ),
@@ -388,6 +397,7 @@ def inspect_command(
 @click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
+@OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
 def register_command(
@@ -395,6 +405,7 @@ def register_command(
     sar: tuple[Path, ...],
     plot: Path | None,
     geojson: Path | None,
+    overwrite: bool | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -404,10 +415,10 @@ def register_command(
     predict --coreg auto` applies it. Exit code 0 also where it is not certain; the first word of the answer tells.
     """
     from refnet_cli.coregistration import find_shift
-    from refnet_cli.files import check_places
     from refnet_cli.scene import SceneOptions
 
-    check_places([plot, geojson], [*optical, *sar])
+    _check_output(plot, PICTURE, [*optical, *sar, geojson], overwrite)
+    _check_output(geojson, (".geojson", ".json"), [*optical, *sar], overwrite)
     options = SceneOptions(**{name: value for name, value in given.items() if value is not None})
     found = find_shift(optical, sar, options)
     if plot:
@@ -452,10 +463,17 @@ def register_command(
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Number format; half ones on GPUs only.")
 @click.option("--scan", help="Kernel of the selective scan; see refnet predict.")
+@OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(
-    regions: Path, output: Path | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+    regions: Path,
+    output: Path | None,
+    dry_run: bool,
+    overwrite: bool | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
 ) -> None:
     """Train on the scenes of a regions file.
 
@@ -478,6 +496,11 @@ def train_command(
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    if output is not None and output.suffix.lower() in FILES and not output.is_dir():
+        raise OptionsError(
+            f"{output} would be a folder, but its name is that of a file. Give -o {output.with_suffix('')}. The "
+            "weights become a file in it."
+        )
     chosen = {name: value for name, value in given.items() if value is not None}
     for name, keyword in (("init", "shipped"), ("encoder_weights", "imagenet")):
         if name in chosen and chosen[name] != keyword:
@@ -497,7 +520,10 @@ def train_command(
 
     with _ProgressBar("steps", quiet) as bar, _Asked() as asked:
         try:
-            result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked)
+            result = fit(
+                config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked,
+                overwrite=bool(overwrite),
+            )  # fmt: skip
         except TryAgainError as stopped:
             if not asked():
                 raise
@@ -549,9 +575,10 @@ class _Asked:
 @click.option("--fold", help="With --regions: the region to score.")
 @click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
 @click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
+@OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
 def evaluate_command(
-    map_: Path | None, labels: Path | None, plot: Path | None, as_json: bool, **given: Any
+    map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, **given: Any
 ) -> None:
     """Score a class map against reference labels, or weights on labelled scenes.
 
@@ -565,9 +592,7 @@ def evaluate_command(
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
-    from refnet_cli.files import check_places
-
-    check_places([plot], [*of_map, *of_weights])
+    _check_output(plot, PICTURE, [*of_map, *of_weights], overwrite)
     found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
     if plot:
         import numpy as np
@@ -653,7 +678,7 @@ def batch_plan(
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """  # noqa: D301
-    from refnet_cli.files import check_places, replacing
+    from refnet_cli.files import replacing
     from refnet_cli.planning import Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.predict import PredictOptions
 
@@ -666,7 +691,9 @@ def batch_plan(
     options |= {name: value for name, value in given.items() if value is not None}
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
-        check_places([output], [path for path in read if isinstance(path, Path) and str(path) != "-"])
+        inputs = [path for path in read if isinstance(path, Path) and str(path) != "-"]
+        remedy = "Give -o tasks.jsonl for the list of tasks; --map names the maps, as --map '{folder}.tif'."
+        _check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
     text, folder = read_list(None if str(scenes) == "-" else scenes, sys.stdin)
     tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
@@ -687,6 +714,12 @@ def batch_plan(
 @click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
 @click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
 @click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    default=None,
+    help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
+)
 @click.option("--as-worker", is_flag=True, hidden=True, help="Leave it to who reads the outcomes to tell of failures.")
 def batch_run(
     tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
@@ -744,7 +777,8 @@ def _report_outcomes(outcomes: Iterator[Any], quiet: bool = False) -> None:
 
 @batch_group.command("merge")
 @click.argument("tasks", type=FILE)
-def batch_merge(tasks: Path) -> None:
+@OVERWRITE
+def batch_merge(tasks: Path, overwrite: bool | None) -> None:
     """Put the blocks of maps together, where all are done.
 
     The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
@@ -753,7 +787,7 @@ def batch_merge(tasks: Path) -> None:
     from refnet_cli.batch import merge_maps
     from refnet_cli.tasks import read_tasks
 
-    _report_outcomes(merge_maps(read_tasks(tasks)))
+    _report_outcomes(merge_maps(read_tasks(tasks), bool(overwrite)))
 
 
 @batch_group.command("status")
@@ -818,6 +852,7 @@ def verify_command(map_: Path) -> None:
 )
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
 @click.option("--sar", type=PathList(), help="Sentinel-1 of that scene.")
+@OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
 def export_command(
@@ -827,6 +862,7 @@ def export_command(
     quantize: Any,
     optical: tuple[Path, ...] | None,
     sar: tuple[Path, ...] | None,
+    overwrite: bool | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -843,7 +879,7 @@ def export_command(
     options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
     done = export_onnx(
         weights or default_weights(), output,
-        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options,
+        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options, overwrite=bool(overwrite),
     ).to_dict()  # fmt: skip
     parity = done["parity"]
     _say([
@@ -912,7 +948,8 @@ def weights_verify(weights: Path) -> None:
     type=FILE,
     help="TOML file with what the checkpoint does not say: name, bands, statistics, scheme.",
 )
-def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
+@OVERWRITE
+def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool | None) -> None:
     """Turn a published REF-Net checkpoint (.pth) into weights with a card.
 
     The file is read as data only; code inside it is refused.
@@ -920,7 +957,26 @@ def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
     from refnet_cli.tables import read_toml
     from refnet_cli.weights import import_published
 
-    click.echo(str(import_published(checkpoint, output, read_toml(card))))
+    click.echo(str(import_published(checkpoint, output, read_toml(card), bool(overwrite))))
+
+
+def _check_output(
+    output: Path | None,
+    endings: Sequence[str],
+    inputs: Iterable[Path | Remote | None],
+    overwrite: bool | None,
+    remedy: str = "",
+) -> None:
+    """Refuse a file to write, if there is one, that cannot be written, or in whose place another one lies."""
+    from refnet_cli.files import check_ending, check_folder, check_places
+    from refnet_cli.marks import check_replaceable
+
+    if output is None:
+        return
+    check_ending(output, endings, "this output", remedy)
+    check_places([output], inputs)
+    check_replaceable([output], bool(overwrite))
+    check_folder(output)
 
 
 def _with_outputs(given: dict[str, Any]) -> dict[str, Any]:

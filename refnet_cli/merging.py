@@ -16,10 +16,11 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping
+from refnet_cli.marks import check_replaceable
 from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
-from refnet_cli.prediction.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
+from refnet_cli.prediction.predict import Report, check_map, facts_of, files_of, making_of, rows_of, tags_of
 from refnet_cli.products import ClassScheme
-from refnet_cli.tasks import Task, identify, read_sidecar
+from refnet_cli.tasks import Task, identify, read_sidecar, refuse_other_version
 from refnet_cli.tiling import Window
 
 
@@ -39,12 +40,17 @@ def merge(tasks: Sequence[Task]) -> Report:
     ------
     InputMissingError
         If a block is missing.
+    OptionsError
+        If another version of refnet has made a block.
     InputError
         If blocks are damaged, are of other inputs, weights or options than the tasks now, or do not cover the grid; or
         the map shows nothing.
     RefnetError
         If an output cannot be made.
     """
+    for task in tasks:
+        refuse_other_version(task, "run")
+    check_replaceable(files_of(tasks[0].options), tasks[0].options.overwrite)
     reports = [_report(task) for task in tasks]
     report, options = reports[0], tasks[0].options
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)

@@ -11,15 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from refnet_cli import __version__
 from refnet_cli.card import default_weights, read_card
-from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.files import replacing
 from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
 from refnet_cli.remote import Remote
 from refnet_cli.tables import read_table
 from refnet_cli.tiling import Window
 
-RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory")
+RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite")
 """Options that a result does not depend on, or only in its last bits."""
 
 
@@ -65,6 +66,7 @@ class Task:
                 "optical": [_as_given(path) for path in as_paths(self.options.optical)],
                 "sar": [_as_given(path) for path in as_paths(self.options.sar)],
                 "output": str(self.options.output),
+                "refnet": __version__,
                 **({"block": list(self.block)} if self.block else {}),
                 **({"options": options} if options else {}),
             }
@@ -81,12 +83,17 @@ class Task:
         """
         try:
             entries = json.loads(line)
-            known = {"id", "optical", "sar", "output", "block", "options"}
+            known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
             table = {name: entries[name] for name in ("optical", "sar", "output")} | entries.get("options", {})
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
+            if "refnet" not in entries and table.get("scheme") == "esri-io":
+                raise ConfigError(
+                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again. "
+                    "The codes of 0.1 are the scheme terramesh now."
+                )
             block = Window(*entries["block"]) if "block" in entries else None
             if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
                 raise ValueError("a block is a row, a column, a height and a width")
@@ -218,7 +225,7 @@ def _state(path: Path) -> Any:
 def is_done(task: Task, identity: str) -> bool:
     """Tell whether a sidecar says that the task's files are complete, and they are there in the size it says."""
     found = read_sidecar(task.sidecar)
-    if found is None or found.get("id") != identity:
+    if found is None or found.get("id") != identity or other_version(found):
         return False
     try:
         sizes = {Path(file["path"]): file["bytes"] for file in found["files"]}
@@ -242,6 +249,38 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def other_version(found: dict[str, Any] | None) -> str | None:
+    """Return the version of refnet in a sidecar where its maps differ from those of this one.
+
+    Versions whose first two numbers are the same make the same maps.
+    """
+    report = found.get("report") if found else None
+    version = str(report.get("version", "")) if isinstance(report, dict) else ""
+    return version if version and version.split(".")[:2] != __version__.split(".")[:2] else None
+
+
+def refuse_other_version(task: Task, command: str) -> None:
+    """Refuse to use, or to replace, what another version of refnet has made.
+
+    Parameters
+    ----------
+    task : Task
+    command : str
+        The one that makes it again, as "run".
+
+    Raises
+    ------
+    OptionsError
+        Naming the version.
+    """
+    if version := other_version(read_sidecar(task.sidecar)):
+        raise OptionsError(
+            f"{task.path} was made by refnet {version}. Maps of refnet {__version__} differ from it, and one batch "
+            f"must not mix them. Finish the batch with refnet {version}, or make it again: refnet batch {command} "
+            "TASKS --overwrite."
+        )
 
 
 def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:
