@@ -96,10 +96,9 @@ def check_folder(path: Path) -> None:
 
 def remove_empty(folders: Iterable[Path]) -> None:
     """Remove the folders, in this order, in which nothing lies."""
-    with suppress(OSError):
-        for folder in folders:
-            with suppress(FileNotFoundError):
-                folder.rmdir()
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def check_ending(path: Path, endings: Sequence[str], what: str, remedy: str = "") -> None:
