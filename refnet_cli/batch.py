@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from refnet_cli import __version__
 from refnet_cli.card import default_weights
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
 from refnet_cli.marks import check_replaceable
@@ -26,7 +27,15 @@ from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
 from refnet_cli.prediction.predict import PredictOptions, Report, load, predict
 from refnet_cli.process import usable_cores
-from refnet_cli.tasks import Task, identify, is_finished, refuse_other_version, sha256_of_weights, write_sidecar
+from refnet_cli.tasks import (
+    Task,
+    identify,
+    is_finished,
+    other_version,
+    read_sidecar,
+    sha256_of_weights,
+    write_sidecar,
+)
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
@@ -119,10 +128,16 @@ def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Ou
     try:
         identity = identify(task)
         overwrite = task.options.overwrite
-        if not overwrite:
-            refuse_other_version(task, command)
-        if is_finished(task, identity):
-            return Outcome(identity, str(task.path), "skipped")
+        version = other_version(read_sidecar(task.sidecar))
+        done = is_finished(task, identity)
+        if version and not overwrite and (task.block or not done):
+            raise OptionsError(
+                f"{task.path} was made by refnet {version}, and refnet {__version__} makes another one. Finish the "
+                f"batch with refnet {version}, or have it made again: refnet batch {command} TASKS --overwrite."
+            )
+        if done and not (version and overwrite):
+            kept = [f"{task.path} was made by refnet {version}; --overwrite makes it again."] if version else []
+            return Outcome(identity, str(task.path), "skipped", warnings=kept)
         check_replaceable([task.sidecar], overwrite)
         report = make()
         files = [file for made in report.files.values() for file in made]

@@ -86,7 +86,7 @@ class Checkpoints:
         Raises
         ------
         OptionsError
-            If it belongs to another training, or another version or program wrote it.
+            If it belongs to another training, or another program wrote it.
         InputError
             If there are checkpoints and all are damaged.
         """
@@ -96,7 +96,7 @@ class Checkpoints:
             if state is None:
                 tell(f"warning: checkpoint {path} is damaged and passed over")
                 continue
-            _refuse_other_version(path, state)
+            _check_origin(path, state, tell)
             other = sorted(
                 name
                 for name in self._settings.keys() | state["settings"].keys()
@@ -137,17 +137,13 @@ class Checkpoints:
         return best
 
 
-def _refuse_other_version(path: Path, state: dict[str, Any]) -> None:
-    """Raise an OptionsError for a checkpoint that this version cannot go on with; its first two numbers count."""
+def _check_origin(path: Path, state: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Refuse what another program wrote; 0.1 noted no version, and its checkpoints can be gone on with."""
     if not {"settings", "step"} <= state.keys():
         raise OptionsError(f"{path} is no checkpoint of refnet. Choose another folder: refnet train REGIONS -o FOLDER.")
     version = str(state.get("refnet", "0.1"))
-    if version.split(".")[:2] != __version__.split(".")[:2]:
-        raise OptionsError(
-            f"{path} was written by refnet {version}, which trained with other data than refnet {__version__} would. "
-            f"Finish that training with refnet {version}, or start again in another folder: refnet train REGIONS -o "
-            "FOLDER."
-        )
+    if version != __version__:
+        tell(f"warning: refnet {version} wrote {path}, and refnet {__version__} goes on with it")
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

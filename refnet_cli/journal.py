@@ -62,11 +62,6 @@ def version_of(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-def is_of_other_version(path: Path) -> bool:
-    """Tell whether another version of refnet wrote a journal."""
-    return version_of(path) not in (None, __version__)
-
-
 def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Iterator[Finished]:
     """Yield the whole records of a journal, without changing it; none if it is that of a run for something else."""
     head = _head(identity)

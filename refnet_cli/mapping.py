@@ -14,9 +14,32 @@ import numpy as np
 from refnet_cli import __version__
 from refnet_cli.errors import OptionsError
 from refnet_cli.files import explain
-from refnet_cli.journal import Finished, Journal, is_journal, is_of_other_version, version_of
+from refnet_cli.journal import Finished, Journal, is_journal, version_of
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, Making, Output, Rows, Shard, planes_of, union_of_layers
 from refnet_cli.products import UNREADABLE
+from refnet_cli.workplace import workplace_of
+
+
+def refuse_other_version(output: Path) -> None:
+    """Refuse to go on with, or to give up, the rows that an interrupted run of another version of refnet has finished.
+
+    Parameters
+    ----------
+    output : Path
+        What that run was to make.
+
+    Raises
+    ------
+    OptionsError
+    """
+    path = workplace_of(Path(os.path.realpath(output))) / JOURNAL
+    version = version_of(path)
+    if version not in (None, __version__):
+        raise OptionsError(
+            f"{path} holds the rows that an interrupted run of refnet {version} has finished, which refnet "
+            f"{__version__} cannot use. Finish that run with refnet {version}, or give its rows up: pass --no-resume "
+            f"to refnet predict, or remove the folder {path.parent}."
+        )
 
 
 class Mapping:
@@ -93,23 +116,11 @@ class Mapping:
             The first that is not finished.
         batch : int
             Tiles at once from there on: as many as that run had, on which the last bits may depend, if these are fewer.
-
-        Raises
-        ------
-        OptionsError
-            If another version of refnet was interrupted, and it is to be gone on with.
         """
         path = self._home.workplace.folder / JOURNAL
         identity = identity | {"layers": list(self.layers)}
         if not resume:
             path.unlink(missing_ok=True)
-            self._home.workplace.keep()
-        if is_of_other_version(path):
-            raise OptionsError(
-                f"{path} holds the rows that an interrupted run of refnet {version_of(path)} has finished, which "
-                f"refnet {__version__} cannot use. Finish that run with the version that it was started with, or give "
-                f"its rows up: pass --no-resume, or remove the folder {path.parent}."
-            )
         fitting = (count for count in range(batch, 0, -1) if is_journal(path, identity | {"batch": count}))
         batch = next(fitting, batch)
         planes = planes_of(self.layers, self._making.scheme)

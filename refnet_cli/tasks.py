@@ -13,7 +13,7 @@ from typing import Any
 
 from refnet_cli import __version__
 from refnet_cli.card import default_weights, read_card
-from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
+from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.files import replacing
 from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
 from refnet_cli.remote import Remote
@@ -225,7 +225,7 @@ def _state(path: Path) -> Any:
 def is_done(task: Task, identity: str) -> bool:
     """Tell whether a sidecar says that the task's files are complete, and they are there in the size it says."""
     found = read_sidecar(task.sidecar)
-    if found is None or found.get("id") != identity or other_version(found):
+    if found is None or found.get("id") != identity:
         return False
     try:
         sizes = {Path(file["path"]): file["bytes"] for file in found["files"]}
@@ -252,35 +252,13 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def other_version(found: dict[str, Any] | None) -> str | None:
-    """Return the version of refnet in a sidecar where its maps differ from those of this one.
+    """Return the version of refnet that made what a sidecar tells of, if its maps differ from those of this one.
 
     Versions whose first two numbers are the same make the same maps.
     """
     report = found.get("report") if found else None
     version = str(report.get("version", "")) if isinstance(report, dict) else ""
     return version if version and version.split(".")[:2] != __version__.split(".")[:2] else None
-
-
-def refuse_other_version(task: Task, command: str) -> None:
-    """Refuse to use, or to replace, what another version of refnet has made.
-
-    Parameters
-    ----------
-    task : Task
-    command : str
-        The one that makes it again, as "run".
-
-    Raises
-    ------
-    OptionsError
-        Naming the version.
-    """
-    if version := other_version(read_sidecar(task.sidecar)):
-        raise OptionsError(
-            f"{task.path} was made by refnet {version}. Maps of refnet {__version__} differ from it, and one batch "
-            f"must not mix them. Finish the batch with refnet {version}, or make it again: refnet batch {command} "
-            "TASKS --overwrite."
-        )
 
 
 def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:

@@ -27,6 +27,14 @@ _TRIES = 20
 _LONGEST = 200  # bytes of a file's name, of which most systems allow 255
 
 
+def workplace_of(output: Path) -> Path:
+    """Return the hidden folder of an output, whose links are followed before."""
+    name = output.name
+    if len(name.encode(errors="surrogateescape")) > _LONGEST:
+        name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    return output.parent / f".{name}.refnet"
+
+
 class Workplace:
     """A hidden folder beside an output, which one run at a time may have.
 
@@ -51,10 +59,7 @@ class Workplace:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        name = output.name
-        if len(name.encode(errors="surrogateescape")) > _LONGEST:
-            name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
-        self.folder = output.parent / f".{name}.refnet"
+        self.folder = workplace_of(output)
         self._kept: tuple[str, ...] = ()
         self._created: list[Path] = []
         try:

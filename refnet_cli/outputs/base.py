@@ -23,7 +23,6 @@ from rasterio.errors import RasterioError
 
 from refnet_cli.errors import OutputError, TryAgainError
 from refnet_cli.files import explain, replacing, sync
-from refnet_cli.journal import is_of_other_version
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.products import ClassScheme
 from refnet_cli.workplace import Workplace
@@ -124,8 +123,6 @@ class FileOutput(ABC):
             _check_target(file, target)
         self.workplace = Workplace(self._targets[0])
         self._folder: Path | None = self.workplace.folder
-        if is_of_other_version(self._folder / JOURNAL):  # whoever wants it gone says so
-            self.workplace.keep(JOURNAL)
         with self._cleaning_up():
             self.workplace.sweep(JOURNAL)
             self._start(self._folder)

@@ -24,7 +24,7 @@ from refnet_cli.files import check_places
 from refnet_cli.finishing import Finishing
 from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished
-from refnet_cli.mapping import Mapping
+from refnet_cli.mapping import Mapping, refuse_other_version
 from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
@@ -289,6 +289,8 @@ def predict(
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
     check_places(outputs, inputs)
     check_replaceable(files_of(options, part), options.overwrite)
+    if options.resume:
+        refuse_other_version(part.shard if part else options.output)
     card = engine.card if engine else verify(_given(weights))
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
     # The tags and the report tell what was done, not what was left open.
