@@ -38,6 +38,7 @@ _TABLES = (
 )
 """Columns of tables; names of classes may follow the last ones."""
 _TEXTS = {"class_name", "zone"}
+_SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # what tells that a task is done, also if cut off
 _MOST = 64 * 2**20  # bytes of a file that are looked at
 _GDAL_METADATA = 42112  # TIFF's tag
 _LISTED = 3  # files that a message names
@@ -200,6 +201,8 @@ def _is_markup(text: str) -> bool:
 def _is_json(text: str) -> bool:
     if not text.startswith("{"):
         return False
+    if _SIDECAR.match(text):
+        return True
     try:
         found = json.loads(text)
     except ValueError:
@@ -215,7 +218,6 @@ def _is_json(text: str) -> bool:
         inside(MARK)
         or inside("tags", MARK)
         or inside("properties", "processing:software", "refnet")
-        or (found.keys() == {"id", "files", "report"} and inside("report", "version"))
     )
 
 

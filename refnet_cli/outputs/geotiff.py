@@ -459,7 +459,6 @@ def verify_map(path: Path) -> str:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver="GTiff") as raster:
                 wanted = _checksum_in(path, raster)
-                _check_sidecar(path, sidecar)
                 _check_blocks(raster)
                 checksums: list[list[int]] = []
                 for (_, column), window in raster.block_windows(1):
@@ -478,6 +477,7 @@ def verify_map(path: Path) -> str:
                 )
     except (OSError, RasterioError, CPLE_BaseError) as error:
         raise InputError(f"{path} is damaged ({error}). {_REMEDY}") from error
+    _check_sidecar(path, sidecar)
     return "its pixels, its overviews and the file's SHA-256" if sidecar.is_file() else "its pixels and its overviews"
 
 
