@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet_cli import cli
+from refnet_cli import cli, train
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError, OutputError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.prediction import predict as prediction
 from refnet_cli.prediction.predict import PredictOptions, files_of, predict
+from refnet_cli.regions import TrainConfig
 from refnet_cli.scene import ScenePair
-from tests.scenes import PlaceEngine, make_pair
+from tests.scenes import PlaceEngine, make_labelled_scene, make_pair
 
 KINDS = tuple(kind for kind in OUTPUTS if kind != "classes")
 
@@ -174,3 +176,38 @@ def test_a_run_of_training_is_a_folder(tmp_path: Path, capfd: pytest.CaptureFixt
         assert f"-o {tmp_path}/my." in capfd.readouterr().err
     assert run(["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "runs" / "v1.2")]) == 66
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_leaves_files_of_others_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so before it looks at a scene, and leaves no folder behind."""
+
+    def stop(config: object) -> None:
+        raise InputError("as if")
+
+    monkeypatch.setattr(train, "survey", stop)
+    config = TrainConfig(
+        (make_labelled_scene(tmp_path / "scene"),), name="mine", encoder="test_resnet", width=16, batch=1, device="cpu"
+    )
+    run_folder = tmp_path / "run"
+    for name in (*train.RESULTS, "mine.safetensors", "checkpoints/best.pt"):
+        file = run_folder / name
+        file.parent.mkdir(parents=True)
+        file.write_text("important")
+        with pytest.raises(OutputError, match="--overwrite"):
+            train.fit(config, run_folder)
+        with pytest.raises(InputError, match="as if"):
+            train.fit(config, run_folder, overwrite=True)
+        assert file.read_text() == "important"
+        shutil.rmtree(run_folder)
+    with pytest.raises(InputError, match="as if"):
+        train.fit(config, run_folder)
+    assert not run_folder.exists()
+    # What an interrupted training has written is its own; weights carry a card.
+    (run_folder / "checkpoints").mkdir(parents=True)
+    (run_folder / "checkpoints" / "step-000000001.pt").touch()
+    (run_folder / "curves.png").write_text("of 0.1")
+    with pytest.raises(InputError, match="as if"):
+        train.fit(config, run_folder)
+    (run_folder / "mine.safetensors").write_text("important")
+    with pytest.raises(OutputError, match="--overwrite"):
+        train.fit(config, run_folder)
