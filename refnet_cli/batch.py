@@ -19,14 +19,23 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from refnet_cli import __version__
 from refnet_cli.card import find_weights
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
-from refnet_cli.files import explain
+from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, may_use
 from refnet_cli.merging import blocks_by_map, merge
 from refnet_cli.prediction.predict import PredictOptions, Report, load, predict
 from refnet_cli.process import usable_cores
-from refnet_cli.tasks import Task, identify, is_finished, sha256_of_weights, write_sidecar
+from refnet_cli.tasks import (
+    Task,
+    identify,
+    is_finished,
+    other_version,
+    read_sidecar,
+    sha256_of_weights,
+    write_sidecar,
+)
 
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
@@ -84,10 +93,11 @@ class Runner:
 
     def run(self, task: Task) -> Outcome:
         """Run a task, unless it is done; errors are told in the outcome."""
+        task = replace(task, options=replace(task.options, **self.overrides))
         return _attempt(task, partial(self._predict, task))
 
     def _predict(self, task: Task) -> Report:
-        options = replace(task.options, **self.overrides)
+        options = task.options
         weights = find_weights(options.weights)
         options = replace(options, weights=weights)
         key = (
@@ -111,18 +121,24 @@ class Runner:
             self._engines.popitem()[1][0].close()
 
 
-def _attempt(task: Task, make: Callable[[], Report]) -> Outcome:
+def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Outcome:
     """Make what a task is to make, unless it is done, and write its sidecar."""
     started = time.monotonic()
     identity = task.id
     try:
         identity = identify(task)
-        if is_finished(task, identity):
-            return Outcome(identity, str(task.path), "skipped")
-        try:
-            task.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explain(task.path, error) from error
+        overwrite = task.options.overwrite
+        version = other_version(read_sidecar(task.sidecar))
+        done = is_finished(task, identity)
+        if version and not overwrite and (task.block or not done):
+            raise OptionsError(
+                f"{task.path} was made by refnet {version}, and refnet {__version__} makes another one. Finish the "
+                f"batch with refnet {version}, or have it made again: refnet batch {command} TASKS --overwrite."
+            )
+        if done and not (version and overwrite):
+            kept = [f"{task.path} was made by refnet {version}; --overwrite makes it again."] if version else []
+            return Outcome(identity, str(task.path), "skipped", warnings=kept)
+        check_replaceable([task.sidecar], overwrite)
         report = make()
         files = [file for made in report.files.values() for file in made]
         write_sidecar(task.path, identity, files, {"report": report.to_dict()})
@@ -228,7 +244,11 @@ class _Worker:
     """A process that runs tasks: this program with ``batch run -``, which reads tasks from stdin."""
 
     def __init__(self, overrides: dict[str, Any], environment: dict[str, str]) -> None:
-        given = [text for name, value in overrides.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        given = [
+            text
+            for name, value in overrides.items()
+            for text in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+        ]
         # The working directory is searched for modules only where it is here.
         path = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
         self._command = [sys.executable, *path, "-m", "refnet_cli", "batch", "run", "-", "--as-worker", *given]
@@ -381,8 +401,14 @@ def missing(tasks: Iterable[Task]) -> list[Task]:
     return [task for task in tasks if not is_finished(task, identify(task))]
 
 
-def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:
+def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Iterator[Outcome]:
     """Put the blocks of maps together, but for maps that are done.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    overwrite : bool
+        Replace existing files that refnet did not write, whatever the tasks say.
 
     Yields
     ------
@@ -396,6 +422,8 @@ def merge_maps(tasks: Sequence[Task]) -> Iterator[Outcome]:
     """
     if not blocks_by_map(tasks):
         raise OptionsError("These tasks have no blocks to merge: refnet batch plan --blocks makes some.")
+    if overwrite:
+        tasks = [replace(task, options=replace(task.options, overwrite=True)) for task in tasks]
     for blocks in blocks_by_map(tasks):
         task = replace(blocks[0], block=None)
-        yield _attempt(task, partial(merge, blocks))
+        yield _attempt(task, partial(merge, blocks), "merge")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from refnet_cli import __version__
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
 from refnet_cli.files import replacing
 
 KEPT = 2
+_UNFINISHED = re.compile(r"\.(step-\d+|best)\.pt\.\d+\.tmp")
 
 
 class Part(Protocol):
@@ -56,7 +59,8 @@ class Checkpoints:
     def remove_unfinished(self) -> None:
         """Remove what a training left that was killed while it wrote; no other may be writing here."""
         for temporary in self._folder.glob(".*.tmp"):
-            temporary.unlink(missing_ok=True)
+            if _UNFINISHED.fullmatch(temporary.name):
+                temporary.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
         """Return the checkpoints, the newest first."""
@@ -71,7 +75,8 @@ class Checkpoints:
             If it cannot be written; the others stay.
         """
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        _write(self._folder / f"step-{step:09}.pt", state | {"settings": self._settings, "step": step})
+        about = {"settings": self._settings, "step": step, "refnet": __version__}
+        _write(self._folder / f"step-{step:09}.pt", state | about)
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -81,7 +86,7 @@ class Checkpoints:
         Raises
         ------
         OptionsError
-            If it belongs to another training.
+            If it belongs to another training, or another program wrote it.
         InputError
             If there are checkpoints and all are damaged.
         """
@@ -91,6 +96,7 @@ class Checkpoints:
             if state is None:
                 tell(f"warning: checkpoint {path} is damaged and passed over")
                 continue
+            _check_origin(path, state, tell)
             other = sorted(
                 name
                 for name in self._settings.keys() | state["settings"].keys()
@@ -104,7 +110,7 @@ class Checkpoints:
                 part.load_state_dict(state[name])
             return int(state["step"])
         if paths:
-            raise InputError(f"All checkpoints in {self._folder} are damaged; remove them to start anew.")
+            raise InputError(f"All checkpoints in {self._folder} are damaged. Remove that folder to start again.")
         return 0
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
@@ -129,6 +135,15 @@ class Checkpoints:
         if best is None:
             raise InputError(f"{self._folder / 'best.pt'} is missing or damaged; remove the folder to start anew.")
         return best
+
+
+def _check_origin(path: Path, state: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Refuse what another program wrote; 0.1 noted no version, and its checkpoints can be gone on with."""
+    if not {"settings", "step"} <= state.keys():
+        raise OptionsError(f"{path} is no checkpoint of refnet. Choose another folder: refnet train REGIONS -o FOLDER.")
+    version = str(state.get("refnet", "0.1"))
+    if version != __version__:
+        tell(f"warning: refnet {version} wrote {path}, and refnet {__version__} goes on with it")
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The command line: options become a dataclass, one library call does the work, errors become exit codes.
 
-Only this file knows click. Commands import what they need when they run, so that ``refnet --help`` is instant.
+Only this file and `refnet_cli.usage` know click. Commands import what they need when they run, so that
+``refnet --help`` is instant.
 """
 
 from __future__ import annotations
@@ -21,21 +22,34 @@ from typing import Any
 import click
 
 from refnet_cli import __version__
-from refnet_cli.errors import ConfigError, TryAgainError, as_known
+from refnet_cli.errors import ConfigError, OptionsError, TryAgainError, as_known
 from refnet_cli.log import LOG
 from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.remote import Remote, is_remote, split_paths
+from refnet_cli.usage import StrictGroup, wildcard_remedy
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+PICTURE = (".png",)
+TASK_LISTS = (".jsonl", ".ndjson", ".json", ".txt", "")
+FILES = (".safetensors", ".onnx", ".pt", ".pth", ".tif", ".tiff", ".toml")
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 # Only recent clicks let ParamType be subscripted.
 class NameList(click.ParamType):  # type: ignore[type-arg]
-    """Names separated by commas."""
+    """Names separated by commas.
+
+    Parameters
+    ----------
+    joins : bool
+        Whether two of its values, with a comma between them, are a value.
+    """
 
     name = "names"
+
+    def __init__(self, joins: bool = True) -> None:
+        self.joins = joins
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Split the text."""
@@ -45,7 +59,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
 class PathList(click.ParamType):  # type: ignore[type-arg]
     """A path or URL, or several separated by commas."""
 
-    name = "paths"
+    name, joins = "paths", True
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -53,6 +67,8 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         """Split the text, unless all of it is a path with commas in it."""
         if not isinstance(value, str):
             return tuple(value)
+        if remedy := wildcard_remedy(value):
+            self.fail(f"{value} is a wildcard, which refnet does not expand. {remedy}", param, ctx)
         parts = [value] if os.path.exists(value) else split_paths(value)
         if not all(parts):
             shown = ",".join(str(Remote(part)) if is_remote(part) else part for part in parts)
@@ -74,6 +90,9 @@ class Weights(click.ParamType):  # type: ignore[type-arg]
 
 
 WEIGHTS = Weights()
+OVERWRITE = click.option(
+    "--overwrite", is_flag=True, default=None, help="Replace existing files that refnet did not write."
+)
 
 
 def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,7 +162,7 @@ FILE_OPTIONS = (
     ),
     click.option(
         "--bounds",
-        type=NameList(),
+        type=NameList(joins=False),
         help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
         "13.1,52.3,13.5,52.6,EPSG:4326.",
     ),
@@ -235,6 +254,7 @@ PREDICT_OPTIONS = (
         default=None,
         help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
     ),
+    OVERWRITE,
     click.option(
         "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
     ),
@@ -300,7 +320,7 @@ def predict_options(without: Sequence[str] = ()) -> Callable[[Callable[..., Any]
     return add
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=StrictGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
 @click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
 @click.option(
@@ -399,6 +419,7 @@ def inspect_command(
 @click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
+@OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
 def register_command(
@@ -406,6 +427,7 @@ def register_command(
     sar: tuple[Path, ...],
     plot: Path | None,
     geojson: Path | None,
+    overwrite: bool | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -415,10 +437,10 @@ def register_command(
     predict --coreg auto` applies it. Exit code 0 also where it is not certain; the first word of the answer tells.
     """
     from refnet_cli.coregistration import find_shift
-    from refnet_cli.files import check_places
     from refnet_cli.scene import SceneOptions
 
-    check_places([plot, geojson], [*optical, *sar])
+    _check_output(plot, PICTURE, [*optical, *sar, geojson], overwrite)
+    _check_output(geojson, (".geojson", ".json"), [*optical, *sar], overwrite)
     options = SceneOptions(**{name: value for name, value in given.items() if value is not None})
     found = find_shift(optical, sar, options)
     if plot:
@@ -467,10 +489,17 @@ def register_command(
 @click.option("--device", help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Number format; half ones on GPUs only.")
 @click.option("--scan", help="Kernel of the selective scan; see refnet predict.")
+@OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(
-    regions: Path, output: Path | None, dry_run: bool, as_json: bool, quiet: bool, **given: Any
+    regions: Path,
+    output: Path | None,
+    dry_run: bool,
+    overwrite: bool | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
 ) -> None:
     """Train on the scenes of a regions file.
 
@@ -493,6 +522,11 @@ def train_command(
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    if output is not None and output.suffix.lower() in FILES and not output.is_dir():
+        raise OptionsError(
+            f"{output} would be a folder, but its name is that of a file. Give -o {output.with_suffix('')}. The "
+            "weights become a file in it."
+        )
     chosen = {name: value for name, value in given.items() if value is not None}
     if "fold" in chosen:
         chosen.setdefault("split", "region")
@@ -511,7 +545,10 @@ def train_command(
 
     with _ProgressBar("steps", quiet) as bar, _Asked() as asked:
         try:
-            result = fit(config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked)
+            result = fit(
+                config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked,
+                overwrite=bool(overwrite),
+            )  # fmt: skip
         except TryAgainError as stopped:
             if not asked():
                 raise
@@ -577,9 +614,10 @@ class _Asked:
 @click.option("--fold", help="With --regions: the region to score.")
 @click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
 @click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
+@OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
 def evaluate_command(
-    map_: Path | None, labels: Path | None, plot: Path | None, as_json: bool, **given: Any
+    map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, **given: Any
 ) -> None:
     """Score a class map against reference labels, or weights on labelled scenes.
 
@@ -594,9 +632,7 @@ def evaluate_command(
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
-    from refnet_cli.files import check_places
-
-    check_places([plot], [path for path in (*of_map, *of_weights, given["meanings"]) if isinstance(path, Path)])
+    _check_output(plot, PICTURE, [*of_map, *of_weights, given["meanings"]], overwrite)
     found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
     if plot:
         import numpy as np
@@ -686,7 +722,7 @@ def batch_plan(
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """  # noqa: D301
-    from refnet_cli.files import check_places, replacing
+    from refnet_cli.files import replacing
     from refnet_cli.planning import Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.predict import PredictOptions
 
@@ -699,7 +735,9 @@ def batch_plan(
     options |= {name: value for name, value in given.items() if value is not None}
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
-        check_places([output], [path for path in read if isinstance(path, Path) and str(path) != "-"])
+        inputs = [path for path in read if isinstance(path, Path) and str(path) != "-"]
+        remedy = "Give -o tasks.jsonl for the list of tasks; --map names the maps, as --map '{folder}.tif'."
+        _check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
         _say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
@@ -722,6 +760,12 @@ def batch_plan(
 @click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
 @click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
 @click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    default=None,
+    help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
+)
 @click.option("--as-worker", is_flag=True, hidden=True, help="Leave it to who reads the outcomes to tell of failures.")
 def batch_run(
     tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
@@ -779,7 +823,8 @@ def _report_outcomes(outcomes: Iterator[Any], quiet: bool = False) -> None:
 
 @batch_group.command("merge")
 @click.argument("tasks", type=FILE)
-def batch_merge(tasks: Path) -> None:
+@OVERWRITE
+def batch_merge(tasks: Path, overwrite: bool | None) -> None:
     """Put the blocks of maps together, where all are done.
 
     The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
@@ -788,7 +833,7 @@ def batch_merge(tasks: Path) -> None:
     from refnet_cli.batch import merge_maps
     from refnet_cli.tasks import read_tasks
 
-    _report_outcomes(merge_maps(read_tasks(tasks)))
+    _report_outcomes(merge_maps(read_tasks(tasks), bool(overwrite)))
 
 
 @batch_group.command("status")
@@ -853,6 +898,7 @@ def verify_command(map_: Path) -> None:
 )
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
 @click.option("--sar", type=PathList(), help="Sentinel-1 of that scene.")
+@OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
 def export_command(
@@ -862,6 +908,7 @@ def export_command(
     quantize: Any,
     optical: tuple[Path, ...] | None,
     sar: tuple[Path, ...] | None,
+    overwrite: bool | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -878,7 +925,7 @@ def export_command(
     options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
     done = export_onnx(
         find_weights(weights), output,
-        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options,
+        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options, overwrite=bool(overwrite),
     ).to_dict()  # fmt: skip
     parity = done["parity"]
     _say([
@@ -947,7 +994,8 @@ def weights_verify(weights: Any) -> None:
     type=FILE,
     help="TOML file with what the checkpoint does not say: name, bands, statistics, scheme.",
 )
-def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
+@OVERWRITE
+def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool | None) -> None:
     """Turn a published REF-Net checkpoint (.pth) into weights with a card.
 
     The file is read as data only; code inside it is refused.
@@ -955,7 +1003,26 @@ def weights_import(checkpoint: Path, output: Path, card: Path) -> None:
     from refnet_cli.tables import read_toml
     from refnet_cli.weights import import_published
 
-    click.echo(str(import_published(checkpoint, output, read_toml(card))))
+    click.echo(str(import_published(checkpoint, output, read_toml(card), bool(overwrite))))
+
+
+def _check_output(
+    output: Path | None,
+    endings: Sequence[str],
+    inputs: Iterable[Path | Remote | None],
+    overwrite: bool | None,
+    remedy: str = "",
+) -> None:
+    """Refuse a file to write, if there is one, that cannot be written, or in whose place another one lies."""
+    from refnet_cli.files import check_ending, check_folder, check_places
+    from refnet_cli.marks import check_replaceable
+
+    if output is None:
+        return
+    check_ending(output, endings, "this output", remedy)
+    check_places([output], inputs)
+    check_replaceable([output], bool(overwrite))
+    check_folder(output)
 
 
 def _with_outputs(given: dict[str, Any]) -> dict[str, Any]:
@@ -1304,14 +1371,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _with_log_format_first(arguments: list[str]) -> list[str]:
-    """Move ``--log-format`` before the command, where click expects it."""
-    for place, argument in enumerate(arguments):
-        if argument == "--":
-            break
+    """Move every ``--log-format`` before the command, where click expects it."""
+    first, rest = [], list(arguments)
+    place = 0
+    while place < len(rest) and rest[place] != "--":
+        argument = rest[place]
         if argument == "--log-format" or argument.startswith("--log-format="):
             end = place + 1 + (argument == "--log-format")
-            return arguments[place:end] + arguments[:place] + arguments[end:]
-    return arguments
+            first += rest[place:end]
+            del rest[place:end]
+        else:
+            place += 1
+    return first + rest
 
 
 _ended_by: list[int] = []

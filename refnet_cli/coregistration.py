@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from refnet_cli import __version__
 from refnet_cli.files import replacing
+from refnet_cli.marks import MARK
 from refnet_cli.register import Shift
 from refnet_cli.scene import (
     EDGES,
@@ -62,7 +64,7 @@ class PairShift:
                     "columns": round(vector.columns, 3), "rows": round(vector.rows, 3), "peak": round(vector.peak, 4)
                 },
             })  # fmt: skip
-        text = json.dumps({"type": "FeatureCollection", "features": features})
+        text = json.dumps({"type": "FeatureCollection", MARK: __version__, "features": features})
         with replacing(Path(path)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

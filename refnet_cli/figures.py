@@ -24,8 +24,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from refnet_cli import __version__
 from refnet_cli.errors import InputError
 from refnet_cli.files import replacing
+from refnet_cli.marks import MARK
 from refnet_cli.products import ClassScheme
 from refnet_cli.register import TOLERANCE, Shift
 
@@ -145,7 +147,7 @@ def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None, MARK: __version__})  # type: ignore[no-untyped-call]
     with replacing(path) as temporary:
         temporary.write_bytes(picture.getvalue())
 

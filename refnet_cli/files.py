@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,8 @@ LEFT = 3600  # seconds after which a temporary file belongs to no one
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside a file; what is written there takes the file's place when all went well.
+
+    A missing folder is created, and removed again where that fails.
 
     Parameters
     ----------
@@ -43,8 +45,10 @@ def replacing(path: Path) -> Iterator[Path]:
         If writing fails, for example because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    created: list[Path] = []
     _remove_left(path)
     try:
+        created = create_folder(path.parent)
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
@@ -54,6 +58,71 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what is in the way of it is in the way of the file, and told of that
             temporary.unlink(missing_ok=True)
+        remove_empty(created)
+
+
+def create_folder(folder: Path) -> list[Path]:
+    """Create a folder and those above it that are missing, and return them, the innermost first.
+
+    Raises
+    ------
+    OSError
+        If one cannot be created.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.is_dir()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        remove_empty(missing)
+        raise
+    return missing
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file's name where its folder is neither there nor can be created, before long work begins.
+
+    Raises
+    ------
+    OutputError
+    """
+    above = next(part for part in (path.parent, *path.parent.parents) if os.path.lexists(part))  # at last . or /
+    try:
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
+    except OSError as error:
+        raise explain(path, error) from error
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove the folders, in this order, in which nothing lies."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def check_ending(path: Path, endings: Sequence[str], what: str, remedy: str = "") -> None:
+    """Refuse a file's name whose ending promises another format than the file will have.
+
+    Parameters
+    ----------
+    path : Path
+    endings : sequence of str
+        Those that are right, the usual one first.
+    what : str
+        What is written, with its article, as "the class map, a GeoTIFF".
+    remedy : str
+        What to do; by default to take the usual ending.
+
+    Raises
+    ------
+    OptionsError
+    """
+    if path.suffix.lower() not in endings:
+        ends = f"does not end in {' or '.join(filter(None, endings))}"
+        remedy = remedy or f"Give {path.with_suffix(endings[0])}."
+        raise OptionsError(f"{path} {ends}, as the name of {what} does. {remedy}")
 
 
 def _remove_left(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli import __version__
 from refnet_cli.disk import sync_descriptor
+from refnet_cli.marks import JOURNAL_MARK
 
 Planes = Mapping[str, tuple[type[Any], int]]
 """For each layer of rows by its name: type of its numbers, and bands; a single band has no axis."""
-_VERSION = 2
+_VERSION = 3
+_OLD_HEAD = re.compile(rb"[0-9a-f]{64}\n")  # of refnet 0.1, which named no version
 _RECORD = struct.Struct("<4sIIIII")  # mark, row, rows, width, bytes, checksum
 _MARK = b"rows"
 
@@ -44,6 +48,19 @@ def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
             return file.read(len(head)) == head
     except OSError:
         return False
+
+
+def version_of(path: Path) -> str | None:
+    """Return the version of refnet that wrote a journal, None where there is none or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(128)
+    except OSError:
+        return None
+    if _OLD_HEAD.match(head):
+        return "0.1"
+    found = re.match(re.escape(JOURNAL_MARK) + rb"([\w.+-]+)\n", head)
+    return found[1].decode() if found else None
 
 
 def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Iterator[Finished]:
@@ -80,7 +97,7 @@ def _split(unpacked: bytes, planes: Planes, rows: int, width: int) -> dict[str, 
 
 def _head(identity: Mapping[str, Any]) -> bytes:
     text = json.dumps({"version": _VERSION, **identity}, sort_keys=True).encode()
-    return hashlib.sha256(text).hexdigest().encode() + b"\n"
+    return JOURNAL_MARK + __version__.encode() + b"\n" + hashlib.sha256(text).hexdigest().encode() + b"\n"
 
 
 class Journal:

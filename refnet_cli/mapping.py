@@ -11,10 +11,35 @@ from typing import Any
 
 import numpy as np
 
+from refnet_cli import __version__
+from refnet_cli.errors import OptionsError
 from refnet_cli.files import explain
-from refnet_cli.journal import Finished, Journal, is_journal
+from refnet_cli.journal import Finished, Journal, is_journal, version_of
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, Making, Output, Rows, Shard, planes_of, union_of_layers
 from refnet_cli.products import UNREADABLE
+from refnet_cli.workplace import workplace_of
+
+
+def refuse_other_version(output: Path) -> None:
+    """Refuse to go on with, or to give up, the rows that an interrupted run of another version of refnet has finished.
+
+    Parameters
+    ----------
+    output : Path
+        What that run was to make.
+
+    Raises
+    ------
+    OptionsError
+    """
+    path = workplace_of(Path(os.path.realpath(output))) / JOURNAL
+    version = version_of(path)
+    if version not in (None, __version__):
+        raise OptionsError(
+            f"{path} holds the rows that an interrupted run of refnet {version} has finished, which refnet "
+            f"{__version__} cannot use. Finish that run with refnet {version}, or give its rows up: pass --no-resume "
+            f"to refnet predict, or remove the folder {path.parent}."
+        )
 
 
 class Mapping:

@@ -13,13 +13,15 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from refnet_cli import __version__
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished
-from refnet_cli.mapping import Mapping
+from refnet_cli.mapping import Mapping, refuse_other_version
+from refnet_cli.marks import check_replaceable
 from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
-from refnet_cli.prediction.predict import Report, check_map, facts_of, making_of, rows_of, tags_of
+from refnet_cli.prediction.predict import Report, check_map, facts_of, files_of, making_of, rows_of, tags_of
 from refnet_cli.products import ClassScheme
-from refnet_cli.tasks import Task, identify, read_sidecar
+from refnet_cli.tasks import Task, identify, other_version, read_sidecar
 from refnet_cli.tiling import Window
 
 
@@ -39,12 +41,17 @@ def merge(tasks: Sequence[Task]) -> Report:
     ------
     InputMissingError
         If a block is missing.
+    OptionsError
+        If a run of another version of refnet for the same map was interrupted.
     InputError
         If blocks are damaged, are of other inputs, weights or options than the tasks now, or do not cover the grid; or
         the map shows nothing.
     RefnetError
         If an output cannot be made.
     """
+    if tasks[0].options.resume:
+        refuse_other_version(tasks[0].options.output)
+    check_replaceable(files_of(tasks[0].options), tasks[0].options.overwrite)
     reports = [_report(task) for task in tasks]
     report, options = reports[0], tasks[0].options
     report.warnings = [warning for warning in report.warnings if warning not in report.warnings_of_run]
@@ -97,6 +104,11 @@ def _sidecar(task: Task) -> dict[str, Any]:
     found = read_sidecar(task.sidecar)
     if found is None:
         raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
+    if version := other_version(found):
+        raise InputError(
+            f"The block {task.path} was made by refnet {version}, and refnet {__version__} makes others. Merge the "
+            f"blocks with refnet {version}, or make them again: refnet batch run TASKS --overwrite."
+        )
     if found.get("id") != identify(task):
         raise InputError(
             f"The block {task.path} is of other inputs, weights or options than the task has now: run the batch again."

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from refnet_cli import __version__
 from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.files import replacing
@@ -19,7 +20,7 @@ from refnet_cli.remote import Remote
 from refnet_cli.tables import read_table
 from refnet_cli.tiling import Window
 
-RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory")
+RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite")
 """Options that a result does not depend on, or only in its last bits."""
 _SINCE_0_2 = ("zone_layer", "stac")
 """Options that 0.1 did not have; with their defaults they are left out of ids, so that its sidecars still hold."""
@@ -67,6 +68,7 @@ class Task:
                 "optical": [_as_given(path) for path in as_paths(self.options.optical)],
                 "sar": [_as_given(path) for path in as_paths(self.options.sar)],
                 "output": str(self.options.output),
+                "refnet": __version__,
                 **({"block": list(self.block)} if self.block else {}),
                 **({"options": options} if options else {}),
             }
@@ -83,12 +85,17 @@ class Task:
         """
         try:
             entries = json.loads(line)
-            known = {"id", "optical", "sar", "output", "block", "options"}
+            known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
             table = {name: entries[name] for name in ("optical", "sar", "output")} | entries.get("options", {})
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
+            if "refnet" not in entries and table.get("scheme") == "esri-io":
+                raise ConfigError(
+                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again. "
+                    "The codes of 0.1 are the scheme terramesh now."
+                )
             block = Window(*entries["block"]) if "block" in entries else None
             if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
                 raise ValueError("a block is a row, a column, a height and a width")
@@ -248,6 +255,16 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def other_version(found: dict[str, Any] | None) -> str | None:
+    """Return the version of refnet that made what a sidecar tells of, if its maps differ from those of this one.
+
+    Versions whose first two numbers are the same make the same maps.
+    """
+    report = found.get("report") if found else None
+    version = str(report.get("version", "")) if isinstance(report, dict) else ""
+    return version if version and version.split(".")[:2] != __version__.split(".")[:2] else None
 
 
 def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:

@@ -23,9 +23,11 @@ from refnet_cli.card import Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
+from refnet_cli.files import create_folder, remove_empty
 from refnet_cli.history import History, HistoryFiles, Step
 from refnet_cli.learned import GROUND, describe_ground, warn_of_learned
 from refnet_cli.losses import LOSSES, labelled_weight, training_loss
+from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
@@ -39,6 +41,8 @@ from refnet_cli.weights import save_weights
 from refnet_cli.workplace import Workplace
 
 POLYNOMIAL_POWER = 0.9
+RESULTS = ("steps.csv", "validations.csv", "curves.png", "confusion.png", "tiles.png")
+"""What a run's folder holds besides weights, checkpoints and what TensorBoard shows."""
 Tell = Callable[[str], None]
 
 
@@ -71,6 +75,7 @@ def fit(
     progress: Callable[[Progress], None] | None = None,
     tell: Tell | None = None,
     stopping: Callable[[], bool] | None = None,
+    overwrite: bool = False,
 ) -> TrainResult:
     """Train, score and save.
 
@@ -88,6 +93,8 @@ def fit(
         Told in a line each what was decided, in the first process.
     stopping : callable, optional
         Asked after every step whether to write a checkpoint and leave.
+    overwrite : bool
+        Replace existing files in the folder that refnet did not write.
 
     Returns
     -------
@@ -116,22 +123,23 @@ def fit(
         raise OptionsError(f"Precision {config.precision} is for GPUs, but the network trains on the CPU: use fp32.")
     if device == "cpu":
         keep_freed_memory()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
-    processes = Processes(device, config.precision)
-    say = tell if tell and processes.first else _keep_silent
-    say(f"device: {device}" + f", {processes.count} processes" * (processes.count > 1))
-    say(f"scan: {choice.name}: {choice.reason}")
-    if choice.warning:
-        say(f"warning: {choice.warning}")
-    scenes = survey(config)
-    _describe(config, scenes, say)
-    begun, known = start_network(config), _card_of_init(config)
-    for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
-        say(line)
+    check_replaceable(_existing_results(folder, config.name), overwrite)
     with ExitStack() as stack:
+        try:
+            stack.callback(remove_empty, create_folder(folder / "checkpoints"))
+        except OSError as error:
+            raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
+        processes = Processes(device, config.precision)
+        say = tell if tell and processes.first else _keep_silent
+        say(f"device: {device}" + f", {processes.count} processes" * (processes.count > 1))
+        say(f"scan: {choice.name}: {choice.reason}")
+        if choice.warning:
+            say(f"warning: {choice.warning}")
+        scenes = survey(config)
+        _describe(config, scenes, say)
+        begun, known = start_network(config), _card_of_init(config)
+        for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
+            say(line)
         if processes.first:
             for warning in stack.enter_context(Workplace(folder / "training")).warnings:  # of which there may be one
                 say(f"warning: {warning}")
@@ -140,6 +148,14 @@ def fit(
         training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
         training.run(say, progress if processes.first else None, stopping or _go_on)
         return training.finish(say, stopping or _go_on)
+
+
+def _existing_results(folder: Path, name: str) -> list[Path]:
+    """Return what a training may replace, and has not itself written before it was interrupted."""
+    weights = folder / f"{name}.safetensors"
+    if any((folder / "checkpoints").glob("step-*.pt")):
+        return [weights]
+    return [weights, folder / "checkpoints" / "best.pt", *(folder / result for result in RESULTS)]
 
 
 def _keep_silent(line: str) -> None:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save
 
 from refnet_cli.card import UNITS, Card, checksum, find_weights, verify
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
-from refnet_cli.files import check_places, replacing
+from refnet_cli.files import check_ending, check_folder, check_places, replacing
+from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet, from_published, load_strictly
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.products import SCHEMES
@@ -136,7 +137,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return tensors
 
 
-def import_published(checkpoint: str | Path, output: str | Path, entries: dict[str, Any]) -> Path:
+def import_published(
+    checkpoint: str | Path, output: str | Path, entries: dict[str, Any], overwrite: bool = False
+) -> Path:
     """Turn a published checkpoint into weights with a card.
 
     Parameters
@@ -148,6 +151,8 @@ def import_published(checkpoint: str | Path, output: str | Path, entries: dict[s
     entries : dict
         The card's entries but ``network``, ``format_version`` and ``sha256``, which the tensors say; ``scheme`` may be
         a name from ``SCHEMES``.
+    overwrite : bool
+        Replace an existing file that refnet did not write.
 
     Returns
     -------
@@ -158,10 +163,15 @@ def import_published(checkpoint: str | Path, output: str | Path, entries: dict[s
     ------
     InputMissingError, OutputError, StorageError
         If a file cannot be read or written.
+    OptionsError
+        If the output's name does not end in ``.safetensors``.
     WeightsError
         If the checkpoint or the card does not fit.
     """
+    check_ending(Path(output), [".safetensors"], "weights")
     check_places([Path(output)], [Path(checkpoint)])
+    check_replaceable([Path(output)], overwrite)
+    check_folder(Path(output))
     net = from_published(read_checkpoint(checkpoint))
     scheme = entries.get("scheme")
     if isinstance(scheme, str):

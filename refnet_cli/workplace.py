@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from refnet_cli.disk import UNSUPPORTED
-from refnet_cli.errors import OutputError, TryAgainError
-from refnet_cli.files import explain
+from refnet_cli.errors import TryAgainError
+from refnet_cli.files import create_folder, explain, remove_empty
 
 try:
     import fcntl
@@ -31,8 +31,18 @@ _TRIES = 20
 _LONGEST = 200  # bytes of a file's name, of which most systems allow 255
 
 
+def workplace_of(output: Path) -> Path:
+    """Return the hidden folder of an output, whose links are followed before."""
+    name = output.name
+    if len(name.encode(errors="surrogateescape")) > _LONGEST:
+        name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    return output.parent / f".{name}.refnet"
+
+
 class Workplace:
     """A hidden folder beside an output, which one run at a time may have.
+
+    A missing folder for the output is created, and removed again if nothing lies in it in the end.
 
     The lock is the operating system's and falls with the process that holds it, however that ends; what the folder
     holds then is the next owner's. As a context manager it lets go on leaving, and removes the folder unless `keep` was
@@ -63,29 +73,28 @@ class Workplace:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        name = output.name
-        if len(name.encode(errors="surrogateescape")) > _LONGEST:
-            name = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
-        self.folder = output.parent / f".{name}.refnet"
+        self.folder = workplace_of(output)
         self.warnings: list[str] = []
         self._kept: tuple[str, ...] = ()
-        for _ in range(_TRIES):
-            if self._enter():
-                return
+        self._created: list[Path] = []
+        try:
+            for _ in range(_TRIES):
+                if self._enter():
+                    return
+        except BaseException:
+            remove_empty(self._created)
+            raise
         raise TryAgainError(f"{output}: the folder {self.folder} is taken and left again and again; try again.")
 
     def _enter(self) -> bool:
         """Take the lock; False if its file was removed by the one who had it before."""
         lock = self.folder / LOCK
         try:
+            self._created = create_folder(self.output.parent) or self._created
             with suppress(FileExistsError):  # Path.mkdir looks whether it is there, when it may be gone again
                 os.mkdir(self.folder)
             self._descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o666)
-        except FileNotFoundError:
-            if not self.output.parent.is_dir():
-                raise OutputError(
-                    f"{self.output} cannot be made: there is no folder {self.output.parent}. Create it first."
-                ) from None
+        except FileNotFoundError:  # another run has just removed the folder, or the one above it
             return False
         except OSError as error:
             raise explain(self.output, error) from error
@@ -170,6 +179,7 @@ class Workplace:
         if not kept:
             with suppress(OSError):
                 self.folder.rmdir()
+            remove_empty(self._created)
 
 
 def _lock(descriptor: int) -> None:

@@ -238,7 +238,8 @@ def test_nothing_shows_what_is_secret_in_urls(
     options = PredictOptions(url, sar, output, allow_remote=True, coreg="off")  # type: ignore[arg-type]
     said = [repr(options), json.dumps(predict(options, PlaceEngine()).to_dict())]
     # On the command line, in a config file and in a regions file.
-    config, regions = tmp_path / "config.toml", tmp_path / "regions.toml"
+    config, regions, other = (tmp_path / name for name in ("config.toml", "regions.toml", "file"))
+    other.touch()
     config.write_text(f'optical = "{url}"\nsar = ["{sar}"]\nallow_remote = true\n')
     regions.write_text(
         f'scheme = "esri-io"\n[[scenes]]\noptical = "{url}"\nsar = ["{sar}"]\nlabels = "l.tif"\n'
@@ -251,7 +252,7 @@ def test_nothing_shows_what_is_secret_in_urls(
     said.append(repr(scene))
     assert run(["inspect", "--allow-remote", "--optical", url, "--sar", sar]) == 0
     assert run(["--debug", "inspect", "--allow-remote", "--optical", url.replace("s2", "s3"), "--sar", sar]) == 66
-    assert run(["--debug", "predict", "--config", str(config), "-o", str(tmp_path / "none" / "map.tif")]) == 73
+    assert run(["--debug", "predict", "--config", str(config), "-o", str(other / "map.tif")]) == 73
     said += capsys.readouterr()
     with raster.rasterio.open(output) as file:
         assert file.tags()["REFNET_OPTICAL"] == "s2.tif"

@@ -19,8 +19,9 @@ LEVELS = (
     {"__init__"},
     {"errors"},
     {"remote", "disk", "lazy"},
-    {"files", "scene_tables", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
-    {"workplace", "vectors"},
+    {"files", "scene_tables", "tables", "threads", "process", "memory", "log", "onnx_file", "halving"},
+    {"workplace", "vectors", "marks"},
+    {"journal"},
     {"dates", "products", "smoothing", "tiling", "register", "scan"},
     {"schemes", "finishing", "codes"},
     {"card", "translations"},
@@ -34,7 +35,7 @@ LEVELS = (
     {"evaluation", "sampling", "export", "selftest", "tasks"},
     {"planning", "merging", "learned"},
     {"batch", "validation", "doctor"},
-    {"train"},
+    {"train", "usage"},
     {"cli"},
     {"__main__"},
 )
@@ -51,7 +52,7 @@ ONLY_IN = {
     },
     "onnx": {"scan", "export"},
     "onnxruntime": {"onnx_engine", "export"},
-    "click": {"cli"},
+    "click": {"cli", "usage"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}

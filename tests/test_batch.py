@@ -483,8 +483,6 @@ CHANGES: dict[str, Callable[[Task], object]] = {
     "no sidecar": lambda task: task.sidecar.unlink(),
     "empty sidecar": lambda task: task.sidecar.write_text(""),
     "half a sidecar": lambda task: task.sidecar.write_bytes(task.sidecar.read_bytes()[:300]),
-    "foreign sidecar": lambda task: task.sidecar.write_text("[1]"),
-    "bare sidecar": lambda task: task.sidecar.write_text(f'{{"id": "{task.id}"}}'),
     "sidecar of a neighbour": lambda task: shutil.copy(task.sidecar.with_name("0.tif.json"), task.sidecar),
 }
 
@@ -501,6 +499,16 @@ def test_what_is_not_as_it_was_is_made_anew(what: str, tasks: list[Task], loads:
     assert statuses(tasks) == ["skipped"] * 3
     if "input" not in what:
         assert digests(tasks[0].path.parent) == before
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"id": "0123456789abcdef"}', "notes"])
+def test_what_lies_in_the_place_of_a_sidecar_stays(content: str, tasks: list[Task], loads: Loads) -> None:
+    tasks[1].sidecar.parent.mkdir()
+    tasks[1].sidecar.write_text(content)
+    assert statuses(tasks) == ["done", "failed", "done"]
+    assert tasks[1].sidecar.read_text() == content
+    assert statuses(tasks, overwrite=True) == ["skipped", "done", "skipped"]
+    assert statuses(tasks) == ["skipped"] * 3
 
 
 def test_other_options_and_weights_make_maps_anew(tasks: list[Task], loads: Loads) -> None:

@@ -57,7 +57,7 @@ def test_a_damaged_one_is_passed_over_and_said_so(tmp_path: Path) -> None:
     assert part.value == 1
     assert said == [f"warning: checkpoint {newest} is damaged and passed over"]
     (tmp_path / "step-000000001.pt").write_bytes(b"")
-    with pytest.raises(InputError, match="are damaged; remove them to start anew"):
+    with pytest.raises(InputError, match=r"are damaged\. Remove that folder to start again"):
         checkpoints.load(said.append)
 
 

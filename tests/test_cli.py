@@ -57,7 +57,7 @@ def test_bad_calls(capfd: pytest.CaptureFixture[str], tmp_path: Path, pair: tupl
         ((optical, far, out), 65, "not overlap"),
         ((optical, one, out), 65, "VH"),
         ((optical, sar, sar), 64, "is the same file as"),
-        ((optical, sar, tmp_path / "nowhere" / "x.tif"), 73, "nowhere"),
+        ((optical, sar, optical / "x.tif"), 73, "s2.tif"),
     ]
     for (s2, s1, target), code, message in cases:
         found, text = refuse(capfd, tmp_path, "--optical", s2, "--sar", s1, "-o", target)

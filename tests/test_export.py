@@ -284,7 +284,7 @@ def test_damaged_weights_are_refused_and_the_old_model_stays(weights: Path, tmp_
     (tmp_path / "m.onnx").write_text("old")
     (tmp_path / "w.safetensors").write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(WeightsError, match="damaged"):
-        export_onnx(tmp_path / "w.safetensors", tmp_path / "m.onnx")
+        export_onnx(tmp_path / "w.safetensors", tmp_path / "m.onnx", overwrite=True)
     assert (tmp_path / "m.onnx").read_text() == "old"
 
 
@@ -314,11 +314,15 @@ def test_a_scene_that_cannot_be_used_is_refused_before_exporting(weights: Path, 
 def test_a_full_disk_leaves_the_old_model_and_nothing_else(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("old")
     with file_size_limit(2**20), pytest.raises(StorageError, match="disk may be full"):
-        export_onnx(weights, tmp_path / "m.onnx")
+        export_onnx(weights, tmp_path / "m.onnx", overwrite=True)
     assert (tmp_path / "m.onnx").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_model_in_the_place_of_a_folder_is_refused_before_exporting(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        export_onnx(weights, tmp_path / "none" / "m.onnx")
+        export_onnx(weights, tmp_path / "file" / "m.onnx")
 
 
 # --- other networks, coarser models ----------------------------------------------------------------------------------

@@ -42,10 +42,11 @@ def test_a_prediction_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_errors_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     optical, sar = make_pair(tmp_path, 64, 64)
+    (tmp_path / "file").touch()
     base = ["--log-format=json", "predict", "--optical", str(optical)]
     for arguments, code in (
         ([*base, "--sar", str(tmp_path / "none.tif"), "-o", str(tmp_path / "x.tif")], 66),
-        ([*base, "--sar", str(sar), "-o", str(tmp_path / "none" / "x.tif")], 73),
+        ([*base, "--sar", str(sar), "-o", str(tmp_path / "file" / "x.tif")], 73),
         ([*base, "--sar", str(sar)], 2),
         ([*base, "--nonsense"], 2),
     ):

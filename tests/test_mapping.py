@@ -159,7 +159,7 @@ def test_the_map_moves_into_place_last(
     pair: tuple[Path, Path], end: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new map beside what tells of the old one would look right, and the next run would not know of it."""
-    chosen = options(pair, outputs=("areas", "style"), date=None)
+    chosen = options(pair, outputs=("areas", "style"), date=None, overwrite=True)
     predict(chosen, PlaceEngine())
     wanted = hashes(chosen.output.parent)
     chosen.output.write_text("old")

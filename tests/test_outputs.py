@@ -376,13 +376,22 @@ class TestEveryOutput:
 
     def test_places_where_nothing_can_be_made(self, kind: str, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        places = ["", f"missing/{named(kind)}", f"file/{named(kind)}", "x" * 300 + named(kind)]
+        long = "x" * 300
+        places = ["", f"file/{named(kind)}", long + named(kind), f"missing/{long}/{named(kind)}"]
         for place in places:
             with pytest.raises(OutputError, match=r"cannot be made|is a folder"):
                 self.make(kind, tmp_path / place)
         with pytest.raises(OutputError, match="a folder or a device"):
             self.make(kind, Path("/dev/null"))
         assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+    def test_a_missing_folder_is_created_and_goes_with_what_fails(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "missing" / "deeper" / named(kind)
+        output = self.make(kind, path)
+        output.abort()
+        assert list(tmp_path.iterdir()) == []
+        self.complete(self.make(kind, path))
+        assert path.is_file()
 
     def test_a_folder_without_permission(self, kind: str, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)

@@ -96,9 +96,9 @@ def test_a_list_in_another_folder_that_begins_with_a_comma_in_a_name(tmp_path: P
 def test_fields_of_several_files_are_those_of_the_first(tmp_path: Path, weights: Path) -> None:
     table = 'optical\n"a/B02.tif,a/B03.tif"\n'
     scenes = read_scenes(table, tmp_path)
-    templates = Templates(sar=f"{tmp_path}/{{folder}}/s1.tif", output="{parent}/{stem}.map")
+    templates = Templates(sar=f"{tmp_path}/{{folder}}/s1.tif", output="{parent}/{stem}_map.tif")
     (task,) = plan(scenes, templates, {"weights": weights}, tmp_path)
-    assert task.options.output == tmp_path / "a" / "B02.map"
+    assert task.options.output == tmp_path / "a" / "B02_map.tif"
 
 
 def test_commas_in_names_are_no_lists(tmp_path: Path, weights: Path) -> None:
@@ -279,7 +279,7 @@ def test_scenes_that_share_a_further_output(outputs: tuple[str, ...], tmp_path: 
         ("a.tif,b.tif,x/../b.tif\n", (), "which one of them reads"),
         ("scene,b.tif,scene/m.tif\n", (), "read as a whole"),
         ("scene,b.tif,m.tif\n", ("preview={optical}/m.png",), "read as a whole"),
-        ("a.tif,b.tif,m.tif\n", ("preview=m.tif.json",), "is to tell that a map is done"),
+        ("a.tif,b.tif,m.tif\n", ("stac=m.tif.json",), "is to tell that a map is done"),
         ("a.tif,m.tif.json,m.tif\n", (), "which one of them reads"),
     ],
 )
@@ -292,12 +292,12 @@ def test_what_is_read_is_not_written(
 
 
 def test_tasks_do_not_take_the_place_of_their_list(tmp_path: Path, weights: Path, capfd: Any) -> None:
-    (tmp_path / "scenes.csv").write_text(TABLE + "a.tif,b.tif,m.tif\n")
-    words = ["batch", "plan", tmp_path / "scenes.csv", "-o", tmp_path / "scenes.csv", "--weights", weights]
+    (tmp_path / "scenes.txt").write_text(TABLE + "a.tif,b.tif,m.tif\n")
+    words = ["batch", "plan", tmp_path / "scenes.txt", "-o", tmp_path / "scenes.txt", "--weights", weights]
     refused = here(capfd, *words)
     assert refused.code == 64
     assert "is the same file as" in refused.err
-    assert (tmp_path / "scenes.csv").read_text().startswith(TABLE)
+    assert (tmp_path / "scenes.txt").read_text().startswith(TABLE)
 
 
 def test_scenes_that_share_a_map(tmp_path: Path, weights: Path) -> None:
@@ -346,9 +346,10 @@ def test_a_missing_list_and_missing_tasks(tmp_path: Path, capfd: Any) -> None:
 ABSOLUTE = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=12).map(
     lambda name: Path("/f") / f"x{name}"
 )
+MAP, PICTURE = (ABSOLUTE.map(lambda path, end=end: Path(f"{path}{end}")) for end in (".tif", ".png"))
 NAMES = st.lists(st.text(max_size=6), min_size=1, max_size=4).map(tuple)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "weights": ABSOLUTE, "preview": ABSOLUTE, "grid": ABSOLUTE, "optical_bands": NAMES, "sar_bands": NAMES,
+    "weights": ABSOLUTE, "preview": PICTURE, "grid": ABSOLUTE, "optical_bands": NAMES, "sar_bands": NAMES,
     "optical_offset": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-2000, 2000).map(float),
     "sar_scale": st.sampled_from(["db", "db100", "power", "amplitude"]),
     "optical_scale": st.sampled_from(["dn", "reflectance"]), "strict": st.booleans(), "mask_clouds": st.booleans(),
@@ -356,7 +357,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bounds": st.just(("1", "2", "3", "4.5", "EPSG:4326")),
     "coreg": st.sampled_from(["off", "check", "auto", "require"]),
     "on_read_error": st.sampled_from(["fail", "mask"]), "missing": st.sampled_from(["nodata", "use-other"]),
-    "scheme": st.text(max_size=9), "resume": st.booleans(), "tta": st.booleans(), "smooth": st.integers(0, 16),
+    "scheme": st.text(max_size=9), "resume": st.booleans(), "overwrite": st.booleans(),
+    "tta": st.booleans(), "smooth": st.integers(0, 16),
     "threshold": st.floats(0, 1, exclude_max=True), "checksum": st.booleans(), "max_memory": st.text(max_size=4),
     "overlap": st.integers(), "device": st.text(max_size=9), "batch": st.integers(1, 99), "scan": st.text(max_size=9),
     "precision": st.sampled_from(["fp32", "bf16", "fp16"]), "compile": st.booleans(), "deterministic": st.booleans(),
@@ -369,7 +371,7 @@ BLOCKS = st.none() | st.builds(Window, *[st.integers(0, 10**6)] * 2, *[st.intege
 
 
 @given(
-    optical=INPUTS, sar=INPUTS, output=ABSOLUTE, block=BLOCKS, id=st.text(max_size=16),
+    optical=INPUTS, sar=INPUTS, output=MAP, block=BLOCKS, id=st.text(max_size=16),
     options=st.fixed_dictionaries({}, optional=VALUES),
 )  # fmt: skip
 def test_a_task_comes_back_from_its_line(
@@ -389,9 +391,9 @@ def test_a_task_comes_back_from_its_line(
 
 def test_ids_leave_out_what_is_secret(weights: Path, tmp_path: Path) -> None:
     """A signed URL is signed anew each day."""
+    sar, map = (tmp_path / "b",), tmp_path / "c.tif"
     given = [
-        Task(PredictOptions((Remote(f"https://a.org/x.tif?sig={key}"),), (tmp_path / "b",), tmp_path / "c", weights))
-        for key in (1, 2)
+        Task(PredictOptions((Remote(f"https://a.org/x.tif?sig={key}"),), sar, map, weights)) for key in (1, 2)
     ]
     assert identify(given[0]) == identify(given[1])
 
@@ -422,7 +424,7 @@ def test_ids_change_with_options(what: str, scene: tuple[Path, Path], tmp_path: 
 def test_ids_do_not_change_with_how_it_is_run(scene: tuple[Path, Path], tmp_path: Path, weights: Path) -> None:
     values = {
         "device": "cuda:1", "batch": 7, "scan": "torch", "provider": "cpu", "compile": True, "read_threads": 3,
-        "resume": False, "max_memory": "1G",
+        "resume": False, "max_memory": "1G", "overwrite": True,
     }  # fmt: skip
     assert set(values) == set(RUN_ONLY)
     (task,) = plan_tasks(tmp_path / "t.jsonl", [scene], tmp_path, weights)

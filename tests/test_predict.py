@@ -119,7 +119,7 @@ def test_output_that_is_an_input_is_refused_through_links_too(tmp_path: Path) ->
         with pytest.raises(OptionsError, match="is the same file as"):
             predict(options(pair, output=tmp_path / name), PlaceEngine())
     with pytest.raises(OptionsError, match="is the same file as"):
-        predict(options(pair, preview=tmp_path / "lulc.tif"), PlaceEngine())
+        predict(options(pair, outputs=(f"confidence={tmp_path / 'lulc.tif'}",)), PlaceEngine())
     assert (pair[0].read_bytes(), pair[1].read_bytes()) == before
 
 
@@ -133,7 +133,7 @@ def test_an_engine_that_fails_leaves_the_old_map(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 300, 300)
     (tmp_path / "lulc.tif").write_text("old")
     with pytest.raises(RuntimeError, match="lightning"):
-        predict(options(pair, preview=tmp_path / "p.png"), Failing())
+        predict(options(pair, preview=tmp_path / "p.png", overwrite=True), Failing())
     assert (tmp_path / "lulc.tif").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lulc.tif", "s1.tif", "s2.tif"]
 

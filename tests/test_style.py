@@ -59,7 +59,8 @@ def read_colour_map(path: Path) -> list[tuple[int, str, str]]:
 
 
 def read_pam(path: Path) -> tuple[list[str], list[list[str]]]:
-    (band,) = ET.parse(path).getroot()
+    mark, band = ET.parse(path).getroot()
+    assert (mark.attrib, [entry.attrib for entry in mark]) == ({"domain": "REFNET"}, [{"key": "REFNET_VERSION"}])
     assert {child.tag for child in band} == {"CategoryNames", "GDALRasterAttributeTable"}
     categories = [entry.text or "" for entry in band.findall("CategoryNames/Category")]
     return categories, [[field.text or "" for field in row] for row in band.iter("Row")]

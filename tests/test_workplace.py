@@ -100,12 +100,23 @@ def test_names_of_any_length_and_kind(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_folder_lasts_as_long_as_something_lies_in_it(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "deep" / "map.tif"
+    with Workplace(output) as first, Workplace(output.with_name("other.tif")):
+        assert first.folder.is_dir()
+    assert not list(tmp_path.iterdir())
+    with Workplace(output):
+        output.write_text("x")
+    assert [path.name for path in output.parent.iterdir()] == ["map.tif"]
+
+
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="no folder"):
-        Workplace(tmp_path / "none" / "map.tif")
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
         Workplace(tmp_path / "file" / "map.tif")
+    with pytest.raises(OutputError):
+        Workplace(tmp_path / "none" / ("x" * 300) / "map.tif")
+    assert not (tmp_path / "none").exists()
     (tmp_path / ".map.tif.refnet").write_text("in the way")
     with pytest.raises(OutputError):
         Workplace(tmp_path / "map.tif")

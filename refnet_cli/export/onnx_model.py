@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from refnet_cli import __version__
 from refnet_cli.card import METADATA, Card, checksum, find_weights, verify
-from refnet_cli.errors import OptionsError, OutputError, StorageError, UnavailableError, WeightsError
-from refnet_cli.files import check_places, replacing
+from refnet_cli.errors import OptionsError, StorageError, UnavailableError, WeightsError
+from refnet_cli.files import check_ending, check_folder, check_places, replacing
 from refnet_cli.inference import prepare_for_inference
+from refnet_cli.marks import check_replaceable
 from refnet_cli.model import SS2D, REFNet
 from refnet_cli.onnx_engine import import_runtime
 from refnet_cli.onnx_file import SUFFIX, is_onnx
@@ -122,6 +123,7 @@ def export_onnx(
     optical: Paths | None = None,
     sar: Paths | None = None,
     options: SceneOptions | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write weights as an ONNX model, held against the network in torch.
 
@@ -141,6 +143,8 @@ def export_onnx(
         A scene to take the sample tiles from; by default they are drawn at random by the card's statistics.
     options : SceneOptions, optional
         Of the scene.
+    overwrite : bool
+        Replace an existing file that refnet did not write.
 
     Raises
     ------
@@ -159,8 +163,8 @@ def export_onnx(
     scene = _scene(optical, sar)
     _check_options(weights, output, precision, quantize, scene)
     check_places([output], [weights, *(scene[0] + scene[1] if scene else ())])
-    if not output.parent.is_dir():
-        raise OutputError(f"{output} cannot be made: there is no folder {output.parent}.")
+    check_replaceable([output], overwrite)
+    check_folder(output)
     import_runtime()
     net, card = load_weights(weights)
     # Before the exporter traces, which cannot try kernels.
@@ -191,8 +195,7 @@ def _check_options(
 ) -> None:
     if is_onnx(weights):
         raise OptionsError(f"{weights} is an ONNX model already; give the weights that it was made of.")
-    if output.suffix.lower() != SUFFIX:
-        raise OptionsError(f"The model would be {output}: its name must end in .onnx.")
+    check_ending(output, [SUFFIX], "an ONNX model")
     if quantize and precision != "fp32":
         raise OptionsError("--quantize and --precision contradict each other: give one of them.")
     if quantize and scene is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.outputs.areas import AreaCounter, Areas
+from refnet_cli.files import check_ending
+from refnet_cli.outputs.areas import AreaCounter, Areas, document_of
 from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
 from refnet_cli.outputs.geotiff import (
     BLOCK,
@@ -30,9 +31,10 @@ from refnet_cli.outputs.polygons import Polygons
 from refnet_cli.outputs.preview import Preview
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, STEPS, Layer, Rows, class_codes
-from refnet_cli.outputs.shard import Shard, planes_of, read_look, read_shard
+from refnet_cli.outputs.shard import Shard, look_of, planes_of, read_look, read_shard
 from refnet_cli.outputs.stac import StacItem
-from refnet_cli.outputs.style import Style, warn_of_styles
+from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
+from refnet_cli.outputs.vectors import VECTORS
 from refnet_cli.products import QUALITY, ClassScheme
 
 __all__ = [
@@ -66,8 +68,10 @@ __all__ = [
     "Shard",
     "StacItem",
     "Style",
+    "check_endings",
     "class_codes",
     "describe_gdal",
+    "look_of",
     "planes_of",
     "read_look",
     "read_shard",
@@ -115,10 +119,18 @@ class Kind:
     """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
     more: Callable[[Making], dict[str, Any]] = lambda making: {}
     """What it is made with besides path, grid, class scheme and tags."""
+    suffixes: tuple[str, ...] = (".tif", ".tiff")
+    """Endings that its name may have, the usual one first."""
+    companions: Callable[[Path, Path], list[Path]] = lambda path, map: []
+    """Further files that come with the one at a path, for a map at another."""
 
     def make(self, path: Path, making: Making) -> Output:
         """Begin an output of a map."""
         return self.output(path, making.grid, making.scheme, making.tags, **self.more(making))
+
+    def files(self, path: Path, map: Path) -> list[Path]:
+        """Return all files of an output at a path, for a map at another."""
+        return [path, *self.companions(path, map)]
 
 
 OUTPUTS: dict[str, Kind] = {
@@ -127,19 +139,67 @@ OUTPUTS: dict[str, Kind] = {
     "probabilities16": Kind(HalfProbabilities, "_probabilities16.tif"),
     "confidence": Kind(Confidence, "_confidence.tif"),
     "quality": Kind(Quality, "_quality.tif"),
-    "preview": Kind(Preview, "_preview.png"),
-    "polygons": Kind(Polygons, "_polygons.gpkg", lambda making: {"min_area": making.min_area}),
+    "preview": Kind(Preview, "_preview.png", suffixes=(".png",)),
+    "polygons": Kind(Polygons, "_polygons.gpkg", lambda making: {"min_area": making.min_area}, tuple(VECTORS)),
     "areas": Kind(
         Areas,
         "_areas.csv",
         lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field, "zone_layer": m.zone_layer},
+        (".csv",),
+        lambda path, map: [document_of(path)],
     ),
-    "style": Kind(Style, ".qml", lambda m: {"map": m.map}),
-    "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}),
-    "stac": Kind(StacItem, ".stac.json", lambda m: {"map": m.map, "acquired": m.acquired, "quality": m.quality}),
+    "style": Kind(Style, ".qml", lambda m: {"map": m.map}, (".qml",), further_styles),
+    "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}, (".html", ".htm")),
+    "stac": Kind(
+        StacItem,
+        ".stac.json",
+        lambda m: {"map": m.map, "acquired": m.acquired, "quality": m.quality},
+        (".json", ".geojson"),
+    ),
 }
 """From an output's name on the command line to how it is made, in the order in which they become complete; they move
 into place in the reverse one, the map last."""
+
+
+_LIKE = dict.fromkeys((".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg", ".pdf"), ".png") | dict.fromkeys(
+    (".shp", ".geojson", ".kml", ".gml", ".sqlite", ".geoparquet"), ".gpkg"
+) | dict.fromkeys((".xlsx", ".xls", ".txt", ".tsv"), ".csv") | {".sld": ".qml"}
+"""Endings of names, and which one the output that comes closest has."""
+
+
+def check_endings(places: Mapping[str, Path]) -> None:
+    """Refuse outputs whose names promise another format than the files would have.
+
+    Parameters
+    ----------
+    places : mapping of str to Path
+        Where outputs are to appear, by their names in `OUTPUTS`.
+
+    Raises
+    ------
+    OptionsError
+        With the options that write such a file.
+    """
+    for kind, path in places.items():
+        suffixes = OUTPUTS[kind].suffixes
+        what = "the class map, a GeoTIFF," if kind == "classes" else f"the output {kind}"
+        if path.suffix.lower() not in suffixes:
+            check_ending(path, suffixes, what, _right_options(kind, path))
+
+
+def _right_options(kind: str, path: Path) -> str:
+    """Say which options write what a name promises, or else a name that the output may have."""
+    if path.is_dir():
+        inside = path / f"lulc{OUTPUTS[kind].ending}"
+        return f"It is a folder. Give -o {inside if kind == 'classes' else f'{kind}={inside}'}."
+    map = path.with_suffix(".tif")
+    ending = _LIKE.get(path.suffix.lower(), path.suffix.lower())
+    other = next((name for name, what in OUTPUTS.items() if ending in what.suffixes), None)
+    if kind != "classes":
+        return f"Give -o {kind}={path.with_suffix(OUTPUTS[kind].suffixes[0])}."
+    if other is None:
+        return f"Give -o {map}. GDAL's gdal_translate writes other formats of it."
+    return f"For the map give -o {map}; to write {other} too, add -o {other}={path.with_suffix(ending)}."
 
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:

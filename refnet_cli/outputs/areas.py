@@ -75,6 +75,11 @@ class AreaCounter:
         return self._square_metres / 10_000
 
 
+def document_of(path: Path) -> Path:
+    """Return where the JSON of a table of areas lies."""
+    return path.parent / f"{path.stem}.json"
+
+
 class Areas(FileOutput):
     """A table of how much ground each class covers, on the whole map and in zones: CSV, and JSON beside it.
 
@@ -144,7 +149,7 @@ class Areas(FileOutput):
         self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in shown if zones]
 
     def _companions(self) -> list[Path]:
-        companion = self.path.parent / f"{self.path.stem}.json"
+        companion = document_of(self.path)
         if companion == self.path:
             raise OptionsError(f"{self.path} would be the table of areas and its JSON at once; name it .csv.")
         return [companion]

@@ -31,6 +31,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.marks import is_as_written
 from refnet_cli.outputs.base import FileOutput, sha256_of, sidecar_of
 from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
 from refnet_cli.products import CLOUD, QUALITY, SENSORS, UNREADABLE, ClassScheme
@@ -52,6 +53,7 @@ REASONS = (
     "no class", "low probability",
 )  # fmt: skip
 """What the numbers of the band "reason" say of why a pixel has no class."""
+_REMEDY = "Make it again."
 _EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
@@ -452,20 +454,11 @@ def verify_map(path: Path) -> str:
     if not path.is_file() or not os.access(path, os.R_OK):
         raise InputMissingError(f"The map {path} does not exist or cannot be read: check the path and its permissions.")
     sidecar = sidecar_of(path)
-    if sidecar.is_file():
-        wanted = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
-        if wanted != [sha256_of(path)]:
-            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. Make it anew.")
     try:
         with rasterio.Env(**_READING), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver="GTiff") as raster:
-                # GDAL would open that other file, or URL, to count them.
-                if raster.tags(ns="OVERVIEWS"):
-                    raise InputError(f"{path} names a file of overviews: it is no map of refnet, or was changed.")
-                wanted_blocks = raster.tags().get(CHECKSUM)
-                if wanted_blocks is None:
-                    raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
+                wanted = _checksum_in(path, raster)
                 _check_blocks(raster)
                 checksums: list[list[int]] = []
                 for (_, column), window in raster.block_windows(1):
@@ -474,14 +467,44 @@ def verify_map(path: Path) -> str:
                     checksums[-1].append(_checksum(raster.read(window=window)))
                 found = _combined(checksums, raster)
                 shape, overviews = raster.shape, len(raster.overviews(1))
-            if found != wanted_blocks:
-                raise InputError(f"{path} is damaged: its pixels or their place are not as written. Make it anew.")
             if overviews != _overview_count(*shape):
-                raise InputError(f"{path} is damaged: it has {overviews} overviews. Make it anew.")
+                raise InputError(f"{path} is damaged: it has {overviews} overviews. {_REMEDY}")
             _check_raster(path, checksums)
+            if found != wanted:
+                raise InputError(
+                    f"{path} is not as refnet wrote it: its pixels, their place or their meaning are others. Another "
+                    f"program changed it, or it is damaged. {_REMEDY}"
+                )
     except (OSError, RasterioError, CPLE_BaseError) as error:
-        raise InputError(f"{path} is damaged ({error}). Make it anew.") from error
+        raise InputError(f"{path} is damaged ({error}). {_REMEDY}") from error
+    _check_sidecar(path, sidecar)
     return "its pixels, its overviews and the file's SHA-256" if sidecar.is_file() else "its pixels and its overviews"
+
+
+def _checksum_in(path: Path, raster: Any) -> str:
+    """Return the checksum that a map carries, if it is stored as refnet stores maps."""
+    # GDAL would open that other file, or URL, to count them.
+    if raster.tags(ns="OVERVIEWS"):
+        raise InputError(f"{path} names a file of overviews: it is no map of refnet, or was changed.")
+    checksum: str | None = raster.tags().get(CHECKSUM)
+    if checksum is None:
+        raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
+    with open(path, "rb") as file:
+        as_written = is_as_written(file)
+    if not as_written or raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
+        raise InputError(
+            f"{path} was rewritten by another program since refnet wrote it. That is no damage, but its pixels can no "
+            "longer be compared with what refnet wrote. Verify the file that refnet wrote, before it is converted."
+        )
+    return checksum
+
+
+def _check_sidecar(path: Path, sidecar: Path) -> None:
+    """Compare a map with the SHA-256 in the file next to it, if there is one."""
+    if sidecar.is_file():
+        wanted = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
+        if wanted != [sha256_of(path)]:
+            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. {_REMEDY}")
 
 
 def _inflates(stored: bytes) -> bool:

@@ -10,8 +10,10 @@ from zipfile import BadZipFile
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from refnet_cli import __version__
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.journal import Finished, Journal, Planes, read_journal
+from refnet_cli.marks import MARK
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import LAYERS, Rows
@@ -51,7 +53,7 @@ class Shard(FileOutput):
         super().__init__(path, grid, scheme, tags)
 
     def _companions(self) -> list[Path]:
-        return [] if self._look is None else [_look_of(self.path)]
+        return [] if self._look is None else [look_of(self.path)]
 
     def _start(self, folder: Path) -> None:
         self._working = folder / "shard"
@@ -65,14 +67,16 @@ class Shard(FileOutput):
         self._journal.close()
         if self._look is None:
             return [self._working]
-        np.savez_compressed(folder / "look.npz", **self._look.to_arrays())  # type: ignore[arg-type]
+        mark = {MARK: np.array(__version__)}
+        np.savez_compressed(folder / "look.npz", **mark, **self._look.to_arrays())  # type: ignore[arg-type]
         return [self._working, folder / "look.npz"]
 
     def _close(self) -> None:
         self._journal.close()
 
 
-def _look_of(path: Path) -> Path:
+def look_of(path: Path) -> Path:
+    """Return where the quicklook of a shard lies."""
     return path.with_name(f"{path.name}.npz")
 
 
@@ -87,12 +91,12 @@ def read_look(path: Path) -> Quicklook:
         If it is damaged.
     """
     try:
-        with np.load(_look_of(path), allow_pickle=False) as arrays:
+        with np.load(look_of(path), allow_pickle=False) as arrays:
             return Quicklook.from_arrays(arrays)
     except FileNotFoundError as error:
-        raise InputMissingError(f"The quicklook {_look_of(path)} is missing: run the batch again.") from error
+        raise InputMissingError(f"The quicklook {look_of(path)} is missing: run the batch again.") from error
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{_look_of(path)} is damaged ({error}). Remove it and run the batch again.") from error
+        raise InputError(f"{look_of(path)} is damaged ({error}). Remove it and run the batch again.") from error
 
 
 def read_shard(

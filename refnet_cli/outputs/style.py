@@ -12,7 +12,9 @@ from xml.etree import ElementTree as ET
 
 from odc.geo.geobox import GeoBox
 
+from refnet_cli import __version__
 from refnet_cli.errors import OptionsError
+from refnet_cli.marks import MARK, XML_MARK
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.products import ClassScheme
@@ -29,6 +31,14 @@ _COLUMNS = {
     "Value": (_INTEGER, 5), "Red": (_INTEGER, 6), "Green": (_INTEGER, 7), "Blue": (_INTEGER, 8), "Alpha": (_INTEGER, 9),
     "Class": (_TEXT, 2),
 }  # fmt: skip
+
+
+def further_styles(path: Path, map: Path) -> list[Path]:
+    """Return where the Styled Layer Descriptor and GDAL's file lie, for QGIS's style of a map."""
+    made = [path.parent / f"{path.stem}.sld"]
+    if os.path.realpath(path.parent) == os.path.realpath(map.parent):
+        made.append(path.parent / f"{map.name}.aux.xml")
+    return made
 
 
 class Style(FileOutput):
@@ -70,10 +80,7 @@ class Style(FileOutput):
         super().__init__(path, grid, scheme, tags)
 
     def _companions(self) -> list[Path]:
-        made = [self.path.parent / f"{self.path.stem}.sld"]
-        if os.path.realpath(self.path.parent) == os.path.realpath(self._map.parent):
-            made.append(self.path.parent / f"{self._map.name}.aux.xml")
-        return made
+        return further_styles(self.path, self._map)
 
     def _start(self, folder: Path) -> None:
         """Nothing is to be opened."""
@@ -88,7 +95,8 @@ class Style(FileOutput):
             ET.indent(document)
             result = folder / f"complete{file.suffix}"
             # GDAL finds nothing in a file that begins with a declaration; UTF-8 needs none.
-            result.write_bytes(ET.tostring(document, "utf-8", xml_declaration=False) + b"\n")
+            text = ET.tostring(document, "utf-8", xml_declaration=False) + b"\n"
+            result.write_bytes(text if document.tag == "PAMDataset" else text + XML_MARK)
             made.append(result)
         return made
 
@@ -175,6 +183,9 @@ def _sld(scheme: ClassScheme) -> ET.Element:
 def _gdal(scheme: ClassScheme) -> ET.Element:
     """What GDAL takes besides the file's own: names of classes, and nothing that the file itself says."""
     dataset = ET.Element("PAMDataset")
+    # GDAL keeps this where it adds statistics, but would drop a comment.
+    mark = ET.SubElement(ET.SubElement(dataset, "Metadata", domain="REFNET"), "MDI", key=MARK)
+    mark.text = __version__
     band = ET.SubElement(dataset, "PAMRasterBand", band="1")
     names = {0: "no data"} | {code: name for code, name, _ in _classes(scheme)}
     categories = ET.SubElement(band, "CategoryNames")

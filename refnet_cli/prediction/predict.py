@@ -24,7 +24,8 @@ from refnet_cli.files import check_places
 from refnet_cli.finishing import Finishing
 from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished
-from refnet_cli.mapping import Mapping
+from refnet_cli.mapping import Mapping, refuse_other_version
+from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import (
@@ -33,6 +34,8 @@ from refnet_cli.outputs import (
     Making,
     Quicklook,
     Rows,
+    check_endings,
+    look_of,
     sidecar_of,
     union_of_layers,
     warn_of_styles,
@@ -89,6 +92,8 @@ class PredictOptions(SceneOptions):
     """Class scheme of the map, or a TOML file of one; by default the weights'."""
     resume: bool = True
     """Go on with what an interrupted run for the same map has finished."""
+    overwrite: bool = False
+    """Replace existing files that refnet did not write."""
     outputs: tuple[str, ...] = ()
     """Further outputs, by their names in `refnet_cli.outputs.OUTPUTS`, each perhaps with a path as
     ``confidence=sure.tif``; by default they lie beside the map and are named after it."""
@@ -160,9 +165,10 @@ class PredictOptions(SceneOptions):
         Raises
         ------
         OptionsError
-            If there is no such output, or one is given twice.
+            If there is no such output, one is given twice, or a name's ending is that of another format.
         """
-        stem = self.output.with_suffix("") if self.output.suffix.lower() in (".tif", ".tiff") else self.output
+        check_endings({"classes": self.output})
+        stem = self.output.with_suffix("")
         places = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
         for given in self.outputs:
             kind, equals, path = given.partition("=")
@@ -173,6 +179,7 @@ class PredictOptions(SceneOptions):
             if kind in places:
                 raise OptionsError(f"The output {kind!r} is given twice.")
             places[kind] = Path(path) if path else stem.with_name(stem.name + OUTPUTS[kind].ending)
+        check_endings(places)
         return {kind: places[kind] for kind in OUTPUTS if kind in places}
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,9 +300,12 @@ def predict(
     started = time.monotonic()
     weights = None if engine is not None and options.weights is None else find_weights(options.weights)
     places = options.places
-    outputs_wanted = [*places.values(), *([sidecar_of(options.output)] if options.checksum else [])]
+    outputs = files_of(options) + (files_of(options, part) if part else [])
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
-    check_places(outputs_wanted, inputs)
+    check_places(outputs, inputs)
+    check_replaceable(files_of(options, part), options.overwrite)
+    if options.resume:
+        refuse_other_version(part.shard if part else options.output)
     card = engine.card if engine else verify(_given(weights))
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
     # The tags and the report tell what was done, not what was left open.
@@ -310,7 +320,7 @@ def predict(
         ExitStack() as stack,
     ):  # fmt: skip
         inputs += pair.files
-        check_places(outputs_wanted, inputs)
+        check_places(outputs, inputs)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
         area = _area_of(part, tiling)
@@ -321,7 +331,6 @@ def predict(
         look = Quicklook(height, width, card.optical.bands, card.sar.bands) if "report" in places else None
         making = making_of(options, report, crop(pair.grid, area), look)
         mapping = Mapping(making, places, stack, part.shard if part else None)
-        check_places([*mapping.files, *outputs_wanted[len(places) :]], inputs)
         report.warnings += mapping.warnings
         # The first blocks are read while the engine loads.
         _expect(pair, tiling, area)
@@ -355,6 +364,14 @@ def predict(
             write_sidecar(options.output, report.sha256)
     report.seconds = time.monotonic() - started
     return report
+
+
+def files_of(options: PredictOptions, part: Part | None = None) -> list[Path]:
+    """Return all files that a prediction, or one of a part, writes."""
+    if part is not None:
+        return [part.shard, *([look_of(part.shard)] if "report" in options.places else [])]
+    made = [file for kind, path in options.places.items() for file in OUTPUTS[kind].files(path, options.output)]
+    return [*made, *([sidecar_of(options.output)] if options.checksum else [])]
 
 
 def _area_of(part: Part | None, tiling: Tiling) -> Window:
@@ -728,8 +745,8 @@ def tags_of(report: Report) -> dict[str, str]:
     """Return what the map says of itself: what its pixels depend on and nothing else, so that equal maps are equal."""
     elsewhere = {
         "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
-        "deterministic", "provider", "resume", "checksum", "max_memory", "allow_vrt", "allow_remote", "outputs",
-        "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
+        "deterministic", "provider", "resume", "overwrite", "checksum", "max_memory", "allow_vrt", "allow_remote",
+        "outputs", "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
     }  # fmt: skip
     options = {name: value for name, value in report.options.items() if name not in elsewhere}
     if options["scheme"] is not None:  # perhaps a file's path, whose content is in the translation

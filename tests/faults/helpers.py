@@ -48,9 +48,9 @@ class Scene:
     tiles: int = 0
 
     def arguments(self, output: Path, *more: str) -> list[str]:
-        """The command that maps it."""
+        """The command that maps it, also where an old file lies that is no map."""
         files = ["--optical", str(self.optical), "--sar", str(self.sar), "--weights", str(self.weights)]
-        return ["predict", *files, "-o", str(output), "-q", *more]
+        return ["predict", *files, "-o", str(output), "--overwrite", "-q", *more]
 
 
 def make_weights(path: Path) -> Path:
