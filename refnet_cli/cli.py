@@ -1020,7 +1020,7 @@ def _check_output(
     if output is None:
         return
     check_ending(output, endings, "this output", remedy)
-    check_places([output], inputs)
+    check_places([output], [path for path in inputs if isinstance(path, Path)])
     check_replaceable([output], bool(overwrite))
     check_folder(output)
 
