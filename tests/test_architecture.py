@@ -18,7 +18,7 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
-    {"remote"},
+    {"remote", "gaps"},
     {"files", "tables", "threads", "process", "journal", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors"},
     {"dates", "products", "smoothing", "tiling", "register", "scan"},

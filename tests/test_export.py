@@ -117,7 +117,7 @@ def assert_alike(found: Iterable[np.ndarray], wanted: np.ndarray) -> None:
 
 
 def cut(pair: ScenePair, tile: int, most: int = 99) -> Tiles:
-    """Tiles of a whole scene, or some of them from corner to corner, reflected at its edges."""
+    """Tiles of a whole scene, or some of them from corner to corner, without data beyond its edges."""
     windows = [window for row in Tiling(*pair.grid.shape, tile).rows() for window in row]
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).round().astype(int))
     parts: list[Patch] = [read_tile(pair, windows[i]) for i in chosen]
