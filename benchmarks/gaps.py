@@ -24,7 +24,7 @@ from benchmarks.report import to_json
 from refnet_cli.card import Modality, default_weights
 from refnet_cli.engine import Engine, EngineOptions, load_engine
 from refnet_cli.gaps import fill_gaps
-from refnet_cli.tiling import Stitcher, Tiling
+from refnet_cli.tiling import Tiling
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -39,12 +39,12 @@ SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 
 def by_mean(image: Float32, modality: Modality) -> Float32:
     """Put each band's mean of training there, as refnet 0.1 did."""
-    return np.where(np.isnan(image), np.reshape(modality.mean, (-1, 1, 1)), image).astype(np.float32)
+    return np.asarray(np.where(np.isnan(image), np.reshape(modality.mean, (-1, 1, 1)), image), np.float32)
 
 
 def by_nearest(image: Float32, modality: Modality) -> Float32:
     """Fill as refnet does."""
-    return fill_gaps(image[None])[0]
+    return np.asarray(fill_gaps(image[None])[0])
 
 
 def by_mirror(image: Float32, modality: Modality) -> Float32:
@@ -56,7 +56,7 @@ def by_mirror(image: Float32, modality: Modality) -> Float32:
     behind = 2 * nearest - np.indices(gaps.shape)
     rows, columns = (np.clip(places, 0, size - 1) for places, size in zip(behind, gaps.shape, strict=True))
     rows, columns = nearest[:, rows, columns]
-    return image[:, rows, columns]
+    return np.asarray(image[:, rows, columns])
 
 
 FILLS: Mapping[str, Fill] = {"mean": by_mean, "nearest": by_nearest, "mirror": by_mirror}
@@ -79,26 +79,25 @@ def cut_out(shape: tuple[int, int], seed: int) -> Mask:
 
 
 def predict_scene(scene: Scene, engine: Engine, fill: Fill) -> UInt8:
-    """Classify a scene in tiles that do not overlap, so that no average hides what a gap does."""
-    card, shape = engine.card, scene.labels.shape
-    tiling = Tiling(*shape, card.tile, 0)
-    stitcher = Stitcher(tiling, card.network.classes)
-    for windows in tiling.rows():
-        for window in windows:
-            tile = np.s_[:, window.row : window.row + card.tile, window.column : window.column + card.tile]
-            images = fill(scene.optical[tile], card.optical), fill(scene.sar[tile], card.sar)
-            stitcher.add(window, engine.predict(images[0][None], images[1][None])[0])
-    _, probabilities = stitcher.finish_rows(shape[0])
-    return np.asarray(1 + probabilities[1:].argmax(0), np.uint8)
+    """Classify a scene, at least as large as a tile, in tiles without overlap: no average hides what a gap does."""
+    card, (height, width) = engine.card, scene.labels.shape
+    total = np.zeros((card.network.classes, height, width), np.float32)
+    for windows in Tiling(height, width, card.tile, 0).rows():
+        tiles = [np.s_[:, w.row : w.row + w.height, w.column : w.column + w.width] for w in windows]
+        optical = np.stack([fill(scene.optical[tile], card.optical) for tile in tiles])
+        sar = np.stack([fill(scene.sar[tile], card.sar) for tile in tiles])
+        for tile, probabilities in zip(tiles, engine.predict(optical, sar), strict=True):
+            total[tile] += probabilities
+    return np.asarray(1 + total[1:].argmax(0), np.uint8)
 
 
 def with_gaps(scene: Scene, gaps: Mask, sensor: str) -> Scene:
     """Cut gaps into one sensor or both; the labels stay."""
-    images = (
+    optical, sar = (
         np.where(gaps, np.float32(np.nan), image) if cut else image
         for image, cut in zip((scene.optical, scene.sar), SENSORS[sensor], strict=True)
     )
-    return Scene(scene.name, *images, scene.labels)
+    return Scene(scene.name, optical, sar, scene.labels)
 
 
 def count_wrong(scene: Scene, gaps: Mask, engine: Engine, fill: Fill) -> dict[str, NDArray[np.int64]]:

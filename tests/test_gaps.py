@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from benchmarks import gaps
+from refnet_cli.card import default_weights
+from refnet_cli.engine import EngineOptions, load_engine
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.onnx_engine import OnnxEngine
+from tests.scenes import CARD, PlaceEngine, make_labelled_scene
 from tests.small_models import write_model
 
 Floats = NDArray[np.float32]
@@ -97,3 +102,47 @@ def test_an_absent_sensor_is_the_mean_to_onnx_models(tmp_path: Path, sensor: str
     blank = seen | {sensor: np.full_like(seen[sensor], np.nan)}
     zero = seen | {sensor: np.zeros_like(seen[sensor])}
     np.testing.assert_array_equal(engine.predict(**blank), engine.predict(**zero))
+
+
+# --- what gaps do to the map beside them -----------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_few_pixels_beside_gaps_get_worse() -> None:
+    """On a tile of the sample scene, by the bundled weights; `benchmarks.gaps` measures it on whole scenes."""
+    paths = (gaps.SAMPLE / name for name in ("s2.tif", "s1.tif", "labels.tif"))
+    scene = gaps.read_scene("sample", *paths, gaps.SIMULATED)
+    part = np.s_[..., 256:512, 384:640]
+    scene = gaps.Scene("part", scene.optical[part], scene.sar[part], scene.labels[part])
+    cut, engine = gaps.cut_out(scene.labels.shape, 3), load_engine(default_weights(), EngineOptions(device="cpu"))
+    totals = {
+        name: np.sum(list(gaps.count_wrong(scene, cut, engine, gaps.FILLS[name]).values()), axis=0)
+        for name in ("nearest", "mean")
+    }
+    pixels, before, after, changed = totals["nearest"]
+    assert pixels > 3 * 3000
+    assert 0 < after <= 1.15 * before
+    assert changed < 0.8 * totals["mean"][3]
+
+
+def test_the_benchmark_sees_no_harm_where_pixels_are_classified_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_labelled_scene(tmp_path / "sample")
+    make_labelled_scene(tmp_path / "varied" / "scene", seed=1)
+    monkeypatch.setattr(gaps, "SAMPLE", tmp_path / "sample")
+    monkeypatch.setattr(gaps, "load_engine", lambda *_: PlaceEngine())
+    gaps.main(["--data", str(tmp_path / "varied")])
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert len(rows) == len(gaps.FILLS) * (len(gaps.SENSORS) + 1)
+    assert all((row["ratio"], row["changed"]) == (1, 0) and row["pixels"] and row["wrong"] for row in rows)
+    assert [row["kept"] for row in rows if "kept" in row] == [True]
+
+
+def test_mirroring_at_a_straight_edge_is_reflection() -> None:
+    image = make_holes()[0]
+    cut = image.copy()
+    cut[:, :, :20] = np.nan
+    wanted = np.pad(image[:, :, 20:], ((0, 0), (0, 0), (20, 0)), "reflect")
+    np.testing.assert_array_equal(gaps.by_mirror(cut, CARD.optical), wanted)
+    np.testing.assert_array_equal(gaps.by_nearest(cut, CARD.optical)[:, :, :20], image[:, :, 20:21].repeat(20, 2))
