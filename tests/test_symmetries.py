@@ -72,6 +72,13 @@ def test_it_turns_with_what_is_seen(kind: str, symmetry: tuple[int, bool]) -> No
     np.testing.assert_allclose(both.predict(*seen), turned(both.predict(optical, sar), *symmetry), atol=2e-5)
 
 
+def test_all_views_see_the_same_filled_patch() -> None:
+    optical, sar = patches()
+    optical[1, :, :9, :20] = np.nan  # with pixels that are equally near to two others
+    filled = SymmetricEngine(Lopsided()).predict(fill_gaps(optical), fill_gaps(sar))
+    np.testing.assert_array_equal(SymmetricEngine(Lopsided()).predict(optical, sar), filled)
+
+
 def test_it_stands_for_the_engine() -> None:
     engine = PlaceEngine()
     both = SymmetricEngine(engine)
