@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputMissingError
+from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import RasterLabels
 from refnet_cli.products import SCHEMES
 from refnet_cli.scene import SceneOptions, ScenePair
@@ -35,7 +36,7 @@ class Scene(NamedTuple):
     name : str
     optical : float32 array, shape (4, H, W)
     sar : float32 array, shape (2, H, W)
-        In physical units with NaN where invalid as read, standardised with 0 there in a fold.
+        In physical units with NaN where invalid as read; standardised in a fold, with gaps filled as predicting does.
     labels : uint8 array, shape (H, W)
         Indexes of classes; 0 where there is no label or a sensor saw nothing.
     """
@@ -142,7 +143,7 @@ def make_fold(name: str, training: Sequence[Scene], tested: Sequence[Scene]) -> 
 
     def prepare(scene: Scene) -> Scene:
         optical, sar = (
-            np.nan_to_num((array - mean) / deviation, nan=0.0).astype(np.float32)
+            np.nan_to_num((fill_gaps(array[None])[0] - mean) / deviation, nan=0.0).astype(np.float32)
             for array, mean, deviation in zip((scene.optical, scene.sar), means, deviations, strict=True)
         )
         labels = np.where(np.isin(scene.labels, seen), scene.labels, 0).astype(np.uint8)

@@ -36,9 +36,9 @@ class Engine(Protocol):
         Parameters
         ----------
         optical : float32 array, shape (N, Bo, H, W)
-            Reflectance x 10,000, NaN where invalid.
+            Reflectance x 10,000, NaN where invalid; filled by `refnet_cli.gaps.fill_gaps` before the network sees it.
         sar : float32 array, shape (N, Bs, H, W)
-            Decibels, NaN where invalid.
+            Decibels, likewise.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""What all engines do alike where memory lacks: go on with half as many patches at once."""
+"""What all engines do alike: fill pixels without data, and go on with half as many patches where memory lacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import TryAgainError
+from refnet_cli.gaps import fill_gaps
 
 Float32 = NDArray[np.float32]
 NOT_FINITE = (
@@ -16,7 +17,10 @@ NOT_FINITE = (
 
 
 class HalvingEngine(ABC):
-    """An engine that computes a batch in halves, and halves of these, where its device's memory asks for it."""
+    """An engine that computes a batch in halves, and halves of these, where its device's memory asks for it.
+
+    Its network sees each sensor's pixels without data as `refnet_cli.gaps.fill_gaps` fills them.
+    """
 
     batch: int
     about: dict[str, str]
@@ -31,6 +35,9 @@ class HalvingEngine(ABC):
         WeightsError
             If the network's answer is not finite.
         """
+        return self._predict(fill_gaps(optical), fill_gaps(sar))
+
+    def _predict(self, optical: Float32, sar: Float32) -> Float32:
         try:
             return self._compute(optical, sar)
         except Exception as error:  # of kinds that only the engine's library names
@@ -43,10 +50,10 @@ class HalvingEngine(ABC):
         # Out of the except clause, in which the error would keep what the failed attempt holds.
         self._free_memory()
         if len(optical) == 1:
-            return self.predict(optical, sar)
+            return self._predict(optical, sar)
         half = len(optical) // 2
         self.batch = min(self.batch, half)
-        return np.concatenate([self.predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
+        return np.concatenate([self._predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
 
     def close(self) -> None:
         """Give back the memory that is kept for later; the network's goes with the engine itself."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.errors import InputError, RefnetError
+from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
 from refnet_cli.regions import TrainConfig, TrainScene
@@ -99,7 +100,7 @@ class Region:
         return np.where(self.pair.read_valid(window), self.labels.read(window), 0).astype(np.uint8)
 
     def read(self, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
-        """Read a window that may reach beyond the grid; there sensors are filled by reflection, and labels are 0."""
+        """Read a window that may reach beyond the grid; there sensors have no data, and labels are 0."""
         patch = read_tile(self.pair, window)
         inside = window.clip(*self.pair.grid.shape)
         labels = np.zeros((window.height, window.width), np.uint8)
@@ -297,7 +298,7 @@ def count_classes(scenes: Sequence[SurveyedScene], config: TrainConfig) -> dict[
 
 
 class Crop(NamedTuple):
-    """Inputs in physical units, (Bo, H, W) and (Bs, H, W), NaN where invalid, and labels (H, W)."""
+    """Inputs in physical units, (Bo, H, W) and (Bs, H, W), NaN where there is no data, and labels (H, W)."""
 
     optical: NDArray[np.float32]
     sar: NDArray[np.float32]
@@ -357,7 +358,8 @@ class Sampler:
         step, number : int
             Which: the ``number``-th crop of a step.
         augmented : bool
-            Turn and mirror it, and do what else the config says.
+            Fill pixels without data as predicting does, turn and mirror it, and do what else the config says. Without
+            it, values are as the sensors measured them.
 
         Raises
         ------
@@ -380,8 +382,11 @@ class Sampler:
             if not labels.any():
                 self._skip("unlabelled")
                 continue
-            crop = Crop(patch.optical, patch.sar, labels)
-            return augment(crop, random, self._config.jitter, self._config.modality_dropout) if augmented else crop
+            if not augmented:
+                return Crop(patch.optical, patch.sar, labels)
+            # Before a sensor is dropped, which has to stay without data.
+            crop = Crop(fill_gaps(patch.optical[None])[0], fill_gaps(patch.sar[None])[0], labels)
+            return augment(crop, random, self._config.jitter, self._config.modality_dropout)
         raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that both sensors saw.")
 
     def _skip(self, why: str) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli.gaps import fill_gaps
+
 if TYPE_CHECKING:
     from refnet_cli.engine import Engine
 
@@ -45,6 +47,8 @@ class SymmetricEngine:
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of square patches; see `refnet_cli.engine.Engine.predict`."""
+        # Before turning: of pixels that are equally near, all views then see the same one.
+        optical, sar = fill_gaps(optical), fill_gaps(sar)
         total: Float32 | None = None
         for symmetry, seen in zip(SYMMETRIES, _views(optical, sar), strict=True):
             found = _back(self._engine.predict(*seen), *symmetry)

@@ -50,31 +50,13 @@ class Window(NamedTuple):
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
 
 
-def reflect_indexes(start: int, count: int, size: int) -> NDArray[np.intp]:
-    """Indexes ``start .. start + count - 1`` folded into ``0 .. size - 1`` by reflection at the outermost pixels.
-
-    Any distance is folded as often as it takes, so that a grid of a single pixel works too.
-
-    Examples
-    --------
-    >>> reflect_indexes(-2, 7, 3)
-    array([2, 1, 0, 1, 2, 1, 0])
-    """
-    if size == 1:
-        return np.zeros(count, np.intp)
-    period = 2 * (size - 1)
-    folded = np.arange(start, start + count) % period
-    return np.minimum(folded, period - folded)
-
-
 @dataclass(frozen=True)
 class Tiling:
     """Overlapping square tiles that cover a grid.
 
     Neighbours share ``overlap`` pixels. The first tile begins half an overlap before the grid and the last ends half
     an overlap behind it (and so shares more with its neighbour), so that every pixel, at the edges too, lies well
-    inside some tile; what lies outside is to be filled by reflection. An axis no longer than a tile takes one tile,
-    centred.
+    inside some tile; outside there is no data. An axis no longer than a tile takes one tile, centred.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std by band; what is invalid becomes the mean, 0."""
+    """(x - mean) / std by band; what `refnet_cli.gaps.fill_gaps` leaves without data becomes the mean, 0."""
 
     mean: Tensor
     std: Tensor

@@ -19,6 +19,7 @@ from refnet_cli import sampling
 from refnet_cli.card import Card
 from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.gaps import fill_gaps
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import (
     Crop,
@@ -116,7 +117,7 @@ def test_crops_learn_nothing_of_validation(config: TrainConfig) -> None:
         assert (look.roles.read(Window(row, column, 64, 64))[crop.labels > 0] == TRAIN).all()
 
 
-def test_a_scene_smaller_than_a_crop_is_filled_by_reflection(config: TrainConfig) -> None:
+def test_a_scene_smaller_than_a_crop_is_filled_up_by_its_outermost_pixels(config: TrainConfig) -> None:
     config = replace(config, crop=192)
     sampler = Sampler(survey(config), config)
     crop = sampler.draw(0, 0, augmented=False)
@@ -124,7 +125,10 @@ def test_a_scene_smaller_than_a_crop_is_filled_by_reflection(config: TrainConfig
     assert not crop.labels[:16].any()
     assert not crop.labels[:, -24:].any()
     assert np.array_equal(crop.labels[16:-16, 24:-24], labels_of_the_scenes())
-    assert np.array_equal(crop.optical[:, 15], crop.optical[:, 17])
+    assert np.isnan(crop.optical[:, :16]).all()
+    (filled,) = fill_gaps(crop.optical[None])
+    scene = filled[:, 16:-16, 24:-24]
+    np.testing.assert_array_equal(filled, np.pad(scene, ((0, 0), (16, 16), (24, 24)), "edge"))
     sampler.close()
 
 
@@ -284,6 +288,28 @@ def test_modality_dropout_blanks_one_sensor_as_often_as_the_other() -> None:
     assert missing[True, True] == 0
     assert missing[True, False] == pytest.approx(150, abs=45)
     assert missing[False, True] == pytest.approx(150, abs=45)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_crops_are_filled_before_a_sensor_is_dropped_and_gaps_stay_unlabelled(
+    config: TrainConfig, dropout: float
+) -> None:
+    config = replace(config, crop=128, modality_dropout=dropout)
+    sampler = Sampler(survey(config), config)
+    gaps = 0
+    for number in range(24):
+        plain, crop = (sampler.draw(3, number, augmented=augmented) for augmented in (False, True))
+        lacking = np.isnan(plain.sar[0])
+        gaps += int(lacking.any())
+        assert not plain.labels[lacking].any()
+        assert np.array_equal(np.bincount(plain.labels.ravel()), np.bincount(crop.labels.ravel()))
+        blank = [bool(np.isnan(image).any()) for image in (crop.optical, crop.sar)]
+        assert sum(blank) == dropout
+        assert blank == [bool(np.isnan(image).all()) for image in (crop.optical, crop.sar)]
+        if not blank[1]:
+            assert set(crop.sar[0].ravel()) == set(plain.sar[0][~lacking])
+    assert gaps > 2
+    sampler.close()
 
 
 def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:

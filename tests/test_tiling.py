@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.tiling import Stitcher, Tiling, Window, reflect_indexes
+from refnet_cli.tiling import Stitcher, Tiling, Window
 
 Floats = NDArray[np.float32]
 
@@ -168,18 +168,6 @@ def test_buffers_do_not_depend_on_the_height() -> None:
         )
 
     assert held(100) == held(100_000) == (9 + 1) * 256 * 500 * 4
-
-
-@given(start=st.integers(-60, 60), count=st.integers(1, 80), size=st.integers(2, 30))
-def test_reflection_is_that_of_numpy(start: int, count: int, size: int) -> None:
-    before, after = max(-start, 0), max(start + count - size, 0)
-    padded = np.pad(np.arange(size), (before, after), mode="reflect")
-    np.testing.assert_array_equal(reflect_indexes(start, count, size), padded[start + before :][:count])
-
-
-@given(start=st.integers(-60, 60), count=st.integers(0, 80))
-def test_a_single_pixel_reflects_to_itself(start: int, count: int) -> None:
-    assert reflect_indexes(start, count, 1).tolist() == [0] * count
 
 
 @given(

@@ -51,13 +51,24 @@ def test_the_temperature_divides_the_logits(net: REFNet) -> None:
     assert np.array_equal(TorchEngine(net, card, softmax=False).predict(*tiles), logits)
 
 
-def test_invalid_pixels_count_as_the_mean(net: REFNet) -> None:
+def test_pixels_without_data_are_seen_as_the_nearest_ones(net: REFNet) -> None:
     optical, sar = patches(1)
     holes, filled = optical.copy(), optical.copy()
     holes[:, 2, 10:20] = np.nan
-    filled[:, 2, 10:20] = CARD.optical.mean[2]
+    filled[:, :, 10:15], filled[:, :, 15:20] = optical[:, :, 9:10], optical[:, :, 20:21]
     engine = TorchEngine(net, CARD)
-    assert np.array_equal(engine.predict(holes, sar), engine.predict(filled, sar))
+    found = engine.predict(holes, sar)
+    assert np.array_equal(found, engine.predict(filled, sar))
+    assert not np.array_equal(found, engine.predict(optical, sar))
+
+
+@pytest.mark.parametrize("absent", ["optical", "sar"])
+def test_a_sensor_without_any_pixel_counts_as_the_mean(net: REFNet, absent: str) -> None:
+    seen = dict(zip(("optical", "sar"), patches(1), strict=True))
+    mean = np.array(getattr(CARD, absent).mean, np.float32)[:, None, None]
+    engine = TorchEngine(net, CARD)
+    blank, middle = (seen | {absent: np.full_like(seen[absent], value)} for value in (np.nan, mean))
+    assert np.array_equal(engine.predict(**blank), engine.predict(**middle))
 
 
 def test_scarce_memory_halves_the_batch(net: REFNet) -> None:

@@ -25,6 +25,7 @@ from refnet_cli import __version__
 from refnet_cli.card import METADATA, Card, checksum, find_weights, verify
 from refnet_cli.errors import OptionsError, StorageError, UnavailableError, WeightsError
 from refnet_cli.files import check_ending, check_folder, check_places, replacing
+from refnet_cli.gaps import fill_gaps
 from refnet_cli.inference import prepare_for_inference
 from refnet_cli.marks import check_replaceable
 from refnet_cli.model import SS2D, REFNet
@@ -244,7 +245,8 @@ def _read_tiles(
         share = {window: float(pair.usable(pair.read_seen(window.clip(height, width))).mean()) for window in spread}
         best = sorted(spread, key=lambda window: -share[window])[:count]
         patches = [read_tile(pair, window) for window in best]
-    return np.stack([patch.optical for patch in patches]), np.stack([patch.sar for patch in patches])
+    optical, sar = (np.stack(images) for images in zip(*patches, strict=True))
+    return fill_gaps(optical), fill_gaps(sar)
 
 
 def _trace(deployed: Deployed, card: Card) -> onnx.ModelProto:

@@ -47,7 +47,7 @@ from refnet_cli.remote import as_given
 from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, crop
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
-from refnet_cli.tiling import Tiling, Window, reflect_indexes
+from refnet_cli.tiling import Tiling, Window
 from refnet_cli.translations import Translation, read_translation, warn_of_old_codes
 
 if TYPE_CHECKING:
@@ -673,16 +673,16 @@ def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | No
 
 
 def read_tile(pair: ScenePair, window: Window) -> Patch:
-    """Read a window that may reach beyond the grid; what lies outside is filled by reflection."""
-    height, width = pair.grid.shape
-    if window == window.clip(height, width):
-        return pair.read(window)
-    rows = reflect_indexes(window.row, window.height, height)
-    columns = reflect_indexes(window.column, window.width, width)
-    top, left = int(rows.min()), int(columns.min())
-    patch = pair.read(Window(top, left, int(rows.max()) - top + 1, int(columns.max()) - left + 1))
-    place = rows[:, None] - top, columns[None, :] - left
-    return Patch(patch.optical[:, *place], patch.sar[:, *place])
+    """Read a window that may reach beyond the grid, where there is no data."""
+    inside = window.clip(*pair.grid.shape)
+    patch = pair.read(inside)
+    if inside == window:
+        return patch
+    top, left = inside.row - window.row, inside.column - window.column
+    here = np.s_[:, top : top + inside.height, left : left + inside.width]
+    optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in patch)
+    optical[here], sar[here] = patch
+    return Patch(optical, sar)
 
 
 def _given(weights: Path | None) -> Path:

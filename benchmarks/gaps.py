@@ -1,0 +1,168 @@
+"""How much pixels without data disturb the map beside them: the same scenes with and without gaps cut into them.
+
+Wedges, as at the edge of a swath, and holes, as of clouds, are cut into one sensor or both. What counts are the pixels
+that both sensors see, within 16 pixels of a cut: the share of them that is wrong, over the same share without the cut.
+
+    python sample_data/simulate.py varied --varied --seed 50000 --size 512 --count 10
+    python -m benchmarks.gaps --data varied > gaps.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmarks.folds import SIMULATED, Scene, read_scene
+from benchmarks.measure import Row, hold
+from benchmarks.report import to_json
+from refnet_cli.card import Modality, default_weights
+from refnet_cli.engine import Engine, EngineOptions, load_engine
+from refnet_cli.gaps import fill_gaps
+from refnet_cli.tiling import Tiling
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Fill = Callable[[Float32, Modality], Float32]
+"""Fills the gaps of an image (B, H, W)."""
+
+NEAR = 16
+SENSORS = {"optical": (True, False), "SAR": (False, True), "both": (True, True)}
+SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
+
+
+def by_mean(image: Float32, modality: Modality) -> Float32:
+    """Put each band's mean of training there, as refnet 0.1 did."""
+    return np.asarray(np.where(np.isnan(image), np.reshape(modality.mean, (-1, 1, 1)), image), np.float32)
+
+
+def by_nearest(image: Float32, modality: Modality) -> Float32:
+    """Fill as refnet does."""
+    return np.asarray(fill_gaps(image[None])[0])
+
+
+def by_mirror(image: Float32, modality: Modality) -> Float32:
+    """Reflect what lies behind the nearest pixel; where that is a gap too or no pixel, take the one nearest to it."""
+    gaps = np.isnan(image).any(axis=0)
+    if gaps.all():
+        return image
+    nearest = ndimage.distance_transform_edt(gaps, return_distances=False, return_indices=True)
+    behind = 2 * nearest - np.indices(gaps.shape)
+    rows, columns = (np.clip(places, 0, size - 1) for places, size in zip(behind, gaps.shape, strict=True))
+    rows, columns = nearest[:, rows, columns]
+    return np.asarray(image[:, rows, columns])
+
+
+FILLS: Mapping[str, Fill] = {"mean": by_mean, "nearest": by_nearest, "mirror": by_mirror}
+
+
+def cut_out(shape: tuple[int, int], seed: int) -> Mask:
+    """Draw what is cut out of a scene: a wedge, and holes of 3 to 50 pixels across, six in 512 x 512 pixels."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.indices(shape)
+    angle = random.uniform(0, 2 * np.pi)
+    across = (rows - shape[0] / 2) * np.sin(angle) + (columns - shape[1] / 2) * np.cos(angle)
+    gaps = np.asarray(across > random.uniform(0.22, 0.36) * shape[0])
+    for _ in range(max(6 * shape[0] * shape[1] // 512**2, 1)):
+        row, column, turn = random.uniform((0, 0, 0), (*shape, np.pi))
+        radius, ratio = np.exp(random.uniform(np.log(1.5), np.log(25))), random.uniform(0.4, 1)
+        along = (rows - row) * np.cos(turn) + (columns - column) * np.sin(turn)
+        aside = (columns - column) * np.cos(turn) - (rows - row) * np.sin(turn)
+        gaps |= along**2 + (aside / ratio) ** 2 < radius**2
+    return gaps
+
+
+def predict_scene(scene: Scene, engine: Engine, fill: Fill) -> UInt8:
+    """Classify a scene, at least as large as a tile, in tiles without overlap: no average hides what a gap does."""
+    card, (height, width) = engine.card, scene.labels.shape
+    total = np.zeros((card.network.classes, height, width), np.float32)
+    for windows in Tiling(height, width, card.tile, 0).rows():
+        tiles = [np.s_[:, w.row : w.row + w.height, w.column : w.column + w.width] for w in windows]
+        optical = np.stack([fill(scene.optical[tile], card.optical) for tile in tiles])
+        sar = np.stack([fill(scene.sar[tile], card.sar) for tile in tiles])
+        for tile, probabilities in zip(tiles, engine.predict(optical, sar), strict=True):
+            total[tile] += probabilities
+    return np.asarray(1 + total[1:].argmax(0), np.uint8)
+
+
+def with_gaps(scene: Scene, gaps: Mask, sensor: str) -> Scene:
+    """Cut gaps into one sensor or both; the labels stay."""
+    optical, sar = (
+        np.where(gaps, np.float32(np.nan), image) if cut else image
+        for image, cut in zip((scene.optical, scene.sar), SENSORS[sensor], strict=True)
+    )
+    return Scene(scene.name, optical, sar, scene.labels)
+
+
+def count_wrong(scene: Scene, gaps: Mask, engine: Engine, fill: Fill) -> dict[str, NDArray[np.int64]]:
+    """For gaps in each sensor: pixels near them, those wrong without the gaps, with them, and those that changed."""
+    near = (ndimage.distance_transform_edt(~gaps) <= NEAR) & ~gaps & (scene.labels > 0)
+    labels, before = scene.labels[near], predict_scene(scene, engine, fill)[near]
+    counts = {}
+    for sensor in SENSORS:
+        after = predict_scene(with_gaps(scene, gaps, sensor), engine, fill)[near]
+        counts[sensor] = np.array(
+            [near.sum(), (before != labels).sum(), (after != labels).sum(), (after != before).sum()]
+        )
+    return counts
+
+
+def run(data: Path, weights: Path) -> list[Row]:
+    """Measure all ways to fill gaps on the sample scene and those of a folder; one row for each way and sensor."""
+    engine = load_engine(weights, EngineOptions(device="cpu"))
+    totals: dict[tuple[str, str], NDArray[np.int64]] = {}
+    for number, folder in enumerate([SAMPLE, *sorted(path.parent for path in data.glob("*/s2.tif"))]):
+        scene = read_scene(folder.name, folder / "s2.tif", folder / "s1.tif", folder / "labels.tif", SIMULATED)
+        gaps = cut_out(scene.labels.shape, number)
+        for name, fill in FILLS.items():
+            for sensor, counts in count_wrong(scene, gaps, engine, fill).items():
+                totals[name, sensor] = totals.get((name, sensor), 0) + counts
+        print(folder.name, file=sys.stderr)
+    return list(_rows(totals))
+
+
+def _rows(totals: Mapping[tuple[str, str], NDArray[np.int64]]) -> Iterator[Row]:
+    for name in FILLS:
+        for sensor in SENSORS:
+            yield _row(f"{name}: gaps in {sensor}", totals[name, sensor])
+        pooled = _row(f"{name}: all", sum((totals[name, sensor] for sensor in SENSORS), np.zeros(4, np.int64)))
+        yield hold(pooled, "ratio", at_most=1.15) if name == "nearest" else pooled
+
+
+def _row(what: str, counts: NDArray[np.int64]) -> Row:
+    pixels, before, after, changed = counts.tolist()
+    return {
+        "what": what, "pixels": pixels, "wrong": after / pixels, "over": "the same pixels without gaps",
+        "other_wrong": before / pixels, "ratio": after / before, "changed": changed / pixels,
+    }  # fmt: skip
+
+
+def to_table(rows: Sequence[Row]) -> str:
+    """Write the results as a table of plain text."""
+    lines = [f"{'what':24} {'wrong':>7} {'without':>8} {'ratio':>6} {'changed':>8}"]
+    lines += [
+        f"{row['what']:24} {row['wrong']:7.4f} {row['other_wrong']:8.4f} {row['ratio']:6.3f} {row['changed']:8.4f}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for: a table on stderr, JSON on stdout."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gaps", description="How: README.md.")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="of simulated scenes")
+    parser.add_argument("--weights", type=Path, default=default_weights(), help="(default: the bundled ones)")
+    settings = vars(parser.parse_args(arguments))
+    rows = run(**settings)
+    print(to_table(rows), file=sys.stderr)
+    print(to_json("gaps", settings, rows))
+
+
+if __name__ == "__main__":
+    main()
