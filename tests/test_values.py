@@ -20,6 +20,7 @@ from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.scene.fills import Fill
 from refnet_cli.scene.sample import confirm_fills
 from refnet_cli.tiling import Window
+from tests.safe import make_grd_safe, make_optical_safe
 from tests.scenes import PlaceEngine, write
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -271,6 +272,14 @@ def test_a_guess_of_the_offset_warns(tmp_path: Path, sar: Path) -> None:
     assert not any("guess" in warning for warning in warnings)
 
 
+@pytest.mark.parametrize(("rows", "fill"), [(3, 1), (5, 300), (3, -9999)])
+def test_a_few_equal_dark_pixels_decide_nothing(tmp_path: Path, sar: Path, rows: int, fill: int) -> None:
+    values = np.round(ground() + 1000)
+    values[:, 20 : 20 + rows, 90:97] = fill
+    path = write(tmp_path / "s2.tif", values.astype(np.int16), BANDS, nodata=None)
+    assert read(path, sar)[1]["optical.offset"] == 1000
+
+
 def test_levels_are_told_without_fills(tmp_path: Path, sar: Path) -> None:
     """What is compared with training is the ground."""
     values, hole = np.round(ground()), wedge()
@@ -473,6 +482,17 @@ def test_sar_numbers_that_are_no_backscatter_are_refused(tmp_path: Path, optical
         read(optical, path)
 
 
+@pytest.mark.parametrize("options", [{}, {"sar_scale": "db"}])
+def test_standardised_decibels_stay_refused_whatever_is_said_of_them(
+    tmp_path: Path, optical: Path, options: dict[str, Any]
+) -> None:
+    numbers = (levels() + 12) / 5
+    numbers -= np.median(numbers) + 0.05  # most are negative, as dB are
+    path = write(tmp_path / "s1.tif", numbers.astype(np.float32), ("VV_dB", "VH_dB"), nodata=None)
+    with pytest.raises((InputError, OptionsError), match="median"):
+        read(optical, path, **options)
+
+
 # --- a sensor that saw nothing ---------------------------------------------------------------------------------------
 
 NOTHING: dict[str, tuple[float, float | None]] = {
@@ -528,6 +548,23 @@ def test_exchanged_options_are_recognised(tmp_path: Path, names: bool, unit: str
         read(sar, optical)
     assert "a.tif" in str(refusal.value) or "b.tif" in str(refusal.value)
     read(optical, sar)
+
+
+def test_exchanged_folders_are_recognised(tmp_path: Path) -> None:
+    for name, files, values in (("s2", BANDS, ground()), ("s1", ("VV", "VH"), levels())):
+        (tmp_path / name).mkdir()
+        for file, band in zip(files, values, strict=True):
+            write(tmp_path / name / f"{file}.tif", band[None].astype(np.float32), (None,), nodata=None)
+    with pytest.raises(InputError, match="--optical and --sar are exchanged"):
+        read(tmp_path / "s1", tmp_path / "s2")
+
+
+@pytest.mark.parametrize("given", [("s1", "s2"), ("s2", "s2"), ("s1", "s1")])
+def test_exchanged_products_are_recognised(tmp_path: Path, given: tuple[str, str]) -> None:
+    (tmp_path / "s1").mkdir()
+    products = {"s2": make_optical_safe(tmp_path), "s1": make_grd_safe(tmp_path / "s1")}
+    with pytest.raises(InputError, match="perhaps --optical and --sar are exchanged"):
+        read(products[given[0]], products[given[1]], allow_gcps=True)
 
 
 def test_names_of_numbers_are_no_evidence_of_a_sensor(tmp_path: Path, optical: Path) -> None:

@@ -16,7 +16,7 @@ _BRIGHTEST = 20_000.0  # that no band's median exceeds, fresh snow's included
 _NEGATIVE = -500.0  # that hardly any pixel falls below, whatever corrected the atmosphere
 _MOST_NEGATIVE = 0.05  # share of values below it
 _END = 0.02  # of the range from 0 to its end: what lies nearer to an end counts as at it
-_LOUDEST = -3.0  # dB, above which the median of no scene lies; measured medians are -8 to -28
+LOUDEST = -3.0  # dB, above which the median of no scene lies; measured medians are -8 to -28
 
 
 def refuse_impossible_reflectance(sample: Values, about: str, kind: type[RefnetError] = InputError) -> None:
@@ -119,9 +119,9 @@ def refuse_impossible_decibels(medians: Sequence[float]) -> None:
     InputError
     """
     middle = float(np.mean(medians))
-    if middle > _LOUDEST:
+    if middle > LOUDEST:
         raise InputError(
-            f"The SAR values are no dB: their median is {middle:.3g}, and no scene's is above {_LOUDEST:g} dB. They "
+            f"The SAR values are no dB: their median is {middle:.3g}, and no scene's is above {LOUDEST:g} dB. They "
             "look standardised or normalised: give the original backscatter in dB, power or amplitude."
         )
 
