@@ -102,7 +102,7 @@ def test_a_repeated_number_is_no_data(tmp_path: Path, sar: Path, fill: float, dt
 
 
 @pytest.mark.parametrize("fills", [(1, 2), (-9999, 1), (1, 3, 5000)])
-def test_several_fills(tmp_path: Path, sar: Path, fills: tuple[int, ...]) -> None:
+def test_more_than_one_fill(tmp_path: Path, sar: Path, fills: tuple[int, ...]) -> None:
     values, hole = np.round(ground() + 1000), wedge()
     values[:, hole] = np.array(fills)[np.arange(np.count_nonzero(hole)) * len(fills) // np.count_nonzero(hole)]
     path = write(tmp_path / "fill.tif", values.astype(np.int16), BANDS, nodata=None)
@@ -147,7 +147,7 @@ def test_fills_of_a_file_a_band(tmp_path: Path, sar: Path, fill: int) -> None:
 
 
 def resampled(values: np.ndarray, method: Resampling = Resampling.bilinear, side: int = SIDE) -> np.ndarray:
-    """Bands resampled by GDAL to so many pixels a side, all numbers alike, whatever they stand for."""
+    """Bands resampled by GDAL to so many pixels a side, fills like measurements."""
     out = np.empty((len(values), side, side), np.float32)
     place = Affine.scale(values.shape[1] / side)
     reproject(
@@ -483,7 +483,7 @@ def test_sar_numbers_that_are_no_backscatter_are_refused(tmp_path: Path, optical
 
 
 @pytest.mark.parametrize("options", [{}, {"sar_scale": "db"}])
-def test_standardised_decibels_stay_refused_whatever_is_said_of_them(
+def test_standardised_decibels_are_refused_under_any_name(
     tmp_path: Path, optical: Path, options: dict[str, Any]
 ) -> None:
     numbers = (levels() + 12) / 5
@@ -528,7 +528,7 @@ def test_an_optical_image_without_any_measurement(tmp_path: Path, sar: Path, nam
     path = write(tmp_path / "s2.tif", np.full((4, SIDE, SIDE), value, np.int16), BANDS, nodata=nodata)
     with pytest.raises(InputError):
         read(path, sar)
-    patch, _, warnings = read(path, sar, missing="use-other", coreg="check")
+    patch, _, warnings = read(path, sar, missing="use-other", coreg="check", strict=name != "-9999", sar_scale="db")
     assert patch.sar_valid.all()
     assert not patch.optical_valid.any()
     assert any("the SAR image alone" in warning for warning in warnings)

@@ -21,7 +21,7 @@ Bool = NDArray[np.bool_]
 Level = Callable[[NDArray[Any]], NDArray[Any]]
 """From values as read to a scale on which distances mean something; NaN where no unit allows a value."""
 Ground = Callable[[float, float], bool]
-"""Tells of a fill's level, and the greatest of the others' medians, whether ground may be clipped to it."""
+"""From a fill's level and the greatest of the others' medians to whether ground may be clipped to that level."""
 LONGEST_RIM = 8  # pixels, as of a band of 60 m that was interpolated to 10 m
 _REFERENCE = 12  # pixels from a fill at which nothing is blended with it
 _FEWEST = 20  # equal values that are no accident

@@ -13,7 +13,7 @@ from refnet_cli.errors import InputError, RefnetError
 Values = Sequence[NDArray[np.floating[Any]]]
 _DARKEST = 5.0  # reflectance x 10,000 that the brightest 1 % of some band exceeds, over any ground and in any light
 _BRIGHTEST = 20_000.0  # that no band's median exceeds, fresh snow's included
-_NEGATIVE = -500.0  # that hardly any pixel falls below, whatever corrected the atmosphere
+_NEGATIVE = -500.0  # that hardly any pixel falls below, with any correction of the atmosphere
 _MOST_NEGATIVE = 0.05  # share of values below it
 _END = 0.02  # of the range from 0 to its end: what lies nearer to an end counts as at it
 LOUDEST = -3.0  # dB, above which the median of no scene lies; measured medians are -8 to -28
@@ -152,7 +152,7 @@ def refuse_mapped_decibels(bands: Values, level: float) -> None:
     else:
         return
     raise InputError(
-        f"The SAR values look like dB that were mapped to 0 to 1: none is above 1, and {found}. Give backscatter in "
+        f"The SAR values look like dB that were mapped to 0 to 1: all are at most 1, and {found}. Give backscatter in "
         "dB, power or amplitude, or say --sar-scale amplitude if they are that."
     )
 
