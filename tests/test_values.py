@@ -215,9 +215,10 @@ def dark_patch(values: np.ndarray) -> None:
 def test_measurements_that_are_equal_stay(tmp_path: Path, sar: Path, edit: Callable[[np.ndarray], None]) -> None:
     values = np.round(ground())
     edit(values)
-    patch, decisions, _ = read(write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None), sar)
+    patch, decisions, warnings = read(write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None), sar)
     np.testing.assert_array_equal(patch.optical, values)
     assert "optical.fill" not in decisions
+    assert ("10000 in" in " ".join(warnings)) == (edit is bright_snow) == ("optical.clipped" in decisions)
     assert decisions["optical.offset"] == 0
 
 
@@ -470,6 +471,7 @@ SAR_NUMBERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "-50 to 1": lambda level: np.clip((level + 50) / 51, 0, 1),
     "-1 to 1": lambda level: 2 * stretched(level) - 1,
     "0 to 255": lambda level: 255 * stretched(level),
+    "natural logarithms": lambda level: level * np.log(10) / 10,
     "dB without sign": lambda level: np.abs(level),
     "uncalibrated": lambda level: 400 * 10 ** (level / 20),
 }

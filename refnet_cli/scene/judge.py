@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.products import OFFSET, PRODUCTS, Modality, OpticalScale, SarScale, canonical_band
 from refnet_cli.scene.plausible import (
-    LOUDEST,
+    loudest,
     refuse_impossible_decibels,
     refuse_mapped_decibels,
     refuse_mixed_units,
@@ -337,7 +337,7 @@ def check_sar_scale(sample: Values, scale: SarScale) -> None:
     """
     values = np.concatenate([band[np.isfinite(band)] for band in _as_float64(sample)])
     negative, median = float(np.mean(values < 0)), float(np.median(values))
-    loud = (scale == "db" and median > LOUDEST) or (scale == "db100" and median > -200)
+    loud = (scale == "db" and median > loudest(len(sample))) or (scale == "db100" and median > -200)
     if scale.startswith("db") != (negative > 0.5) or loud:
         raise OptionsError(
             f"--sar-scale {scale} contradicts the SAR values: {negative:.0%} are negative, the median is {median:.4g}."

@@ -127,7 +127,7 @@ class OpticalReader:
         decisions, warnings = remove_fills(source, of_layers(samples, used), rules)
         self.decisions += decisions
         self.warnings += warnings
-        samples = source.sample(judged, options.missing == "use-other") if decisions else samples
+        samples = source.sample(judged, options.missing == "use-other") if source.files.fills else samples
         if not any(np.isfinite(sampled.sample.values).any() for sampled in samples):
             self.warnings.append(
                 f"the optical input {source.label} has no valid pixel: the map rests on the SAR image alone."
