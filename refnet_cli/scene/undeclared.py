@@ -83,7 +83,7 @@ def _say_clipped(
         return [], []
     listed = ", ".join(f"{value:g} in {share:.2%}" for value, share in kept.items())
     how = f"a guess, one bright number in all bands ({listed} of the sampled pixels) is taken for clipped ground"
-    warning = f"the {source.what} input may hold an undeclared fill, but this is {how}. If it is a fill, declare it as nodata."
+    warning = f"the {source.what} input may hold an undeclared fill: {how}. If it is a fill, declare it as nodata."
     return [Decision(f"{source.files.modality}.clipped", list(kept), f"values: {how}.")], [warning]
 
 
