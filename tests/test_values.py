@@ -20,6 +20,7 @@ from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.scene.fills import Fill
 from refnet_cli.scene.sample import confirm_fills
 from refnet_cli.tiling import Window
+from tests.safe import make_grd_safe, make_optical_safe
 from tests.scenes import PlaceEngine, write
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -101,7 +102,7 @@ def test_a_repeated_number_is_no_data(tmp_path: Path, sar: Path, fill: float, dt
 
 
 @pytest.mark.parametrize("fills", [(1, 2), (-9999, 1), (1, 3, 5000)])
-def test_several_fills(tmp_path: Path, sar: Path, fills: tuple[int, ...]) -> None:
+def test_more_than_one_fill(tmp_path: Path, sar: Path, fills: tuple[int, ...]) -> None:
     values, hole = np.round(ground() + 1000), wedge()
     values[:, hole] = np.array(fills)[np.arange(np.count_nonzero(hole)) * len(fills) // np.count_nonzero(hole)]
     path = write(tmp_path / "fill.tif", values.astype(np.int16), BANDS, nodata=None)
@@ -146,7 +147,7 @@ def test_fills_of_a_file_a_band(tmp_path: Path, sar: Path, fill: int) -> None:
 
 
 def resampled(values: np.ndarray, method: Resampling = Resampling.bilinear, side: int = SIDE) -> np.ndarray:
-    """Bands resampled by GDAL to so many pixels a side, all numbers alike, whatever they stand for."""
+    """Bands resampled by GDAL to so many pixels a side, fills like measurements."""
     out = np.empty((len(values), side, side), np.float32)
     place = Affine.scale(values.shape[1] / side)
     reproject(
@@ -214,9 +215,10 @@ def dark_patch(values: np.ndarray) -> None:
 def test_measurements_that_are_equal_stay(tmp_path: Path, sar: Path, edit: Callable[[np.ndarray], None]) -> None:
     values = np.round(ground())
     edit(values)
-    patch, decisions, _ = read(write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None), sar)
+    patch, decisions, warnings = read(write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None), sar)
     np.testing.assert_array_equal(patch.optical, values)
     assert "optical.fill" not in decisions
+    assert ("10000 in" in " ".join(warnings)) == (edit is bright_snow) == ("optical.clipped" in decisions)
     assert decisions["optical.offset"] == 0
 
 
@@ -269,6 +271,14 @@ def test_a_guess_of_the_offset_warns(tmp_path: Path, sar: Path) -> None:
     assert any("a guess" in warning and "--optical-offset 1000" in warning for warning in warnings)
     _, _, warnings = read(tmp_path / "s2.tif", sar, optical_offset=1000.0)
     assert not any("guess" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(("rows", "fill"), [(3, 1), (5, 300), (3, -9999)])
+def test_a_few_equal_dark_pixels_decide_nothing(tmp_path: Path, sar: Path, rows: int, fill: int) -> None:
+    values = np.round(ground() + 1000)
+    values[:, 20 : 20 + rows, 90:97] = fill
+    path = write(tmp_path / "s2.tif", values.astype(np.int16), BANDS, nodata=None)
+    assert read(path, sar)[1]["optical.offset"] == 1000
 
 
 def test_levels_are_told_without_fills(tmp_path: Path, sar: Path) -> None:
@@ -461,6 +471,7 @@ SAR_NUMBERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "-50 to 1": lambda level: np.clip((level + 50) / 51, 0, 1),
     "-1 to 1": lambda level: 2 * stretched(level) - 1,
     "0 to 255": lambda level: 255 * stretched(level),
+    "natural logarithms": lambda level: level * np.log(10) / 10,
     "dB without sign": lambda level: np.abs(level),
     "uncalibrated": lambda level: 400 * 10 ** (level / 20),
 }
@@ -471,6 +482,17 @@ def test_sar_numbers_that_are_no_backscatter_are_refused(tmp_path: Path, optical
     path = write(tmp_path / "s1.tif", SAR_NUMBERS[name](levels()).astype(np.float32), ("VV", "VH"), nodata=None)
     with pytest.raises(InputError, match=r"s1\.tif"):
         read(optical, path)
+
+
+@pytest.mark.parametrize("options", [{}, {"sar_scale": "db"}])
+def test_standardised_decibels_are_refused_under_any_name(
+    tmp_path: Path, optical: Path, options: dict[str, Any]
+) -> None:
+    numbers = (levels() + 12) / 5
+    numbers -= np.median(numbers) + 0.05  # most are negative, as dB are
+    path = write(tmp_path / "s1.tif", numbers.astype(np.float32), ("VV_dB", "VH_dB"), nodata=None)
+    with pytest.raises((InputError, OptionsError), match="median"):
+        read(optical, path, **options)
 
 
 # --- a sensor that saw nothing ---------------------------------------------------------------------------------------
@@ -508,7 +530,7 @@ def test_an_optical_image_without_any_measurement(tmp_path: Path, sar: Path, nam
     path = write(tmp_path / "s2.tif", np.full((4, SIDE, SIDE), value, np.int16), BANDS, nodata=nodata)
     with pytest.raises(InputError):
         read(path, sar)
-    patch, _, warnings = read(path, sar, missing="use-other", coreg="check")
+    patch, _, warnings = read(path, sar, missing="use-other", coreg="check", strict=name != "-9999", sar_scale="db")
     assert patch.sar_valid.all()
     assert not patch.optical_valid.any()
     assert any("the SAR image alone" in warning for warning in warnings)
@@ -528,6 +550,23 @@ def test_exchanged_options_are_recognised(tmp_path: Path, names: bool, unit: str
         read(sar, optical)
     assert "a.tif" in str(refusal.value) or "b.tif" in str(refusal.value)
     read(optical, sar)
+
+
+def test_exchanged_folders_are_recognised(tmp_path: Path) -> None:
+    for name, files, values in (("s2", BANDS, ground()), ("s1", ("VV", "VH"), levels())):
+        (tmp_path / name).mkdir()
+        for file, band in zip(files, values, strict=True):
+            write(tmp_path / name / f"{file}.tif", band[None].astype(np.float32), (None,), nodata=None)
+    with pytest.raises(InputError, match="--optical and --sar are exchanged"):
+        read(tmp_path / "s1", tmp_path / "s2")
+
+
+@pytest.mark.parametrize("given", [("s1", "s2"), ("s2", "s2"), ("s1", "s1")])
+def test_exchanged_products_are_recognised(tmp_path: Path, given: tuple[str, str]) -> None:
+    (tmp_path / "s1").mkdir()
+    products = {"s2": make_optical_safe(tmp_path), "s1": make_grd_safe(tmp_path / "s1")}
+    with pytest.raises(InputError, match="perhaps --optical and --sar are exchanged"):
+        read(products[given[0]], products[given[1]], allow_gcps=True)
 
 
 def test_names_of_numbers_are_no_evidence_of_a_sensor(tmp_path: Path, optical: Path) -> None:

@@ -21,12 +21,13 @@ Bool = NDArray[np.bool_]
 Level = Callable[[NDArray[Any]], NDArray[Any]]
 """From values as read to a scale on which distances mean something; NaN where no unit allows a value."""
 Ground = Callable[[float, float], bool]
-"""Tells of a fill's level, and the greatest of the others' medians, whether ground may be clipped to it."""
+"""From a fill's level and the greatest of the others' medians to whether ground may be clipped to that level."""
 LONGEST_RIM = 8  # pixels, as of a band of 60 m that was interpolated to 10 m
 _REFERENCE = 12  # pixels from a fill at which nothing is blended with it
 _FEWEST = 20  # equal values that are no accident
 _LEAST_SHARE = 2e-4
 _FEWEST_APART = 100  # equal values that ground may have
+_FEWEST_LOWEST = 3  # equal values that decide nothing by being the least
 _LARGE_SHARE = 0.05  # of a fill that only some bands hold
 _CERTAIN_GAP = 1.0  # level between a fill far from all ground and measurements
 _NEAR = 0.05  # of the distance from a fill to the median: what lies nearer is near; and the share that may
@@ -98,7 +99,7 @@ def without_repeated_lowest(values: NDArray[Any], least_gap: float) -> NDArray[A
             break
         same = values == values.min()
         count = int(np.count_nonzero(same))
-        if count < _least(values.size) or not _apart(values[~same], float(values.min()), count, least_gap):
+        if count < _FEWEST_LOWEST or not _apart(values[~same], float(values.min()), count, least_gap):
             break
         values = values[~same]
     return values

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.products import OFFSET, PRODUCTS, Modality, OpticalScale, SarScale, canonical_band
 from refnet_cli.scene.plausible import (
+    loudest,
     refuse_impossible_decibels,
     refuse_mapped_decibels,
     refuse_mixed_units,
@@ -294,7 +295,10 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
         scale, how = said
         if negative < 0.5 if scale == "db" else negative > 0.05:
             raise InputError(f"The SAR values contradict the {how.rstrip('.')}: {found}. If it errs, {advice}.")
-        return ("db100" if scale == "db" and whole and median <= -200 else scale), how
+        scale = "db100" if scale == "db" and whole and median <= -200 else scale
+        if scale == "db":
+            refuse_impossible_decibels([float(np.median(band)) for band in bands])
+        return scale, how
     if negative > 0.5 and -60 <= median < 0:
         refuse_impossible_decibels([float(np.median(band)) for band in bands])
         return "db", f"values: {found}, as in dB."
@@ -334,7 +338,8 @@ def check_sar_scale(sample: Values, scale: SarScale) -> None:
     """
     values = np.concatenate([band[np.isfinite(band)] for band in _as_float64(sample)])
     negative, median = float(np.mean(values < 0)), float(np.median(values))
-    if scale.startswith("db") != (negative > 0.5) or (scale == "db100" and median > -200):
+    loud = (scale == "db" and median > loudest(len(sample))) or (scale == "db100" and median > -200)
+    if scale.startswith("db") != (negative > 0.5) or loud:
         raise OptionsError(
             f"--sar-scale {scale} contradicts the SAR values: {negative:.0%} are negative, the median is {median:.4g}."
         )

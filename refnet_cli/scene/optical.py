@@ -44,6 +44,7 @@ from refnet_cli.scene.undeclared import Rules, remove_fills
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
 _POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000; 65,535 marks saturated pixels
 _CLIPPED = (9000.0, 20_000.0)  # reflectance x 10,000 to which bright ground may be clipped
+_NOTHING = "type: nothing depends on it, for no pixel is valid."
 _LEAST_GAP = 2.0  # reflectance x 10,000 between a fill and what is measured
 
 
@@ -129,7 +130,7 @@ class OpticalReader:
         decisions, warnings = remove_fills(source, of_layers(samples, used), rules)
         self.decisions += decisions
         self.warnings += warnings
-        samples = source.sample(judged, options.missing == "use-other") if decisions else samples
+        samples = source.sample(judged, options.missing == "use-other") if source.files.fills else samples
         if not any(np.isfinite(sampled.sample.values).any() for sampled in samples):
             self.warnings.append(
                 f"the optical input {source.label} has no valid pixel: the map rests on the SAR image alone."
@@ -193,7 +194,7 @@ class OpticalReader:
                 check_optical_scale(values, options.optical_scale)
             scale, how = {"dn": 1.0, "reflectance": 10_000.0}[options.optical_scale], "option: --optical-scale."
         elif empty:
-            scale, how = 1.0, "type: nothing depends on it, for no pixel is valid."
+            scale, how = 1.0, _NOTHING
         else:
             dtype = stored_dtype(source, layers)
             scale, how = judge_optical_scale(values, dtype)
@@ -230,7 +231,9 @@ class OpticalReader:
             self._refuse_several_offsets(source, judged)
             clear = self._as_reflectance(samples, dict.fromkeys(judged, 0.0), scale, lambda sample: sample.judged)
             values = [without_repeated_lowest(band, _LEAST_GAP) for band in clear.values()]
-            offset, how = judge_optical_offset(values, names, self._tags, self._paths)
+            offset, how = 0.0, _NOTHING
+            if any(band.size for band in values):
+                offset, how = judge_optical_offset(values, names, self._tags, self._paths)
             if how.startswith("values: a guess"):
                 self.warnings.append(f"the offset of {offset:g} in the optical image is {how.partition(': ')[2]}")
         self.decisions.append(Decision("optical.offset", offset, how))

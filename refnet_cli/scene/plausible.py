@@ -13,10 +13,11 @@ from refnet_cli.errors import InputError, RefnetError
 Values = Sequence[NDArray[np.floating[Any]]]
 _DARKEST = 5.0  # reflectance x 10,000 that the brightest 1 % of some band exceeds, over any ground and in any light
 _BRIGHTEST = 20_000.0  # that no band's median exceeds, fresh snow's included
-_NEGATIVE = -500.0  # that hardly any pixel falls below, whatever corrected the atmosphere
+_NEGATIVE = -500.0  # that hardly any pixel falls below, with any correction of the atmosphere
 _MOST_NEGATIVE = 0.05  # share of values below it
 _END = 0.02  # of the range from 0 to its end: what lies nearer to an end counts as at it
-_LOUDEST = -3.0  # dB, above which the median of no scene lies; measured medians are -8 to -28
+_LOUDEST = -3.0  # dB, above which no scene's median lies; measured ones are -8 to -29
+_LOUDEST_MEAN = -5.0  # the same of the mean of like- and cross-polarised medians; measured ones are -11 to -29
 
 
 def refuse_impossible_reflectance(sample: Values, about: str, kind: type[RefnetError] = InputError) -> None:
@@ -118,12 +119,17 @@ def refuse_impossible_decibels(medians: Sequence[float]) -> None:
     ------
     InputError
     """
-    middle = float(np.mean(medians))
-    if middle > _LOUDEST:
+    middle, limit = float(np.mean(medians)), loudest(len(medians))
+    if middle > limit:
         raise InputError(
-            f"The SAR values are no dB: their median is {middle:.3g}, and no scene's is above {_LOUDEST:g} dB. They "
-            "look standardised or normalised: give the original backscatter in dB, power or amplitude."
+            f"The SAR values are no dB: their median is {middle:.3g}, and no scene's is above {limit:g} dB. They look "
+            "standardised, normalised or like other logarithms: give backscatter in dB, power or amplitude."
         )
+
+
+def loudest(bands: int) -> float:
+    """Return the level in dB that the mean of so many bands' medians does not exceed over any ground."""
+    return _LOUDEST if bands == 1 else _LOUDEST_MEAN
 
 
 def refuse_mapped_decibels(bands: Values, level: float) -> None:
@@ -152,7 +158,7 @@ def refuse_mapped_decibels(bands: Values, level: float) -> None:
     else:
         return
     raise InputError(
-        f"The SAR values look like dB that were mapped to 0 to 1: none is above 1, and {found}. Give backscatter in "
+        f"The SAR values look like dB that were mapped to 0 to 1: all are at most 1, and {found}. Give backscatter in "
         "dB, power or amplitude, or say --sar-scale amplitude if they are that."
     )
 

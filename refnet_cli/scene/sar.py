@@ -84,7 +84,7 @@ class SarReader:
         self.scale, how = self._judge_scale(source, layers, samples, options)
         if not self.empty and not self._calibrations:
             self.decisions, self.warnings = remove_fills(source, samples, self._rules())
-            samples = source.sample(layers, either) if self.decisions else samples
+            samples = source.sample(layers, either) if source.files.fills else samples
             self.empty = either and not any(np.isfinite(sampled.sample.values).any() for sampled in samples)
         if self.empty:
             self.warnings.append(

@@ -141,6 +141,12 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
             for path in folder.iterdir()
             if path.suffix.lower() in RASTERS and band_of_file(path.name) not in others
         )
+        left_out = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in RASTERS)
+        if not paths and left_out:
+            raise InputError(
+                f"The {what} folder {folder} holds bands of the other sensor only ({left_out[0]}): perhaps --optical "
+                "and --sar are exchanged."
+            )
         if not paths:
             raise InputMissingError(
                 f"The {what} folder {folder} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."

@@ -52,16 +52,39 @@ def remove_fills(source: Source, samples: Sequence[FileSample], rules: Rules) ->
         One if there are fills.
     warnings : list of str
     """
+    decisions, warnings = _say_clipped(source, samples, rules)
     found = {}
     for file, fills in _candidates(samples, rules).items():
         (sampled,) = (sampled for sampled in samples if sampled.file == file)
         confirmed = confirm_fills(source.rasters[file], sampled.bands, fills, source.files.mask_errors)
         if confirmed.values:
             found[file] = confirmed
-    if not found:
+    if found:
+        source.set_fills(found)
+        said = _say(source, samples, found)
+        decisions, warnings = decisions + said[0], warnings + said[1]
+    return decisions, warnings
+
+
+def _say_clipped(
+    source: Source, samples: Sequence[FileSample], rules: Rules
+) -> tuple[list[Decision], list[str]]:
+    """Say which repeated values stay because bright ground may be clipped to them."""
+    kept: dict[float, float] = {}
+    for file, bands, _, sample in samples:
+        if len(bands) > 1:
+            apart = shared_fills(sample.values, rules.level, rules.least_gap, lambda at, brightest: False)
+            fills = shared_fills(sample.values, rules.level, rules.least_gap, rules.ground)
+            scale, offset = source.rasters[file].scaling(bands[0])
+            for value in set(apart) - set(fills):
+                share = float(np.mean(fill_mask(sample.values, [Fill(value, True)])))
+                kept[float(f"{(value - offset) / scale:.6g}")] = share
+    if not kept:
         return [], []
-    source.set_fills(found)
-    return _say(source, samples, found)
+    listed = ", ".join(f"{value:g} in {share:.2%}" for value, share in kept.items())
+    how = f"a guess, one bright number in all bands ({listed} of the sampled pixels) is taken for clipped ground"
+    warning = f"the {source.what} input may hold an undeclared fill: {how}. If it is a fill, declare it as nodata."
+    return [Decision(f"{source.files.modality}.clipped", list(kept), f"values: {how}.")], [warning]
 
 
 def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[Fill]]:
@@ -115,9 +138,12 @@ def _say(
     how = f"values: no file declares them, but they are repeated ({listed} of the sampled pixels): no data{around}."
     modality = source.files.modality
     first, name = next(iter(shares)), Path(source.rasters[next(iter(found))].path).name
+    advice = f"Declare it as nodata, for instance with gdal_edit.py -a_nodata {first:g} {name}."
+    if len(shares) > 1:
+        advice = "Set these pixels to one number, and declare it as nodata with gdal_edit.py -a_nodata."
     warning = (
         f"the {source.what} input holds an undeclared fill ({listed} of the sampled pixels): these pixels are no "
-        f"data{around}. Declare it as nodata, for instance with gdal_edit.py -a_nodata {first:g} {name}."
+        f"data{around}. {advice}"
     )
     values = list(shares)
     return [Decision(f"{modality}.fill", values[0] if len(values) == 1 else values, how)], [warning]
