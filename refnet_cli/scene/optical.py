@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from refnet_cli.errors import InputError
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import (
     Decision,
     check_optical_scale,
@@ -21,7 +22,7 @@ from refnet_cli.scene.judge import (
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import OpticalProduct
-from refnet_cli.scene.source import Layer, Source, nodata_decision, scalings, stored_dtype
+from refnet_cli.scene.source import Source, nodata_decision, scalings, stored_dtype
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
 _POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000; 65,535 marks saturated pixels
@@ -59,7 +60,8 @@ class OpticalReader:
         judged = {**dark, **dict(zip(layers, names, strict=True))}
         self._tags, self._paths = source.tags(judged), source.paths(judged)
         refuse_landsat(self._tags, self._paths)
-        refuse_mixed_dates(source.paths(layers))
+        for image in source.images(layers):
+            refuse_mixed_dates(image)
         samples = source.sample(list(judged))
         self.decisions = [self._level(source), nodata_decision(source, layers)]
         scale = self._judge_scale(source, layers, samples, options)

@@ -25,16 +25,18 @@ from rasterio.transform import Affine
 from refnet_cli.errors import InputError
 from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.bands import choose_bands
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
 from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import choose_zone, result_grid
-from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
+from refnet_cli.scene.inputs import Layer, Paths, find_files
+from refnet_cli.scene.judge import Decision, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.parts import describe_resampling, make_parts, read_layers
 from refnet_cli.scene.raster import BLOCK, Float32, Raster
 from refnet_cli.scene.sar import SarReader
-from refnet_cli.scene.source import Layer, Paths, Source, find_files
+from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
@@ -125,7 +127,8 @@ class ScenePair:
         self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
         sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
-        self.decisions: list[Decision] = [decision]
+        self.decisions: list[Decision] = [decision, *optical.decisions, *sar.decisions]
+        self.warnings += [*optical.warnings, *sar.warnings]
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
         self._optical_parts = make_parts(optical, self._optical_layers, self.grid)
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
@@ -218,7 +221,7 @@ class ScenePair:
                 source.close_others(numbers)
             handles = [(optical_source.rasters, sar_source.rasters)]
             handles += [
-                (files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
+                (optical_source.files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
                 for _ in range(read_threads - 1)
             ]
             pair._start_threads(handles)

@@ -10,11 +10,12 @@ import numpy as np
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import SarScale
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import Decision, check_sar_scale, judge_sar_order, judge_sar_scale, named_sar_scale
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import Calibration, SarProduct
-from refnet_cli.scene.source import Layer, Source, nodata_decision, stored_dtype
+from refnet_cli.scene.source import Source, nodata_decision, stored_dtype
 from refnet_cli.tiling import Window
 
 DB_RANGE = (-60.0, 40.0)
