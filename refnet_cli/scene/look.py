@@ -60,10 +60,7 @@ def look_at(files: Files, rasters: dict[int, Raster]) -> Found:
     """
     looks = _look_at_each(files, rasters)
     if len(looks) > 1:
-        # A map that was written next to its bands is none of them, and neither is a picture in the same folder.
-        maps = {number for number, look in looks.items() if "REFNET_VERSION" in look.footprint.tags}
-        measured = {number for number in looks.keys() - maps if not (files.found and looks[number].is_picture)}
-        for number in (looks.keys() - measured) if measured else maps:
+        for number in _passed_over(looks, files):
             del looks[number]
             if number in rasters:
                 rasters.pop(number).close()
@@ -94,6 +91,21 @@ def _look_at_each(files: Files, rasters: dict[int, Raster]) -> dict[int, _Look]:
             "without a place on the ground: give measured bands."
         )
     return looks
+
+
+def _passed_over(looks: Mapping[int, _Look], files: Files) -> set[int]:
+    """Return the numbers of files that are no bands, but lie next to some."""
+    maps = {number for number, look in looks.items() if "REFNET_VERSION" in look.footprint.tags}
+    if not files.found:
+        return maps
+    others = {number for number, look in looks.items() if look.is_picture or _of_other_sensor(look, files.modality)}
+    return maps | others if len(maps | others) < len(looks) else maps
+
+
+def _of_other_sensor(look: _Look, modality: Modality) -> bool:
+    """Whether all bands of a file that have names are the other sensor's."""
+    known = [name for name in look.named.names if name]
+    return bool(known) and all((name in RADAR) != (modality == "sar") for name in known)
 
 
 def _look(raster: Raster, modality: Modality) -> _Look:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -262,6 +262,12 @@ class Mosaic(Raster):
             there = out[:, *place]
             np.copyto(there, values, where=np.isnan(there))
         return out, non_finite
+
+    def _spread_windows(self) -> Iterator[Window]:
+        """See `Raster.sample`; cut at the pieces, so that a damaged one spoils no other."""
+        for window in super()._spread_windows():
+            for _, own, place in self._within(window):
+                yield Window(window.row + place[0].start, window.column + place[1].start, own.height, own.width)
 
     def compare(self) -> str:
         """Say how pieces differ where they overlap; nothing if they do not."""

@@ -129,6 +129,8 @@ class ScenePair:
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
         self.decisions: list[Decision] = [decision, *optical.decisions, *sar.decisions]
         self.warnings += [*optical.warnings, *sar.warnings]
+        if how.startswith("count: a guess"):
+            self.warnings.append(f"Which optical band is which is {how.removeprefix('count: ')}")
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
         self._optical_parts = make_parts(optical, self._optical_layers, self.grid)
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
@@ -476,7 +478,7 @@ class ScenePair:
 
 
 def _edge_layers(source: Source, chosen: list[Layer]) -> list[Layer]:
-    named = {layer.name: layer for layer in source.layers}
+    named = {layer.name: layer for layer in (*source.layers, *chosen)}  # of several files of a band, the chosen one
     return [named[name] for name in EDGES if name in named] or chosen
 
 

@@ -343,6 +343,9 @@ class Raster:
             colours = [colour.name for colour in dataset.colorinterp]
         except ValueError:  # a colour that this rasterio does not know
             colours = [""] * dataset.count
+        if dataset.count in (3, 4) and dataset.dtypes[0] == "uint8":
+            # GDAL's default for any such file, which nobody chose.
+            colours = [""] * dataset.count
         of_file = self._tags_of_file()
         return [
             Said(description, (*self._tags_of_band(band), *of_file[band - 1]), colour)

@@ -26,10 +26,10 @@ def names_beside(path: str | Path) -> str:
     """
     for sidecar in _present(path, _AUX):
         if re.search(rb"<Description>\s*[^<\s]", _beginning(sidecar)):
-            return f"{sidecar} names its bands, but refnet does not read files next to an image. {_complete(path)}"
+            return f"{_names(path, sidecar)}. {_complete(path)}"
     for sidecar in _present(path, (".hdr",)):
         if re.search(rb"(?i)band names\s*=", _beginning(sidecar)):
-            return f"{sidecar} names its bands, but refnet does not read files next to an image"
+            return _names(path, sidecar)
     return ""
 
 
@@ -57,9 +57,14 @@ def place_beside(path: str | Path, lacks_crs: bool, lacks_transform: bool) -> st
     assign = ""
     if lacks_crs and not crs:
         assign = f"-a_srs {shlex.quote(projections[0].name)} " if projections else "-a_srs EPSG:<code> "
-    listed = " and ".join(dict.fromkeys(map(str, found)))
+    listed = " and ".join(dict.fromkeys(file.name for file in found))
     verb = "gives" if len(set(found)) == 1 else "give"
-    return f" {listed} {verb} it, but refnet does not read files next to an image. {_complete(path, assign)}."
+    return f" {listed} next to it {verb} that, but refnet does not read such files. {_complete(path, assign)}."
+
+
+def _names(path: str | Path, sidecar: Path) -> str:
+    beside = f"{sidecar.name} next to it names them, but refnet does not read such files"
+    return f"The bands of {path} have no names. {beside}"
 
 
 def _complete(path: str | Path, assign: str = "") -> str:
