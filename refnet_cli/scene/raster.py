@@ -44,7 +44,7 @@ CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # that a server 
 RETRIES = 2
 _SLOW = 1000  # bytes a second, below which a server counts as silent
 _BAND_TAG = re.compile(
-    r"(eo:)?(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"
+    r"(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"
     r"(cent(er|re|ral)_?)?wavelength(_?(nm|um|nanometers|micrometers))?",
     re.IGNORECASE,
 )
