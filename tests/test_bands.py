@@ -209,10 +209,11 @@ def test_tags_of_bands_name_them(tmp_path: Path, key: str, texts: tuple[str, ...
     assert found.how.startswith("tag:")
 
 
-def test_a_list_in_the_tags_of_a_file_names_its_bands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["['B08', 'B04', 'B03', 'B02']", "B8 B4 B3 B2", "nir;red;green;blue"])
+def test_a_list_in_the_tags_of_a_file_names_its_bands(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "s2.tif", np.full((4, 20, 20), 500, np.uint16), (None,) * 4)
     with rasterio.open(path, "r+") as file:
-        file.update_tags(band_names="['B08', 'B04', 'B03', 'B02']")
+        file.update_tags(band_names=text)
     assert look(path).names == ("B08", "B04", "B03", "B02")
 
 

@@ -215,6 +215,13 @@ def test_products_of_each_sensor_in_one_folder_are_told_apart_and_several_of_one
         find_files(folder, "sar", SceneOptions())
 
 
+def test_a_product_next_to_files_that_do_not_fit_is_named(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    product = make_optical_safe(tmp_path / "in")
+    shutil.copy(pair[1], tmp_path / "in" / "s1.tif")
+    with pytest.raises(InputError, match=re.escape(str(product))):
+        opened(tmp_path / "in", pair[1])
+
+
 @pytest.mark.parametrize("member", ["../evil_VV.tif", "/evil_VV.tif", "a/../../evil_VV.tif", "..\\evil_VV.tif"])
 def test_zips_that_lead_out_of_their_folder_are_refused(tmp_path: Path, member: str) -> None:
     path = tmp_path / f"{HYP3}.zip"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import rasterio
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.merge import merge
 from rasterio.transform import from_gcps
 
 from refnet_cli.cli import run
@@ -188,6 +190,7 @@ def changed(path: Path, **change: Any) -> None:
     [
         (PLACE @ Affine.translation(50.3, 0), "0.3 columns", "gdalwarp -t_srs EPSG:32633 -tr 10 10 -tap"),
         (Affine(20, 0, PLACE.c + 500, 0, -20, PLACE.f), "10 x 10 and 20 x 20", "gdalwarp"),
+        (Affine(20, 0, PLACE.c, 0, -20, PLACE.f), "same ground", "Give one"),
         (PLACE, "same ground", "Give one"),
         (PLACE @ Affine.translation(5, 5), "same ground", "Give one"),
     ],
@@ -206,6 +209,30 @@ def test_what_lies_on_no_common_grid_is_refused_with_the_way_to_join_it(
         assert word in str(refusal.value)
     with opened(paths, sar, optical_bands=("1", "2", "3", "4")) as pair:  # one of them, as the message says
         assert pair.grid.shape == (60, 50)
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_the_advice_for_pieces_of_other_grids_makes_one_image(tmp_path: Path) -> None:
+    optical = write(tmp_path / "s2.tif", optical_image(), BANDS)
+    image = np.nan_to_num(sar_image(), nan=0.1)
+    paths = [
+        write(tmp_path / "a.tif", image[:, :, :50], RADAR, nodata=None),
+        write(tmp_path / "b.tif", image[:, :, 50:], RADAR, PLACE @ Affine.translation(50.3, 0.2), nodata=None),
+    ]
+    with pytest.raises(InputError) as refusal:
+        opened(optical, paths)
+    (advice,) = re.findall(r"`gdalwarp -t_srs (\S+) -tr (\S+) (\S+) -tap (\S+) (\S+) (\S+)`", str(refusal.value))
+    assert advice[3:5] == tuple(map(str, paths))
+    with rasterio.open(paths[0]) as file:
+        assert file.crs.to_string() == advice[0]
+    size = float(advice[1]), float(advice[2])
+    joined = tmp_path / advice[5]
+    # Like gdalwarp, which does not come with rasterio; gdalwarp keeps the bands' names.
+    merge(paths, res=size, target_aligned_pixels=True, dst_path=joined)
+    with rasterio.open(joined, "r+") as file:
+        file.descriptions = RADAR
+    with opened(optical, joined) as pair:
+        assert whole(pair).sar_valid.mean() > 0.9
 
 
 def test_pieces_in_two_reference_systems_are_refused(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ class Files:
     """Whether what cannot be read is passed over."""
     found: bool = False
     """Whether the files were found in a folder or zip, where pictures may lie next to them."""
+    products: tuple[str, ...] = ()
+    """SAFE products that lie next to the files in a folder, and are not read."""
     joined: Mapping[int, tuple[Placed, ...]] = field(default_factory=dict)
     """Pieces of images, by the number of the first, which stands for all."""
 
@@ -162,7 +164,8 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
         raise InputMissingError(f"No {WHAT[modality]} file is given.")
     rasters = [raster for path in paths for raster in _expand(path, modality)]
     found = any(os.path.isdir(path) or path.suffix.lower() == ".zip" for path in paths)
-    return [replace(_raster_files(rasters, modality, options), found=found)]
+    products = tuple(str(child) for path in paths if os.path.isdir(path) for child in _products_in(path, modality))
+    return [replace(_raster_files(rasters, modality, options), found=found, products=products)]
 
 
 def _resolve(path: Path, modality: Modality) -> Path:
@@ -200,6 +203,11 @@ def _can_be_used(path: Path, modality: Modality) -> bool:
         return path.suffix.lower() == ".zip" and bool(_of_sensor(zip_rasters(path), modality))
     except (OSError, InputError, InputMissingError):
         return False
+
+
+def _products_in(folder: Path, modality: Modality) -> list[Path]:
+    """Return the SAFE products in a folder."""
+    return [child for child in _children(folder) if is_safe(child) and _can_be_used(child, modality)]
 
 
 def _of_sensor(names: Iterable[str], modality: Modality) -> list[str]:

@@ -19,7 +19,7 @@ from refnet_cli.scene.judge import named_sar_scale, told_offset
 from refnet_cli.scene.raster import Float32, Raster
 from refnet_cli.tiling import Window
 
-MOST_OPEN = 16  # pieces of one image that are open at a time, in each thread
+MOST_OPEN = 8  # pieces of one image that are open at a time, in each thread
 _MOST_PIXELS = 1 << 34
 _OFF = 1e-3  # pixels by which corners may lie off the first piece's
 _MOST_SHARED = 0.5  # of the smaller of two pieces; more is the same ground twice
@@ -105,6 +105,8 @@ def _origin(first: Footprint, piece: Footprint) -> tuple[int, int]:
     if piece.crs != first.crs:
         fact = f"{both} are in {crs_name(first.crs)} and {crs_name(piece.crs)}"
         raise NotOneImageError(f"{fact}. {_warp(first, piece)}")
+    if piece is not first and _same_ground(first, piece):
+        raise NotOneImageError(f"{both} show the same ground. Give one")
     height, width = piece.shape
     corners = np.array([[0, width, 0], [0, 0, height]], np.float64)
     columns, rows = apply(~first.transform, *apply(piece.transform, corners[0], corners[1]))
@@ -124,6 +126,18 @@ def _origin(first: Footprint, piece: Footprint) -> tuple[int, int]:
             f"{both} are stored differently ({_difference(first.stored, piece.stored)}). Give pieces of one product"
         )
     return row, column
+
+
+def _same_ground(first: Footprint, piece: Footprint) -> bool:
+    """Whether two files of one reference system share more than `_MOST_SHARED` of the smaller."""
+    boxes = []
+    for each in (first, piece):
+        height, width = each.shape
+        x, y = apply(each.transform, np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height]))
+        boxes.append((x.min(), x.max(), y.min(), y.max()))
+    (west, east, south, north), (left, right, low, high) = boxes
+    shared = max(min(east, right) - max(west, left), 0) * max(min(north, high) - max(south, low), 0)
+    return bool(shared > _MOST_SHARED * min((east - west) * (north - south), (right - left) * (high - low)))
 
 
 def _difference(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:

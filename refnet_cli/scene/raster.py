@@ -365,7 +365,9 @@ class Raster:
             if count == 1 and _FILE_TAG.fullmatch(key):
                 texts[0].append(text)
             elif count > 1 and _LIST_TAG.fullmatch(key):
-                listed = [part.strip(" '\"") for part in re.split(r"[,;|]", text.strip(" ()[]{}"))]
+                inner = text.strip(" ()[]{}")
+                between = r"[,;|]" if re.search(r"[,;|]", inner) else " +"
+                listed = [part.strip(" '\"") for part in re.split(between, inner)]
                 if len(listed) == count:
                     for band, part in zip(texts, listed, strict=True):
                         band.append(part)

@@ -75,13 +75,17 @@ class Source:
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Have refusals that do not say so yet name the files."""
+        """Have refusals that do not say so yet name the files, and products next to them that may be meant."""
         try:
             yield
         except RefnetError as refusal:
-            if any(str(path) in str(refusal) for path in (self.label, *self.files.paths)):
+            named = any(str(path) in str(refusal) for path in (self.label, *self.files.paths))
+            products = ", ".join(self.files.products)
+            if named and not products:
                 raise
-            raise type(refusal)(f"{self.label}: {refusal}") from refusal.__cause__
+            message = str(refusal) if named else f"{self.label}: {refusal}"
+            message += f" The folder also holds {products}: if that is meant, give its path." if products else ""
+            raise type(refusal)(message) from refusal.__cause__
 
     def tags(self, layers: Iterable[Layer]) -> dict[str, str]:
         """Tags of the files of some layers together; the first file's count."""
