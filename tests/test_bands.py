@@ -217,6 +217,24 @@ def test_a_list_in_the_tags_of_a_file_names_its_bands(tmp_path: Path, text: str)
     assert look(path).names == ("B08", "B04", "B03", "B02")
 
 
+def test_landsat_of_hls_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    """Its B05 is near infrared, as its tag says; that is no mistake in its name."""
+    path = write(tmp_path / "HLS.L30.T33UUP.2020001T101010.v2.0.B05.tif", np.full((1, 9, 9), 500, np.int16), (None,))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(long_name="NIR_Narrow")
+    with pytest.raises(InputError, match="Landsat"):
+        look(path)
+
+
+@pytest.mark.parametrize(("band", "name"), [("B05", "Red_Edge1"), ("B8A", "NIR_Narrow"), ("B08", "NIR_Broad")])
+def test_names_of_hls_agree_with_its_files(tmp_path: Path, band: str, name: str) -> None:
+    image = np.full((1, 9, 9), 500, np.int16)
+    path = write(tmp_path / f"HLS.S30.T33UUP.2020001T101010.v2.0.{band}.tif", image, (None,))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(long_name=name)
+    assert look(path).names == (band,)
+
+
 def test_tags_of_a_single_band_name_it(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", np.full((1, 20, 20), 0.05, np.float32), (None,), nodata=None)
     with rasterio.open(path, "r+") as file:

@@ -210,8 +210,10 @@ def test_products_of_each_sensor_in_one_folder_are_told_apart_and_several_of_one
     for modality, product in (("optical", optical), ("sar", sar)):
         (files, *_) = find_files(folder, modality, SceneOptions())
         assert all(str(path).startswith(str(product)) for path in files.on_disk(range(len(files.paths))))
+    shutil.move(zipped(hyp3(tmp_path / "other")), folder)  # whose terrain model is no optical image
+    assert find_files(folder, "optical", SceneOptions())[0].product is not None
     shutil.copytree(sar, folder / sar.name.replace("4F09", "0000"))
-    with pytest.raises(InputError, match=r"2 products.*0000.*4F09"):
+    with pytest.raises(InputError, match=r"3 products.*RTC10.*0000.*4F09"):
         find_files(folder, "sar", SceneOptions())
 
 

@@ -194,10 +194,11 @@ def _children(folder: Path) -> list[Path]:
 
 def _can_be_used(path: Path, modality: Modality) -> bool:
     """Whether a folder or zip in a folder may be what is meant."""
-    sensor = {"S1": "sar", "S2": "optical"}.get(path.name[:2].upper(), modality)
+    if {"S1": "sar", "S2": "optical"}.get(path.name[:2].upper(), modality) != modality:
+        return False
     try:
         if is_safe(path):
-            return sensor == modality
+            return True
         if os.path.isdir(path):
             return bool(_rasters_in(path, modality)) or any(is_safe(child) for child in _children(path))
         return path.suffix.lower() == ".zip" and bool(_of_sensor(zip_rasters(path), modality))

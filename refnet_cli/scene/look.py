@@ -16,7 +16,7 @@ from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.products import Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.scene.bands import RADAR, Named, Said, band_names
 from refnet_cli.scene.inputs import WHAT, Files, Layer
-from refnet_cli.scene.judge import Decision
+from refnet_cli.scene.judge import Decision, refuse_landsat
 from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
 from refnet_cli.scene.sidecars import names_beside
@@ -131,6 +131,7 @@ def _name_single(raster: Raster, said: Said, named: Named) -> Named:
     by_file = band_of_file(Path(raster.path).name)
     by_said = named.names[0] or canonical_band(said.description)
     if by_file and by_said and by_file != by_said and by_said != "B01":
+        refuse_landsat(raster.tags, [raster.path])
         raise InputError(
             f"The {raster.what} file {raster.path} is {by_file} by its name and {by_said} by what it says of its band "
             f"({said.description or ' '.join((*said.tags, said.colour))}): rename it, or describe its band correctly."
