@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -262,6 +263,25 @@ def test_eight_bit_pictures_have_colours_by_default(tmp_path: Path) -> None:
     """They are refused for being pictures, and not for lacking bands."""
     path = write(tmp_path / "rgb.tif", np.full((3, 64, 64), 90, np.uint8), (None,) * 3)
     assert look(path).names == (None,) * 3
+
+
+def test_near_infrared_that_a_writer_declared_alpha_is_said(tmp_path: Path) -> None:
+    """As some do with the fourth band of any image; the advice makes it a band."""
+    path = write(tmp_path / "s2.tif", np.full((4, 20, 20), 500, np.uint16), (None,) * 4)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp[colour] for colour in ("red", "green", "blue", "alpha")]
+    wanted = ["B02", "B03", "B04", "B08"]
+    named = look(path)
+    with pytest.raises(InputError) as refusal:
+        choose_bands(wanted, [None] * 3, "optical", named=named)
+    with pytest.raises(OptionsError, match="gdal_translate -colorinterp_4 undefined"):
+        choose_bands(wanted, [None] * 3, "optical", ["3", "2", "1", "4"], named)
+    (advice,) = re.findall(r"`gdal_translate -colorinterp_(\d) undefined (\S+) (\S+)`", str(refusal.value))
+    assert advice[1] == str(path)
+    with rasterio.open(path, "r+") as file:  # what gdal_translate does
+        file.colorinterp = [*file.colorinterp[:3], ColorInterp.undefined]
+    assert advice[0] == "4"
+    assert choose_bands(wanted, [None] * 4, "optical", named=look(path))[0] == (3, 2, 1, 4)
 
 
 # --- alpha bands -----------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class Named(NamedTuple):
     """Indexes of bands that say that they are none of the sensor's."""
     apart: str = ""
     """Why files of the same bands are not read as one image; empty if they are, or if there are none."""
+    alpha: str = ""
+    """Which bands are left out as alpha, and what to do if they are none; empty if there are none."""
 
 
 def band_names(bands: Sequence[Said | str | None], modality: Modality) -> Named:
@@ -210,7 +212,23 @@ def choose_bands(
     >>> choose_bands(["B04", "B02"], ["blue", "green", "red"], "optical")
     ((3, 1), 'description: the file calls its bands blue, green, red.')
     """
-    names, how, doubt, others, apart = named or band_names(descriptions, modality)
+    named = named or band_names(descriptions, modality)
+    try:
+        return _choose_bands(wanted, descriptions, modality, option, named)
+    except (InputError, OptionsError) as refusal:
+        if not named.alpha:
+            raise
+        raise type(refusal)(f"{refusal} {named.alpha}") from None
+
+
+def _choose_bands(
+    wanted: Sequence[str],
+    descriptions: Sequence[str | None],
+    modality: Modality,
+    option: Sequence[str] | None,
+    named: Named,
+) -> tuple[tuple[int, ...], str]:
+    names, how, doubt, others, apart, _ = named
     if option is not None:
         return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
     advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ class _Look(NamedTuple):
 
     said: dict[int, Said]
     """By the numbers of its bands, without alpha bands."""
+    alphas: tuple[int, ...]
     footprint: Footprint
     is_picture: bool
     named: Named
@@ -111,7 +113,7 @@ def _of_other_sensor(look: _Look, modality: Modality) -> bool:
 def _look(raster: Raster, modality: Modality) -> _Look:
     said = {band: each for band, each in enumerate(raster.said, 1) if not each.is_alpha}
     is_picture = raster.dataset.count > 2 and all(dtype == "uint8" for dtype in raster.dataset.dtypes)
-    return _Look(said, Footprint.of(raster), is_picture, _name(raster, list(said.values()), modality))
+    return _Look(said, raster.alphas, Footprint.of(raster), is_picture, _name(raster, list(said.values()), modality))
 
 
 def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
@@ -228,4 +230,17 @@ def _gather(layers: Sequence[Layer], looks: Mapping[int, _Look], apart: str) -> 
         kinds = [each.partition(":")[0] for each in how]
         kind = next((each for each in ("count", "name", "description") if each in kinds), "tag")
         how = [f"{kind}: the files are {known}."] if known else []
-    return Named(names, how[0] if how else "", doubt, beyond, apart)
+    alpha = next(filter(None, map(_describe_alpha, used.values())), "")
+    return Named(names, how[0] if how else "", doubt, beyond, apart, alpha)
+
+
+def _describe_alpha(look: _Look) -> str:
+    """Say which band of a file is alpha, and how to say that it is none; nothing if it has none."""
+    if not look.alphas:
+        return ""
+    band, path = look.alphas[0], look.footprint.path
+    names = f"{shlex.quote(path)} {shlex.quote(f'{Path(path).stem}_measured.tif')}"
+    return (
+        f"Band {band} of {path} is alpha by what the file says of it, and no measurement. If it is one, say so: "
+        f"`gdal_translate -colorinterp_{band} undefined {names}`."
+    )

@@ -185,8 +185,8 @@ class ScenePair:
         Parameters
         ----------
         optical, sar : path, or sequence of paths
-            Local GeoTIFF or JPEG 2000 files, one with all bands or several; a folder of them; a SAFE product as folder,
-            zip or metadata file; where the options allow them, virtual rasters and URLs.
+            Local GeoTIFF or JPEG 2000 files, one with all bands or several, also side by side; a folder or zip of them;
+            a SAFE product as folder, zip or metadata file; where the options allow them, virtual rasters and URLs.
         optical_bands, sar_bands : sequence of str
             Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
