@@ -218,6 +218,12 @@ def test_a_list_in_the_tags_of_a_file_names_its_bands(tmp_path: Path, text: str)
     assert look(path).names == ("B08", "B04", "B03", "B02")
 
 
+def test_tags_that_number_bands_in_a_row_are_no_names() -> None:
+    bands = [Said(None, (f"B{number}",)) for number in range(1, 5)]
+    assert band_names(bands, "optical").names == (None,) * 4
+    assert band_names([*bands[1:], Said(None, ("B8",))], "optical").names == BANDS
+
+
 def test_landsat_of_hls_is_refused_for_what_it_is(tmp_path: Path) -> None:
     """Its B05 is near infrared, as its tag says; that is no mistake in its name."""
     path = write(tmp_path / "HLS.L30.T33UUP.2020001T101010.v2.0.B05.tif", np.full((1, 9, 9), 500, np.int16), (None,))

@@ -88,14 +88,21 @@ def band_names(bands: Sequence[Said | str | None], modality: Modality) -> Named:
 
 
 def _without_numbering(said: list[Said]) -> list[Said]:
-    """Leave out descriptions that only number the bands, and complete those that number them as the sensor does."""
+    """Leave out texts that only number the bands, and complete those that number them as the sensor does."""
     texts = [band.description or "" for band in said]
     # Some writers call the bands of any file B1, B2, B3 ...; in a row, without B8A, they are no Sentinel-2 bands.
-    if all(re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.I) for number, text in enumerate(texts, 1)):
-        return [band._replace(description=None) for band in said]
+    if all(_only_numbers(text, number) for number, text in enumerate(texts, 1)):
+        said = [band._replace(description=None) for band in said]
+    left = [tuple(text for text in band.tags if not _only_numbers(text, n)) for n, band in enumerate(said, 1)]
+    if all(len(tags) < len(band.tags) for tags, band in zip(left, said, strict=True)):
+        said = [band._replace(tags=tags) for tags, band in zip(left, said, strict=True)]
     if all(re.fullmatch(r"BAND[ _-]*(8A|0?[1-9]|1[0-2])", text, re.I) for text in texts):
         return [band._replace(description=f"Sentinel-2 {band.description}") for band in said]
     return said
+
+
+def _only_numbers(text: str, number: int) -> bool:
+    return re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.IGNORECASE) is not None
 
 
 def _texts(band: Said) -> list[set[str] | None]:
