@@ -20,7 +20,7 @@ from refnet_cli.scene.inputs import WHAT, Files, Layer
 from refnet_cli.scene.judge import Decision, refuse_landsat
 from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
-from refnet_cli.scene.sidecars import names_beside
+from refnet_cli.scene.sidecars import names_in_sidecar
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
 _SAME_PASS = 900  # seconds between pieces that were acquired in one pass
@@ -122,10 +122,10 @@ def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
     if len(said) == 1 and raster.dataset.count == 1:
         named = _name_single(raster, said[0], named)
     unknown = any(name is None for n, name in enumerate(named.names) if n not in named.others)
-    if raster.is_local and (unknown or named.how.startswith("count")) and (beside := names_beside(raster.path)):
+    if raster.is_local and (unknown or named.how.startswith("count")) and (sidecar := names_in_sidecar(raster.path)):
         counted = named.how.startswith("count")
         names = (None,) * len(named.names) if counted else named.names
-        return named._replace(names=names, how="" if counted else named.how, doubt=named.doubt or beside)
+        return named._replace(names=names, how="" if counted else named.how, doubt=named.doubt or sidecar)
     return named
 
 

@@ -31,7 +31,7 @@ from refnet_cli.scene.bands import Said
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
-from refnet_cli.scene.sidecars import place_beside
+from refnet_cli.scene.sidecars import place_in_sidecar
 from refnet_cli.scene.tiff import MOST_BYTES, check_directories
 from refnet_cli.scene.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.tiling import Window
@@ -292,7 +292,7 @@ class Raster:
         if not self.stored_crs:
             raise self._unplaced(
                 f"The {self.what} file has no coordinate reference system: assign the right one first."
-                f"{self._beside(lacks_crs=True, lacks_transform=not placed)}"
+                f"{self._in_sidecars(lacks_crs=True, lacks_transform=not placed)}"
             )
         self.crs = CRS.from_wkt(self.stored_crs.to_wkt()).to_2d()
         if not (self.crs.is_projected or self.crs.is_geographic):
@@ -304,16 +304,16 @@ class Raster:
         if not self.by_points and (not placed or not np.isfinite(transform.determinant)):
             raise self._unplaced(
                 f"The {self.what} file has no place on the ground (transform {tuple(transform)[:6]}): "
-                f"georeference it first.{self._beside(lacks_crs=False, lacks_transform=True)}"
+                f"georeference it first.{self._in_sidecars(lacks_crs=False, lacks_transform=True)}"
             )
 
     def _unplaced(self, message: str) -> InputError:
         is_picture = all(np.dtype(dtype).itemsize == 1 for dtype in self.dataset.dtypes)
         return PictureError(message) if is_picture else InputError(message)
 
-    def _beside(self, lacks_crs: bool, lacks_transform: bool) -> str:
+    def _in_sidecars(self, lacks_crs: bool, lacks_transform: bool) -> str:
         """Say what lies next to the file that gives its place."""
-        return place_beside(self.path, lacks_crs, lacks_transform) if self.is_local else ""
+        return place_in_sidecar(self.path, lacks_crs, lacks_transform) if self.is_local else ""
 
     @property
     def is_local(self) -> bool:

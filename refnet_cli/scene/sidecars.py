@@ -16,7 +16,7 @@ _AUX = (".aux.xml",)
 _WORLD = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w")
 
 
-def names_beside(path: str | Path) -> str:
+def names_in_sidecar(path: str | Path) -> str:
     """Say which file next to an image names its bands, and what to do; nothing if none does.
 
     Parameters
@@ -33,7 +33,7 @@ def names_beside(path: str | Path) -> str:
     return ""
 
 
-def place_beside(path: str | Path, lacks_crs: bool, lacks_transform: bool) -> str:
+def place_in_sidecar(path: str | Path, lacks_crs: bool, lacks_transform: bool) -> str:
     """Say which files next to an image give the place that it lacks, and what to do; nothing if none does.
 
     Parameters
@@ -63,8 +63,8 @@ def place_beside(path: str | Path, lacks_crs: bool, lacks_transform: bool) -> st
 
 
 def _names(path: str | Path, sidecar: Path) -> str:
-    beside = f"{sidecar.name} next to it names them, but refnet does not read such files"
-    return f"The bands of {path} have no names. {beside}"
+    sidecar_says = f"{sidecar.name} next to it names them, but refnet does not read such files"
+    return f"The bands of {path} have no names. {sidecar_says}"
 
 
 def _complete(path: str | Path, assign: str = "") -> str:
