@@ -167,6 +167,10 @@ def inspect(
                 found.decisions += describe_resampling("sar", parts)
     if card and optical is not None and sar is not None and not found.missing:
         _try(found, optical, sar, card, options)
+    known = (optical_source if optical is not None else None, sar_source)
+    for source in filter(None, known):
+        found.decisions += [decision for decision in source.decisions if decision not in found.decisions]
+        found.warnings += [warning for warning in source.warnings if warning not in found.warnings]
     if card and optical is not None and sar is not None:
         found.fits = not found.missing
         found.warnings += warn_of_drift(found.drift)
@@ -282,11 +286,11 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         nodata=nodata if nodata is None or np.isfinite(nodata) else str(nodata),
         scale=raster.scaling(number)[0],
         offset=raster.scaling(number)[1],
-        pixel=[] if raster.by_points else [abs(dataset.transform.a), abs(dataset.transform.e)],
+        pixel=[] if raster.by_points else [abs(raster.transform.a), abs(raster.transform.e)],
         pixel_unit=_unit_of(raster.crs),
         crs=crs_name(raster.crs),
-        height=dataset.height,
-        width=dataset.width,
+        height=raster.shape[0],
+        width=raster.shape[1],
         unit=unit if sample is not None else "unknown",
         minimum=float(known.min()) if known.size else None,
         maximum=float(known.max()) if known.size else None,

@@ -40,7 +40,7 @@ class Alignment:
 
     def __init__(self, raster: Raster, grid: GeoBox) -> None:
         self.grid = grid
-        self._shape: tuple[int, int] = raster.dataset.shape
+        self._shape = raster.shape
         self._place = raster.place
         self._grid_crs = CRS.from_user_input(grid.crs).to_2d()
         self._same = raster.crs == self._grid_crs

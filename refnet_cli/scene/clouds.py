@@ -17,11 +17,12 @@ from rasterio.transform import Affine
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import CLOUD_MASKS
 from refnet_cli.scene.geometry import apply
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.parts import Part, make_parts
 from refnet_cli.scene.raster import Raster
 from refnet_cli.scene.safe import read_outlines
-from refnet_cli.scene.source import Layer, Source
+from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 UInt8 = NDArray[np.uint8]

@@ -11,8 +11,10 @@ import numpy as np
 
 from refnet_cli.errors import InputError
 from refnet_cli.products import Modality, canonical_band
+from refnet_cli.scene.bands import RADAR
+from refnet_cli.scene.inputs import WHAT
 from refnet_cli.scene.sample import take_sample
-from refnet_cli.scene.source import RADAR, WHAT, Source
+from refnet_cli.scene.source import Source
 
 _NUMBERED = r"B(and)?[ _]*0*{}"
 _MISSION = re.compile(r"(?<![A-Z0-9])S([12])[A-D]_(?:MSI|IW|EW|SM)", re.IGNORECASE)

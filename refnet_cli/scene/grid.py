@@ -14,10 +14,11 @@ from pyproj.exceptions import ProjError
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene.alignment import Alignment
 from refnet_cli.scene.geometry import crs_name, moved
+from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Raster, north_up_grid
-from refnet_cli.scene.source import Files, Layer, Source
+from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 
@@ -45,7 +46,7 @@ def result_grid(
     if options.grid is not None:
         with ExitStack() as stack:
             raster = Raster(options.grid, "grid")
-            stack.callback(raster.dataset.close)
+            stack.callback(raster.close)
             grid = north_up_grid(raster)
         how = f"option: the grid of {options.grid.name}"
     else:

@@ -1,4 +1,4 @@
-"""Judgements about a file's bands and values.
+"""Judgements about a file's values.
 
 Every judgement returns its answer together with a sentence that begins with the kind of evidence: ``tag``,
 ``stac``, ``description``, ``name``, ``type``, ``count``, ``values`` or ``option``. What cannot be decided is refused,
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import OFFSET, PRODUCTS, Modality, OpticalScale, SarScale, canonical_band
+from refnet_cli.products import OFFSET, PRODUCTS, OpticalScale, SarScale
 from refnet_cli.scene.plausible import (
     loudest,
     refuse_impossible_decibels,
@@ -73,132 +73,6 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
         raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
 
 
-def band_names(descriptions: Sequence[str | None], modality: Modality) -> tuple[tuple[str | None, ...], str]:
-    """Name the bands of a file by their descriptions, else by their number.
-
-    Parameters
-    ----------
-    descriptions : sequence of str or None
-        One per band.
-    modality : {"optical", "sar"}
-        Only products of this kind are considered.
-
-    Returns
-    -------
-    names : tuple of str or None
-        Canonical names; None where a band is not known.
-    how : str
-        The evidence; empty if no band could be named.
-    """
-    names = tuple(canonical_band(description) for description in descriptions)
-    count = len(names)
-    # Some writers call the bands of any file B1, B2, B3 ...; in a row, without B8A, they are no Sentinel-2 bands.
-    numbered = all(re.fullmatch(f"B0*{number}", text or "", re.I) for number, text in enumerate(descriptions, 1))
-    if any(names) and not numbered:
-        return names, f"description: the file calls its bands {', '.join(map(str, descriptions))}."
-    for product in PRODUCTS.values():
-        if product.modality == modality == "optical" and len(product.bands) == count:
-            return product.bands, f"count: {count} bands without names are taken as {product.name} in its usual order."
-    return (None,) * count, ""
-
-
-def choose_bands(
-    wanted: Sequence[str],
-    descriptions: Sequence[str | None],
-    modality: Modality,
-    option: Sequence[str] | None = None,
-    named: tuple[Sequence[str | None], str] | None = None,
-) -> tuple[tuple[int, ...], str]:
-    """Find the wanted bands in a file, or in several that count as one.
-
-    Parameters
-    ----------
-    wanted : sequence of str
-        Bands the network wants, in its order.
-    descriptions : sequence of str or None
-        Descriptions of the file's bands.
-    modality : {"optical", "sar"}
-        Which file it is.
-    option : sequence of str, optional
-        Names or 1-based numbers of the file's bands in the order of ``wanted``, as the user gave them.
-    named : tuple, optional
-        Canonical names and evidence where something else than the descriptions tells them; see `band_names`.
-
-    Returns
-    -------
-    indexes : tuple of int
-        1-based band numbers in the order of ``wanted``.
-    how : str
-        The evidence.
-
-    Raises
-    ------
-    InputError
-        If the bands cannot be found without guessing.
-    OptionsError
-        If the option does not fit the file.
-
-    Examples
-    --------
-    >>> choose_bands(["B04", "B02"], ["blue", "green", "red"], "optical")
-    ((3, 1), 'description: the file calls its bands blue, green, red.')
-    """
-    names, how = named or band_names(descriptions, modality)
-    if option is not None:
-        return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
-    advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
-    count = len(names)
-    if how and count < len(wanted):
-        advice = "give a file that has it"
-    if count < len(wanted) and not how:
-        raise InputError(
-            f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(wanted)} are wanted "
-            f"({', '.join(wanted)}): give a file that has them."
-        )
-    if not how:
-        if count == len(wanted):
-            return tuple(range(1, count + 1)), (
-                f"count: a guess, {count} bands without known names are taken in the wanted order: {', '.join(wanted)}."
-            )
-        raise InputError(
-            f"The {modality} file has {count} bands without names that say which are {', '.join(wanted)}: {advice}."
-        )
-    indexes = []
-    for band in wanted:
-        places = [index for index, name in enumerate(names, 1) if name == (canonical_band(band) or band)]
-        if len(places) != 1:
-            found = ", ".join(str(name or description) for name, description in zip(names, descriptions, strict=True))
-            raise InputError(
-                f"The {modality} file has {'no' if not places else 'several'} band{'s' * (len(places) > 1)} {band} "
-                f"among {found}: {advice}."
-            )
-        indexes += places
-    return tuple(indexes), how
-
-
-def _bands_by_option(
-    wanted: Sequence[str], names: Sequence[str | None], option: Sequence[str], modality: Modality
-) -> tuple[int, ...]:
-    if len(option) != len(wanted):
-        raise OptionsError(
-            f"--{modality}-bands names {len(option)} bands, but the network wants {len(wanted)}: {', '.join(wanted)}."
-        )
-    indexes = []
-    for item in option:
-        band = canonical_band(item) or item
-        index = int(item) if item.isdecimal() else names.index(band) + 1 if band in names else 0
-        if not 1 <= index <= len(names):
-            known = ", ".join(name for name in names if name) or "none that are named"
-            raise OptionsError(
-                f"--{modality}-bands asks for {item}, but the file has {len(names)} bands ({known}): "
-                f"give names it has or numbers from 1 to {len(names)}."
-            )
-        indexes.append(index)
-    if len(set(indexes)) < len(indexes):
-        raise OptionsError(f"--{modality}-bands names a band twice: {','.join(option)}.")
-    return tuple(indexes)
-
-
 FILL_VALUES = (-9999.0, -32768.0, -99999.0)
 
 
@@ -251,6 +125,8 @@ def named_sar_scale(
             return "db", f"name: {name}."
         if re.search(r"(?<![a-z])[vh][vh]\.rtc\.tiff?$", name, re.I):
             return "power", f"name: {name}, as Planetary Computer names linear power."
+        if re.search(r"-[vh][vh]-[gs]-lin\.tiff?$", name, re.I):
+            return "power", f"name: {name}, as S1-NRB products name linear power."
     return None
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene.fills import without_repeated_extremes, without_repeated_lowest
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import (
     Decision,
     check_optical_scale,
@@ -30,7 +31,6 @@ from refnet_cli.scene.safe import OpticalProduct
 from refnet_cli.scene.sample import Sample, mean_of
 from refnet_cli.scene.source import (
     FileSample,
-    Layer,
     Source,
     by_layer,
     nodata_decision,
@@ -87,7 +87,8 @@ class OpticalReader:
         self._tags, self._paths = source.tags(judged), source.paths(judged)
         self._tags = {**self._tags, **as_tags(options.stac)}
         refuse_landsat(self._tags, self._paths)
-        refuse_mixed_dates(source.paths(layers))
+        for image in source.images(layers):
+            refuse_mixed_dates(image)
         self.warnings: list[str] = []
         self.decisions = [self._level(source), nodata_decision(source, layers)]
         self.declared = self._scaling_of(source, judged)

@@ -25,17 +25,19 @@ from rasterio.transform import Affine
 from refnet_cli.errors import InputError
 from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.bands import choose_bands
 from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import choose_zone, result_grid
-from refnet_cli.scene.judge import Decision, choose_bands, refuse_guesses
+from refnet_cli.scene.inputs import Layer, Paths, find_files
+from refnet_cli.scene.judge import Decision, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.parts import describe_resampling, make_parts, read_layers
 from refnet_cli.scene.raster import BLOCK, Float32, Raster
 from refnet_cli.scene.sar import SarReader
-from refnet_cli.scene.source import Layer, Paths, Source, find_files
+from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
@@ -128,7 +130,10 @@ class ScenePair:
             self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
             sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
         self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
-        self.decisions: list[Decision] = [decision]
+        self.decisions: list[Decision] = [decision, *optical.decisions, *sar.decisions]
+        self.warnings += [*optical.warnings, *sar.warnings]
+        if how.startswith("count: a guess"):
+            self.warnings.append(f"Which optical band is which is {how.removeprefix('count: ')}")
         self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
         self._optical_parts = make_parts(optical, self._optical_layers, self.grid)
         self._sar_parts = make_parts(sar, sar_layers, self.grid)
@@ -185,8 +190,8 @@ class ScenePair:
         Parameters
         ----------
         optical, sar : path, or sequence of paths
-            Local GeoTIFF or JPEG 2000 files, one with all bands or several; a folder of them; a SAFE product as folder,
-            zip or metadata file; where the options allow them, virtual rasters and URLs.
+            Local GeoTIFF or JPEG 2000 files, one with all bands or several, also side by side; a folder or zip of them;
+            a SAFE product as folder, zip or metadata file; where the options allow them, virtual rasters and URLs.
         optical_bands, sar_bands : sequence of str
             Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
@@ -478,7 +483,7 @@ class ScenePair:
 
 
 def _edge_layers(source: Source, chosen: list[Layer]) -> list[Layer]:
-    named = {layer.name: layer for layer in source.layers}
+    named = {layer.name: layer for layer in (*source.layers, *chosen)}  # of several files of a band, the chosen one
     return [named[name] for name in EDGES if name in named] or chosen
 
 

@@ -15,9 +15,10 @@ from refnet_cli.errors import InputError
 from refnet_cli.products import Modality
 from refnet_cli.scene.alignment import Alignment
 from refnet_cli.scene.geometry import halves
+from refnet_cli.scene.inputs import WHAT, Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.raster import Float32, Raster
-from refnet_cli.scene.source import WHAT, Layer, Source
+from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 _LEAST_SHARE = 0.499  # of an averaged pixel that must have been measured, so that holes keep their size

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,24 +22,36 @@ from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.files import local_file
 from refnet_cli.remote import Remote
+from refnet_cli.scene.bands import Said
 from refnet_cli.scene.fills import Fills
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
+from refnet_cli.scene.sidecars import place_in_sidecar
 from refnet_cli.scene.tiff import MOST_BYTES, check_directories
 from refnet_cli.scene.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.tiling import Window
 
 BLOCK = 512  # side of the blocks in which pixels are served
-_MASKED = {MaskFlags.per_dataset, MaskFlags.alpha}
 _LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
 CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # that a server may take
 RETRIES = 2
 _SLOW = 1000  # bytes a second, below which a server counts as silent
+_BAND_TAG = re.compile(
+    r"(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"
+    r"(cent(er|re|ral)_?)?wavelength(_?(nm|um|nanometers|micrometers))?",
+    re.IGNORECASE,
+)
+_FILE_TAG = re.compile(
+    r"band(_?(name|id))?|long_name|common_name|polari[sz]ation|(central_?)?wavelength", re.IGNORECASE
+)
+_LIST_TAG = re.compile(r"bands?_?(names|list)?|descriptions|long_name|channels|polari[sz]ations", re.IGNORECASE)
+_CODEC = re.compile(r"missing codec (?!of code)(\w+)|(\w+) codec (?:is )?(?:not available|missing)", re.IGNORECASE)
 # Nothing beside the files themselves is looked for, no code in them is run, and no network is touched.
 _GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -62,6 +75,10 @@ def _first_bytes(path: str, what: str) -> bytes:
             return file.read(2)
     except OSError as error:
         raise InputMissingError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
+
+
+class PictureError(InputError):
+    """A raster file of 8-bit values has no place on the ground."""
 
 
 class ZipMember(str):
@@ -133,6 +150,7 @@ class Raster:
         self.path, self.what = str(path), what
         self.fills = Fills()
         self._remote = path if isinstance(path, Remote) else None
+        self._zipped = isinstance(path, ZipMember)
         sources: tuple[str, ...] = ()
         # One driver, and no other of many.
         if isinstance(path, Remote):
@@ -192,9 +210,21 @@ class Raster:
             reason = str(cause.__cause__ or cause).strip().rstrip(".").replace("\n", " ")
             if self._remote:
                 raise self._not_fetched(self._remote, problem, cause) from None  # the cause tells what is secret
+            if codec := _CODEC.search(reason):
+                raise self._without_codec(codec[1] or codec[2]) from cause
             raise InputError(
                 f"The {self.what} file {self.path} {problem} ({reason}): give an intact GeoTIFF or JPEG 2000 file."
             ) from cause
+
+    def _without_codec(self, codec: str) -> InputError:
+        name = Path(self.path).name
+        names = f"{shlex.quote(name)} {shlex.quote(f'{Path(name).stem}_deflate.tif')}"
+        return InputError(
+            f"The {self.what} file {self.path} is compressed with {codec}, which this installation of GDAL cannot "
+            "read. Nothing says that the file is damaged. Rewrite it with another compression, by a GDAL that has "
+            f"{codec} (`gdalinfo --format GTiff` lists what one has): "
+            f"`gdal_translate -co COMPRESS=DEFLATE {names}`."
+        )
 
     def _not_fetched(self, remote: Remote, problem: str, cause: BaseException) -> RefnetError:
         """Make the error that tells that a server gave no raster file, or none that is whole."""
@@ -260,7 +290,10 @@ class Raster:
             )
         self.stored_crs = points_crs if self.by_points else dataset.crs
         if not self.stored_crs:
-            raise InputError(f"The {self.what} file has no coordinate reference system: assign the right one first.")
+            raise self._unplaced(
+                f"The {self.what} file has no coordinate reference system: assign the right one first."
+                f"{self._in_sidecars(lacks_crs=True, lacks_transform=not placed)}"
+            )
         self.crs = CRS.from_wkt(self.stored_crs.to_wkt()).to_2d()
         if not (self.crs.is_projected or self.crs.is_geographic):
             raise InputError(
@@ -269,10 +302,81 @@ class Raster:
             )
         self.place: Place = SplinePlace(points, self.crs) if self.by_points else AffinePlace(transform)
         if not self.by_points and (not placed or not np.isfinite(transform.determinant)):
-            raise InputError(
+            raise self._unplaced(
                 f"The {self.what} file has no place on the ground (transform {tuple(transform)[:6]}): "
-                "georeference it first."
+                f"georeference it first.{self._in_sidecars(lacks_crs=False, lacks_transform=True)}"
             )
+
+    def _unplaced(self, message: str) -> InputError:
+        is_picture = all(np.dtype(dtype).itemsize == 1 for dtype in self.dataset.dtypes)
+        return PictureError(message) if is_picture else InputError(message)
+
+    def _in_sidecars(self, lacks_crs: bool, lacks_transform: bool) -> str:
+        """Say what lies next to the file that gives its place."""
+        return place_in_sidecar(self.path, lacks_crs, lacks_transform) if self.is_local else ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file by itself, on a disk."""
+        return not self._remote and not self._zipped
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.dataset.shape
+        return height, width
+
+    @property
+    def transform(self) -> Affine:
+        """From pixels to coordinates, where control points do not place it."""
+        return self.dataset.transform
+
+    def close(self) -> None:
+        """Close the file."""
+        self.dataset.close()
+
+    @property
+    def said(self) -> list[Said]:
+        """What the file says of each of its bands."""
+        dataset = self.dataset
+        try:
+            colours = [colour.name for colour in dataset.colorinterp]
+        except ValueError:  # a colour that this rasterio does not know
+            colours = [""] * dataset.count
+        if dataset.count in (3, 4) and dataset.dtypes[0] == "uint8":
+            # GDAL's default for any such file, which nobody chose.
+            colours = [""] * dataset.count
+        of_file = self._tags_of_file()
+        return [
+            Said(description, (*self._tags_of_band(band), *of_file[band - 1]), colour)
+            for band, description, colour in zip(dataset.indexes, dataset.descriptions, colours, strict=True)
+        ]
+
+    def _tags_of_band(self, band: int) -> list[str]:
+        texts = [text for key, text in self.dataset.tags(band).items() if _BAND_TAG.fullmatch(key)]
+        micrometres = self.dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
+        return [*texts, *([f"{micrometres} um"] if micrometres else [])]
+
+    def _tags_of_file(self) -> list[list[str]]:
+        """Return, of each band, what tags of the file say: of the only one, or in a list of all."""
+        count = self.dataset.count
+        texts: list[list[str]] = [[] for _ in range(count)]
+        for key, text in self.dataset.tags().items():
+            if count == 1 and _FILE_TAG.fullmatch(key):
+                texts[0].append(text)
+            elif count > 1 and _LIST_TAG.fullmatch(key):
+                inner = text.strip(" ()[]{}")
+                between = r"[,;|]" if re.search(r"[,;|]", inner) else " +"
+                listed = [part.strip(" '\"") for part in re.split(between, inner)]
+                if len(listed) == count:
+                    for band, part in zip(texts, listed, strict=True):
+                        band.append(part)
+        return texts
+
+    @cached_property
+    def alphas(self) -> tuple[int, ...]:
+        """Numbers of bands that tell where there is data, and are no measurement."""
+        return tuple(band for band, said in enumerate(self.said, 1) if said.is_alpha)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -300,8 +404,8 @@ class Raster:
     def read_valid(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
         """Read bands as float32, declared scale and offset applied, with NaN wherever there is no measurement.
 
-        That is: declared nodata, or 0 in all bands if none is declared; a mask's holes; saturated, NaN and infinite
-        values.
+        That is: declared nodata, or 0 in all bands if none is declared; a mask's holes; 0 in an alpha band;
+        saturated, NaN and infinite values.
 
         Returns
         -------
@@ -326,8 +430,12 @@ class Raster:
             # Sentinel-2 products are 0 where nothing was seen, whatever a file declares.
             if self.what == "optical" or all(dataset.nodatavals[band - 1] is None for band in bands):
                 absent |= (stored == 0).all(axis=0)
-            if any(set(dataset.mask_flag_enums[band - 1]) & _MASKED for band in bands):
+            flags = [dataset.mask_flag_enums[band - 1] for band in bands]
+            if any(MaskFlags.per_dataset in each and MaskFlags.alpha not in each for each in flags):
                 absent |= dataset.dataset_mask(window=raster_window(window)) == 0
+            for alpha in self.alphas:
+                # GDAL takes alpha bands of fractions for no masks, and those of files with nodata neither.
+                absent |= np.nan_to_num(self.read([alpha], window)) == 0
         wrong = ~np.isfinite(values)
         non_finite = int(np.count_nonzero(wrong & ~absent))
         absent |= wrong
@@ -342,12 +450,16 @@ class Raster:
         if self.fills.values:
             rim = self.fills.rim
             around = Window(window.row - rim, window.column - rim, window.height + 2 * rim, window.width + 2 * rim)
-            around = around.clip(*self.dataset.shape)
+            around = around.clip(*self.shape)
             wide = values if around == window else self.read_valid(bands, around)[0]
             top, left = window.row - around.row, window.column - around.column
             mask = self.fills.mask(wide)[top : top + window.height, left : left + window.width]
             values[:, mask] = np.nan
         return values, non_finite
+
+    def cut(self, window: Window) -> Iterator[Window]:
+        """Yield the parts of a window that are read one by one, so that a damaged one spoils no other."""
+        yield window
 
     def scaling(self, band: int) -> tuple[float, float]:
         """Return the declared scale and offset of a band."""
@@ -362,7 +474,7 @@ def north_up_grid(raster: Raster) -> GeoBox:
     InputError
         If it is not north-up.
     """
-    transform = raster.dataset.transform
+    transform = raster.transform
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise InputError(
             f"The {raster.what} file {raster.path} is rotated, sheared or not north-up "
@@ -370,4 +482,4 @@ def north_up_grid(raster: Raster) -> GeoBox:
             "warp it to north-up first, for instance with gdalwarp"
             + (", or name a grid with --grid." if raster.what == "optical" else ".")
         )
-    return GeoBox(raster.dataset.shape, transform, raster.dataset.crs)
+    return GeoBox(raster.shape, transform, raster.dataset.crs)

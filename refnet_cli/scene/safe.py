@@ -35,6 +35,9 @@ XML_BYTES = 16 * 2**20
 _ELEMENTS = 300_000  # of an XML file; the longest cloud masks have some ten thousand
 _MEMBERS = 20_000
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
+_WHOLE = "download it again or repair it"
+_RASTER = re.compile(r".+\.(?:tiff?|jp2)", re.IGNORECASE)
+_CORRECTED_NAME = re.compile(r"_RTC\d\d_|_(?:NRB|ORB)_", re.IGNORECASE)
 _AGAIN = "give a SAFE product as ESA hands it out, downloaded anew if this one is damaged"
 
 _LEVELS: dict[str, Literal["L1C", "L2A"]] = {"Level-1C_User_Product": "L1C", "Level-2A_User_Product": "L2A"}
@@ -57,6 +60,7 @@ _CLOUDS = {
 _TILE = re.compile(r"_T(\d\d)([C-HJ-NP-X])[A-Z]{2}(?:_|$)")
 _ZONE = re.compile(r"EPSG:32[67](?:0[1-9]|[1-5]\d|60)")
 _MEASUREMENT = re.compile(r"measurement/[^/]*-(vv|vh|hh|hv)(?:-[^/]*)?\.tiff?")
+_BACKSCATTER = re.compile(r"measurement/[^/]*-(vv|vh|hh|hv)-[gs]-lin\.tiff?", re.IGNORECASE)
 _CALIBRATION = re.compile(r"annotation/calibration/calibration-[^/]*-(vv|vh|hh|hv)(?:-[^/]*)?\.xml")
 
 
@@ -213,6 +217,24 @@ class SarProduct:
     calibrations: dict[str, Calibration]
 
 
+@dataclass(frozen=True)
+class CorrectedProduct:
+    """A terrain-corrected Sentinel-1 product on a map grid, normalised radar backscatter (NRB) or its like over sea.
+
+    Parameters
+    ----------
+    path : Path
+        The product's folder or zip.
+    name : str
+    images : dict of str to str
+        From "VV", "VH", "HH" or "HV" to the image of linear power, as GDAL opens it.
+    """
+
+    path: Path
+    name: str
+    images: dict[str, str]
+
+
 def is_safe(path: str | Path) -> bool:
     """Whether a path leads to a SAFE product, intact or not, so that `read_safe` is the one to read or to refuse it.
 
@@ -225,21 +247,54 @@ def is_safe(path: str | Path) -> bool:
     path = Path(path)
     try:
         if path.is_dir():
-            return path.suffix.upper() == ".SAFE" or any(_is_metadata(file.name) for file in path.iterdir())
+            return path.suffix.upper() == ".SAFE" or has_metadata(path)
         if not path.is_file():
             return False
         if path.suffix.lower() != ".zip":
             return _is_metadata(path.name)
-        if _PRODUCT_NAME.match(path.name):
-            return True
+        named = _PRODUCT_NAME.match(path.name) is not None and not _CORRECTED_NAME.search(path.name)
         with zipfile.ZipFile(path) as file:
-            return any(_is_metadata(name.rpartition("/")[2]) for name in file.namelist())
-    except (OSError, *ZIP_FAULTS):
+            names = file.namelist()
+        if any(_is_metadata(name.rpartition("/")[2]) for name in names):
+            return True
+        return named and (not _rasters(names) or any("GRANULE/" in name for name in names))
+    except OSError:
         return False
+    except ZIP_FAULTS:
+        return named
 
 
-def read_safe(path: str | Path) -> OpticalProduct | SarProduct:
-    """Read what a Sentinel-2 (L1C, L2A) or Sentinel-1 (GRD) SAFE product says of itself.
+def _rasters(names: list[str]) -> list[str]:
+    """Return the names of rasters among those in a zip, without the files that some systems add."""
+    hidden = re.compile(r"(?:^|/)(?:\.|__MACOSX/)")
+    return sorted(name for name in names if _RASTER.fullmatch(name) and not hidden.search(name))
+
+
+def zip_rasters(path: str | Path) -> list[str]:
+    """Name the GeoTIFF and JPEG 2000 files in a zip, as GDAL opens them; `read_safe` tells the errors.
+
+    Parameters
+    ----------
+    path : str or Path
+        A zip that is no SAFE product, as that of ASF HyP3.
+    """
+    path = Path(path)
+    try:
+        files = _Zip(path, _WHOLE)
+    except OSError as cause:
+        raise InputMissingError(f"{path} cannot be read ({cause.strerror}): check its permissions.") from cause
+    except ZIP_FAULTS as cause:
+        raise InputError(f"{path} cannot be read as a zip ({cause}): {_WHOLE}.") from cause
+    return [files.for_gdal(name) for name in _rasters(files.names)]
+
+
+def has_metadata(folder: Path) -> bool:
+    """Whether a folder holds a SAFE product's metadata file."""
+    return any(_is_metadata(file.name) for file in folder.iterdir())
+
+
+def read_safe(path: str | Path) -> OpticalProduct | SarProduct | CorrectedProduct:
+    """Read what a Sentinel-2 (L1C, L2A) or Sentinel-1 (GRD, NRB) SAFE product says of itself.
 
     Parameters
     ----------
@@ -329,22 +384,22 @@ class _Folder:
 
 
 class _Zip:
-    """A product's files in its zip."""
+    """A product's files in its zip; ``again`` is what to do about one that is damaged."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, again: str = _AGAIN) -> None:
         self.path = path.absolute()
         if re.search(r"[{}]", str(self.path)):
             raise InputError(f"{path} cannot be read for the braces in its name: rename it, or unpack it.")
         with zipfile.ZipFile(path) as file:
             members = [info.orig_filename for info in file.infolist()]
         if len(members) > _MEMBERS:
-            raise InputError(f"{path} holds {len(members)} files, far more than a SAFE product: {_AGAIN}.")
+            raise InputError(f"{path} holds {len(members)} files, far more than a product: {again}.")
         if len(set(members)) < len(members):
-            raise InputError(f"{path} holds several files of one name: {_AGAIN}.")
+            raise InputError(f"{path} holds several files of one name: {again}.")
         for member in members:
             if re.match(r"/|[A-Za-z]:", member) or ".." in member.split("/") or re.search(r"[\\\0-\x1f]", member):
                 raise InputError(
-                    f"{path} holds a file whose name could lead out of its folder ({_short(member)}): {_AGAIN}."
+                    f"{path} holds a file whose name could lead out of its folder ({_short(member)}): {again}."
                 )
         roots = {member.rpartition("/")[0] for member in members if _is_metadata(member.rpartition("/")[2])}
         if len(roots) > 1:
@@ -576,8 +631,22 @@ def _zone(files: _Files, granule: str, metadata: list[str]) -> str:
     return zone
 
 
-def _sar(files: _Files, root: ElementTree.Element) -> SarProduct:
+def _corrected(files: _Files) -> CorrectedProduct:
+    images = _by_polarisation(files, _BACKSCATTER)
+    if not images:
+        raise InputError(
+            f"{files.path} holds no GeoTIFF of linear backscatter in measurement (such as ...-vv-g-lin.tif): unpack or "
+            "download all of the product."
+        )
+    return CorrectedProduct(
+        files.path, _name(files), {polarisation: files.for_gdal(name) for polarisation, name in images.items()}
+    )
+
+
+def _sar(files: _Files, root: ElementTree.Element) -> SarProduct | CorrectedProduct:
     where, kind = f"{_MANIFEST} of {files.path}", _text(root, "productType")
+    if re.search(r"(?<![A-Z])(NRB|ORB)(?![A-Z])", kind) or (kind != "GRD" and re.search("_(NRB|ORB)_", files.name)):
+        return _corrected(files)
     if kind == "SLC":
         raise InputError(
             f"{files.path} holds single look complex (SLC) data, which are complex numbers in slices of the radar's "

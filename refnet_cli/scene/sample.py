@@ -58,7 +58,7 @@ def take_sample(raster: Raster, bands: Sequence[int], pass_over: bool = False) -
             if not pass_over:
                 raise
             continue
-        clear = _clear(values, window, raster.dataset.shape)
+        clear = _clear(values, window, raster.shape)
         taken.append(_sample_of(values, clear, step))
     if not any(np.isfinite(sample.values).any() for sample in taken):
         values = _first_valid(raster, bands, pass_over)
@@ -109,7 +109,7 @@ def _known(values: Float32) -> NDArray[np.bool_]:
 
 
 def _first_valid(raster: Raster, bands: Sequence[int], pass_over: bool) -> Float32:
-    height, width = raster.dataset.shape
+    height, width = raster.shape
     values = np.full((len(bands), 1, 1), np.nan, np.float32)
     for row in range(0, min(height, _FEW // width + 1), BLOCK):
         for column in range(0, width, 8 * BLOCK):
@@ -126,7 +126,7 @@ def _first_valid(raster: Raster, bands: Sequence[int], pass_over: bool) -> Float
 
 def _spread_windows(raster: Raster) -> Iterator[Window]:
     """Yield whole blocks spread over a file, those at its edges among them, where fills lie most often."""
-    height, width = raster.dataset.shape
+    height, width = raster.shape
     rows, columns = raster.dataset.block_shapes[0]
     if height * width <= 1 << 20:
         rows, columns = height, width
@@ -136,7 +136,7 @@ def _spread_windows(raster: Raster) -> Iterator[Window]:
     many = int(np.clip(budget, 4, 64)) if across == 1 else int(np.clip(budget**0.5, 2, 6))
     for row in _spread(down, many):
         for column in _spread(across, many):
-            yield Window(row * rows, column * columns, rows, columns).clip(height, width)
+            yield from raster.cut(Window(row * rows, column * columns, rows, columns).clip(height, width))
 
 
 def _spread(count: int, many: int) -> list[int]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import SarScale
 from refnet_cli.scene.fills import without_repeated_extremes
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import (
     FILL_VALUES,
     Decision,
@@ -25,7 +26,7 @@ from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import Calibration, SarProduct
 from refnet_cli.scene.sample import Sample, mean_of
-from refnet_cli.scene.source import FileSample, Layer, Source, by_layer, nodata_decision, stored_dtype
+from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decision, stored_dtype
 from refnet_cli.scene.undeclared import Rules, remove_fills
 from refnet_cli.tiling import Window
 

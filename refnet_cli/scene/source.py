@@ -1,226 +1,31 @@
-"""The files of one sensor: a stack, a file a band, a folder of them, or a SAFE product; and which band is where."""
+"""The files of one sensor as they are opened: which band is where, and which files are pieces of one image."""
 
 from __future__ import annotations
 
 import math
-import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.errors import InputError, InputMissingError, RefnetError
-from refnet_cli.files import local_file
-from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file, canonical_band, canonical_mask
-from refnet_cli.remote import Remote, as_given
+from refnet_cli.errors import InputError, RefnetError
+from refnet_cli.scene.bands import Named
 from refnet_cli.scene.fills import Fills
 from refnet_cli.scene.geometry import AffinePlace
-from refnet_cli.scene.judge import Decision, band_names
-from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.raster import Float32, Raster, ZipMember, north_up_grid
-from refnet_cli.scene.safe import OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.scene.inputs import WHAT, Files, Layer
+from refnet_cli.scene.judge import Decision
+from refnet_cli.scene.look import look_at
+from refnet_cli.scene.mosaic import Mosaic
+from refnet_cli.scene.raster import Float32, ZipMember, north_up_grid
+from refnet_cli.scene.safe import zip_member
 from refnet_cli.scene.sample import Sample, take_sample
-from refnet_cli.scene.vrt import is_vrt, read_vrt
 
-Paths = str | Path | Sequence[str | Path]
-RASTERS = {".tif", ".tiff", ".jp2"}
-MOST_FILES = 64
-RADAR = ("VV", "VH", "HH", "HV")
 _DEGREE = 111_320.0  # metres
 _FARTHEST = 100_000  # pixels between a product's granules
-WHAT: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
-
-
-class Layer(NamedTuple):
-    """One band of a sensor, or a mask that comes with its bands."""
-
-    name: str | None
-    """Canonical name of the band or of the mask."""
-    said: str | None
-    """The band's description, or its file's name."""
-    pieces: tuple[tuple[int, int], ...]
-    """Numbers of files and of the band in each, from 1; several where the ground is cut into granules."""
-    is_mask: bool = False
-
-
-@dataclass(frozen=True)
-class Files:
-    """Which files to open, and what is known of them before they are."""
-
-    modality: Modality
-    paths: tuple[str, ...]
-    product: OpticalProduct | SarProduct | None = None
-    layers: tuple[Layer, ...] | None = None
-    """Known beforehand only of a product."""
-    outlines: tuple[tuple[str, str], ...] = ()
-    """Reference system and file of masks that give clouds by their outlines."""
-    allow_gcps: bool = False
-    allow_vrt: bool = False
-    mask_errors: bool = False
-    """Whether what cannot be read is passed over."""
-    fills: Mapping[int, Fills] = field(default_factory=dict)
-    """Undeclared fills, by the numbers of files."""
-
-    def on_disk(self, needed: Collection[int]) -> list[Path]:
-        """What is read of the files whose numbers are needed; of a zip, the zip; of a virtual raster, what it names."""
-        own = [Path(self.product.path)] if self.product else []
-        for path in (self.paths[file] for file in sorted(needed)):
-            if not isinstance(path, ZipMember | Remote):
-                own += [Path(path), *map(Path, read_vrt(path).sources if self.allow_vrt and is_vrt(path) else ())]
-        return own
-
-    def remote(self, needed: Collection[int]) -> list[str]:
-        """URLs of the files whose numbers are needed, as they may be shown."""
-        return [str(self.paths[file]) for file in sorted(needed) if isinstance(self.paths[file], Remote)]
-
-    def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
-        """Open files, to be closed by ``stack``: those whose numbers are needed, or all."""
-        rasters = _Rasters(self, stack)
-        for number in range(len(self.paths)) if needed is None else needed:
-            rasters[number]
-        return rasters
-
-
-class _Rasters(dict[int, Raster]):
-    """Files by their numbers, opened when they are first asked for."""
-
-    def __init__(self, files: Files, stack: ExitStack) -> None:
-        super().__init__()
-        self._files, self._stack = files, stack
-
-    def __missing__(self, number: int) -> Raster:
-        files = self._files
-        raster = Raster(files.paths[number], WHAT[files.modality], files.allow_gcps, files.allow_vrt)
-        self._stack.callback(raster.dataset.close)
-        raster.fills = files.fills.get(number, Fills())
-        self[number] = raster
-        return raster
-
-
-def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[Files]:
-    """Tell what a user's path or paths stand for.
-
-    Parameters
-    ----------
-    given : path or sequence of paths
-        A raster file; several; a folder of them; a SAFE product as folder, zip or metadata file. With
-        ``allow_remote``, URLs of raster files too.
-    modality : {"optical", "sar"}
-    options : SceneOptions
-        What files may be.
-
-    Returns
-    -------
-    list of Files
-        Alternatives, the largest first: more than one only for products that lie in several UTM zones.
-
-    Raises
-    ------
-    InputMissingError
-        If a file is missing or may not be read.
-    InputError
-        If there is nothing that can be used.
-    """
-    what = WHAT[modality]
-    several = [as_given(path) for path in ([given] if isinstance(given, str | Path) else given)]
-    if any(isinstance(path, Remote) for path in several):
-        return [_raster_files(several, modality, options)]
-    paths = [Path(path) for path in several]
-    if len(paths) == 1 and is_safe(paths[0]):
-        return _product_files(paths[0], modality, options.allow_gcps)
-    if len(paths) == 1 and os.path.isdir(paths[0]):
-        # A folder may hold both sensors' files.
-        others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else RADAR
-        folder = paths[0]
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in RASTERS and band_of_file(path.name) not in others
-        )
-        left_out = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in RASTERS)
-        if not paths and left_out:
-            raise InputError(
-                f"The {what} folder {folder} holds bands of the other sensor only ({left_out[0]}): perhaps --optical "
-                "and --sar are exchanged."
-            )
-        if not paths:
-            raise InputMissingError(
-                f"The {what} folder {folder} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
-            )
-    if not paths:
-        raise InputMissingError(f"No {what} file is given.")
-    return [_raster_files(paths, modality, options)]
-
-
-def _raster_files(paths: Sequence[str | Path], modality: Modality, options: SceneOptions) -> Files:
-    what = WHAT[modality]
-    if len(paths) > MOST_FILES:
-        raise InputError(f"{len(paths)} {what} files are too many: give one a band, at most {MOST_FILES}.")
-    # A Remote is taken as it is, which is all that --allow-remote allows.
-    known = tuple(
-        path if isinstance(path, Remote) and options.allow_remote else local_file(path, what) for path in paths
-    )  # fmt: skip
-    return Files(modality, known, allow_gcps=options.allow_gcps and modality == "sar", allow_vrt=options.allow_vrt)
-
-
-def _product_files(path: Path, modality: Modality, allow_gcps: bool) -> list[Files]:
-    product = read_safe(path)
-    if isinstance(product, SarProduct):
-        if modality != "sar":
-            raise InputError(
-                f"--optical {path} is a Sentinel-1 product: give it with --sar, and Sentinel-2 with --optical; perhaps "
-                "--optical and --sar are exchanged."
-            )
-        if not allow_gcps:
-            raise InputError(
-                f"The SAR product {path} is GRD and not terrain-corrected: in relief it is off by hundreds of metres. "
-                "Terrain-correct it first, for instance with SNAP or sarsen, or accept that with --allow-gcps."
-            )
-        found = {band: [location] for band, location in product.measurements.items()}
-        return [replace(_with_layers(modality, product, found, {}), allow_gcps=True)]
-    if modality != "optical":
-        raise InputError(
-            f"--sar {path} is a Sentinel-2 product: give it with --optical, and Sentinel-1 with --sar; perhaps "
-            "--optical and --sar are exchanged."
-        )
-    choices = []
-    for zone in dict.fromkeys(granule.zone for granule in product.granules):
-        granules = [granule for granule in product.granules if granule.zone == zone]
-        bands = _common([granule.bands for granule in granules])
-        masks = _common([granule.masks for granule in granules])
-        outlines = tuple((zone, location) for location in masks.get("CLOUDS", []))
-        choices.append((len(granules), replace(_with_layers(modality, product, bands, masks), outlines=outlines)))
-    return [files for _, files in sorted(choices, key=lambda choice: -choice[0])]
-
-
-def _common(tables: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    """Gather what all granules have: what one of them lacks is no band, and no mask, of the product."""
-    return {name: [table[name] for table in tables] for name in tables[0] if all(name in table for table in tables)}
-
-
-def _with_layers(
-    modality: Modality,
-    product: OpticalProduct | SarProduct,
-    bands: dict[str, list[str]],
-    masks: dict[str, list[str]],
-) -> Files:
-    """Number the files, one a band and granule."""
-    paths: list[str] = []
-    layers = []
-    for table, is_mask in ((bands, False), (masks, True)):
-        for name, locations in table.items():
-            known = name if name in CLOUD_MASKS else f"MSK_{name}"
-            if is_mask and known not in CLOUD_MASKS:
-                continue
-            first = len(paths)
-            paths += [ZipMember(text) if text.startswith("/vsizip/") else text for text in locations]
-            pieces = tuple((first + index, 1) for index in range(len(locations)))
-            layers.append(Layer(known if is_mask else name, None, pieces, is_mask))
-    return Files(modality, tuple(paths), product, tuple(layers))
 
 
 class Source:
@@ -237,19 +42,26 @@ class Source:
     layers : tuple of Layer
         All bands of all files in their order, without masks.
     masks : tuple of Layer
-    named : tuple
+    named : Named
         Canonical name of each band, and the evidence; see `band_names`.
+    decisions : list of Decision
+        Which files are pieces of one image.
+    warnings : list of str
+        What may be wrong with these.
     """
 
     def __init__(self, files: Files, stack: ExitStack) -> None:
         self.files = files
         self.what = WHAT[files.modality]
+        self.decisions: list[Decision] = []
+        self.warnings: list[str] = []
+        self.rasters = files.open(stack, ())
         # A product's files need not be looked at to be known, and old ones have hundreds.
-        self.rasters = files.open(stack, None if files.layers is None else ())
-        layers, how = self._told() if files.layers is None else (files.layers, "name: the product's own files.")
+        layers = files.layers if files.layers is not None else self._look(stack)
         self.masks = tuple(layer for layer in layers if layer.is_mask)
         self.layers = tuple(layer for layer in layers if not layer.is_mask)
-        self.named = [layer.name for layer in self.layers], how
+        if files.layers is not None:
+            self.named = Named(tuple(layer.name for layer in self.layers), "name: the product's own files.")
         if not self.layers:
             raise InputError(f"The {self.what} input {self.label} has masks, but no band.")
 
@@ -259,17 +71,24 @@ class Source:
         if self.files.product:
             return str(self.files.product.path)
         paths = self.files.paths
+        archives = {archive[0] for path in paths if isinstance(path, ZipMember) and (archive := zip_member(path))}
+        if len(archives) == 1:
+            return archives.pop()
         return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Have refusals that do not say so yet name the files."""
+        """Have refusals that do not say so yet name the files, and products next to them that may be meant."""
         try:
             yield
         except RefnetError as refusal:
-            if any(str(path) in str(refusal) for path in (self.label, *self.files.paths)):
+            named = any(str(path) in str(refusal) for path in (self.label, *self.files.paths))
+            products = ", ".join(self.files.products)
+            if named and not products:
                 raise
-            raise type(refusal)(f"{self.label}: {refusal}") from refusal.__cause__
+            message = str(refusal) if named else f"{self.label}: {refusal}"
+            message += f" The folder also holds {products}: if that is meant, give its path." if products else ""
+            raise type(refusal)(message) from refusal.__cause__
 
     def tags(self, layers: Iterable[Layer]) -> dict[str, str]:
         """Tags of the files of some layers together; the first file's count."""
@@ -277,64 +96,47 @@ class Source:
         return {key: value for file in reversed(files) for key, value in self.rasters[file].tags.items()}
 
     def paths(self, layers: Iterable[Layer]) -> list[str]:
-        """Paths of the files of some layers."""
-        return [self.files.paths[file] for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces)]
+        """Paths of the files of some layers, and of all pieces."""
+        files = dict.fromkeys(file for layer in layers for file, _ in layer.pieces)
+        return [self.files.paths[file] for file in self.files.pieces(files)]
+
+    def images(self, layers: Iterable[Layer]) -> list[list[str]]:
+        """Paths of the files of some layers, those together that are of one image or piece of it."""
+        images: dict[tuple[int, int] | None, list[str]] = defaultdict(list)
+        for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+            for piece in self.files.joined.get(file, ()):
+                images[piece.window.row, piece.window.column].append(self.files.paths[piece.file])
+            if file not in self.files.joined:
+                images[None].append(self.files.paths[file])
+        return list(images.values())
 
     @property
     def said(self) -> list[str | None]:
         """What the files call the bands."""
         return [layer.said for layer in self.layers]
 
-    def _told(self) -> tuple[tuple[Layer, ...], str]:
-        """Name bands by descriptions, by the files' names, or by their number."""
-        if len(self.rasters) > 1:
-            # A map that was written beside its bands is none of them.
-            for number in [n for n, raster in self.rasters.items() if "REFNET_VERSION" in raster.tags]:
-                self.rasters.pop(number).dataset.close()
-        if len(self.rasters) == 1:
-            ((number, raster),) = self.rasters.items()
-            if raster.dataset.count > 1:
-                return self._told_of_stack(raster, number)
-        layers, kinds = [], set()
-        for number, raster in self.rasters.items():
-            if raster.dataset.count > 1:
-                names, how = band_names(raster.dataset.descriptions, self.files.modality)
-                kinds.add(how.partition(":")[0])
-                layers += [
-                    self._layer(name, said, number, band)
-                    for band, (name, said) in enumerate(zip(names, raster.dataset.descriptions, strict=True), 1)
-                ]
-                continue
-            said, file = raster.dataset.descriptions[0], Path(raster.path).name
-            by_file, by_description = band_of_file(file), canonical_band(said)
-            if by_file and by_description and by_file != by_description and by_description != "B01":
-                raise InputError(
-                    f"The {self.what} file {raster.path} is {by_file} by its name and {by_description} by its "
-                    f"description {said!r}: rename it, or describe its band rightly."
-                )
-            kinds.add("name" if by_file else "description")
-            layers.append(self._layer(by_file or by_description, said if not by_file and said else file, number, 1))
-        known = [layer.name for layer in layers if not layer.is_mask and layer.name]
-        kind = "count" if "count" in kinds else "name" if "name" in kinds else "description"
-        return tuple(layers), f"{kind}: the files are {', '.join(known)}." if known else ""
-
-    def _told_of_stack(self, raster: Raster, number: int) -> tuple[tuple[Layer, ...], str]:
-        names, how = band_names(raster.dataset.descriptions, self.files.modality)
-        said = raster.dataset.descriptions
-        return tuple(
-            self._layer(name, text, number, band) for band, (name, text) in enumerate(zip(names, said, strict=True), 1)
-        ), how
-
-    def _layer(self, name: str | None, said: str | None, file: int, band: int) -> Layer:
-        if name is not None and (name in RADAR) != (self.files.modality == "sar"):
-            return Layer(None, said, ((file, band),))
-        mask = canonical_mask(said) if self.files.modality == "optical" and name is None else None
-        return Layer(mask or name, said, ((file, band),), mask is not None)
+    def _look(self, stack: ExitStack) -> Sequence[Layer]:
+        """Look at all files, and keep those open that are no pieces of an image."""
+        found = look_at(self.files, self.rasters)
+        self.named, self.decisions, self.warnings = found.named, found.decisions, found.warnings
+        if found.joined:
+            opened, self.files = self.rasters, replace(self.files, joined=found.joined)
+            pieces = set(self.files.pieces(found.joined))
+            self.rasters = self.files.open(stack, ())
+            for number, raster in opened.items():
+                if number in pieces:
+                    raster.close()
+                else:
+                    self.rasters[number] = raster
+            first = self.rasters[next(iter(found.joined))]
+            if isinstance(first, Mosaic) and (differs := first.compare()):
+                self.warnings.append(differs)
+        return found.layers
 
     def close_others(self, needed: Collection[int]) -> None:
         """Close the files whose numbers are not needed."""
         for number in set(self.rasters) - set(needed):
-            self.rasters.pop(number).dataset.close()
+            self.rasters.pop(number).close()
 
     def pixel(self, layer: Layer) -> float:
         """Side of a layer's pixels in metres, about."""

@@ -1,0 +1,92 @@
+"""Files next to an image that complete it for other programs, such as .aux.xml and .tfw.
+
+refnet does not use them, since strangers may have put them there. It says so where an image lacks what they hold, with
+the command that makes one complete file.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+_MOST = 1 << 24  # bytes that are looked at
+_AUX = (".aux.xml",)
+_WORLD = (".tfw", ".tifw", ".tiffw", ".wld", ".j2w", ".jp2w")
+
+
+def names_in_sidecar(path: str | Path) -> str:
+    """Say which file next to an image names its bands, and what to do; nothing if none does.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local image.
+    """
+    for sidecar in _present(path, _AUX):
+        if re.search(rb"<Description>\s*[^<\s]", _beginning(sidecar)):
+            return f"{_names(path, sidecar)}. {_complete(path)}"
+    for sidecar in _present(path, (".hdr",)):
+        if re.search(rb"(?i)band names\s*=", _beginning(sidecar)):
+            return _names(path, sidecar)
+    return ""
+
+
+def place_in_sidecar(path: str | Path, lacks_crs: bool, lacks_transform: bool) -> str:
+    """Say which files next to an image give the place that it lacks, and what to do; nothing if none does.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local image.
+    lacks_crs, lacks_transform : bool
+        What the image does not hold itself.
+    """
+    aux = {sidecar: _beginning(sidecar) for sidecar in _present(path, _AUX)}
+    tables = list(_present(path, (".tab",)))
+    crs = [*(sidecar for sidecar, text in aux.items() if b"<SRS" in text), *tables]
+    transform = [
+        *(sidecar for sidecar, text in aux.items() if re.search(b"<GeoTransform|<GCPList", text)),
+        *_present(path, _WORLD), *tables,
+    ]  # fmt: skip
+    projections = list(_present(path, (".prj",)))
+    found = [*(crs or projections if lacks_crs else []), *(transform if lacks_transform else [])]
+    if not found:
+        return ""
+    assign = ""
+    if lacks_crs and not crs:
+        assign = f"-a_srs {shlex.quote(projections[0].name)} " if projections else "-a_srs EPSG:<code> "
+    listed = " and ".join(dict.fromkeys(file.name for file in found))
+    verb = "gives" if len(set(found)) == 1 else "give"
+    return f" {listed} next to it {verb} that, but refnet does not read such files. {_complete(path, assign)}."
+
+
+def _names(path: str | Path, sidecar: Path) -> str:
+    sidecar_says = f"{sidecar.name} next to it names them, but refnet does not read such files"
+    return f"The bands of {path} have no names. {sidecar_says}"
+
+
+def _complete(path: str | Path, assign: str = "") -> str:
+    name = Path(path).name
+    complete = f"{Path(path).stem}_complete.tif"
+    return f"Write one complete file: `gdal_translate {assign}{shlex.quote(name)} {shlex.quote(complete)}`"
+
+
+def _present(path: str | Path, endings: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files of an image's name with other endings, or with further ones behind its own."""
+    path = Path(path)
+    for ending in endings:
+        for name in (f"{path.name}{ending}", f"{path.stem}{ending}", f"{path.stem}{ending.upper()}"):
+            candidate = path.with_name(name)
+            if candidate.is_file():
+                yield candidate
+                break
+
+
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST)
+    except OSError:
+        return b""
