@@ -12,7 +12,6 @@ import numpy as np
 from refnet_cli.errors import InputError
 from refnet_cli.products import Modality, canonical_band
 from refnet_cli.scene.bands import RADAR
-from refnet_cli.scene.inputs import WHAT
 from refnet_cli.scene.sample import take_sample
 from refnet_cli.scene.source import Source
 
@@ -49,10 +48,11 @@ def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None
     )
     advice = "exchange --optical and --sar"
     if len(wrong) < len(sources) or len(sources) == 1:
-        advice = f"give it with --{_other_of(wrong[0])}, and a {WHAT[wrong[0].files.modality]} image with " + (
+        advice = f"give it with --{_other_of(wrong[0])}, and {_article(wrong[0].files.modality)} image with " + (
             f"--{wrong[0].files.modality}; perhaps --optical and --sar are exchanged"
         )
-    raise InputError(f"{found}: {advice}.")
+    with wrong[0].naming():
+        raise InputError(f"{found}: {advice}.")
 
 
 @contextmanager
