@@ -20,7 +20,6 @@ from refnet_cli.cli import run
 from refnet_cli.engine import load_engine
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError, WeightsError
 from refnet_cli.export import INPUTS, OUTPUTS, PARITY, Exported, export_onnx
-from refnet_cli.gaps import fill_gaps
 from refnet_cli.model import REFNet
 from refnet_cli.onnx_file import read_metadata
 from refnet_cli.prediction.predict import read_tile
@@ -118,12 +117,11 @@ def assert_alike(found: Iterable[np.ndarray], wanted: np.ndarray) -> None:
 
 
 def cut(pair: ScenePair, tile: int, most: int = 99) -> Tiles:
-    """Tiles of a whole scene, or some of them from corner to corner, as networks see them."""
+    """Tiles of a whole scene, or some of them from corner to corner, without data beyond its edges."""
     windows = [window for row in Tiling(*pair.grid.shape, tile).rows() for window in row]
     chosen = np.unique(np.linspace(0, len(windows) - 1, min(most, len(windows))).round().astype(int))
     parts: list[Patch] = [read_tile(pair, windows[i]) for i in chosen]
-    optical, sar = (np.stack(images) for images in zip(*parts, strict=True))
-    return fill_gaps(optical), fill_gaps(sar)
+    return np.stack([part.optical for part in parts]), np.stack([part.sar for part in parts])
 
 
 # --- a tiny network --------------------------------------------------------------------------------------------------
