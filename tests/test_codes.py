@@ -31,6 +31,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
+from refnet_cli.schemes import with_ignored
 from refnet_cli.start import start
 from refnet_cli.tiling import Window
 from refnet_cli.validation import evaluate_weights
@@ -256,6 +257,15 @@ def test_corine_s_codes_of_three_digits(tmp_path: Path, kind: str, scheme: str) 
         expected = names if scheme == "corine" else [names[code // 100 - 1] for code in CORINE_CODES]
         assert names_of(labels, SCHEMES[scheme], 44) == list(expected)
         assert labels.warnings == []
+
+
+@pytest.mark.parametrize("scheme", ["corine", "corine-level1"])
+def test_corine_s_codes_of_three_digits_next_to_codes_that_are_no_label(tmp_path: Path, scheme: str) -> None:
+    path = raster(tmp_path / "a.tif", (112, 999, 523))
+    names = SCHEMES[scheme].names
+    expected = [names[1], None, names[43]] if scheme == "corine" else [names[0], None, names[4]]
+    with open_labels(path, GRID, SCHEMES[scheme], meanings=with_ignored(SCHEMES[scheme], None, {"999": "0"})) as labels:
+        assert names_of(labels, SCHEMES[scheme], 3) == expected
 
 
 def test_corine_s_raster_codes(tmp_path: Path) -> None:
