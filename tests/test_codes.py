@@ -113,6 +113,13 @@ def test_codes_of_terramesh_alone_are_refused_by_its_name(tmp_path: Path, kind: 
 
 
 @KINDS
+def test_codes_of_both_tables_that_a_mapping_leaves_out_say_nothing_of_the_other(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match="mean nothing") as caught:
+        open_labels(label_file(tmp_path, kind, (1, 7)), GRID, ESRI, meanings={"1": "1"})
+    assert "terramesh" not in str(caught.value)
+
+
+@KINDS
 def test_codes_of_official_files_alone_are_refused_by_their_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputError, match=r'scheme = "esri-io"'):
         open_labels(label_file(tmp_path, kind, (1, 11)), GRID, TERRAMESH)
