@@ -97,7 +97,7 @@ def indexes_by_name(tagged: Mapping[int, str], indexes: Mapping[str, int]) -> di
 def explain_unknown(codes: Collection[float], scheme: ClassScheme) -> str:
     """Return a sentence that says in which other table codes are that a scheme lacks, or nothing."""
     table = _other_table(scheme)
-    known = [int(code) for code in codes if table and code in table.names]
+    known = [int(code) for code in codes if table and code in table.names and code not in codes_of(scheme)]
     if not table or not known:
         return ""
     return f" But {_list(table.names, known)} are among {table.title}. {table.advice}"

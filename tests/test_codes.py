@@ -31,6 +31,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
+from refnet_cli.schemes import with_ignored
 from refnet_cli.start import start
 from refnet_cli.tiling import Window
 from refnet_cli.validation import evaluate_weights
@@ -109,6 +110,13 @@ def test_codes_of_terramesh_alone_are_refused_by_its_name(tmp_path: Path, kind: 
     with open_labels(path, GRID, ESRI, meanings=mapping) as labels:
         assert names_of(labels, ESRI, len(codes)) == [TERRAMESH.by_code[code] for code in codes]
         assert labels.warnings == []
+
+
+@KINDS
+def test_codes_of_both_tables_that_a_mapping_leaves_out_say_nothing_of_the_other(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match="mean nothing") as caught:
+        open_labels(label_file(tmp_path, kind, (1, 7)), GRID, ESRI, meanings={"1": "1"})
+    assert "terramesh" not in str(caught.value)
 
 
 @KINDS
@@ -256,6 +264,15 @@ def test_corine_s_codes_of_three_digits(tmp_path: Path, kind: str, scheme: str) 
         expected = names if scheme == "corine" else [names[code // 100 - 1] for code in CORINE_CODES]
         assert names_of(labels, SCHEMES[scheme], 44) == list(expected)
         assert labels.warnings == []
+
+
+@pytest.mark.parametrize("scheme", ["corine", "corine-level1"])
+def test_corine_s_codes_of_three_digits_next_to_codes_that_are_no_label(tmp_path: Path, scheme: str) -> None:
+    path = raster(tmp_path / "a.tif", (112, 999, 523))
+    names = SCHEMES[scheme].names
+    expected = [names[1], None, names[43]] if scheme == "corine" else [names[0], None, names[4]]
+    with open_labels(path, GRID, SCHEMES[scheme], meanings=with_ignored(SCHEMES[scheme], None, {"999": "0"})) as labels:
+        assert names_of(labels, SCHEMES[scheme], 3) == expected
 
 
 def test_corine_s_raster_codes(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainScene, ...]:
 
 
 def config_of(scenes: Sequence[TrainScene], **options: Any) -> TrainConfig:
-    return TrainConfig(scenes=tuple(scenes), crop=64, tile=64, **options)
+    return TrainConfig(scenes=tuple(scenes), scheme="esri-io", crop=64, tile=64, **options)
 
 
 def card_of(config: TrainConfig, start: Card | None = None) -> Card:

@@ -58,5 +58,5 @@ def test_zones_and_scenes_take_it_too(case: Path) -> None:
     grid = grid_of(case / "map.tif")
     assert list(read_zones(case / "labels.gpkg", grid)) == ["1", "2", "3"]
     scene = TrainScene(case / "a.tif", case / "b.tif", case / "labels.gpkg", label_layer="labels")
-    labels = open_labels(scene.labels, grid, SCHEMES["esri-io"], layer=scene.label_layer)
+    labels = open_labels(scene.labels, grid, SCHEMES["terramesh"], layer=scene.label_layer)
     assert not labels.warnings
