@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from refnet_cli.codes import codes_of
 from refnet_cli.errors import OptionsError
 from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.tables import read_toml
@@ -142,10 +143,16 @@ def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]
 def with_ignored(
     scheme: ClassScheme, codes: Mapping[str, str] | None, ignored: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves."""
+    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves.
+
+    Examples
+    --------
+    >>> with_ignored(SCHEMES["corine"], None, {"999": "0"})["112"]
+    '112'
+    """
     if not ignored:
         return None if codes is None else dict(codes)
-    own = {str(code): str(code) for code in scheme.codes} | {name: name for name in scheme.names}
+    own = {str(code): str(code) for code in codes_of(scheme)} | {name: name for name in scheme.names}
     return (own if codes is None else dict(codes)) | dict(ignored)
 
 
