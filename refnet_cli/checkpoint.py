@@ -97,10 +97,11 @@ class Checkpoints:
                 tell(f"warning: checkpoint {path} is damaged and passed over")
                 continue
             _check_origin(path, state, tell)
+            stored = _settings_of(state)
             other = sorted(
                 name
-                for name in self._settings.keys() | state["settings"].keys()
-                if state["settings"].get(name) != self._settings.get(name)
+                for name in self._settings.keys() | stored.keys()
+                if stored.get(name) != self._settings.get(name)
             )
             if other:
                 raise OptionsError(
@@ -144,6 +145,14 @@ def _check_origin(path: Path, state: dict[str, Any], tell: Callable[[str], None]
     version = str(state.get("refnet", "0.1"))
     if version != __version__:
         tell(f"warning: refnet {version} wrote {path}, and refnet {__version__} goes on with it")
+
+
+def _settings_of(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that a checkpoint holds; 0.1 called the scheme ``terramesh`` ``esri-io``."""
+    settings = dict(state["settings"])
+    if "refnet" not in state and settings.get("scheme") == "esri-io":
+        settings["scheme"] = "terramesh"
+    return settings
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -143,7 +143,13 @@ def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]
 def with_ignored(
     scheme: ClassScheme, codes: Mapping[str, str] | None, ignored: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves."""
+    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves.
+
+    Examples
+    --------
+    >>> with_ignored(SCHEMES["corine"], None, {"999": "0"})["112"]
+    '112'
+    """
     if not ignored:
         return None if codes is None else dict(codes)
     own = {str(code): str(code) for code in codes_of(scheme)} | {name: name for name in scheme.names}

@@ -155,7 +155,11 @@ def test_blocks_of_two_versions_are_not_put_together(made: Path, capfd: Any) -> 
     """What one version decides differently would show at their border."""
     before = digests(made)
     ended = here(capfd, "batch", "run", "blocks.jsonl")
-    assert ended.statuses.get("done") == 1
+    assert ended.statuses == {"failed": 1, "done": 1}
+    (refused,) = (outcome for outcome in ended.outcomes if outcome["status"] == "failed")
+    assert refused["code"] == 64
+    assert "000000-000000.shard" in refused["message"]
+    assert "--overwrite" in refused["message"]
     hold_kept(before, made)
     ended = here(capfd, "batch", "merge", "blocks.jsonl")
     assert ended.code == 1
@@ -173,6 +177,75 @@ def test_an_interrupted_run_leads_to_the_map_of_an_undisturbed_one(made: Path, c
         assert ended.code == 0, ended.err
     assert (made / "map.tif").read_bytes() == (made / "other.tif").read_bytes()
     hold_kept(before, made, r"\.map\.tif\.refnet/")
+
+
+def test_cards_load_as_terramesh(made: Path) -> None:
+    """The stored card keeps the name that its checksum covers."""
+    assert json.loads((FILES / "tiny.card.json").read_text())["scheme"]["name"] == "esri-io"
+    for name in ("tiny.safetensors", "tiny.onnx"):
+        assert read_card(made / name).scheme.name == "terramesh"
+
+
+def test_maps_of_old_weights_say_which_codes_they_keep(made: Path, capfd: Any) -> None:
+    """And `--scheme esri-io` writes the official ones."""
+    words = (*PREDICT, "--weights", "tiny.safetensors")
+    assert here(capfd, *words, "-o", "old.tif").code == 0
+    assert here(capfd, *words, "-o", "new.tif", "--scheme", "esri-io").code == 0
+    tables = []
+    for name, scheme in (("old.tif", "terramesh"), ("new.tif", "esri-io")):
+        with rasterio.open(name) as file:
+            tags = file.tags(1)
+        assert tags["CLASS_SCHEME"] == scheme
+        tables.append({tags[key]: int(key[6:]) for key in tags if re.fullmatch(r"CLASS_\d+", key)})
+    old, new = read_codes("old.tif"), read_codes("new.tif")
+    assert (new[old == 0] == 0).all()
+    for class_name, code in tables[0].items():
+        assert (new[old == code] == tables[1][class_name]).all()
+
+
+def test_a_scheme_that_contradicts_a_map_is_an_error(made: Path, capfd: Any) -> None:
+    """The map of 0.1 says esri-io, and by its classes' names means terramesh."""
+    ended = here(capfd, "evaluate", "map/lulc.tif", "labels.tif", "--scheme", "esri-io")
+    assert ended.code == 64, ended.err
+
+
+def test_labels_of_0_1_are_refused_where_esri_io_is_stated(made: Path, capfd: Any) -> None:
+    """They hold 3 or 6, which the official table lacks."""
+    before = digests(made)
+    ended = here(capfd, "train", "regions.toml", "-o", "new", "--dry-run")
+    assert ended.code == 65, ended.err
+    assert 'scheme = "terramesh"' in ended.err
+    hold_kept(before, made)
+    assert advice_of(ended) == []  # changes the regions file
+    assert here(capfd, "train", "regions.toml", "-o", "new", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("predict", "--config", "run.toml"), "--overwrite"),
+        ((*PREDICT, "--weights", "tiny.onnx", "-o", "map.tif"), "--no-resume"),
+        (("batch", "run", "tasks.jsonl", "--index", "0", "--of", "2"), "--overwrite"),
+        (("batch", "run", "blocks.jsonl", "--index", "0", "--of", "2"), "--overwrite"),
+    ],
+)
+def test_what_would_be_replaced_is_kept_until_asked(
+    words: tuple[object, ...], option: str, made: Path, capfd: Any
+) -> None:
+    before = digests(made)
+    ended = here(capfd, *words)
+    assert ended.code != 0
+    assert option in ended.err + ended.out
+    hold_kept(before, made)
+    ended = here(capfd, *words, option)
+    assert ended.code == 0, ended.err
+
+
+def test_blocks_made_again_are_the_map_of_a_single_run(made: Path, capfd: Any) -> None:
+    assert here(capfd, "batch", "run", "blocks.jsonl", "--overwrite").statuses == {"done": 2}
+    assert here(capfd, "batch", "merge", "blocks.jsonl").code == 0
+    assert here(capfd, *PREDICT, "--weights", "tiny.onnx", "-o", "single.tif").code == 0
+    assert (read_codes("wide.tif") == read_codes("single.tif")).all()
 
 
 def steps_of(run: Path) -> np.ndarray:
