@@ -347,7 +347,7 @@ def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path, capfd: An
     assert failed["output"] == str(tmp_path / "maps" / "1.tif")
     assert (failed["code"], failed["tries"]) == (75, 3)
     assert "exit code 9" in failed["message"]
-    again = refnet("batch", "run", tasks, "--workers", 1)
+    again = here(capfd, "batch", "run", tasks)
     assert (again.code, again.statuses) == (0, {"done": 1, "skipped": 4})
 
 
