@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,8 +17,7 @@ from refnet_cli.card import default_weights
 from refnet_cli.engine import EngineOptions, load_engine
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.onnx_engine import OnnxEngine
-from refnet_cli.products import SCHEMES
-from tests.scenes import CARD, PlaceEngine, make_labelled_scene
+from tests.scenes import CARD, PlaceEngine, make_labelled_scene, name_classes
 from tests.small_models import write_model
 
 Floats = NDArray[np.float32]
@@ -131,8 +129,7 @@ def test_the_benchmark_sees_no_harm_where_pixels_are_classified_by_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, folder in enumerate((tmp_path / "sample", tmp_path / "varied" / "scene")):
-        with rasterio.open(make_labelled_scene(folder, seed=seed).labels, "r+") as labels:
-            labels.update_tags(1, **{f"CLASS_{code}": name for code, name in SCHEMES["esri-io"].by_code.items()})
+        name_classes(make_labelled_scene(folder, seed=seed).labels)
     monkeypatch.setattr(gaps, "SAMPLE", tmp_path / "sample")
     monkeypatch.setattr(gaps, "load_engine", lambda *_: PlaceEngine())
     gaps.main(["--data", str(tmp_path / "varied")])
