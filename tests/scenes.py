@@ -89,6 +89,12 @@ def make_labelled_scene(
     )
 
 
+def name_classes(labels: Path) -> None:
+    """Let labels of `make_labelled_scene` say in their tags what the codes mean, as simulated scenes do."""
+    with rasterio.open(labels, "r+") as file:
+        file.update_tags(1, **{f"CLASS_{code}": name for code, name in CARD.scheme.by_code.items()})
+
+
 class PlaceEngine:
     """Free engine whose answer at a pixel depends on that pixel's values alone, so that any tiling gives one map."""
 

@@ -160,7 +160,7 @@ def test_virtual_rasters_need_their_option(tmp_path: Path) -> None:
     report = predict(PredictOptions(disguised, sar, tmp_path / "map.tif", allow_vrt=True, coreg="off"), PlaceEngine())
     assert report.valid_share == 1
     with pytest.raises(OptionsError, match="is the same file as"):
-        predict(PredictOptions(disguised, sar, optical, allow_vrt=True), PlaceEngine())
+        predict(PredictOptions(disguised, sar, optical, allow_vrt=True, overwrite=True), PlaceEngine())
 
 
 def test_virtual_rasters_lead_nowhere_else(tmp_path: Path, server: Server) -> None:

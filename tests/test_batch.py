@@ -97,18 +97,17 @@ def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Many:
         words = ["--optical", scene, "--sar", scene.with_name("s1.tif"), "--weights", weights, "--batch", 2]
         also = [word for kind in KINDS for word in ("--output", kind)]
         output = folder / "maps" / f"{scene.parent.name}.tif"
-        done = refnet("predict", *words, "--smooth", 1, "-o", output, *also, "-q")
-        assert done.code == 0, done.err
+        assert run(list(map(str, ["predict", *words, "--smooth", 1, "-o", output, *also, "-q"]))) == 0
     return Many(table_of(folder), weights, digests(folder / "maps"))
 
 
-def test_one_after_the_other(many: Many, tmp_path: Path) -> None:
+def test_one_after_the_other(many: Many, tmp_path: Path, capfd: Any) -> None:
     """The bytes of as many runs of ``refnet predict``; what is printed is lines of JSON alone."""
     tasks = many.plan(tmp_path)
-    before = refnet("batch", "status", tasks, "-0")
+    before = here(capfd, "batch", "status", tasks, "-0")
     assert (before.code, before.err) == (1, "0 of 6 done\n")
     assert before.out.split("\0") == [*(outcome["output"] for outcome in _planned(tasks)), ""]
-    done = refnet("batch", "run", tasks)
+    done = here(capfd, "batch", "run", tasks)
     assert (done.code, done.statuses, done.err) == (0, {"done": 6}, "6 done, 0 skipped, 0 failed\n")
     for outcome, task in zip(done.outcomes, _planned(tasks), strict=True):
         assert (outcome["id"], outcome["output"]) == (task["id"], task["output"])
@@ -133,6 +132,7 @@ def test_in_two_workers(many: Many, tmp_path: Path) -> None:
     assert len(processes) == len(set(processes)) == 2
 
 
+@pytest.mark.long
 def test_with_xargs(many: Many, tmp_path: Path) -> None:
     tasks = many.plan(tmp_path)
     line = f"seq 0 3 | xargs -P 2 -I[] '{sys.executable}' -m refnet_cli batch run '{tasks}' --index [] --of 4"
@@ -266,7 +266,10 @@ def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path:
     many.hold(tasks)
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
+ENDS = [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.long) for how in (signal.SIGINT, signal.SIGKILL))]
+
+
+@pytest.mark.parametrize("how", ENDS)
 def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many, tmp_path: Path) -> None:
     """None of them goes on for long by itself, and the next run goes on where it was."""
     tasks = many.plan(tmp_path)
@@ -326,7 +329,7 @@ def test_more_workers_than_scenes_take_no_memory_from_them(tmp_path: Path, weigh
     assert (done.code, done.statuses) == (0, {"done": 1}), done.err
 
 
-def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path) -> None:
+def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path, capfd: Any) -> None:
     """It is given up after three tries, with the code of what may pass; the others are done, and it is when it can."""
 
     def shine(optical: np.ndarray, sar: np.ndarray) -> None:
@@ -336,7 +339,7 @@ def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path) -> None:
         make_scene(tmp_path / "in" / f"{number}", 40, 50, number, shine if number == 1 else None)
     tasks = tmp_path / "t.jsonl"
     map_ = ["--map", tmp_path / "maps" / "{name}.tif"]
-    assert refnet("batch", "plan", table_of(tmp_path / "in"), "-o", tasks, "--weights", weights, *map_).code == 0
+    assert here(capfd, "batch", "plan", table_of(tmp_path / "in"), "-o", tasks, "--weights", weights, *map_).code == 0
     env = environment(disturbed=True, REFNET_TEST_DEADLY=8500)
     done = refnet("batch", "run", tasks, "--workers", 1, env=env)
     assert (done.code, done.statuses) == (1, {"done": 4, "failed": 1}), done.err
@@ -344,7 +347,7 @@ def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path) -> None:
     assert failed["output"] == str(tmp_path / "maps" / "1.tif")
     assert (failed["code"], failed["tries"]) == (75, 3)
     assert "exit code 9" in failed["message"]
-    again = refnet("batch", "run", tasks, "--workers", 1)
+    again = here(capfd, "batch", "run", tasks)
     assert (again.code, again.statuses) == (0, {"done": 1, "skipped": 4})
 
 

@@ -22,7 +22,7 @@ from refnet_cli.card import REFNetConfig, default_weights, read_card
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
 from refnet_cli.scan import available_scans
-from tests.scenes import make_labelled_scene, write
+from tests.scenes import make_labelled_scene, name_classes, write
 
 TINY = REFNetConfig(encoder="test_resnet", width=16)
 
@@ -152,6 +152,7 @@ def test_a_small_scene_is_measured(tmp_path: Path) -> None:
     assert 0 < rows[1]["megabytes"] < 2000
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
 def test_what_a_prediction_takes_is_held_to_what_it_reckons_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(memory.ROWS, "small", 64)
@@ -300,7 +301,7 @@ def test_learning_goes_on_where_it_was_interrupted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(4):
-        make_labelled_scene(tmp_path / "made" / f"scene-{seed}", seed=seed)
+        name_classes(make_labelled_scene(tmp_path / "made" / f"scene-{seed}", seed=seed).labels)
     output = tmp_path / "runs.json"
     command = ["learning", "--data", str(tmp_path / "made"), "--output", str(output), "--steps", "2"]
     main([*command, "--only", "no-msie", "--seeds", "0"])

@@ -95,7 +95,7 @@ def test_config_files_keep_the_name(tmp_path: Path, capfd: pytest.CaptureFixture
 
 @pytest.mark.parametrize("given", [*NAMES, str(default_weights()), default_weights()])
 def test_a_training_starts_from_them(given: Any) -> None:
-    assert TrainConfig(scenes=(scene("a"),), init=given).settled().init == default_weights()
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", init=given).settled().init == default_weights()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,12 +113,12 @@ def test_the_other_commands_take_them(
     run(["export", name, "-o", "a.onnx"])
     assert found == [default_weights()]
     (tmp_path / "r.toml").write_text(
-        '[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "l.tif"\nsplit = "validation"\n'
+        'scheme = "esri-io"\n[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "l.tif"\nsplit = "validation"\n'
     )
     monkeypatch.setattr("refnet_cli.validation.load_weights", lambda weights: found.append(weights) or 1 / 0)
     run(["evaluate", "--weights", name, "--regions", "r.toml"])
     assert found[1:] == [name]
-    monkeypatch.setattr("refnet_cli.train.fit", lambda config, *_: found.append(config.settled().init) or 1 / 0)
+    monkeypatch.setattr("refnet_cli.train.fit", lambda config, *_, **__: found.append(config.settled().init) or 1 / 0)
     (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('split = "validation"\n', ""))
     run(["train", "r.toml", "-o", "runs", "--init", name])
     assert found[2:] == [default_weights()]

@@ -17,7 +17,7 @@ from refnet_cli.card import default_weights
 from refnet_cli.engine import EngineOptions, load_engine
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.onnx_engine import OnnxEngine
-from tests.scenes import CARD, PlaceEngine, make_labelled_scene
+from tests.scenes import CARD, PlaceEngine, make_labelled_scene, name_classes
 from tests.small_models import write_model
 
 Floats = NDArray[np.float32]
@@ -128,8 +128,8 @@ def test_few_pixels_beside_gaps_get_worse() -> None:
 def test_the_benchmark_sees_no_harm_where_pixels_are_classified_by_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_labelled_scene(tmp_path / "sample")
-    make_labelled_scene(tmp_path / "varied" / "scene", seed=1)
+    for seed, folder in enumerate((tmp_path / "sample", tmp_path / "varied" / "scene")):
+        name_classes(make_labelled_scene(folder, seed=seed).labels)
     monkeypatch.setattr(gaps, "SAMPLE", tmp_path / "sample")
     monkeypatch.setattr(gaps, "load_engine", lambda *_: PlaceEngine())
     gaps.main(["--data", str(tmp_path / "varied")])
