@@ -40,7 +40,8 @@ _TABLES = (
 _TEXTS = {"class_name", "zone"}
 _SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # what tells that a task is done, also if cut off
 _MOST = 64 * 2**20  # bytes of a file that are looked at
-_GDAL_METADATA = 42112  # TIFF's tag
+_GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags
+_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
 _LISTED = 3  # files that a message names
 
 
@@ -81,12 +82,13 @@ def is_ours(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.read(16)
             return not start or any(known(path, file, start) for known in _FORMATS)
-    except (OSError, ValueError, WeightsError, struct.error, sqlite3.Error, zipfile.BadZipFile, RecursionError):
+    except (OSError, ValueError, WeightsError, struct.error, sqlite3.Error, zipfile.BadZipFile, RecursionError,
+            OverflowError):  # fmt: skip
         return False
 
 
 def is_as_written(file: BinaryIO) -> bool:
-    """Tell whether a TIFF file is stored as GDAL stores a new Cloud Optimized GeoTIFF; each change undoes that."""
+    """Tell whether a TIFF file is stored as GDAL stores a new Cloud Optimized GeoTIFF; most changes undo that."""
     file.seek(0)
     head = file.read(512)
     return b"LAYOUT=IFDS_BEFORE_DATA\n" in head and b"KNOWN_INCOMPATIBLE_EDITION=NO\n" in head
@@ -95,24 +97,39 @@ def is_as_written(file: BinaryIO) -> bool:
 def _is_geotiff(path: Path, file: BinaryIO, start: bytes) -> bool:
     if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or not is_as_written(file):
         return False
-    return f'name="{MARK}"'.encode() in _tiff_tag(file, start, _GDAL_METADATA)
+    marked = f'name="{MARK}"'.encode() in bytes(_tiff_tag(file, start, _GDAL_METADATA))
+    return marked and _is_without_gaps(file, start)
 
 
-def _tiff_tag(file: BinaryIO, start: bytes, wanted: int) -> bytes:
-    """Return the value of a tag of text in the first directory of a TIFF file, nothing where it is missing."""
+def _is_without_gaps(file: BinaryIO, start: bytes) -> bool:
+    """Tell whether blocks follow each other up to the end, with their size before and four bytes behind each.
+
+    GDAL writes a block that has become smaller into its old place, and the file still counts as as it was written.
+    """
+    places = zip(_tiff_tag(file, start, _BLOCK_OFFSETS), _tiff_tag(file, start, _BLOCK_SIZES), strict=True)
+    blocks = sorted((offset, size) for offset, size in places if size)
+    begins = [offset - 4 for offset, _ in blocks[1:]] + [file.seek(0, os.SEEK_END)]
+    return all(offset + size + 4 == begin for (offset, size), begin in zip(blocks, begins, strict=bool(blocks)))
+
+
+def _tiff_tag(file: BinaryIO, start: bytes, wanted: int) -> tuple[int, ...]:
+    """Return the numbers or bytes of a tag in the first directory of a TIFF file, nothing where it is missing."""
     order, big = "<" if start[:2] == b"II" else ">", 43 in start[2:4]
-    count, entry, at = ("Q", "HHQQ", 8) if big else ("H", "HHII", 4)
+    count, entry, at = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
     (directory,) = struct.unpack_from(order + ("Q" if big else "I"), start, at)
     file.seek(directory)
     (entries,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
     size = struct.calcsize(order + entry)
     table = file.read(min(entries, 4096) * size)
     for place in range(0, len(table), size):
-        tag, _, length, position = struct.unpack_from(order + entry, table, place)
+        tag, kind, length, value = struct.unpack_from(order + entry, table, place)
         if tag == wanted:
-            file.seek(position)
-            return file.read(min(length, _MOST))
-    return b""
+            numbers = f"{order}{length}{_TIFF_TYPES.get(kind, 'B')}"
+            if struct.calcsize(numbers) > len(value):
+                file.seek(*struct.unpack(order + ("Q" if big else "I"), value))
+                value = file.read(min(struct.calcsize(numbers), _MOST))
+            return struct.unpack_from(numbers, value)
+    return ()
 
 
 def _is_png(path: Path, file: BinaryIO, start: bytes) -> bool:

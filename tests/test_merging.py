@@ -91,7 +91,7 @@ CASES = {
     "a row": (5, 1025, 512, {"smooth": 1}),
     "larger blocks": (1100, 1300, 1024, LESS | {"missing": "use-other"}),
 }
-LONG = {"larger blocks", "symmetries", "another scheme"}
+LONG = {"larger blocks", "symmetries", "another scheme", "smooth"}
 
 
 @pytest.mark.parametrize(
