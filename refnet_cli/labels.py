@@ -216,11 +216,11 @@ class RasterLabels:
         self._raster, self._grid, self._what = raster, grid, what
         self.warnings: list[str] = []
         dataset = raster.dataset
-        if dataset.count != 1:
+        self._tagged = tagged_classes(dataset.tags(1))
+        if dataset.count != 1 and not self._tagged:  # a map with --missing use-other has a second band, quality
             raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
         self._indexes = {code: indexes[str(code)] for code in _numbers(indexes)}
         self._scheme, self._said = scheme, _numbers(said)
-        self._tagged = tagged_classes(dataset.tags(1))
         if self._tagged:
             kept = {code: index for code, index in self._indexes.items() if code in {0, *self._said}}
             self._indexes = {0: 0} | indexes_by_name(self._tagged, indexes) | kept

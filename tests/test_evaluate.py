@@ -97,6 +97,17 @@ def test_files_of_one_grid(files: tuple[Path, Path]) -> None:
     assert found.iou.keys() == {"Water", "Trees", "Crops", "Built area", "Rangeland"}
 
 
+def test_the_second_band_of_a_map_is_no_class(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Maps with --missing use-other have a second band, quality."""
+    with rasterio.open(files[0]) as one:
+        both = write(tmp_path / "two.tif", np.stack([one.read(1), np.full(one.shape, 3, np.uint8)]), ("map", "quality"))
+    with pytest.raises(InputError, match="2 bands"):
+        evaluate(both, files[1], "esri-io")
+    with rasterio.open(both, "r+") as dataset:
+        dataset.update_tags(1, CLASS_SCHEME="esri-io", **{f"CLASS_{code}": name for code, name in SCHEMES["esri-io"].by_code.items()})
+    assert evaluate(both, files[1], "esri-io") == evaluate(*files, "esri-io")
+
+
 def test_labels_of_another_grid_are_brought_onto_the_map(tmp_path: Path) -> None:
     codes = np.random.default_rng(0).choice([1, 2, 5], (1, 20, 20)).astype(np.uint8)
     finer = codes.repeat(2, 1).repeat(2, 2)
