@@ -103,8 +103,9 @@ def test_the_second_band_of_a_map_is_no_class(files: tuple[Path, Path], tmp_path
         both = write(tmp_path / "two.tif", np.stack([one.read(1), np.full(one.shape, 3, np.uint8)]), ("map", "quality"))
     with pytest.raises(InputError, match="2 bands"):
         evaluate(both, files[1], "esri-io")
+    names = {f"CLASS_{code}": name for code, name in SCHEMES["esri-io"].by_code.items()}
     with rasterio.open(both, "r+") as dataset:
-        dataset.update_tags(1, CLASS_SCHEME="esri-io", **{f"CLASS_{code}": name for code, name in SCHEMES["esri-io"].by_code.items()})
+        dataset.update_tags(1, CLASS_SCHEME="esri-io", **names)
     assert evaluate(both, files[1], "esri-io") == evaluate(*files, "esri-io")
 
 
