@@ -1,4 +1,4 @@
-"""How much pixels without data disturb the map beside them: the same scenes with and without gaps cut into them.
+"""How much pixels without data disturb the map next to them: the same scenes with and without gaps cut into them.
 
 Wedges, as at the edge of a swath, and holes, as of clouds, are cut into one sensor or both. What counts are the pixels
 that both sensors see, within 16 pixels of a cut: the share of them that is wrong, over the same share without the cut.

@@ -408,7 +408,7 @@ def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Iterator[Outco
     ----------
     tasks : sequence of Task
     overwrite : bool
-        Replace existing files that refnet did not write, whatever the tasks say.
+        Replace existing files that refnet did not write, even if the tasks do not allow it.
 
     Yields
     ------

@@ -82,7 +82,7 @@ class Weights(click.ParamType):  # type: ignore[type-arg]
     name = "weights"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Leave a name as it is, and make a path of all else."""
+        """Keep a name, and make a path of all else."""
         from refnet_cli.card import as_weights
 
         chosen = as_weights(value)

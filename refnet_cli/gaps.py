@@ -26,7 +26,7 @@ def fill_gaps(images: Float32) -> Float32:
     Returns
     -------
     float32 array, shape (N, B, H, W)
-        ``images`` itself where nothing is missing. An image without any complete pixel stays as it is: its NaN mean
+        ``images`` itself where nothing is missing. An image without any complete pixel is not changed: its NaN mean
         that the network shall do without the sensor.
 
     Examples
