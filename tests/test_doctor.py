@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,11 +225,13 @@ def test_whatever_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [trial.says for trial in run_self_test(BOTH)] == ["failed: TryAgainError: Not enough memory. At all."] * 2
 
 
-def test_a_map_that_cannot_be_made_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+def test_a_map_that_cannot_be_made_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Not `tempfile.tempdir`: torch creates that folder where it is missing.
+    temporary = partial(tempfile.TemporaryDirectory, dir=tmp_path / "missing")
+    monkeypatch.setattr(selftest.tempfile, "TemporaryDirectory", temporary)
     *_, files = run_self_test(BOTH[:1])
     assert files.passed is False
-    assert "/nowhere" in files.says
+    assert str(tmp_path / "missing") in files.says
 
 
 def test_damaged_weights_are_told(

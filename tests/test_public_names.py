@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def use(name, value):
         "PRODUCTS": lambda: value["sentinel-2-l2a"],
         "SCHEMES": lambda: value["esri-io"],
         "Card": lambda: value.from_dict({}),
-        "ClassMap": lambda: value("/nowhere/map.tif", *grid()),
+        "ClassMap": lambda: value("nowhere/map.tif", *grid()),
         "EngineOptions": lambda: value(device="cpu"),
         "PredictOptions": lambda: value("a.tif", "b.tif", "c.tif"),
         "Prediction": lambda: value(1, 2, 3),
@@ -62,13 +63,13 @@ def use(name, value):
         "TrainConfig": lambda: value(scenes=()),
         "evaluate": lambda: value("no.tif", "no.tif"),
         "export_onnx": lambda: value("no.safetensors", "a.onnx"),
-        "fit": lambda: value(train_config() if "torch" in sys.modules else None, "/nowhere/run"),
+        "fit": lambda: value(train_config() if "torch" in sys.modules else None, "nowhere/run"),
         "from_published": lambda: value({}),
         "inspect": lambda: value("no.tif", None),
         "load_engine": lambda: value("no.safetensors"),
         "load_weights": lambda: value("no.safetensors"),
         "predict": lambda: value(options()),
-        "save_weights": lambda: value(network(), bundled(), "/nowhere/w.safetensors"),
+        "save_weights": lambda: value(network(), bundled(), "nowhere/w.safetensors"),
     }
 
     def grid():
@@ -127,10 +128,11 @@ for order in orders:
 
 
 def use_all(hidden: str, orders: list[list[str]]) -> list[tuple[dict[str, str], bool]]:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps([hidden, orders, str(ROOT)])], cwd="/", capture_output=True,
-        text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, json.dumps([hidden, orders, str(ROOT)])], cwd=folder, capture_output=True,
+            text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
