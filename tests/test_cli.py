@@ -130,7 +130,8 @@ def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    done = call("predict", "--optical", pair[0], "--sar", pair[1], "-o", tmp_path / "x.tif")
+    words = ["--optical", pair[0], "--sar", pair[1], "--weights", ROOT / "weights" / "refnet-small.onnx"]
+    done = call("predict", *words, "-o", tmp_path / "x.tif")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/x.tif\n")
     assert "sar.scale: power" in done.stderr
     assert "it/s" not in done.stderr
@@ -181,11 +182,17 @@ def test_closed_stdout_is_no_drama(tmp_path: Path, pair: tuple[Path, Path]) -> N
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_a_run_and_leave_nothing(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "weights"),
+    [(signal.SIGTERM, 143, "refnet-small.safetensors"), (signal.SIGINT, 130, "refnet-small.onnx")],
+)
+def test_signals_end_a_run_and_leave_nothing(
+    tmp_path: Path, number: signal.Signals, code: int, weights: str
+) -> None:
     pair = make_pair(tmp_path, 1500, 1500)
     command = [sys.executable, "-m", "refnet_cli", "predict", "--optical", str(pair[0]), "--sar", str(pair[1])]
-    process = subprocess.Popen([*command, "-o", str(tmp_path / "x.tif")], cwd=ROOT, stderr=subprocess.PIPE)
+    command += ["--weights", str(ROOT / "weights" / weights), "-o", str(tmp_path / "x.tif")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     while len(list(tmp_path.iterdir())) < 3:  # until the working files are there
         assert process.poll() is None
         time.sleep(0.05)

@@ -40,6 +40,7 @@ CARD = replace(
     FREE, name="tiny", licence="CC0-1.0", tile=64,
     network=REFNetConfig(encoder="resnet18", optical_bands=4, sar_bands=2, classes=10, width=16, msie=True),
 )  # fmt: skip
+WARM = replace(CARD, temperature=1.7)
 PUBLISHED = {
     "optical": ((763.8806, 919.1531, 1013.227), (248.1907, 173.0708, 141.8084)),
     "sar": ((-12.542, -19.7742), (2.4201, 2.5095)),
@@ -63,7 +64,7 @@ def save(path: Path, card: Card = CARD) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+    return save(tmp_path_factory.mktemp("weights") / "tiny.safetensors", WARM)
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +106,16 @@ def in_torch(weights: Path) -> Callable[[Tiles], np.ndarray]:
     return logits
 
 
-def assert_alike(found: Iterable[np.ndarray], wanted: np.ndarray) -> None:
+def softmax(logits: np.ndarray, temperature: float = 1) -> np.ndarray:
+    return np.asarray(torch.from_numpy(logits / np.float32(temperature)).softmax(1).numpy())
+
+
+def assert_alike(found: Iterable[np.ndarray], wanted: np.ndarray, temperature: float = WARM.temperature) -> None:
     """Logits within 1e-3, probabilities their softmax, and 99.9 % of the classes."""
     logits, probabilities = found
     assert np.isfinite(logits).all()
     assert np.abs(logits - wanted).max() < 1e-3
-    softmax = torch.from_numpy(wanted).softmax(1).numpy()
-    assert np.abs(probabilities - softmax).max() < 1e-3
+    assert np.abs(probabilities - softmax(wanted, temperature)).max() < 1e-3
     assert (logits.argmax(1) == wanted.argmax(1)).mean() >= 0.999
     assert np.array_equal(probabilities.argmax(1), logits.argmax(1))
 
@@ -154,7 +158,7 @@ def test_batch_and_sides_are_free_and_all_else_is_not(exported: tuple[Path, Expo
 def test_card_and_parity_are_in_the_metadata(exported: tuple[Path, Exported]) -> None:
     path, report = exported
     card = verify(path)
-    assert replace(card, sha256="") == replace(CARD, network=replace(CARD.network, msie=False))
+    assert replace(card, sha256="") == replace(WARM, network=replace(CARD.network, msie=False))
     assert card.sha256 == report.sha256
     stored = json.loads(read_metadata(path)[PARITY])
     assert stored == json.loads(json.dumps(report.to_dict()["parity"]))
@@ -218,27 +222,30 @@ def test_the_engines_give_the_same(exported: tuple[Path, Exported], weights: Pat
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.999
 
 
-def test_without_a_temperature_nothing_lies_before_the_softmax(exported: tuple[Path, Exported]) -> None:
-    (softmax,) = (node for node in onnx.load(exported[0]).graph.node if OUTPUTS[1] in node.output)
-    assert (softmax.op_type, list(softmax.input)) == ("Softmax", [OUTPUTS[0]])
+def test_without_a_temperature_nothing_lies_before_the_softmax() -> None:
+    assert read_card(SMALL).temperature == 1
+    (last,) = (node for node in onnx.load(SMALL).graph.node if OUTPUTS[1] in node.output)
+    assert (last.op_type, list(last.input)) == ("Softmax", [OUTPUTS[0]])
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), pytest.param("fp16", 2e-2, marks=pytest.mark.long)])
 def test_the_temperature_is_in_the_model(
-    exported: tuple[Path, Exported], tmp_path: Path, precision: Literal["fp32", "fp16"], most: float
+    exported: tuple[Path, Exported], weights: Path, tmp_path: Path, precision: Literal["fp32", "fp16"], most: float
 ) -> None:
     """Logits stay what they are; their softmax knows the temperature."""
-    path = save(tmp_path / "warm.safetensors", replace(CARD, temperature=1.7))
-    export_onnx(path, tmp_path / "warm.onnx", precision=precision)
-    assert verify(tmp_path / "warm.onnx").temperature == 1.7
+    path = exported[0]
+    if precision == "fp16":
+        path = tmp_path / "half.onnx"
+        export_onnx(weights, path, precision=precision)
+    assert verify(path).temperature == 1.7
     tiles = patches(3, 64, 96)
-    logits, probabilities = in_onnx(session(tmp_path / "warm.onnx"), tiles)
-    assert np.abs(logits - in_onnx(session(exported[0]), tiles)[0]).max() < (1e-6 if precision == "fp32" else 0.1)
-    assert np.abs(probabilities - torch.from_numpy(logits / np.float32(1.7)).softmax(1).numpy()).max() < most
-    ours, theirs = (load_engine(p).predict(*tiles) for p in (tmp_path / "warm.onnx", path))
+    logits, probabilities = in_onnx(session(path), tiles)
+    assert np.abs(logits - in_torch(weights)(tiles)).max() < (1e-3 if precision == "fp32" else 0.1)
+    assert np.abs(probabilities - softmax(logits, 1.7)).max() < most
+    ours, theirs = (load_engine(p).predict(*tiles) for p in (path, weights))
     assert np.abs(ours - probabilities).max() < most  # which another number of threads may change
     assert np.abs(ours - theirs).max() < most
-    plain = load_engine(exported[0]).predict(*tiles)
+    plain = softmax(logits)
     assert np.abs(ours - plain).max() > 0.01
     assert precision == "fp16" or np.array_equal(ours.argmax(1), plain.argmax(1))
 
@@ -343,7 +350,7 @@ def test_a_sensor_that_was_left_out_stays_out(tmp_path: Path, sensor: str) -> No
     found = in_onnx(running, tiles)
     assert np.array_equal(found[0], in_onnx(running, swapped)[0])
     blank = tuple(np.full_like(a, np.nan) if name == sensor else a for name, a in zip(INPUTS, tiles, strict=True))
-    assert_alike(found, in_torch(path)((blank[0], blank[1])))
+    assert_alike(found, in_torch(path)((blank[0], blank[1])), temperature=1)
     ours, theirs = (load_engine(p).predict(*tiles) for p in (tmp_path / "m.onnx", path))
     assert np.abs(ours - theirs).max() < 1e-3
 
