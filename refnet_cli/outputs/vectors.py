@@ -175,7 +175,7 @@ class GeoPackage(VectorFile):
         return self._path
 
     def _check_index(self) -> None:
-        """Hold the index against the number of polygons: GDAL writes it last and reports no fault in this."""
+        """Compare the index with the number of polygons: GDAL writes it last and reports no fault in this."""
         uri = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as database:
