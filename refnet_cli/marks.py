@@ -104,7 +104,7 @@ def _is_geotiff(path: Path, file: BinaryIO, start: bytes) -> bool:
 def _is_without_gaps(file: BinaryIO, start: bytes) -> bool:
     """Tell whether blocks follow each other up to the end, with their size before and four bytes behind each.
 
-    GDAL writes a block that has become smaller into its old place, and the file still counts as as it was written.
+    GDAL writes a block that has become smaller into its old place, and the header still calls the file unchanged.
     """
     places = zip(_tiff_tag(file, start, _BLOCK_OFFSETS), _tiff_tag(file, start, _BLOCK_SIZES), strict=True)
     blocks = sorted((offset, size) for offset, size in places if size)

@@ -186,7 +186,8 @@ def test_a_training_leaves_files_of_others_in_its_folder(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(train, "survey", stop)
     config = TrainConfig(
-        (make_labelled_scene(tmp_path / "scene"),), name="mine", encoder="test_resnet", width=16, batch=1, device="cpu"
+        (make_labelled_scene(tmp_path / "scene"),), "esri-io", name="mine", encoder="test_resnet", width=16, batch=1,
+        device="cpu",
     )
     run_folder = tmp_path / "run"
     for name in (*train.RESULTS, "mine.safetensors", "checkpoints/best.pt"):

@@ -163,7 +163,8 @@ def test_the_command_line_and_a_config_win(weights: Path, tmp_path: Path, capfd:
 
 
 def test_columns_of_tables_are_properties_too(weights: Path, tmp_path: Path) -> None:
-    table = "optical,sar,output,s2:processing_baseline,earthsearch:boa_offset_applied\na,b,c,05.10,True\nd,e,f,,\n"
+    table = "optical,sar,output,s2:processing_baseline,earthsearch:boa_offset_applied\n"
+    table += "a,b,c.tif,05.10,True\nd,e,f.tif,,\n"
     tasks = plan(read_scenes(table, tmp_path), Templates(), {"weights": weights}, tmp_path)
     first, second = (task.options.stac for task in tasks)
     assert stac_offset(as_tags(first)) == (0, "stac: earthsearch:boa_offset_applied=True.")

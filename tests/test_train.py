@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ from refnet_cli.scan import choose_scan
 from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
 from refnet_cli.torch_engine import Standardise, load_torch_engine
-from refnet_cli.train import Progress, Training, class_weights, fit, make_optimizer, make_schedule
+from refnet_cli.train import Progress, Training, TrainResult, class_weights, fit, make_optimizer, make_schedule
 from refnet_cli.validation import calibrate, evaluate_weights
 from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
@@ -52,6 +53,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64,
         learning_rate=3e-3, device="cpu", checkpoint_every=2, validate_every=3,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a fifth of the time of a short training, and one test looks at them."""
+    if request.function is not test_what_a_training_leaves:
+        monkeypatch.setattr(Training, "_draw", lambda self, card: None)
 
 
 SOUTH = Affine.translation(100_000, 0) @ PLACE
@@ -73,11 +81,20 @@ def pull_at(step: int) -> Callable[[Progress], None]:
     return pull
 
 
+ALL_AT_ONCE: dict[str, Any] = {
+    "warmup": 2, "clip": 1.0, "jitter": 0.1, "modality_dropout": 0.3, "class_weights": "balanced", "ema": 0.8,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return fit(replace(config, **ALL_AT_ONCE), tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path, step: int) -> None:
+def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, tmp_path: Path, step: int) -> None:
     """Before the first checkpoint, at a validation, and after a checkpoint."""
-    config = replace(config, warmup=2, clip=1.0, jitter=0.1, modality_dropout=0.3, class_weights="balanced", ema=0.8)
-    whole = fit(config, tmp_path / "whole")
+    config = replace(config, **ALL_AT_ONCE)
     with pytest.raises(PulledPlugError):
         fit(config, tmp_path / "parts", pull_at(step))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
@@ -88,7 +105,7 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, tmp_path: Path, step:
     assert resumed.card == whole.card
     assert resumed.card.temperature != 1
     for table in ("steps.csv", "validations.csv"):
-        assert (tmp_path / "parts" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+        assert (tmp_path / "parts" / table).read_bytes() == (whole.weights.parent / table).read_bytes()
 
 
 def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, tmp_path: Path) -> None:
@@ -354,12 +371,13 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
     result = fit(config, tmp_path)
     scored = result.card.scores["validation"]
     assert (scored["split"], scored["leaky"]) == ("random", True)
-    total = np.zeros((9, 9), int)
+    most = max(config.classes.codes)
+    total = np.zeros((most, most), int)
     for look in survey(config):
         predict(PredictOptions(look.scene.optical, look.scene.sar, tmp_path / "map.tif", result.weights, device="cpu"))
         with rasterio.open(tmp_path / "map.tif") as mapped, rasterio.open(look.scene.labels) as labelled:
             held_out = look.roles.read(Window(0, 0, *look.grid.shape)) == VALIDATION
-            total += confusion_matrix(np.where(held_out, labelled.read(1), 0), mapped.read(1), 10)
+            total += confusion_matrix(np.where(held_out, labelled.read(1), 0), mapped.read(1), most + 1)
     assert scored["pixels"] == total.sum() > 0
     assert scored["overall_accuracy"] == pytest.approx(np.trace(total) / total.sum())
 
@@ -588,7 +606,7 @@ def same_results(folder: Path, other: Path) -> bool:
     return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, number: signal.Signals) -> None:
     regions = write_regions(config, tmp_path / "regions.toml", 1000)
     process = start_training(regions, tmp_path / "run")

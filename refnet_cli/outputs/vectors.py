@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import sqlite3
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import pyogrio
@@ -167,7 +170,23 @@ class GeoPackage(VectorFile):
             )  # fmt: skip
 
     def _finish(self, bounds: tuple[float, float, float, float] | None) -> Path:
+        if self._indexed:
+            self._check_index()
         return self._path
+
+    def _check_index(self) -> None:
+        """Compare the index with the number of polygons: GDAL writes it last and reports no fault in this."""
+        uri = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as database:
+                found = [database.execute(question).fetchone()[0] for question in (
+                    "PRAGMA quick_check(1)", f"SELECT count(*) FROM rtree_{LAYER}_geom_rowid",
+                    "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+                )]  # fmt: skip
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, f"the index of the polygons is damaged ({error})") from error
+        if found != ["ok", self.count, self._path.stat().st_size]:
+            raise OSError(errno.EIO, "the index of the polygons did not come back as it was written")
 
     def _read(self, path: Path) -> Iterator[Features]:
         for start in range(0, self._stored(path), _AT_ONCE):

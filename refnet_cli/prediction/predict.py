@@ -303,7 +303,8 @@ def predict(
     outputs = files_of(options) + (files_of(options, part) if part else [])
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, weights]
     check_places(outputs, inputs)
-    check_replaceable(files_of(options, part), options.overwrite)
+    if not any(isinstance(path, Path) and path.is_dir() for path in inputs):  # which of a folder are read is seen below
+        check_replaceable(files_of(options, part), options.overwrite)
     if options.resume:
         refuse_other_version(part.shard if part else options.output)
     card = engine.card if engine else verify(_given(weights))
@@ -321,6 +322,7 @@ def predict(
     ):  # fmt: skip
         inputs += pair.files
         check_places(outputs, inputs)
+        check_replaceable(files_of(options, part), options.overwrite)
         height, width = pair.grid.shape
         tiling = Tiling(height, width, card.tile, overlap)
         area = _area_of(part, tiling)
