@@ -119,6 +119,7 @@ def test_arithmetic_grows_with_the_pixels() -> None:
     assert tile.count_flop(net, 128) == pytest.approx(4 * tile.count_flop(net, 64), rel=0.01)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read as Linux tells it")
 def test_the_memory_of_a_forward_pass_is_measured() -> None:
     assert 1 < tile.measure_peak(TINY, 256)["megabytes"] < 1500
@@ -378,6 +379,7 @@ def test_one_kernel_is_measured() -> None:
     assert [row["what"] for row in rows] == ["level 5, cpu forward", "level 5, cpu forward+backward"]
 
 
+@pytest.mark.long
 def test_what_fails_costs_one_row() -> None:
     rows = gpu.measure_apart("tiles", network="small", variant="bf16", device="cpu", batch=1, repeats=1)
     assert [row["what"] for row in rows] == ["tiles: small, bf16, cpu, 1, 1"]
