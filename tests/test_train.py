@@ -91,6 +91,11 @@ def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Trai
     return fit(replace(config, **ALL_AT_ONCE), tmp_path_factory.mktemp("whole"))
 
 
+@pytest.fixture(scope="module")
+def plain(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return fit(config, tmp_path_factory.mktemp("plain"))
+
+
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, tmp_path: Path, step: int) -> None:
     """Before the first checkpoint, at a validation, and after a checkpoint."""
@@ -108,23 +113,21 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, t
         assert (tmp_path / "parts" / table).read_bytes() == (whole.weights.parent / table).read_bytes()
 
 
-def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, tmp_path: Path) -> None:
-    first = fit(config, tmp_path)
+def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, plain: TrainResult) -> None:
     steps: list[int] = []
-    second = fit(config, tmp_path, lambda progress: steps.append(progress.step))
+    second = fit(config, plain.weights.parent, lambda progress: steps.append(progress.step))
     assert steps == []
-    assert second.card == first.card
+    assert second.card == plain.card
 
 
-def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, tmp_path: Path) -> None:
-    whole = fit(config, tmp_path / "whole")
+def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, plain: TrainResult, tmp_path: Path) -> None:
     for limit in (1, 2, 6):  # the last one lies in a validation
         questions = iter([False] * limit)
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda questions=questions: next(questions, True))  # type: ignore[misc]
     parts = fit(config, tmp_path / "parts")
-    assert parts.history == whole.history
-    assert parts.card == whole.card
+    assert parts.history == plain.history
+    assert parts.card == plain.card
 
 
 def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: TrainConfig, tmp_path: Path) -> None:
@@ -176,8 +179,9 @@ def test_learning_starts_from_a_temperature_of_1(config: TrainConfig, tmp_path: 
     assert losses[0] == losses[1]
 
 
-def test_it_leaves_while_it_calibrates(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fit(config, tmp_path / "whole")
+def test_it_leaves_while_it_calibrates(
+    config: TrainConfig, plain: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leaving: list[bool] = []
 
     def asked(*arguments: object) -> object:
@@ -189,7 +193,7 @@ def test_it_leaves_while_it_calibrates(config: TrainConfig, tmp_path: Path, monk
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
-    assert fit(config, tmp_path / "parts").card == whole.card
+    assert fit(config, tmp_path / "parts").card == plain.card
 
 
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -624,9 +628,7 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
 def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_path: Path, kills: int) -> None:
     steps = 8 if kills == 1 else 40
     regions = write_regions(config, tmp_path / "regions.toml", steps)
-    process = start_training(regions, tmp_path / "whole")
-    assert process.wait() == 0, process.communicate()
-    process.communicate()
+    assert run(["train", str(regions), "-o", str(tmp_path / "whole")]) == 0
     random = np.random.default_rng(7)
     for kill in range(kills):
         process = start_training(regions, tmp_path / "parts")
