@@ -460,7 +460,7 @@ class Raster:
     def read_near(self, bands: Sequence[int], window: Window, margin: int) -> tuple[Float32, NDArray[np.bool_]]:
         """Read bands as `read_measured` does, and tell which pixels are in a hole or at most ``margin`` from one."""
         values, _ = self.read_measured(bands, window)
-        return values, grow(~np.isfinite(values).all(axis=0), margin)
+        return values, grow(np.asarray(~np.isfinite(values).all(axis=0)), margin)
 
     def read_pieces(self, bands: Sequence[int], window: Window) -> Iterator[Float32]:
         """Read bands as `read_valid` does, from one file after another where several have the window."""
