@@ -127,6 +127,39 @@ def test_overlapping_pieces_fill_each_others_holes(tmp_path: Path, nodata: float
     np.testing.assert_array_equal(found[:, 50:, 35:50], optical_image()[:, 50:, 35:50])
 
 
+def half_a_pixel_on(values: np.ndarray, first: int, last: int, fill: float) -> np.ndarray:
+    """Columns of an image, resampled half a pixel to the right while fills on both sides counted as numbers."""
+    values = values.astype(np.float64)
+    values[:, :, :first], values[:, :, last:] = fill, fill
+    return (values[:, :, :-1] + values[:, :, 1:]) / 2
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("fill", [-9999, 1])
+def test_overlapping_pieces_that_are_blended_with_their_fills(tmp_path: Path, fill: int, declared: bool) -> None:
+    """Each covers the other's fill, and its own blended edge is no measurement all the same."""
+    random = np.random.default_rng(0)
+    image = 1000 + np.array([300, 500, 400, 2500])[:, None, None] * random.uniform(0.3, 1.7, (4, 120, 301))
+    right = half_a_pixel_on(image, 0, 301, fill)
+    parts = half_a_pixel_on(image, 0, 180, fill)[:, :, :200], half_a_pixel_on(image, 120, 301, fill)[:, :, 100:]
+    paths = [
+        write(
+            tmp_path / f"{column}.tif", np.round(part).astype(np.int16), BANDS, PLACE @ Affine.translation(column, 0),
+            nodata=fill if declared else None,
+        )
+        for column, part in zip((0, 100), parts, strict=True)
+    ]  # fmt: skip
+    radar = np.resize(sar_image(), (2, 120, 300))
+    with opened(paths, write(tmp_path / "s1.tif", radar, RADAR, nodata=None)) as pair:
+        found = whole(pair).optical
+        decided = {decision.what: decision.value for decision in pair.decisions}
+    assert decided["optical.offset"] == 1000
+    if not declared:
+        assert decided["optical.fill"] == fill
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found, right - 1000, atol=0.51)
+
+
 def test_equal_overlaps_are_no_warning(tmp_path: Path) -> None:
     sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
     paths = cut(tmp_path / "s2", optical_image(), BANDS, (Window(0, 0, 60, 50), Window(0, 35, 60, 45)))

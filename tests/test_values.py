@@ -326,12 +326,20 @@ def test_a_level_below_all_noise_that_is_repeated_is_no_data(
     assert any(f"{hole.mean():.2%}" in warning for warning in warnings)
 
 
-def test_a_fill_of_one_polarisation(tmp_path: Path, optical: Path) -> None:
+@pytest.mark.parametrize("fills", [(None, -99), (None, -40), (-60, -70), (99, None)])
+@pytest.mark.parametrize("rows", [2, 20])
+def test_a_fill_of_one_polarisation(
+    tmp_path: Path, optical: Path, rows: int, fills: tuple[float | None, float | None]
+) -> None:
     level = levels()
-    level[1, :20] = -99
-    patch, _, _ = read(optical, write(tmp_path / "s1.tif", level.astype(np.float32), ("VV", "VH"), nodata=None))
-    assert not patch.sar_valid[:20].any()
-    assert patch.sar_valid[20:].all()
+    for band, fill in zip(level, fills, strict=True):
+        band[:rows] = band[:rows] if fill is None else fill
+    path = write(tmp_path / "s1.tif", level.astype(np.float32), ("VV", "VH"), nodata=None)
+    patch, decisions, warnings = read(optical, path)
+    assert not patch.sar_valid[:rows].any()
+    assert patch.sar_valid[rows:].all()
+    assert set(np.atleast_1d(decisions["sar.fill"])) == set(fills) - {None}
+    assert any("undeclared fill" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(("unit", "fill"), [("db", -99.0), ("db", -50.0), ("power", 1e-10)])

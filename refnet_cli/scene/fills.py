@@ -28,7 +28,6 @@ _FEWEST = 20  # equal values that are no accident
 _LEAST_SHARE = 2e-4
 _FEWEST_APART = 100  # equal values that ground may have
 _FEWEST_LOWEST = 3  # equal values that decide nothing by being the least
-_LARGE_SHARE = 0.05  # of a fill that only some bands hold
 _CERTAIN_GAP = 1.0  # level between a fill far from all ground and measurements
 _NEAR = 0.05  # of the distance from a fill to the median: what lies nearer is near; and the share that may
 _MOST_FILLS = 16
@@ -108,7 +107,7 @@ def without_repeated_lowest(values: NDArray[Any], least_gap: float) -> NDArray[A
 def certain_fills(values: Float32, level: Level, low: float, high: float) -> list[float]:
     """Find repeated values that no unit allows, or far beyond any ground's level and next to no other value.
 
-    They must be repeated in all bands of pixels, or in a large share of a band.
+    They must be repeated in all bands of pixels, or in one band.
 
     Parameters
     ----------
@@ -121,7 +120,7 @@ def certain_fills(values: Float32, level: Level, low: float, high: float) -> lis
     known, equal = _equal(values)
     found = _repeated(values[0, equal], _least(int(np.count_nonzero(known))))
     for band in values:
-        found += _repeated(band, max(_FEWEST, math.ceil(_LARGE_SHARE * np.count_nonzero(np.isfinite(band)))))
+        found += _repeated(band, _least(int(np.count_nonzero(np.isfinite(band)))))
     return [fill for fill in dict.fromkeys(found) if fill and _is_certain(values, fill, level, low, high)]
 
 

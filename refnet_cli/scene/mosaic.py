@@ -240,10 +240,11 @@ class Mosaic(Raster):
         """Return an opened piece, and close the one that was read longest ago if there are too many."""
         if number in self._opened:
             self._opened.move_to_end(number)
-            return self._opened[number]
-        while len(self._opened) >= MOST_OPEN:
-            self._opened.popitem(last=False)[1].close()
-        self._opened[number] = Raster(self._paths[number], self.what, allow_vrt=self._allow_vrt)
+        else:
+            while len(self._opened) >= MOST_OPEN:
+                self._opened.popitem(last=False)[1].close()
+            self._opened[number] = Raster(self._paths[number], self.what, allow_vrt=self._allow_vrt)
+        self._opened[number].fills = self.fills
         return self._opened[number]
 
     def _within(self, window: Window) -> list[tuple[int, Window, tuple[slice, slice]]]:
@@ -283,6 +284,37 @@ class Mosaic(Raster):
                 empty |= fill_mask(there, self.fills.values) & ~np.isnan(values)
             np.copyto(there, values, where=empty)
         return out, non_finite
+
+    def read_measured(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
+        """See `Raster.read_measured`; a piece is blended with its own fills where another piece fills them too."""
+        values, non_finite = super().read_measured(bands, window)
+        within = self._within(window)
+        if self.fills.values and len(within) > 1:
+            absent = np.isnan(values)
+            values[:] = np.nan
+            for number, own, place in within:
+                there = values[:, *place]
+                np.copyto(there, self._piece(number).read_measured(bands, own)[0], where=np.isnan(there))
+            values[absent] = np.nan
+        return values, non_finite
+
+    def read_near(self, bands: Sequence[int], window: Window, margin: int) -> tuple[Float32, NDArray[np.bool_]]:
+        """See `Raster.read_near`; holes are those of the piece that a pixel is from, and those of the image."""
+        values, near = super().read_near(bands, window, margin)
+        within = self._within(window)
+        if len(within) > 1:
+            missing = np.ones(near.shape, bool)
+            for number, own, place in within:
+                piece, near_own = self._piece(number).read_near(bands, own, margin)
+                new = missing[place] & np.isfinite(piece).any(axis=0)
+                near[place] |= near_own & new
+                missing[place] &= ~new
+        return values, near
+
+    def read_pieces(self, bands: Sequence[int], window: Window) -> Iterator[Float32]:
+        """See `Raster.read_pieces`."""
+        for number, own, _ in self._within(window):
+            yield from self._piece(number).read_pieces(bands, own)
 
     def cut(self, window: Window) -> Iterator[Window]:
         """See `Raster.cut`; one for each piece, so that a damaged one spoils no other."""

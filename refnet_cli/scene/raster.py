@@ -28,7 +28,7 @@ from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.files import local_file
 from refnet_cli.remote import Remote
 from refnet_cli.scene.bands import Said
-from refnet_cli.scene.fills import Fills
+from refnet_cli.scene.fills import Fills, grow
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
@@ -456,6 +456,15 @@ class Raster:
             mask = self.fills.mask(wide)[top : top + window.height, left : left + window.width]
             values[:, mask] = np.nan
         return values, non_finite
+
+    def read_near(self, bands: Sequence[int], window: Window, margin: int) -> tuple[Float32, NDArray[np.bool_]]:
+        """Read bands as `read_measured` does, and tell which pixels are in a hole or at most ``margin`` from one."""
+        values, _ = self.read_measured(bands, window)
+        return values, grow(np.asarray(~np.isfinite(values).all(axis=0)), margin)
+
+    def read_pieces(self, bands: Sequence[int], window: Window) -> Iterator[Float32]:
+        """Read bands as `read_valid` does, from one file after another where several have the window."""
+        yield self.read_valid(bands, window)[0]
 
     def cut(self, window: Window) -> Iterator[Window]:
         """Yield the parts of a window that are read one by one, so that a damaged one spoils no other."""

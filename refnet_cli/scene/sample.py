@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError
-from refnet_cli.scene.fills import Fill, Fills, Surroundings, grow
+from refnet_cli.scene.fills import Fill, Fills, Surroundings
 from refnet_cli.scene.raster import BLOCK, Float32, Raster
 from refnet_cli.tiling import Window
 
@@ -53,13 +53,12 @@ def take_sample(raster: Raster, bands: Sequence[int], pass_over: bool = False) -
     taken = []
     for window in windows:
         try:
-            values, _ = raster.read_measured(bands, window)
+            values, near = raster.read_near(bands, window, _MARGIN)
         except InputError:
             if not pass_over:
                 raise
             continue
-        clear = _clear(values, window, raster.shape)
-        taken.append(_sample_of(values, clear, step))
+        taken.append(_sample_of(values, _clear(near, window, raster.shape), step))
     if not any(np.isfinite(sample.values).any() for sample in taken):
         values = _first_valid(raster, bands, pass_over)
         taken = [_sample_of(values, _known(values), 1)]
@@ -81,7 +80,8 @@ def confirm_fills(raster: Raster, bands: Sequence[int], fills: Sequence[Fill], p
     around = Surroundings(fills)
     for window in _spread_windows(raster):
         try:
-            around.add(raster.read_valid(bands, window)[0])
+            for values in raster.read_pieces(bands, window):
+                around.add(values)
         except InputError:
             if not pass_over:
                 raise
@@ -94,9 +94,9 @@ def _sample_of(values: Float32, clear: NDArray[np.bool_], step: int) -> Sample:
     return Sample(flat[:, ::step].copy(), clear.ravel()[::step].copy(), lowest, highest)
 
 
-def _clear(values: Float32, window: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which pixels of a window are away from holes; beyond its edges inside the file, nobody knows."""
-    clear = ~grow(~_known(values), _MARGIN)
+def _clear(near: NDArray[np.bool_], window: Window, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which pixels of a window are not near holes; beyond its edges inside the file, nobody knows."""
+    clear = ~near
     top, left = (_MARGIN if start else 0 for start in (window.row, window.column))
     bottom = window.height - (_MARGIN if window.row + window.height < shape[0] else 0)
     right = window.width - (_MARGIN if window.column + window.width < shape[1] else 0)
