@@ -222,6 +222,18 @@ def test_measurements_that_are_equal_stay(tmp_path: Path, sar: Path, edit: Calla
     assert decisions["optical.offset"] == 0
 
 
+def test_strict_allows_no_guess_that_bright_numbers_are_ground(tmp_path: Path, sar: Path) -> None:
+    values = np.round(ground())
+    bright_snow(values)
+    path = write(tmp_path / "snow.tif", values.astype(np.uint16), BANDS, nodata=None)
+    options = {"strict": True, "optical_offset": 0.0, "sar_scale": "db"}
+    with pytest.raises(OptionsError, match=r"optical\.clipped.*declare it as nodata.*leave --strict out"):
+        read(path, sar, **options)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 10_000
+    assert read(path, sar, **options)[0].optical_valid.mean() < 0.95
+
+
 @pytest.mark.parametrize("fill", [-9999, 1])
 def test_pixels_around_a_fill_do_not_depend_on_the_window(tmp_path: Path, fill: int) -> None:
     side = 700

@@ -52,6 +52,7 @@ _GUESSED = {
     # No option settles these: the file must.
     "optical.fill": "",
     "sar.fill": "",
+    "optical.clipped": "",
 }
 
 
@@ -70,6 +71,11 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
         advice = f" Say what they are with {options}." if options else ""
         if any(guess.what.endswith(".fill") for guess in guesses):
             advice += " Declare fills as nodata, for instance with gdal_edit.py -a_nodata."
+        if any(guess.what.endswith(".clipped") for guess in guesses):
+            advice += (
+                " If the repeated bright number is a fill, declare it as nodata, for instance with gdal_edit.py "
+                "-a_nodata; if it is ground, leave --strict out."
+            )
         raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
 
 
