@@ -279,7 +279,8 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     )
 
 
-_DARK_GROUND = 1350.0  # that dark ground in two bands does not exceed, with the offset
+_DARK_GROUND = 1150.0  # that the darkest ground in two bands does not exceed, with the offset
+_GROUND = 1350.0  # the same of vegetation, and of shores
 
 
 def judge_optical_offset(
@@ -337,7 +338,7 @@ def judge_optical_offset(
         return offset, how
     listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
     others = sorted(floors.values())[1:]
-    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _DARK_GROUND:
+    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _GROUND:
         return OFFSET, (
             f"values: a guess, for {found}, as where resampling overshot at the edges of water, but in all other bands "
             f"they end near 1000 ({listed}); if the offset was removed, pass --optical-offset 0."
@@ -353,7 +354,8 @@ def judge_optical_offset(
     if dated:
         return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
     near = sorted(value for value in floors.values() if value <= 1500)
-    if ("B10" in floors and floors["B10"] <= 1500) or (len(near) >= 2 and near[1] <= _DARK_GROUND):
+    dark = len(near) >= 2 and near[1] <= (_GROUND if _is_vegetation(floors) else _DARK_GROUND)
+    if ("B10" in floors and floors["B10"] <= 1500) or dark:
         return OFFSET, f"values: the darkest 0.1 % of each band end just above 1000 and none below 950 ({listed})."
     if len(near) >= 2:
         return OFFSET, (
@@ -364,6 +366,12 @@ def judge_optical_offset(
         f"values: a guess, for nothing in the scene is dark (the darkest 0.1 %: {listed}); "
         "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."
     )
+
+
+def _is_vegetation(floors: Mapping[str, float]) -> bool:
+    """Tell whether the darkest ground is green under clear air: haze makes blue brighter than red, and soil red."""
+    blue, green, red = (floors.get(name, math.nan) for name in ("B02", "B03", "B04"))
+    return blue <= red < green
 
 
 def told_offset(tags: Mapping[str, str], paths: Sequence[str]) -> tuple[float, str] | None:
