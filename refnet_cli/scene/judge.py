@@ -345,6 +345,11 @@ def judge_optical_offset(
         )
     if not floor >= 500:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
+    if 800 <= floor < 950 and len(others) > 1 and 900 <= others[0] <= others[1] <= _DARK_GROUND:
+        return OFFSET, (
+            f"values: a guess, for {found}, and two more bands end near 1000 too ({listed}), as where water is "
+            "corrected to slightly below 0; if the offset was removed, pass --optical-offset 0."
+        )
     if not floor >= 950:
         return 0.0, (
             f"values: a guess, for {found}, and with the offset of 1000 hardly anything would lie so low; "
