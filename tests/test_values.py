@@ -450,6 +450,7 @@ LEGITIMATE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dark water": lambda values: np.clip(10 * smooth(12), -28, 28) + np.array([180, 120, 70, 35])[:, None, None],
     "very dark water": lambda values: 4 + smooth(12) + np.array([40, 20, 5, 1])[:, None, None],
     "a little below 0": lambda values: values - 60,
+    "water below 0": lambda values: np.clip(10 * smooth(12), -28, 28) + np.array([60, -20, -40, -60])[:, None, None],
 }
 
 
