@@ -369,6 +369,39 @@ def test_levels_that_were_clipped_stay(tmp_path: Path, optical: Path, floor: flo
     assert "sar.fill" not in decisions
 
 
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_calm_lake_that_was_clipped_stays_and_is_said(
+    tmp_path: Path, optical: Path, unit: str, separate: bool
+) -> None:
+    level = levels()
+    level[:, 70:120, 20:60] = np.random.default_rng(4).normal([[[-28.0]], [[-32.0]]], 0.7, (2, 50, 40))
+    level = np.maximum(level, -25)
+    values = UNITS[unit](level)
+    files: Any = write(tmp_path / "s1.tif", values, ("VV", "VH"), nodata=None)
+    if separate:
+        files = [write(tmp_path / f"s1_{n}.tif", values[[b]], (None,), nodata=None) for b, n in enumerate(("VV", "VH"))]
+    patch, decisions, warnings = read(optical, files)
+    assert patch.sar_valid.all()
+    assert "sar.fill" not in decisions
+    assert decisions["sar.clipped"] == pytest.approx([values.min()], rel=1e-5)
+    assert any("clipped ground" in warning for warning in warnings)
+    with pytest.raises(OptionsError, match=r"sar\.clipped"):
+        read(optical, files, strict=True, sar_scale=unit, optical_offset=0.0)
+
+
+def test_bright_snow_in_a_file_a_band_stays_and_is_said(tmp_path: Path, sar: Path) -> None:
+    values = np.round(ground())
+    bright_snow(values)
+    files = [
+        write(tmp_path / f"{name}.tif", band[None].astype(np.uint16), (None,), nodata=None)
+        for name, band in zip(BANDS, values, strict=True)
+    ]
+    patch, decisions, _ = read(files, sar)
+    assert patch.optical_valid.all()
+    assert decisions["optical.clipped"] == [10_000]
+
+
 # --- numbers that are in no unit -------------------------------------------------------------------------------------
 
 

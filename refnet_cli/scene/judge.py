@@ -53,6 +53,7 @@ _GUESSED = {
     "optical.fill": "",
     "sar.fill": "",
     "optical.clipped": "",
+    "sar.clipped": "",
 }
 
 
@@ -73,7 +74,7 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
             advice += " Declare fills as nodata, for instance with gdal_edit.py -a_nodata."
         if any(guess.what.endswith(".clipped") for guess in guesses):
             advice += (
-                " If the repeated bright number is a fill, declare it as nodata, for instance with gdal_edit.py "
+                " If the repeated number is a fill, declare it as nodata, for instance with gdal_edit.py "
                 "-a_nodata; if it is ground, leave --strict out."
             )
         raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
