@@ -91,6 +91,13 @@ def ground(lows: list[float]) -> np.ndarray:
         ([460, 750, 560, 1810], 0, False),
         ([560, 750, 560, 1810], 0, True),
         ([1100, 1600, 2200, 2700], 0, True),  # a desert: only blue is near 1000
+        ([1073, 1003, 943, 933], 1000, True),  # a sea, with reflectance slightly below 0
+        ([1073, 1003, 943, 763], 0, True),
+        ([933, 1073, 1303, 1603], 0, True),  # a desert
+        ([1115, 1315, 1715, 2215], 1000, True),  # gravel without the offset, or dark soil with it
+        ([1270, 1430, 1320, 3180], 1000, False),  # vegetation
+        ([1320, 1430, 1270, 3180], 1000, True),  # or haze
+        ([1010, 1190, 1360, 1660], 1000, True),
         ([3700, 2800, 2600, 2500], 0, True),
     ],
 )

@@ -222,6 +222,18 @@ def test_measurements_that_are_equal_stay(tmp_path: Path, sar: Path, edit: Calla
     assert decisions["optical.offset"] == 0
 
 
+def test_strict_allows_no_guess_that_bright_numbers_are_ground(tmp_path: Path, sar: Path) -> None:
+    values = np.round(ground())
+    bright_snow(values)
+    path = write(tmp_path / "snow.tif", values.astype(np.uint16), BANDS, nodata=None)
+    options = {"strict": True, "optical_offset": 0.0, "sar_scale": "db"}
+    with pytest.raises(OptionsError, match=r"optical\.clipped.*declare it as nodata.*leave --strict out"):
+        read(path, sar, **options)
+    with rasterio.open(path, "r+") as file:
+        file.nodata = 10_000
+    assert read(path, sar, **options)[0].optical_valid.mean() < 0.95
+
+
 @pytest.mark.parametrize("fill", [-9999, 1])
 def test_pixels_around_a_fill_do_not_depend_on_the_window(tmp_path: Path, fill: int) -> None:
     side = 700
@@ -365,6 +377,39 @@ def test_levels_that_were_clipped_stay(tmp_path: Path, optical: Path, floor: flo
     assert "sar.fill" not in decisions
 
 
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_calm_lake_that_was_clipped_stays_and_is_said(
+    tmp_path: Path, optical: Path, unit: str, separate: bool
+) -> None:
+    level = levels()
+    level[:, 70:120, 20:60] = np.random.default_rng(4).normal([[[-28.0]], [[-32.0]]], 0.7, (2, 50, 40))
+    level = np.maximum(level, -25)
+    values = UNITS[unit](level)
+    files: Any = write(tmp_path / "s1.tif", values, ("VV", "VH"), nodata=None)
+    if separate:
+        files = [write(tmp_path / f"s1_{n}.tif", values[[b]], (None,), nodata=None) for b, n in enumerate(("VV", "VH"))]
+    patch, decisions, warnings = read(optical, files)
+    assert patch.sar_valid.all()
+    assert "sar.fill" not in decisions
+    assert decisions["sar.clipped"] == pytest.approx([values.min()], rel=1e-5)
+    assert any("clipped ground" in warning for warning in warnings)
+    with pytest.raises(OptionsError, match=r"sar\.clipped"):
+        read(optical, files, strict=True, sar_scale=unit, optical_offset=0.0)
+
+
+def test_bright_snow_in_a_file_a_band_stays_and_is_said(tmp_path: Path, sar: Path) -> None:
+    values = np.round(ground())
+    bright_snow(values)
+    files = [
+        write(tmp_path / f"{name}.tif", band[None].astype(np.uint16), (None,), nodata=None)
+        for name, band in zip(BANDS, values, strict=True)
+    ]
+    patch, decisions, _ = read(files, sar)
+    assert patch.optical_valid.all()
+    assert decisions["optical.clipped"] == [10_000]
+
+
 # --- numbers that are in no unit -------------------------------------------------------------------------------------
 
 
@@ -446,6 +491,7 @@ LEGITIMATE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dark water": lambda values: np.clip(10 * smooth(12), -28, 28) + np.array([180, 120, 70, 35])[:, None, None],
     "very dark water": lambda values: 4 + smooth(12) + np.array([40, 20, 5, 1])[:, None, None],
     "a little below 0": lambda values: values - 60,
+    "water below 0": lambda values: np.clip(10 * smooth(12), -28, 28) + np.array([60, -20, -40, -60])[:, None, None],
 }
 
 

@@ -20,8 +20,8 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Level = Callable[[NDArray[Any]], NDArray[Any]]
 """From values as read to a scale on which distances mean something; NaN where no unit allows a value."""
-Ground = Callable[[float, float], bool]
-"""From a fill's level and the greatest of the others' medians to whether ground may be clipped to that level."""
+Ground = Callable[[float, NDArray[Any]], bool]
+"""From a fill's level and the others', shape (B, n), to whether ground may be clipped to that level."""
 LONGEST_RIM = 8  # pixels, as of a band of 60 m that was interpolated to 10 m
 _REFERENCE = 12  # pixels from a fill at which nothing is blended with it
 _FEWEST = 20  # equal values that are no accident
@@ -164,11 +164,10 @@ def _apart_from_others(
     others = level(values[:, ~(equal & np.isin(values[0], np.array(fills, np.float32)))])
     if not fills or not np.isfinite(others).any(axis=1).all():
         return []
-    brightest = float(np.nanmedian(others, axis=1).max())
     kept = []
     for fill in fills:
         at, count = _level_of(fill, level), int(np.count_nonzero(values[0, equal] == np.float32(fill)))
-        if not ground(at, brightest) and any(_apart(band, at, count, least_gap) for band in others):
+        if not ground(at, others) and any(_apart(band, at, count, least_gap) for band in others):
             kept.append(fill)
     return kept
 

@@ -52,6 +52,8 @@ _GUESSED = {
     # No option settles these: the file must.
     "optical.fill": "",
     "sar.fill": "",
+    "optical.clipped": "",
+    "sar.clipped": "",
 }
 
 
@@ -70,6 +72,11 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
         advice = f" Say what they are with {options}." if options else ""
         if any(guess.what.endswith(".fill") for guess in guesses):
             advice += " Declare fills as nodata, for instance with gdal_edit.py -a_nodata."
+        if any(guess.what.endswith(".clipped") for guess in guesses):
+            advice += (
+                " If the repeated number is a fill, declare it as nodata, for instance with gdal_edit.py "
+                "-a_nodata; if it is ground, leave --strict out."
+            )
         raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
 
 
@@ -273,7 +280,8 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     )
 
 
-_DARK_GROUND = 1350.0  # that dark ground in two bands does not exceed, with the offset
+_DARK_GROUND = 1150.0  # that the darkest ground in two bands does not exceed, with the offset
+_GROUND = 1350.0  # the same of vegetation, and of shores
 
 
 def judge_optical_offset(
@@ -331,13 +339,18 @@ def judge_optical_offset(
         return offset, how
     listed = ", ".join(f"{name} {value:.0f}" for name, value in sorted(floors.items()))
     others = sorted(floors.values())[1:]
-    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _DARK_GROUND:
+    if floor < 500 and len(others) > 1 and 950 <= others[0] <= others[1] <= _GROUND:
         return OFFSET, (
             f"values: a guess, for {found}, as where resampling overshot at the edges of water, but in all other bands "
             f"they end near 1000 ({listed}); if the offset was removed, pass --optical-offset 0."
         )
     if not floor >= 500:
         return 0.0, f"values: {found}; with the offset of 1000 they could not lie so low."
+    if 800 <= floor < 950 and len(others) > 1 and 900 <= others[0] <= others[1] <= _DARK_GROUND:
+        return OFFSET, (
+            f"values: a guess, for {found}, and two more bands end near 1000 too ({listed}), as where water is "
+            "corrected to slightly below 0; if the offset was removed, pass --optical-offset 0."
+        )
     if not floor >= 950:
         return 0.0, (
             f"values: a guess, for {found}, and with the offset of 1000 hardly anything would lie so low; "
@@ -347,7 +360,8 @@ def judge_optical_offset(
     if dated:
         return OFFSET, f"name: {dated}, ESA's for a scene since baseline 04.00 came in; {found}."
     near = sorted(value for value in floors.values() if value <= 1500)
-    if ("B10" in floors and floors["B10"] <= 1500) or (len(near) >= 2 and near[1] <= _DARK_GROUND):
+    dark = len(near) >= 2 and near[1] <= (_GROUND if _is_vegetation(floors) else _DARK_GROUND)
+    if ("B10" in floors and floors["B10"] <= 1500) or dark:
         return OFFSET, f"values: the darkest 0.1 % of each band end just above 1000 and none below 950 ({listed})."
     if len(near) >= 2:
         return OFFSET, (
@@ -358,6 +372,12 @@ def judge_optical_offset(
         f"values: a guess, for nothing in the scene is dark (the darkest 0.1 %: {listed}); "
         "if it was processed with baseline 04.00 or later, pass --optical-offset 1000."
     )
+
+
+def _is_vegetation(floors: Mapping[str, float]) -> bool:
+    """Tell whether the darkest ground is green under clear air: haze makes blue brighter than red, and soil red."""
+    blue, green, red = (floors.get(name, math.nan) for name in ("B02", "B03", "B04"))
+    return blue <= red < green
 
 
 def told_offset(tags: Mapping[str, str], paths: Sequence[str]) -> tuple[float, str] | None:

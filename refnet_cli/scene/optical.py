@@ -122,8 +122,8 @@ class OpticalReader:
             scaled = values * scale
             return np.where((scaled >= _POSSIBLE[0]) & (scaled <= _POSSIBLE[1]), scaled, np.nan)
 
-        def ground(at: float, brightest: float) -> bool:
-            return at >= brightest and _CLIPPED[0] <= at <= _CLIPPED[1]
+        def ground(at: float, others: NDArray[Any]) -> bool:
+            return _CLIPPED[0] <= at <= _CLIPPED[1] and at >= float(np.nanmedian(others, axis=1).max())
 
         rules = Rules(level, _LEAST_GAP, -math.inf, math.inf, ground)
         # What other bands hold in a fill does not matter.

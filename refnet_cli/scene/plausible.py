@@ -15,6 +15,7 @@ _DARKEST = 5.0  # reflectance x 10,000 that the brightest 1 % of some band excee
 _BRIGHTEST = 20_000.0  # that no band's median exceeds, fresh snow's included
 _NEGATIVE = -500.0  # that hardly any pixel falls below, with any correction of the atmosphere
 _MOST_NEGATIVE = 0.05  # share of values below it
+_NEGATIVE_MEDIAN = -100.0  # that half of a scene does not fall below; water may lie slightly below 0
 _END = 0.02  # of the range from 0 to its end: what lies nearer to an end counts as at it
 _LOUDEST = -3.0  # dB, above which no scene's median lies; measured ones are -8 to -29
 _LOUDEST_MEAN = -5.0  # the same of the mean of like- and cross-polarised medians; measured ones are -11 to -29
@@ -45,7 +46,7 @@ def refuse_impossible_reflectance(sample: Values, about: str, kind: type[RefnetE
     below, negative = float(np.mean(values < _NEGATIVE)), float(np.mean(values < 0))
     high = max(float(np.percentile(band, 99)) for band in bands)
     middle = max(float(np.median(band)) for band in bands)
-    if below > _MOST_NEGATIVE or negative > 0.5:
+    if below > _MOST_NEGATIVE or float(np.median(values)) < _NEGATIVE_MEDIAN:
         found = f"{negative:.0%} of the reflectance is negative, {below:.0%} below -0.05"
     elif high < _DARKEST:
         found = f"99 % of the reflectance is at most {high / 10_000:.2g} in every band"

@@ -117,7 +117,11 @@ class SarReader:
         def level(values: NDArray[Any]) -> NDArray[Any]:
             return decibels(linear_power(values, self.scale))
 
-        return Rules(level, _LEAST_GAP, *_MEASURED, lambda at, brightest: False)
+        def ground(at: float, others: NDArray[Any]) -> bool:
+            # Calm water, where levels were clipped.
+            return _MEASURED[0] <= at <= float(np.nanmin(others))
+
+        return Rules(level, _LEAST_GAP, *_MEASURED, ground)
 
     def _judge_scale(
         self, source: Source, layers: Sequence[Layer], samples: Sequence[FileSample], options: SceneOptions

@@ -69,20 +69,18 @@ def remove_fills(source: Source, samples: Sequence[FileSample], rules: Rules) ->
 def _say_clipped(
     source: Source, samples: Sequence[FileSample], rules: Rules
 ) -> tuple[list[Decision], list[str]]:
-    """Say which repeated values stay because bright ground may be clipped to them."""
+    """Say which repeated values stay because ground may be clipped to them."""
+    fills, apart = _candidates(samples, rules), _candidates(samples, rules._replace(ground=lambda at, others: False))
     kept: dict[float, float] = {}
     for file, bands, _, sample in samples:
-        if len(bands) > 1:
-            apart = shared_fills(sample.values, rules.level, rules.least_gap, lambda at, brightest: False)
-            fills = shared_fills(sample.values, rules.level, rules.least_gap, rules.ground)
-            scale, offset = source.rasters[file].scaling(bands[0])
-            for value in set(apart) - set(fills):
-                share = float(np.mean(fill_mask(sample.values, [Fill(value, True)])))
-                kept[float(f"{(value - offset) / scale:.6g}")] = share
+        scale, offset = source.rasters[file].scaling(bands[0])
+        for fill in set(apart.get(file, ())) - set(fills.get(file, ())):
+            stored = float(f"{(fill.value - offset) / scale:.6g}")
+            kept[stored] = max(kept.get(stored, 0.0), float(np.mean(fill_mask(sample.values, [fill]))))
     if not kept:
         return [], []
     listed = ", ".join(f"{value:g} in {share:.2%}" for value, share in kept.items())
-    how = f"a guess, one bright number in all bands ({listed} of the sampled pixels) is taken for clipped ground"
+    how = f"a guess, one repeated number in all bands ({listed} of the sampled pixels) is taken for clipped ground"
     warning = f"the {source.what} input may hold an undeclared fill: {how}. If it is a fill, declare it as nodata."
     return [Decision(f"{source.files.modality}.clipped", list(kept), f"values: {how}.")], [warning]
 
