@@ -96,7 +96,8 @@ def test_wordings(band: str, text: str) -> None:
     [
         "SR_B4", "sr_band4", "B5 (865 nm)", "B4 (655 nm)", "B5 - NIR", "green-red", "NDVI (B8, B4)", "655 nm", "Band 4",
         "infrared", "thermal infrared", "coh_VV", "VV_stdDev", "VV - VH", "red count", "AOT 490 nm", "red edge", "SWIR",
-        "alpha", "B4_mask", "TCI red",
+        "alpha", "B4_mask", "TCI red", "view_zenith_B2", "view_azimuth_B4", "sun_zenith_B2", "VZA_B04", "B8 SAA",
+        "localIncidence_VV",
     ],
 )  # fmt: skip
 def test_what_is_no_band_or_several(text: str) -> None:
