@@ -70,6 +70,31 @@ def test_bands_by_option() -> None:
             choose_bands(wanted, found, "optical", option)
 
 
+@pytest.mark.parametrize("option", [("B02", "B03"), ("blue", "B3_max"), ("1", "green")])
+def test_a_name_of_two_bands_chooses_neither(option: tuple[str, str]) -> None:
+    wanted, found = ["B02", "B03"], ["B2_min", "B3_min", "B2_max", "B3_max"]
+    with pytest.raises(OptionsError, match=r"give the number .* --optical-bands .*bands (1 and 3|2 and 4)"):
+        choose_bands(wanted, found, "optical", option)
+    with pytest.raises(InputError, match=r"give the number .* --optical-bands \(B02 is the name of bands 1 and 3"):
+        choose_bands(wanted, found, "optical")
+    for unequivocal in (("3", "4"), ("B2_max", "B3_max")):
+        assert choose_bands(wanted, found, "optical", unequivocal)[0] == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "names"),
+    [
+        (("BROADNIR", "NIR"), ("B08", "B8A")),
+        (("NIR", "BROADNIR"), ("B8A", "B08")),
+        (("NIR", "RED"), ("B08", "B04")),
+        (("BROADNIR", "B8"), ("B08", "B08")),
+        (("NIR", "NIR"), ("B08", "B08")),
+    ],
+)
+def test_near_infrared_next_to_a_broad_one_is_narrow(texts: tuple[str, str], names: tuple[str, str]) -> None:
+    assert band_names(texts, "optical").names == names
+
+
 WORDINGS = {
     "B02": ("Blue", "B2", "Band 2 - Blue", "blue_10m", "reflectance_blue", "490 nm", "0.492 µm", "Blau", "bleu",
             "rhos_492", "Sentinel-2 Band 2", "B2, central wavelength 490 nm", "surface reflectance, blue (496.6 nm)"),
@@ -96,7 +121,8 @@ def test_wordings(band: str, text: str) -> None:
     [
         "SR_B4", "sr_band4", "B5 (865 nm)", "B4 (655 nm)", "B5 - NIR", "green-red", "NDVI (B8, B4)", "655 nm", "Band 4",
         "infrared", "thermal infrared", "coh_VV", "VV_stdDev", "VV - VH", "red count", "AOT 490 nm", "red edge", "SWIR",
-        "alpha", "B4_mask", "TCI red",
+        "alpha", "B4_mask", "TCI red", "view_zenith_B2", "view_azimuth_B4", "sun_zenith_B2", "VZA_B04", "B8 SAA",
+        "localIncidence_VV",
     ],
 )  # fmt: skip
 def test_what_is_no_band_or_several(text: str) -> None:

@@ -168,6 +168,49 @@ def test_equal_overlaps_are_no_warning(tmp_path: Path) -> None:
         assert ("optical.pieces", 2) in [(found.what, found.value) for found in pair.decisions]
 
 
+@pytest.mark.parametrize("starts", [(0, 23, 46, 69), (0, 35, 70)])
+def test_narrow_last_tiles_of_overlapping_ones_are_joined(tmp_path: Path, starts: tuple[int, ...]) -> None:
+    """As gdal_retile cuts them; most of the last one is overlap."""
+    sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
+    plain = write(tmp_path / "s2.tif", optical_image(), BANDS)
+    side = starts[1] + 8
+    boxes = [Window(0, start, 60, min(side, 80 - start)) for start in starts]
+    with opened(plain, sar) as one, opened(cut(tmp_path / "s2", optical_image(), BANDS, boxes), sar) as joined:
+        np.testing.assert_array_equal(whole(joined).optical, whole(one).optical)
+
+
+@pytest.mark.parametrize("with_alpha", [0, 1])
+def test_a_piece_with_alpha_and_one_without_are_joined(tmp_path: Path, with_alpha: int) -> None:
+    sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
+    plain = write(tmp_path / "s2.tif", optical_image(), BANDS)
+    paths = cut(tmp_path / "s2", optical_image(), BANDS, HALVES)
+    with rasterio.open(paths[with_alpha]) as file:
+        values = file.read()
+        place = file.transform
+    hole = np.full((1, *values.shape[1:]), 255, np.uint16)
+    hole[:, 50:, 5:9] = 0
+    write(paths[with_alpha], np.concatenate([values, hole]), (*BANDS, "alpha"), place)
+    expected = optical_image()
+    first = HALVES[with_alpha].column
+    expected[:, 50:, first + 5 : first + 9] = 0
+    with opened(plain, sar) as one, opened(paths, sar) as joined:
+        np.testing.assert_array_equal(whole(joined).optical_valid, (expected > 0).all(0))
+        assert joined.grid == one.grid
+
+
+def test_folders_of_neighbouring_tiles_in_one_folder_are_joined_as_the_message_says(tmp_path: Path) -> None:
+    sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
+    plain = write(tmp_path / "s2.tif", optical_image(), BANDS)
+    for side, box in zip(("west", "east"), HALVES, strict=True):
+        (tmp_path / "in" / side).mkdir(parents=True)
+        cut(tmp_path / "in" / side, optical_image(), BANDS, (box,))
+    with pytest.raises(InputError, match="give one of them") as refusal:
+        opened(tmp_path / "in", sar)
+    (advice,) = re.findall(r"--optical (\S+)\.$", str(refusal.value))
+    with opened(plain, sar) as one, opened(advice.split(","), sar) as joined:
+        np.testing.assert_array_equal(whole(joined).optical, whole(one).optical)
+
+
 def test_gaps_are_no_data(tmp_path: Path) -> None:
     sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
     boxes = Window(0, 0, 60, 20), Window(10, 50, 50, 30)

@@ -76,7 +76,7 @@ def band_names(bands: Sequence[Said | str | None], modality: Modality) -> Named:
         return Named((None,) * len(said), "", f"The file calls its bands {listed}, as Landsat's products do")
     said = _without_numbering(said)
     evidence = [_evidence(band, modality) for band in said]
-    names = tuple(_choose(band, found) for band, found in zip(said, evidence, strict=True))
+    names = _narrow_next_to_broad([_choose(band, found) for band, found in zip(said, evidence, strict=True)], said)
     others = frozenset(number for number, found in enumerate(evidence) if found is not None and not found)
     doubt = _contradiction(said, evidence)
     if modality == "optical" and not doubt:
@@ -129,6 +129,15 @@ def _choose(band: Said, found: set[str] | None) -> str | None:
     usual = [canonical_band(text) for text in (band.description, *band.tags)]
     usual += _COLOURS[band.colour][:1] if band.colour in _COLOURS and band.colour not in _VAGUE else []
     return next((name for name in usual if name in found), None)
+
+
+def _narrow_next_to_broad(names: Sequence[str | None], said: Sequence[Said]) -> tuple[str | None, ...]:
+    """Take the near infrared next to a broad one for the narrow one, as FORCE's BROADNIR and NIR are named."""
+    infrared = [number for number, name in enumerate(names) if name == "B08"]
+    plain = [number for number in infrared if not re.search("broad", said[number].description or "", re.IGNORECASE)]
+    if len(infrared) == 2 and len(plain) == 1 and "B8A" in (band_evidence(said[plain[0]].description) or ()):
+        return tuple("B8A" if number == plain[0] else name for number, name in enumerate(names))
+    return tuple(names)
 
 
 def _contradiction(said: Sequence[Said], evidence: Sequence[set[str] | None]) -> str:
@@ -237,7 +246,8 @@ def _choose_bands(
 ) -> tuple[tuple[int, ...], str]:
     names, how, doubt, others, apart, _ = named
     if option is not None:
-        return _bands_by_option(wanted, names, option, modality), f"option: --{modality}-bands {','.join(option)}."
+        indexes_by_option = _bands_by_option(wanted, names, descriptions, option, modality, apart)
+        return indexes_by_option, f"option: --{modality}-bands {','.join(option)}."
     advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
     if not how:
         return _by_number(wanted, names, doubt or apart, others, modality, advice)
@@ -245,17 +255,28 @@ def _choose_bands(
         advice = "give a file that has it"
     indexes = []
     for band in wanted:
-        places = [index for index, name in enumerate(names, 1) if name == (canonical_band(band) or band)]
+        places = _places(names, canonical_band(band) or band)
         if reason := apart if len(places) > 1 else doubt if not places else "":
             raise InputError(_with_advice(reason, advice))
         if len(places) != 1:
             found = ", ".join(str(name or description) for name, description in zip(names, descriptions, strict=True))
             raise InputError(
                 f"The {modality} file has {'no' if not places else 'several'} band{'s' * (len(places) > 1)} {band} "
-                f"among {found}: {advice}."
+                f"among {found}: {_numbers_instead(band, places, modality) if places else advice}."
             )
         indexes += places
     return tuple(indexes), how
+
+
+def _places(names: Sequence[str | None], band: str) -> list[int]:
+    """Return the numbers of the bands of a name."""
+    return [number for number, name in enumerate(names, 1) if name == band]
+
+
+def _numbers_instead(band: str, places: Sequence[int], modality: Modality) -> str:
+    """Say how to choose among bands of one name."""
+    numbers = f"{', '.join(map(str, places[:-1]))} and {places[-1]}"
+    return f"give the number of the one you mean with --{modality}-bands ({band} is the name of bands {numbers})"
 
 
 def _with_advice(reason: str, advice: str) -> str:
@@ -291,7 +312,12 @@ def _by_number(
 
 
 def _bands_by_option(
-    wanted: Sequence[str], names: Sequence[str | None], option: Sequence[str], modality: Modality
+    wanted: Sequence[str],
+    names: Sequence[str | None],
+    descriptions: Sequence[str | None],
+    option: Sequence[str],
+    modality: Modality,
+    apart: str,
 ) -> tuple[int, ...]:
     if len(option) != len(wanted):
         raise OptionsError(
@@ -300,7 +326,13 @@ def _bands_by_option(
     indexes = []
     for item in option:
         band = canonical_band(item) or item
-        index = int(item) if item.isdecimal() else names.index(band) + 1 if band in names else 0
+        places = [int(item)] if item.isdecimal() else _places(names, band)
+        if len(places) > 1:
+            places = [place for place in places if descriptions[place - 1] == item] or places
+        if len(places) > 1:
+            advice = _numbers_instead(item, places, modality)
+            raise OptionsError(_with_advice(apart or f"--{modality}-bands asks for {item}, a name of several", advice))
+        index = places[0] if places else 0
         if not 1 <= index <= len(names):
             known = ", ".join(name for name in names if name) or "none that are named"
             raise OptionsError(

@@ -180,9 +180,12 @@ def _resolve(path: Path, modality: Modality) -> Path:
         inner = [child for child in _children(path) if _can_be_used(child, modality)]
         if len(inner) > 1:
             listed = ", ".join(child.name for child in inner[:5]) + ", ..." * (len(inner) > 5)
+            several = "" if any(map(is_safe, inner)) else (
+                f", or those that lie side by side, joined by commas: --{modality} {inner[0]},{inner[1]}"
+            )
             raise InputError(
                 f"The {WHAT[modality]} folder {path} holds {len(inner)} products or folders that can be used "
-                f"({listed}): give one of them."
+                f"({listed}): give one of them{several}."
             )
         if not inner:
             break

@@ -23,7 +23,8 @@ from refnet_cli.tiling import Window
 MOST_OPEN = 8  # pieces of one image that are open at a time, in each thread
 _MOST_PIXELS = 1 << 34
 _OFF = 1e-3  # pixels by which corners may lie off the first piece's
-_MOST_SHARED = 0.5  # of the smaller of two pieces; more is the same ground twice
+_MOST_SHARED = 0.5  # of each of two pieces; more is the same ground twice
+_INSIDE = 0.99  # of the smaller of two pieces; more is the same ground twice, and less is a narrow piece at an edge
 _COMPARED = 16  # pairs of overlapping pieces
 _SIDE = 256  # pixels that are compared
 
@@ -37,7 +38,9 @@ class Footprint(NamedTuple):
     crs: CRS
     by_points: bool
     stored: tuple[Any, ...]
-    """Data types, declared scales, units, and what names and tags say of values: alike in pieces of one image."""
+    """Data types, declared scales, units, and what names and tags say of values: alike in pieces of one image.
+
+    Alpha bands do not count."""
     tags: dict[str, str]
 
     @classmethod
@@ -45,11 +48,13 @@ class Footprint(NamedTuple):
         """Look at an opened file."""
         dataset, tags, path = raster.dataset, raster.tags, raster.path
         said = told_offset(tags, [path]) if raster.what == "optical" else None
-        is_sar, units = raster.what == "SAR", dataset.units
-        named = named_sar_scale(dataset.descriptions, [Path(path).name], units) if is_sar else None
-        stored = (
-            dataset.dtypes, dataset.scales, dataset.offsets, dataset.units, said and said[0], named and named[0]
-        )  # fmt: skip
+        bands = [band for band in range(dataset.count) if band + 1 not in raster.alphas]
+        dtypes, scales, offsets, units, texts = (
+            tuple(values[band] for band in bands)
+            for values in (dataset.dtypes, dataset.scales, dataset.offsets, dataset.units, dataset.descriptions)
+        )
+        named = named_sar_scale(texts, [Path(path).name], units) if raster.what == "SAR" else None
+        stored = dtypes, scales, offsets, units, said and said[0], named and named[0]
         return cls(path, raster.shape, raster.transform, raster.crs, raster.by_points, stored, tags)
 
 
@@ -130,7 +135,7 @@ def _origin(first: Footprint, piece: Footprint) -> tuple[int, int]:
 
 
 def _same_ground(first: Footprint, piece: Footprint) -> bool:
-    """Whether two files of one reference system share more than `_MOST_SHARED` of the smaller."""
+    """Whether two files of one reference system show the same ground by `_is_same`."""
     boxes = []
     for each in (first, piece):
         height, width = each.shape
@@ -138,7 +143,12 @@ def _same_ground(first: Footprint, piece: Footprint) -> bool:
         boxes.append((x.min(), x.max(), y.min(), y.max()))
     (west, east, south, north), (left, right, low, high) = boxes
     shared = max(min(east, right) - max(west, left), 0) * max(min(north, high) - max(south, low), 0)
-    return bool(shared > _MOST_SHARED * min((east - west) * (north - south), (right - left) * (high - low)))
+    return bool(_is_same(shared, (east - west) * (north - south), (right - left) * (high - low)))
+
+
+def _is_same(shared: Any, one: Any, other: Any) -> Any:
+    """Tell by areas whether two pieces share most of each, or one lies in the other."""
+    return (shared > _MOST_SHARED * np.maximum(one, other)) | (shared > _INSIDE * np.minimum(one, other))
 
 
 def _difference(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
@@ -179,12 +189,12 @@ def _shared(edges: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 
 
 def _largest_overlap(placed: Sequence[Placed]) -> tuple[int, int]:
-    """Return two pieces that share more than `_MOST_SHARED` of the smaller; twice the same if none do."""
+    """Return two pieces that show the same ground by `_is_same`; twice the same if none do."""
     edges = _edges(placed)
     areas = (edges[1] - edges[0]) * (edges[3] - edges[2])
     for number in range(len(placed)):
         shared = _shared(edges, number)[:number]
-        found = np.flatnonzero(shared > _MOST_SHARED * np.minimum(areas[:number], areas[number]))
+        found = np.flatnonzero(_is_same(shared, areas[:number], areas[number]))
         if found.size:
             return int(found[0]), number
     return 0, 0
