@@ -298,8 +298,13 @@ def is_pickled(path: Path) -> bool:
     return first.startswith((b"PK\x03\x04", b"\x80")) and first[8:] != b"{"
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: str | Path) -> Card:
     """Read the card of weights, without torch and without reading the tensors.
+
+    Parameters
+    ----------
+    path : str or Path
+        A text may be the name of bundled weights.
 
     Raises
     ------
@@ -308,7 +313,7 @@ def read_card(path: Path) -> Card:
     WeightsError
         If it has no card or a wrong one.
     """
-    return Card.from_dict(_read_entries(path))
+    return Card.from_dict(_read_entries(find_weights(path)))
 
 
 def _read_entries(path: Path) -> Any:
@@ -341,8 +346,13 @@ def checksum(path: Path) -> str:
     return total.hexdigest()
 
 
-def verify(path: Path) -> Card:
+def verify(path: str | Path) -> Card:
     """Read the card and hold the whole file against its checksum.
+
+    Parameters
+    ----------
+    path : str or Path
+        A text may be the name of bundled weights.
 
     Raises
     ------
@@ -351,6 +361,7 @@ def verify(path: Path) -> Card:
     WeightsError
         If the file is damaged.
     """
+    path = find_weights(path)
     card = read_card(path)
     found = checksum(path)
     if found != card.sha256:

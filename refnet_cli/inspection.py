@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from refnet_cli.card import Card, Modality, warn_of_drift
+from refnet_cli.card import Card, Modality, read_card, warn_of_drift
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene import (
     Decision,
@@ -119,7 +120,10 @@ class Inspection:
 
 
 def inspect(
-    optical: Paths | None, sar: Paths | None, card: Card | None = None, options: SceneOptions | None = None
+    optical: Paths | None,
+    sar: Paths | None,
+    card: Card | str | Path | None = None,
+    options: SceneOptions | None = None,
 ) -> Inspection:
     """Tell what files are and what a prediction would do with them.
 
@@ -127,8 +131,8 @@ def inspect(
     ----------
     optical, sar : path, or sequence of paths, or None
         As `ScenePair.open` takes them; one of them may be left out.
-    card : Card, optional
-        Of the weights that they are to fit.
+    card : Card, str or Path, optional
+        Of the weights that they are to fit; or these weights, as a path or the name of bundled ones.
     options : SceneOptions, optional
 
     Raises
@@ -140,6 +144,7 @@ def inspect(
     """
     if optical is None and sar is None:
         raise OptionsError("Nothing to inspect: give --optical, --sar or both.")
+    card = read_card(card) if isinstance(card, str | Path) else card
     options = options or SceneOptions()
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:

@@ -110,6 +110,12 @@ def test_sensors_that_never_meet_are_refused(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
 
 
+def test_a_single_output_may_be_a_text(tmp_path: Path) -> None:
+    pair = tmp_path / "s2.tif", tmp_path / "s1.tif"
+    assert options(pair, outputs="areas") == options(pair, outputs=("areas",))
+    assert list(options(pair, outputs="areas").places) == ["classes", "areas"]
+
+
 def test_output_that_is_an_input_is_refused_through_links_too(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 64, 64)
     (tmp_path / "soft.tif").symlink_to(pair[1])

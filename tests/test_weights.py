@@ -14,13 +14,15 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from refnet_cli.card import Card, read_card, shipped_weights, verify
+from refnet_cli.card import Card, default_weights, read_card, shipped_weights, verify
 from refnet_cli.cli import commands, run
 from refnet_cli.errors import InputMissingError, OutputError, WeightsError
+from refnet_cli.inspection import inspect
 from refnet_cli.model import REFNet
 from refnet_cli.weights import load_weights, read_checkpoint, save_weights
 from tests.golden import Golden
 from tests.scenes import CARD as FREE
+from tests.scenes import write
 
 CARD = replace(FREE, name="tiny", licence="CC0-1.0", network=replace(FREE.network, msie=True))
 
@@ -244,6 +246,20 @@ def test_shipped_weights_are_intact() -> None:
         else:
             with pytest.raises(WeightsError, match="ONNX model"):
                 load_weights(path)
+
+
+def test_cards_by_name_text_and_path(tmp_path: Path) -> None:
+    card = read_card(default_weights())
+    for given in ("refnet-small", str(default_weights()), default_weights()):
+        assert read_card(given) == verify(given) == card
+    scene = write(tmp_path / "s2.tif", np.full((3, 64, 64), 1500, np.uint16), ("B4", "B3", "B2"))
+    found = inspect(scene, None, card).to_dict()
+    assert found["weights"] == "refnet-small"
+    for weights in ("refnet-small", default_weights()):
+        assert inspect(scene, None, weights).to_dict() == found
+    for read in (read_card, verify, lambda given: inspect(scene, None, given)):
+        with pytest.raises(InputMissingError, match="do not exist"):
+            read(str(tmp_path / "no.safetensors"))
 
 
 def test_wheels_carry_the_shipped_weights() -> None:

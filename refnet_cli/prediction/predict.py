@@ -141,6 +141,8 @@ class PredictOptions(SceneOptions):
         super().__post_init__()
         if self.weights is not None:
             object.__setattr__(self, "weights", as_weights(self.weights))
+        if isinstance(self.outputs, str):
+            object.__setattr__(self, "outputs", (self.outputs,))
         if self.read_threads is not None and not 1 <= self.read_threads <= 256:
             raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
         if self.batch is not None and self.batch < 1:
