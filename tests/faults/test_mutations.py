@@ -5,6 +5,7 @@ A batch of damaged files is worked on in one child process, which names the file
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -88,8 +89,10 @@ def test_damaged_labels(seeds: range, small: Scene, tmp_path: Path) -> None:
     labels = write(tmp_path / "labels.tif", codes, ("labels",))
     paths = damaged(tmp_path, labels, seeds, OF_TIFF)
     map_ = str(small.optical.with_name("undisturbed.tif"))
-    hold(run_jobs([{"name": n, "arguments": ["evaluate", map_, str(path)]} for n, path in paths.items()]),
-         {64, 65, 66}, paths)  # fmt: skip
+    results = run_jobs([{"name": n, "arguments": ["evaluate", map_, str(path)]} for n, path in paths.items()])
+    for result in results.values():  # damaged or not, the codes may fit another scheme as well
+        result["err"] = re.sub(r"^warning: the codes of the labels fit class scheme.*\n", "", result["err"], flags=re.M)
+    hold(results, {64, 65, 66}, paths)
 
 
 @pytest.mark.parametrize("shipped", [False, True], ids=["tiny", "shipped"])
