@@ -264,6 +264,26 @@ def test_a_wedge_at_the_edge_of_a_large_image_is_found(tmp_path: Path) -> None:
     np.testing.assert_array_equal(patch.optical_valid, ~hole)
 
 
+def test_holes_that_no_sample_meets_are_no_data(tmp_path: Path) -> None:
+    """Far below all that is measured, a number needs no repetition that was noticed."""
+    repeated = np.s_[:256, 256:512]
+    values, level = (np.tile(each, (1, 2, 9)) for each in (np.round(ground(256) + 1000), levels(256)))
+    values[:, *repeated], level[:, *repeated] = 1, -50
+    optical = write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None)
+    sar = write(tmp_path / "s1.tif", level.astype(np.float32), ("VV", "VH"), nodata=None)
+    with ScenePair.open(optical, sar, BANDS, ("VV", "VH")) as pair:
+        decided = {found.what: found.value for found in pair.decisions}
+        patch = pair.read(Window(0, 0, 512, 512))
+        counts = dict(pair.counts)
+    assert decided["optical.offset"] == 1000
+    assert "optical.fill" not in decided  # else this tests nothing
+    assert "sar.fill" not in decided
+    for valid in (patch.optical_valid, patch.sar_valid):
+        assert not valid[repeated].any()
+        assert np.count_nonzero(valid) == 512**2 - 256**2
+    assert (counts["optical_impossible"], counts["sar_impossible"]) == (4 * 256**2, 2 * 256**2)
+
+
 def test_a_guess_of_the_offset_warns(tmp_path: Path, sar: Path) -> None:
     bright = np.round(ground() / 4 + 3000)
     _, decisions, warnings = read(write(tmp_path / "s2.tif", bright.astype(np.uint16), BANDS, nodata=None), sar)
