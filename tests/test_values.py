@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.enums import Resampling
+from rasterio.shutil import copy
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, zoom
@@ -141,9 +142,15 @@ def test_fills_of_a_file_a_band(tmp_path: Path, sar: Path, fill: int) -> None:
         write(tmp_path / f"{name}.tif", band[None].astype(np.int16), (None,), nodata=None)
         for name, band in zip(BANDS, values, strict=True)
     ]
-    patch, decisions, _ = read(files, sar)
-    assert (decisions["optical.offset"], decisions["optical.fill"]) == (1000, fill)
-    np.testing.assert_array_equal(patch.optical_valid, ~hole)
+    for declared in (0, 1, 3):  # as the advice is followed, file by file
+        for path in files[:declared]:
+            with rasterio.open(path, "r+") as file:
+                file.nodata = fill
+        patch, decisions, warnings = read(files, sar)
+        assert (decisions["optical.offset"], decisions["optical.fill"]) == (1000, fill)
+        np.testing.assert_array_equal(patch.optical_valid, ~hole)
+        (warning,) = (text for text in warnings if "undeclared fill" in text)
+        assert [path.name in warning for path in files] == [number >= declared for number in range(4)]
 
 
 def resampled(values: np.ndarray, method: Resampling = Resampling.bilinear, side: int = SIDE) -> np.ndarray:
@@ -178,6 +185,18 @@ def test_what_is_blended_with_a_fill_decides_nothing(
         assert np.count_nonzero(patch.optical_valid & (share > 0.05)) <= 2
         assert patch.optical_valid[share == 0].mean() > 0.8
         assert "blended" in " ".join(warnings)
+        assert f"gdalwarp -srcnodata {fill} " in " ".join(warnings)
+        assert "gdal_edit" not in " ".join(warnings)
+
+
+def test_what_declares_a_fill_in_files_that_gdal_cannot_change(tmp_path: Path, sar: Path) -> None:
+    values = np.round(ground() + 1000)
+    values[:, wedge()] = 1
+    tiff, path = write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None), tmp_path / "s2.jp2"
+    copy(tiff, path, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    _, _, warnings = read(path, sar, optical_bands=("1", "2", "3", "4"))
+    assert "gdal_translate -a_nodata 1 " in " ".join(warnings)
+    assert "gdal_edit" not in " ".join(warnings)
 
 
 def test_a_fill_is_no_guess_once_it_is_declared(tmp_path: Path, sar: Path) -> None:
@@ -274,6 +293,26 @@ def test_a_wedge_at_the_edge_of_a_large_image_is_found(tmp_path: Path) -> None:
     patch, decisions, _ = read(optical, write(tmp_path / "s1.tif", level, ("VV", "VH"), nodata=None), sar_scale="db")
     assert (decisions["optical.offset"], decisions["optical.fill"]) == (1000, 1)
     np.testing.assert_array_equal(patch.optical_valid, ~hole)
+
+
+def test_holes_that_no_sample_meets_are_no_data(tmp_path: Path) -> None:
+    """Far below all that is measured, a number needs no repetition that was noticed."""
+    repeated = np.s_[:256, 256:512]
+    values, level = (np.tile(each, (1, 2, 9)) for each in (np.round(ground(256) + 1000), levels(256)))
+    values[:, *repeated], level[:, *repeated] = 1, -50
+    optical = write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=None)
+    sar = write(tmp_path / "s1.tif", level.astype(np.float32), ("VV", "VH"), nodata=None)
+    with ScenePair.open(optical, sar, BANDS, ("VV", "VH")) as pair:
+        decided = {found.what: found.value for found in pair.decisions}
+        patch = pair.read(Window(0, 0, 512, 512))
+        counts = dict(pair.counts)
+    assert decided["optical.offset"] == 1000
+    assert "optical.fill" not in decided  # else this tests nothing
+    assert "sar.fill" not in decided
+    for valid in (patch.optical_valid, patch.sar_valid):
+        assert not valid[repeated].any()
+        assert np.count_nonzero(valid) == 512**2 - 256**2
+    assert (counts["optical_impossible"], counts["sar_impossible"]) == (4 * 256**2, 2 * 256**2)
 
 
 def test_a_guess_of_the_offset_warns(tmp_path: Path, sar: Path) -> None:

@@ -71,7 +71,10 @@ def refuse_guesses(decisions: Iterable[Decision]) -> None:
         options = " ".join(option for option in dict.fromkeys(_GUESSED[guess.what] for guess in guesses) if option)
         advice = f" Say what they are with {options}." if options else ""
         if any(guess.what.endswith(".fill") for guess in guesses):
-            advice += " Declare fills as nodata, for instance with gdal_edit.py -a_nodata."
+            advice += (
+                " Declare fills as nodata, for instance with gdal_edit.py -a_nodata, or, where pixels around them are "
+                "blended with them, resample the files again from their sources with gdalwarp -srcnodata."
+            )
         if any(guess.what.endswith(".clipped") for guess in guesses):
             advice += (
                 " If the repeated number is a fill, declare it as nodata, for instance with gdal_edit.py "

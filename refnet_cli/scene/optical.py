@@ -25,7 +25,7 @@ from refnet_cli.scene.judge import (
     told_offset,
 )
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.plausible import refuse_impossible_reflectance, refuse_stretched
+from refnet_cli.scene.plausible import LOWEST, refuse_impossible_reflectance, refuse_stretched
 from refnet_cli.scene.raster import Float32
 from refnet_cli.scene.safe import OpticalProduct
 from refnet_cli.scene.sample import Sample, mean_of
@@ -42,7 +42,7 @@ from refnet_cli.scene.stac import as_tags, split_tags, stac_contradiction, stac_
 from refnet_cli.scene.undeclared import Rules, remove_fills
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
-_POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000; 65,535 marks saturated pixels
+_POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000, before an offset is known; 65,535 marks saturated pixels
 _CLIPPED = (9000.0, 20_000.0)  # reflectance x 10,000 to which bright ground may be clipped
 _NOTHING = "type: nothing depends on it, for no pixel is valid."
 _LEAST_GAP = 2.0  # reflectance x 10,000 between a fill and what is measured
@@ -99,8 +99,8 @@ class OpticalReader:
         offsets = dict(zip(judged, self._judge_offset(source, judged, samples, scale, options), strict=True))
         self.scale = np.float32(scale)
         self.offsets = np.array([offsets[layer] for layer in layers], np.float32)
-        self.samples = self._as_reflectance(samples, offsets, scale, lambda sample: sample.values)
-        clear = self._as_reflectance(samples, offsets, scale, lambda sample: sample.judged)
+        self.samples = self._as_reflectance(samples, offsets, scale, lambda sample: sample.values, LOWEST)
+        clear = self._as_reflectance(samples, offsets, scale, lambda sample: sample.judged, LOWEST)
         self.levels = {layer: mean_of(sampled) for layer, sampled in clear.items()}
         if not isinstance(source.files.product, OpticalProduct):
             given = options.optical_offset is not None or options.optical_scale is not None
@@ -144,12 +144,13 @@ class OpticalReader:
         offsets: Mapping[Layer, float],
         scale: float,
         values: Callable[[Sample], Float32],
+        lowest: float = _POSSIBLE[0],
     ) -> dict[Layer, Float32]:
         """Sampled reflectance x 10,000 of each layer; NaN where it is impossible."""
         found = {}
         for (layer, offset), sampled in zip(offsets.items(), by_layer(samples, values), strict=True):
             reflectance = sampled * np.float32(scale) - np.float32(offset)
-            reflectance[(reflectance < _POSSIBLE[0]) | (reflectance > _POSSIBLE[1])] = np.nan
+            reflectance[(reflectance < lowest) | (reflectance > _POSSIBLE[1])] = np.nan
             found[layer] = reflectance
         return found
 
@@ -262,7 +263,7 @@ class OpticalReader:
         """Turn values as read, shape (B, H, W), into reflectance x 10,000, in place; NaN where that is impossible."""
         values *= self.scale
         values -= self.offsets[:, None, None]
-        impossible = (values < _POSSIBLE[0]) | (values > _POSSIBLE[1])
+        impossible = (values < LOWEST) | (values > _POSSIBLE[1])
         counts["optical_impossible"] = int(np.count_nonzero(impossible))
         if counts["optical_impossible"]:
             values[impossible] = np.nan

@@ -13,7 +13,7 @@ from refnet_cli.errors import InputError, RefnetError
 Values = Sequence[NDArray[np.floating[Any]]]
 _DARKEST = 5.0  # reflectance x 10,000 that the brightest 1 % of some band exceeds, over any ground and in any light
 _BRIGHTEST = 20_000.0  # that no band's median exceeds, fresh snow's included
-_NEGATIVE = -500.0  # that hardly any pixel falls below, with any correction of the atmosphere
+LOWEST = -500.0  # reflectance x 10,000 that hardly any pixel falls below, with any correction of the atmosphere
 _MOST_NEGATIVE = 0.05  # share of values below it
 _NEGATIVE_MEDIAN = -100.0  # that half of a scene does not fall below; water may lie slightly below 0
 _END = 0.02  # of the range from 0 to its end: what lies nearer to an end counts as at it
@@ -43,7 +43,7 @@ def refuse_impossible_reflectance(sample: Values, about: str, kind: type[RefnetE
     if not bands:
         return
     values = np.concatenate(bands)
-    below, negative = float(np.mean(values < _NEGATIVE)), float(np.mean(values < 0))
+    below, negative = float(np.mean(values < LOWEST)), float(np.mean(values < 0))
     high = max(float(np.percentile(band, 99)) for band in bands)
     middle = max(float(np.median(band)) for band in bands)
     if below > _MOST_NEGATIVE or float(np.median(values)) < _NEGATIVE_MEDIAN:

@@ -30,7 +30,8 @@ from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decisio
 from refnet_cli.scene.undeclared import Rules, remove_fills
 from refnet_cli.tiling import Window
 
-DB_RANGE = (-60.0, 40.0)
+LOUDEST_DB = 40.0
+_QUIETEST_DB = -45.0  # a lower level is no measurement: noise lies at -22 to -30
 _POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
 _MEASURED = (-35.0, 30.0)  # dB beyond which equal values are no measurement: noise lies at -22 to -30
 _LEAST_GAP = 0.5  # dB between a fill and what is measured
@@ -163,14 +164,16 @@ class SarReader:
         if calibration is not None:
             # A sample from all over the image is judged with the constant of its middle.
             middle = Window(int(calibration.lines.mean()), int(calibration.pixels[0].mean()), 1, 1)
-            return linear_power(values / calibration.gamma(*(window or middle)), self.scale)
-        return linear_power(values, self.scale)
+            values = values / calibration.gamma(*(window or middle))
+        power = linear_power(values, self.scale)
+        power[power < np.float32(10 ** (_QUIETEST_DB / 10))] = np.nan
+        return power
 
     def convert(self, power: Float32, counts: Counter[str]) -> Float32:
-        """Turn linear power into dB within `DB_RANGE`, counting what was clamped."""
+        """Turn linear power into dB of at most `LOUDEST_DB`, counting what was clamped."""
         level = decibels(power)
-        counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
-        return np.clip(level, *DB_RANGE)
+        counts["sar_clamped"] = int(np.count_nonzero(level > LOUDEST_DB))
+        return np.minimum(level, np.float32(LOUDEST_DB))
 
 
 def _plausible(values: Float32) -> bool:

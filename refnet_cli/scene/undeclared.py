@@ -23,6 +23,8 @@ from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.sample import confirm_fills
 from refnet_cli.scene.source import FileSample, Source
 
+_MOST_NAMED = 16  # files in a message
+
 
 class Rules(NamedTuple):
     """What tells fills of a sensor from measurements."""
@@ -54,7 +56,7 @@ def remove_fills(source: Source, samples: Sequence[FileSample], rules: Rules) ->
     """
     decisions, warnings = _say_clipped(source, samples, rules)
     found = {}
-    for file, fills in _candidates(samples, rules).items():
+    for file, fills in _candidates(source, samples, rules).items():
         (sampled,) = (sampled for sampled in samples if sampled.file == file)
         confirmed = confirm_fills(source.rasters[file], sampled.bands, fills, source.files.mask_errors)
         if confirmed.values:
@@ -85,7 +87,7 @@ def _say_clipped(
     return [Decision(f"{source.files.modality}.clipped", list(kept), f"values: {how}.")], [warning]
 
 
-def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[Fill]]:
+def _candidates(source: Source, samples: Sequence[FileSample], rules: Rules) -> dict[int, list[Fill]]:
     alone: dict[int, list[float]] = {}
     together: dict[int, list[float]] = {}
     for file, _, _, sample in samples:
@@ -93,7 +95,7 @@ def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[F
         if len(sample.values) > 1:
             together[file] = shared_fills(sample.values, rules.level, rules.least_gap, rules.ground)
     single = [sampled for sampled in samples if len(sampled.bands) == 1]
-    shared = _shared_by_files(single, {value for values in together.values() for value in values}, rules)
+    shared = _shared_by_files(source, single, {value for values in together.values() for value in values}, rules)
     for sampled in single:
         together[sampled.file] = [value for value in shared if holds(sampled.sample.values[0], value)]
     found = {}
@@ -105,8 +107,13 @@ def _candidates(samples: Sequence[FileSample], rules: Rules) -> dict[int, list[F
     return found
 
 
-def _shared_by_files(single: Sequence[FileSample], elsewhere: set[float], rules: Rules) -> list[float]:
-    """Find values that a file of each band holds, if there is one a band, and that lie apart from the others in one."""
+def _shared_by_files(
+    source: Source, single: Sequence[FileSample], elsewhere: set[float], rules: Rules
+) -> list[float]:
+    """Find values that a file of each band holds, if there is one a band, and that lie apart from the others in one.
+
+    A file that declares the value as nodata counts as holding it.
+    """
     apart = dict.fromkeys(elsewhere)
     for sampled in single:
         apart |= dict.fromkeys(spikes(sampled.sample.values[0], rules.level, rules.least_gap, rules.ground))
@@ -116,8 +123,18 @@ def _shared_by_files(single: Sequence[FileSample], elsewhere: set[float], rules:
     return [
         value
         for value in apart
-        if all(any(holds(sampled.sample.values[0], value) for sampled in pieces) for pieces in layers.values())
+        if all(
+            any(holds(sampled.sample.values[0], value) or _declares(source, sampled, value) for sampled in pieces)
+            for pieces in layers.values()
+        )
     ]
+
+
+def _declares(source: Source, sampled: FileSample, value: float) -> bool:
+    """Tell whether a file of one band declares a value, as read, as nodata."""
+    raster, band = source.rasters[sampled.file], sampled.bands[0]
+    nodata, (scale, offset) = raster.dataset.nodatavals[band - 1], raster.scaling(band)
+    return nodata is not None and np.float32(nodata * scale + offset) == np.float32(value)
 
 
 def _say(
@@ -135,13 +152,31 @@ def _say(
     around = f", as are {rim} pixels around them, which are blended with it" if rim else ""
     how = f"values: no file declares them, but they are repeated ({listed} of the sampled pixels): no data{around}."
     modality = source.files.modality
-    first, name = next(iter(shares)), Path(source.rasters[next(iter(found))].path).name
-    advice = f"Declare it as nodata, for instance with gdal_edit.py -a_nodata {first:g} {name}."
-    if len(shares) > 1:
-        advice = "Set these pixels to one number, and declare it as nodata with gdal_edit.py -a_nodata."
     warning = (
         f"the {source.what} input holds an undeclared fill ({listed} of the sampled pixels): these pixels are no "
-        f"data{around}. {advice}"
+        f"data{around}. {_advise(list(shares), [source.files.paths[file] for file in source.files.pieces(found)], rim)}"
     )
     values = list(shares)
     return [Decision(f"{modality}.fill", values[0] if len(values) == 1 else values, how)], [warning]
+
+
+def _advise(fills: Sequence[float], paths: Sequence[str], rim: int) -> str:
+    """Say how to declare fills, as stored, in all files that may hold them."""
+    names = [Path(path).name for path in paths]
+    listed = ", ".join(names[:_MOST_NAMED]) + f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+    fill = f"{fills[0]:g}"
+    if rim:
+        return (
+            "Do not declare it as nodata in these files, or the blended pixels count as measurements: resample the "
+            f"files again from their sources with the fill declared, for instance with gdalwarp -srcnodata {fill} "
+            f"({listed})."
+        )
+    if len(fills) > 1:
+        return f"Set these pixels to one number, and declare it as nodata with gdal_edit.py -a_nodata ({listed})."
+    # GDAL cannot change JPEG 2000 files.
+    if any(name.lower().endswith((".jp2", ".j2k")) for name in names):
+        how = f"write each file again with gdal_translate -a_nodata {fill} to a GeoTIFF"
+        return f"Declare it as nodata: {how} ({listed})."
+    if len(names) == 1:
+        return f"Declare it as nodata, for instance with gdal_edit.py -a_nodata {fill} {listed}."
+    return f"Declare it as nodata in each file, for instance with gdal_edit.py -a_nodata {fill} ({listed})."
