@@ -144,6 +144,8 @@ class SarReader:
             [Path(source.rasters[file].path).name for file, _ in places],
             [source.rasters[file].dataset.units[band - 1] for file, band in places],
         )
+        if said is None and not any(map(_plausible, by_layer(samples, lambda sample: sample.values))):
+            raise source.empty(" (each band holds one number or fills)")
         return judge_sar_scale(values, stored_dtype(source, layers), said)
 
     def power(self, values: Float32, file: int, window: Window | None) -> Float32:
