@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, zoom
 
+from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
@@ -569,6 +570,13 @@ def test_a_map_without_any_sar(tmp_path: Path, optical: Path) -> None:
     assert any("the optical image alone" in warning for warning in report.warnings)
     with pytest.raises(InputError, match="--missing use-other"):
         predict(PredictOptions(optical, path, output=tmp_path / "other.tif"), PlaceEngine())
+
+
+def test_inspect_takes_a_pair_without_any_sar(tmp_path: Path, optical: Path) -> None:
+    path = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), np.nan, np.float32), ("VV", "VH"), nodata=None)
+    given = ["inspect", "--optical", str(optical), "--sar", str(path), "--coreg", "off"]
+    assert run(given) == 65
+    assert run([*given, "--missing", "use-other"]) == 0
 
 
 def test_nothing_that_any_sensor_saw(tmp_path: Path) -> None:
