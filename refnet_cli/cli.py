@@ -176,6 +176,12 @@ COREG_OPTION = click.option(
     help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
     "it is not.  [default: check]",
 )
+MISSING_OPTION = click.option(
+    "--missing",
+    type=click.Choice(["nodata", "use-other"]),
+    help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
+    "'quality', tells.  [default: nodata]",
+)
 
 
 OUTPUT_OPTIONS = (
@@ -233,12 +239,7 @@ PREDICT_OPTIONS = (
     *OUTPUT_OPTIONS,
     COREG_OPTION,
     *FILE_OPTIONS,
-    click.option(
-        "--missing",
-        type=click.Choice(["nodata", "use-other"]),
-        help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
-        "'quality', tells.  [default: nodata]",
-    ),
+    MISSING_OPTION,
     click.option(
         "--on-read-error",
         type=click.Choice(["fail", "mask"]),
@@ -396,6 +397,7 @@ def predict_command(
     "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-small]"
 )
 @scene_options
+@MISSING_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def inspect_command(
     optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, **given: Any

@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 from scipy.ndimage import gaussian_filter, zoom
 
+from refnet_cli.cli import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
@@ -592,6 +593,7 @@ def test_standardised_decibels_are_refused_under_any_name(
 
 NOTHING: dict[str, tuple[float, float | None]] = {
     "NaN": (np.nan, None), "declared": (-9999, -9999), "zeros": (0, None), "-9999": (-9999, None), "-99": (-99, None),
+    "1e-10": (1e-10, None),
 }  # fmt: skip
 
 
@@ -599,7 +601,7 @@ NOTHING: dict[str, tuple[float, float | None]] = {
 def test_sar_without_any_measurement(tmp_path: Path, optical: Path, name: str) -> None:
     value, nodata = NOTHING[name]
     path = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), value, np.float32), ("VV", "VH"), nodata=nodata)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"has no valid pixel.*--missing use-other"):
         read(optical, path)
     patch, _, warnings = read(optical, path, missing="use-other", coreg="check")
     assert patch.optical_valid.all()
@@ -615,6 +617,20 @@ def test_a_map_without_any_sar(tmp_path: Path, optical: Path) -> None:
     assert any("the optical image alone" in warning for warning in report.warnings)
     with pytest.raises(InputError, match="--missing use-other"):
         predict(PredictOptions(optical, path, output=tmp_path / "other.tif"), PlaceEngine())
+
+
+def test_inspect_takes_a_pair_without_any_sar(tmp_path: Path, optical: Path) -> None:
+    path = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), np.nan, np.float32), ("VV", "VH"), nodata=None)
+    given = ["inspect", "--optical", str(optical), "--sar", str(path), "--coreg", "off"]
+    assert run(given) == 65
+    assert run([*given, "--missing", "use-other"]) == 0
+
+
+def test_nothing_that_any_sensor_saw(tmp_path: Path) -> None:
+    optical = write(tmp_path / "s2.tif", np.full((4, SIDE, SIDE), np.nan, np.float32), BANDS, nodata=None)
+    sar = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), np.nan, np.float32), ("VV", "VH"), nodata=None)
+    with pytest.raises(InputError, match="no pixel that either sensor saw"):
+        predict(PredictOptions(optical, sar, output=tmp_path / "map.tif", missing="use-other"), PlaceEngine())
 
 
 @pytest.mark.parametrize("name", ["declared", "zeros", "-9999"])

@@ -491,7 +491,8 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
     """
     names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in ("optical", "sar"))
     if not seen:
-        raise InputError(f"{names} have no pixel that both sensors saw; nothing can be mapped.")
+        saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
+        raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
     if not report.valid_share:
         report.warnings.append(
             "no pixel of the map has a class: none is as probable as the threshold of "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.errors import OptionsError
+from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.products import SarScale
 from refnet_cli.scene.fills import without_repeated_extremes
 from refnet_cli.scene.inputs import Layer
@@ -145,7 +145,12 @@ class SarReader:
             [Path(source.rasters[file].path).name for file, _ in places],
             [source.rasters[file].dataset.units[band - 1] for file, band in places],
         )
-        return judge_sar_scale(values, stored_dtype(source, layers), said)
+        try:
+            return judge_sar_scale(values, stored_dtype(source, layers), said)
+        except InputError:
+            if any(map(_plausible, by_layer(samples, lambda sample: sample.values))):
+                raise
+            raise source.empty(" (each band holds one number or fills)") from None
 
     def power(self, values: Float32, file: int, window: Window | None) -> Float32:
         """Turn values of any unit into linear power; NaN where they are no measurement.

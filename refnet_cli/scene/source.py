@@ -174,11 +174,15 @@ class Source:
             with raster.naming("cannot be understood"):
                 taken.append(FileSample(file, bands, targets, take_sample(raster, bands, self.files.mask_errors)))
         if not may_be_empty and not any(np.isfinite(file.sample.values).any() for file in taken):
-            raise InputError(
-                f"The {self.what} input {self.label} has no valid pixel: give one that holds measurements, or "
-                "predict from the other sensor alone with --missing use-other."
-            )
+            raise self.empty()
         return taken
+
+    def empty(self, why: str = "") -> InputError:
+        """Return the error that no pixel is valid, perhaps with the reason in brackets."""
+        return InputError(
+            f"The {self.what} input {self.label} has no valid pixel{why}: give one that holds measurements, or "
+            "predict from the other sensor alone with --missing use-other."
+        )
 
     def set_fills(self, fills: Mapping[int, Fills]) -> None:
         """Have files, by their numbers, read without their fills; those that are opened later too."""
