@@ -18,7 +18,7 @@ from refnet_cli.products import Modality, band_of_file, canonical_band, canonica
 from refnet_cli.scene.bands import RADAR, Named, Said, band_names
 from refnet_cli.scene.inputs import WHAT, Files, Layer
 from refnet_cli.scene.judge import Decision, refuse_landsat
-from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, shape_of
+from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
 from refnet_cli.scene.sidecars import names_in_sidecar
 
@@ -179,7 +179,40 @@ def _join(
             except NotOneImageError as why:
                 names = ", ".join(name for name, _, _ in same if name) or f"{len(same)} without names"
                 apart = apart or f"There are several {what} files of the same bands ({names}), but {why}"
-    return joined, apart
+    return joined, apart or _of_other_bands([numbers[0] for numbers in alike.values()], layers, looks, what)
+
+
+def _of_other_bands(numbers: Sequence[int], layers: Sequence[Layer], looks: Mapping[int, _Look], what: str) -> str:
+    """Say which files lie side by side but differ in their bands, and how to make them alike; nothing if none do."""
+    bands = {number: _names_and_masks(layers, number) for number in numbers}
+    for later, number in enumerate(numbers):
+        for first in numbers[:later]:
+            common = [name for name in bands[first] if name in bands[number]]
+            if len(common) > 1 and lie_apart(looks[first].footprint, looks[number].footprint):
+                commands = [
+                    _taking(looks[each], [bands[each][name] for name in common], f"bands_{n}.tif")
+                    for n, each in enumerate((first, number), 1)
+                    if list(bands[each]) != common
+                ]
+                return (
+                    f"The {what} files {looks[first].footprint.path} and {looks[number].footprint.path} lie side by "
+                    "side, but have different bands or another order of them, so they are not read as one image. Give "
+                    f"files with the same bands in the same order: {' and '.join(commands)}"
+                )
+    return ""
+
+
+def _names_and_masks(layers: Sequence[Layer], number: int) -> dict[str, int]:
+    """Return the bands of a file by their names, in their order; those without a name by their numbers."""
+    own = [(layer.name, layer.pieces[0][1]) for layer in layers if layer.pieces[0][0] == number]
+    return {name or f"number {band}": band for name, band in own}
+
+
+def _taking(look: _Look, bands: Sequence[int], ending: str) -> str:
+    """Return the command that writes some bands of a file, in an order, to a file whose name gets an ending."""
+    path = look.footprint.path
+    chosen = " ".join(f"-b {band}" for band in (*bands, *look.alphas))
+    return f"`gdal_translate {chosen} {shlex.quote(path)} {shlex.quote(f'{Path(path).stem}_{ending}')}`"
 
 
 def _describe(joined: Mapping[int, tuple[Placed, ...]], modality: Modality) -> list[Decision]:
