@@ -308,6 +308,17 @@ NAMES = "".join(
     f'<PAMRasterBand band="{number}"><Description>{name}</Description></PAMRasterBand>'
     for number, name in enumerate(BANDS, 1)
 )
+COLOURS = "".join(
+    f'<PAMRasterBand band="{number}"><ColorInterp>{colour}</ColorInterp></PAMRasterBand>'
+    for number, colour in enumerate(("Blue", "Green", "Red", "NIR"), 1)
+)
+BAND_TAGS = "".join(
+    f'<PAMRasterBand band="{number}"><Metadata><MDI key="BandName">{name}</MDI></Metadata></PAMRasterBand>'
+    for number, name in enumerate(BANDS, 1)
+)
+NUMBERED_TAGS = "<Metadata>" + "".join(
+    f'<MDI key="Band_{number}">{name}</MDI>' for number, name in enumerate(("Blue", "Green", "Red", "NIR"), 1)
+) + "</Metadata>"  # fmt: skip
 WKT = rasterio.CRS.from_epsg(32633).to_wkt()
 SRS = f"<PAMDataset><SRS>{WKT}</SRS></PAMDataset>"
 WORLD = "10\n0\n0\n-10\n500005\n5299995\n"
@@ -318,6 +329,9 @@ WORLD = "10\n0\n0\n-10\n500005\n5299995\n"
     ("lacks", "sidecars"),
     [
         ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{NAMES}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{COLOURS}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{BAND_TAGS}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{NUMBERED_TAGS}</PAMDataset>"}),
         ({"names": False, "crs": True}, {"s2.tif.aux.xml": SRS}),
         ({"names": False, "crs": True}, {"s2.prj": WKT}),
         ({"names": False, "place": True}, {"s2.tfw": WORLD}),
@@ -363,6 +377,9 @@ def test_names_in_a_sidecar_of_sar_let_no_guess_pass(tmp_path: Path, pair: tuple
     "text",
     ["<PAMDataset><PAMRasterBand><Description></Description></PAMRasterBand></PAMDataset>",
      "<PAMDataset><PAMRasterBand><Metadata><MDI key='STATISTICS_MEAN'>1</MDI></Metadata></PAMRasterBand></PAMDataset>",
+     "<PAMDataset><PAMRasterBand><Description>Band 1</Description><ColorInterp>Red</ColorInterp></PAMRasterBand>"
+     "<PAMRasterBand><Description>Band 2</Description></PAMRasterBand></PAMDataset>",
+     "<PAMDataset><Metadata><MDI key='Band_1'>Band 1</MDI><MDI key='description'>blue</MDI></Metadata></PAMDataset>",
      "no XML"],
 )  # fmt: skip
 def test_sidecars_without_names_change_nothing(tmp_path: Path, pair: tuple[Path, Path], text: str) -> None:

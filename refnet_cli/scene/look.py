@@ -23,6 +23,7 @@ from refnet_cli.scene.raster import PictureError, Raster
 from refnet_cli.scene.sidecars import names_in_sidecar
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
+_SILENT_COLOURS = ("", "gray", "undefined")
 _SAME_PASS = 900  # seconds between pieces that were acquired in one pass
 
 
@@ -122,7 +123,11 @@ def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
     if len(said) == 1 and raster.dataset.count == 1:
         named = _name_single(raster, said[0], named)
     unknown = any(name is None for n, name in enumerate(named.names) if n not in named.others)
-    if raster.is_local and (unknown or named.how.startswith("count")) and (sidecar := names_in_sidecar(raster.path)):
+    if not raster.is_local or not (unknown or named.how.startswith("count")):
+        return named
+    is_picture = raster.dataset.dtypes[0] == "uint8"
+    silent = modality == "optical" and not is_picture and all(band.colour in _SILENT_COLOURS for band in said)
+    if sidecar := names_in_sidecar(raster.path, colours=silent):
         counted = named.how.startswith("count")
         names = (None,) * len(named.names) if counted else named.names
         return named._replace(names=names, how="" if counted else named.how, doubt=named.doubt or sidecar)
