@@ -20,7 +20,7 @@ from refnet_cli.scene.inputs import WHAT, Files, Layer
 from refnet_cli.scene.judge import Decision, refuse_landsat
 from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
-from refnet_cli.scene.sidecars import names_in_sidecar
+from refnet_cli.scene.sidecars import names_in_sidecar, values_in_sidecars
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
 _SILENT_COLOURS = ("", "gray", "undefined")
@@ -37,6 +37,8 @@ class _Look(NamedTuple):
     is_picture: bool
     named: Named
     """One name a band of ``said``."""
+    unused: str
+    """Which files next to it say what its values mean, and are not read; empty if there are none."""
 
 
 class Found(NamedTuple):
@@ -72,6 +74,8 @@ def look_at(files: Files, rasters: dict[int, Raster]) -> Found:
     later = {piece.file for placed in joined.values() for piece in placed[1:]}
     layers = [layer for layer in layers if layer.pieces[0][0] not in later]
     warnings = [text for placed in joined.values() for text in _different_times(placed, files)]
+    unused = [look.unused for look in looks.values() if look.unused]
+    warnings += [f"{unused[0]} It is so with {len(unused)} files." if len(unused) > 1 else text for text in unused[:1]]
     decisions = _describe(joined, files.modality)
     return Found(layers, _gather(layers, looks, apart), joined, decisions, list(dict.fromkeys(warnings)))
 
@@ -114,7 +118,19 @@ def _of_other_sensor(look: _Look, modality: Modality) -> bool:
 def _look(raster: Raster, modality: Modality) -> _Look:
     said = {band: each for band, each in enumerate(raster.said, 1) if not each.is_alpha}
     is_picture = raster.dataset.count > 2 and all(dtype == "uint8" for dtype in raster.dataset.dtypes)
-    return _Look(said, raster.alphas, Footprint.of(raster), is_picture, _name(raster, list(said.values()), modality))
+    named = _name(raster, list(said.values()), modality)
+    return _Look(said, raster.alphas, Footprint.of(raster), is_picture, named, _unused(raster))
+
+
+def _unused(raster: Raster) -> str:
+    if not raster.is_local:
+        return ""
+    bands = raster.dataset.indexes
+    return values_in_sidecars(
+        raster.path,
+        lacks_nodata=all(nodata is None for nodata in raster.dataset.nodatavals),
+        lacks_scaling=all(raster.scaling(band) == (1.0, 0.0) for band in bands),
+    )
 
 
 def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:

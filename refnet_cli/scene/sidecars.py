@@ -78,6 +78,35 @@ def place_in_sidecar(path: str | Path, lacks_crs: bool, lacks_transform: bool) -
     return f" {listed} next to it {verb} that, but refnet does not read such files. {_complete(path, assign)}."
 
 
+def values_in_sidecars(path: str | Path, lacks_nodata: bool, lacks_scaling: bool) -> str:
+    """Say which files next to an image tell what its values mean, and what to do; nothing if none does.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local image.
+    lacks_nodata, lacks_scaling : bool
+        What the image does not declare itself.
+    """
+    kinds: dict[str, list[str]] = {}
+    for sidecar in _present(path, _AUX):
+        text = _beginning(sidecar)
+        scaling = rb"<Scale>\s*(?!1(\.0*)?\s*<)[^<\s]|<Offset>\s*(?!-?0(\.0*)?\s*<)[^<\s]"
+        kinds[sidecar.name] = [
+            *(["nodata"] if lacks_nodata and re.search(rb"<NoDataValue\b", text) else []),
+            *(["scale and offset"] if lacks_scaling and re.search(scaling, text) else []),
+        ]
+    kinds |= {sidecar.name: ["a mask"] for sidecar in _present(path, (".msk",))}
+    found = {name: kind for name, kind in kinds.items() if kind}
+    if not found:
+        return ""
+    listed = " and ".join(f"{name} ({', '.join(kind)})" for name, kind in found.items())
+    return (
+        f"{listed} next to {path} says what its values mean, but refnet does not read such files. "
+        f"{_complete(path, '--config GDAL_TIFF_INTERNAL_MASK YES ')}."
+    )
+
+
 def _says_names(text: bytes, colours: bool) -> bool:
     """Whether descriptions, tags or colours in an .aux.xml name bands."""
     described = re.findall(rb"<Description>\s*([^<\s][^<]*?)\s*</Description>", text)
