@@ -308,6 +308,17 @@ NAMES = "".join(
     f'<PAMRasterBand band="{number}"><Description>{name}</Description></PAMRasterBand>'
     for number, name in enumerate(BANDS, 1)
 )
+COLOURS = "".join(
+    f'<PAMRasterBand band="{number}"><ColorInterp>{colour}</ColorInterp></PAMRasterBand>'
+    for number, colour in enumerate(("Blue", "Green", "Red", "NIR"), 1)
+)
+BAND_TAGS = "".join(
+    f'<PAMRasterBand band="{number}"><Metadata><MDI key="BandName">{name}</MDI></Metadata></PAMRasterBand>'
+    for number, name in enumerate(BANDS, 1)
+)
+NUMBERED_TAGS = "<Metadata>" + "".join(
+    f'<MDI key="Band_{number}">{name}</MDI>' for number, name in enumerate(("Blue", "Green", "Red", "NIR"), 1)
+) + "</Metadata>"  # fmt: skip
 WKT = rasterio.CRS.from_epsg(32633).to_wkt()
 SRS = f"<PAMDataset><SRS>{WKT}</SRS></PAMDataset>"
 WORLD = "10\n0\n0\n-10\n500005\n5299995\n"
@@ -318,6 +329,9 @@ WORLD = "10\n0\n0\n-10\n500005\n5299995\n"
     ("lacks", "sidecars"),
     [
         ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{NAMES}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{COLOURS}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{BAND_TAGS}</PAMDataset>"}),
+        ({"names": True}, {"s2.tif.aux.xml": f"<PAMDataset>{NUMBERED_TAGS}</PAMDataset>"}),
         ({"names": False, "crs": True}, {"s2.tif.aux.xml": SRS}),
         ({"names": False, "crs": True}, {"s2.prj": WKT}),
         ({"names": False, "place": True}, {"s2.tfw": WORLD}),
@@ -350,6 +364,51 @@ def test_sidecars_are_named_and_the_advice_makes_one_file(
     assert_reads_as(pair, tmp_path / advice[2], pair[1])
 
 
+VALUES = {
+    "nodata": "<NoDataValue>2</NoDataValue>",
+    "scale and offset": "<Offset>0</Offset><Scale>0.0001</Scale>",
+    "nodata, scale and offset": "<NoDataValue>2</NoDataValue><Offset>-0.005</Offset><Scale>0.0001</Scale>",
+}
+
+
+@pytest.mark.parametrize("kind", [*VALUES, "a mask"])
+def test_sidecars_that_say_what_values_mean_are_warned_of_and_the_advice_makes_one_file(
+    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "s2.tif", optical_image(), BANDS, nodata=None)
+    if kind == "a mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+            file.write_mask(np.arange(SIDE)[:, None].repeat(SIDE, axis=1) > 8)
+    else:
+        bands = "".join(f'<PAMRasterBand band="{n}">{VALUES[kind]}</PAMRasterBand>' for n in (1, 2, 3, 4))
+        (tmp_path / "s2.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>", encoding="utf-8")
+    with opened(path, pair[1]) as found:
+        (warning,) = (text for text in found.warnings if "next to" in text)
+    assert f"({kind}) next to {path}" in warning
+    (advice,) = re.findall(r"`gdal_translate --config (\w+) (\w+) (\S+) (\S+)`", warning)
+    with rasterio.Env(**{advice[0]: advice[1]}):
+        rasterio.shutil.copy(advice[2], advice[3], driver="GTiff")  # what gdal_translate does
+    with rasterio.open(advice[3]) as file:
+        assert ("nodata" in kind) == (file.nodata == 2)
+        assert ("scale" in kind) == (file.scales[0] == 0.0001)
+    with opened(tmp_path / advice[3], pair[1]) as found:
+        assert not any("next to" in text for text in found.warnings)
+        assert found.read(Window(0, 0, SIDE, SIDE)).optical_valid[0].any() == (kind != "a mask")
+
+
+@pytest.mark.parametrize(
+    "text", ["<Offset>0</Offset><Scale>1</Scale>", "<Scale>1.0</Scale>", "<NoDataValue>0</NoDataValue>"]
+)
+def test_sidecars_that_say_nothing_new_of_values_are_no_warning(
+    tmp_path: Path, pair: tuple[Path, Path], text: str
+) -> None:
+    xml = f'<PAMDataset><PAMRasterBand band="1">{text}</PAMRasterBand></PAMDataset>'
+    Path(f"{pair[0]}.aux.xml").write_text(xml, encoding="utf-8")
+    with opened(*pair) as found:
+        assert not any("next to" in warning for warning in found.warnings)
+
+
 def test_names_in_a_sidecar_of_sar_let_no_guess_pass(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     path = write(tmp_path / "s1.tif", power()[::-1], (None, None), nodata=None)
     names = NAMES.replace("B02", "VH").replace("B03", "VV")
@@ -363,6 +422,9 @@ def test_names_in_a_sidecar_of_sar_let_no_guess_pass(tmp_path: Path, pair: tuple
     "text",
     ["<PAMDataset><PAMRasterBand><Description></Description></PAMRasterBand></PAMDataset>",
      "<PAMDataset><PAMRasterBand><Metadata><MDI key='STATISTICS_MEAN'>1</MDI></Metadata></PAMRasterBand></PAMDataset>",
+     "<PAMDataset><PAMRasterBand><Description>Band 1</Description><ColorInterp>Red</ColorInterp></PAMRasterBand>"
+     "<PAMRasterBand><Description>Band 2</Description></PAMRasterBand></PAMDataset>",
+     "<PAMDataset><Metadata><MDI key='Band_1'>Band 1</MDI><MDI key='description'>blue</MDI></Metadata></PAMDataset>",
      "no XML"],
 )  # fmt: skip
 def test_sidecars_without_names_change_nothing(tmp_path: Path, pair: tuple[Path, Path], text: str) -> None:

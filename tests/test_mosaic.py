@@ -17,7 +17,7 @@ from rasterio.merge import merge
 from rasterio.transform import from_gcps
 
 from refnet_cli.cli import run
-from refnet_cli.errors import InputError
+from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.inspection import inspect
 from refnet_cli.scene import SceneOptions, ScenePair
 from refnet_cli.scene import mosaic as mosaic_module
@@ -196,6 +196,37 @@ def test_a_piece_with_alpha_and_one_without_are_joined(tmp_path: Path, with_alph
     with opened(plain, sar) as one, opened(paths, sar) as joined:
         np.testing.assert_array_equal(whole(joined).optical_valid, (expected > 0).all(0))
         assert joined.grid == one.grid
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "commands"),
+    [((0, 1, 2, 3), (3, 2, 1, 0), 1), ((0, 1, 2, 3), (0, 4, 1, 2, 3), 1), ((4, 3, 0, 2, 1), (0, 1, 2, 3), 2)],
+)
+@pytest.mark.parametrize("option", [None, BANDS])
+def test_tiles_of_other_bands_are_joined_after_what_the_message_says(
+    tmp_path: Path, first: tuple[int, ...], second: tuple[int, ...], commands: int, option: tuple[str, ...] | None
+) -> None:
+    """And never is one of them taken alone."""
+    sar = write(tmp_path / "s1.tif", sar_image(), RADAR, nodata=None)
+    plain = write(tmp_path / "s2.tif", optical_image(), BANDS)
+    image = np.concatenate([optical_image(), np.full((1, 60, 80), 4, np.uint16)])
+    names = (*BANDS, "SCL")
+    paths = [
+        cut(tmp_path / str(number), image[list(order)], [names[band] for band in order], (HALVES[number],))[0]
+        for number, order in enumerate((first, second))
+    ]
+    with pytest.raises((InputError, OptionsError), match="lie side by side, but have different bands") as refusal:
+        opened(paths, sar, optical_bands=option)
+    advice = re.findall(r"`gdal_translate ((?:-b \d )+)(\S+) (\S+)`", str(refusal.value))
+    assert len(advice) == commands
+    for bands, path, name in advice:  # what gdal_translate does
+        numbers = list(map(int, bands.replace("-b", "").split()))
+        with rasterio.open(path) as file:
+            texts = tuple(file.descriptions[band - 1] for band in numbers)
+            write(tmp_path / name, file.read(numbers), texts, file.transform)
+        paths[paths.index(Path(path))] = tmp_path / name
+    with opened(plain, sar) as one, opened(paths, sar) as joined:
+        np.testing.assert_array_equal(whole(joined).optical, whole(one).optical)
 
 
 def test_folders_of_neighbouring_tiles_in_one_folder_are_joined_as_the_message_says(tmp_path: Path) -> None:

@@ -91,9 +91,9 @@ def _without_numbering(said: list[Said]) -> list[Said]:
     """Leave out texts that only number the bands, and complete those that number them as the sensor does."""
     texts = [band.description or "" for band in said]
     # Some writers call the bands of any file B1, B2, B3 ...; in a row, without B8A, they are no Sentinel-2 bands.
-    if all(_only_numbers(text, number) for number, text in enumerate(texts, 1)):
+    if all(only_numbers(text, number) for number, text in enumerate(texts, 1)):
         said = [band._replace(description=None) for band in said]
-    left = [tuple(text for text in band.tags if not _only_numbers(text, n)) for n, band in enumerate(said, 1)]
+    left = [tuple(text for text in band.tags if not only_numbers(text, n)) for n, band in enumerate(said, 1)]
     if all(len(tags) < len(band.tags) for tags, band in zip(left, said, strict=True)):
         said = [band._replace(tags=tags) for tags, band in zip(left, said, strict=True)]
     if all(re.fullmatch(r"BAND[ _-]*(8A|0?[1-9]|1[0-2])", text, re.I) for text in texts):
@@ -101,7 +101,8 @@ def _without_numbering(said: list[Said]) -> list[Said]:
     return said
 
 
-def _only_numbers(text: str, number: int) -> bool:
+def only_numbers(text: str, number: int) -> bool:
+    """Whether a text says no more of a band than its number in the file."""
     return re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.IGNORECASE) is not None
 
 

@@ -18,11 +18,12 @@ from refnet_cli.products import Modality, band_of_file, canonical_band, canonica
 from refnet_cli.scene.bands import RADAR, Named, Said, band_names
 from refnet_cli.scene.inputs import WHAT, Files, Layer
 from refnet_cli.scene.judge import Decision, refuse_landsat
-from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, shape_of
+from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
-from refnet_cli.scene.sidecars import names_in_sidecar
+from refnet_cli.scene.sidecars import names_in_sidecar, values_in_sidecars
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
+_SILENT_COLOURS = ("", "gray", "undefined")
 _SAME_PASS = 900  # seconds between pieces that were acquired in one pass
 
 
@@ -36,6 +37,8 @@ class _Look(NamedTuple):
     is_picture: bool
     named: Named
     """One name a band of ``said``."""
+    unused: str
+    """Which files next to it say what its values mean, and are not read; empty if there are none."""
 
 
 class Found(NamedTuple):
@@ -71,6 +74,8 @@ def look_at(files: Files, rasters: dict[int, Raster]) -> Found:
     later = {piece.file for placed in joined.values() for piece in placed[1:]}
     layers = [layer for layer in layers if layer.pieces[0][0] not in later]
     warnings = [text for placed in joined.values() for text in _different_times(placed, files)]
+    unused = [look.unused for look in looks.values() if look.unused]
+    warnings += [f"{unused[0]} It is so with {len(unused)} files." if len(unused) > 1 else text for text in unused[:1]]
     decisions = _describe(joined, files.modality)
     return Found(layers, _gather(layers, looks, apart), joined, decisions, list(dict.fromkeys(warnings)))
 
@@ -113,7 +118,19 @@ def _of_other_sensor(look: _Look, modality: Modality) -> bool:
 def _look(raster: Raster, modality: Modality) -> _Look:
     said = {band: each for band, each in enumerate(raster.said, 1) if not each.is_alpha}
     is_picture = raster.dataset.count > 2 and all(dtype == "uint8" for dtype in raster.dataset.dtypes)
-    return _Look(said, raster.alphas, Footprint.of(raster), is_picture, _name(raster, list(said.values()), modality))
+    named = _name(raster, list(said.values()), modality)
+    return _Look(said, raster.alphas, Footprint.of(raster), is_picture, named, _unused(raster))
+
+
+def _unused(raster: Raster) -> str:
+    if not raster.is_local:
+        return ""
+    bands = raster.dataset.indexes
+    return values_in_sidecars(
+        raster.path,
+        lacks_nodata=all(nodata is None for nodata in raster.dataset.nodatavals),
+        lacks_scaling=all(raster.scaling(band) == (1.0, 0.0) for band in bands),
+    )
 
 
 def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
@@ -122,7 +139,11 @@ def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
     if len(said) == 1 and raster.dataset.count == 1:
         named = _name_single(raster, said[0], named)
     unknown = any(name is None for n, name in enumerate(named.names) if n not in named.others)
-    if raster.is_local and (unknown or named.how.startswith("count")) and (sidecar := names_in_sidecar(raster.path)):
+    if not raster.is_local or not (unknown or named.how.startswith("count")):
+        return named
+    is_picture = raster.dataset.dtypes[0] == "uint8"
+    silent = modality == "optical" and not is_picture and all(band.colour in _SILENT_COLOURS for band in said)
+    if sidecar := names_in_sidecar(raster.path, colours=silent):
         counted = named.how.startswith("count")
         names = (None,) * len(named.names) if counted else named.names
         return named._replace(names=names, how="" if counted else named.how, doubt=named.doubt or sidecar)
@@ -179,7 +200,40 @@ def _join(
             except NotOneImageError as why:
                 names = ", ".join(name for name, _, _ in same if name) or f"{len(same)} without names"
                 apart = apart or f"There are several {what} files of the same bands ({names}), but {why}"
-    return joined, apart
+    return joined, apart or _of_other_bands([numbers[0] for numbers in alike.values()], layers, looks, what)
+
+
+def _of_other_bands(numbers: Sequence[int], layers: Sequence[Layer], looks: Mapping[int, _Look], what: str) -> str:
+    """Say which files lie side by side but differ in their bands, and how to make them alike; nothing if none do."""
+    bands = {number: _names_and_masks(layers, number) for number in numbers}
+    for later, number in enumerate(numbers):
+        for first in numbers[:later]:
+            common = [name for name in bands[first] if name in bands[number]]
+            if len(common) > 1 and lie_apart(looks[first].footprint, looks[number].footprint):
+                commands = [
+                    _taking(looks[each], [bands[each][name] for name in common], f"bands_{n}.tif")
+                    for n, each in enumerate((first, number), 1)
+                    if list(bands[each]) != common
+                ]
+                return (
+                    f"The {what} files {looks[first].footprint.path} and {looks[number].footprint.path} lie side by "
+                    "side, but have different bands or another order of them, so they are not read as one image. Give "
+                    f"files with the same bands in the same order: {' and '.join(commands)}"
+                )
+    return ""
+
+
+def _names_and_masks(layers: Sequence[Layer], number: int) -> dict[str, int]:
+    """Return the bands of a file by their names, in their order; those without a name by their numbers."""
+    own = [(layer.name, layer.pieces[0][1]) for layer in layers if layer.pieces[0][0] == number]
+    return {name or f"number {band}": band for name, band in own}
+
+
+def _taking(look: _Look, bands: Sequence[int], ending: str) -> str:
+    """Return the command that writes some bands of a file, in an order, to a file whose name gets an ending."""
+    path = look.footprint.path
+    chosen = " ".join(f"-b {band}" for band in (*bands, *look.alphas))
+    return f"`gdal_translate {chosen} {shlex.quote(path)} {shlex.quote(f'{Path(path).stem}_{ending}')}`"
 
 
 def _describe(joined: Mapping[int, tuple[Placed, ...]], modality: Modality) -> list[Decision]:

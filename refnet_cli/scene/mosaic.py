@@ -146,6 +146,12 @@ def _same_ground(first: Footprint, piece: Footprint) -> bool:
     return bool(_is_same(shared, (east - west) * (north - south), (right - left) * (high - low)))
 
 
+def lie_apart(first: Footprint, piece: Footprint) -> bool:
+    """Whether two files may be pieces of one image by their places."""
+    placed = not (first.by_points or piece.by_points)
+    return placed and first.crs == piece.crs and not _same_ground(first, piece)
+
+
 def _is_same(shared: Any, one: Any, other: Any) -> Any:
     """Tell by areas whether two pieces share most of each, or one lies in the other."""
     return (shared > _MOST_SHARED * np.maximum(one, other)) | (shared > _INSIDE * np.minimum(one, other))

@@ -32,7 +32,7 @@ from refnet_cli.scene.fills import Fills, grow
 from refnet_cli.scene.geometry import AffinePlace, Place, SplinePlace, raster_window
 from refnet_cli.scene.jp2 import check_codestream
 from refnet_cli.scene.safe import ZIP_FAULTS, zip_member
-from refnet_cli.scene.sidecars import place_in_sidecar
+from refnet_cli.scene.sidecars import BAND_TAG, LIST_TAG, NUMBERED_TAG, place_in_sidecar
 from refnet_cli.scene.tiff import MOST_BYTES, check_directories
 from refnet_cli.scene.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.tiling import Window
@@ -42,15 +42,9 @@ _LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
 CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # that a server may take
 RETRIES = 2
 _SLOW = 1000  # bytes a second, below which a server counts as silent
-_BAND_TAG = re.compile(
-    r"(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"
-    r"(cent(er|re|ral)_?)?wavelength(_?(nm|um|nanometers|micrometers))?",
-    re.IGNORECASE,
-)
 _FILE_TAG = re.compile(
     r"band(_?(name|id))?|long_name|common_name|polari[sz]ation|(central_?)?wavelength", re.IGNORECASE
 )
-_LIST_TAG = re.compile(r"bands?_?(names|list)?|descriptions|long_name|channels|polari[sz]ations", re.IGNORECASE)
 _CODEC = re.compile(r"missing codec (?!of code)(\w+)|(\w+) codec (?:is )?(?:not available|missing)", re.IGNORECASE)
 # Nothing beside the files themselves is looked for, no code in them is run, and no network is touched.
 _GDAL: dict[str, Any] = {
@@ -353,7 +347,7 @@ class Raster:
         ]
 
     def _tags_of_band(self, band: int) -> list[str]:
-        texts = [text for key, text in self.dataset.tags(band).items() if _BAND_TAG.fullmatch(key)]
+        texts = [text for key, text in self.dataset.tags(band).items() if BAND_TAG.fullmatch(key)]
         micrometres = self.dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
         return [*texts, *([f"{micrometres} um"] if micrometres else [])]
 
@@ -364,7 +358,9 @@ class Raster:
         for key, text in self.dataset.tags().items():
             if count == 1 and _FILE_TAG.fullmatch(key):
                 texts[0].append(text)
-            elif count > 1 and _LIST_TAG.fullmatch(key):
+            elif (numbered := NUMBERED_TAG.fullmatch(key)) and 0 < int(numbered[1]) <= count:
+                texts[int(numbered[1]) - 1].append(text)
+            elif count > 1 and LIST_TAG.fullmatch(key):
                 inner = text.strip(" ()[]{}")
                 between = r"[,;|]" if re.search(r"[,;|]", inner) else " +"
                 listed = [part.strip(" '\"") for part in re.split(between, inner)]
