@@ -494,8 +494,17 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
-    """Values of a field as text, numbers as short as they are."""
-    return [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
+    """Values of a field as text."""
+    return [_text_of(value) for value in values]
+
+
+def _text_of(value: Any) -> str:
+    """Write a value so that another value has another text; whole numbers without a point."""
+    if isinstance(value, bool | int | np.bool_ | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**63:
+        return str(int(value))
+    return str(value).strip()
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:

@@ -203,6 +203,16 @@ def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.float64, str])
+def test_long_codes_stay_apart(tmp_path: Path, kind: Any) -> None:
+    path = vector(tmp_path / "a.gpkg", [kind(code) for code in (12345671, 12345672, 12345673)])
+    mapping = {"12345671": "Water", "12345672": "Trees", "12345673": "Crops"}
+    with open_labels(path, GRID, ESRI, meanings=mapping) as labels:
+        assert names_of(labels, ESRI, 3) == list(mapping.values())
+    with pytest.raises(InputError, match="the classes 12345671, 12345672, 12345673,"):
+        open_labels(path, GRID, ESRI)
+
+
 # Rasters whose tags name their classes.
 
 
