@@ -191,6 +191,14 @@ def _numbers(texts: Collection[str]) -> set[int]:
     return {int(text) for text in texts if re.fullmatch(r"-?\d+", text)}
 
 
+def _is_number(text: str) -> bool:
+    """Whether a text can be a code in a raster, which may be no whole number."""
+    try:
+        return not np.isnan(float(text))
+    except ValueError:
+        return False
+
+
 def _check_inside(window: Window, grid: GeoBox) -> None:
     height, width = grid.shape
     if window != window.clip(height, width) or window.height < 1 or window.width < 1:
@@ -219,8 +227,8 @@ class RasterLabels:
         self._tagged = tagged_classes(dataset.tags(1))
         if dataset.count != 1 and not self._tagged:  # a map with --missing use-other has a second band, quality
             raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
-        self._indexes = {code: indexes[str(code)] for code in _numbers(indexes)}
-        self._scheme, self._said = scheme, _numbers(said)
+        self._indexes = {self._stored_as(text): indexes[text] for text in indexes if _is_number(text)}
+        self._scheme, self._said = scheme, {self._stored_as(text) for text in said if _is_number(text)}
         if self._tagged:
             kept = {code: index for code, index in self._indexes.items() if code in {0, *self._said}}
             self._indexes = {0: 0} | indexes_by_name(self._tagged, indexes) | kept
@@ -234,15 +242,28 @@ class RasterLabels:
         """Count what the file declares as no data as no label, unless a mapping says otherwise."""
         if nodata is None or not np.isfinite(nodata):
             return
-        code = int(nodata)
+        code = self._stored_as(repr(nodata))
         if code in self._said and self._indexes[code]:
             name = self._scheme.names[self._indexes[code] - 1]
             self.warnings.append(
-                f"{self._raster.path} declares {code} as no data, but the mapping says that it is {name}, as which it "
-                "is read."
+                f"{self._raster.path} declares {self._text(code)} as no data, but the mapping says that it is {name}, "
+                "as which it is read."
             )
         else:
             self._indexes[code] = 0
+
+    def _stored_as(self, text: str) -> float:
+        """Return the number that the raster has for a code; one of floating point may round it."""
+        if re.fullmatch(r"[-+]?\d+", text):
+            return int(text)
+        dtype = np.dtype(self._raster.dataset.dtypes[0])
+        with np.errstate(over="ignore"):
+            return float(dtype.type(text)) if dtype.kind == "f" else float(text)
+
+    def _text(self, code: float) -> str:
+        """Write a number of the raster as a mapping can name it."""
+        dtype = np.dtype(self._raster.dataset.dtypes[0])
+        return _text_of(dtype.type(code) if dtype.kind == "f" else code)
 
     @classmethod
     def open(
@@ -308,22 +329,24 @@ class RasterLabels:
                 found.update(np.unique(self._stored(part)).tolist())
         unknown = sorted(value for value in found if value not in self._indexes and not np.isnan(value))
         if unknown:
-            listed = ", ".join(f"{value:g}" for value in unknown[:20]) + ", ..." * (len(unknown) > 20)
+            advice = _say_what_to_do(self._text(unknown[0]))
+            listed = ", ".join(map(self._text, unknown[:20])) + ", ..." * (len(unknown) > 20)
             raise InputError(
                 f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
-                f"scheme {self._scheme.name!r} (codes {', '.join(map(str, self._indexes))}). "
-                + (_say_what_to_do(f"{unknown[0]:g}") if self._what == "label" else "Name the map's scheme: --scheme.")
+                f"scheme {self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))}). "
+                + (advice if self._what == "label" else "Name the map's scheme: --scheme.")
                 + self._explain(unknown)
             )
         if not self._tagged:
-            plain = {value for value in found if value in self._indexes and self._indexes[int(value)]}
+            plain = {value for value in found if self._indexes.get(value)}
             self.warnings += warn_of_codes(plain - self._said, self._scheme)
 
     def _explain(self, unknown: Sequence[float]) -> str:
         """Say what is known of codes that mean nothing."""
         if not self._tagged:
             return explain_unknown(unknown, self._scheme)
-        names = [f"{value:g} {self._tagged.get(int(value), 'nothing')!r}" for value in unknown[:20]]
+        names_of = {self._text(code): name for code, name in self._tagged.items()}
+        names = [f"{text} {names_of.get(text, 'nothing')!r}" for text in map(self._text, unknown[:20])]
         return (
             f" The file's tags call {', '.join(names)}, but the scheme's classes are {_list_classes(self._scheme)}."
         )
@@ -502,8 +525,9 @@ def _text_of(value: Any) -> str:
     """Write a value so that another value has another text; whole numbers without a point."""
     if isinstance(value, bool | int | np.bool_ | np.integer):
         return str(int(value))
-    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(value) < 2**63:
-        return str(int(value))
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) < 2**63 else str(value)
     return str(value).strip()
 
 

@@ -31,7 +31,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
-from refnet_cli.schemes import with_ignored
+from refnet_cli.schemes import read_label_codes, with_ignored
 from refnet_cli.start import start
 from refnet_cli.tiling import Window
 from refnet_cli.validation import evaluate_weights
@@ -211,6 +211,38 @@ def test_long_codes_stay_apart(tmp_path: Path, kind: Any) -> None:
         assert names_of(labels, ESRI, 3) == list(mapping.values())
     with pytest.raises(InputError, match="the classes 12345671, 12345672, 12345673,"):
         open_labels(path, GRID, ESRI)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("int32", -(2**31)), ("uint32", 2**32 - 1), ("float32", -3.4028235e38), ("float64", -1.7976931348623157e308),
+     ("float32", 0.1), ("float64", -9999.25), ("float32", -np.inf)],
+)  # fmt: skip
+def test_undeclared_fills_of_any_size_are_ignored_as_the_message_advises(
+    tmp_path: Path, dtype: str, fill: float
+) -> None:
+    row = np.zeros((1, 1, 50), dtype)
+    row[0, 0, :3] = 1, fill, 11
+    path = write(tmp_path / "a.tif", row, ("labels",), nodata=None)
+    with pytest.raises(InputError, match="mean nothing") as refused:
+        open_labels(path, GRID, ESRI)
+    advice = re.search(r"ignore = \[.*?\]", str(refused.value))
+    assert advice
+    (tmp_path / "codes.toml").write_text(advice[0])
+    codes, ignored = read_label_codes(tmp_path / "codes.toml")
+    with open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, codes, ignored)) as labels:
+        assert names_of(labels, ESRI, 3) == ["Water", None, "Rangeland"]
+
+
+def test_a_number_in_ignore_is_rounded_as_the_raster_s(tmp_path: Path) -> None:
+    """As a user writes it, of fewer digits than the raster's number has."""
+    row = np.zeros((1, 1, 50), np.float32)
+    row[0, 0, :2] = -3.4028235e38, 2
+    path = write(tmp_path / "a.tif", row, ("labels",), nodata=None)
+    (tmp_path / "codes.toml").write_text("ignore = [-3.40282347e+38]")
+    _, ignored = read_label_codes(tmp_path / "codes.toml")
+    with open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, None, ignored)) as labels:
+        assert names_of(labels, ESRI, 2) == [None, "Trees"]
 
 
 # Rasters whose tags name their classes.
