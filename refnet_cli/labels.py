@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
 
-from refnet_cli.codes import RENUMBERED, codes_of, explain_unknown, indexes_by_name, tagged_classes, warn_of_codes
+from refnet_cli.codes import (
+    RENUMBERED,
+    codes_of,
+    explain_mixed,
+    explain_unknown,
+    indexes_by_name,
+    tagged_classes,
+    warn_of_codes,
+)
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
 from refnet_cli.products import ClassScheme, rename_old
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
@@ -339,6 +347,8 @@ class RasterLabels:
             )
         if not self._tagged:
             plain = {value for value in found if self._indexes.get(value)}
+            if mixed := explain_mixed(plain - self._said, self._scheme):
+                raise InputError(f"The {self._what} file {self._raster.path} {mixed}")
             self.warnings += warn_of_codes(plain - self._said, self._scheme)
 
     def _explain(self, unknown: Sequence[float]) -> str:
@@ -456,7 +466,10 @@ class ShapeLabels:
         known = indexes or class_indexes(scheme)
         values = values[which]
         found = _indexes_of(file, values, scheme, known)
-        warnings += warn_of_codes(_numbers(set(_texts(values)) - set(said)), scheme)
+        plain = _numbers({text for text in _texts(values) if known[text.casefold()]} - set(said))
+        if mixed := explain_mixed(plain, scheme):
+            raise InputError(f"{file.name} {mixed}")
+        warnings += warn_of_codes(plain, scheme)
         return cls(shapes, found, grid, warnings)
 
     def __enter__(self) -> Self:

@@ -139,6 +139,8 @@ def test_codes_of_official_files_alone_are_refused_by_their_name(tmp_path: Path,
         ("dynamic-world", "original", (1, 2, 9), False),
         ("corine", "corine-level1", (1, 2, 5), True),
         ("corine", "corine-level1", (1, 12), False),
+        ("corine", "level 2", (11, 12, 21, 23, 31, 32, 41), True),
+        ("corine", "level 2", (11, 12, 25), False),
         ("corine-level1", "corine", (1, 2, 5), True),
         ("worldcover", "", (10, 20), False),
     ],
@@ -315,6 +317,23 @@ def test_corine_s_codes_of_three_digits_next_to_codes_that_are_no_label(tmp_path
     expected = [names[1], None, names[43]] if scheme == "corine" else [names[0], None, names[4]]
     with open_labels(path, GRID, SCHEMES[scheme], meanings=with_ignored(SCHEMES[scheme], None, {"999": "0"})) as labels:
         assert names_of(labels, SCHEMES[scheme], 3) == expected
+
+
+@KINDS
+@pytest.mark.parametrize("scheme", ["corine", "corine-level1"])
+def test_corine_s_codes_of_two_kinds_in_one_file_are_refused(tmp_path: Path, kind: str, scheme: str) -> None:
+    path = label_file(tmp_path, kind, (111, 2, 211))
+    with pytest.raises(InputError, match=r"two kinds: 2 .*111 .*211 "):
+        open_labels(path, GRID, SCHEMES[scheme])
+    mapping = {str(code): SCHEMES[scheme].names[0] for code in (111, 2, 211)}
+    with open_labels(path, GRID, SCHEMES[scheme], meanings=mapping) as labels:
+        assert names_of(labels, SCHEMES[scheme], 3) == [SCHEMES[scheme].names[0]] * 3
+
+
+@KINDS
+def test_corine_s_codes_of_level_2_alone_are_explained(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match=r"51 Inland waters are among those of CORINE's level 2"):
+        open_labels(label_file(tmp_path, kind, (11, 21, 51)), GRID, SCHEMES["corine"])
 
 
 def test_corine_s_raster_codes(tmp_path: Path) -> None:
