@@ -104,7 +104,7 @@ def open_labels(
     InputMissingError, InputError, OptionsError
         If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
-    indexes, said = class_indexes(scheme, meanings), _said(meanings)
+    indexes, said = class_indexes(scheme, meanings), _said(meanings, scheme)
     if Path(path).suffix.lower() in VECTORS:
         labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, layer, said=said)
         return _with_doubts(labels, meanings, scheme)
@@ -115,15 +115,20 @@ def open_labels(
     return _with_doubts(RasterLabels.open(path, grid, scheme, indexes, said=said), meanings, scheme)
 
 
-def _said(meanings: Mapping[str, str] | None) -> frozenset[str]:
-    """Codes and names, in lower case, that a mapping does not leave as they are."""
-    pairs = ((text.casefold(), meaning.casefold()) for text, meaning in (meanings or {}).items())
-    return frozenset(text for text, meaning in pairs if text != meaning)
+def _said(meanings: Mapping[str, str] | None, scheme: ClassScheme) -> frozenset[str]:
+    """Codes and names, in lower case, of which a mapping says what they mean.
+
+    Where it has all codes and names of the scheme, as a list of codes to ignore makes it, those that it leaves as they
+    are do not count.
+    """
+    pairs = {text.casefold(): meaning.casefold() for text, meaning in (meanings or {}).items()}
+    own = {*map(str, codes_of(scheme)), *map(str.casefold, scheme.names)}
+    return frozenset(text for text, meaning in pairs.items() if text != meaning or not own <= pairs.keys())
 
 
 def _with_doubts(labels: Labels, meanings: Mapping[str, str] | None, scheme: ClassScheme) -> Labels:
     """Add a warning where a mapping leads to codes that meant other classes in refnet 0.1."""
-    said = _said(meanings)
+    said = _said(meanings, scheme)
     targets = {int(new) for old, new in (meanings or {}).items() if old.casefold() in said and new.isdecimal()}
     if scheme.name in RENUMBERED:
         labels.warnings += [warning for warning in warn_of_codes(targets, scheme) if warning not in labels.warnings]
@@ -357,6 +362,9 @@ class RasterLabels:
             return explain_unknown(unknown, self._scheme)
         names_of = {self._text(code): name for code, name in self._tagged.items()}
         names = [f"{text} {names_of.get(text, 'nothing')!r}" for text in map(self._text, unknown[:20])]
+        classes = {name.casefold() for name in self._scheme.names}
+        if all(names_of.get(self._text(code), "").casefold() in classes for code in unknown):
+            return f" The mapping leaves out {', '.join(names)}, as the file's tags call them: add a line for each."
         return (
             f" The file's tags call {', '.join(names)}, but the scheme's classes are {_list_classes(self._scheme)}."
         )

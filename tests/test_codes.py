@@ -293,6 +293,18 @@ def test_a_mapping_overrides_tags(tmp_path: Path) -> None:
         assert names_of(labels, ESRI, 3) == ["Water", "Rangeland", None]
 
 
+def test_a_mapping_of_codes_to_themselves_overrides_tags(tmp_path: Path) -> None:
+    path = raster(tmp_path / "a.tif", (1, 2, 5), CLASS_1="Water", CLASS_2="Trees", CLASS_5="Urban")
+    mapping = {"1": "1", "2": "2", "7": "7"}
+    for code, name in (("5", "Crops"), ("7", "Built area")):
+        with open_labels(path, GRID, ESRI, meanings=mapping | {"5": code}) as labels:
+            assert names_of(labels, ESRI, 3) == ["Water", "Trees", name]
+    with pytest.raises(InputError, match=r"leaves out 1 'Water', 2 'Trees', as the file's tags"):
+        open_labels(path, GRID, ESRI, meanings={"5": "Built area"})
+    with pytest.raises(InputError, match=r"5 'Urban', but the scheme's classes"):
+        open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, None, {"255": "0"}))
+
+
 # CORINE and Dynamic World as they are published.
 
 
