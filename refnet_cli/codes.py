@@ -25,36 +25,48 @@ class _Table:
 
 
 _MAPPING = "say what each code means: label_codes in a regions file, --mapping of refnet evaluate"
-_OTHERS = {
-    "esri-io": _Table(
+_CORINE_LEVEL2 = _Table(
+    "those of CORINE's level 2",
+    {
+        11: "Urban fabric", 12: "Industrial, commercial and transport units",
+        13: "Mine, dump and construction sites", 14: "Artificial, non-agricultural vegetated areas",
+        21: "Arable land", 22: "Permanent crops", 23: "Pastures", 24: "Heterogeneous agricultural areas",
+        31: "Forests", 32: "Scrub and/or herbaceous vegetation associations",
+        33: "Open spaces with little or no vegetation",
+        41: "Inland wetlands", 42: "Maritime wetlands", 51: "Inland waters", 52: "Marine waters",
+    },
+    f"If they are of level 2, {_MAPPING}.",
+)  # fmt: skip
+_OTHERS: dict[str, tuple[_Table, ...]] = {
+    "esri-io": (_Table(
         "those of scheme 'terramesh'",
         SCHEMES["terramesh"].by_code,
         "Labels of TerraMesh, and of refnet 0.1, which called that scheme 'esri-io', have the other codes: state "
         f'scheme = "terramesh" in the regions file, or {_MAPPING}. In Esri\'s first map of 2020, 3 is grass and 6 is '
         "scrub: map both to Rangeland.",
-    ),
-    "terramesh": _Table(
+    ),),
+    "terramesh": (_Table(
         "the official ones of scheme 'esri-io'",
         SCHEMES["esri-io"].by_code,
         "Labels from Esri / Impact Observatory have the official codes: state scheme = \"esri-io\" in the regions "
         f"file, or {_MAPPING}.",
-    ),
-    "dynamic-world": _Table(
+    ),),
+    "dynamic-world": (_Table(
         "the original ones of Dynamic World",
         {code - 1: name for code, name in SCHEMES["dynamic-world"].by_code.items()},
         "If 0 is water in the files, map 0 to 8: README.md, \"Class codes\", has the label_codes.",
-    ),
-    "corine": _Table(
+    ),),
+    "corine": (_Table(
         "those of scheme 'corine-level1'",
         SCHEMES["corine-level1"].by_code,
         f"If they are of level 1, {_MAPPING}.",
-    ),
-    "corine-level1": _Table(
+    ), _CORINE_LEVEL2),
+    "corine-level1": (_Table(
         "those of scheme 'corine'",
         SCHEMES["corine"].by_code,
         f"If they are of level 3, {_MAPPING}, or give files with CORINE's codes of three digits.",
-    ),
-}
+    ), _CORINE_LEVEL2),
+}  # fmt: skip
 
 
 def codes_of(scheme: ClassScheme) -> dict[int, int]:
@@ -96,11 +108,31 @@ def indexes_by_name(tagged: Mapping[int, str], indexes: Mapping[str, int]) -> di
 
 def explain_unknown(codes: Collection[float], scheme: ClassScheme) -> str:
     """Return a sentence that says in which other table codes are that a scheme lacks, or nothing."""
-    table = _other_table(scheme)
-    known = [int(code) for code in codes if table and code in table.names and code not in codes_of(scheme)]
-    if not table or not known:
+    said = ""
+    for table in _other_tables(scheme):
+        known = [int(code) for code in codes if code in table.names and code not in codes_of(scheme)]
+        if known:
+            said += f" But {_list(table.names, known)} are among {table.title}. {table.advice}"
+    return said
+
+
+def explain_mixed(codes: Collection[float], scheme: ClassScheme) -> str:
+    """Return why codes cannot be read if some are a scheme's own and others stand for them, or nothing."""
+    others = OTHER_CODES.get(scheme.name, {}) if _is_known(scheme) else {}
+    long, short = ({int(code) for code in codes if code in known} for known in (others, scheme.by_code))
+    if not long or not short:
         return ""
-    return f" But {_list(table.names, known)} are among {table.title}. {table.advice}"
+    return (
+        f"holds codes of two kinds: {_list(_named(scheme, short), short)}, and "
+        f"{_list(_named(scheme, long), long)}. One file has either those of three digits or the others. "
+        f"Correct the file, or {_MAPPING}, by name."
+    )
+
+
+def _named(scheme: ClassScheme, codes: Collection[int]) -> dict[int, str]:
+    """Names of the classes that codes of label files stand for in a scheme."""
+    indexes = codes_of(scheme)
+    return {code: scheme.names[indexes[code] - 1] for code in codes}
 
 
 def warn_of_codes(codes: Collection[float], scheme: ClassScheme) -> list[str]:
@@ -108,10 +140,13 @@ def warn_of_codes(codes: Collection[float], scheme: ClassScheme) -> list[str]:
 
     The warning does not name the codes, so that it is the same one for all files of a kind.
     """
-    table = _other_table(scheme)
+    return [warning for table in _other_tables(scheme) for warning in _warn_of_table(codes, scheme, table)]
+
+
+def _warn_of_table(codes: Collection[float], scheme: ClassScheme, table: _Table) -> list[str]:
     names = scheme.by_code
     both = {code for code in codes if code}
-    if not table or not both or not all(code in names and code in table.names for code in both):
+    if not both or not all(code in names and code in table.names for code in both):
         return []
     if all(names[int(code)].casefold() == table.names[int(code)].casefold() for code in both):
         return []
@@ -127,8 +162,8 @@ def _list(names: Mapping[int, str], codes: Collection[int]) -> str:
     return ", ".join(f"{code} {names[code]}" for code in sorted(codes)[:5]) + ", ..." * (len(codes) > 5)
 
 
-def _other_table(scheme: ClassScheme) -> _Table | None:
-    return _OTHERS.get(scheme.name) if _is_known(scheme) else None
+def _other_tables(scheme: ClassScheme) -> tuple[_Table, ...]:
+    return _OTHERS.get(scheme.name, ()) if _is_known(scheme) else ()
 
 
 def _is_known(scheme: ClassScheme) -> bool:

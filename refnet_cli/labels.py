@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Resampling
 
-from refnet_cli.codes import RENUMBERED, codes_of, explain_unknown, indexes_by_name, tagged_classes, warn_of_codes
+from refnet_cli.codes import (
+    RENUMBERED,
+    codes_of,
+    explain_mixed,
+    explain_unknown,
+    indexes_by_name,
+    tagged_classes,
+    warn_of_codes,
+)
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
 from refnet_cli.products import ClassScheme, rename_old
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
@@ -96,7 +104,7 @@ def open_labels(
     InputMissingError, InputError, OptionsError
         If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
-    indexes, said = class_indexes(scheme, meanings), _said(meanings)
+    indexes, said = class_indexes(scheme, meanings), _said(meanings, scheme)
     if Path(path).suffix.lower() in VECTORS:
         labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, layer, said=said)
         return _with_doubts(labels, meanings, scheme)
@@ -107,15 +115,20 @@ def open_labels(
     return _with_doubts(RasterLabels.open(path, grid, scheme, indexes, said=said), meanings, scheme)
 
 
-def _said(meanings: Mapping[str, str] | None) -> frozenset[str]:
-    """Codes and names, in lower case, that a mapping does not leave as they are."""
-    pairs = ((text.casefold(), meaning.casefold()) for text, meaning in (meanings or {}).items())
-    return frozenset(text for text, meaning in pairs if text != meaning)
+def _said(meanings: Mapping[str, str] | None, scheme: ClassScheme) -> frozenset[str]:
+    """Codes and names, in lower case, of which a mapping says what they mean.
+
+    Where it has all codes and names of the scheme, as a list of codes to ignore makes it, those that it leaves as they
+    are do not count.
+    """
+    pairs = {text.casefold(): meaning.casefold() for text, meaning in (meanings or {}).items()}
+    own = {*map(str, codes_of(scheme)), *map(str.casefold, scheme.names)}
+    return frozenset(text for text, meaning in pairs.items() if text != meaning or not own <= pairs.keys())
 
 
 def _with_doubts(labels: Labels, meanings: Mapping[str, str] | None, scheme: ClassScheme) -> Labels:
     """Add a warning where a mapping leads to codes that meant other classes in refnet 0.1."""
-    said = _said(meanings)
+    said = _said(meanings, scheme)
     targets = {int(new) for old, new in (meanings or {}).items() if old.casefold() in said and new.isdecimal()}
     if scheme.name in RENUMBERED:
         labels.warnings += [warning for warning in warn_of_codes(targets, scheme) if warning not in labels.warnings]
@@ -191,6 +204,14 @@ def _numbers(texts: Collection[str]) -> set[int]:
     return {int(text) for text in texts if re.fullmatch(r"-?\d+", text)}
 
 
+def _is_number(text: str) -> bool:
+    """Whether a text can be a code in a raster, which may be no whole number."""
+    try:
+        return not np.isnan(float(text))
+    except ValueError:
+        return False
+
+
 def _check_inside(window: Window, grid: GeoBox) -> None:
     height, width = grid.shape
     if window != window.clip(height, width) or window.height < 1 or window.width < 1:
@@ -219,8 +240,8 @@ class RasterLabels:
         self._tagged = tagged_classes(dataset.tags(1))
         if dataset.count != 1 and not self._tagged:  # a map with --missing use-other has a second band, quality
             raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
-        self._indexes = {code: indexes[str(code)] for code in _numbers(indexes)}
-        self._scheme, self._said = scheme, _numbers(said)
+        self._indexes = {self._stored_as(text): indexes[text] for text in indexes if _is_number(text)}
+        self._scheme, self._said = scheme, {self._stored_as(text) for text in said if _is_number(text)}
         if self._tagged:
             kept = {code: index for code, index in self._indexes.items() if code in {0, *self._said}}
             self._indexes = {0: 0} | indexes_by_name(self._tagged, indexes) | kept
@@ -234,15 +255,28 @@ class RasterLabels:
         """Count what the file declares as no data as no label, unless a mapping says otherwise."""
         if nodata is None or not np.isfinite(nodata):
             return
-        code = int(nodata)
+        code = self._stored_as(repr(nodata))
         if code in self._said and self._indexes[code]:
             name = self._scheme.names[self._indexes[code] - 1]
             self.warnings.append(
-                f"{self._raster.path} declares {code} as no data, but the mapping says that it is {name}, as which it "
-                "is read."
+                f"{self._raster.path} declares {self._text(code)} as no data, but the mapping says that it is {name}, "
+                "as which it is read."
             )
         else:
             self._indexes[code] = 0
+
+    def _stored_as(self, text: str) -> float:
+        """Return the number that the raster has for a code; one of floating point may round it."""
+        if re.fullmatch(r"[-+]?\d+", text):
+            return int(text)
+        dtype = np.dtype(self._raster.dataset.dtypes[0])
+        with np.errstate(over="ignore"):
+            return float(dtype.type(text)) if dtype.kind == "f" else float(text)
+
+    def _text(self, code: float) -> str:
+        """Write a number of the raster as a mapping can name it."""
+        dtype = np.dtype(self._raster.dataset.dtypes[0])
+        return _text_of(dtype.type(code) if dtype.kind == "f" else code)
 
     @classmethod
     def open(
@@ -308,22 +342,29 @@ class RasterLabels:
                 found.update(np.unique(self._stored(part)).tolist())
         unknown = sorted(value for value in found if value not in self._indexes and not np.isnan(value))
         if unknown:
-            listed = ", ".join(f"{value:g}" for value in unknown[:20]) + ", ..." * (len(unknown) > 20)
+            advice = _say_what_to_do(self._text(unknown[0]))
+            listed = ", ".join(map(self._text, unknown[:20])) + ", ..." * (len(unknown) > 20)
             raise InputError(
                 f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
-                f"scheme {self._scheme.name!r} (codes {', '.join(map(str, self._indexes))}). "
-                + (_say_what_to_do(f"{unknown[0]:g}") if self._what == "label" else "Name the map's scheme: --scheme.")
+                f"scheme {self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))}). "
+                + (advice if self._what == "label" else "Name the map's scheme: --scheme.")
                 + self._explain(unknown)
             )
         if not self._tagged:
-            plain = {value for value in found if value in self._indexes and self._indexes[int(value)]}
+            plain = {value for value in found if self._indexes.get(value)}
+            if mixed := explain_mixed(plain - self._said, self._scheme):
+                raise InputError(f"The {self._what} file {self._raster.path} {mixed}")
             self.warnings += warn_of_codes(plain - self._said, self._scheme)
 
     def _explain(self, unknown: Sequence[float]) -> str:
         """Say what is known of codes that mean nothing."""
         if not self._tagged:
             return explain_unknown(unknown, self._scheme)
-        names = [f"{value:g} {self._tagged.get(int(value), 'nothing')!r}" for value in unknown[:20]]
+        names_of = {self._text(code): name for code, name in self._tagged.items()}
+        names = [f"{text} {names_of.get(text, 'nothing')!r}" for text in map(self._text, unknown[:20])]
+        classes = {name.casefold() for name in self._scheme.names}
+        if all(names_of.get(self._text(code), "").casefold() in classes for code in unknown):
+            return f" The mapping leaves out {', '.join(names)}, as the file's tags call them: add a line for each."
         return (
             f" The file's tags call {', '.join(names)}, but the scheme's classes are {_list_classes(self._scheme)}."
         )
@@ -433,7 +474,10 @@ class ShapeLabels:
         known = indexes or class_indexes(scheme)
         values = values[which]
         found = _indexes_of(file, values, scheme, known)
-        warnings += warn_of_codes(_numbers(set(_texts(values)) - set(said)), scheme)
+        plain = _numbers({text for text in _texts(values) if known[text.casefold()]} - set(said))
+        if mixed := explain_mixed(plain, scheme):
+            raise InputError(f"{file.name} {mixed}")
+        warnings += warn_of_codes(plain, scheme)
         return cls(shapes, found, grid, warnings)
 
     def __enter__(self) -> Self:
@@ -494,8 +538,18 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
-    """Values of a field as text, numbers as short as they are."""
-    return [f"{value:g}" if isinstance(value, float | int) else str(value).strip() for value in values.tolist()]
+    """Values of a field as text."""
+    return [_text_of(value) for value in values]
+
+
+def _text_of(value: Any) -> str:
+    """Write a value so that another value has another text; whole numbers without a point."""
+    if isinstance(value, bool | int | np.bool_ | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) < 2**63 else str(value)
+    return str(value).strip()
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:

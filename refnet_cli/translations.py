@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -434,7 +434,7 @@ def read_translation(source: ClassScheme, given: str) -> Translation | None:
     InputMissingError, ConfigError
         If the file cannot be read.
     OptionsError, WeightsError
-        If it makes no translation.
+        If it makes no translation, or leads to codes of esri-io that refnet 0.1 gave to other classes.
     """
     if not given.endswith(".toml"):
         return find_translation(source, given)
@@ -448,7 +448,25 @@ def read_translation(source: ClassScheme, given: str) -> Translation | None:
         target = SCHEMES[table["scheme"]]
     else:
         target, _ = read_scheme(table)
-    return make_translation(source, target, {str(code): str(new) for code, new in mapping.items()})
+    meanings = {str(code): str(new) for code, new in mapping.items()}
+    _refuse_codes_of_0_1(given, target, meanings.values())
+    return make_translation(source, target, meanings)
+
+
+def _refuse_codes_of_0_1(given: str, target: ClassScheme, meanings: Iterable[str]) -> None:
+    """Refuse a mapping to codes of esri-io that were other classes of it in refnet 0.1.
+
+    A mapping to names, or to a code that 0.1 did not have, is of this version.
+    """
+    codes = {int(new) for new in meanings if new.isdecimal()} - {0}
+    old, now = SCHEMES["terramesh"].by_code, target.by_code
+    differ = [code for code in sorted(codes) if old.get(code) != now.get(code)]
+    if target == SCHEMES["esri-io"] and differ and codes <= old.keys():
+        listed = ", ".join(f"{code} was {old[code]} and is {now.get(code, 'no class')}" for code in differ)
+        raise OptionsError(
+            f"{given} maps to scheme 'esri-io' by codes that had other meanings in refnet 0.1: {listed}. Write the "
+            'names of the classes instead of codes, or scheme = "terramesh" for a map with the codes of refnet 0.1.'
+        )
 
 
 def _by_code_or_name(scheme: ClassScheme) -> dict[str, int]:

@@ -31,7 +31,7 @@ from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
-from refnet_cli.schemes import with_ignored
+from refnet_cli.schemes import read_label_codes, with_ignored
 from refnet_cli.start import start
 from refnet_cli.tiling import Window
 from refnet_cli.validation import evaluate_weights
@@ -139,6 +139,8 @@ def test_codes_of_official_files_alone_are_refused_by_their_name(tmp_path: Path,
         ("dynamic-world", "original", (1, 2, 9), False),
         ("corine", "corine-level1", (1, 2, 5), True),
         ("corine", "corine-level1", (1, 12), False),
+        ("corine", "level 2", (11, 12, 21, 23, 31, 32, 41), True),
+        ("corine", "level 2", (11, 12, 25), False),
         ("corine-level1", "corine", (1, 2, 5), True),
         ("worldcover", "", (10, 20), False),
     ],
@@ -203,6 +205,48 @@ def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.float64, str])
+def test_long_codes_stay_apart(tmp_path: Path, kind: Any) -> None:
+    path = vector(tmp_path / "a.gpkg", [kind(code) for code in (12345671, 12345672, 12345673)])
+    mapping = {"12345671": "Water", "12345672": "Trees", "12345673": "Crops"}
+    with open_labels(path, GRID, ESRI, meanings=mapping) as labels:
+        assert names_of(labels, ESRI, 3) == list(mapping.values())
+    with pytest.raises(InputError, match="the classes 12345671, 12345672, 12345673,"):
+        open_labels(path, GRID, ESRI)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("int32", -(2**31)), ("uint32", 2**32 - 1), ("float32", -3.4028235e38), ("float64", -1.7976931348623157e308),
+     ("float32", 0.1), ("float64", -9999.25), ("float32", -np.inf)],
+)  # fmt: skip
+def test_undeclared_fills_of_any_size_are_ignored_as_the_message_advises(
+    tmp_path: Path, dtype: str, fill: float
+) -> None:
+    row = np.zeros((1, 1, 50), dtype)
+    row[0, 0, :3] = 1, fill, 11
+    path = write(tmp_path / "a.tif", row, ("labels",), nodata=None)
+    with pytest.raises(InputError, match="mean nothing") as refused:
+        open_labels(path, GRID, ESRI)
+    advice = re.search(r"ignore = \[.*?\]", str(refused.value))
+    assert advice
+    (tmp_path / "codes.toml").write_text(advice[0])
+    codes, ignored = read_label_codes(tmp_path / "codes.toml")
+    with open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, codes, ignored)) as labels:
+        assert names_of(labels, ESRI, 3) == ["Water", None, "Rangeland"]
+
+
+def test_a_number_in_ignore_is_rounded_as_the_raster_s(tmp_path: Path) -> None:
+    """As a user writes it, of fewer digits than the raster's number has."""
+    row = np.zeros((1, 1, 50), np.float32)
+    row[0, 0, :2] = -3.4028235e38, 2
+    path = write(tmp_path / "a.tif", row, ("labels",), nodata=None)
+    (tmp_path / "codes.toml").write_text("ignore = [-3.40282347e+38]")
+    _, ignored = read_label_codes(tmp_path / "codes.toml")
+    with open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, None, ignored)) as labels:
+        assert names_of(labels, ESRI, 2) == [None, "Trees"]
+
+
 # Rasters whose tags name their classes.
 
 
@@ -249,6 +293,18 @@ def test_a_mapping_overrides_tags(tmp_path: Path) -> None:
         assert names_of(labels, ESRI, 3) == ["Water", "Rangeland", None]
 
 
+def test_a_mapping_of_codes_to_themselves_overrides_tags(tmp_path: Path) -> None:
+    path = raster(tmp_path / "a.tif", (1, 2, 5), CLASS_1="Water", CLASS_2="Trees", CLASS_5="Urban")
+    mapping = {"1": "1", "2": "2", "7": "7"}
+    for code, name in (("5", "Crops"), ("7", "Built area")):
+        with open_labels(path, GRID, ESRI, meanings=mapping | {"5": code}) as labels:
+            assert names_of(labels, ESRI, 3) == ["Water", "Trees", name]
+    with pytest.raises(InputError, match=r"leaves out 1 'Water', 2 'Trees', as the file's tags"):
+        open_labels(path, GRID, ESRI, meanings={"5": "Built area"})
+    with pytest.raises(InputError, match=r"5 'Urban', but the scheme's classes"):
+        open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, None, {"255": "0"}))
+
+
 # CORINE and Dynamic World as they are published.
 
 
@@ -273,6 +329,23 @@ def test_corine_s_codes_of_three_digits_next_to_codes_that_are_no_label(tmp_path
     expected = [names[1], None, names[43]] if scheme == "corine" else [names[0], None, names[4]]
     with open_labels(path, GRID, SCHEMES[scheme], meanings=with_ignored(SCHEMES[scheme], None, {"999": "0"})) as labels:
         assert names_of(labels, SCHEMES[scheme], 3) == expected
+
+
+@KINDS
+@pytest.mark.parametrize("scheme", ["corine", "corine-level1"])
+def test_corine_s_codes_of_two_kinds_in_one_file_are_refused(tmp_path: Path, kind: str, scheme: str) -> None:
+    path = label_file(tmp_path, kind, (111, 2, 211))
+    with pytest.raises(InputError, match=r"two kinds: 2 .*111 .*211 "):
+        open_labels(path, GRID, SCHEMES[scheme])
+    mapping = {str(code): SCHEMES[scheme].names[0] for code in (111, 2, 211)}
+    with open_labels(path, GRID, SCHEMES[scheme], meanings=mapping) as labels:
+        assert names_of(labels, SCHEMES[scheme], 3) == [SCHEMES[scheme].names[0]] * 3
+
+
+@KINDS
+def test_corine_s_codes_of_level_2_alone_are_explained(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match=r"51 Inland waters are among those of CORINE's level 2"):
+        open_labels(label_file(tmp_path, kind, (11, 21, 51)), GRID, SCHEMES["corine"])
 
 
 def test_corine_s_raster_codes(tmp_path: Path) -> None:

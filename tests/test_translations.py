@@ -319,3 +319,31 @@ def test_files_that_make_no_translation(tmp_path: Path, text: str, message: str)
         read_translation(SCHEMES["esri-io"], str(path))
     with pytest.raises(InputMissingError):
         read_translation(SCHEMES["esri-io"], str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    ("crops", "built", "scheme", "refused"),
+    [
+        ("4", "5", "esri-io", True),  # of 0.1
+        ("3", "6", "esri-io", True),
+        ("5", "1", "esri-io", True),  # nothing says of which version the codes are
+        ('"Crops"', '"Built area"', "esri-io", False),
+        ("5", "11", "esri-io", False),
+        ("2", "1", "esri-io", False),  # the same classes in both versions
+        ("4", "5", "terramesh", False),
+    ],
+)
+def test_codes_that_meant_other_classes_in_0_1_are_refused(
+    tmp_path: Path, crops: str, built: str, scheme: str, refused: bool
+) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(
+        f'scheme = "{scheme}"\n[mapping]\n'
+        + "".join(f"{code} = {crops}\n" for code in SCHEMES["terramesh"].codes[:5])
+        + "".join(f"{code} = {built}\n" for code in SCHEMES["terramesh"].codes[5:])
+    )
+    if refused:
+        with pytest.raises(OptionsError, match=r"names.*or scheme = \"terramesh\""):
+            read_translation(SCHEMES["terramesh"], str(path))
+    else:
+        assert read_translation(SCHEMES["terramesh"], str(path)) is not None
