@@ -162,7 +162,7 @@ def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, 
     given: dict[str, Any] = {
         name: Path(os.path.abspath(value)) if isinstance(value, Path) else value for name, value in options.items()
     }
-    if str(given.get("scheme", "")).endswith(".toml"):
+    if str(given.get("scheme", "")).lower().endswith(".toml"):
         given["scheme"] = os.path.abspath(given["scheme"])
     if given.get("optical_offset") is None and "stac" not in given:
         used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
