@@ -1059,7 +1059,7 @@ def _read_config(kind: type[Any], config: Path) -> dict[str, Any]:
     from refnet_cli.tables import read_table, read_toml
 
     values = read_table(kind, read_toml(config), config)
-    if str(values.get("scheme", "")).endswith(".toml"):
+    if str(values.get("scheme", "")).lower().endswith(".toml"):
         values["scheme"] = str(config.parent / values["scheme"])
     if "outputs" in values:
         split = [(text, *text.partition("=")[::2]) for text in values["outputs"]]

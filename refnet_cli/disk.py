@@ -17,6 +17,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a full disk, an exhausted quota, and a limit on file sizes."""
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
 """Errors of a file system that lacks an operation. FUSE, CIFS and 9p also answer EINVAL."""
+_NO_FOLDERS = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.ENOTTY, errno.EPERM, errno.EACCES, errno.EROFS}
+"""Errors of a system that syncs no folders. Some call a folder a bad descriptor, because it is not open for writing."""
 _PROBE = 1 << 20  # bytes that a disk with room takes
 _LONGEST = 300  # characters of a library's message
 
@@ -49,8 +51,7 @@ def sync_descriptor(descriptor: int, is_folder: bool = False) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some systems call a folder a bad descriptor, because it is not open for writing.
-        if error.errno not in UNSUPPORTED and not (is_folder and error.errno in (errno.EBADF, errno.EISDIR)):
+        if error.errno not in (_NO_FOLDERS if is_folder else UNSUPPORTED):
             raise
 
 

@@ -30,6 +30,8 @@ XML_MARK = f"<!-- {MARK} {__version__} -->\n".encode()
 """Last line of an XML file."""
 JOURNAL_MARK = b"refnet journal "
 """What journals and blocks begin with; the version follows."""
+GEOPACKAGE_TIME = "2000-01-01T00:00:00.000Z"
+"""What a GeoPackage names as the time of its last change."""
 _TABLES = (
     ("class_code", "class_name", "hectares", "share"),
     ("zone", "class_code", "class_name", "hectares", "share"),
@@ -76,7 +78,8 @@ def check_replaceable(outputs: Iterable[Path | None], overwrite: bool) -> None:
 def is_ours(path: Path) -> bool:
     """Tell whether a file is empty or an output of refnet, as refnet wrote it.
 
-    A GeoTIFF that another program changed or rewrote is none any more, nor is a GeoPackage with further layers.
+    A GeoTIFF that another program changed or rewrote is none any more, nor is a GeoPackage with further layers
+    or edited polygons. Numbers that were edited in a table are not noticed.
     """
     try:
         with path.open("rb") as file:
@@ -151,14 +154,17 @@ def _is_png(path: Path, file: BinaryIO, start: bytes) -> bool:
 
 
 def _is_geopackage(path: Path, file: BinaryIO, start: bytes) -> bool:
-    """Styles and layers that a user has added are not refnet's."""
+    """Styles and layers that a user has added are not refnet's, nor are polygons that were edited.
+
+    GDAL, and QGIS with it, enters the time of an edit. SQL statements of other programs do not.
+    """
     if start != b"SQLite format 3\0":
         return False
     uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as database:
-        (layers,) = database.execute("SELECT count(*) FROM gpkg_contents").fetchone()
+        changes = database.execute("SELECT last_change FROM gpkg_contents").fetchall()
         texts = database.execute("SELECT metadata FROM gpkg_metadata").fetchall()
-    return bool(layers == 1 and any(MARK in str(text) for (text,) in texts))
+    return bool(changes == [(GEOPACKAGE_TIME,)] and any(MARK in str(text) for (text,) in texts))
 
 
 def _is_flatgeobuf(path: Path, file: BinaryIO, start: bytes) -> bool:

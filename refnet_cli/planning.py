@@ -162,7 +162,7 @@ def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, 
     given: dict[str, Any] = {
         name: Path(os.path.abspath(value)) if isinstance(value, Path) else value for name, value in options.items()
     }
-    if str(given.get("scheme", "")).endswith(".toml"):
+    if str(given.get("scheme", "")).lower().endswith(".toml"):
         given["scheme"] = os.path.abspath(given["scheme"])
     if given.get("optical_offset") is None and "stac" not in given:
         used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
@@ -185,6 +185,9 @@ def _fill_in(
     """Return a scene's own column, else what the template says; both with absolute paths."""
     if scene.get(what):
         return _absolute(what, scene[what], folder)
+    if template is None and what in scene:
+        row = ", ".join(f"{name} {value}" for name, value in scene.items() if value)
+        raise OptionsError(f"The scene with {row} has no {what}: fill in its column {what!r}.")
     if template is None:
         raise OptionsError(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "

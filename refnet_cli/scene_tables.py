@@ -57,14 +57,29 @@ def decode(stored: bytes, folder: Path) -> tuple[str, str]:
 
 
 def clean(text: str, folder: Path) -> list[str]:
-    """Split a list into lines, with empty ones for comments and for rows of separators alone."""
-    return [_clean_line(line, folder) for line in text.splitlines()]
+    """Split a list into lines, with empty ones for comments and for rows of separators alone.
+
+    A header that begins with # is no comment.
+    """
+    stored = text.splitlines()
+    lines = [_clean_line(line, folder) for line in stored]
+    first = next((number for number, line in enumerate(lines) if line), None)
+    if first is None or not re.search(f"[{SEPARATORS}]", lines[first]):
+        return lines
+    for number in range(first, -1, -1):
+        line = re.sub(r'^(\s*"?\s*)#\s*(?=\w)', r"\1", stored[number])
+        names = {name.strip('" \xa0').lower() for name in re.split(f"[{SEPARATORS}]", line)}
+        if {"optical", "sar"} <= names or (number == first and "optical" in names):
+            lines[number] = line
+            break
+    return lines
 
 
 def _clean_line(line: str, folder: Path) -> str:
-    # A column may be called #, and a file's name may begin so.
-    comment = re.match(rf"\s*#(?!\s*[{SEPARATORS}])", line) and not os.path.exists(folder / line)
-    return "" if comment or not line.strip(f'{SEPARATORS}" \xa0') else line
+    # A column may be called #, and a file's name may begin so. Spreadsheets quote comments that have commas.
+    bare = line.strip(f'{SEPARATORS}" \xa0')
+    comment = rf'\s*#(?!\s*[{SEPARATORS}])|\s*"\s*#(?:[^"]|"")*"[{SEPARATORS}\s]*$'
+    return "" if not bare or (re.match(comment, line) and not os.path.exists(folder / bare)) else line
 
 
 def is_table(lines: Sequence[str], folder: Path) -> bool:

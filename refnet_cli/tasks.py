@@ -93,7 +93,8 @@ class Task:
                 raise ValueError(f"{own.pop()} is no option")
             if "refnet" not in entries and table.get("scheme") == "esri-io":
                 raise ConfigError(
-                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again. "
+                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "
+                    f"`refnet batch plan SCENES -o {source}`. "
                     "The codes of 0.1 are the scheme terramesh now."
                 )
             block = Window(*entries["block"]) if "block" in entries else None
@@ -171,7 +172,7 @@ def _plain(path: Path) -> Path:
 
 def _inputs_of(options: PredictOptions) -> list[Path]:
     """Return the files and folders that are read, but for the weights."""
-    scheme = Path(options.scheme) if options.scheme and options.scheme.endswith(".toml") else None
+    scheme = Path(options.scheme) if options.scheme and options.scheme.lower().endswith(".toml") else None
     inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
     return [path for path in inputs if path is not None]
 

@@ -436,7 +436,7 @@ def read_translation(source: ClassScheme, given: str) -> Translation | None:
     OptionsError, WeightsError
         If it makes no translation, or leads to codes of esri-io that refnet 0.1 gave to other classes.
     """
-    if not given.endswith(".toml"):
+    if not given.lower().endswith(".toml"):
         return find_translation(source, given)
     table = read_toml(Path(given))
     mapping = table.pop("mapping", None)

@@ -21,11 +21,14 @@ class _Strict(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse what click would pass over, or refuse without a remedy."""
         given, extra = _every_value(self, ctx, args)
-        for option in self.get_params(ctx):
-            if isinstance(option, click.Option) and not option.multiple:
+        options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
+        if any(option.is_flag and option.is_eager and given.get(option.name or "") for option in options):
+            return super().parse_args(ctx, args)  # help is needed most where other options are wrong
+        for option in options:
+            if not option.multiple:
                 _refuse_repeated(option, given.get(option.name or "", []), ctx)
         if extra and not ctx.allow_extra_args and not ctx.resilient_parsing:
-            _refuse_extra(self, args, extra, ctx)
+            _refuse_extra(self, args, extra, given, ctx)
         return super().parse_args(ctx, args)
 
 
@@ -65,11 +68,13 @@ def _refuse_repeated(option: click.Option, values: Sequence[Any], ctx: click.Con
     if len(values) < 2:
         return
     shown = [hide_secrets(str(value)) for value in values]
-    advice = _together(name, shown) if getattr(option.type, "joins", False) else "Give it once."
+    advice = _together(name, list(map(str, values))) if getattr(option.type, "joins", False) else "Give it once."
     raise click.UsageError(f"{name} is given {len(values)} times: {', '.join(shown[:_MOST])}. {advice}", ctx)
 
 
-def _refuse_extra(command: click.Command, args: Sequence[str], extra: Sequence[str], ctx: click.Context) -> None:
+def _refuse_extra(
+    command: click.Command, args: Sequence[str], extra: Sequence[str], given: dict[str, Any], ctx: click.Context
+) -> None:
     """Raise a usage error for arguments that belong to nothing, as a wildcard leaves them that the shell replaced."""
     listed = ", ".join(extra[:_MOST]) + (f" and {len(extra) - _MOST} more" if len(extra) > _MOST else "")
     for option, values in _runs(command, ctx, args):
@@ -79,7 +84,7 @@ def _refuse_extra(command: click.Command, args: Sequence[str], extra: Sequence[s
         found = f"{name} takes one value, but {len(values)} follow it"
         if getattr(option.type, "joins", False):
             why = "The shell replaces a wildcard by names with blanks between them."
-            raise click.UsageError(f"{found}. {why} {_together(name, values)}", ctx)
+            raise click.UsageError(f"{found}. {why}{_forgotten(command, given, ctx)} {_together(name, values)}", ctx)
         raise click.UsageError(f"{found}: {', '.join(values[:_MOST])}. Give one.", ctx)
     places = [str(parameter.make_metavar(ctx)) for parameter in _arguments(command, ctx)]
     takes = f"takes {' and '.join(places)} only" if places else "takes options only"
@@ -87,11 +92,24 @@ def _refuse_extra(command: click.Command, args: Sequence[str], extra: Sequence[s
     raise click.UsageError(f"{ctx.command_path} {takes}. These arguments are too many: {listed}.{again}", ctx)
 
 
+def _forgotten(command: click.Command, given: dict[str, Any], ctx: click.Context) -> str:
+    """Name the options of paths that are not given: one of the arguments may be theirs."""
+    names = [
+        max(option.opts, key=len)
+        for option in command.get_params(ctx)
+        if isinstance(option, click.Option) and option.type.name == "paths" and not given.get(option.name or "")
+    ]
+    return f" If {names[0]} was forgotten, put it before its files." if names else ""
+
+
 def _together(name: str, values: Sequence[str]) -> str:
     """Say how to give values together: with commas, or as a folder where commas cannot separate them."""
+    values = list(dict.fromkeys(values))
+    if len(values) == 1:
+        return "Give it once."
     if len(values) > _MOST or any("," in value and os.path.exists(value) for value in values):
         return f"Put the files into a folder of their own and give the folder: {name} FOLDER"
-    return f"Separate them by commas: {name} {_joined(values)}"
+    return f"Separate them by commas: {name} {_joined([hide_secrets(value) for value in values])}"
 
 
 def _joined(values: Sequence[str]) -> str:

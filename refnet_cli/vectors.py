@@ -87,6 +87,8 @@ class VectorFile:
             about = pyogrio.read_info(text, layer=chosen)
             if about["driver"] not in _DRIVERS:
                 raise InputError(f"{name} is read as {about['driver']}; give {', '.join(_DRIVERS)}.")
+            if not about["features"] and not about["fields"].size:
+                raise InputError(f"{name} has no shapes.")
             if not about["crs"]:
                 raise InputError(f"{name} does not say in which reference system it is.")
             return cls(text, name, CRS.from_user_input(about["crs"]), tuple(about["fields"].tolist()), chosen)
@@ -122,6 +124,8 @@ class VectorFile:
 
 def _unreadable(name: str, error: Exception) -> InputError:
     reason = point_of(error)
+    if "not recognized as being in a supported file format" in reason:
+        reason = "no layer with shapes is found in it; it holds rasters or other tables only, or is damaged"
     if "database is locked" in reason:
         reason += (
             ". Another program writes it, or it lies on a drive without file locks: close the other program, or copy "

@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 _HELD = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is Windows' answer
-_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
+_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.ENOTTY, errno.ENODEV, errno.EPERM}
 _TRIES = 20
 _LONGEST = 200  # bytes of a file's name, of which most systems allow 255
 

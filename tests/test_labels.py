@@ -320,6 +320,21 @@ def test_tables_without_shapes_are_no_layers(tmp_path: Path) -> None:
         open_labels(tables, GRID, ESRI)
 
 
+def test_files_without_any_shape_are_called_so(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.geojson"
+    empty.write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(InputError, match=r"empty\.geojson has no shapes"):
+        open_labels(empty, GRID, ESRI)
+    rasters = tmp_path / "rasters.gpkg"
+    with rasterio.open(
+        rasters, "w", driver="GPKG", count=1, height=8, width=8, dtype="uint8", crs="EPSG:32631",
+        transform=Affine(10, 0, 5e5, 0, -10, 5e6),
+    ) as file:  # fmt: skip
+        file.write(np.ones((1, 8, 8), np.uint8))
+    with pytest.raises(InputError, match=r"no layer with shapes .* rasters"):
+        open_labels(rasters, GRID, ESRI)
+
+
 def test_a_layer_can_be_chosen_and_has_to_be_among_several(tmp_path: Path) -> None:
     path, layers = tmp_path / "a.gpkg", {"2020": fields(seed=1), "2021": fields(seed=2)}
     for name, (shapes, values) in layers.items():

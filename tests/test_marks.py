@@ -120,6 +120,17 @@ def polygons_with_another_layer(path: Path) -> None:
     layer(path, "mine", append=True)
 
 
+def edited_polygons(path: Path) -> None:
+    make_output("polygons", path, path)
+    assert is_ours(path)
+    _, _, shapes, values = pyogrio.raw.read(path, max_features=1)
+    fields_ = pyogrio.read_info(path)
+    pyogrio.raw.write(
+        path, shapes, values, list(fields_["fields"]), layer=fields_["layer_name"], geometry_type="Polygon",
+        crs=fields_["crs"], driver="GPKG", append=True,
+    )  # fmt: skip
+
+
 def extended_table(path: Path) -> None:
     make_output("areas", path, path)
     with path.open("a") as file:
@@ -138,6 +149,7 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], None]]] = {
     "picture": (".png", lambda path: Image.new("RGB", (3, 3)).save(path)),
     "GeoPackage": (".gpkg", layer),
     "GeoPackage with another layer": (".gpkg", polygons_with_another_layer),
+    "GeoPackage with edited polygons": (".gpkg", edited_polygons),
     "FlatGeobuf": (".fgb", layer),
     "table with notes": (".csv", extended_table),
     "table": (".csv", text("a,b\n1,2\n")),

@@ -487,3 +487,21 @@ def test_blocks_cover_the_grid_once(tmp_path: Path, weights: Path) -> None:
     ]  # fmt: skip
     assert len({task.id for task in tasks}) == 6
     assert {task.options.output for task in tasks} == {tmp_path / "a.tif"}
+
+
+def test_lists_of_0_1_with_its_codes_are_refused_with_the_command(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    line = {"id": "a", "optical": ["/a.tif"], "sar": ["/b.tif"], "output": "/c.tif", "options": {"scheme": "esri-io"}}
+    tasks.write_text(json.dumps(line))
+    with pytest.raises(ConfigError, match=rf"refnet batch plan SCENES -o {tasks}"):
+        read_tasks(tasks)
+
+
+@pytest.mark.parametrize("name", ["own.toml", "OWN.TOML"])
+def test_a_scheme_of_ones_own_becomes_an_absolute_path(
+    name: str, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scenes = read_scenes(TABLE + "a.tif,b.tif,m.tif\n", tmp_path)
+    (task,) = plan(scenes, Templates(), {"weights": weights, "scheme": name}, tmp_path)
+    assert task.options.scheme == str(tmp_path / name)

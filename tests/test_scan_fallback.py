@@ -53,6 +53,20 @@ ERRORS = [
 ]
 
 
+def test_only_what_may_help_against_an_error_of_numba_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "0")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/tmp")
+    break_kernels(monkeypatch, ValueError("Number of threads specified must be > 0."))
+    said = str(cpu.missing_for_cpu("cpu"))
+    assert "unset NUMBA_NUM_THREADS, or install another version" in said
+    assert "NUMBA_CACHE_DIR" not in said
+    break_kernels(monkeypatch, PermissionError(13, "Permission denied", "forward.nbi"))
+    said = str(cpu.missing_for_cpu("cpu"))
+    assert "set NUMBA_CACHE_DIR" in said
+    assert "NUMBA_NUM_THREADS" not in said
+    assert "version" not in said
+
+
 @pytest.mark.parametrize(("error", "remedy"), ERRORS, ids=lambda value: type(value).__name__)
 def test_whatever_keeps_numba_from_compiling(monkeypatch: pytest.MonkeyPatch, error: Exception, remedy: str) -> None:
     break_kernels(monkeypatch, error)

@@ -41,6 +41,10 @@ def dress(name: str) -> bytes:
         "rows": "\n".join([",,", head, ",,", rows[0], " , ,", '"","",""', rows[1], ",,", ""]),
         "rows of semicolons": "\n".join([*lines_of(";"), ";;", "; ;;"]),
         "comments": "\n".join(["# my scenes, of 2020", head, rows[0], "  # the other; one", rows[1], "#"]),
+        "quoted comments": "\n".join(['"# mine, 2020",,', head, rows[0], ' "# an ""other"", 1" ;', rows[1], '"#",,']),
+        "a header after #": "\n".join(["# my scenes", f"#{head}", *rows]),
+        "a quoted header after #": "\n".join(['"# optical","sar","output"', "# these, too", *rows]),
+        "a header that is a comment too": "\n".join([f"# {head},note", head, *rows]),
         "Excel's line": "\n".join(["sep=;", *lines_of(";")]),
         "old line ends": "\r".join((head, *rows)),
         "blanks and quotes": "\n".join(
@@ -56,7 +60,8 @@ def dress(name: str) -> bytes:
 @pytest.mark.parametrize(
     "name",
     ["columns", "columns in the header alone", "columns in rows alone", "a column on the left", "rows",
-     "rows of semicolons", "comments", "Excel's line", "old line ends", "blanks and quotes",
+     "rows of semicolons", "comments", "quoted comments", "a header after #", "a quoted header after #",
+     "a header that is a comment too", "Excel's line", "old line ends", "blanks and quotes",
      "blanks and quotes with tabs", "blanks that do not break"],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -98,6 +103,21 @@ def test_whatever_is_quoted_comes_back(
 def test_a_column_that_is_called_a_number_sign(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("#,optical,sar,output\n1,a,b,c\n")
     assert read(tmp_path / "s.csv") == [{"#": "1", "optical": "a", "sar": "b", "output": "c"}]
+
+
+def test_scenes_whose_quoted_note_begins_with_a_number_sign_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text('note,optical,sar,output\n"#1, north",a,b,c\n')
+    assert read(tmp_path / "s.csv") == [{"note": "#1, north", "optical": "a", "sar": "b", "output": "c"}]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_an_empty_cell_of_a_scene_is_said(name: str, tmp_path: Path, capfd: Any) -> None:
+    second = {"optical": "n/s2.tif", "sar": "n/s1.tif", "output": "n.tif"} | {name: ""}
+    (tmp_path / "s.csv").write_text(f"optical,sar,output\na,b,c.tif\n{','.join(second.values())}\n")
+    done = here(capfd, "batch", "plan", tmp_path / "s.csv")
+    assert done.code == 64
+    assert f"has no {name}: fill in its column '{name}'" in done.err
+    assert all(value in done.err for value in second.values())
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])

@@ -298,6 +298,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     found = read_translation(SCHEMES["esri-io"], str(path))
     assert found is not None
     assert (found.target, found.table[2]) == (SCHEMES["worldcover"], 10)
+    assert read_translation(SCHEMES["esri-io"], str(path.rename(tmp_path / "OWN.TOML"))) == found
     named, none = read_translation(SCHEMES["esri-io"], "worldcover"), read_translation(SCHEMES["esri-io"], "esri-io")
     assert named is not None
     assert none is None

@@ -91,6 +91,28 @@ def test_files_given_one_by_one_are_to_be_separated_by_commas(name: str, tmp_pat
             assert PathList().convert(value, None, None) == tuple(files)
 
 
+@pytest.mark.parametrize("words", [("--optical", "a.tif", "--optical", "a.tif"), ("--optical", "a.tif", "a.tif")])
+def test_the_same_file_given_twice_is_to_be_given_once(words: tuple[str, ...]) -> None:
+    message = refusal("predict", *words, "--sar", "b.tif")
+    assert message.rstrip().endswith("Give it once.")
+    (value,) = shlex.split(refusal("inspect", "--sar", "a", "--sar", "b", "--sar", "a").rpartition("--sar ")[2])
+    assert value == "a,b"
+
+
+def test_the_other_sensor_is_named_where_it_may_be_forgotten() -> None:
+    hint = "If --sar was forgotten, put it before its files."
+    assert hint in refusal("predict", "--optical", "s2.tif", "s1.tif", "-o", "map.tif")
+    assert "forgotten" not in refusal("predict", "--optical", "a.tif", "b.tif", "--sar", "s1.tif")
+    assert "forgotten" not in refusal("predict", "--optical-bands", "B2", "B3", "--optical", "a", "--sar", "b")
+
+
+@pytest.mark.parametrize("wrong", [("--optical", "a", "--optical", "b"), ("--optical", "a", "b"), ("a",), ()])
+def test_help_is_shown_whatever_else_is_given(wrong: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
+    for words in ((*wrong, "--help"), ("--help", *wrong)):
+        assert run(["predict", *words]) == 0
+        assert "Usage: refnet predict" in capfd.readouterr().out
+
+
 def test_many_files_belong_into_a_folder() -> None:
     files = [f"s2-{number}.tif" for number in range(40)]
     message = refusal("predict", "--optical", *files, "--sar", "s1.tif")

@@ -122,7 +122,8 @@ def test_a_place_that_cannot_be(tmp_path: Path) -> None:
         Workplace(tmp_path / "map.tif")
 
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY,
+            errno.EPERM, errno.ENODEV)  # fmt: skip
 
 
 def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -25,6 +25,7 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldE
 
 from refnet_cli.disk import point_of
 from refnet_cli.errors import OptionsError, UnavailableError
+from refnet_cli.marks import GEOPACKAGE_TIME
 
 LAYER = "land_cover"
 """Name of the layer."""
@@ -34,7 +35,7 @@ _AT_ONCE = 50_000  # features to read back
 _ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError)
 # What a crash leaves is thrown away, so that nothing has to be safe from one; the files bear no time of their making.
 _GDAL = {
-    "OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z",
+    "OGR_CURRENT_DATE": GEOPACKAGE_TIME,
     "OGR_SQLITE_JOURNAL": "OFF",
     # Without POSIX locks, which network drives may lack: only this run writes in the hidden folder.
     "SQLITE_USE_OGR_VFS": "YES",

@@ -5,6 +5,7 @@ Exporters know the operator where there is no numba, too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -46,10 +47,15 @@ def missing_for_cpu(device: str, states: int = 1) -> str | None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ImportError):
             return f"numba cannot be imported ({reason[:300]}): pip install --force-reinstall numba"
-        return (
-            f"numba cannot compile it ({reason[:300]}): set NUMBA_CACHE_DIR to a folder that can be written, or "
-            "install another version of numba"
-        )
+        return f"numba cannot compile it ({reason[:300]}): {_remedy(error)}"
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, OSError) or "cannot cache" in str(error):
+        return "set NUMBA_CACHE_DIR to a folder that can be written"
+    settings = sorted(name for name in os.environ if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR")
+    unset = f"unset {', '.join(settings)}, or " if settings else ""
+    return f"{unset}install another version of numba"
 
 
 @cache
