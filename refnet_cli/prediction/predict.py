@@ -503,7 +503,7 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
         report.warnings.append(
-            f"{clamped:.0%} of the SAR values lie above +40 dB, which no ground does: a number that stands "
+            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
             "for no data may be undeclared."
         )
     share = unreadable / pixels

@@ -30,8 +30,8 @@ from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decisio
 from refnet_cli.scene.undeclared import Rules, remove_fills
 from refnet_cli.tiling import Window
 
-LOUDEST_DB = 40.0
-_QUIETEST_DB = -45.0  # a lower level is no measurement: noise lies at -22 to -30
+DB_RANGE = (-60.0, 40.0)
+_QUIETEST_DB = -45.0  # lower levels that neighbours share are no measurement; single pixels reach -54 in real scenes
 _POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
 _MEASURED = (-35.0, 30.0)  # dB beyond which equal values are no measurement: noise lies at -22 to -30
 _LEAST_GAP = 0.5  # dB between a fill and what is measured
@@ -171,14 +171,26 @@ class SarReader:
             middle = Window(int(calibration.lines.mean()), int(calibration.pixels[0].mean()), 1, 1)
             values = values / calibration.gamma(*(window or middle))
         power = linear_power(values, self.scale)
-        power[power < np.float32(10 ** (_QUIETEST_DB / 10))] = np.nan
-        return power
+        return power if window is None else _without_holes(power)
 
     def convert(self, power: Float32, counts: Counter[str]) -> Float32:
-        """Turn linear power into dB of at most `LOUDEST_DB`, counting what was clamped."""
+        """Turn linear power into dB within `DB_RANGE`, counting what was clamped."""
         level = decibels(power)
-        counts["sar_clamped"] = int(np.count_nonzero(level > LOUDEST_DB))
-        return np.minimum(level, np.float32(LOUDEST_DB))
+        counts["sar_clamped"] = int(np.count_nonzero((level < DB_RANGE[0]) | (level > DB_RANGE[1])))
+        return np.clip(level, *DB_RANGE)
+
+
+def _without_holes(power: Float32) -> Float32:
+    """Leave out, in place, power below all noise, shape (B, H, W), that a neighbour shares exactly."""
+    low = power < np.float32(10 ** (_QUIETEST_DB / 10))
+    if low.any():
+        shared = np.zeros_like(low)
+        for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
+            same = power[one] == power[other]
+            shared[one] |= same
+            shared[other] |= same
+        power[low & shared] = np.nan
+    return power
 
 
 def _plausible(values: Float32) -> bool:
