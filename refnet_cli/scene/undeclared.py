@@ -72,7 +72,8 @@ def _say_clipped(
     source: Source, samples: Sequence[FileSample], rules: Rules
 ) -> tuple[list[Decision], list[str]]:
     """Say which repeated values stay because ground may be clipped to them."""
-    fills, apart = _candidates(samples, rules), _candidates(samples, rules._replace(ground=lambda at, others: False))
+    unclipped = rules._replace(ground=lambda at, others: False)
+    fills, apart = _candidates(source, samples, rules), _candidates(source, samples, unclipped)
     kept: dict[float, float] = {}
     for file, bands, _, sample in samples:
         scale, offset = source.rasters[file].scaling(bands[0])
