@@ -42,14 +42,15 @@ _OTHERS: dict[str, tuple[_Table, ...]] = {
         "those of scheme 'terramesh'",
         SCHEMES["terramesh"].by_code,
         "Labels of TerraMesh, and of refnet 0.1, which called that scheme 'esri-io', have the other codes: state "
-        f'scheme = "terramesh" in the regions file, or {_MAPPING}. In Esri\'s first map of 2020, 3 is grass and 6 is '
+        f'scheme = "terramesh" in the regions file, pass --scheme terramesh to refnet evaluate if the map has no tags, '
+        f'or {_MAPPING}. In Esri\'s first map of 2020, 3 is grass and 6 is '
         "scrub: map both to Rangeland.",
     ),),
     "terramesh": (_Table(
         "the official ones of scheme 'esri-io'",
         SCHEMES["esri-io"].by_code,
         "Labels from Esri / Impact Observatory have the official codes: state scheme = \"esri-io\" in the regions "
-        f"file, or {_MAPPING}.",
+        f"file, pass --scheme esri-io to refnet evaluate if the map has no tags, or {_MAPPING}.",
     ),),
     "dynamic-world": (_Table(
         "the original ones of Dynamic World",
@@ -135,15 +136,15 @@ def _named(scheme: ClassScheme, codes: Collection[int]) -> dict[int, str]:
     return {code: scheme.names[indexes[code] - 1] for code in codes}
 
 
-def warn_of_codes(codes: Collection[float], scheme: ClassScheme) -> list[str]:
+def warn_of_codes(codes: Collection[float], scheme: ClassScheme, what: str = "labels") -> list[str]:
     """Warn where codes fit another table as well as a scheme, and do not mean the same in both.
 
     The warning does not name the codes, so that it is the same one for all files of a kind.
     """
-    return [warning for table in _other_tables(scheme) for warning in _warn_of_table(codes, scheme, table)]
+    return [warning for table in _other_tables(scheme) for warning in _warn_of_table(codes, scheme, table, what)]
 
 
-def _warn_of_table(codes: Collection[float], scheme: ClassScheme, table: _Table) -> list[str]:
+def _warn_of_table(codes: Collection[float], scheme: ClassScheme, table: _Table, what: str) -> list[str]:
     names = scheme.by_code
     both = {code for code in codes if code}
     if not both or not all(code in names and code in table.names for code in both):
@@ -152,9 +153,10 @@ def _warn_of_table(codes: Collection[float], scheme: ClassScheme, table: _Table)
         return []
     differ = [code for code in sorted(names.keys() & table.names.keys()) if names[code] != table.names[code]][:2]
     examples = " and ".join(f"{code} is {names[code]!r} or {table.names[code]!r}" for code in differ)
+    advice = "Pass the scheme of the map: --scheme." if what == "map" else table.advice
     return [
-        f"the codes of the labels fit class scheme {scheme.name!r}, as which they are read, but {table.title} too "
-        f"({examples}). {table.advice}"
+        f"the codes of the {what} fit class scheme {scheme.name!r}, as which they are read, but {table.title} too "
+        f"({examples}). {advice}"
     ]
 
 

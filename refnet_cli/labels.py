@@ -346,15 +346,16 @@ class RasterLabels:
             listed = ", ".join(map(self._text, unknown[:20])) + ", ..." * (len(unknown) > 20)
             raise InputError(
                 f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
-                f"scheme {self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))}). "
-                + (advice if self._what == "label" else "Name the map's scheme: --scheme.")
+                f"scheme {self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))})."
                 + self._explain(unknown)
+                + (f" {advice}" if self._what == "label" else " Name the map's scheme: --scheme.")
             )
         if not self._tagged:
             plain = {value for value in found if self._indexes.get(value)}
             if mixed := explain_mixed(plain - self._said, self._scheme):
                 raise InputError(f"The {self._what} file {self._raster.path} {mixed}")
-            self.warnings += warn_of_codes(plain - self._said, self._scheme)
+            what = "map" if self._what == "map" else "labels"
+            self.warnings += warn_of_codes(plain - self._said, self._scheme, what)
 
     def _explain(self, unknown: Sequence[float]) -> str:
         """Say what is known of codes that mean nothing."""
@@ -532,7 +533,7 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
-            f"({_list_classes(scheme)}). {_say_what_to_do(unknown[0])}" + explain_unknown(_numbers(unknown), scheme)
+            f"({_list_classes(scheme)}).{explain_unknown(_numbers(unknown), scheme)} {_say_what_to_do(unknown[0])}"
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)
 
@@ -553,7 +554,9 @@ def _text_of(value: Any) -> str:
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
-    """Read the grid of a class map and the class scheme that its tags and colours tell; None where they do not.
+    """Read the grid of a class map and the class scheme that its tags and colours tell; None where the tags do not.
+
+    Without a colour table, as some programs write maps, all classes are black.
 
     The scheme of a map of refnet 0.1 has its name of today, see `rename_old`.
 
@@ -566,9 +569,10 @@ def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
     with raster.dataset as dataset:
         grid, tags = north_up_grid(raster), dataset.tags(1)
         names = tagged_classes(tags)
-        if "CLASS_SCHEME" not in tags or not names or dataset.colorinterp[0] != ColorInterp.palette:
+        if "CLASS_SCHEME" not in tags or not names:
             return grid, None
-        colours = dataset.colormap(1)
+        coloured = dataset.colorinterp[0] == ColorInterp.palette
+        colours = dataset.colormap(1) if coloured else dict.fromkeys(names, (0, 0, 0, 255))
     codes = sorted(names)
     try:
         scheme = ClassScheme(

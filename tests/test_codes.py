@@ -469,6 +469,33 @@ def test_evaluating_warns_once_of_doubtful_codes(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.count("warning: ") == 1
 
 
+def test_doubtful_codes_of_a_map_are_said_of_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "map.tif", np.resize(np.array([1, 4, 5], np.uint8), (1, 40, 30)), ("map",))
+    assert run(["evaluate", str(path), str(path), "--scheme", "esri-io"]) == 0
+    of_map, of_labels = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert "the codes of the map fit" in of_map
+    assert "regions file" not in of_map
+    assert "the codes of the labels fit" in of_labels
+    assert "--scheme terramesh" in of_labels
+    assert run(["evaluate", str(path), str(path), "--scheme", "terramesh"]) == 0
+
+
+@KINDS
+def test_the_scheme_that_has_the_codes_is_named_before_other_advice(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InputError, match=r"3 Flooded vegetation are among.*ignore = \[3\]"):
+        open_labels(label_file(tmp_path, kind, (1, 3)), GRID, ESRI)
+
+
+def test_tags_name_the_classes_of_a_map_without_colours(tmp_path: Path) -> None:
+    path = codes_map(tmp_path / "map.tif", ESRI)
+    labels = renumbered(tmp_path / "labels.tif", path, ESRI, ESRI)
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(1, CLASS_SCHEME="esri-io", **tags_of(ESRI))
+    assert evaluate(path, labels).overall_accuracy == 1
+    with pytest.raises(OptionsError, match="leave --scheme out"):
+        evaluate(path, labels, "terramesh")
+
+
 # Weights of 0.1.
 
 
