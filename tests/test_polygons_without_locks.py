@@ -25,7 +25,7 @@ for kind in ("gpkg", "fgb"):
     polygons = output.with_suffix("." + kind)
     predict(PredictOptions(optical, sar, output, outputs=(f"polygons={polygons}",), coreg="off"), PlaceEngine())
 try:
-    VectorFile.open(output.with_suffix(".gpkg"), "zones")
+    VectorFile.open(output.with_suffix(".gpkg"), "zones", None, "--zones-layer")
 except InputError as refusal:
     print(refusal)
 """
