@@ -111,8 +111,11 @@ def _is_without_gaps(file: BinaryIO, start: bytes) -> bool:
     """
     places = zip(_tiff_tag(file, start, _BLOCK_OFFSETS), _tiff_tag(file, start, _BLOCK_SIZES), strict=True)
     blocks = sorted((offset, size) for offset, size in places if size)
-    begins = [offset - 4 for offset, _ in blocks[1:]] + [file.seek(0, os.SEEK_END)]
-    return all(offset + size + 4 == begin for (offset, size), begin in zip(blocks, begins, strict=bool(blocks)))
+    if not blocks:
+        return True
+    ends = [offset + size + 4 for offset, size in blocks]
+    # A file that was cut off is still refnet's.
+    return ends[-1] >= file.seek(0, os.SEEK_END) and ends[:-1] == [offset - 4 for offset, _ in blocks[1:]]
 
 
 def _tiff_tag(file: BinaryIO, start: bytes, wanted: int) -> tuple[int, ...]:

@@ -205,6 +205,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_on_a_dask_cluster(many: Many, tmp_path: Path) -> None:
     """Of two processes, which may be given several scenes at once; failures are told as elsewhere."""
     tasks = many.plan(tmp_path)
@@ -238,7 +239,8 @@ def test_without_a_dask_scheduler(many: Many, tmp_path: Path) -> None:
     assert "tcp://127.0.0.1:1" in done.err
 
 
-@pytest.mark.parametrize("lives", [3, pytest.param(1.5, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("lives", [3, 1.5])
 def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path: Path) -> None:
     """Run again until all is done: each life brings it further, if it is longer than it takes to start."""
     tasks, random, kills = many.plan(tmp_path), np.random.default_rng(1), 0
@@ -294,6 +296,7 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
     many.hold(tasks)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs poll")
 def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path) -> None:
     """Not even in the midst of a scene that takes long; and it can be gone on with."""

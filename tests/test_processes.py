@@ -61,6 +61,7 @@ def run(folder: Path, places: list[Path], processes: int) -> subprocess.Complete
     return done
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     places = [tmp_path / "north", tmp_path / "south"]
     for seed, place in enumerate(places):

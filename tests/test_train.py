@@ -628,7 +628,9 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
 def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_path: Path, kills: int) -> None:
     steps = 8 if kills == 1 else 40
     regions = write_regions(config, tmp_path / "regions.toml", steps)
-    assert run(["train", str(regions), "-o", str(tmp_path / "whole")]) == 0
+    process = start_training(regions, tmp_path / "whole")
+    assert process.wait() == 0, process.communicate()
+    process.communicate()
     random = np.random.default_rng(7)
     for kill in range(kills):
         process = start_training(regions, tmp_path / "parts")
