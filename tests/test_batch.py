@@ -296,7 +296,6 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
     many.hold(tasks)
 
 
-@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs poll")
 def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path) -> None:
     """Not even in the midst of a scene that takes long; and it can be gone on with."""
