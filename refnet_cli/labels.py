@@ -302,7 +302,7 @@ class RasterLabels:
         indexes : mapping of str to int, optional
             From `class_indexes`; by default every code means itself.
         said : collection of str
-            Codes in ``indexes`` of which a mapping says what they mean, whatever the file's tags or its no data say.
+            Codes in ``indexes`` that a mapping explains; they take precedence over the file's tags and its nodata.
         what : str
             What the file is, "label" or "map", for messages.
 

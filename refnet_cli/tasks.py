@@ -259,7 +259,7 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
 
 
 def other_version(found: dict[str, Any] | None) -> str | None:
-    """Return the version of refnet that made what a sidecar tells of, if its maps differ from those of this one.
+    """Return the version of refnet that made the files a sidecar lists, if its maps differ from those of this one.
 
     Versions whose first two numbers are the same make the same maps.
     """

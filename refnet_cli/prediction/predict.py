@@ -495,7 +495,7 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
         raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
     if not report.valid_share:
         report.warnings.append(
-            "no pixel of the map has a class: none is as probable as the threshold of "
+            "no pixel of the map has a class: no class reaches the threshold of "
             f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
             "--scheme."
         )

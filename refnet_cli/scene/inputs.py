@@ -266,7 +266,7 @@ def _raster_files(paths: Sequence[str | Path], modality: Modality, options: Scen
     what = WHAT[modality]
     if len(paths) > MOST_FILES:
         raise InputError(f"{len(paths)} {what} files are too many: at most {MOST_FILES} are read as one image.")
-    # A Remote is taken as it is, which is all that --allow-remote allows.
+    # With --allow-remote a Remote passes; every other path must lead to a local file or a member of a zip.
     known = tuple(
         path
         if isinstance(path, ZipMember) or (isinstance(path, Remote) and options.allow_remote)

@@ -56,7 +56,7 @@ def stac_offset(tags: Mapping[str, str]) -> tuple[float, str] | None:
 
 
 def is_flagged(tags: Mapping[str, str]) -> bool:
-    """Tell whether an item says that the offset has been removed, whatever the product was before."""
+    """Tell whether an item says that the offset has been removed from the product."""
     stated = stac_offset(tags)
     return stated is not None and FLAG in stated[1]
 
