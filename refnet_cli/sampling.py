@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
+from refnet_cli.augment import Crop, augment
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.gaps import fill_gaps
@@ -297,14 +298,6 @@ def count_classes(scenes: Sequence[SurveyedScene], config: TrainConfig) -> dict[
     return {split: dict(zip(config.classes.names, pixels.tolist(), strict=True)) for split, pixels in totals.items()}
 
 
-class Crop(NamedTuple):
-    """Inputs in physical units, (Bo, H, W) and (Bs, H, W), NaN where there is no data, and labels (H, W)."""
-
-    optical: NDArray[np.float32]
-    sar: NDArray[np.float32]
-    labels: NDArray[np.uint8]
-
-
 class Batch(NamedTuple):
     """Standardised inputs and labels, (N, Bo, H, W), (N, Bs, H, W) and (N, H, W)."""
 
@@ -457,42 +450,6 @@ class _OpenRegion:
             if self.region is not None:
                 self.region.close()
                 self.region = None
-
-
-def augment(crop: Crop, random: np.random.Generator, jitter: float = 0.0, modality_dropout: float = 0.0) -> Crop:
-    """Turn and mirror a crop at random, and change what the sensors saw.
-
-    Parameters
-    ----------
-    crop : Crop
-    random : numpy.random.Generator
-    jitter : float
-        Standard deviation of factors on reflectance, and a tenth of that of decibels added to SAR; each is drawn once
-        for all bands of a sensor and, half as large, for each of them.
-    modality_dropout : float
-        How likely one of the sensors, either as often, is blanked.
-
-    Returns
-    -------
-    Crop
-        In one of the 8 symmetries, laid out anew.
-    """
-    turns, mirror = int(random.integers(4)), bool(random.integers(2))
-    optical, sar, labels = (_turn(array, turns, mirror) for array in crop)
-    if jitter:
-        for bands, apply in ((optical, np.multiply), (sar, np.add)):
-            common, each = random.normal(0, jitter), random.normal(0, jitter / 2, (len(bands), 1, 1))
-            change = np.exp(common + each) if apply is np.multiply else 10 * (common + each)
-            apply(bands, change.astype(np.float32), out=bands)
-    if modality_dropout and random.random() < modality_dropout:
-        optical, sar = leave_out(optical, sar, "optical" if random.random() < 0.5 else "sar")
-    return Crop(optical, sar, labels)
-
-
-def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:
-    array = np.rot90(array, turns, axes=(-2, -1))
-    # Laid out anew: views that run backwards slow torch down.
-    return np.array(array[..., ::-1] if mirror else array, order="C")
 
 
 def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:

@@ -30,7 +30,7 @@ LEVELS = (
     {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
-    {"engine", "mapping"},
+    {"engine", "mapping", "augment"},
     {"symmetries"},
     {"prediction"},
     {"evaluation", "sampling", "export", "selftest", "tasks"},
