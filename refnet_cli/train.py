@@ -553,10 +553,18 @@ _SINCE_0_2 = ("label_layer", "stac")
 """Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
 
 
+_OFF_SINCE_0_2 = ("haze", "sar_gain", "sar_slope", "sar_looks", "shift", "mix")
+"""Settings that 0.1 did not have: left out where they are 0, so that its checkpoints still fit."""
+
+
 def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
     """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
-    settings = {name: _as_text(value) for name, value in asdict(config).items() if name not in spared}
+    settings = {
+        name: _as_text(value)
+        for name, value in asdict(config).items()
+        if name not in spared and (name not in _OFF_SINCE_0_2 or value)
+    }
     described = [
         {name: _as_text(value) for name, value in asdict(scene).items() if name not in _SINCE_0_2 or value is not None}
         for scene in config.scenes
