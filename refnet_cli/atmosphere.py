@@ -60,7 +60,8 @@ def add_haze(optical: Float32, bands: Sequence[str], path: float) -> Float32:
     left = table[:, 0] ** np.float32(abs(path) / STANDARD)
     added = table[:, 1] * np.float32(10_000 * abs(path))
     changed = optical * left + added if path >= 0 else (optical - added) / left
-    return np.maximum(changed, np.float32(1))
+    kept: Float32 = np.maximum(changed, np.float32(1))
+    return kept
 
 
 def most_haze(optical: Float32, bands: Sequence[str]) -> float:

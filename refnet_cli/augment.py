@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,8 +90,9 @@ def _shift(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Crop
 
 def _sar_slope(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Crop:
     """Tilt the calibration of SAR, all bands alike."""
-    difference, direction = random.normal(0, config.sar_slope), random.uniform(0, 2 * math.pi)
-    return crop._replace(sar=crop.sar + slope(*crop.labels.shape, difference, direction))
+    height, width = crop.labels.shape
+    tilt = slope(height, width, random.normal(0, config.sar_slope), random.uniform(0, 2 * math.pi))
+    return crop._replace(sar=crop.sar + tilt)
 
 
 def _sar_gain(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Crop:
@@ -136,8 +137,10 @@ def mix(crop: Crop, other: Crop, random: np.random.Generator) -> Crop:
     """
     if _present(crop) != _present(other):
         return crop
-    inside = random_shape(*crop.labels.shape, random)
-    mixed = Crop(*(np.where(inside, second, first) for first, second in zip(crop, other, strict=True)))
+    height, width = crop.labels.shape
+    inside = random_shape(height, width, random)
+    pairs: Iterable[tuple[Any, Any]] = zip(crop, other, strict=True)
+    mixed = Crop(*(np.where(inside, second, first) for first, second in pairs))
     mixed.labels[next_to_the_seam(inside)] = 0
     return mixed if mixed.labels.any() else crop
 

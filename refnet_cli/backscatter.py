@@ -96,4 +96,5 @@ def speckle(shape: tuple[int, ...], looks: float, random: np.random.Generator) -
         Decibels to be added.
     """
     factors = random.standard_gamma(looks, shape, np.float32) / np.float32(looks)
-    return np.log(np.maximum(factors, LEAST_SPECKLE)) / NEPER
+    decibels: Float32 = np.log(np.maximum(factors, LEAST_SPECKLE)) / NEPER
+    return decibels

@@ -43,7 +43,8 @@ def random_shape(height: int, width: int, random: np.random.Generator) -> Mask:
         np.minimum(distances, along, out=distances)
     # What is nearest to the parts is inside, so that the shape has the area that was drawn.
     inside = int(random.uniform(*AREA) * distances.size)
-    return distances <= np.partition(distances, inside, axis=None)[inside]
+    limit = float(np.partition(distances, inside, axis=None)[inside])
+    return distances <= limit
 
 
 def next_to_the_seam(inside: Mask) -> Mask:
