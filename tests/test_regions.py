@@ -59,6 +59,8 @@ def test_regions_file(tmp_path: Path) -> None:
         ("batch = 9\naccumulate = 2" + REGIONS, "cannot be spread over 2 equal passes"),
         ("warmup = 3" + REGIONS, "leaves nothing of 3"),
         ("jitter = 1.5" + REGIONS, "jitter is 1.5; it must be from 0 to 1"),
+        ("haze = 650" + REGIONS, "haze is 650.0; it must be from 0 to 0.3"),
+        ('optical_bands = ["B02", "pan"]\nhaze = 0.1' + REGIONS, "haze needs Sentinel-2 bands"),
         ("clip = 0" + REGIONS, "clip is 0.0; it must be above 0"),
         ("ema = 1.0" + REGIONS, "ema is 1.0; it must be above 0"),
         ("block = 0" + REGIONS, "block is 0.0; it must be above 0"),

@@ -83,6 +83,7 @@ def pull_at(step: int) -> Callable[[Progress], None]:
 
 ALL_AT_ONCE: dict[str, Any] = {
     "warmup": 2, "clip": 1.0, "jitter": 0.1, "modality_dropout": 0.3, "class_weights": "balanced", "ema": 0.8,
+    "haze": 0.1, "sar_gain": 1.0, "sar_slope": 1.0, "sar_looks": 2.0, "shift": 1.0, "mix": 0.5,
 }  # fmt: skip
 
 
@@ -109,6 +110,7 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, t
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert resumed.card == whole.card
     assert resumed.card.temperature != 1
+    assert ALL_AT_ONCE.items() <= resumed.card.training.items()
     for table in ("steps.csv", "validations.csv"):
         assert (tmp_path / "parts" / table).read_bytes() == (whole.weights.parent / table).read_bytes()
 
@@ -200,6 +202,8 @@ def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path
     fit(replace(config, steps=2), tmp_path)
     with pytest.raises(OptionsError, match="belongs to a training with other steps"):
         fit(config, tmp_path)
+    with pytest.raises(OptionsError, match="belongs to a training with other haze"):
+        fit(replace(config, steps=2, haze=0.1), tmp_path)
 
 
 def test_it_learns_and_the_weights_predict(config: TrainConfig, tmp_path: Path) -> None:
