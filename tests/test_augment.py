@@ -54,11 +54,11 @@ def test_the_eight_symmetries_and_no_others() -> None:
 
 def test_what_is_off_draws_no_random_number() -> None:
     """So that trainings that began before there was an effect go on as they began."""
-    used, wanted = np.random.default_rng(5), np.random.default_rng(5)
+    used, expected = np.random.default_rng(5), np.random.default_rng(5)
     drop_sensor(augment(make_crop(), used, PLAIN), used, 0.0)
-    wanted.integers(4)
-    wanted.integers(2)
-    assert used.bit_generator.state == wanted.bit_generator.state
+    expected.integers(4)
+    expected.integers(2)
+    assert used.bit_generator.state == expected.bit_generator.state
 
 
 @pytest.mark.parametrize("name", EFFECTS)
@@ -174,16 +174,16 @@ def test_speckle_keeps_mean_power_and_has_the_looks_that_are_asked_for() -> None
     assert np.median(looks) == pytest.approx(40**0.5 * 2**0.5, rel=0.25)  # even on a logarithmic scale
     both = [np.corrcoef(vv.ravel(), vh.ravel())[0, 1] for vv, vh in speckled]
     assert np.abs(both).max() < 0.05
-    beside = [np.corrcoef(vv[:, 1:].ravel(), vv[:, :-1].ravel())[0, 1] for vv, _ in speckled]
-    assert np.abs(beside).max() < 0.05
+    neighbours = [np.corrcoef(vv[:, 1:].ravel(), vv[:, :-1].ravel())[0, 1] for vv, _ in speckled]
+    assert np.abs(neighbours).max() < 0.05
 
 
 @pytest.mark.parametrize(("down", "right"), [(1, 0), (0, -2), (-3, 2), (0, 0), (9, -9)])
 def test_whole_shifts_copy_pixels_and_repeat_the_outermost(down: int, right: int) -> None:
     image = np.random.default_rng(0).normal(-12, 3, (2, 7, 8)).astype(np.float32)
     padded = np.pad(image, ((0, 0), (9, 9), (9, 9)), "edge")
-    wanted = padded[:, 9 - down : 16 - down, 9 - right : 17 - right]
-    assert np.array_equal(moved(image, down, right), wanted)
+    expected = padded[:, 9 - down : 16 - down, 9 - right : 17 - right]
+    assert np.array_equal(moved(image, down, right), expected)
 
 
 @pytest.mark.parametrize(("down", "right"), [(0.25, 0.0), (0.0, -0.5), (-1.75, 0.9), (2.5, 2.5)])
