@@ -5,11 +5,12 @@ from refnet_cli.scene.bands import choose_bands
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import crs_name, pixel_metres, to_degrees
 from refnet_cli.scene.grid import choose_zone, crop, result_grid
+from refnet_cli.scene.images import EDGES
 from refnet_cli.scene.inputs import Layer, Paths, find_files
 from refnet_cli.scene.judge import Decision, refuse_guesses
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
-from refnet_cli.scene.pair import EDGES, Patch, ScenePair
+from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.scene.parts import describe_resampling, make_parts
 from refnet_cli.scene.raster import BLOCK, Raster, north_up_grid
 from refnet_cli.scene.sar import SarReader
