@@ -26,6 +26,7 @@ from rasterio.transform import Affine
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, Modality, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.clouds import UInt8
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
@@ -33,7 +34,6 @@ from refnet_cli.scene.grid import choose_zone, result_grid, warn_of_zone
 from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
 from refnet_cli.scene.inputs import Paths, find_files
 from refnet_cli.scene.judge import Decision, refuse_guesses
-from refnet_cli.scene.one_sensor import absent_sensor, without_absent
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.parts import make_parts
 from refnet_cli.scene.raster import BLOCK, Float32, Raster
