@@ -687,7 +687,7 @@ def read_tile(pair: ScenePair, window: Window) -> Patch:
     here = np.s_[:, top : top + inside.height, left : left + inside.width]
     optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in patch)
     optical[here], sar[here] = patch
-    return Patch(optical, sar)
+    return patch._replace(optical=optical, sar=sar)
 
 
 def _given(weights: Path | None) -> Path:
