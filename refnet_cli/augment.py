@@ -16,6 +16,8 @@ class Crop(NamedTuple):
     optical: NDArray[np.float32]
     sar: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    weights: NDArray[np.float32] | None = None
+    """What each label counts in the loss, (H, W); None where all count 1."""
 
 
 def augment(crop: Crop, random: np.random.Generator, jitter: float = 0.0, modality_dropout: float = 0.0) -> Crop:
@@ -37,7 +39,8 @@ def augment(crop: Crop, random: np.random.Generator, jitter: float = 0.0, modali
         In one of the 8 symmetries, laid out anew.
     """
     turns, mirror = int(random.integers(4)), bool(random.integers(2))
-    optical, sar, labels = (_turn(array, turns, mirror) for array in crop)
+    optical, sar, labels = (_turn(array, turns, mirror) for array in crop[:3])
+    weights = None if crop.weights is None else _turn(crop.weights, turns, mirror)
     if jitter:
         for bands, apply in ((optical, np.multiply), (sar, np.add)):
             common, each = random.normal(0, jitter), random.normal(0, jitter / 2, (len(bands), 1, 1))
@@ -45,7 +48,7 @@ def augment(crop: Crop, random: np.random.Generator, jitter: float = 0.0, modali
             apply(bands, change.astype(np.float32), out=bands)
     if modality_dropout and random.random() < modality_dropout:
         optical, sar = leave_out(optical, sar, "optical" if random.random() < 0.5 else "sar")
-    return Crop(optical, sar, labels)
+    return Crop(optical, sar, labels, weights)
 
 
 def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:

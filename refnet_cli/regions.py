@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
-from refnet_cli.losses import LOSSES
+from refnet_cli.losses import choose_loss
 from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.scene import SceneOptions
 from refnet_cli.schemes import read_scheme, with_ignored
@@ -40,6 +41,23 @@ class TrainScene(SceneOptions):
     """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
     label_layer: str | None = None
     """Layer of a vector file of labels; needed where several have shapes."""
+    label_weight: float = 1.0
+    """What a label of this scene counts in the loss."""
+    confidence: Path | None = None
+    """Raster of how sure each label is, see `refnet_cli.confidence.Confidence.open`; it multiplies ``label_weight``."""
+    confidence_band: int = 1
+    """Number of the raster's band, from 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.confidence, str):
+            object.__setattr__(self, "confidence", Path(self.confidence))
+        if not 0 < self.label_weight < math.inf:
+            raise OptionsError(f"{self.name}: label_weight is {self.label_weight:g}; it must be a number above 0.")
+        if self.confidence_band < 1:
+            raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; bands are counted from 1.")
+        if self.confidence is None and self.confidence_band != 1:
+            raise OptionsError(f"{self.name}: confidence_band names a band, but there is no confidence file.")
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,9 @@ class TrainConfig:
     """Side in pixels of the tiles to predict."""
     sampling: Literal["area", "classes"] = "area"
     """Where crops lie: every labelled pixel alike, as published, or every class alike."""
+    balance: Literal["regions"] | None = None
+    """``regions`` draws crops from a region in proportion to the square root of its labelled pixels, of each class by
+    itself with ``sampling = "classes"``; by default in proportion to their number."""
     jitter: float = 0.0
     """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
     modality_dropout: float = 0.0
@@ -101,6 +122,8 @@ class TrainConfig:
     """Name of the loss; the published one is cross entropy."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """How much a pixel of each class counts: by name, or ``balanced`` so that all classes count alike."""
+    label_smoothing: float = 0.0
+    """Share of the probability that labels spread over all classes, with the losses of cross entropy."""
     learning_rate: float = 5e-4
     weight_decay: float = 5e-4
     warmup: int = 0
@@ -149,7 +172,9 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not above < value <= most:
                 raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
-        for name, most in (("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0)):
+        for name, most in (
+            ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("label_smoothing", 0.5),
+        ):  # fmt: skip
             if not 0 <= getattr(self, name) <= most:
                 raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {most:g}.")
         for name in ("crop", "tile"):
@@ -170,8 +195,9 @@ class TrainConfig:
             )
         if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-        if self.loss not in LOSSES:
-            raise OptionsError(f"Loss {self.loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
+        choose_loss(self.loss, self.label_smoothing)
+        if self.balance not in (None, "regions"):
+            raise OptionsError(f"balance is {self.balance!r}; it must be regions, or left out.")
         if isinstance(self.class_weights, dict):
             classes = self.classes.names
             if set(self.class_weights) != set(classes) or min(self.class_weights.values()) <= 0:

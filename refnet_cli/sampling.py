@@ -20,6 +20,7 @@ from torch import Tensor
 
 from refnet_cli.augment import Crop, augment
 from refnet_cli.card import UNITS, Card, Modality
+from refnet_cli.confidence import Confidence, ConfidentLabels
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import Labels, open_labels
@@ -74,7 +75,7 @@ class Region:
             labels = open_labels(
                 scene.labels, pair.grid, config.classes, scene.label_field, meanings, scene.label_layer
             )
-            return cls(scene, pair, labels)
+            return cls(scene, pair, _with_confidence(labels, scene, pair.grid))
         except RefnetError:
             pair.close()
             raise
@@ -110,6 +111,27 @@ class Region:
         target[...] = self.labels.read(inside)
         labels[~patch.valid] = 0
         return patch, labels
+
+    def read_weights(self, window: Window) -> NDArray[np.float32]:
+        """Read what each label of a window counts in the loss, (H, W); the window may reach beyond the grid."""
+        weights = np.full((window.height, window.width), self.scene.label_weight, np.float32)
+        if isinstance(self.labels, ConfidentLabels):
+            inside = window.clip(*self.pair.grid.shape)
+            top, left = inside.row - window.row, inside.column - window.column
+            confidence = self.labels.confidence.read(inside)
+            weights[top : top + inside.height, left : left + inside.width] *= confidence
+        return weights
+
+
+def _with_confidence(labels: Labels, scene: TrainScene, grid: GeoBox) -> Labels:
+    """Labels with the scene's file of confidences, if it has one."""
+    if scene.confidence is None:
+        return labels
+    try:
+        return ConfidentLabels(labels, Confidence.open(scene.confidence, grid, scene.confidence_band))
+    except RefnetError:
+        labels.close()
+        raise
 
 
 class Cells(NamedTuple):
@@ -304,6 +326,12 @@ class Batch(NamedTuple):
     optical: Tensor
     sar: Tensor
     labels: Tensor
+    weights: Tensor | None = None
+    """What each label counts in the loss, (N, H, W); None where all count 1."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 class Sampler:
@@ -333,8 +361,8 @@ class Sampler:
         counts = np.concatenate([look.training.counts for look in scenes])
         if not counts.sum():
             raise InputError("No labelled pixel that both sensors saw is left to learn from.")
-        present = counts[:, counts.any(0)]
-        chances = counts.sum(1) if config.sampling == "area" else (present / present.sum(0)).sum(1)
+        regions = np.repeat(_number_regions(scenes), [len(look.training.counts) for look in scenes])
+        chances = chances_of_cells(counts, regions, config)
         self._limits = np.cumsum(chances / chances.sum())
         self.skipped: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -363,7 +391,7 @@ class Sampler:
         for _ in range(ATTEMPTS):
             index, window = self._choose(random)
             try:
-                patch, labels = self._regions.read(index, window)
+                patch, labels, weights = self._regions.read(index, window)
             except InputError:
                 self._skip("unreadable")
                 continue
@@ -376,9 +404,9 @@ class Sampler:
                 self._skip("unlabelled")
                 continue
             if not augmented:
-                return Crop(patch.optical, patch.sar, labels)
+                return Crop(patch.optical, patch.sar, labels, weights)
             # Before a sensor is dropped, which has to stay without data.
-            crop = Crop(fill_gaps(patch.optical[None])[0], fill_gaps(patch.sar[None])[0], labels)
+            crop = Crop(fill_gaps(patch.optical[None])[0], fill_gaps(patch.sar[None])[0], labels, weights)
             return augment(crop, random, self._config.jitter, self._config.modality_dropout)
         raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that both sensors saw.")
 
@@ -399,6 +427,44 @@ class Sampler:
         return index, Window(top, left, crop, crop)
 
 
+def _number_regions(scenes: Sequence[SurveyedScene]) -> Counts:
+    """Number of each scene's region, counted from 0."""
+    names = [look.scene.region or look.scene.name for look in scenes]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def chances_of_cells(counts: Counts, regions: Counts, config: TrainConfig) -> NDArray[np.float64]:
+    """How likely each cell is where the next crop lies, up to a factor common to all.
+
+    With ``sampling = "area"`` a cell has its share of all labelled pixels. With ``"classes"``, all classes that have
+    labels are as likely, and a cell has its share of each class's pixels. ``balance = "regions"`` draws a region first,
+    of all or of those that have the class, with a probability proportional to the square root of its pixels (of the
+    class); a cell then has its share of the region's.
+
+    Parameters
+    ----------
+    counts : int array, shape (n, classes)
+        Labelled pixels of each class in each cell.
+    regions : int array, shape (n,)
+        Number of each cell's region.
+    config : TrainConfig
+
+    Returns
+    -------
+    float array, shape (n,)
+    """
+    pixels = counts[:, counts.any(0)]
+    if config.balance is None:
+        return np.asarray(counts.sum(1) if config.sampling == "area" else (pixels / pixels.sum(0)).sum(1), float)
+    if config.sampling == "area":
+        pixels = pixels.sum(1, keepdims=True)
+    totals = np.zeros((regions.max() + 1, pixels.shape[1]))
+    np.add.at(totals, regions, pixels)
+    drawn = np.sqrt(totals) / np.sqrt(totals).sum(0)
+    each = np.divide(drawn, totals, out=np.zeros_like(totals), where=totals > 0)
+    return np.asarray((pixels * each[regions]).sum(1))
+
+
 class _OpenRegions:
     """Regions that are opened when needed and closed when too many are open; threads may read at the same time."""
 
@@ -406,16 +472,18 @@ class _OpenRegions:
         self._scenes, self._config = scenes, config
         self._kept_blocks = min(max(MOST_OPEN // (config.workers * len(scenes)), 1), KEPT_BLOCKS)
         self._lock = threading.Lock()
+        self._weighted = any(look.scene.label_weight != 1 or look.scene.confidence for look in scenes)
         # A band may have a file of its own, and systems let a process have about a thousand open.
         given = [path for surveyed in scenes for path in (surveyed.scene.optical, surveyed.scene.sar)]
         single = all(isinstance(path, Path) and path.is_file() for path in given)
         files = 3 if single else len(config.optical_bands) + len(config.sar_bands) + 1
+        files += any(look.scene.confidence for look in scenes)
         self._most = max(3 * MOST_OPEN // files, 1)
         # Each thread has its own, so that none waits for another.
         self._open: OrderedDict[tuple[int, int], _OpenRegion] = OrderedDict()
 
-    def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
-        """Read a window of a region; see `Region.read`."""
+    def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8], NDArray[np.float32] | None]:
+        """Read a window of a region; see `Region.read` and `Region.read_weights`. No weights where all are 1."""
         key = index, threading.get_ident()
         with self._lock:
             opened = self._open.setdefault(key, _OpenRegion())
@@ -426,7 +494,8 @@ class _OpenRegions:
         with opened.lock:
             if opened.region is None:
                 opened.region = Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
-            found = opened.region.read(window)
+            weights = opened.region.read_weights(window) if self._weighted else None
+            found = *opened.region.read(window), weights
         if self._open.get(key) is not opened:  # let go while it was read
             opened.close()
         return found
@@ -460,7 +529,8 @@ def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) 
         for modality, arrays in zip((card.optical, card.sar), zip(*seen, strict=True), strict=True)
     ]
     labels = torch.from_numpy(np.stack([crop.labels for crop in crops]).astype(np.int64))
-    return Batch(inputs[0], inputs[1], labels)
+    weights = [crop.weights for crop in crops if crop.weights is not None]
+    return Batch(inputs[0], inputs[1], labels, torch.from_numpy(np.stack(weights)) if weights else None)
 
 
 def read_batches(

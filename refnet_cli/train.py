@@ -26,12 +26,12 @@ from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.files import create_folder, remove_empty
 from refnet_cli.history import History, HistoryFiles, Step
 from refnet_cli.learned import GROUND, describe_ground, warn_of_learned
-from refnet_cli.losses import LOSSES, labelled_weight, training_loss
+from refnet_cli.losses import choose_loss, labelled_weight, training_loss
 from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
-from refnet_cli.regions import TrainConfig
+from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, measure, read_batches, survey
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
@@ -305,6 +305,7 @@ class Training:
             freeze_encoders(net)
         weights = class_weights(config, scenes)
         self._weights = None if weights is None else weights.to(processes.device)
+        self._loss = choose_loss(config.loss, config.label_smoothing)
         self._optimizer = make_optimizer(net, config)
         self._schedule = make_schedule(self._optimizer, config)
         self._averaged = None
@@ -390,9 +391,9 @@ class Training:
         self._set_training()
         # So that a resumed run drops the same paths; each process drops its own.
         torch.manual_seed((config.seed * 1_000_003 + step) * processes.count + processes.rank)
-        here = [Batch(*(x.to(processes.device) for x in batch)) for batch in batches]
-        # Every labelled pixel counts alike, in whichever pass and process it is.
-        weighed = [labelled_weight(batch.labels, self._weights).float() for batch in here]
+        here = [batch.to(processes.device) for batch in batches]
+        # A labelled pixel counts by its weight alone, in whichever pass and process it is.
+        weighed = [labelled_weight(batch.labels, self._weights, batch.weights).float() for batch in here]
         whole = processes.sum(torch.stack(weighed).sum()).clamp(min=1e-12)
         rate = float(self._schedule.get_last_lr()[0])
         losses = torch.zeros(2, device=processes.device)
@@ -414,7 +415,7 @@ class Training:
     def _learn(self, batch: Batch, share: Tensor) -> Tensor:
         """Add a batch's gradients to those of the step, and return its part of the step's losses."""
         prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
-        main, auxiliary = training_loss(prediction, batch.labels, LOSSES[self._config.loss], self._weights)
+        main, auxiliary = training_loss(prediction, batch.labels, self._loss, self._weights, batch.weights)
         # Gradients are averaged over processes.
         self._processes.backward((main + auxiliary) * share * self._processes.count)
         return torch.stack([main.detach(), auxiliary.detach()]) * share
@@ -549,18 +550,19 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
         ) from error
 
 
-_SINCE_0_2 = ("label_layer", "stac")
-"""Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
+_SINCE_0_2: dict[str, Any] = {
+    "label_layer": None, "stac": None, "label_weight": 1.0, "confidence": None, "confidence_band": 1,
+    "balance": None, "label_smoothing": 0.0,
+}  # fmt: skip
+"""Settings that 0.1 did not have, of all scenes or of one, with their defaults: left out where they have these, so that
+older checkpoints still fit."""
 
 
 def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
     """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
-    settings = {name: _as_text(value) for name, value in asdict(config).items() if name not in spared}
-    described = [
-        {name: _as_text(value) for name, value in asdict(scene).items() if name not in _SINCE_0_2 or value is not None}
-        for scene in config.scenes
-    ]
+    settings = {name: text for name, text in _settled(config).items() if name not in spared}
+    described = [_settled(scene) for scene in config.scenes]
     digest = hashlib.sha256()
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
@@ -568,6 +570,12 @@ def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScen
     return settings | {
         "scenes": str(described), "labels": digest.hexdigest(), "processes": str(started_processes()),
     }  # fmt: skip
+
+
+def _settled(options: TrainConfig | TrainScene) -> dict[str, str]:
+    """Fields by name, as text, without newer ones that have their defaults."""
+    found = asdict(options).items()
+    return {name: _as_text(value) for name, value in found if name not in _SINCE_0_2 or value != _SINCE_0_2[name]}
 
 
 def _as_text(value: Any) -> str:

@@ -28,7 +28,7 @@ LEVELS = (
     {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels", "inspection", "coregistration", "stac_items"},
-    {"weights", "losses", "calibration", "inference", "onnx_engine"},
+    {"weights", "losses", "calibration", "inference", "onnx_engine", "confidence"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
     {"engine", "mapping", "augment"},
     {"symmetries"},
@@ -46,7 +46,7 @@ LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in m
 ONLY_IN = {
     "matplotlib": {"figures"},
     "accelerate": {"processes"},
-    "rasterio": {"scene", "labels", "outputs"},
+    "rasterio": {"scene", "labels", "confidence", "outputs"},
     "torch": {
         "scan", "model", "losses", "weights", "inference", "torch_engine", "start", "checkpoint", "processes",
         "sampling", "history", "train", "export", "calibration",
