@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from refnet_cli.atmosphere import HAZE
 from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import choose_loss
@@ -116,6 +117,20 @@ class TrainConfig:
     itself with ``sampling = "classes"``; by default in proportion to their number."""
     jitter: float = 0.0
     """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
+    haze: float = 0.0
+    """Most path radiance that is added to a crop or removed from it, as reflectance in blue; 0.08 is about what lies
+    between L2A and L1C. No more is removed than the darkest pixels allow. 0: none."""
+    sar_gain: float = 0.0
+    """Standard deviation in dB of a crop's SAR calibration; a third as much again for each polarisation. 0: none."""
+    sar_slope: float = 0.0
+    """Standard deviation in dB of the difference that tilts SAR across a crop, in any direction. 0: none."""
+    sar_looks: float = 0.0
+    """Least equivalent number of looks of extra speckle: two thirds of the crops get some, of this number to 20 times
+    as many. 0: none."""
+    shift: float = 0.0
+    """Most pixels by which SAR is moved against optical and labels, along rows and along columns. 0: none."""
+    mix: float = 0.0
+    """Share of the crops of which a random part is replaced by that of another crop, with its labels. 0: none."""
     modality_dropout: float = 0.0
     """Share of the crops that lack one of the sensors, either as often."""
     loss: str = "cross-entropy"
@@ -173,7 +188,8 @@ class TrainConfig:
             if value is not None and not above < value <= most:
                 raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
         for name, most in (
-            ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("label_smoothing", 0.5),
+            ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("haze", 0.3), ("sar_gain", 10.0),
+            ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("mix", 1.0), ("label_smoothing", 0.5),
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= most:
                 raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {most:g}.")
@@ -186,6 +202,7 @@ class TrainConfig:
             raise OptionsError(f"A warm-up of {self.warmup} steps leaves nothing of {self.steps}; make it shorter.")
         self._check_names()
         self._check_split()
+        self._check_augmentation()
 
     def _check_names(self) -> None:
         if not self.scheme:
@@ -215,6 +232,16 @@ class TrainConfig:
             raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
         if self.without and self.modality_dropout:
             raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
+
+    def _check_augmentation(self) -> None:
+        if 0 < self.sar_looks < 1:
+            raise OptionsError(f"sar_looks is {self.sar_looks!r}; it must be 0 for no extra speckle, or from 1.")
+        unknown = [band for band in self.optical_bands if band not in HAZE]
+        if self.haze and unknown:
+            raise OptionsError(
+                f"haze needs Sentinel-2 bands, but optical_bands names {', '.join(unknown)}. Name them as "
+                f"{', '.join(HAZE)}, or remove haze."
+            )
 
     def _check_split(self) -> None:
         regions = {scene.region or scene.name for scene in self.scenes}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from refnet_cli.augment import Crop, augment
+from refnet_cli.augment import Crop, augment, drop_sensor, mix
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.confidence import Confidence, ConfidentLabels
 from refnet_cli.errors import InputError, RefnetError
@@ -388,6 +388,20 @@ class Sampler:
             If crop after crop cannot be used.
         """
         random = np.random.default_rng([self._config.seed, step, number])
+        crop = self._find(random)
+        if not augmented:
+            return crop
+        crop = self._change(crop, random)
+        if self._config.mix and random.random() < self._config.mix:
+            crop = mix(crop, self._change(self._find(random), random), random)
+        return drop_sensor(crop, random, self._config.modality_dropout)
+
+    def _change(self, crop: Crop, random: np.random.Generator) -> Crop:
+        filled = crop._replace(optical=fill_gaps(crop.optical[None])[0], sar=fill_gaps(crop.sar[None])[0])
+        return augment(filled, random, self._config)
+
+    def _find(self, random: np.random.Generator) -> Crop:
+        """Read a crop that can be read and has a label."""
         for _ in range(ATTEMPTS):
             index, window = self._choose(random)
             try:
@@ -400,14 +414,9 @@ class Sampler:
             top, left = inside.row - window.row, inside.column - window.column
             roles[top : top + inside.height, left : left + inside.width] = self._scenes[index].roles.read(inside)
             labels[roles != TRAIN] = 0
-            if not labels.any():
-                self._skip("unlabelled")
-                continue
-            if not augmented:
+            if labels.any():
                 return Crop(patch.optical, patch.sar, labels, weights)
-            # Before a sensor is dropped, which has to stay without data.
-            crop = Crop(fill_gaps(patch.optical[None])[0], fill_gaps(patch.sar[None])[0], labels, weights)
-            return augment(crop, random, self._config.jitter, self._config.modality_dropout)
+            self._skip("unlabelled")
         raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that both sensors saw.")
 
     def _skip(self, why: str) -> None:

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
-    {"remote", "disk", "lazy", "gaps"},
+    {"remote", "disk", "lazy", "gaps", "atmosphere", "backscatter", "shapes"},
     {"files", "scene_tables", "tables", "threads", "process", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors", "marks"},
     {"journal"},

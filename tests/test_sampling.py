@@ -165,7 +165,10 @@ def test_crops_depend_on_seed_step_and_number_alone(config: TrainConfig) -> None
 def test_batches_are_the_same_for_any_number_of_threads_and_processes(
     config: TrainConfig, workers: int, processes: int
 ) -> None:
-    config = replace(config, workers=workers, accumulate=2, jitter=0.1, modality_dropout=0.5)
+    config = replace(
+        config, workers=workers, accumulate=2, jitter=0.1, modality_dropout=0.5, haze=0.1, sar_gain=1.0, sar_slope=1.0,
+        sar_looks=2.0, shift=1.0, mix=0.5,
+    )  # fmt: skip
     sampler = Sampler(survey(config), config)
     wanted = [standardised([sampler.draw(step, number) for number in range(4)], CARD) for step in range(2, 6)]
     for rank in range(processes):
@@ -267,6 +270,34 @@ def test_crops_are_filled_before_a_sensor_is_dropped_and_gaps_stay_unlabelled(
             assert set(crop.sar[0].ravel()) == set(plain.sar[0][~lacking])
     assert gaps > 2
     sampler.close()
+
+
+def test_a_share_of_the_crops_is_mixed_of_two(config: TrainConfig, tmp_path: Path) -> None:
+    """Scenes of one label each: what is mixed has both, unlike any crop of one scene."""
+    scenes = []
+    for code, scene in zip((1, 2), config.scenes, strict=True):
+        with rasterio.open(scene.labels) as file:
+            place = file.transform
+        labels = write(tmp_path / f"{code}.tif", np.full((1, 160, 144), code, np.uint8), ("labels",), place)
+        scenes.append(replace(scene, labels=labels, split=None))
+    config = replace(config, scenes=tuple(scenes), split="none")
+    sampler = Sampler(survey(config), config)
+    mixing = Sampler(survey(config), replace(config, mix=0.5))
+    shares = []
+    for number in range(100):
+        crop, same = mixing.draw(0, number), sampler.draw(0, number)
+        codes = set(np.unique(crop.labels)) - {0}
+        unmixed = all(np.array_equal(one, other) for one, other in zip(crop, same, strict=True))
+        assert len(codes) == 1 or not unmixed
+        assert codes & set(np.unique(same.labels))
+        shares.append([not unmixed, len(codes) == 2])
+        assert np.isfinite(crop.optical).all()
+        assert np.isfinite(crop.sar).all()
+    mixed, of_two = np.mean(shares, axis=0)
+    assert mixed == pytest.approx(0.5, abs=0.15)
+    assert of_two == pytest.approx(0.25, abs=0.12)
+    sampler.close()
+    mixing.close()
 
 
 def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:

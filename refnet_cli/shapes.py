@@ -1,0 +1,72 @@
+"""Random shapes to cut images with.
+
+Pure arithmetic on arrays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_PARTS = 3
+AREA = 0.2, 0.8  # least and greatest share of the image
+STRETCH = 0.35, 1.0  # least and greatest ratio of an ellipse's axes
+
+Mask = NDArray[np.bool_]
+
+
+def random_shape(height: int, width: int, random: np.random.Generator) -> Mask:
+    """Draw a union of one to three half-planes and ellipses that covers 20 to 80 % of an image.
+
+    Parameters
+    ----------
+    height, width : int
+        In pixels.
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    bool array, shape (H, W)
+        True inside the shape.
+    """
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(max(height, width))
+    distances = np.full((height, width), np.inf, np.float32)
+    for _ in range(int(random.integers(1, MOST_PARTS + 1))):
+        turn = random.uniform(0, 2 * math.pi)
+        down, right = rows - np.float32(random.random()), columns - np.float32(random.random())
+        along = np.float32(math.cos(turn)) * right + np.float32(math.sin(turn)) * down
+        if random.random() < 0.5:
+            across = np.float32(math.cos(turn)) * down - np.float32(math.sin(turn)) * right
+            along = np.hypot(along, across / np.float32(random.uniform(*STRETCH)))
+        np.minimum(distances, along, out=distances)
+    # What is nearest to the parts is inside, so that the shape has the area that was drawn.
+    inside = int(random.uniform(*AREA) * distances.size)
+    limit = float(np.partition(distances, inside, axis=None)[inside])
+    return distances <= limit
+
+
+def next_to_the_seam(inside: Mask) -> Mask:
+    """Find the pixels that have one of the other side among their eight neighbours.
+
+    Parameters
+    ----------
+    inside : bool array, shape (H, W)
+
+    Returns
+    -------
+    bool array, shape (H, W)
+
+    Examples
+    --------
+    >>> next_to_the_seam(np.array([[True, True, False, False]])).tolist()
+    [[False, True, True, False]]
+    """
+    # The seam is near where the rows of three pixels, then the columns of three of these, are neither full nor empty.
+    counts = inside.astype(np.uint8)
+    for axis in (0, 1):
+        padded = np.pad(counts, [(1, 1) if axis == number else (0, 0) for number in (0, 1)], "edge")
+        counts = padded.take(range(inside.shape[axis]), axis) + counts
+        counts += padded.take(range(2, inside.shape[axis] + 2), axis)
+    return (counts > 0) & (counts < 9)
