@@ -23,14 +23,20 @@ SplitMethod = Literal["blocks", "region", "random", "none"]
 
 @dataclass(frozen=True)
 class TrainScene(SceneOptions):
-    """A scene pair with its labels."""
+    """A scene of both sensors, or of one of them, with its labels.
 
-    optical: Path | tuple[Path, ...]
-    """A file, files of some bands each, a folder of them, or a SAFE product."""
-    sar: Path | tuple[Path, ...]
-    """The same."""
-    labels: Path
-    """Raster of codes, or polygons or points in a vector file."""
+    Raises
+    ------
+    OptionsError
+        If it has no labels or no sensor, or a value is impossible.
+    """
+
+    optical: Path | tuple[Path, ...] | None = None
+    """A file, files of some bands each, a folder of them, or a SAFE product; None if only SAR saw the scene."""
+    sar: Path | tuple[Path, ...] | None = None
+    """The same; None if only the optical sensor saw the scene."""
+    labels: Path = Path()
+    """Raster of codes, or polygons or points in a vector file; needed."""
     name: str = ""
     region: str = ""
     """What it is held out with; by default the scene's name."""
@@ -51,6 +57,10 @@ class TrainScene(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels == Path():
+            raise OptionsError(f"{self.name} is missing labels.")
+        if self.optical is None and self.sar is None:
+            raise OptionsError(f"{self.name} has neither optical nor sar: give one of them at least.")
         if isinstance(self.confidence, str):
             object.__setattr__(self, "confidence", Path(self.confidence))
         if not 0 < self.label_weight < math.inf:
@@ -59,6 +69,11 @@ class TrainScene(SceneOptions):
             raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; bands are counted from 1.")
         if self.confidence is None and self.confidence_band != 1:
             raise OptionsError(f"{self.name}: confidence_band names a band, but there is no confidence file.")
+
+    @property
+    def absent(self) -> Literal["optical", "sar"] | None:
+        """The sensor that the scene has no files of."""
+        return "optical" if self.optical is None else "sar" if self.sar is None else None
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ class TrainConfig:
     """Steps between checkpoints."""
     seed: int = 0
     without: Literal["optical", "sar"] | None = None
-    """That sensor's input is set to its mean, to learn what it is worth."""
+    """That sensor's input is set to its mean, to learn what it is worth; scenes need no files of it."""
     licence: str = "unknown"
     notice: str = ""
     """What everyone who uses the weights should be told."""
@@ -232,6 +247,12 @@ class TrainConfig:
             raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
         if self.without and self.modality_dropout:
             raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
+        for scene in self.scenes if self.without else ():
+            if self.without != scene.absent is not None:
+                raise OptionsError(
+                    f'{scene.name} has no {scene.absent} file, and without = "{self.without}" leaves out its only '
+                    "sensor. Remove the scene, or without."
+                )
 
     def _check_augmentation(self) -> None:
         if 0 < self.sar_looks < 1:
@@ -353,7 +374,8 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
 
 def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
     values = {"name": f"scene-{number}"} | read_table(TrainScene, table, path)
-    missing = [name for name in ("optical", "sar", "labels") if name not in values]
+    missing = [name for name in ("labels",) if name not in values]
+    missing += ["optical or sar"] if not values.keys() & {"optical", "sar"} else []
     if missing:
         raise OptionsError(f"{values['name']} (scene {number + 1} of the file) is missing {', '.join(missing)}.")
     return TrainScene(**values)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, is_pickled, read_card
+from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
@@ -32,7 +32,16 @@ from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
 from refnet_cli.regions import TrainConfig, TrainScene
-from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, measure, read_batches, survey
+from refnet_cli.sampling import (
+    Batch,
+    Sampler,
+    SurveyedScene,
+    count_classes,
+    measure,
+    read_batches,
+    sensors_that_suffice,
+    survey,
+)
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.torch_engine import choose_device
@@ -173,6 +182,14 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
             say(f"warning: {look.scene.name}: {look.unreadable} blocks cannot be read and are passed over")
         for warning in look.warnings:
             say(f"warning: {look.scene.name}: {warning}")
+    alone = sensors_that_suffice(config, scenes)
+    for look in scenes:
+        present = {"optical": "sar", "sar": "optical", None: None}[look.scene.absent]
+        if look.validation.any() and present is not None and present not in alone:
+            say(
+                f"warning: {look.scene.name} is scored with {present} files alone, but nothing teaches the network "
+                f"that: set modality_dropout, or add training scenes without {look.scene.absent}"
+            )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
     if config.method == "random":
@@ -221,6 +238,7 @@ def _make_card(
         "unreadable_blocks": {look.scene.name: look.unreadable for look in scenes if look.unreadable},
         "decisions": {look.scene.name: look.decided for look in scenes},
         "processes": processes.count,
+        SENSORS_ALONE: sensors_that_suffice(config, scenes),
     }
     return Card(
         name=config.name,
@@ -388,7 +406,7 @@ class Training:
     def _step(self, step: int, batches: list[Batch]) -> Step:
         """Take one step of the optimiser, in as many passes as there are batches."""
         config, processes = self._config, self._processes
-        self._set_training()
+        blank = self._blank_sensors(batches)
         # So that a resumed run drops the same paths; each process drops its own.
         torch.manual_seed((config.seed * 1_000_003 + step) * processes.count + processes.rank)
         here = [batch.to(processes.device) for batch in batches]
@@ -399,6 +417,7 @@ class Training:
         losses = torch.zeros(2, device=processes.device)
         self._stepped.zero_grad()
         for number, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
+            self._set_training(blank[number - 1])
             with processes.waiting_with_sum(self._called, number < len(here)), _telling_of_memory(batch):
                 losses += self._learn(batch, weight / whole)
         if config.clip is not None:
@@ -425,11 +444,17 @@ class Training:
         """The network that is validated and kept."""
         return self._net if self._averaged is None else cast(REFNet, self._averaged.module)
 
-    def _set_training(self) -> None:
+    def _blank_sensors(self, batches: Sequence[Batch]) -> list[list[str]]:
+        """Sensors that no crop of a pass has, in whichever process, for each pass."""
+        seen = torch.tensor([[bool(batch.optical.any()), bool(batch.sar.any())] for batch in batches]).float()
+        summed = self._processes.sum(seen.to(self._processes.device)).tolist()
+        return [[name for name, any_ in zip(("optical", "sar"), found, strict=True) if not any_] for found in summed]
+
+    def _set_training(self, blank: Sequence[str]) -> None:
         set_training(self._net, self._config.freeze == "encoders")
-        if self._config.without:
+        for sensor in blank:
             # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
-            getattr(self._net, f"{self._config.without}_encoder").eval()
+            getattr(self._net, f"{sensor}_encoder").eval()
 
     def _validate(self, say: Tell, files: HistoryFiles | None, stopping: Callable[[], bool]) -> None:
         """Score what is held out, in the first process."""
