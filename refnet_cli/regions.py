@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -370,6 +370,74 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
         return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path) | dict(options or {}))
     except (OptionsError, WeightsError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
+    """Read a regions file once for each region that is to be held out.
+
+    Parameters
+    ----------
+    path, options
+        See `read_regions`.
+    folds : str
+        ``all``, or names of regions with commas between them. A region whose scenes are all marked
+        ``split = "train"`` is always learned from, and is none of ``all``.
+
+    Returns
+    -------
+    dict
+        By region, in the order of the scenes.
+
+    Raises
+    ------
+    OptionsError
+        If regions cannot be held out one by one.
+    InputMissingError, ConfigError
+        See `read_regions`.
+    """
+    path, options = Path(path), dict(options or {})
+    if options.get("split", "region") != "region":
+        raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}: leave one of them out.")
+    tables = read_toml(path).get("scenes", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
+    try:
+        known = _regions_to_hold_out([_read_scene(table, number, path) for number, table in enumerate(tables)])
+    except (OptionsError, WeightsError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    chosen = known if folds == "all" else [folds] if folds in known else [name.strip() for name in folds.split(",")]
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise OptionsError(
+            f"{path} has no region {', '.join(map(repr, unknown)) or 'at all'} to hold out. Regions without a scene "
+            f'marked split = "train" are: {", ".join(known) or "none"}.'
+        )
+    named = [name for name in known if name in chosen]
+    return {name: read_regions(path, options | {"split": "region", "fold": name}) for name in named}
+
+
+def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
+    """Names of the regions none of whose scenes is always learned from.
+
+    Raises
+    ------
+    OptionsError
+        If a scene is always scored, or only a part of a region can be held out.
+    """
+    marks: dict[str, set[str | None]] = {}
+    for scene in scenes:
+        if scene.split == "validation":
+            raise OptionsError(
+                f'{scene.name} is marked split = "validation", so that every fold would score it. Remove the mark or '
+                "the scene for --folds."
+            )
+        marks.setdefault(scene.region or scene.name, set()).add(scene.split)
+    if mixed := [region for region, found in marks.items() if len(found) > 1]:
+        raise OptionsError(
+            f'Some scenes of {", ".join(mixed)} are marked split = "train", so that the region cannot be held out as a '
+            "whole. Mark all of its scenes or none, or give them a region of their own."
+        )
+    return [region for region, found in marks.items() if found == {None}]
 
 
 def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:

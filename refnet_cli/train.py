@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli import __version__
+from refnet_cli.calibration import fit_temperature
 from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
@@ -45,7 +46,7 @@ from refnet_cli.sampling import (
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.torch_engine import choose_device
-from refnet_cli.validation import calibrate, choose_views, validate
+from refnet_cli.validation import HeldOut, choose_views, read_held_out, validate
 from refnet_cli.weights import save_weights
 from refnet_cli.workplace import Workplace
 
@@ -76,6 +77,8 @@ class TrainResult:
     history: History
     first: bool = True
     """Whether this is the first process, or the only one."""
+    held_out: HeldOut | None = None
+    """What the temperature was fitted to; None if nothing is held out."""
 
 
 def fit(
@@ -510,14 +513,17 @@ class Training:
             training=self._card.training | {"steps_done": len(self.history.steps)},
             scores=self._scores(best),
         )
+        held_out = None
         if best:
-            card = self._calibrate(card, say, stopping)
+            device, leave = str(self._processes.device), self._leave_if(stopping)
+            held_out = read_held_out(self._net, card, self._scored, self._config, device, self._scan.name, leave)
+            card = self._calibrate(card, held_out, say, stopping)
         if self._sampler.skipped:
             say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
         card = save_weights(self._net, card, path)
         self._draw(card)
         self._processes.end()
-        return TrainResult(path, card, self.history)
+        return TrainResult(path, card, self.history, held_out=held_out)
 
     def _scores(self, best: dict[str, Any] | None) -> dict[str, Any]:
         if best is None:
@@ -526,10 +532,9 @@ class Training:
         chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
         return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
 
-    def _calibrate(self, card: Card, say: Tell, stopping: Callable[[], bool]) -> Card:
+    def _calibrate(self, card: Card, held_out: HeldOut, say: Tell, stopping: Callable[[], bool]) -> Card:
         """Fit the temperature of the network that is saved; its scores are then those of maps made with it."""
-        device, scan = str(self._processes.device), self._scan.name
-        found = calibrate(self._net, card, self._scored, self._config, device, scan, self._leave_if(stopping))
+        found = fit_temperature(*held_out)
         if found is None:
             say("temperature: 1, for too few labelled pixels are held out to fit one")
             return card
@@ -584,18 +589,20 @@ _SINCE_0_2: dict[str, Any] = {
 older checkpoints still fit."""
 
 
-def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
-    """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
+def describe_settings(config: TrainConfig) -> dict[str, str]:
+    """Settings by name, as text; what only names the result, or its speed, is left out."""
     spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
     settings = {name: text for name, text in _settled(config).items() if name not in spared}
-    described = [_settled(scene) for scene in config.scenes]
+    return settings | {"scenes": str([_settled(scene) for scene in config.scenes])}
+
+
+def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
+    """Settings by name, as text, and what the labels are."""
     digest = hashlib.sha256()
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return settings | {
-        "scenes": str(described), "labels": digest.hexdigest(), "processes": str(started_processes()),
-    }  # fmt: skip
+    return describe_settings(config) | {"labels": digest.hexdigest(), "processes": str(started_processes())}
 
 
 def _settled(options: TrainConfig | TrainScene) -> dict[str, str]:

@@ -37,6 +37,7 @@ LEVELS = (
     {"planning", "merging", "learned"},
     {"batch", "validation", "doctor"},
     {"train", "usage"},
+    {"folds"},
     {"cli"},
     {"__main__"},
 )
