@@ -181,7 +181,7 @@ def _read_fold(region: str, config: TrainConfig, folder: Path) -> Fold | None:
         card = read_card(weights)
         if (record["settings"], record["sha256"]) != (_settings_of(config), card.sha256):
             return None
-        with np.load(folder / PIXELS) as pixels:
+        with (folder / PIXELS).open("rb") as file, np.load(file) as pixels:
             held_out = HeldOut(pixels["logits"], pixels["labels"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RefnetError):
         return None
