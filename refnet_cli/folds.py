@@ -166,7 +166,7 @@ def _settings_of(config: TrainConfig) -> str:
     files = []
     for scene in config.scenes:
         for path in (scene.labels, scene.confidence):
-            if path is not None and path.exists():
+            if isinstance(path, Path) and path.exists():
                 about = path.stat()
                 files.append((str(path), about.st_size, about.st_mtime_ns))
     text = json.dumps([describe_settings(config.settled()), config.name, files], sort_keys=True)

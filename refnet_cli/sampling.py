@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from refnet_cli.augment import Crop, augment, drop_sensor, mix
+from refnet_cli.balance import chances_of_cells, number_regions
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.confidence import Confidence, ConfidentLabels
 from refnet_cli.errors import InputError, OptionsError, RefnetError
@@ -362,7 +363,8 @@ class Sampler:
         counts = np.concatenate([look.training.counts for look in scenes])
         if not counts.sum():
             raise InputError("No labelled pixel that the sensors of its scene saw is left to learn from.")
-        regions = np.repeat(_number_regions(scenes), [len(look.training.counts) for look in scenes])
+        cells = [len(look.training.counts) for look in scenes]
+        regions = np.repeat(number_regions([look.scene for look in scenes]), cells)
         chances = chances_of_cells(counts, regions, config)
         self._limits = np.cumsum(chances / chances.sum())
         self.skipped: Counter[str] = Counter()
@@ -435,44 +437,6 @@ class Sampler:
             for start, size in zip(starts, self.scenes[index].grid.shape, strict=True)
         )
         return index, Window(top, left, crop, crop)
-
-
-def _number_regions(scenes: Sequence[SurveyedScene]) -> Counts:
-    """Number of each scene's region, counted from 0."""
-    names = [look.scene.region or look.scene.name for look in scenes]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def chances_of_cells(counts: Counts, regions: Counts, config: TrainConfig) -> NDArray[np.float64]:
-    """How likely each cell is where the next crop lies, up to a factor common to all.
-
-    With ``sampling = "area"`` a cell has its share of all labelled pixels. With ``"classes"``, all classes that have
-    labels are as likely, and a cell has its share of each class's pixels. ``balance = "regions"`` draws a region first,
-    of all or of those that have the class, with a probability proportional to the square root of its pixels (of the
-    class); a cell then has its share of the region's.
-
-    Parameters
-    ----------
-    counts : int array, shape (n, classes)
-        Labelled pixels of each class in each cell.
-    regions : int array, shape (n,)
-        Number of each cell's region.
-    config : TrainConfig
-
-    Returns
-    -------
-    float array, shape (n,)
-    """
-    pixels = counts[:, counts.any(0)]
-    if config.balance is None:
-        return np.asarray(counts.sum(1) if config.sampling == "area" else (pixels / pixels.sum(0)).sum(1), float)
-    if config.sampling == "area":
-        pixels = pixels.sum(1, keepdims=True)
-    totals = np.zeros((regions.max() + 1, pixels.shape[1]))
-    np.add.at(totals, regions, pixels)
-    drawn = np.sqrt(totals) / np.sqrt(totals).sum(0)
-    each = np.divide(drawn, totals, out=np.zeros_like(totals), where=totals > 0)
-    return np.asarray((pixels * each[regions]).sum(1))
 
 
 class _OpenRegions:

@@ -224,6 +224,8 @@ def _make_card(
 ) -> Card:
     """Card of the weights to be, without scores."""
     known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
+    if init and (unseen := init.training.get("without")):
+        known.pop(unseen, None)  # its encoder learned nothing, perhaps since there was nothing to measure
     optical, sar = measure(sampler, config, known)
     settings = asdict(config) | {"scheme": config.classes.name}
     for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):

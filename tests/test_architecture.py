@@ -30,7 +30,7 @@ LEVELS = (
     {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine", "confidence"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
-    {"engine", "mapping", "augment"},
+    {"engine", "mapping", "augment", "balance"},
     {"symmetries"},
     {"prediction"},
     {"evaluation", "sampling", "export", "selftest", "tasks"},

@@ -15,12 +15,13 @@ import shapely
 import torch
 from affine import Affine
 
+from refnet_cli.balance import chances_of_cells
 from refnet_cli.confidence import Confidence
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
 from refnet_cli.losses import LOSSES, choose_loss, labelled_weight
 from refnet_cli.model import REFNet
 from refnet_cli.regions import TrainConfig, read_regions
-from refnet_cli.sampling import Region, Sampler, chances_of_cells, count_classes, read_batches, survey
+from refnet_cli.sampling import Region, Sampler, count_classes, read_batches, survey
 from refnet_cli.tiling import Window
 from refnet_cli.train import Training, fit
 from tests.scenes import CARD, PLACE, grid_of, make_labelled_scene, write

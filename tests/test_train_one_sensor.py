@@ -154,6 +154,10 @@ def test_a_training_of_one_sensor_says_what_to_write(
     assert set(zip(modality.mean, modality.std, strict=True)) == {(0.0, 1.0)}
     assert result.card.sensors_alone == (sensor,)
     assert result.card.training[SENSORS_ALONE] == [sensor]
+    both = replace(configured(scenes, "pair", split="none", steps=1), init=result.weights)
+    measured = fit(both, tmp_path / "both").card  # of what nothing was measured, nothing is taken over
+    assert 0 not in getattr(measured, absent).mean
+    assert getattr(measured, sensor) == getattr(result.card, sensor)
     variances = {n: x for n, x in load_weights(result.weights)[0].state_dict().items() if n.endswith("running_var")}
     assert all(bool((x == 1).all()) == n.startswith(f"{absent}_encoder.") for n, x in variances.items())
 
