@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ class Crop(NamedTuple):
     optical: NDArray[np.float32]
     sar: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    weights: NDArray[np.float32] | None = None
+    """What each label counts in the loss, (H, W); None where all count 1."""
 
 
 Effect = Callable[[Crop, np.random.Generator, TrainConfig], Crop]
@@ -49,11 +51,17 @@ def augment(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Cro
         In one of the 8 symmetries, in memory of its own.
     """
     turns, mirror = int(random.integers(4)), bool(random.integers(2))
-    changed = Crop(*(_turn(array, turns, mirror) for array in crop))
+    changed = _combine(lambda array: _turn(array, turns, mirror), crop)
     for name, effect in EFFECTS.items():
         if getattr(config, name):
             changed = effect(changed, random, config)
     return changed
+
+
+def _combine(change: Callable[..., Any], *crops: Crop) -> Crop:
+    """Make a crop of what a function makes of each array of some crops; there are weights where these have some."""
+    made: list[Any] = [None if arrays[0] is None else change(*arrays) for arrays in zip(*crops, strict=True)]
+    return Crop(*made)
 
 
 def _turn(array: NDArray[Any], turns: int, mirror: bool) -> NDArray[Any]:
@@ -139,8 +147,7 @@ def mix(crop: Crop, other: Crop, random: np.random.Generator) -> Crop:
         return crop
     height, width = crop.labels.shape
     inside = random_shape(height, width, random)
-    pairs: Iterable[tuple[Any, Any]] = zip(crop, other, strict=True)
-    mixed = Crop(*(np.where(inside, second, first) for first, second in pairs))
+    mixed = _combine(lambda first, second: np.where(inside, second, first), crop, other)
     mixed.labels[next_to_the_seam(inside)] = 0
     return mixed if mixed.labels.any() else crop
 

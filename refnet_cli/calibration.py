@@ -77,6 +77,20 @@ def fit_temperature(logits: Float32, labels: UInt8) -> Calibration | None:
     return Calibration(temperature, len(labels), before[0], after[0], before[1], after[1])
 
 
+def calibration_error(logits: Float32, labels: UInt8, temperature: float) -> float:
+    """Expected calibration error, from 0 to 1, of probabilities made with a temperature; see `Calibration`.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (n, K)
+        Of labelled pixels, at least one.
+    labels : uint8 array, shape (n,)
+        Network indexes from 1 to K - 1.
+    temperature : float
+    """
+    return _measure(logits, labels, temperature)[1]
+
+
 def _measure(logits: Float32, labels: UInt8, temperature: float) -> tuple[float, float]:
     """Mean negative log likelihood, and expected calibration error."""
     surprise = 0.0

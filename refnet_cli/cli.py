@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -471,6 +471,11 @@ def register_command(
 @click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
 @click.option("--fold", help="Hold out this region (a scene's region, by default its name) and score on it.")
 @click.option(
+    "--folds",
+    help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
+    "folder gets one folder for each, and the table folds.csv of all scores.",
+)
+@click.option(
     "--split",
     type=click.Choice(["blocks", "region", "random", "none"]),
     help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at random "
@@ -504,6 +509,7 @@ def train_command(
     regions: Path,
     output: Path | None,
     dry_run: bool,
+    folds: str | None,
     overwrite: bool | None,
     as_json: bool,
     quiet: bool,
@@ -524,9 +530,10 @@ def train_command(
 
     README.md tells more. The folder gets weights, checkpoints, tables and pictures of how it went. An interrupted
     training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
+    --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """  # noqa: D301
-    from refnet_cli.regions import read_regions
+    from refnet_cli.regions import read_folds, read_regions
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
@@ -538,32 +545,49 @@ def train_command(
     chosen = {name: value for name, value in given.items() if value is not None}
     if "fold" in chosen:
         chosen.setdefault("split", "region")
-    config = read_regions(regions, chosen)
+    if folds is not None and "fold" in chosen:
+        raise OptionsError("--fold holds out one region, --folds each in turn: give one of them.")
+    configs = {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
     if output is None or dry_run:
-        from refnet_cli.sampling import count_classes, survey
-
-        scenes = survey(config)
-        counts = count_classes(scenes, config)
-        click.echo(json.dumps(counts, indent=2) if as_json else "\n".join(_describe_labels(counts)))
-        if not quiet:
-            _say([f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings])
-            _say(_missing_labels(counts))
+        _count_labels(configs, as_json, quiet)
         return
+    from refnet_cli.folds import TABLE, fit_folds
     from refnet_cli.train import fit
 
     with _ProgressBar("steps", quiet) as bar, _Asked() as asked:
+
+        def report(progress: Any) -> None:
+            _report_step(bar, progress, quiet)
+
+        run = output, report, None if quiet else bar.say, asked, bool(overwrite)
         try:
-            result = fit(
-                config, output, lambda p: _report_step(bar, p, quiet), None if quiet else bar.say, asked,
-                overwrite=bool(overwrite),
-            )  # fmt: skip
+            made = fit(configs[""], *run) if folds is None else fit_folds(configs, *run)
         except TryAgainError as stopped:
             if not asked():
                 raise
             bar.say(f"refnet: {stopped}")
             raise SystemExit(_ended_by[0]) from stopped
-    if result.first:
-        click.echo(json.dumps(result.card.to_dict(), indent=2) if as_json else str(result.weights))
+    if isinstance(made, dict):
+        click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))
+    elif made.first:
+        click.echo(json.dumps(made.card.to_dict(), indent=2) if as_json else str(made.weights))
+
+
+def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    """Print the labelled pixels of each class, of each fold where there are several."""
+    from refnet_cli.sampling import count_classes, survey
+
+    found = {}
+    for fold, config in configs.items():
+        scenes = survey(config)
+        found[fold] = counts = count_classes(scenes, config)
+        if not as_json:
+            click.echo("\n".join([*[f"fold {fold}"] * bool(fold), *_describe_labels(counts)]))
+        if not quiet:
+            _say([f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings])
+            _say(_missing_labels(counts))
+    if as_json:
+        click.echo(json.dumps(found.get("", found), indent=2))
 
 
 class _Asked:

@@ -37,9 +37,10 @@ _TABLES = (
     ("zone", "class_code", "class_name", "hectares", "share"),
     ("step", "loss", "auxiliary_loss", "learning_rate"),
     ("step", "overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa"),
+    ("region", "labelled_pixels", "overall_accuracy", "balanced_accuracy", "mean_iou", "temperature"),
 )
 """Columns of tables; names of classes may follow the last ones."""
-_TEXTS = {"class_name", "zone"}
+_TEXTS = {"class_name", "zone", "region"}
 _SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # what tells that a task is done, also if cut off
 _MOST = 64 * 2**20  # bytes of a file that are looked at
 _GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags

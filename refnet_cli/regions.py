@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from refnet_cli.atmosphere import HAZE
 from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
-from refnet_cli.losses import LOSSES
+from refnet_cli.losses import choose_loss
 from refnet_cli.products import SCHEMES, ClassScheme
 from refnet_cli.scene import SceneOptions
 from refnet_cli.schemes import read_scheme, with_ignored
@@ -22,14 +23,20 @@ SplitMethod = Literal["blocks", "region", "random", "none"]
 
 @dataclass(frozen=True)
 class TrainScene(SceneOptions):
-    """A scene pair with its labels."""
+    """A scene of both sensors, or of one of them, with its labels.
 
-    optical: Path | tuple[Path, ...]
-    """A file, files of some bands each, a folder of them, or a SAFE product."""
-    sar: Path | tuple[Path, ...]
-    """The same."""
-    labels: Path
-    """Raster of codes, or polygons or points in a vector file."""
+    Raises
+    ------
+    OptionsError
+        If it has no labels or no sensor, or a value is impossible.
+    """
+
+    optical: Path | tuple[Path, ...] | None = None
+    """A file, files of some bands each, a folder of them, or a SAFE product; None if only SAR saw the scene."""
+    sar: Path | tuple[Path, ...] | None = None
+    """The same; None if only the optical sensor saw the scene."""
+    labels: Path = Path()
+    """Raster of codes, or polygons or points in a vector file; needed."""
     name: str = ""
     region: str = ""
     """What it is held out with; by default the scene's name."""
@@ -41,6 +48,32 @@ class TrainScene(SceneOptions):
     """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
     label_layer: str | None = None
     """Layer of a vector file of labels; needed where several have shapes."""
+    label_weight: float = 1.0
+    """What a label of this scene counts in the loss."""
+    confidence: Path | None = None
+    """Raster of how sure each label is, see `refnet_cli.confidence.Confidence.open`; it multiplies ``label_weight``."""
+    confidence_band: int = 1
+    """Number of the raster's band, from 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels == Path():
+            raise OptionsError(f"{self.name} is missing labels.")
+        if self.optical is None and self.sar is None:
+            raise OptionsError(f"{self.name} has neither optical nor sar: give one of them at least.")
+        if isinstance(self.confidence, str):
+            object.__setattr__(self, "confidence", Path(self.confidence))
+        if not 0 < self.label_weight < math.inf:
+            raise OptionsError(f"{self.name}: label_weight is {self.label_weight:g}; it must be a number above 0.")
+        if self.confidence_band < 1:
+            raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; bands are counted from 1.")
+        if self.confidence is None and self.confidence_band != 1:
+            raise OptionsError(f"{self.name}: confidence_band names a band, but there is no confidence file.")
+
+    @property
+    def absent(self) -> Literal["optical", "sar"] | None:
+        """The sensor that the scene has no files of."""
+        return "optical" if self.optical is None else "sar" if self.sar is None else None
 
 
 @dataclass(frozen=True)
@@ -94,6 +127,9 @@ class TrainConfig:
     """Side in pixels of the tiles to predict."""
     sampling: Literal["area", "classes"] = "area"
     """Where crops lie: every labelled pixel alike, as published, or every class alike."""
+    balance: Literal["regions"] | None = None
+    """``regions`` draws crops from a region in proportion to the square root of its labelled pixels, of each class by
+    itself with ``sampling = "classes"``; by default in proportion to their number."""
     jitter: float = 0.0
     """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
     haze: float = 0.0
@@ -116,6 +152,8 @@ class TrainConfig:
     """Name of the loss; the published one is cross entropy."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """How much a pixel of each class counts: by name, or ``balanced`` so that all classes count alike."""
+    label_smoothing: float = 0.0
+    """Share of the probability that labels spread over all classes, with the losses of cross entropy."""
     learning_rate: float = 5e-4
     weight_decay: float = 5e-4
     warmup: int = 0
@@ -134,7 +172,7 @@ class TrainConfig:
     """Steps between checkpoints."""
     seed: int = 0
     without: Literal["optical", "sar"] | None = None
-    """That sensor's input is set to its mean, to learn what it is worth."""
+    """That sensor's input is set to its mean, to learn what it is worth; scenes need no files of it."""
     licence: str = "unknown"
     notice: str = ""
     """What everyone who uses the weights should be told."""
@@ -166,7 +204,7 @@ class TrainConfig:
                 raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
         for name, most in (
             ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("haze", 0.3), ("sar_gain", 10.0),
-            ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("mix", 1.0),
+            ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("mix", 1.0), ("label_smoothing", 0.5),
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= most:
                 raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {most:g}.")
@@ -189,8 +227,9 @@ class TrainConfig:
             )
         if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-        if self.loss not in LOSSES:
-            raise OptionsError(f"Loss {self.loss!r} is unknown; choose one of {', '.join(LOSSES)}.")
+        choose_loss(self.loss, self.label_smoothing)
+        if self.balance not in (None, "regions"):
+            raise OptionsError(f"balance is {self.balance!r}; it must be regions, or left out.")
         if isinstance(self.class_weights, dict):
             classes = self.classes.names
             if set(self.class_weights) != set(classes) or min(self.class_weights.values()) <= 0:
@@ -208,6 +247,12 @@ class TrainConfig:
             raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
         if self.without and self.modality_dropout:
             raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
+        for scene in self.scenes if self.without else ():
+            if self.without != scene.absent is not None:
+                raise OptionsError(
+                    f'{scene.name} has no {scene.absent} file, and without = "{self.without}" leaves out its only '
+                    "sensor. Remove the scene, or without."
+                )
 
     def _check_augmentation(self) -> None:
         if 0 < self.sar_looks < 1:
@@ -327,9 +372,78 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
         raise ConfigError(f"{path}: {error}") from error
 
 
+def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
+    """Read a regions file once for each region that is to be held out.
+
+    Parameters
+    ----------
+    path, options
+        See `read_regions`.
+    folds : str
+        ``all``, or names of regions with commas between them. A region whose scenes are all marked
+        ``split = "train"`` is always learned from, and is none of ``all``.
+
+    Returns
+    -------
+    dict
+        By region, in the order of the scenes.
+
+    Raises
+    ------
+    OptionsError
+        If regions cannot be held out one by one.
+    InputMissingError, ConfigError
+        See `read_regions`.
+    """
+    path, options = Path(path), dict(options or {})
+    if options.get("split", "region") != "region":
+        raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}: leave one of them out.")
+    tables = read_toml(path).get("scenes", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
+    try:
+        known = _regions_to_hold_out([_read_scene(table, number, path) for number, table in enumerate(tables)])
+    except (OptionsError, WeightsError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    chosen = known if folds == "all" else [folds] if folds in known else [name.strip() for name in folds.split(",")]
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise OptionsError(
+            f"{path} has no region {', '.join(map(repr, unknown)) or 'at all'} to hold out. Regions without a scene "
+            f'marked split = "train" are: {", ".join(known) or "none"}.'
+        )
+    named = [name for name in known if name in chosen]
+    return {name: read_regions(path, options | {"split": "region", "fold": name}) for name in named}
+
+
+def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
+    """Names of the regions none of whose scenes is always learned from.
+
+    Raises
+    ------
+    OptionsError
+        If a scene is always scored, or only a part of a region can be held out.
+    """
+    marks: dict[str, set[str | None]] = {}
+    for scene in scenes:
+        if scene.split == "validation":
+            raise OptionsError(
+                f'{scene.name} is marked split = "validation", so that every fold would score it. Remove the mark or '
+                "the scene for --folds."
+            )
+        marks.setdefault(scene.region or scene.name, set()).add(scene.split)
+    if mixed := [region for region, found in marks.items() if len(found) > 1]:
+        raise OptionsError(
+            f'Some scenes of {", ".join(mixed)} are marked split = "train", so that the region cannot be held out as a '
+            "whole. Mark all of its scenes or none, or give them a region of their own."
+        )
+    return [region for region, found in marks.items() if found == {None}]
+
+
 def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
     values = {"name": f"scene-{number}"} | read_table(TrainScene, table, path)
-    missing = [name for name in ("optical", "sar", "labels") if name not in values]
+    missing = [name for name in ("labels",) if name not in values]
+    missing += ["optical or sar"] if not values.keys() & {"optical", "sar"} else []
     if missing:
         raise OptionsError(f"{values['name']} (scene {number + 1} of the file) is missing {', '.join(missing)}.")
     return TrainScene(**values)

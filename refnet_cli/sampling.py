@@ -19,8 +19,10 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from refnet_cli.augment import Crop, augment, drop_sensor, mix
+from refnet_cli.balance import chances_of_cells, number_regions
 from refnet_cli.card import UNITS, Card, Modality
-from refnet_cli.errors import InputError, RefnetError
+from refnet_cli.confidence import Confidence, ConfidentLabels
+from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
@@ -43,7 +45,8 @@ from refnet_cli.torch_engine import Standardise, leave_out
 
 CELL = 64
 """Side in pixels of the cells in which labels are counted."""
-STATISTICS_CROPS = 128
+STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
+"""Crops that are measured: of all, at least of each sensor, and at most."""
 MEASURED = 2**31
 """In place of a step's number, for crops that are measured."""
 MOST_OPEN, KEPT_BLOCKS = 256, 8
@@ -54,7 +57,7 @@ Counts = NDArray[np.int64]
 
 
 class Region:
-    """A scene pair and its labels, opened; one thread at a time may read from it."""
+    """A scene and its labels, opened; one thread at a time may read from it."""
 
     def __init__(self, scene: TrainScene, pair: ScenePair, labels: Labels) -> None:
         self.scene = scene
@@ -74,7 +77,7 @@ class Region:
             labels = open_labels(
                 scene.labels, pair.grid, config.classes, scene.label_field, meanings, scene.label_layer
             )
-            return cls(scene, pair, labels)
+            return cls(scene, pair, _with_confidence(labels, scene, pair.grid))
         except RefnetError:
             pair.close()
             raise
@@ -97,7 +100,7 @@ class Region:
         self.labels.close()
 
     def read_labels(self, window: Window) -> NDArray[np.uint8]:
-        """Read the labels of a window inside the grid; 0 where there is none or a sensor saw nothing."""
+        """Read the labels of a window inside the grid; 0 where there is none or a sensor of the scene saw nothing."""
         return np.where(self.pair.read_valid(window), self.labels.read(window), 0).astype(np.uint8)
 
     def read(self, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
@@ -110,6 +113,27 @@ class Region:
         target[...] = self.labels.read(inside)
         labels[~patch.valid] = 0
         return patch, labels
+
+    def read_weights(self, window: Window) -> NDArray[np.float32]:
+        """Read what each label of a window counts in the loss, (H, W); the window may reach beyond the grid."""
+        weights = np.full((window.height, window.width), self.scene.label_weight, np.float32)
+        if isinstance(self.labels, ConfidentLabels):
+            inside = window.clip(*self.pair.grid.shape)
+            top, left = inside.row - window.row, inside.column - window.column
+            confidence = self.labels.confidence.read(inside)
+            weights[top : top + inside.height, left : left + inside.width] *= confidence
+        return weights
+
+
+def _with_confidence(labels: Labels, scene: TrainScene, grid: GeoBox) -> Labels:
+    """Labels with the scene's file of confidences, if it has one."""
+    if scene.confidence is None:
+        return labels
+    try:
+        return ConfidentLabels(labels, Confidence.open(scene.confidence, grid, scene.confidence_band))
+    except RefnetError:
+        labels.close()
+        raise
 
 
 class Cells(NamedTuple):
@@ -192,7 +216,7 @@ def _warn_once(looks: Sequence[_Look]) -> list[_Look]:
 
 
 def _count_scene(scene: TrainScene, config: TrainConfig) -> _Look:
-    """Count the labelled pixels of a scene that both sensors saw."""
+    """Count the labelled pixels of a scene that its sensors saw."""
     with Region.open(scene, config, read_threads=reading_threads()) as region:
         grid = region.pair.grid
         metres = config.block
@@ -304,6 +328,12 @@ class Batch(NamedTuple):
     optical: Tensor
     sar: Tensor
     labels: Tensor
+    weights: Tensor | None = None
+    """What each label counts in the loss, (N, H, W); None where all count 1."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
 
 class Sampler:
@@ -325,16 +355,17 @@ class Sampler:
 
     def __init__(self, scenes: Sequence[SurveyedScene], config: TrainConfig) -> None:
         self._config = config
-        self._scenes = scenes
+        self.scenes = scenes
         self._regions = _OpenRegions(scenes, config)
         self._places = np.concatenate([
             np.insert(look.training.windows, 0, index, axis=1) for index, look in enumerate(scenes)
         ])  # fmt: skip
         counts = np.concatenate([look.training.counts for look in scenes])
         if not counts.sum():
-            raise InputError("No labelled pixel that both sensors saw is left to learn from.")
-        present = counts[:, counts.any(0)]
-        chances = counts.sum(1) if config.sampling == "area" else (present / present.sum(0)).sum(1)
+            raise InputError("No labelled pixel that the sensors of its scene saw is left to learn from.")
+        cells = [len(look.training.counts) for look in scenes]
+        regions = np.repeat(number_regions([look.scene for look in scenes]), cells)
+        chances = chances_of_cells(counts, regions, config)
         self._limits = np.cumsum(chances / chances.sum())
         self.skipped: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -377,19 +408,19 @@ class Sampler:
         for _ in range(ATTEMPTS):
             index, window = self._choose(random)
             try:
-                patch, labels = self._regions.read(index, window)
+                patch, labels, weights = self._regions.read(index, window)
             except InputError:
                 self._skip("unreadable")
                 continue
-            inside = window.clip(*self._scenes[index].grid.shape)
+            inside = window.clip(*self.scenes[index].grid.shape)
             roles = np.zeros(labels.shape, np.uint8)
             top, left = inside.row - window.row, inside.column - window.column
-            roles[top : top + inside.height, left : left + inside.width] = self._scenes[index].roles.read(inside)
+            roles[top : top + inside.height, left : left + inside.width] = self.scenes[index].roles.read(inside)
             labels[roles != TRAIN] = 0
             if labels.any():
-                return Crop(patch.optical, patch.sar, labels)
+                return Crop(patch.optical, patch.sar, labels, weights)
             self._skip("unlabelled")
-        raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that both sensors saw.")
+        raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that sensors saw.")
 
     def _skip(self, why: str) -> None:
         with self._lock:
@@ -403,7 +434,7 @@ class Sampler:
         starts = row + random.integers(height), column + random.integers(width)
         top, left = (
             min(max(int(start - random.integers(crop)), 0), size - crop) if size >= crop else -((crop - size) // 2)
-            for start, size in zip(starts, self._scenes[index].grid.shape, strict=True)
+            for start, size in zip(starts, self.scenes[index].grid.shape, strict=True)
         )
         return index, Window(top, left, crop, crop)
 
@@ -415,16 +446,18 @@ class _OpenRegions:
         self._scenes, self._config = scenes, config
         self._kept_blocks = min(max(MOST_OPEN // (config.workers * len(scenes)), 1), KEPT_BLOCKS)
         self._lock = threading.Lock()
+        self._weighted = any(look.scene.label_weight != 1 or look.scene.confidence for look in scenes)
         # A band may have a file of its own, and systems let a process have about a thousand open.
         given = [path for surveyed in scenes for path in (surveyed.scene.optical, surveyed.scene.sar)]
-        single = all(isinstance(path, Path) and path.is_file() for path in given)
+        single = all(path is None or (isinstance(path, Path) and path.is_file()) for path in given)
         files = 3 if single else len(config.optical_bands) + len(config.sar_bands) + 1
+        files += any(look.scene.confidence for look in scenes)
         self._most = max(3 * MOST_OPEN // files, 1)
         # Each thread has its own, so that none waits for another.
         self._open: OrderedDict[tuple[int, int], _OpenRegion] = OrderedDict()
 
-    def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8]]:
-        """Read a window of a region; see `Region.read`."""
+    def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8], NDArray[np.float32] | None]:
+        """Read a window of a region; see `Region.read` and `Region.read_weights`. No weights where all are 1."""
         key = index, threading.get_ident()
         with self._lock:
             opened = self._open.setdefault(key, _OpenRegion())
@@ -435,7 +468,8 @@ class _OpenRegions:
         with opened.lock:
             if opened.region is None:
                 opened.region = Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
-            found = opened.region.read(window)
+            weights = opened.region.read_weights(window) if self._weighted else None
+            found = *opened.region.read(window), weights
         if self._open.get(key) is not opened:  # let go while it was read
             opened.close()
         return found
@@ -469,7 +503,8 @@ def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) 
         for modality, arrays in zip((card.optical, card.sar), zip(*seen, strict=True), strict=True)
     ]
     labels = torch.from_numpy(np.stack([crop.labels for crop in crops]).astype(np.int64))
-    return Batch(inputs[0], inputs[1], labels)
+    weights = [crop.weights for crop in crops if crop.weights is not None]
+    return Batch(inputs[0], inputs[1], labels, torch.from_numpy(np.stack(weights)) if weights else None)
 
 
 def read_batches(
@@ -498,10 +533,31 @@ def read_batches(
             pool.shutdown(cancel_futures=True)
 
 
+def sensors_that_suffice(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> list[str]:
+    """Sensors, of ``optical`` and ``sar``, that the network learns to do with alone.
+
+    Both where modality dropout blanks one at random, else those of the scenes of one sensor that are learned from, or
+    the one that ``without`` leaves.
+    """
+    if config.modality_dropout:
+        return ["optical", "sar"]
+    absent = {look.scene.absent for look in scenes if look.training.counts.any()} | {config.without}
+    return [name for name, other in (("optical", "sar"), ("sar", "optical")) if other in absent]
+
+
+def sensors_learned(scenes: Sequence[SurveyedScene]) -> set[str]:
+    """Sensors, of ``optical`` and ``sar``, that any scene with labels to learn from has."""
+    taught = [look.scene for look in scenes if look.training.counts.any()]
+    return {name for name in ("optical", "sar") if any(scene.absent != name for scene in taught)}
+
+
 def measure(
     sampler: Sampler, config: TrainConfig, known: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> tuple[Modality, Modality]:
     """Means and standard deviations of the bands, from crops of what is learned from.
+
+    There are 128 crops, and more where scenes lack a sensor that would else be in fewer than 32. A sensor that the
+    config leaves out and no scene has gets a mean of 0 and a deviation of 1.
 
     Parameters
     ----------
@@ -513,24 +569,48 @@ def measure(
     Returns
     -------
     optical, sar : Modality
+
+    Raises
+    ------
+    OptionsError
+        If a sensor that is not left out is in no scene that is learned from.
+    InputError
+        If crops hold no values of a sensor.
     """
-    sums = {"optical": np.zeros((3, len(config.optical_bands))), "sar": np.zeros((3, len(config.sar_bands)))}
-    for number in range(STATISTICS_CROPS):
+    bands = {"optical": config.optical_bands, "sar": config.sar_bands}
+    sums = {name: np.zeros((3, len(of_sensor))) for name, of_sensor in bands.items()}
+    there = sensors_learned(sampler.scenes)
+    for name in bands.keys() - there - {config.without}:
+        raise OptionsError(
+            f'No scene that is learned from has {name} files. Write without = "{name}" to train for the other sensor '
+            "alone, or add scenes of both sensors."
+        )
+    crops_with = dict.fromkeys(there, 0)
+    for number in range(MOST_STATISTICS_CROPS):
+        if number >= STATISTICS_CROPS and min(crops_with.values()) >= LEAST_STATISTICS_CROPS:
+            break
         crop = sampler.draw(MEASURED, number, augmented=False)
         for name, totals in sums.items():
             values = getattr(crop, name).astype(np.float64)
             parts = np.isfinite(values), np.nan_to_num(values), np.nan_to_num(values) ** 2
             totals += [part.sum((1, 2)) for part in parts]
+            if name in there:
+                crops_with[name] += bool(parts[0].any())
+    for name in there:
+        if not sums[name][0].all():
+            raise InputError(f"{MOST_STATISTICS_CROPS} crops of what is learned from hold no {name} values to measure.")
     made = []
-    for name, bands in (("optical", config.optical_bands), ("sar", config.sar_bands)):
+    for name, of_sensor in bands.items():
         found = [_statistics(*totals) for totals in sums[name].T]
-        kept = [known.get(name, {}).get(band, own) for band, own in zip(bands, found, strict=True)]
-        made.append(Modality(bands, UNITS[name], *map(tuple, zip(*kept, strict=True))))
+        kept = [known.get(name, {}).get(band, own) for band, own in zip(of_sensor, found, strict=True)]
+        made.append(Modality(of_sensor, UNITS[name], *map(tuple, zip(*kept, strict=True))))
     return made[0], made[1]
 
 
 def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:
-    """Mean and standard deviation, to seven digits."""
+    """Mean and standard deviation, to seven digits; 0 and 1 of nothing."""
+    if not count:
+        return 0.0, 1.0
     mean = total / count
     deviation = max(squares / count - mean**2, 1e-6) ** 0.5
     return float(f"{mean:.7g}"), float(f"{deviation:.7g}")

@@ -19,24 +19,34 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli import __version__
-from refnet_cli.card import Card, is_pickled, read_card
+from refnet_cli.calibration import fit_temperature
+from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.files import create_folder, remove_empty
 from refnet_cli.history import History, HistoryFiles, Step
 from refnet_cli.learned import GROUND, describe_ground, warn_of_learned
-from refnet_cli.losses import LOSSES, labelled_weight, training_loss
+from refnet_cli.losses import choose_loss, labelled_weight, training_loss
 from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
-from refnet_cli.regions import TrainConfig
-from refnet_cli.sampling import Batch, Sampler, SurveyedScene, count_classes, measure, read_batches, survey
+from refnet_cli.regions import TrainConfig, TrainScene
+from refnet_cli.sampling import (
+    Batch,
+    Sampler,
+    SurveyedScene,
+    count_classes,
+    measure,
+    read_batches,
+    sensors_that_suffice,
+    survey,
+)
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.start import Start, freeze_encoders, set_training, start
 from refnet_cli.torch_engine import choose_device
-from refnet_cli.validation import calibrate, choose_views, validate
+from refnet_cli.validation import HeldOut, choose_views, read_held_out, validate
 from refnet_cli.weights import save_weights
 from refnet_cli.workplace import Workplace
 
@@ -67,6 +77,8 @@ class TrainResult:
     history: History
     first: bool = True
     """Whether this is the first process, or the only one."""
+    held_out: HeldOut | None = None
+    """What the temperature was fitted to; None if nothing is held out."""
 
 
 def fit(
@@ -173,6 +185,14 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
             say(f"warning: {look.scene.name}: {look.unreadable} blocks cannot be read and are passed over")
         for warning in look.warnings:
             say(f"warning: {look.scene.name}: {warning}")
+    alone = sensors_that_suffice(config, scenes)
+    for look in scenes:
+        present = {"optical": "sar", "sar": "optical", None: None}[look.scene.absent]
+        if look.validation.any() and present is not None and present not in alone:
+            say(
+                f"warning: {look.scene.name} is scored with {present} files alone, but nothing teaches the network "
+                f"that: set modality_dropout, or add training scenes without {look.scene.absent}"
+            )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
     if config.method == "random":
@@ -204,6 +224,8 @@ def _make_card(
 ) -> Card:
     """Card of the weights to be, without scores."""
     known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
+    if init and (unseen := init.training.get("without")):
+        known.pop(unseen, None)  # its encoder learned nothing, perhaps since there was nothing to measure
     optical, sar = measure(sampler, config, known)
     settings = asdict(config) | {"scheme": config.classes.name}
     for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):
@@ -221,6 +243,7 @@ def _make_card(
         "unreadable_blocks": {look.scene.name: look.unreadable for look in scenes if look.unreadable},
         "decisions": {look.scene.name: look.decided for look in scenes},
         "processes": processes.count,
+        SENSORS_ALONE: sensors_that_suffice(config, scenes),
     }
     return Card(
         name=config.name,
@@ -305,6 +328,7 @@ class Training:
             freeze_encoders(net)
         weights = class_weights(config, scenes)
         self._weights = None if weights is None else weights.to(processes.device)
+        self._loss = choose_loss(config.loss, config.label_smoothing)
         self._optimizer = make_optimizer(net, config)
         self._schedule = make_schedule(self._optimizer, config)
         self._averaged = None
@@ -387,17 +411,18 @@ class Training:
     def _step(self, step: int, batches: list[Batch]) -> Step:
         """Take one step of the optimiser, in as many passes as there are batches."""
         config, processes = self._config, self._processes
-        self._set_training()
+        blank = self._blank_sensors(batches)
         # So that a resumed run drops the same paths; each process drops its own.
         torch.manual_seed((config.seed * 1_000_003 + step) * processes.count + processes.rank)
-        here = [Batch(*(x.to(processes.device) for x in batch)) for batch in batches]
-        # Every labelled pixel counts alike, in whichever pass and process it is.
-        weighed = [labelled_weight(batch.labels, self._weights).float() for batch in here]
+        here = [batch.to(processes.device) for batch in batches]
+        # A labelled pixel counts by its weight alone, in whichever pass and process it is.
+        weighed = [labelled_weight(batch.labels, self._weights, batch.weights).float() for batch in here]
         whole = processes.sum(torch.stack(weighed).sum()).clamp(min=1e-12)
         rate = float(self._schedule.get_last_lr()[0])
         losses = torch.zeros(2, device=processes.device)
         self._stepped.zero_grad()
         for number, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
+            self._set_training(blank[number - 1])
             with processes.waiting_with_sum(self._called, number < len(here)), _telling_of_memory(batch):
                 losses += self._learn(batch, weight / whole)
         if config.clip is not None:
@@ -414,7 +439,7 @@ class Training:
     def _learn(self, batch: Batch, share: Tensor) -> Tensor:
         """Add a batch's gradients to those of the step, and return its part of the step's losses."""
         prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
-        main, auxiliary = training_loss(prediction, batch.labels, LOSSES[self._config.loss], self._weights)
+        main, auxiliary = training_loss(prediction, batch.labels, self._loss, self._weights, batch.weights)
         # Gradients are averaged over processes.
         self._processes.backward((main + auxiliary) * share * self._processes.count)
         return torch.stack([main.detach(), auxiliary.detach()]) * share
@@ -424,11 +449,17 @@ class Training:
         """The network that is validated and kept."""
         return self._net if self._averaged is None else cast(REFNet, self._averaged.module)
 
-    def _set_training(self) -> None:
+    def _blank_sensors(self, batches: Sequence[Batch]) -> list[list[str]]:
+        """Sensors that no crop of a pass has, in whichever process, for each pass."""
+        seen = torch.tensor([[bool(batch.optical.any()), bool(batch.sar.any())] for batch in batches]).float()
+        summed = self._processes.sum(seen.to(self._processes.device)).tolist()
+        return [[name for name, any_ in zip(("optical", "sar"), found, strict=True) if not any_] for found in summed]
+
+    def _set_training(self, blank: Sequence[str]) -> None:
         set_training(self._net, self._config.freeze == "encoders")
-        if self._config.without:
+        for sensor in blank:
             # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
-            getattr(self._net, f"{self._config.without}_encoder").eval()
+            getattr(self._net, f"{sensor}_encoder").eval()
 
     def _validate(self, say: Tell, files: HistoryFiles | None, stopping: Callable[[], bool]) -> None:
         """Score what is held out, in the first process."""
@@ -484,14 +515,17 @@ class Training:
             training=self._card.training | {"steps_done": len(self.history.steps)},
             scores=self._scores(best),
         )
+        held_out = None
         if best:
-            card = self._calibrate(card, say, stopping)
+            device, leave = str(self._processes.device), self._leave_if(stopping)
+            held_out = read_held_out(self._net, card, self._scored, self._config, device, self._scan.name, leave)
+            card = self._calibrate(card, held_out, say, stopping)
         if self._sampler.skipped:
             say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
         card = save_weights(self._net, card, path)
         self._draw(card)
         self._processes.end()
-        return TrainResult(path, card, self.history)
+        return TrainResult(path, card, self.history, held_out=held_out)
 
     def _scores(self, best: dict[str, Any] | None) -> dict[str, Any]:
         if best is None:
@@ -500,10 +534,9 @@ class Training:
         chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
         return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
 
-    def _calibrate(self, card: Card, say: Tell, stopping: Callable[[], bool]) -> Card:
+    def _calibrate(self, card: Card, held_out: HeldOut, say: Tell, stopping: Callable[[], bool]) -> Card:
         """Fit the temperature of the network that is saved; its scores are then those of maps made with it."""
-        device, scan = str(self._processes.device), self._scan.name
-        found = calibrate(self._net, card, self._scored, self._config, device, scan, self._leave_if(stopping))
+        found = fit_temperature(*held_out)
         if found is None:
             say("temperature: 1, for too few labelled pixels are held out to fit one")
             return card
@@ -549,33 +582,35 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
         ) from error
 
 
-_SINCE_0_2 = ("label_layer", "stac")
-"""Fields of scenes that 0.1 did not have: left out where they are None, so that its checkpoints still fit."""
+_SINCE_0_2: dict[str, Any] = {
+    "label_layer": None, "stac": None, "label_weight": 1.0, "confidence": None, "confidence_band": 1,
+    "balance": None, "label_smoothing": 0.0,
+    "haze": 0.0, "sar_gain": 0.0, "sar_slope": 0.0, "sar_looks": 0.0, "shift": 0.0, "mix": 0.0,
+}  # fmt: skip
+"""Settings that 0.1 did not have, of all scenes or of one, with their defaults: left out where they have these, so that
+older checkpoints still fit."""
 
 
-_OFF_SINCE_0_2 = ("haze", "sar_gain", "sar_slope", "sar_looks", "shift", "mix")
-"""Settings that 0.1 did not have: left out where they are 0, so that its checkpoints still fit."""
+def describe_settings(config: TrainConfig) -> dict[str, str]:
+    """Settings by name, as text; what only names the result, or its speed, is left out."""
+    spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
+    settings = {name: text for name, text in _settled(config).items() if name not in spared}
+    return settings | {"scenes": str([_settled(scene) for scene in config.scenes])}
 
 
 def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, str]:
-    """Settings by name, as text, and what the labels are; what only names the result, or its speed, is left out."""
-    spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
-    settings = {
-        name: _as_text(value)
-        for name, value in asdict(config).items()
-        if name not in spared and (name not in _OFF_SINCE_0_2 or value)
-    }
-    described = [
-        {name: _as_text(value) for name, value in asdict(scene).items() if name not in _SINCE_0_2 or value is not None}
-        for scene in config.scenes
-    ]
+    """Settings by name, as text, and what the labels are."""
     digest = hashlib.sha256()
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return settings | {
-        "scenes": str(described), "labels": digest.hexdigest(), "processes": str(started_processes()),
-    }  # fmt: skip
+    return describe_settings(config) | {"labels": digest.hexdigest(), "processes": str(started_processes())}
+
+
+def _settled(options: TrainConfig | TrainScene) -> dict[str, str]:
+    """Fields by name, as text, without newer ones that have their defaults."""
+    found = asdict(options).items()
+    return {name: _as_text(value) for name, value in found if name not in _SINCE_0_2 or value != _SINCE_0_2[name]}
 
 
 def _as_text(value: Any) -> str:

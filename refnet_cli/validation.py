@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.calibration import Calibration, fit_temperature
 from refnet_cli.card import Card
 from refnet_cli.engine import Engine
 from refnet_cli.errors import InputError, OptionsError
@@ -111,7 +111,16 @@ def _tiling(look: SurveyedScene, card: Card) -> Tiling:
     return Tiling(height, width, card.tile, card.tile // 4)
 
 
-def calibrate(
+class HeldOut(NamedTuple):
+    """Some of the labelled pixels that are held out, and what a network says of them."""
+
+    logits: Float32
+    """Shape (n, K)."""
+    labels: UInt8
+    """Network indexes, shape (n,)."""
+
+
+def read_held_out(
     net: REFNet,
     card: Card,
     scenes: Sequence[SurveyedScene],
@@ -119,11 +128,11 @@ def calibrate(
     device: str = "cpu",
     scan: str | None = None,
     progress: Progress | None = None,
-) -> Calibration | None:
-    """Fit a temperature to pixels that are held out: to all, or as many of each tile, drawn by the config's seed.
+) -> HeldOut:
+    """Predict pixels that are held out: all, or as many of each tile, drawn by the config's seed.
 
-    Each counts with the logits of the tile in which it lies furthest inside; maps blend tiles that overlap. See
-    `validate` for the parameters, and `fit_temperature` for what is returned.
+    Each counts with the logits of the tile in which it lies furthest inside; maps blend tiles that overlap. The card's
+    temperature does not matter. See `validate` for the parameters.
 
     Raises
     ------
@@ -147,7 +156,7 @@ def calibrate(
                     labels.append(wanted.ravel()[pixels])
                 if progress:
                     progress(done, len(places))
-    return fit_temperature(np.concatenate(logits), np.concatenate(labels))
+    return HeldOut(np.concatenate(logits), np.concatenate(labels))
 
 
 def _scored_tiles(look: SurveyedScene, card: Card) -> list[tuple[Window, Window]]:

@@ -28,15 +28,16 @@ LEVELS = (
     {"card", "translations"},
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels", "inspection", "coregistration", "stac_items"},
-    {"weights", "losses", "calibration", "inference", "onnx_engine"},
+    {"weights", "losses", "calibration", "inference", "onnx_engine", "confidence"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
-    {"engine", "mapping", "augment"},
+    {"engine", "mapping", "augment", "balance"},
     {"symmetries"},
     {"prediction"},
     {"evaluation", "sampling", "export", "selftest", "tasks"},
     {"planning", "merging", "learned"},
     {"batch", "validation", "doctor"},
     {"train", "usage"},
+    {"folds"},
     {"cli"},
     {"__main__"},
 )
@@ -46,7 +47,7 @@ LEVEL = {module: number for number, modules in enumerate(LEVELS) for module in m
 ONLY_IN = {
     "matplotlib": {"figures"},
     "accelerate": {"processes"},
-    "rasterio": {"scene", "labels", "outputs"},
+    "rasterio": {"scene", "labels", "confidence", "outputs"},
     "torch": {
         "scan", "model", "losses", "weights", "inference", "torch_engine", "start", "checkpoint", "processes",
         "sampling", "history", "train", "export", "calibration",

