@@ -24,6 +24,8 @@ UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
 TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 LARGEST_HEADER = 16 * 2**20
+SENSORS_ALONE = "sensors_alone"
+"""Entry of a card's ``training``: a list of the sensors that suffice alone."""
 BundledName = Literal["refnet-small", "shipped"]
 """Names of the bundled weights; "shipped" stands for those that are used by default."""
 METADATA = "refnet"  # name of the card among what a file says of itself
@@ -159,6 +161,31 @@ class Card:
                 f"Scheme {self.scheme.name!r} has {self.scheme.classes} classes with 0; "
                 f"the network has {self.network.classes}."
             )
+
+    @property
+    def sensors_alone(self) -> tuple[str, ...]:
+        """Sensors that suffice alone, of "optical" and "sar".
+
+        Those that the card lists; of a card without that list, both where modality dropout let the network learn to do
+        without each. Weights that were trained ``without`` one sensor need the other one only.
+
+        Raises
+        ------
+        WeightsError
+            If the card's list cannot be understood.
+        """
+        known = tuple(UNITS)
+        if (left_out := self.training.get("without")) in known:
+            return tuple(sensor for sensor in known if sensor != left_out)
+        listed = self.training.get(SENSORS_ALONE)
+        if listed is None:
+            dropout = self.training.get("modality_dropout")
+            return known if isinstance(dropout, int | float) and dropout > 0 else ()
+        if not isinstance(listed, list | tuple) or not all(sensor in known for sensor in listed):
+            raise WeightsError(
+                f"The card's entry training.{SENSORS_ALONE} is {listed!r}; it must be a list of {', '.join(known)}."
+            )
+        return tuple(sensor for sensor in known if sensor in listed)
 
     def drift(self, levels: Mapping[str, float]) -> dict[str, float]:
         """Tell how far bands' means are from those of training, in its standard deviations.

@@ -67,7 +67,8 @@ class SceneOptions:
     def __post_init__(self) -> None:
         # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
         for name in {"optical", "sar"} & {field.name for field in fields(self)}:
-            object.__setattr__(self, name, as_given(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_given(getattr(self, name)))
         for name in {"grid", "output", "preview", "zones", "labels"} & {field.name for field in fields(self)}:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
