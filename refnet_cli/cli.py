@@ -167,14 +167,16 @@ FILE_OPTIONS = (
         "13.1,52.3,13.5,52.6,EPSG:4326.",
     ),
     click.option(
-        "--grid", type=FILE, help="Map on the grid of this raster.  [default: the optical image's finest grid]"
+        "--grid",
+        type=FILE,
+        help="Map on the grid of this raster.  [default: the optical image's finest grid; of SAR alone, its own]",
     ),
 )
 COREG_OPTION = click.option(
     "--coreg",
     type=click.Choice(["off", "check", "auto", "require"]),
     help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
-    "it is not.  [default: check]",
+    "it is not; of one sensor there is none.  [default: check]",
 )
 MISSING_OPTION = click.option(
     "--missing",
@@ -407,6 +409,8 @@ def inspect_command(
 ) -> None:
     """Tell what files are, how that was found out, and what refnet predict will do with them.
 
+    Files of one sensor are enough. Whether a map can be made of them alone depends on the weights.
+
     Each decision tells the kind of evidence first: tag, metadata, description, name, data type, count, values or
     option.
     """
@@ -414,6 +418,8 @@ def inspect_command(
     from refnet_cli.inspection import inspect
     from refnet_cli.scene import SceneOptions
 
+    if optical is None and sar is None:
+        raise click.UsageError("Nothing to inspect: give --optical, --sar or both.")
     chosen = {"coreg": "check"} | {name: value for name, value in given.items() if value is not None}
     found = inspect(optical, sar, read_card(find_weights(weights)), SceneOptions(**chosen)).to_dict()
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_inspection(found)))
@@ -1178,8 +1184,10 @@ def _describe_inspection(found: dict[str, Any]) -> list[str]:
     if found["drift"]:
         listed = ", ".join(f"{band} {value:+.2f}" for band, value in found["drift"].items())
         lines.append(f"means against those of training, in standard deviations: {listed}")
-    fits = {True: "fit", False: "do not fit", None: "alone do not tell whether they fit"}[found["fits"]]
-    lines += ["", f"The files {fits} the weights {found['weights']}.", *found["missing"]]
+    sensors = [sensor["sensor"] for sensor in (found["optical"], found["sar"]) if sensor]
+    files = "files" if len(sensors) == 2 else f"{sensors[0]} files alone"
+    fits = "fit" if found["fits"] else "do not fit"
+    lines += ["", f"The {files} {fits} the weights {found['weights']}.", *found["missing"]]
     return lines + [f"warning: {warning}" for warning in found["warnings"]]
 
 

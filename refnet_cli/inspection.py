@@ -14,9 +14,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from refnet_cli.card import Card, Modality, read_card, warn_of_drift
-from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.errors import InputError
 from refnet_cli.scene import (
     Decision,
+    GridNeededError,
     Layer,
     OpticalReader,
     Paths,
@@ -24,6 +25,7 @@ from refnet_cli.scene import (
     SceneOptions,
     ScenePair,
     Source,
+    absent_sensor,
     advising_exchange,
     choose_bands,
     choose_zone,
@@ -34,6 +36,8 @@ from refnet_cli.scene import (
     refuse_exchanged,
     refuse_guesses,
     result_grid,
+    warn_of_zone,
+    without_absent,
 )
 
 _SAR_UNITS = {"db100": "dB x 100", "power": "linear power", "amplitude": "amplitudes"}
@@ -106,7 +110,7 @@ class Inspection:
     """Share of the grid that SAR covers."""
     weights: str | None = None
     fits: bool | None = None
-    """Whether a prediction with the weights is possible."""
+    """Whether a prediction with the weights is possible; None without weights."""
     missing: list[str] = field(default_factory=list)
     """Why not."""
     drift: dict[str, float] = field(default_factory=dict)
@@ -130,7 +134,7 @@ def inspect(
     Parameters
     ----------
     optical, sar : path, or sequence of paths, or None
-        As `ScenePair.open` takes them; one of them may be left out.
+        As `ScenePair.open` takes them; one of them may be None.
     card : Card, str or Path, optional
         Of the weights that they are to fit; or these weights, as a path or the name of bundled ones.
     options : SceneOptions, optional
@@ -140,43 +144,28 @@ def inspect(
     RefnetError
         If a file cannot be read or understood at all; that bands are missing for the weights is told and no error.
     OptionsError
-        If ``strict`` and something can only be guessed, or neither file is given.
+        If ``strict`` and something can only be guessed, if neither sensor has files, or if an option is for the sensor
+        that has none.
     """
-    if optical is None and sar is None:
-        raise OptionsError("Nothing to inspect: give --optical, --sar or both.")
+    options = without_absent(options or SceneOptions(), absent_sensor(optical, sar))
     card = read_card(card) if isinstance(card, str | Path) else card
-    options = options or SceneOptions()
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:
-        sar_source = Source(find_files(sar, "sar", options)[0], stack) if sar is not None else None
-        sources = [sar_source] if sar_source else []
-        if optical is not None:
-            files, decision = choose_zone(find_files(optical, "optical", options), sar_source)
-            optical_source = Source(files, stack)
-            sources.insert(0, optical_source)
-            found.decisions += [decision] if decision else []
-            refuse_exchanged(sources)
-            with advising_exchange(sources):
-                layers = _look_at_optical(found, optical_source, card, options)
-            grid, decision = result_grid(optical_source, layers, sar_source, options)
-            found.decisions.append(decision)
-            found.grid = describe_grid(grid) | {"unit": _unit_of(CRS.from_user_input(grid.crs))}
-            found.decisions += describe_resampling("optical", make_parts(optical_source, layers, grid))
-        if sar_source is not None:
-            refuse_exchanged(sources)
-            with advising_exchange(sources):
-                _look_at_sar(found, sar_source, card, options)
-            if optical is not None:
-                parts = make_parts(sar_source, sar_source.layers, grid)
-                found.overlap = min(part.alignment.share for part in parts)
-                found.decisions += describe_resampling("sar", parts)
-    if card and optical is not None and sar is not None and not found.missing:
-        _try(found, optical, sar, card, options)
-    known = (optical_source if optical is not None else None, sar_source)
-    for source in filter(None, known):
+        optical_source, sar_source = _open(found, optical, sar, options, stack)
+        sources = [source for source in (optical_source, sar_source) if source]
+        refuse_exchanged(sources)
+        with advising_exchange(sources):
+            layers = _look_at_optical(found, optical_source, card, options) if optical_source else []
+            sar_layers = _look_at_sar(found, sar_source, card, options) if sar_source else []
+        _place(found, optical_source, sar_source, layers or sar_layers, options)
+    if card:
+        found.missing += _what_weights_lack(card, optical, sar)
+        if not found.missing:
+            _try(found, optical, sar, card, options)
+    for source in sources:
         found.decisions += [decision for decision in source.decisions if decision not in found.decisions]
         found.warnings += [warning for warning in source.warnings if warning not in found.warnings]
-    if card and optical is not None and sar is not None:
+    if card:
         found.fits = not found.missing
         found.warnings += warn_of_drift(found.drift)
     if options.strict:
@@ -184,7 +173,51 @@ def inspect(
     return found
 
 
-def _try(found: Inspection, optical: Paths, sar: Paths, card: Card, options: SceneOptions) -> None:
+def _open(
+    found: Inspection, optical: Paths | None, sar: Paths | None, options: SceneOptions, stack: ExitStack
+) -> tuple[Source | None, Source | None]:
+    """Open the files of each sensor that there are files of."""
+    sar_source = Source(find_files(sar, "sar", options)[0], stack) if sar is not None else None
+    if optical is None:
+        return None, sar_source
+    files, decision = choose_zone(find_files(optical, "optical", options), sar_source)
+    if decision:
+        found.decisions.append(decision)
+        found.warnings += warn_of_zone(decision)
+    return Source(files, stack), sar_source
+
+
+def _place(
+    found: Inspection, optical: Source | None, sar: Source | None, layers: Sequence[Layer], options: SceneOptions
+) -> None:
+    """Choose the grid and say how the files come onto it; ``layers`` as `result_grid` takes them."""
+    try:
+        grid, decision = result_grid(optical, layers, sar, options)
+    except GridNeededError as refusal:
+        found.missing.append(str(refusal))
+        return
+    found.decisions.append(decision)
+    found.grid = describe_grid(grid) | {"unit": _unit_of(CRS.from_user_input(grid.crs))}
+    if optical is not None:
+        found.decisions += describe_resampling("optical", make_parts(optical, layers, grid))
+    if sar is not None:
+        parts = make_parts(sar, sar.layers, grid)
+        found.overlap = min(part.alignment.share for part in parts)
+        found.decisions += describe_resampling("sar", parts)
+
+
+def _what_weights_lack(card: Card, optical: Paths | None, sar: Paths | None) -> list[str]:
+    """Say which sensor the weights need too, if files of one sensor are given."""
+    absent = absent_sensor(optical, sar)
+    if absent is None or {"optical": "sar", "sar": "optical"}[absent] in card.sensors_alone:
+        return []
+    satellite = {"optical": "Sentinel-2", "sar": "Sentinel-1"}[absent]
+    return [f"The weights {card.name} were not trained to predict without {satellite}: give --{absent} too."]
+
+
+def _try(
+    found: Inspection, optical: Paths | None, sar: Paths | None, card: Card, options: SceneOptions
+) -> None:
     """Open the pair as a prediction does; its decisions are the ones that count."""
     try:
         with ScenePair.open(optical, sar, card.optical.bands, card.sar.bands, options) as pair:
@@ -239,7 +272,10 @@ def _look_at_optical(
     return layers
 
 
-def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: SceneOptions) -> None:
+def _look_at_sar(
+    found: Inspection, source: Source, card: Card | None, options: SceneOptions
+) -> list[Layer]:
+    """Judge the SAR files; the bands that are used."""
     with source.naming():
         layers, names = _chosen(found, source, card.sar if card else None, options.sar_bands)
         how = source.named[1] or "count: a guess, the bands have no names."
@@ -256,6 +292,7 @@ def _look_at_sar(found: Inspection, source: Source, card: Card | None, options: 
         nodata=values["sar.nodata"],
         values="dB" if values["sar.scale"] == "db" else f"dB, from the files' {_SAR_UNITS[values['sar.scale']]}",
     )
+    return layers
 
 
 def _from_numbers(declared: tuple[float, float], scale: float, offset: float) -> str:

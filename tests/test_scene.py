@@ -306,7 +306,7 @@ def test_grids_shifted_by_whole_pixels_are_not_resampled(write: Write) -> None:
     optical = write("s2.tif", optical_values(200, 240), PLACE @ Affine.translation(100, 150))
     with ScenePair.open(optical, write("s1.tif", values), BANDS, ["VV", "VH"]) as pair:
         patch = everything(pair)
-        for part in pair._sar_parts:
+        for part in pair._sar.parts:
             part.alignment._shift = None  # as if they were not
         pair._blocks.clear()
         warped = everything(pair)

@@ -47,7 +47,9 @@ def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None
         for source in wrong
     )
     advice = "exchange --optical and --sar"
-    if len(wrong) < len(sources) or len(sources) == 1:
+    if len(sources) == 1:
+        advice = f"give it with --{_other_of(wrong[0])} instead"
+    elif len(wrong) < len(sources):
         advice = f"give it with --{_other_of(wrong[0])}, and {_article(wrong[0].files.modality)} image with " + (
             f"--{wrong[0].files.modality}; perhaps --optical and --sar are exchanged"
         )

@@ -54,7 +54,7 @@ class SceneOptions:
     bounds: tuple[str, ...] | None = None
     """West, south, east and north of the result, in its reference system, or in one named behind them."""
     grid: Path | None = None
-    """File whose grid is the result's, in place of the optical image's own."""
+    """File whose grid is the result's, in place of the optical image's own, or of SAR's where SAR is alone."""
     coreg: Coregistration = "off"
     """What to do about the shift that is left between SAR and optical: nothing, tell it, correct it where it is
     certain, or refuse where it is not."""

@@ -1,6 +1,7 @@
 """A scene pair on one grid: what all files are, and their pixels as reflectance x 10,000 and dB.
 
-The optical image's grid is the result's grid; only SAR is warped, in linear power. Both are served in blocks anchored
+The optical image's grid is the result's grid; only SAR is warped, in linear power. A pair may lack one sensor, whose
+pixels are then NaN; without optical files the grid is that of SAR. Both are served in blocks anchored
 at the grid's origin, from which every window is cut, so that values never depend on the window that was asked for.
 Threads may make the blocks ahead of time, each with files of its own, since GDAL's open files bear one thread only.
 """
@@ -9,41 +10,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from queue import SimpleQueue
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
-from refnet_cli.errors import InputError
-from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, usable
+from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, Modality, usable
 from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
-from refnet_cli.scene.bands import choose_bands
-from refnet_cli.scene.clouds import Clouds, UInt8, choose_clouds
+from refnet_cli.scene.absent import absent_sensor, without_absent
+from refnet_cli.scene.clouds import UInt8
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
-from refnet_cli.scene.grid import choose_zone, result_grid
-from refnet_cli.scene.inputs import Layer, Paths, find_files
+from refnet_cli.scene.grid import choose_zone, result_grid, warn_of_zone
+from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
+from refnet_cli.scene.inputs import Paths, find_files
 from refnet_cli.scene.judge import Decision, refuse_guesses
-from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, SceneOptions
-from refnet_cli.scene.parts import describe_resampling, make_parts, read_layers
+from refnet_cli.scene.parts import make_parts
 from refnet_cli.scene.raster import BLOCK, Float32, Raster
-from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
 from refnet_cli.tiling import Window
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
 """The optical and the SAR files, opened for one thread."""
-Mask = NDArray[np.bool_]
-EDGES = ("B03", "B04", "B08")  # bands by which optical images are compared with SAR
 
 
 class Patch(NamedTuple):
@@ -52,13 +50,16 @@ class Patch(NamedTuple):
     Parameters
     ----------
     optical : float32 array, shape (Bo, H, W)
-        Reflectance x 10,000; NaN where invalid.
+        Reflectance x 10,000; NaN where invalid, and everywhere if the sensor is absent.
     sar : float32 array, shape (Bs, H, W)
-        Backscatter in dB; NaN where invalid.
+        Backscatter in dB; the same.
+    absent : {"optical", "sar"}, optional
+        The sensor that the scene has no files of.
     """
 
     optical: Float32
     sar: Float32
+    absent: Modality | None = None
 
     @property
     def optical_valid(self) -> NDArray[np.bool_]:
@@ -72,9 +73,10 @@ class Patch(NamedTuple):
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of both modalities are known, shape (H, W)."""
+        """Where all bands of both modalities are known, or of the only one that there is, shape (H, W)."""
+        if self.absent:
+            return self.sar_valid if self.absent == "optical" else self.optical_valid
         return self.optical_valid & self.sar_valid
-
 
 
 class _Block(NamedTuple):
@@ -86,7 +88,7 @@ class _Block(NamedTuple):
 
 
 class ScenePair:
-    """Optical and SAR files of the same place, served on the optical image's grid.
+    """Optical and SAR files of the same place, or of one sensor only, served on the optical image's grid or on SAR's.
 
     Use ``ScenePair.open`` and, best, a ``with`` statement. One thread at a time may read from it.
 
@@ -94,6 +96,8 @@ class ScenePair:
     ----------
     grid : GeoBox
         The result's grid.
+    absent : {"optical", "sar"} or None
+        The sensor that there are no files of.
     decisions : list of Decision
         What was found out about the files, and how.
     counts : Counter of str
@@ -107,78 +111,68 @@ class ScenePair:
     warnings : list of str
         What may spoil a result.
     levels : dict
-        Mean of each wanted band, in reflectance x 10,000 or dB, over pixels spread over the files.
+        Mean of each needed band that is there, in reflectance x 10,000 or dB, over pixels spread over the files.
     """
 
     def __init__(
         self,
-        optical: Source,
-        sar: Source,
+        optical: Source | None,
+        sar: Source | None,
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions,
         kept_blocks: int | None,
     ) -> None:
+        sources = [source for source in (optical, sar) if source]
+        self.absent: Modality | None = None if len(sources) == 2 else "sar" if optical else "optical"
+        self._bands = len(optical_bands), len(sar_bands)
         self.counts: Counter[str] = Counter()
-        self.warnings = ["SAR is placed by ground control points: in relief it is off by hundreds of metres."] * any(
-            raster.by_points for raster in sar.rasters.values()
-        )
         self._either = options.missing == "use-other"
-        self._mask_errors = options.on_read_error == "mask"
-        refuse_exchanged([optical, sar])
-        with advising_exchange([optical, sar]):
-            self._optical_layers, how = _choose(optical, optical_bands, options.optical_bands)
-            sar_layers, sar_how = _choose(sar, sar_bands, options.sar_bands)
-        self.grid, decision = result_grid(optical, self._optical_layers, sar, options)
-        self.decisions: list[Decision] = [decision, *optical.decisions, *sar.decisions]
-        self.warnings += [*optical.warnings, *sar.warnings]
-        if how.startswith("count: a guess"):
-            self.warnings.append(f"Which optical band is which is {how.removeprefix('count: ')}")
-        self._decide("optical.bands", [optical.layers.index(layer) + 1 for layer in self._optical_layers], how)
-        self._optical_parts = make_parts(optical, self._optical_layers, self.grid)
-        self._sar_parts = make_parts(sar, sar_layers, self.grid)
-        self.decisions += describe_resampling("optical", self._optical_parts)
-        self._describe_sar()
-        with advising_exchange([optical, sar]):
-            with optical.naming():
-                self._optical = OpticalReader(optical, self._optical_layers, optical_bands, options)
-            with sar.naming():
-                self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
-        self.decisions += [*self._optical.decisions, *self._sar.decisions]
-        if any(found.what == "optical.level" and found.value == "L1C" for found in self._optical.decisions):
-            self.warnings.append(
-                "the optical image is L1C, the light at the top of the atmosphere: weights that learned from L2A, as "
-                "those that come along, take haze for bright ground."
-            )
-        self._clouds: Clouds | None = None
-        if options.mask_clouds:
-            self._clouds, decision = choose_clouds(optical, self.grid)
-            self.decisions.append(decision)
+        refuse_exchanged(sources)
+        with advising_exchange(sources):
+            optical_chosen = choose_layers(optical, optical_bands, options.optical_bands) if optical else None
+            sar_chosen = choose_layers(sar, sar_bands, options.sar_bands) if sar else None
+        chosen = [each for each in (optical_chosen, sar_chosen) if each]
+        self.grid, decision = result_grid(optical, chosen[0].layers, sar, options)
+        parts = {each.modality: make_parts(each.source, each.layers, self.grid) for each in chosen}
+        self._optical: OpticalImage | None = None
+        self._sar: SarImage | None = None
+        with advising_exchange(sources):
+            if optical_chosen:
+                self._optical = OpticalImage(
+                    optical_chosen, parts["optical"], optical_bands, self.grid, options, edges=sar is not None
+                )
+            if sar_chosen:
+                self._sar = SarImage(sar_chosen, parts["sar"], sar_bands, options)
+        self._images: list[OpticalImage | SarImage] = [image for image in (self._optical, self._sar) if image]
+        self.decisions: list[Decision] = [decision]
+        self.warnings: list[str] = []
+        if sar and any(raster.by_points for raster in sar.rasters.values()):
+            self.warnings.append("SAR is placed by ground control points: in relief it is off by hundreds of metres.")
+        for source in sources:
+            self.decisions += source.decisions
+            self.warnings += source.warnings
+        self.decisions += self._sar.describe_place() if self._sar else []
+        for image in self._images:
+            self.decisions += image.decisions
+            self.warnings += image.warnings
         if options.strict:
             refuse_guesses(self.decisions)
-        self.warnings += [*self._optical.warnings, *self._sar.warnings]
-        levels = {**self._optical.levels, **self._sar.levels}
-        self.levels = {
-            name: levels[layer]
-            for name, layer in zip((*optical_bands, *sar_bands), (*self._optical_layers, *sar_layers), strict=True)
-            if math.isfinite(levels[layer])
-        }
+        levels = {name: level for image in self._images for name, level in image.levels.items()}
+        self.levels = {name: level for name, level in levels.items() if math.isfinite(level)}
         self._opened = ExitStack()
         self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
         self._kept = kept_blocks or 2 * -(-self.grid.shape[1] // BLOCK) + 2
         self._counted: dict[tuple[int, int], Counter[str]] = {}
-        self._sar_source, self._sar_layers = sar, sar_layers
-        self._edge_parts = make_parts(optical, _edge_layers(optical, self._optical_layers), self.grid)
-        used, sar_used = self._needed()
-        self.files = optical.files.on_disk(used) + sar.files.on_disk(sar_used)
-        self.remote = optical.files.remote(used) + sar.files.remote(sar_used)
+        self.files = [path for image in self._images for path in image.source.files.on_disk(image.files)]
+        self.remote = [url for image in self._images for url in image.source.files.remote(image.files)]
         self.warnings += warn_of_pixels(self.grid)
 
     @classmethod
     def open(
         cls,
-        optical: Paths,
-        sar: Paths,
+        optical: Paths | None,
+        sar: Paths | None,
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions | None = None,
@@ -192,6 +186,7 @@ class ScenePair:
         optical, sar : path, or sequence of paths
             Local GeoTIFF or JPEG 2000 files, one with all bands or several, also side by side; a folder or zip of them;
             a SAFE product as folder, zip or metadata file; where the options allow them, virtual rasters and URLs.
+            None for one of them if the scene has no files of that sensor.
         optical_bands, sar_bands : sequence of str
             Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
@@ -212,35 +207,33 @@ class ScenePair:
         OptionsError
             If the options do not fit the files.
         """
-        options = options or SceneOptions()
+        options = without_absent(options or SceneOptions(), absent_sensor(optical, sar))
         with ExitStack() as opened:
-            mask_errors = options.on_read_error == "mask"
-            found = find_files(optical, "optical", options)
-            alternatives = [replace(files, mask_errors=mask_errors) for files in found]
-            sar_files = replace(find_files(sar, "sar", options)[0], mask_errors=mask_errors)
-            sar_source = Source(sar_files, opened)
-            files, decision = choose_zone(alternatives, sar_source)
-            optical_source = Source(files, opened)
+            optical_source, sar_source, decision = _open_sources(optical, sar, options, opened)
             pair = cls(optical_source, sar_source, optical_bands, sar_bands, options, kept_blocks)
-            pair.decisions += [decision] if decision else []
-            needed = pair._needed()
-            for source, numbers in zip((optical_source, sar_source), needed, strict=True):
-                source.close_others(numbers)
-            handles = [(optical_source.rasters, sar_source.rasters)]
-            handles += [
-                (optical_source.files.open(opened, needed[0]), sar_source.files.open(opened, needed[1]))
-                for _ in range(read_threads - 1)
-            ]
+            if decision:
+                pair.decisions.append(decision)
+                pair.warnings += warn_of_zone(decision)
+            handles = [pair._first_handles(), *(pair._more_handles(opened) for _ in range(read_threads - 1))]
             pair._start_threads(handles)
             if options.coreg != "off":
                 pair._coregister(options.coreg)
             pair._opened = opened.pop_all()
         return pair
 
-    def _needed(self) -> tuple[set[int], set[int]]:
-        """Numbers of the optical and of the SAR files that are read."""
-        optical = {part.file for part in (*self._optical_parts, *self._edge_parts)}
-        return optical | (self._clouds.files if self._clouds else set()), {part.file for part in self._sar_parts}
+    def _first_handles(self) -> Handles:
+        """Return the files that are open already, and close those that are not read."""
+        for image in self._images:
+            image.source.close_others(image.files)
+        optical, sar = (image.source.rasters if image else {} for image in (self._optical, self._sar))
+        return optical, sar
+
+    def _more_handles(self, opened: ExitStack) -> Handles:
+        """Open the files that are read once more, to be closed by ``opened``."""
+        optical, sar = (
+            image.source.files.open(opened, image.files) if image else {} for image in (self._optical, self._sar)
+        )
+        return optical, sar
 
     def _start_threads(self, handles: Sequence[Handles]) -> None:
         self._files: SimpleQueue[Handles] = SimpleQueue()
@@ -274,9 +267,6 @@ class ScenePair:
         self._ahead.clear()
         self._blocks.clear()
 
-    def _decide(self, what: str, value: Any, how: str) -> None:
-        self.decisions.append(Decision(what, value, how))
-
     def read(self, window: Window) -> Patch:
         """Read a window of the grid.
 
@@ -297,12 +287,11 @@ class ScenePair:
         InputError
             If a file cannot be read there.
         """
-        optical = np.empty((len(self._optical_layers), window.height, window.width), np.float32)
-        sar = np.empty((len(self._sar_layers), window.height, window.width), np.float32)
+        optical, sar = (np.empty((bands, window.height, window.width), np.float32) for bands in self._bands)
         for block, there, here in self._parts(window):
             optical[:, *here] = block.patch.optical[:, *there]
             sar[:, *here] = block.patch.sar[:, *there]
-        return Patch(optical, sar)
+        return Patch(optical, sar, self.absent)
 
     def read_seen(self, window: Window) -> UInt8:
         """Read which sensors' bands are all known, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
@@ -321,7 +310,7 @@ class ScenePair:
 
     def usable(self, seen: UInt8) -> NDArray[np.bool_]:
         """Tell which pixels are worth anything, given what `read_seen` returned."""
-        return usable(seen, self._either)
+        return usable(seen, self._either or self.absent is not None)
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
         """Read which pixels are worth anything, shape (H, W); `read` tells window and errors."""
@@ -384,8 +373,10 @@ class ScenePair:
         try:
             cloudy, broken = np.zeros((2, window.height, window.width), bool)
             patch = Patch(
-                self._read_optical(optical, window, counts, cloudy, broken),
-                self._read_sar(sar, window, counts, broken),
+                self._optical.read(optical, window, counts, cloudy, broken)
+                if self._optical
+                else _nothing(self._bands[0], window),
+                self._sar.read(sar, window, counts, broken) if self._sar else _nothing(self._bands[1], window),
             )
         finally:
             self._files.put(files)
@@ -396,37 +387,9 @@ class ScenePair:
             patch.sar[:, ~sar_seen] = np.nan
         seen = optical_seen + np.uint8(2) * sar_seen
         seen[cloudy] |= CLOUD
-        seen[broken & (seen & SENSORS < SENSORS)] |= UNREADABLE
+        present = {None: SENSORS, "sar": 1, "optical": 2}[self.absent]
+        seen[broken & (seen & SENSORS < present)] |= UNREADABLE
         return _Block(patch, seen, counts)
-
-    def _read_optical(
-        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], cloudy: Mask, broken: Mask
-    ) -> Float32:
-        """Read the optical bands, and mark what is left out as cloudy or cannot be read."""
-        mark = broken if self._mask_errors else None
-        values = read_layers(self._optical_parts, rasters, window, _as_stored, counts, mark)
-        values = self._optical.convert(values, counts)
-        if self._clouds:
-            cloudy |= self._clouds.read(rasters, window).view(bool)
-            cloudy &= np.isfinite(values).all(axis=0)
-            counts["optical_cloudy"] = int(np.count_nonzero(cloudy))
-            values[:, cloudy] = np.nan
-        return values
-
-    def _read_sar(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Mask) -> Float32:
-        def convert(values: Float32, file: int, source: Window) -> Float32:
-            power = self._sar.power(values, file, source)
-            counts["sar_impossible"] += int(np.count_nonzero(np.isfinite(values) & np.isnan(power)))
-            return power
-
-        mark = broken if self._mask_errors else None
-        power = read_layers(self._sar_parts, rasters, window, convert, counts, mark)
-        return self._sar.convert(power, counts)
-
-    def _describe_sar(self) -> None:
-        share = min(part.alignment.share for part in self._sar_parts)
-        self._decide("overlap", round(share, 4), f"values: the SAR file covers {share:.1%} of the grid.")
-        self.decisions += describe_resampling("sar", self._sar_parts)
 
     def estimate_shift(self) -> Shift:
         """Find out how far SAR and optical are still apart; see `refnet_cli.register`.
@@ -437,7 +400,10 @@ class ScenePair:
         ------
         InputError
             If a file cannot be read.
+        OptionsError
+            If the scene has one sensor only.
         """
+        optical_image, sar_image = self._both()
         optical, sar = files = self._files.get()
         aside: Counter[str] = Counter()
 
@@ -445,22 +411,26 @@ class ScenePair:
             for place in spread_pieces(*self.grid.shape):
                 window = Window(*place)
                 broken = np.zeros((window.height, window.width), bool)
-                mark = broken if self._mask_errors else None
-                seen = read_layers(self._edge_parts, optical, window, _as_stored, aside, mark)
-                seen *= self._optical.scale
-                yield Piece(window.row, window.column, seen, self._read_sar(sar, window, aside, broken))
+                seen = optical_image.read_edges(optical, window, aside, broken)
+                yield Piece(window.row, window.column, seen, sar_image.read(sar, window, aside, broken))
 
         try:
             return estimate_shift(pieces())
         finally:
             self._files.put(files)
 
+    def _both(self) -> tuple[OpticalImage, SarImage]:
+        if not (self._optical and self._sar):
+            raise OptionsError(f"A shift is found between optical and SAR files, but there are none of {self.absent}.")
+        return self._optical, self._sar
+
     def _coregister(self, how: Coregistration) -> None:
         """Tell the shift of SAR against optical, and move SAR if that is wanted."""
+        _, sar = self._both()
         shift = self.estimate_shift()
         if how == "require" and not shift.accepted:
             raise InputError(
-                f"--coreg require finds no certain shift between {self._sar_source.label} and the optical image "
+                f"--coreg require finds no certain shift between {sar.source.label} and the optical image "
                 f"({shift.reason}) Give files of the same place and season, or use --coreg auto."
             )
         moves = [round(float(move), 2) for move in (shift.columns, shift.rows) if math.isfinite(move)]
@@ -468,13 +438,12 @@ class ScenePair:
         if applied:
             # What lies at a place on the moved grid comes to lie where the shift wants it.
             place = self.grid.transform @ Affine.translation(-moves[0], -moves[1])
-            grid = GeoBox(self.grid.shape, place, self.grid.crs)
-            self._sar_parts = make_parts(self._sar_source, self._sar_layers, grid)
+            sar.move(GeoBox(self.grid.shape, place, self.grid.crs))
             self.decisions = [found for found in self.decisions if found.what not in ("overlap", "sar.resampling")]
-            self._describe_sar()
+            self.decisions += sar.describe_place()
         columns, rows = moves or (None, None)
         value = {"columns": columns, "rows": rows, "accepted": shift.accepted, "applied": applied}
-        self._decide("coreg", value, f"values: {shift.reason}")
+        self.decisions.append(Decision("coreg", value, f"values: {shift.reason}"))
         if shift.accepted and not applied and math.hypot(*moves) > 0.5:
             self.warnings.append(
                 f"SAR would have to move {moves[0]:+.2f} columns and {moves[1]:+.2f} rows to fit the optical image; "
@@ -482,19 +451,25 @@ class ScenePair:
             )
 
 
-def _edge_layers(source: Source, chosen: list[Layer]) -> list[Layer]:
-    named = {layer.name: layer for layer in (*source.layers, *chosen)}  # of several files of a band, the chosen one
-    return [named[name] for name in EDGES if name in named] or chosen
+def _open_sources(
+    optical: Paths | None, sar: Paths | None, options: SceneOptions, opened: ExitStack
+) -> tuple[Source | None, Source | None, Decision | None]:
+    """Open the files of both sensors, or of the only one, and say which of a product's zones was taken."""
+    mask_errors = options.on_read_error == "mask"
+    found = [] if optical is None else find_files(optical, "optical", options)
+    alternatives = [replace(files, mask_errors=mask_errors) for files in found]
+    sar_source = None
+    if sar is not None:
+        sar_source = Source(replace(find_files(sar, "sar", options)[0], mask_errors=mask_errors), opened)
+    if not alternatives:
+        return None, sar_source, None
+    files, decision = choose_zone(alternatives, sar_source)
+    return Source(files, opened), sar_source, decision
 
 
-def _choose(source: Source, wanted: Sequence[str], option: Sequence[str] | None) -> tuple[list[Layer], str]:
-    with source.naming():
-        indexes, how = choose_bands(wanted, source.said, source.files.modality, option, source.named)
-    return [source.layers[index - 1] for index in indexes], how
-
-
-def _as_stored(values: Float32, file: int, window: Window) -> Float32:
-    return values
+def _nothing(bands: int, window: Window) -> Float32:
+    """Pixels of a sensor that is absent, shape (B, H, W), which take no memory and cannot be written to."""
+    return np.broadcast_to(np.float32(np.nan), (bands, window.height, window.width))
 
 
 def _keys(window: Window) -> Iterator[tuple[int, int]]:

@@ -180,8 +180,8 @@ class Source:
     def empty(self, why: str = "") -> InputError:
         """Return the error that no pixel is valid, perhaps with the reason in brackets."""
         return InputError(
-            f"The {self.what} input {self.label} has no valid pixel{why}: give one that holds measurements, or "
-            "predict from the other sensor alone with --missing use-other."
+            f"The {self.what} input {self.label} has no valid pixel{why}: give one that holds measurements. If you "
+            "give files of both sensors, --missing use-other predicts from the other sensor alone."
         )
 
     def set_fills(self, fills: Mapping[int, Fills]) -> None:
