@@ -1141,12 +1141,13 @@ def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
 
 def _describe(report: dict[str, Any]) -> list[str]:
     """The report in lines for people."""
-    from refnet_cli.one_sensor import NAMES, absent_sensor, say_absent
+    from refnet_cli.one_sensor import NAMES, say_absent
 
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
-    lines += [f"{NAMES[absent]}: {say_absent(absent)}"] if (absent := absent_sensor(report["sensors"])) else []
+    absent = [sensor for sensor in NAMES if sensor not in report["sensors"]]
+    lines += [f"{NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

@@ -1,42 +1,29 @@
-"""Scenes of one sensor: which sensors are given, whether weights can do with them, and how a map says so."""
+"""Maps from one sensor: whether weights can do without the other one, and how a map says so."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from refnet_cli.card import UNITS, Card
+from refnet_cli.card import Card
 from refnet_cli.errors import WeightsError
+from refnet_cli.products import Modality
 
-SATELLITES = {"optical": "Sentinel-2", "sar": "Sentinel-1"}
-NAMES = {"optical": "optical", "sar": "SAR"}
-
-
-def given_sensors(optical: Any, sar: Any) -> tuple[str, ...]:
-    """Return which sensors have files: "optical", "sar" or both.
-
-    Examples
-    --------
-    >>> given_sensors("s2.tif", None), given_sensors("s2.tif", "s1.tif")
-    (('optical',), ('optical', 'sar'))
-    """
-    return tuple(sensor for sensor, files in zip(UNITS, (optical, sar), strict=True) if files is not None)
+SATELLITES: dict[Modality, str] = {"optical": "Sentinel-2", "sar": "Sentinel-1"}
+NAMES: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
 
 
-def absent_sensor(sensors: Sequence[str]) -> str | None:
-    """Return the sensor that has no files, or None if both have some."""
-    return next((sensor for sensor in UNITS if sensor not in sensors), None)
+def other_of(sensor: Modality) -> Modality:
+    """Return the other sensor."""
+    return "sar" if sensor == "optical" else "optical"
 
 
-def check_sensors(card: Card, sensors: Sequence[str], what: str = "") -> None:
+def check_sensors(card: Card, absent: Modality | None, what: str = "") -> None:
     """Refuse to predict from one sensor with weights that did not learn to do without the other.
 
     Parameters
     ----------
     card : Card
         Of the weights.
-    sensors : sequence of str
-        Those that have files.
+    absent : {"optical", "sar"} or None
+        The sensor that there are no files of.
     what : str
         The scene, where there are several.
 
@@ -44,8 +31,7 @@ def check_sensors(card: Card, sensors: Sequence[str], what: str = "") -> None:
     ------
     WeightsError
     """
-    absent = absent_sensor(sensors)
-    if absent is None or set(sensors) <= set(card.sensors_alone):
+    if absent is None or other_of(absent) in card.sensors_alone:
         return
     found = f"{what} has no {NAMES[absent]} files" if what else f"No {NAMES[absent]} files are given"
     remedy = f"Add its {NAMES[absent]} files" if what else f"Give --{absent} too"
@@ -56,7 +42,7 @@ def check_sensors(card: Card, sensors: Sequence[str], what: str = "") -> None:
     )
 
 
-def say_absent(absent: str) -> str:
+def say_absent(absent: Modality) -> str:
     """Return what a map says in place of the names of an absent sensor's files.
 
     Examples
@@ -64,5 +50,4 @@ def say_absent(absent: str) -> str:
     >>> say_absent("sar")
     'none given; the map is from Sentinel-2 alone'
     """
-    (present,) = (satellite for sensor, satellite in SATELLITES.items() if sensor != absent)
-    return f"none given; the map is from {present} alone"
+    return f"none given; the map is from {SATELLITES[other_of(absent)]} alone"

@@ -12,9 +12,10 @@ from typing import Any
 
 from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
-from refnet_cli.one_sensor import NAMES, SATELLITES, absent_sensor, check_sensors
+from refnet_cli.one_sensor import NAMES, SATELLITES, check_sensors, other_of
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.products import Modality
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair
 from refnet_cli.scene.stac import as_tags, stac_contradiction
@@ -159,22 +160,20 @@ def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
 
 def _check_sensors(tasks: Sequence[Task]) -> None:
     """Refuse scenes of one sensor that their weights cannot do with; all tasks have the same weights."""
-    lacking = [task.options for task in tasks if absent_sensor(task.options.sensors)]
+    lacking = [task.options for task in tasks if task.options.absent]
     if not lacking:
         return
     card = read_card(find_weights(lacking[0].weights))
     for options in lacking:
-        check_sensors(card, options.sensors, f"The scene for {options.output}")
+        check_sensors(card, options.absent, f"The scene for {options.output}")
 
 
 def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
-    counts = Counter(absent_sensor(task.options.sensors) for task in tasks)
-    for absent, present in (("optical", "sar"), ("sar", "optical")):
+    counts = Counter(task.options.absent for task in tasks)
+    for absent, name in NAMES.items():
         if counts[absent]:
-            yield (
-                f"{counts[absent]} of {len(tasks)} scenes have no {NAMES[absent]} files: their maps are from "
-                f"{SATELLITES[present]} alone"
-            )
+            satellite = SATELLITES[other_of(absent)]
+            yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
 
 
 def _task(
@@ -216,7 +215,7 @@ def _of_file(text: str | None) -> dict[str, str]:
 
 
 def _sensor(
-    what: str,
+    what: Modality,
     scene: Mapping[str, str],
     scenes: Sequence[Mapping[str, str]],
     templates: Templates,
@@ -272,7 +271,7 @@ def _fill_in(
     if template is None and what in scene:
         raise OptionsError(f"The scene with {_row(scene)} has no {what}: fill in its column {what!r}.")
     if template is None:
-        none = "" if what == "output" else f" Where no scene has {NAMES[what]} files, give --{what} {NONE}."
+        none = "" if what == "output" else f" Where no scene has any, give --{what} {NONE}."
         raise OptionsError(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
             f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}.{none}"

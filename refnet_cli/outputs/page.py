@@ -178,15 +178,12 @@ def _pictures(
     told = ", ".join(f"{one.name} {_share(one.share)}" for one in classes) or "no data"
     pictures = [("classes", "Class map", f"Map of land cover: {told}.", _class_picture(codes, scheme))]
     if look is not None:
-        for key, bands, picture in (
-            ("optical", look.optical_bands, look.optical_picture()),
-            ("sar", look.sar_bands, look.sar_picture()),
-        ):
-            if key not in sensors:
-                continue
-            satellite, listed = SATELLITES[key], ", ".join(bands)
-            told = f"What {satellite} saw, bands {listed}."
-            pictures.append((key, f"{satellite} ({listed})", told, _few_colours(picture)))
+        seen = {"optical": (look.optical_bands, look.optical_picture), "sar": (look.sar_bands, look.sar_picture)}
+        for key, satellite in SATELLITES.items():
+            if key in sensors:
+                bands, draw = seen[key]
+                told = f"What {satellite} saw, bands {', '.join(bands)}."
+                pictures.append((key, f"{satellite} ({', '.join(bands)})", told, _few_colours(draw())))
     return "".join(
         f'<figure><img id="picture-{key}" data-name="{escape(name)}" alt="{escape(alt)}" src="{_data_uri(image)}" '
         f'width="{width}" height="{height}"><figcaption>{escape(name)}</figcaption></figure>'

@@ -27,7 +27,7 @@ from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping, refuse_other_version
 from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
-from refnet_cli.one_sensor import SATELLITES, check_sensors, given_sensors, say_absent
+from refnet_cli.one_sensor import SATELLITES, check_sensors, say_absent
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import (
     BLOCK,
@@ -43,9 +43,9 @@ from refnet_cli.outputs import (
     write_sidecar,
 )
 from refnet_cli.process import usable_cores
-from refnet_cli.products import ClassScheme, usable
+from refnet_cli.products import ClassScheme, Modality, usable
 from refnet_cli.remote import as_given
-from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, crop
+from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, absent_sensor, crop
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Tiling, Window
@@ -68,7 +68,8 @@ WARNING = "warning"
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
-_NO_OUTPUT = Path()
+def _demand_output() -> Path:
+    raise OptionsError('There is no file to write: give output, as output="lulc.tif".')
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class PredictOptions(SceneOptions):
     Sentinel-1 alone, if the weights can do that."""
     sar: Path | tuple[Path, ...] | None = None
     """Sentinel-1: the same. One of both is needed."""
-    output: Path = _NO_OUTPUT
+    output: Path = field(default_factory=_demand_output)
     """Class map to write, a Cloud Optimized GeoTIFF; always needed."""
     weights: BundledName | Path | None = None
     """Weights of the network: a path, or the name of bundled ones, which are the default."""
@@ -144,10 +145,7 @@ class PredictOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sensors:
-            raise OptionsError("There are no files to map: give optical, sar or both.")
-        if self.output is _NO_OUTPUT:
-            raise OptionsError('There is no file to write: give output, as output="lulc.tif".')
+        absent_sensor(self.optical, self.sar)  # raises if both are
         if self.weights is not None:
             object.__setattr__(self, "weights", as_weights(self.weights))
         if isinstance(self.outputs, str):
@@ -170,14 +168,19 @@ class PredictOptions(SceneOptions):
             read_dates(self.date)
 
     @property
-    def sensors(self) -> tuple[str, ...]:
-        """Which sensors have files: "optical", "sar" or both."""
-        return given_sensors(self.optical, self.sar)
+    def absent(self) -> Modality | None:
+        """The sensor that there are no files of."""
+        return absent_sensor(self.optical, self.sar)
+
+    @property
+    def sensors(self) -> tuple[Modality, ...]:
+        """Those that there are files of."""
+        return tuple(sensor for sensor in SATELLITES if sensor != self.absent)
 
     @property
     def either(self) -> bool:
         """Whether pixels that only one sensor saw get a class."""
-        return self.missing == "use-other" or len(self.sensors) == 1
+        return self.missing == "use-other" or self.absent is not None
 
     @property
     def places(self) -> dict[str, Path]:
@@ -230,7 +233,7 @@ class Report:
     """Class scheme of the map."""
     network: dict[str, Any]
     """Bands that the network takes, by sensor; how many classes it tells apart; side of its tiles."""
-    sensors: list[str] = field(default_factory=lambda: [*SATELLITES])
+    sensors: list[Modality] = field(default_factory=lambda: [*SATELLITES])
     """Which sensors the map is from: "optical", "sar" or both."""
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
@@ -331,7 +334,7 @@ def predict(
     if options.resume:
         refuse_other_version(part.shard if part else options.output)
     card = engine.card if engine else verify(_given(weights))
-    check_sensors(card, options.sensors)
+    check_sensors(card, options.absent)
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
     # The tags and the report tell what was done, not what was left open.
     overlap = card.tile // 4 if options.overlap is None else options.overlap
@@ -812,7 +815,7 @@ def facts_of(report: Report) -> dict[str, Any]:
     }
 
 
-def _file_names(report: Report, sensor: str) -> str:
+def _file_names(report: Report, sensor: Modality) -> str:
     if sensor not in report.sensors:
         return say_absent(sensor)
     return ",".join(Path(path).name for path in _as_list(report.options[sensor]))
