@@ -17,7 +17,7 @@ from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
 from refnet_cli.products import Modality
 from refnet_cli.remote import is_remote, split_paths
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene import ScenePair, without_absent
 from refnet_cli.scene.stac import as_tags, stac_contradiction
 from refnet_cli.scene_tables import clean, decode, fit_row, is_table, read_rows
 from refnet_cli.stac_items import ItemFields, read_items, said_of_offset
@@ -159,13 +159,18 @@ def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
 
 
 def _check_sensors(tasks: Sequence[Task]) -> None:
-    """Refuse scenes of one sensor that their weights cannot do with; all tasks have the same weights."""
+    """Refuse scenes of one sensor that their weights or options do not allow; all tasks have the same weights."""
     lacking = [task.options for task in tasks if task.options.absent]
     if not lacking:
         return
     card = read_card(find_weights(lacking[0].weights))
     for options in lacking:
-        check_sensors(card, options.absent, f"The scene for {options.output}")
+        what = f"The scene for {options.output}"
+        check_sensors(card, options.absent, what)
+        try:
+            without_absent(options.scene, options.absent)
+        except OptionsError as error:
+            raise OptionsError(f"{what} cannot be planned with the options for all: {error}") from error
 
 
 def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:

@@ -69,7 +69,8 @@ def clean(text: str, folder: Path) -> list[str]:
     for number in range(first, -1, -1):
         line = re.sub(r'^(\s*"?\s*)#\s*(?=\w)', r"\1", stored[number])
         names = {name.strip('" \xa0').lower() for name in re.split(f"[{SEPARATORS}]", line)}
-        if {"optical", "sar"} <= names or (number == first and {"optical", "sar"} & names):
+        sensors = {"optical", "sar"} & names
+        if len(sensors) == 2 or (sensors and (number == first or "output" in names)):
             lines[number] = line
             break
     return lines

@@ -90,7 +90,7 @@ class Task:
             known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
-            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name) is not None}
+            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name)}
             table = files | {"output": entries["output"]} | entries.get("options", {})
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
