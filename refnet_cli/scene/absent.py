@@ -42,7 +42,8 @@ def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptio
     if absent is None:
         return options
     what = _NAMES[absent]
-    given = [f"--{name.replace('_', '-')}" for name in _OPTIONS[absent] if getattr(options, name) not in (None, False)]
+    values = {name: getattr(options, name) for name in _OPTIONS[absent]}
+    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)]
     if given:
         raise OptionsError(
             f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for {what} files, but none are given: give "

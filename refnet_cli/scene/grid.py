@@ -197,7 +197,10 @@ def choose_zone(alternatives: Sequence[Files], sar: Source | None) -> tuple[File
     if sar is None:
         counts = [(_zone_of(files), len((files.layers or ())[0].pieces)) for files in alternatives]
         listed = ", ".join(f"{count} in {zone}" for zone, count in counts)
-        how = f"count: a guess, the product has granules in {len(counts)} UTM zones ({listed}): the most are mapped."
+        how = (
+            f"count: a guess, the product has granules in {len(counts)} UTM zones ({listed}), of which the first with "
+            "most of them is mapped."
+        )
         return alternatives[0], Decision("optical.zone", counts[0][0], how)
     covered = []
     for files in alternatives:
