@@ -245,7 +245,7 @@ def _read_tiles(
         share = {window: float(pair.usable(pair.read_seen(window.clip(height, width))).mean()) for window in spread}
         best = sorted(spread, key=lambda window: -share[window])[:count]
         patches = [read_tile(pair, window) for window in best]
-    optical, sar = np.stack([patch.optical for patch in patches]), np.stack([patch.sar for patch in patches])
+    optical, sar = (np.stack(images) for images in zip(*patches, strict=True))
     return fill_gaps(optical), fill_gaps(sar)
 
 

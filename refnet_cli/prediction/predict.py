@@ -713,10 +713,9 @@ def read_tile(pair: ScenePair, window: Window) -> Patch:
         return patch
     top, left = inside.row - window.row, inside.column - window.column
     here = np.s_[:, top : top + inside.height, left : left + inside.width]
-    images = patch.optical, patch.sar
-    optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in images)
-    optical[here], sar[here] = images
-    return Patch(optical, sar, patch.absent)
+    optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in patch)
+    optical[here], sar[here] = patch
+    return patch._replace(optical=optical, sar=sar)
 
 
 def _given(weights: Path | None) -> Path:

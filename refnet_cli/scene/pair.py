@@ -50,16 +50,13 @@ class Patch(NamedTuple):
     Parameters
     ----------
     optical : float32 array, shape (Bo, H, W)
-        Reflectance x 10,000; NaN where invalid, and everywhere if the sensor is absent.
+        Reflectance x 10,000; NaN where invalid.
     sar : float32 array, shape (Bs, H, W)
-        Backscatter in dB; the same.
-    absent : {"optical", "sar"}, optional
-        The sensor that the scene has no files of.
+        Backscatter in dB; NaN where invalid.
     """
 
     optical: Float32
     sar: Float32
-    absent: Modality | None = None
 
     @property
     def optical_valid(self) -> NDArray[np.bool_]:
@@ -73,10 +70,17 @@ class Patch(NamedTuple):
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of both modalities are known, or of the only one that there is, shape (H, W)."""
-        if self.absent:
-            return self.sar_valid if self.absent == "optical" else self.optical_valid
+        """Where all bands of both modalities are known, shape (H, W)."""
         return self.optical_valid & self.sar_valid
+
+
+class OneSensorPatch(Patch):
+    """Pixels of a scene of one sensor; those of the absent one are NaN."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where all bands of the sensor that there is are known, shape (H, W)."""
+        return self.optical_valid | self.sar_valid
 
 
 class _Block(NamedTuple):
@@ -278,7 +282,7 @@ class ScenePair:
         Returns
         -------
         Patch
-            The same values for a pixel whatever the window.
+            The same values for a pixel whatever the window. A `OneSensorPatch` if a sensor is absent.
 
         Raises
         ------
@@ -291,7 +295,7 @@ class ScenePair:
         for block, there, here in self._parts(window):
             optical[:, *here] = block.patch.optical[:, *there]
             sar[:, *here] = block.patch.sar[:, *there]
-        return Patch(optical, sar, self.absent)
+        return OneSensorPatch(optical, sar) if self.absent else Patch(optical, sar)
 
     def read_seen(self, window: Window) -> UInt8:
         """Read which sensors' bands are all known, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
