@@ -355,10 +355,13 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     "--optical",
     type=PathList(),
     help="Sentinel-2: a GeoTIFF or JPEG 2000, several (B02.tif,B03.tif,...), a folder of them, or a SAFE folder or "
-    "zip; its finest grid is the map's.  [required]",
+    "zip; its finest grid is the map's. May be left out where the weights can do with --sar alone.",
 )
 @click.option(
-    "--sar", type=PathList(), help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif.  [required]"
+    "--sar",
+    type=PathList(),
+    help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif. May be left out where the weights can "
+    "do with --optical alone. Without --optical the map lies on the SAR file's grid.",
 )
 @predict_options()
 @click.option(
@@ -373,14 +376,14 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
 def predict_command(
     config: Path | None, as_json: bool, null: bool, verbose: bool, quiet: bool, **given: Any
 ) -> None:
-    """Make a land-cover map of a scene pair.
+    """Make a land-cover map of a scene pair, or of a scene of one sensor.
 
-    The map lies on the optical file's grid, pixel for pixel. What was decided about the files (bands, units,
-    offsets) is said on stderr and recorded in the map's tags.
+    The map lies on the optical file's grid, pixel for pixel; without one, on that of the SAR file or of --grid. What
+    was decided about the files (bands, units, offsets) is said on stderr and recorded in the map's tags.
     """
     from refnet_cli.prediction.predict import PredictOptions, predict
 
-    options: PredictOptions = _fill(PredictOptions, _with_outputs(given), config)
+    options = PredictOptions(**_fill(PredictOptions, _with_outputs(given), config))
     LOG.scene = str(options.output)
     with _ProgressBar("tiles", quiet) as progress:
         report = predict(options, progress=progress, tell=_say_line if verbose and not quiet else None)
@@ -714,7 +717,11 @@ def batch_group() -> None:
 @batch_group.command("plan")
 @click.argument("scenes", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", type=FILE, help="File of tasks to write, a line of JSON each.  [default: stdout]")
-@click.option("--optical", metavar="TEMPLATE", help="Where the list has no column optical: a text with fields.")
+@click.option(
+    "--optical",
+    metavar="TEMPLATE",
+    help="Where the list has no column optical: a text with fields; or none, if no scene has optical files.",
+)
 @click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif'.")
 @click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
 @click.option(
@@ -748,6 +755,7 @@ def batch_plan(
     ItemCollection, or a list of paths of optical files, a line each; - reads it from stdin. Paths in it are relative to
     it; those of templates to the working directory. In templates {field} is a column, an asset or id of a STAC item, or
     of the optical file its path, name, stem (the name without .tif), parent (the folder's path) and folder (its name).
+    A scene of one sensor has an empty cell in the column of the other; its fields are those of the file that it has.
 
     \b
     refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
@@ -1002,10 +1010,14 @@ def weights_list() -> None:
 @weights_group.command("info")
 @click.argument("weights", type=WEIGHTS, required=False)
 def weights_info(weights: Any) -> None:
-    """Print the card of WEIGHTS, a file or a name (default: refnet-small), as JSON."""
-    from refnet_cli.card import find_weights, read_card
+    """Print the card of WEIGHTS, a file or a name (default: refnet-small), as JSON.
 
-    click.echo(json.dumps(read_card(find_weights(weights)).to_dict(), indent=2))
+    sensors_alone lists the sensors that suffice alone, of optical and sar.
+    """
+    from refnet_cli.card import SENSORS_ALONE, find_weights, read_card
+
+    card = read_card(find_weights(weights))
+    click.echo(json.dumps(card.to_dict() | {SENSORS_ALONE: card.sensors_alone}, indent=2))
 
 
 @weights_group.command("verify")
@@ -1097,16 +1109,15 @@ def _read_config(kind: type[Any], config: Path) -> dict[str, Any]:
     return values
 
 
-def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> Any:
-    """Make the options of what the command line gives and, behind it, what a config file does."""
-    from dataclasses import MISSING, fields
-
+def _fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """Return the options that the command line gives and, behind it, those of a config file."""
     values = _read_config(kind, config) if config else {}
     values |= {name: value for name, value in given.items() if value is not None}
-    for field in fields(kind):
-        if field.default is MISSING and field.name not in values:
-            raise click.UsageError(f"Missing option '--{field.name}'.", click.get_current_context())
-    return kind(**values)
+    if not {"optical", "sar"} & values.keys():
+        raise click.UsageError("Nothing to map: give --optical, --sar or both.", click.get_current_context())
+    if "output" not in values:
+        raise click.UsageError("Missing option '--output'.", click.get_current_context())
+    return values
 
 
 class _ProgressBar:
@@ -1154,9 +1165,13 @@ def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
 
 def _describe(report: dict[str, Any]) -> list[str]:
     """The report in lines for people."""
+    from refnet_cli.one_sensor import NAMES, say_absent
+
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
+    absent = [sensor for sensor in NAMES if sensor not in report["sensors"]]
+    lines += [f"{NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

@@ -72,18 +72,18 @@ def acquisition_of(name: str) -> str | None:
     return when.date().isoformat() if len(found) == 8 else _text(when)
 
 
-def acquired(optical: Iterable[str], sar: Iterable[str]) -> tuple[str, str] | None:
+def acquired(*sensors: Iterable[str]) -> tuple[str, str] | None:
     """Find when the scenes of a map were acquired in the names of their files.
 
     Parameters
     ----------
-    optical, sar : iterable of str
-        Names of each sensor's files or folders, as `acquisition_of` takes them.
+    *sensors : iterable of str
+        Names of the files or folders of each sensor that has some, as `acquisition_of` takes them.
 
     Returns
     -------
     tuple of (str, str) or None
-        The earliest and the latest acquisition of both sensors, in ISO 8601, UTC; a day of which no time is known
+        The earliest and the latest acquisition of all sensors, in ISO 8601, UTC; a day of which no time is known
         counts from its beginning to its end. None where no name of one sensor tells.
 
     Examples
@@ -94,7 +94,7 @@ def acquired(optical: Iterable[str], sar: Iterable[str]) -> tuple[str, str] | No
     True
     """
     spans = []
-    for names in (optical, sar):
+    for names in sensors:
         found = [_span(when) for name in names if (when := acquisition_of(name))]
         if not found:
             return None

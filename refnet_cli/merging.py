@@ -66,7 +66,7 @@ def merge(tasks: Sequence[Task]) -> Report:
         mapping = Mapping(making, options.places, stack)
         report.warnings += mapping.warnings
         for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
-            mapping.add(rows_of(finished, making.scheme, options.missing == "use-other"))
+            mapping.add(rows_of(finished, making.scheme, options.either))
         report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
         report.areas_hectares = mapping.areas_hectares
         check_map(report, mapping.seen, mapping.unreadable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,17 +12,21 @@ from typing import Any
 
 from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
+from refnet_cli.one_sensor import NAMES, SATELLITES, check_sensors, other_of
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.products import Modality
 from refnet_cli.remote import is_remote, split_paths
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene import ScenePair, without_absent
 from refnet_cli.scene.stac import as_tags, stac_contradiction
 from refnet_cli.scene_tables import clean, decode, fit_row, is_table, read_rows
-from refnet_cli.stac_items import read_items, said_of_offset
+from refnet_cli.stac_items import ItemFields, read_items, said_of_offset
 from refnet_cli.tasks import Task, check_distinct, identify
 from refnet_cli.tiling import Window
 
 COLUMNS = ("optical", "sar", "output")
+NONE = "none"
+"""Template of a sensor that no scene has files of."""
 _FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
@@ -30,6 +35,7 @@ class Templates:
     """Texts in which ``{field}`` stands for what a scene says of itself; a scene's own column goes first."""
 
     optical: str | None = None
+    """`NONE` where no scene has any."""
     sar: str | None = None
     output: str | None = None
     outputs: tuple[str, ...] = ()
@@ -111,7 +117,7 @@ def plan(
     block : int, optional
         Side of the blocks that maps are cut into, in pixels.
     tell : callable, optional
-        Warned, in a line each, of STAC items that contradict themselves.
+        Told, in a line each, how many scenes lack a sensor, and of STAC items that contradict themselves.
 
     Yields
     ------
@@ -121,7 +127,9 @@ def plan(
     Raises
     ------
     OptionsError
-        If a scene lacks a field that a template names, or the blocks are impossible.
+        If a scene lacks a field that a template names or has no files at all, or the blocks are impossible.
+    WeightsError
+        If a scene lacks a sensor that the weights need.
     ConfigError
         If two scenes would make the same map.
     InputError, InputMissingError
@@ -129,10 +137,11 @@ def plan(
     """
     if block is not None and (block < BLOCK or block % BLOCK):
         raise OptionsError(f"Blocks of {block} pixels are no whole tiles of the map: give a multiple of {BLOCK}.")
-    tasks = [_task(scene, templates, options, folder) for scene in scenes]
+    tasks = [_task(scene, scenes, templates, options, folder) for scene in scenes]
     check_distinct(tasks)
+    _check_sensors(tasks)
     if tell:
-        for line in _warn_of_contradictions(tasks):
+        for line in (*_count_absent(tasks), *_warn_of_contradictions(tasks)):
             tell(line)
     for task in tasks:
         for part in [None] if block is None else _blocks(task.options, block):
@@ -149,25 +158,104 @@ def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
             )
 
 
-def _task(scene: Mapping[str, str], templates: Templates, options: Mapping[str, Any], folder: Path) -> Task:
-    optical = _fill_in("optical", scene, templates.optical, scene, folder)
-    place = _inputs(optical)[0]
-    of_file = {
-        "path": optical, "name": place.name, "stem": _stem(place), "parent": str(place.parent),
-        "folder": place.parent.name,
-    }  # fmt: skip
-    fields_ = of_file | dict(scene)
-    sar, output = (_fill_in(name, scene, getattr(templates, name), fields_, folder) for name in ("sar", "output"))
+def _check_sensors(tasks: Sequence[Task]) -> None:
+    """Refuse scenes of one sensor that their weights or options do not allow; all tasks have the same weights."""
+    lacking = [task.options for task in tasks if task.options.absent]
+    if not lacking:
+        return
+    card = read_card(find_weights(lacking[0].weights))
+    for options in lacking:
+        what = f"The scene for {options.output}"
+        check_sensors(card, options.absent, what)
+        try:
+            without_absent(options.scene, options.absent)
+        except OptionsError as error:
+            raise OptionsError(f"{what} cannot be planned with the options for all: {error}") from error
+
+
+def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
+    counts = Counter(task.options.absent for task in tasks)
+    for absent, name in NAMES.items():
+        if counts[absent]:
+            satellite = SATELLITES[other_of(absent)]
+            yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
+
+
+def _task(
+    scene: Mapping[str, str],
+    scenes: Sequence[Mapping[str, str]],
+    templates: Templates,
+    options: Mapping[str, Any],
+    folder: Path,
+) -> Task:
+    optical = _sensor("optical", scene, scenes, templates, scene, folder)
+    fields_ = _of_file(optical) | dict(scene)
+    sar = _sensor("sar", scene, scenes, templates, fields_, folder)
+    if optical is None and sar is None:
+        raise OptionsError(f"The scene with {_row(scene)} has neither optical nor SAR files: fill in a column of them.")
+    fields_ = _of_file(optical or sar) | dict(scene)
+    output = _fill_in("output", scene, templates.output, fields_, folder)
     further = tuple(_placed(_resolved(text, fields_)) for text in templates.outputs)
     given: dict[str, Any] = {
         name: Path(os.path.abspath(value)) if isinstance(value, Path) else value for name, value in options.items()
     }
     if str(given.get("scheme", "")).lower().endswith(".toml"):
         given["scheme"] = os.path.abspath(given["scheme"])
-    if given.get("optical_offset") is None and "stac" not in given:
+    if optical and given.get("optical_offset") is None and "stac" not in given:
         used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
         given["stac"] = said_of_offset(scene, used) or None
-    return Task(PredictOptions(_inputs(optical), _inputs(sar), Path(output), outputs=further, **given))
+    s2, s1 = (_inputs(text) if text else None for text in (optical, sar))
+    return Task(PredictOptions(s2, s1, Path(output), outputs=further, **given))
+
+
+def _of_file(text: str | None) -> dict[str, str]:
+    """Return the fields that the first file of a scene gives; none without files."""
+    if text is None:
+        return {}
+    place = _inputs(text)[0]
+    return {
+        "path": text, "name": place.name, "stem": _stem(place), "parent": str(place.parent),
+        "folder": place.parent.name,
+    }  # fmt: skip
+
+
+def _sensor(
+    what: Modality,
+    scene: Mapping[str, str],
+    scenes: Sequence[Mapping[str, str]],
+    templates: Templates,
+    known: Mapping[str, str],
+    folder: Path,
+) -> str | None:
+    """Return the files of a sensor as `_fill_in` does; None where the list or the template says that there are none."""
+    template = getattr(templates, what)
+    if not scene.get(what):
+        if template == NONE or (template is None and (what in scene or _is_complete(scene, templates))):
+            return None
+        if template is not None and _lacks_assets(scene, template, scenes):
+            return None
+    return _fill_in(what, scene, template, known, folder)
+
+
+def _is_complete(scene: Mapping[str, str], templates: Templates) -> bool:
+    """Whether a table names a sensor and the map, and every other column is a field that a template uses.
+
+    Then no column can be that of the other sensor under another name.
+    """
+    texts = (templates.optical, templates.sar, templates.output, *templates.outputs)
+    used = {field for text in texts for field in _FIELD.findall(text or "")}
+    return bool(scene.get("output")) and not scene.keys() - used - {*COLUMNS}
+
+
+def _lacks_assets(scene: Mapping[str, str], template: str, scenes: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a STAC item has none of the assets that a template names, and another item of the list has all."""
+    named = set(_FIELD.findall(template))
+    there = any(named <= other.keys() for other in scenes)
+    return isinstance(scene, ItemFields) and bool(named) and there and not named & scene.keys()
+
+
+def _row(scene: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in scene.items() if value)
 
 
 def _placed(output: str) -> str:
@@ -186,12 +274,12 @@ def _fill_in(
     if scene.get(what):
         return _absolute(what, scene[what], folder)
     if template is None and what in scene:
-        row = ", ".join(f"{name} {value}" for name, value in scene.items() if value)
-        raise OptionsError(f"The scene with {row} has no {what}: fill in its column {what!r}.")
+        raise OptionsError(f"The scene with {_row(scene)} has no {what}: fill in its column {what!r}.")
     if template is None:
+        none = "" if what == "output" else f" Where no scene has any, give --{what} {NONE}."
         raise OptionsError(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
-            f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}."
+            f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}.{none}"
         )
     return _absolute(what, _resolved(template, known), Path.cwd())
 

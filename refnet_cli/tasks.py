@@ -65,8 +65,10 @@ class Task:
         return json.dumps(
             {
                 "id": self.id,
-                "optical": [_as_given(path) for path in as_paths(self.options.optical)],
-                "sar": [_as_given(path) for path in as_paths(self.options.sar)],
+                **{
+                    sensor: [_as_given(path) for path in as_paths(getattr(self.options, sensor))]
+                    for sensor in self.options.sensors
+                },
                 "output": str(self.options.output),
                 "refnet": __version__,
                 **({"block": list(self.block)} if self.block else {}),
@@ -88,9 +90,12 @@ class Task:
             known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
-            table = {name: entries[name] for name in ("optical", "sar", "output")} | entries.get("options", {})
+            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name)}
+            table = files | {"output": entries["output"]} | entries.get("options", {})
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
+            if not files:
+                raise ValueError("it has neither optical nor sar")
             if "refnet" not in entries and table.get("scheme") == "esri-io":
                 raise ConfigError(
                     f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "

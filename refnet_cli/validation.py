@@ -18,10 +18,12 @@ from refnet_cli.evaluation.evaluate import Scores, confusion_matrix, score
 from refnet_cli.figures import View
 from refnet_cli.learned import warn_of_learned
 from refnet_cli.model import REFNet
+from refnet_cli.one_sensor import check_sensors
 from refnet_cli.prediction.predict import Progress, predict_rows, read_tile, reading_threads
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region, SurveyedScene, survey
 from refnet_cli.scan import choose_scan
+from refnet_cli.scene import absent_sensor
 from refnet_cli.splits import VALIDATION
 from refnet_cli.threads import read_ahead
 from refnet_cli.tiling import Tiling, Window
@@ -247,6 +249,9 @@ def evaluate_weights(
     if config.method == "none":
         whole = tuple(replace(scene, split="validation") for scene in config.scenes)
         config = replace(config, scenes=whole)
+    for scene in config.scenes:
+        if config.role(scene) != "train":
+            check_sensors(card, absent_sensor(scene.optical, scene.sar), f"Scene {scene.name}")
     choice = choose_scan(device.partition(":")[0], card.network.states)
     surveyed = survey(config)
     scenes = [look for look in surveyed if look.validation.any()]

@@ -26,6 +26,7 @@ LEVELS = (
     {"finishing", "codes"},
     {"schemes"},
     {"card", "translations"},
+    {"one_sensor"},
     {"scene", "outputs", "model", "figures", "splits"},
     {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine", "confidence"},

@@ -68,7 +68,9 @@ def test_bad_calls(capfd: pytest.CaptureFixture[str], tmp_path: Path, pair: tupl
 
 def test_missing_options_and_unknown_commands(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "--optical", "a.tif"]) == 2
-    assert "Missing option '--sar'" in capfd.readouterr().err
+    assert "Missing option '--output'" in capfd.readouterr().err
+    assert run(["predict", "-o", "a.tif"]) == 2
+    assert "give --optical, --sar or both" in capfd.readouterr().err
     assert run(["predikt"]) == 2
     assert "No such command" in capfd.readouterr().err
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
+from refnet_cli.one_sensor import SATELLITES
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.cells import ClassPicture
 from refnet_cli.outputs.charts import Bar, bar_chart, histogram
@@ -30,7 +31,6 @@ UInt8 = NDArray[np.uint8]
 
 _BINS = 50
 _NO_DATA = (230, 233, 236)  # the page's colour under the map
-_SENSORS = {"optical": "Sentinel-2", "sar": "Sentinel-1"}
 _FINE = 400  # pixels of a picture that need no enlarging
 _BAR = 0.3  # share of the map's width that a scale bar may take
 
@@ -38,7 +38,7 @@ _BAR = 0.3  # share of the map's width that a scale bar may take
 class HtmlReport(FileOutput):
     """A page of HTML for any browser, a single file that asks for nothing from elsewhere.
 
-    It shows the map over quicklooks of both sensors, areas, a histogram of the classes' probabilities, what was
+    It shows the map over quicklooks of the sensors, areas, a histogram of the classes' probabilities, what was
     decided, warnings, and with what the map was made. What ``facts`` does not tell it leaves out.
 
     Parameters
@@ -84,13 +84,15 @@ class HtmlReport(FileOutput):
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         classes = _classes(self._scheme, self._picture.pixels, facts.get("areas_hectares"))
         names = facts.get("files", {}).get("classes", [])
+        sensors = facts.get("sensors", [*SATELLITES])
         page = Template(files("refnet_cli.outputs").joinpath("page.html").read_text("utf-8")).substitute(
             name=escape(names[0]["name"] if names else "Land cover map"),
+            kicker=" and ".join(sorted(SATELLITES[sensor] for sensor in sensors)),
             meta="\n".join(f'<meta name="{escape(key)}" content="{escape(text)}">' for key, text in self._tags.items()),
             summary=_summary(self._grid, classes, facts),
             notes=_notes(facts),
             stage=_stage(self._picture.codes.shape),
-            pictures=_pictures(self._picture.codes, self._scheme, classes, self._look),
+            pictures=_pictures(self._picture.codes, self._scheme, classes, self._look, sensors),
             scale=_scale(self._grid),
             legend=_legend(classes),
             bars=bar_chart([Bar(one.name, one.share, one.label, one.colour) for one in classes], "Area of each class"),
@@ -142,7 +144,7 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
     if classes:
         items["Commonest class"] = f"{classes[0].name}, {_share(classes[0].share)}"
     items["Grid"] = f"{width:,} × {height:,} pixels of {_pixel(grid)}"
-    items |= {sensor: facts[key] for key, sensor in _SENSORS.items() if key in facts}
+    items |= {sensor: facts[key] for key, sensor in SATELLITES.items() if key in facts}
     return "".join(f"<div><dt>{escape(what)}</dt><dd>{_isolated(value)}</dd></div>" for what, value in items.items())
 
 
@@ -168,18 +170,20 @@ def _stage(shape: tuple[int, ...]) -> str:
     return f"--height:{shape[0]};--width:{shape[1]};--rendering:{rendering}"
 
 
-def _pictures(codes: UInt8, scheme: ClassScheme, classes: Sequence[_Class], look: Quicklook | None) -> str:
-    """Return the pictures; a script makes of them one to swipe over."""
+def _pictures(
+    codes: UInt8, scheme: ClassScheme, classes: Sequence[_Class], look: Quicklook | None, sensors: Sequence[str]
+) -> str:
+    """Return the pictures of the map and of the sensors that it is from; a script makes of them one to swipe over."""
     height, width = codes.shape
     told = ", ".join(f"{one.name} {_share(one.share)}" for one in classes) or "no data"
     pictures = [("classes", "Class map", f"Map of land cover: {told}.", _class_picture(codes, scheme))]
     if look is not None:
-        for key, bands, picture in (
-            ("optical", look.optical_bands, look.optical_picture()),
-            ("sar", look.sar_bands, look.sar_picture()),
-        ):
-            name = f"{_SENSORS[key]} ({', '.join(bands)})"
-            pictures.append((key, name, f"What {_SENSORS[key]} saw, bands {', '.join(bands)}.", _few_colours(picture)))
+        seen = {"optical": (look.optical_bands, look.optical_picture), "sar": (look.sar_bands, look.sar_picture)}
+        for key, satellite in SATELLITES.items():
+            if key in sensors:
+                bands, draw = seen[key]
+                told = f"What {satellite} saw, bands {', '.join(bands)}."
+                pictures.append((key, f"{satellite} ({', '.join(bands)})", told, _few_colours(draw())))
     return "".join(
         f'<figure><img id="picture-{key}" data-name="{escape(name)}" alt="{escape(alt)}" src="{_data_uri(image)}" '
         f'width="{width}" height="{height}"><figcaption>{escape(name)}</figcaption></figure>'

@@ -17,6 +17,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from refnet_cli.errors import OptionsError
+from refnet_cli.one_sensor import SATELLITES
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.geotiff import (
@@ -246,7 +247,8 @@ def _lineage(scheme: ClassScheme, facts: Mapping[str, Any]) -> str:
     if weights := facts.get("weights"):
         lineage += f" with the weights {weights['name']} (SHA-256 {weights['sha256']})"
     if "optical" in facts and "sar" in facts:
-        lineage += f" from Sentinel-2 {facts['optical']} and Sentinel-1 {facts['sar']}"
+        sensors = facts.get("sensors", [*SATELLITES])
+        lineage += " from " + " and ".join(f"{SATELLITES[sensor]} {facts[sensor]}" for sensor in sensors)
     return f"{lineage}."
 
 

@@ -27,6 +27,7 @@ from refnet_cli.journal import Finished
 from refnet_cli.mapping import Mapping, refuse_other_version
 from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
+from refnet_cli.one_sensor import SATELLITES, check_sensors, say_absent
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import (
     BLOCK,
@@ -42,9 +43,9 @@ from refnet_cli.outputs import (
     write_sidecar,
 )
 from refnet_cli.process import usable_cores
-from refnet_cli.products import ClassScheme, usable
+from refnet_cli.products import ClassScheme, Modality, usable
 from refnet_cli.remote import as_given
-from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, crop
+from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, absent_sensor, crop
 from refnet_cli.symmetries import SymmetricEngine
 from refnet_cli.threads import WriteBehind, read_ahead
 from refnet_cli.tiling import Tiling, Window
@@ -67,6 +68,10 @@ WARNING = "warning"
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
+def _demand_output() -> Path:
+    raise OptionsError('There is no file to write: give output, as output="lulc.tif".')
+
+
 @dataclass(frozen=True)
 class PredictOptions(SceneOptions):
     """What to predict, with what, and where to put it.
@@ -77,12 +82,13 @@ class PredictOptions(SceneOptions):
         If a value is impossible.
     """
 
-    optical: Path | tuple[Path, ...]
-    """Sentinel-2: a file, files of some bands each, a folder of them, or a SAFE product."""
-    sar: Path | tuple[Path, ...]
-    """Sentinel-1: the same."""
-    output: Path
-    """Class map to write, a Cloud Optimized GeoTIFF."""
+    optical: Path | tuple[Path, ...] | None = None
+    """Sentinel-2: a file, files of some bands each, a folder of them, or a SAFE product. Without it the map is from
+    Sentinel-1 alone, if the weights can do that."""
+    sar: Path | tuple[Path, ...] | None = None
+    """Sentinel-1: the same. One of both is needed."""
+    output: Path = field(default_factory=_demand_output)
+    """Class map to write, a Cloud Optimized GeoTIFF; always needed."""
     weights: BundledName | Path | None = None
     """Weights of the network: a path, or the name of bundled ones, which are the default."""
     preview: Path | None = None
@@ -139,6 +145,7 @@ class PredictOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        absent_sensor(self.optical, self.sar)  # raises if both are
         if self.weights is not None:
             object.__setattr__(self, "weights", as_weights(self.weights))
         if isinstance(self.outputs, str):
@@ -159,6 +166,21 @@ class PredictOptions(SceneOptions):
                 raise OptionsError(f"--{option.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
         if self.date is not None:
             read_dates(self.date)
+
+    @property
+    def absent(self) -> Modality | None:
+        """The sensor that there are no files of."""
+        return absent_sensor(self.optical, self.sar)
+
+    @property
+    def sensors(self) -> tuple[Modality, ...]:
+        """Those that there are files of."""
+        return tuple(sensor for sensor in SATELLITES if sensor != self.absent)
+
+    @property
+    def either(self) -> bool:
+        """Whether pixels that only one sensor saw get a class."""
+        return self.missing == "use-other" or self.absent is not None
 
     @property
     def places(self) -> dict[str, Path]:
@@ -211,6 +233,8 @@ class Report:
     """Class scheme of the map."""
     network: dict[str, Any]
     """Bands that the network takes, by sensor; how many classes it tells apart; side of its tiles."""
+    sensors: list[Modality] = field(default_factory=lambda: [*SATELLITES])
+    """Which sensors the map is from: "optical", "sar" or both."""
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
     version: str = __version__
@@ -276,7 +300,7 @@ def predict(
     tell: Callable[[str], None] | None = None,
     part: Part | None = None,
 ) -> Report:
-    """Map the land cover of a scene pair.
+    """Map the land cover of a scene pair, or of a scene of one sensor.
 
     Parameters
     ----------
@@ -310,6 +334,7 @@ def predict(
     if options.resume:
         refuse_other_version(part.shard if part else options.output)
     card = engine.card if engine else verify(_given(weights))
+    check_sensors(card, options.absent)
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
     # The tags and the report tell what was done, not what was left open.
     overlap = card.tile // 4 if options.overlap is None else options.overlap
@@ -349,7 +374,7 @@ def predict(
             if tell:
                 tell(f"{name}: {value}")
         identity = _identity(report, pair, engine) | {"area": area}
-        as_rows = partial(rows_of, scheme=making.scheme, either=options.missing == "use-other")
+        as_rows = partial(rows_of, scheme=making.scheme, either=options.either)
         first, engine.batch = mapping.go_on(identity, engine.batch, as_rows, resume=options.resume)
         report.resumed_rows, report.renewed = first, mapping.renewed
         _Running(options, pair, engine, tiling, area, mapping, report, translation, look, progress).go(first)
@@ -454,7 +479,8 @@ def _acquired(options: PredictOptions) -> tuple[str, str] | None:
     """When the scenes were acquired, as the user or the files' names tell."""
     if options.date is not None:
         return read_dates(options.date)
-    return acquired(*([Path(path).name for path in as_paths(given)] for given in (options.optical, options.sar)))
+    given = (getattr(options, sensor) for sensor in options.sensors)
+    return acquired(*([Path(path).name for path in as_paths(files)] for files in given))
 
 
 def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
@@ -489,9 +515,11 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
     ------
     InputError
     """
-    names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in ("optical", "sar"))
+    names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in report.sensors)
     if not seen:
         saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
+        if len(report.sensors) == 1:
+            saw = SATELLITES[report.sensors[0]]
         raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
     if not report.valid_share:
         report.warnings.append(
@@ -730,6 +758,7 @@ def _start_report(
             "optical": list(card.optical.bands), "sar": list(card.sar.bands), "classes": card.network.classes,
             "tile": card.tile,
         },
+        sensors=[*options.sensors],
         translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
         drift=card.drift(pair.levels),
         warnings=[
@@ -740,8 +769,10 @@ def _start_report(
     )  # fmt: skip
 
 
-def as_paths(given: Paths) -> tuple[Path, ...]:
-    """Return one path or several as several."""
+def as_paths(given: Paths | None) -> tuple[Path, ...]:
+    """Return one path or several as several; none where no files are given."""
+    if given is None:
+        return ()
     paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)
     return paths
 
@@ -760,8 +791,8 @@ def tags_of(report: Report) -> dict[str, str]:
         "REFNET_VERSION": report.version,
         "REFNET_WEIGHTS": report.weights["name"],
         "REFNET_WEIGHTS_SHA256": report.weights["sha256"],
-        "REFNET_OPTICAL": _file_names(report.options["optical"]),
-        "REFNET_SAR": _file_names(report.options["sar"]),
+        "REFNET_OPTICAL": _file_names(report, "optical"),
+        "REFNET_SAR": _file_names(report, "sar"),
         "REFNET_OPTIONS": json.dumps(options, sort_keys=True),
         "REFNET_DECISIONS": json.dumps(report.decisions, sort_keys=True),
         **({"REFNET_TRANSLATION": json.dumps(report.translation)} if report.translation else {}),
@@ -771,8 +802,8 @@ def tags_of(report: Report) -> dict[str, str]:
 def facts_of(report: Report) -> dict[str, Any]:
     """Return what outputs may tell of a map: nothing that differs between two runs for the same map."""
     told = (
-        "version", "network", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares", "valid_share",
-        "counts",
+        "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares",
+        "valid_share", "counts",
     )  # fmt: skip
     tags = tags_of(report)
     return {name: getattr(report, name) for name in told} | {
@@ -783,8 +814,10 @@ def facts_of(report: Report) -> dict[str, Any]:
     }
 
 
-def _file_names(given: str | list[str]) -> str:
-    return ",".join(Path(path).name for path in _as_list(given))
+def _file_names(report: Report, sensor: Modality) -> str:
+    if sensor not in report.sensors:
+        return say_absent(sensor)
+    return ",".join(Path(path).name for path in _as_list(report.options[sensor]))
 
 
 def _as_list(given: str | list[str]) -> list[str]:

@@ -1,0 +1,53 @@
+"""Maps from one sensor: whether weights can do without the other one, and how a map says so."""
+
+from __future__ import annotations
+
+from refnet_cli.card import Card
+from refnet_cli.errors import WeightsError
+from refnet_cli.products import Modality
+
+SATELLITES: dict[Modality, str] = {"optical": "Sentinel-2", "sar": "Sentinel-1"}
+NAMES: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
+
+
+def other_of(sensor: Modality) -> Modality:
+    """Return the other sensor."""
+    return "sar" if sensor == "optical" else "optical"
+
+
+def check_sensors(card: Card, absent: Modality | None, what: str = "") -> None:
+    """Refuse to predict from one sensor with weights that did not learn to do without the other.
+
+    Parameters
+    ----------
+    card : Card
+        Of the weights.
+    absent : {"optical", "sar"} or None
+        The sensor that there are no files of.
+    what : str
+        The scene, where there are several.
+
+    Raises
+    ------
+    WeightsError
+    """
+    if absent is None or other_of(absent) in card.sensors_alone:
+        return
+    found = f"{what} has no {NAMES[absent]} files" if what else f"No {NAMES[absent]} files are given"
+    remedy = f"Add its {NAMES[absent]} files" if what else f"Give --{absent} too"
+    raise WeightsError(
+        f"{found}, and the weights {card.name} were not trained to predict without {SATELLITES[absent]}. {remedy}, or "
+        "choose other weights: `refnet weights info` lists under sensors_alone the sensors that are enough alone. "
+        "`refnet train` makes such weights with modality_dropout above 0."
+    )
+
+
+def say_absent(absent: Modality) -> str:
+    """Return what a map says in place of the names of an absent sensor's files.
+
+    Examples
+    --------
+    >>> say_absent("sar")
+    'none given; the map is from Sentinel-2 alone'
+    """
+    return f"none given; the map is from {SATELLITES[other_of(absent)]} alone"
