@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import timm
@@ -11,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from refnet_cli.band_channels import Statistics, adapt_bands, band_tensors, known_statistics
 from refnet_cli.card import is_pickled
+from refnet_cli.encoders import ENCODERS, IMAGENET, SENSORS, EncoderFile, Pretrained, shorten
 from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.hub import fetch, quiet
 from refnet_cli.model import REFNet
@@ -41,8 +45,8 @@ def load_plain(net: REFNet, weights: str | Path) -> list[str]:
         If it is damaged or of another network.
     """
     name = net.config.encoder
-    path = _fetch_imagenet(name) if weights == "imagenet" else Path(weights)
-    origin = f"timm's pretrained {name}" if weights == "imagenet" else path.name
+    path = _fetch_imagenet(name) if weights == IMAGENET else Path(weights)
+    origin = f"timm's pretrained {name}" if weights == IMAGENET else path.name
     tensors = read_tensors(path)
     shapes = {tensor.shape for tensor in tensors.values()}
     decisions = []
@@ -54,12 +58,161 @@ def load_plain(net: REFNet, weights: str | Path) -> list[str]:
             f"{modality} encoder: from {origin}"
             + (f", its first convolution adapted to {bands} bands by repeating and scaling channels" if adapted else "")
         )
-    return [*decisions, "decoders and heads: new"]
+    unused = sorted(set(tensors) - set(loaded)) if set(loaded) <= set(tensors) else []
+    return [*decisions, *_say_unused("pretrained encoders", unused), "decoders and heads: new"]
+
+
+def load_pretrained(
+    net: REFNet, encoders: Pretrained, bands: Mapping[str, tuple[str, ...]]
+) -> tuple[list[str], dict[str, Statistics]]:
+    """Put pretrained encoders whose bands are known into a network.
+
+    Parameters
+    ----------
+    net : REFNet
+        It is changed.
+    encoders : Pretrained
+    bands : mapping of str to tuple of str
+        Bands of the network's inputs by sensor, in order.
+
+    Returns
+    -------
+    decisions : list of str
+        A line each for people: what was taken from where, and which tensors were not found or not used.
+    statistics : dict of str to dict
+        By sensor and band, the mean and standard deviation that an encoder was trained with, of the bands it knows.
+
+    Raises
+    ------
+    InputMissingError
+        If a file cannot be read or fetched.
+    WeightsError
+        If a file is another one than its checksum says, or does not fit the network.
+    """
+    decisions, statistics = [], {}
+    for sensor in SENSORS:
+        file = encoders.files.get(sensor)
+        if file is None:
+            decisions.append(f"{sensor} encoder: new")
+            statistics[sensor] = Statistics()
+            continue
+        path = file.file or _fetch_file(sensor, file)
+        _check_file(path, sensor, file)
+        encoder = net.get_submodule(f"{sensor}_encoder")
+        decisions += _load_file(encoder, net.config.encoder, path, sensor, file, bands[sensor])
+        modality = file.statistics(sensor)
+        statistics[sensor] = known_statistics(modality, bands[sensor]) if modality else Statistics()
+        decisions.append(_say_statistics(sensor, statistics[sensor], bands[sensor]))
+    return [*decisions, "decoders and heads: new"], statistics
+
+
+def _fetch_file(sensor: str, file: EncoderFile) -> Path:
+    repository, commit, filename = file.hub_file()
+    known = f'name = "{file.name}"' if file.name else "bands = [...]"
+    name = filename.rsplit("/", 1)[-1]
+    return fetch(
+        repository, filename, commit, f"The {sensor} encoder {file.title!r}",
+        f"put {name} next to the regions file, which then says encoder_weights = {{ {sensor} = {{ {known}, "
+        f'file = "{name}", sha256 = "{file.sha256[:8]}..." }} }}.',
+    )  # fmt: skip
+
+
+def _check_file(path: Path, sensor: str, file: EncoderFile) -> None:
+    """Refuse a file that is not the one whose checksum is stated."""
+    try:
+        with path.open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+            size = opened.tell()
+    except OSError as error:
+        raise InputMissingError(f"The {sensor} encoder {path} cannot be read: {error.strerror}.") from error
+    if found != file.sha256:
+        raise WeightsError(
+            f"{path} ({size:,} bytes) is not the {sensor} encoder that is stated: its SHA-256 is {found}, stated is "
+            f"{file.sha256}. Remove the file and fetch it again, or correct the checksum."
+        )
+
+
+def _load_file(
+    encoder: nn.Module, architecture: str, path: Path, sensor: str, file: EncoderFile, bands: tuple[str, ...]
+) -> list[str]:
+    """Put a file's tensors into an encoder, with the channels that its bands need; return what to say of it."""
+    tensors = read_tensors(path)
+    own = encoder.state_dict()
+    inputs = band_tensors(architecture, len(file.bands))
+    prefix = _find_prefix(path, sensor, file.prefix, own, tensors, inputs[0])
+    found = {name: tensors[prefix + name] for name in own if prefix + name in tensors}
+    missing = [name for name in own if name not in found]
+    unused = sorted(tensors.keys() - {prefix + name for name in found})
+    needed = [name for name in missing if own[name].is_floating_point()]
+    if needed:
+        raise WeightsError(
+            f"{path} is not the weights of encoder {architecture!r}: {len(needed)} of {len(own)} tensors are missing "
+            f"({shorten(needed)}). Not used are {shorten(unused) or 'none'}. Set encoder to the network of the file."
+        )
+    for name in inputs:
+        if found[name].ndim != 4 or found[name].shape[1] != len(file.bands):
+            raise WeightsError(
+                f"{path} takes {_channels(found[name])} bands, but {len(file.bands)} are named: "
+                f"{', '.join(file.bands)}. Name the bands of the file's input, in order."
+            )
+    full = {f"{sensor}_encoder.{name}": tensor for name, tensor in found.items()}
+    said = adapt_bands(full, sensor, dict(full), architecture, file.bands, bands)
+    adapted = {name: full[f"{sensor}_encoder.{name}"] for name in found}
+    other = [name for name, tensor in adapted.items() if tensor.shape != own[name].shape]
+    if other:
+        raise WeightsError(
+            f"{path} is not the weights of encoder {architecture!r}: {len(other)} tensors have another shape "
+            f"({shorten(other)})."
+        )
+    encoder.load_state_dict(own | adapted)
+    return [
+        f"{sensor} encoder: from {file.title} ({file.licence}), file {path.name}, SHA-256 {file.sha256[:12]}..."
+        + (f", names without {prefix!r}" if prefix else ""),
+        said,
+        *([f"{sensor} tensors: {len(missing)} not found, which stay new: {shorten(missing)}"] if missing else []),
+        *_say_unused(f"{sensor} tensors", unused),
+    ]
+
+
+def _channels(tensor: Tensor) -> int | str:
+    return tensor.shape[1] if tensor.ndim > 1 else "no"
+
+
+def _find_prefix(
+    path: Path, sensor: str, stated: str | None, own: Iterable[str], tensors: Mapping[str, Tensor], first: str
+) -> str:
+    """Return what the names of an encoder's tensors begin with in a file: what most of them are found by."""
+    if stated is not None:
+        return stated if not stated or stated.endswith(".") else f"{stated}."
+    prefixes = [name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")]
+    counts = {prefix: sum(prefix + name in tensors for name in own) for prefix in prefixes}
+    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    if len(best) > 1:
+        raise WeightsError(
+            f"{path} holds {len(best)} encoders, whose tensors' names begin with {shorten(list(map(repr, best)))}. "
+            f'State which, as encoder_weights = {{ {sensor} = {{ ..., prefix = "{best[0]}" }} }}.'
+        )
+    return best[0] if best else ""
+
+
+def _say_unused(what: str, unused: list[str]) -> list[str]:
+    return [f"{what}: {len(unused)} of the file not used: {shorten(unused)}"] if unused else []
+
+
+def _say_statistics(sensor: str, known: Statistics, bands: tuple[str, ...]) -> str:
+    measured = [band for band in bands if band not in known]
+    parts = {"of the encoder": list(known), "measured": measured}
+    return f"{sensor} statistics: " + "; ".join(f"{', '.join(names)} {how}" for how, names in parts.items() if names)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a safetensors file or a PyTorch checkpoint, read as data only."""
-    if is_pickled(path):
+    try:
+        pickled = is_pickled(path)
+    except InputMissingError as error:
+        names = ", ".join((IMAGENET, *ENCODERS))
+        raise InputMissingError(f"{error} Check the path, or give the name of known encoders: {names}.") from error
+    if pickled:
         return read_checkpoint(path)
     try:
         return load_file(path)

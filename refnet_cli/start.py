@@ -1,4 +1,4 @@
-"""What a training starts from: nothing, REF-Net weights of one's own or a published checkpoint, or timm's encoders.
+"""What a training starts from: nothing, REF-Net weights of one's own or a published checkpoint, or pretrained encoders.
 
 Every way begins with a fresh network, whose new parts depend on the seed alone, and puts what is known in its place.
 Each decision is a line for people: what was taken from where, and what is new.
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from refnet_cli.band_channels import Statistics, adapt_bands, known_statistics, places_of
 from refnet_cli.card import Card, Modality, REFNetConfig, is_pickled
-from refnet_cli.encoder_files import load_plain
+from refnet_cli.encoder_files import load_plain, load_pretrained
+from refnet_cli.encoders import Chosen, Pretrained
 from refnet_cli.errors import OptionsError, WeightsError
 from refnet_cli.model import REFNet, from_published, load_strictly
 from refnet_cli.products import ClassScheme
@@ -42,7 +43,7 @@ def start(
     sar_bands: tuple[str, ...],
     scheme: ClassScheme,
     init: Path | None,
-    encoder_weights: str | Path | None,
+    encoder_weights: Chosen,
     seed: int,
 ) -> Start:
     """Make the network that a training starts from.
@@ -57,8 +58,8 @@ def start(
         Classes of its output.
     init : Path, optional
         REF-Net weights with a card, or a published checkpoint. Other classes and other bands are adapted to.
-    encoder_weights : str or Path, optional
-        ``imagenet`` for timm's pretrained encoders, or a file of such weights.
+    encoder_weights : "imagenet", Path or Pretrained, optional
+        timm's pretrained encoders, a file of such weights, or encoders whose bands are known.
     seed : int
         What is new depends on it alone.
 
@@ -81,6 +82,10 @@ def start(
     net = REFNet(config)
     if init is not None:
         return _from_refnet(net, Path(init), {"optical": optical_bands, "sar": sar_bands}, scheme)
+    if isinstance(encoder_weights, Pretrained):
+        bands = {"optical": optical_bands, "sar": sar_bands}
+        decisions, statistics = load_pretrained(net, encoder_weights, bands)
+        return Start(net, statistics["optical"], statistics["sar"], decisions)
     if encoder_weights is not None:
         return Start(net, {}, {}, load_plain(net, encoder_weights))
     return Start(net, {}, {}, ["network: from scratch"])

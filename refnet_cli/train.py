@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from refnet_cli import __version__
 from refnet_cli.card import Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
+from refnet_cli.encoders import compare_levels, describe_encoders, identify_encoders
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.files import create_folder, remove_empty
@@ -138,6 +139,8 @@ def fit(
         scenes = survey(config)
         _describe(config, scenes, say)
         begun, known = start_network(config), _card_of_init(config)
+        levels = {look.scene.name: look.decided.get("optical.level") for look in scenes}
+        begun.decisions.extend(compare_levels(config.encoders, levels))
         for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
             say(line)
         if processes.first:
@@ -183,7 +186,7 @@ def start_network(config: TrainConfig) -> Start:
     """Make the network that a training starts from; see `refnet_cli.start.start`."""
     init = Path(config.init) if config.init else None
     return start(
-        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoder_weights,
+        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoders,
         config.seed,
     )  # fmt: skip
 
@@ -208,8 +211,9 @@ def _make_card(
     settings = asdict(config) | {"scheme": config.classes.name}
     for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):
         del settings[entry]
-    for entry in ("init", "encoder_weights"):
-        settings[entry] = Path(settings[entry]).name if settings[entry] else None
+    del settings["encoder_sha256"]  # which is a part of encoder_weights
+    settings["init"] = Path(settings["init"]).name if settings["init"] else None
+    settings["encoder_weights"] = describe_encoders(config.encoders)
     training = settings | {
         "refnet": __version__,
         "start": begun.decisions,
@@ -565,6 +569,8 @@ def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScen
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
             digest.update(np.ascontiguousarray(array).tobytes())
+    del settings["encoder_sha256"]  # which is a part of encoder_weights
+    settings["encoder_weights"] = identify_encoders(config.encoders)
     return settings | {
         "scenes": str(described), "labels": digest.hexdigest(), "processes": str(started_processes()),
     }  # fmt: skip

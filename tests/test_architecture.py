@@ -26,7 +26,7 @@ LEVELS = (
     {"finishing", "codes"},
     {"schemes"},
     {"card", "translations"},
-    {"scene", "outputs", "model", "figures", "splits", "band_channels"},
+    {"scene", "outputs", "model", "figures", "splits", "band_channels", "encoders"},
     {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine"},
     {"encoder_files"},
@@ -72,6 +72,7 @@ REGISTRIES = {
     "LOSSES": "losses",
     "PRODUCTS": "products",
     "SCHEMES": "products",
+    "ENCODERS": "encoders",
     "TRANSLATIONS": "translations",
 }
 
