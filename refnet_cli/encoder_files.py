@@ -186,7 +186,7 @@ def _find_prefix(
         return stated if not stated or stated.endswith(".") else f"{stated}."
     prefixes = [name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")]
     counts = {prefix: sum(prefix + name in tensors for name in own) for prefix in prefixes}
-    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    best = sorted(prefix for prefix, count in counts.items() if count == max(counts.values()))
     if len(best) > 1:
         raise WeightsError(
             f"{path} holds {len(best)} encoders, whose tensors' names begin with {shorten(list(map(repr, best)))}. "

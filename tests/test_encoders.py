@@ -316,7 +316,7 @@ Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
         (lambda x: x | {"conv1.0.weight": x["conv1.0.weight"][:, :4].clone()}, "takes 4 bands, but 5 are named: B02"),
         (lambda x: x | {"layer1.0.bn1.weight": torch.zeros(3)}, r"1 tensors have another shape \(layer1\.0\.bn1"),
         (lambda x: {f"{side}.{name}": x[name].clone() for side in ("q", "k") for name in x},
-         r"holds 2 encoders, whose tensors' names begin with 'q\.', 'k\.'\. State which"),
+         r"holds 2 encoders, whose tensors' names begin with 'k\.', 'q\.'\. State which"),
     ],
 )  # fmt: skip
 def test_files_that_do_not_fit(donors: dict[str, Any], tmp_path: Path, change: Change, message: str) -> None:
