@@ -490,7 +490,9 @@ def register_command(
     help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or 'shipped'.",
 )
 @click.option(
-    "--encoder-weights", help="Pretrained encoders to start from: 'imagenet', which timm fetches, or a file of them."
+    "--encoder-weights",
+    help="Pretrained encoders to start from: 'imagenet', which timm fetches, a file of such, or a name: 'bigearthnet', "
+    "'ssl4eo-moco' or 'decur', whose checksums the regions file states as encoder_sha256.",
 )
 @click.option("--freeze", type=click.Choice(["encoders"]), help="What is not to learn.")
 @click.option("--steps", type=int, help="Optimiser steps.")

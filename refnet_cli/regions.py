@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from refnet_cli.atmosphere import HAZE
 from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
+from refnet_cli.encoders import Chosen, Given, Pretrained, choose_encoders, read_encoders
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import choose_loss
 from refnet_cli.products import SCHEMES, ClassScheme
@@ -103,8 +104,11 @@ class TrainConfig:
     """Decoder width; by default that of ``init``, else the published 128."""
     init: BundledName | Path | None = None
     """Weights or published checkpoint to start from, or the name of bundled weights."""
-    encoder_weights: Literal["imagenet"] | Path | None = None
-    """Pretrained encoders to start from: timm's, fetched by it, or a file of them."""
+    encoder_weights: Given = None
+    """Pretrained encoders to start from: timm's ``imagenet``, a file of such, a name in ``ENCODERS``, or names or files
+    by sensor. It becomes what `choose_encoders` returns."""
+    encoder_sha256: dict[str, str] | None = None
+    """Checksums of the files of pretrained encoders, by ``optical`` and ``sar``; a table of a file may hold its own."""
     freeze: Literal["encoders"] | None = None
     """What is not to learn."""
     split: SplitMethod | None = None
@@ -186,8 +190,8 @@ class TrainConfig:
         object.__setattr__(self, "scenes", tuple(self.scenes))
         if self.init is not None:
             object.__setattr__(self, "init", as_weights(self.init))
-        if isinstance(self.encoder_weights, str) and self.encoder_weights != "imagenet":
-            object.__setattr__(self, "encoder_weights", Path(self.encoder_weights))
+        encoders = choose_encoders(self.encoder_weights, self.encoder_sha256, self.encoder or PUBLISHED.encoder)
+        object.__setattr__(self, "encoder_weights", encoders)
         for name, least in (
             ("steps", 1), ("batch", 1), ("accumulate", 1), ("checkpoint_every", 1), ("crop", 64), ("tile", 64),
             ("workers", 1), ("warmup", 0), ("validate_every", 1), ("patience", 1), ("seed", 0),
@@ -245,6 +249,11 @@ class TrainConfig:
             raise OptionsError("init and encoder_weights both say what to start from; give one of them.")
         if self.freeze and self.init is None and self.encoder_weights is None:
             raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
+        if self.freeze and isinstance(self.encoders, Pretrained) and len(self.encoders.files) < 2:
+            raise OptionsError(
+                "freeze keeps encoders as they begin, but encoder_weights gives only the "
+                f"{' '.join(self.encoders.files)} one, and the other begins at random: give both."
+            )
         if self.without and self.modality_dropout:
             raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
         for scene in self.scenes if self.without else ():
@@ -285,6 +294,11 @@ class TrainConfig:
     def classes(self) -> ClassScheme:
         """The class scheme."""
         return SCHEMES[self.scheme] if isinstance(self.scheme, str) else self.scheme
+
+    @property
+    def encoders(self) -> Chosen:
+        """Pretrained encoders to start from."""
+        return cast(Chosen, self.encoder_weights)
 
     @property
     def method(self) -> SplitMethod:
@@ -363,9 +377,11 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
             tables = [table for table in scenes if "label_codes" in table]
             for table in [entries, *tables] if ignored else []:
                 table["label_codes"] = with_ignored(scheme, table.get("label_codes"), ignored)
-            chosen = {"scheme": scheme}
+            chosen: dict[str, Any] = {"scheme": scheme}
         else:
             chosen = {}
+        if "encoder_weights" in entries:
+            chosen["encoder_weights"] = read_encoders(entries.pop("encoder_weights"), path)
         made = tuple(_read_scene(scene, number, path) for number, scene in enumerate(scenes))
         return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path) | dict(options or {}))
     except (OptionsError, WeightsError, TypeError) as error:

@@ -85,7 +85,9 @@ class Region:
     @property
     def decided(self) -> dict[str, Any]:
         """What was found out of the files that a mistake would spoil the training with."""
-        decisive = ("optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg")
+        decisive = (
+            "optical.level", "optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg",
+        )  # fmt: skip
         return {what: value for what, value, _ in self.pair.decisions if what in decisive}
 
     def __enter__(self) -> Region:

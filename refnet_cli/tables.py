@@ -37,8 +37,8 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
     Parameters
     ----------
     kind : type
-        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts or paths, literals, or tables
-        of texts or numbers.
+        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts, numbers or paths, literals,
+        or tables of texts or numbers.
     table : dict
     file : Path
         The file that the table comes from; paths in it are relative to its folder.
@@ -79,6 +79,8 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
         named = isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
         if not named or (get_args(kind)[0] is Path and not all(isinstance(item, str) for item in value)):
             return None
+        if get_args(kind)[0] is float:
+            return None if any(isinstance(item, str | bool) for item in value) else tuple(map(float, value))
         return tuple(_place(item, folder) if get_args(kind)[0] is Path else str(item) for item in value)
     if get_origin(kind) is dict:
         return _convert_table(value, get_args(kind)[1])
@@ -105,7 +107,7 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
-        return "a list of paths" if get_args(kind)[0] is Path else "a list of names"
+        return {Path: "a list of paths", float: "a list of numbers"}.get(get_args(kind)[0], "a list of names")
     if get_origin(kind) is dict:
         return "a table of numbers" if get_args(kind)[1] is float else "a table of texts or whole numbers"
     return {Path: "a path", int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]

@@ -22,6 +22,7 @@ from refnet_cli import __version__
 from refnet_cli.calibration import fit_temperature
 from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
+from refnet_cli.encoders import compare_levels, describe_encoders, identify_encoders
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
 from refnet_cli.files import create_folder, remove_empty
@@ -150,6 +151,8 @@ def fit(
         scenes = survey(config)
         _describe(config, scenes, say)
         begun, known = start_network(config), _card_of_init(config)
+        levels = {look.scene.name: look.decided.get("optical.level") for look in scenes}
+        begun.decisions.extend(compare_levels(config.encoders, levels))
         for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
             say(line)
         if processes.first:
@@ -203,7 +206,7 @@ def start_network(config: TrainConfig) -> Start:
     """Make the network that a training starts from; see `refnet_cli.start.start`."""
     init = Path(config.init) if config.init else None
     return start(
-        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoder_weights,
+        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoders,
         config.seed,
     )  # fmt: skip
 
@@ -230,8 +233,9 @@ def _make_card(
     settings = asdict(config) | {"scheme": config.classes.name}
     for entry in ("scenes", "device", "scan", "workers", "checkpoint_every", "notice", "licence", "name"):
         del settings[entry]
-    for entry in ("init", "encoder_weights"):
-        settings[entry] = Path(settings[entry]).name if settings[entry] else None
+    del settings["encoder_sha256"]  # which is a part of encoder_weights
+    settings["init"] = Path(settings["init"]).name if settings["init"] else None
+    settings["encoder_weights"] = describe_encoders(config.encoders)
     training = settings | {
         "refnet": __version__,
         "start": begun.decisions,
@@ -593,8 +597,10 @@ older checkpoints still fit."""
 
 def describe_settings(config: TrainConfig) -> dict[str, str]:
     """Settings by name, as text; what only names the result, or its speed, is left out."""
-    spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes"}
+    spared = {"name", "licence", "notice", "device", "scan", "checkpoint_every", "workers", "scenes", "encoder_sha256"}
     settings = {name: text for name, text in _settled(config).items() if name not in spared}
+    # Checksums are a part of what identifies encoders.
+    settings["encoder_weights"] = identify_encoders(config.encoders)
     return settings | {"scenes": str([_settled(scene) for scene in config.scenes])}
 
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "refnet_cli"
 LEVELS = (
     {"__init__"},
     {"errors"},
-    {"remote", "disk", "lazy", "gaps", "atmosphere", "backscatter", "shapes"},
+    {"remote", "disk", "lazy", "gaps", "atmosphere", "backscatter", "shapes", "hub"},
     {"files", "scene_tables", "tables", "threads", "process", "memory", "log", "onnx_file", "halving"},
     {"workplace", "vectors", "marks"},
     {"journal"},
@@ -27,9 +27,10 @@ LEVELS = (
     {"schemes"},
     {"card", "translations"},
     {"one_sensor"},
-    {"scene", "outputs", "model", "figures", "splits"},
+    {"scene", "outputs", "model", "figures", "splits", "band_channels", "encoders"},
     {"labels", "inspection", "coregistration", "stac_items"},
     {"weights", "losses", "calibration", "inference", "onnx_engine", "confidence"},
+    {"encoder_files"},
     {"torch_engine", "several", "regions", "start", "checkpoint", "processes", "history"},
     {"engine", "mapping", "augment", "balance"},
     {"symmetries"},
@@ -51,7 +52,7 @@ ONLY_IN = {
     "rasterio": {"scene", "labels", "confidence", "outputs"},
     "torch": {
         "scan", "model", "losses", "weights", "inference", "torch_engine", "start", "checkpoint", "processes",
-        "sampling", "history", "train", "export", "calibration",
+        "band_channels", "encoder_files", "sampling", "history", "train", "export", "calibration",
     },
     "onnx": {"scan", "export"},
     "onnxruntime": {"onnx_engine", "export"},
@@ -73,6 +74,7 @@ REGISTRIES = {
     "LOSSES": "losses",
     "PRODUCTS": "products",
     "SCHEMES": "products",
+    "ENCODERS": "encoders",
     "TRANSLATIONS": "translations",
 }
 

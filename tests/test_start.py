@@ -307,7 +307,7 @@ def test_imagenet_without_an_answer_does_not_try_for_long(hub: Path, monkeypatch
         assert timeout <= 10
         raise HTTPError("no route to host")
 
-    monkeypatch.setattr("refnet_cli.start.get_hf_file_metadata", fail)
+    monkeypatch.setattr("refnet_cli.hub.get_hf_file_metadata", fail)
     with pytest.raises(InputMissingError, match=r"could not be fetched \(no route to host\): fetch https://"):
         begin(encoder_weights="imagenet")
 

@@ -1,0 +1,248 @@
+"""Simulate landscapes whose classes look as measured around the world, for weights to learn from.
+
+``python weights/landscapes.py OUTDIR --pixels pixels.npz --count M`` makes them. Layouts, labels and both sensors are
+those of ``sample_data/simulate.py --varied``. What differs is how classes look. In half of the scenes trees, crops,
+built area, bare ground and rangeland have means and spreads of pixels of one cell of one degree in one season, so that
+they belong together; a class that the cell lacks comes from another cell of that latitude and season. In the other half
+they are drawn from the measurements in ``signatures.json``, from narrow to as wide as measured. Of the pixels only
+statistics are used. ``inside_scene`` of the signatures is never used, so that its places can be held out for scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sample_data"))
+from simulate import (  # noqa: E402
+    BARE,
+    BUILT,
+    CROPS,
+    FLOODED,
+    MARGIN,
+    RANGELAND,
+    SEASONS,
+    SNOW,
+    TABLE,
+    TREES,
+    WATER,
+    Array,
+    Place,
+    Rng,
+    draw_place,
+    field,
+    observe_optical,
+    read_signatures,
+    save_scene,
+    simulate_many,
+)
+from vary import (  # noqa: E402
+    MEADOW,
+    SCATTERERS,
+    Land,
+    draw_classes,
+    draw_recipe,
+    generalise,
+    lay_out,
+    lean,
+    log_uniform,
+    measured,
+    observe_sar_varied,
+    root,
+)
+
+DEFAULT_SEED = 300_000
+REAL = (TREES, CROPS, BUILT, BARE, RANGELAND)
+"""Classes with enough pixels."""
+LATITUDES, MONTHS = 10, 1
+"""Degrees and months within which pixels of another cell may stand in."""
+PRIOR = 6
+"""Pixels that the spread common to all cells counts as, next to a cell's own."""
+KEPT_SAR = 0.8  # of the variance: pixels have the speckle of monthly composites, and scenes get their own
+MOST_SPREAD = np.array([0.6, 0.6, 0.6, 0.6, 4, 4])
+# Steps of a class's spread: by field or stand, smooth texture, pixel by pixel.
+STEPS = {TREES: (0.6, 0.4, 0.35), CROPS: (0.95, 0.25, 0.2), RANGELAND: (0.8, 0.45, 0.3), BUILT: (0.5, 0.4, 0.7),
+         WATER: (0.3, 0.9, 0.15), SNOW: (0.2, 0.9, 0.3)}  # fmt: skip
+USUAL_STEPS = (0.7, 0.5, 0.4)
+
+Look = tuple[Array, Array, Array]
+"""Mean, spread and root of the correlation of a class: logarithm of reflectance x 10,000 (4 bands), dB (2)."""
+
+
+class Pixels(NamedTuple):
+    """Measured pixels; arrays of one length."""
+
+    values: Array
+    """Logarithm of reflectance x 10,000 of B02, B03, B04 and B08, then VV and VH in dB, shape (n, 6)."""
+    code: Array
+    cell: Array
+    month: Array
+    latitude: Array
+
+
+@lru_cache(maxsize=1)
+def read_pixels(path: Path) -> Pixels:
+    """Read ``pixels.npz`` (see the README beside it)."""
+    with np.load(path) as arrays:
+        values = np.concatenate([np.log(np.maximum(arrays["s2"][:, :4].astype(float), 30)), arrays["s1"]], axis=1)
+        month = arrays["month"].astype(int)
+        return Pixels(values, arrays["label"], arrays["cell"], month, arrays["lat"].astype(float))
+
+
+@lru_cache(maxsize=16)
+def spread_within(path: Path, code: int) -> Array:
+    """Covariance of a class's pixels around the mean of their cell and month, (6, 6)."""
+    pixels = read_pixels(path)
+    values = pixels.values[pixels.code == code]
+    keys = pixels.cell[pixels.code == code] * 100 + pixels.month[pixels.code == code]
+    _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(group, band) / count for band in values.T], axis=1)
+    several = count[group] > 1
+    size = count[group][several]
+    deviations = (values - means[group])[several] * np.sqrt(size / (size - 1))[:, None]
+    return np.asarray(np.cov(deviations.T) + 1e-3 * np.eye(6))
+
+
+def months_apart(month: Array, other: Array | int) -> Array:
+    """Difference of two months, 0 to 6."""
+    apart = np.abs(month - other) % 12
+    return np.minimum(apart, 12 - apart)
+
+
+def draw_from_cells(rng: Rng, path: Path) -> dict[int, Look]:
+    """Looks of the classes of one cell in one month."""
+    pixels = read_pixels(path)
+    cells = np.unique(pixels.cell[np.isin(pixels.code, (TREES, CROPS, RANGELAND))])
+    cell = cells[rng.integers(len(cells))]
+    own = np.flatnonzero(pixels.cell == cell)
+    month, latitude = pixels.month[rng.choice(own)], pixels.latitude[own[0]]
+    # Seasons are those of the northern hemisphere.
+    season = (pixels.month + 6 * ((pixels.latitude < 0) != (latitude < 0)) - 1) % 12 + 1
+    looks = {}
+    for code in REAL:
+        of_class = pixels.code == code
+        chosen = np.flatnonzero(of_class & (pixels.cell == cell) & (months_apart(pixels.month, month) <= MONTHS))
+        if not len(chosen):
+            near = np.abs(np.abs(pixels.latitude) - abs(latitude)) < LATITUDES
+            others = np.flatnonzero(of_class & near & (months_apart(season, month) <= MONTHS))
+            others = others if len(others) else np.flatnonzero(of_class)
+            chosen = others[pixels.cell[others] == pixels.cell[rng.choice(others)]]
+        looks[code] = look_of(rng, pixels.values[chosen], spread_within(path, code))
+    return looks
+
+
+def look_of(rng: Rng, values: Array, common: Array) -> Look:
+    """Mean and spread of a few pixels; the fewer they are, the more of the spread common to all cells."""
+    count = len(values)
+    covariance = common
+    if count > 1:
+        covariance = (np.cov(values.T) * (count - 1) + common * PRIOR) / (count - 1 + PRIOR)
+    deviation = np.sqrt(np.diag(common)) * (root_of(common) @ rng.standard_normal(6))
+    mean = values.mean(0) + deviation / np.sqrt(count + 1)
+    covariance = covariance.copy()
+    covariance[4:, 4:] *= KEPT_SAR
+    return mean, np.minimum(np.sqrt(np.diag(covariance)), MOST_SPREAD), root_of(covariance)
+
+
+def root_of(covariance: Array) -> Array:
+    """Root of the correlation that belongs to a covariance."""
+    deviation = np.sqrt(np.diag(covariance))
+    return root((covariance / deviation[:, None] / deviation).tolist())
+
+
+def draw_from_signatures(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, Look]:
+    """Looks as in varied scenes, but from a scene near the measured medians and even to one as wide as measured."""
+    between, inside = rng.uniform(0.2, 1, 2)
+    middles = {code: middle for code, (middle, *_) in measured(season, signatures).items()}
+    looks = {}
+    for code, (mean, spread, rooted) in draw_classes(rng, season, signatures).items():
+        middle = middles.get(code, mean)
+        looks[code] = (middle + between * (mean - middle), inside * spread, rooted)
+    return looks
+
+
+def draw_looks(rng: Rng, path: Path, season: str, signatures: dict[str, Any]) -> dict[int, Look]:
+    """Looks of all classes of one scene."""
+    looks = draw_from_signatures(rng, season, signatures)
+    if rng.random() < 0.5:
+        looks |= draw_from_cells(rng, path)
+    looks[MEADOW] = looks[RANGELAND]
+    bare, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
+    if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
+        smooth = rng.uniform(0, 8)
+        bare = (bare[0] - np.array([0, 0, 0, 0, smooth, 0.9 * smooth]), *bare[1:])
+    if rng.random() < 0.5:  # roofs and roads of the stone around them
+        stone = rng.uniform(0, 0.9)
+        mean = np.append((1 - stone) * built[0][:4] + stone * bare[0][:4], built[0][4:])
+        built = (mean, built[1] * rng.uniform(0.4, 1), built[2])
+    marsh = looks[FLOODED][0].copy()
+    marsh[4:] = grass[0][4:] + rng.normal([1.5, 0], [3, 1.5])  # stems above water reflect twice; bogs do not
+    return looks | {BARE: bare, BUILT: built, FLOODED: (marsh, *looks[FLOODED][1:])}
+
+
+def paint(rng: Rng, land: Land, looks: dict[int, Look]) -> Array:
+    """Reflectance x 10,000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it."""
+    n = len(land.cover)
+    table = np.clip(rng.standard_normal((TABLE, 6)), -2.2, 2.2).astype(np.float32)
+    size = log_uniform(rng, 5, 30)
+    textures = np.stack([0.65 * field(rng, n, size) + 0.75 * field(rng, n, 2) for _ in range(6)], -1)
+    walls = rng.uniform(0, 1)
+    seen = np.empty((6, n, n), np.float32)
+    for code, (mean, spread, rooted) in looks.items():
+        inside = land.cover == code
+        patch = land.patch[inside]
+        pixel = rng.standard_normal((len(patch), 6), dtype=np.float32)
+        by_patch, smooth, by_pixel = STEPS.get(code, USUAL_STEPS)
+        offset = (by_patch * table[patch] + smooth * textures[inside] + by_pixel * pixel) @ rooted.T * spread
+        if code == BUILT:
+            offset[:, 4:] += walls * SCATTERERS * np.maximum(np.abs(pixel[:, :1]) - 0.5, 0)
+        seen[:, inside] = (mean + offset).T
+    down, right = (np.asarray(slope) for slope in np.gradient(land.relief * min(size, 20)))
+    steep = rng.exponential(0.15) * np.clip(down - right, -2, 2)  # lit from the north west
+    seen[:4] = np.exp(np.clip(seen[:4] + rng.normal(0, 0.05) + rng.normal(0, 0.03, (4, 1, 1)) + steep, 0, 9.9))
+    seen[4:] = 10 ** ((seen[4:] + lean(rng, down, right)) / 10)
+    return seen
+
+
+def draw_scene(rng: Rng, path: Path, size: int) -> tuple[Place, Array, Array, Array]:
+    """One scene: where it is, reflectance (4, size, size), power on the place's SAR grid, labels (size, size)."""
+    signatures = read_signatures()
+    del signatures["inside_scene"]
+    place = draw_place(rng, size, signatures)._replace(season=SEASONS[rng.integers(4)])
+    place = place._replace(sar_crs=place.crs, sar_transform=place.transform, sar_shape=(size, size))
+    land = lay_out(rng, size + 2 * MARGIN, draw_recipe(rng))
+    seen = paint(rng, land, draw_looks(rng, path, place.season, signatures))
+    seen[:4] = ndimage.gaussian_filter(seen[:4], (0, *[rng.uniform(0, 0.6)] * 2))
+    labels = generalise(rng, land)
+    labels[land.cover == MEADOW] = 0  # maps do not agree on what mown grass is
+    inner = slice(MARGIN, -MARGIN)
+    return place, observe_optical(rng, seen, size), observe_sar_varied(rng, seen, place), labels[inner, inner]
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Simulate landscapes that look as measured around the world.")
+    parser.add_argument("outdir", type=Path)
+    parser.add_argument("--pixels", type=Path, required=True, help="pixels.npz of the folder of real places")
+    parser.add_argument("--count", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
+    parser.add_argument("--size", type=int, default=256, help="pixels along an edge, at least 128")
+    options = parser.parse_args()
+
+    def make(rng: Rng, folder: Path, size: int) -> Place:
+        place, *rasters = draw_scene(rng, options.pixels, size)
+        save_scene(folder, place, *rasters)
+        return place
+
+    told = ("optical_offset = 0", 'sar_scale = "power"')
+    simulate_many(options.seed, options.count, options.outdir, options.size, make, told)
+
+
+if __name__ == "__main__":
+    main()
