@@ -28,7 +28,7 @@ from places import (
     regions_text,
     scored,
 )
-from pooled import NAMES, accuracy_of, summarise
+from pooled import NAMES, accuracy_of, shown, summarise
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
@@ -161,26 +161,22 @@ def describe(found: dict[str, Any]) -> str:
             "|" + "---|" * (6 + len(classes)),
         ]  # fmt: skip
         for country, entry in {**scores["by_country"], "pooled": scores["pooled"]}.items():
-            recalls = (_number(entry["recall"].get(name)) for name in classes)
+            recalls = (shown(entry["recall"].get(name)) for name in classes)
             lines.append(f"| {country} | {entry['pixels']} | {_row(entry)} | {' | '.join(recalls)} |")
-        ious = (_number(scores["pooled"]["iou"][name]) for name in classes)
+        ious = (shown(scores["pooled"]["iou"][name]) for name in classes)
         lines.append(f"| pooled IoU | | | | | | {' | '.join(ious)} |")
     if "terramesh" in found:
         lines += ["", "## TerraMesh, each without places of its country", "", "| place | overall | of known classes |"]
         lines += ["|---|---|---|"]
         for place, entry in found["terramesh"].items():
-            numbers = (_number(entry[key]) for key in ("overall_accuracy", "overall_accuracy_of_known"))
+            numbers = (shown(entry[key]) for key in ("overall_accuracy", "overall_accuracy_of_known"))
             lines.append(f"| {place} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
 
 
 def _row(entry: dict[str, Any]) -> str:
     keys = ("overall_accuracy", "balanced_accuracy", "mean_over_places", "mean_iou")
-    return " | ".join(_number(entry[key]) for key in keys)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return " | ".join(shown(entry[key]) for key in keys)
 
 
 def main() -> None:

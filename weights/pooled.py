@@ -14,7 +14,6 @@ from refnet_cli.products import SCHEMES
 Counts = NDArray[np.int64]
 NAMES = SCHEMES["esri-io"].names
 FEWEST_PIXELS, FEWEST_COUNTRIES = 1000, 2
-BINS = 15
 
 
 def balanced_classes(labelled: Mapping[str, Counts]) -> list[int]:
@@ -96,3 +95,8 @@ def _describe(matrix: Counts, classes: Iterable[int], by_place: Iterable[float])
         "labelled": {name: found.labelled[name] for name in there},
         "pixels": found.pixels,
     }
+
+
+def shown(value: float | None) -> str:
+    """Return a number as it stands in tables; nothing for None."""
+    return "" if value is None else f"{value:.3f}"

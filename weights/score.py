@@ -32,7 +32,7 @@ from places import (
     regions_text,
     scored,
 )
-from pooled import NAMES, accuracy_of, summarise
+from pooled import NAMES, accuracy_of, shown, summarise
 
 from refnet_cli.calibration import Calibration, fit_temperature, measure_calibration
 from refnet_cli.card import Card
@@ -352,30 +352,26 @@ def describe(found: Mapping[str, Any]) -> str:
     lines = ["| | overall | balanced | mean over places | mean IoU |", "|---|---|---|---|---|"]
     for name, scores in methods.items():
         keys = ("overall_accuracy", "balanced_accuracy", "mean_over_places", "mean_iou")
-        lines.append(f"| {name} | {' | '.join(_number(scores['pooled'][key]) for key in keys)} |")
+        lines.append(f"| {name} | {' | '.join(shown(scores['pooled'][key]) for key in keys)} |")
     lines += ["", f"Balanced over {', '.join(found['both']['balanced_classes'])}.", ""]
     lines += ["| class | labelled | " + " | ".join(f"recall, {name}" for name in methods) + " | IoU, both sensors |"]
     lines += ["|" + "---|" * (3 + len(methods))]
     pooled = found["both"]["pooled"]
     for name in (name for name in NAMES if name in pooled["recall"]):
-        recalls = " | ".join(_number(scores["pooled"]["recall"].get(name)) for scores in methods.values())
-        lines.append(f"| {name} | {pooled['labelled'][name]} | {recalls} | {_number(pooled['iou'][name])} |")
+        recalls = " | ".join(shown(scores["pooled"]["recall"].get(name)) for scores in methods.values())
+        lines.append(f"| {name} | {pooled['labelled'][name]} | {recalls} | {shown(pooled['iou'][name])} |")
     lines += ["", "| country | pixels | " + " | ".join(methods) + " | temperature | calibration error |"]
     lines += ["|" + "---|" * (4 + len(methods))]
     for country, entry in found["both"]["by_country"].items():
-        scores = " | ".join(_number(each["by_country"][country]["overall_accuracy"]) for each in methods.values())
+        scores = " | ".join(shown(each["by_country"][country]["overall_accuracy"]) for each in methods.values())
         own = found["calibration"]["by_country"][country]
-        numbers = " | ".join(map(_number, own.values()))
+        numbers = " | ".join(map(shown, own.values()))
         lines.append(f"| {country} | {entry['pixels']} | {scores} | {numbers} |")
     calibration = found["calibration"]
-    pooled_error, plain, temperature = (_number(calibration[key]) for key in ("pooled", "uncalibrated", "temperature"))
+    pooled_error, plain, temperature = (shown(calibration[key]) for key in ("pooled", "uncalibrated", "temperature"))
     lines += ["", f"Calibration error of all: {pooled_error}; with a temperature of 1: {plain}."]
     lines += [f"Temperature of all: {temperature}."]
     return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def main() -> None:
