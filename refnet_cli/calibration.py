@@ -62,37 +62,33 @@ def fit_temperature(logits: Float32, labels: UInt8) -> Calibration | None:
     """
     if len(labels) < FEWEST_PIXELS:
         return None
-    before = _measure(logits, labels, 1.0)
+    before = measure_calibration(logits, labels, 1.0)
     low, high = map(math.log, TEMPERATURES)
     # Convex in 1 / T, the mean has one minimum in log T too.
     found = minimize_scalar(
-        lambda log: _measure(logits, labels, math.exp(log))[0], bounds=(low, high), method="bounded",
+        lambda log: measure_calibration(logits, labels, math.exp(log))[0], bounds=(low, high), method="bounded",
         options={"xatol": 1e-6},
     )  # fmt: skip
     temperature = float(f"{math.exp(found.x):.5g}")
-    after = _measure(logits, labels, temperature)
+    after = measure_calibration(logits, labels, temperature)
     inside = TEMPERATURES[0] * NEAR_BOUND < temperature < TEMPERATURES[1] / NEAR_BOUND
     if not inside or after[0] >= before[0]:
         temperature, after = 1.0, before
     return Calibration(temperature, len(labels), before[0], after[0], before[1], after[1])
 
 
-def calibration_error(logits: Float32, labels: UInt8, temperature: float) -> float:
-    """Expected calibration error, from 0 to 1, of probabilities made with a temperature; see `Calibration`.
+def measure_calibration(logits: Float32, labels: UInt8, temperature: float) -> tuple[float, float]:
+    """Return the mean negative log likelihood and the expected calibration error with a temperature.
 
     Parameters
     ----------
     logits : float32 array, shape (n, K)
-        Of labelled pixels, at least one.
+        Of labelled pixels; a constant may be added to all of a pixel's, so logarithms of probabilities will do.
     labels : uint8 array, shape (n,)
         Network indexes from 1 to K - 1.
     temperature : float
+        The logits are divided by it.
     """
-    return _measure(logits, labels, temperature)[1]
-
-
-def _measure(logits: Float32, labels: UInt8, temperature: float) -> tuple[float, float]:
-    """Mean negative log likelihood, and expected calibration error."""
     surprise = 0.0
     bins = torch.zeros(BINS, dtype=torch.float64)  # of each, by how much more is promised than is right
     for start in range(0, len(labels), ROWS):

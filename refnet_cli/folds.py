@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from refnet_cli import __version__
-from refnet_cli.calibration import calibration_error, fit_temperature
+from refnet_cli.calibration import fit_temperature, measure_calibration
 from refnet_cli.card import Card, read_card
 from refnet_cli.errors import OptionsError, RefnetError
 from refnet_cli.evaluation.evaluate import Counts, score
@@ -257,7 +257,8 @@ def _error(folds: list[tuple[Fold, float | None]]) -> float | None:
     if not known:
         return None
     logits = np.concatenate([held_out.logits / np.float32(temperature) for held_out, temperature in known])
-    return calibration_error(logits, np.concatenate([held_out.labels for held_out, _ in known]), 1.0)
+    labels = np.concatenate([held_out.labels for held_out, _ in known])
+    return measure_calibration(logits, labels, 1.0)[1]
 
 
 def _table(details: dict[str, Any]) -> str:

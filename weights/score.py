@@ -1,0 +1,411 @@
+"""Scores of weights on real places, by the way in which ``refnet predict`` maps them.
+
+A fold holds out a country: `score_fold` maps its places and keeps confusion matrices and log-probabilities in files,
+and `pool_folds` makes one table of all folds, next to the forest of forest.py.
+
+    python weights/score.py fold WEIGHTS PLACES FOLDER --country Austria
+    python weights/score.py pool PLACES FOLDER --forest forest.json
+    python weights/score.py terramesh WEIGHTS TERRAMESH 282D
+    python weights/score.py sample WEIGHTS
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from places import (
+    SCHEME,
+    Place,
+    Sensor,
+    divide,
+    read_config,
+    read_places,
+    read_terramesh,
+    regions_text,
+    scored,
+)
+from pooled import NAMES, accuracy_of, shown, summarise
+
+from refnet_cli.calibration import Calibration, fit_temperature, measure_calibration
+from refnet_cli.card import Card
+from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.model import REFNet
+from refnet_cli.prediction.predict import predict_rows
+from refnet_cli.regions import TrainConfig
+from refnet_cli.sampling import Region
+from refnet_cli.tiling import Tiling, Window
+from refnet_cli.torch_engine import TorchEngine
+from refnet_cli.weights import load_weights
+
+SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
+WITHOUT: dict[str, Sensor | None] = {"both": None, "optical": "sar", "sar": "optical"}
+"""Which sensor is blanked, by those that are used."""
+FITTED = 5000  # pixels of a place at most that a temperature is fitted to
+LEAST = 1e-30  # probability whose logarithm is still taken
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+Counts = NDArray[np.int64]
+
+
+class Mapped(NamedTuple):
+    """A place as a network maps it."""
+
+    labels: UInt8
+    """Class indexes, 0 for none, shape (H, W)."""
+    predicted: UInt8
+    """The same; 0 where the map has no data."""
+    probabilities: Float32
+    """Shape (K, H, W)."""
+
+    @property
+    def confidence(self) -> Float32:
+        """Probability of the class in the map, shape (H, W)."""
+        found: Float32 = self.probabilities[1:].max(0)
+        return found
+
+    @property
+    def matrix(self) -> Counts:
+        """Confusion matrix, shape (K - 1, K - 1)."""
+        return confusion_matrix(self.labels, self.predicted, len(self.probabilities))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Overall accuracy; None without labelled pixels."""
+        matrix = self.matrix
+        return float(np.trace(matrix) / matrix.sum()) if matrix.any() else None
+
+
+class MovedTiling(Tiling):
+    """Tiles that begin half a tile further up and left than those of `Tiling`."""
+
+    def _starts(self, size: int) -> list[int]:
+        first = super()._starts(size)[0] - self.tile // 2
+        step = self.tile - self.overlap
+        end = size + self.overlap // 2 if size > self.tile else size
+        return [*range(first, max(end - self.overlap, first + 1), step)]
+
+
+def say(line: str) -> None:
+    """Write a line to stderr."""
+    sys.stderr.write(f"{line}\n")
+
+
+def blinded(card: Card, without: Sensor | None) -> Card:
+    """Return the card of weights that are to do without a sensor."""
+    return replace(card, training=card.training | {"without": without})
+
+
+def map_region(region: Region, engine: TorchEngine, moved: bool = False) -> Mapped:
+    """Map a place with the tiles of ``refnet predict``, or with these moved by half a tile."""
+    card = engine.card
+    height, width = region.pair.grid.shape
+    tiling = (MovedTiling if moved else Tiling)(height, width, card.tile, card.tile // 4)
+    probabilities = np.zeros((card.network.classes, height, width), np.float32)
+    predicted = np.zeros((height, width), np.uint8)
+    for rows in predict_rows(region.pair, engine, tiling):
+        found = np.asarray(rows.probabilities)
+        here = slice(rows.row, rows.row + found.shape[1])
+        probabilities[:, here] = found
+        predicted[here] = np.where(rows.valid, 1 + found[1:].argmax(0), 0)
+    labels = np.where(predicted, region.labels.read(Window(0, 0, height, width)), 0).astype(np.uint8)
+    return Mapped(labels, predicted, probabilities)
+
+
+def map_scenes(net: REFNet, card: Card, config: TrainConfig, moved: bool = False) -> Iterator[tuple[str, Mapped]]:
+    """Yield the name and the map of each scene of a config, one after the other."""
+    engine = TorchEngine(net, card)
+    for scene in config.scenes:
+        with Region.open(scene, config) as region:
+            yield scene.name, map_region(region, engine, moved)
+
+
+def score_places(
+    net: REFNet, card: Card, places: Sequence[Place], without: Sensor | None = None
+) -> tuple[dict[str, Counts], dict[str, tuple[Float32, UInt8]]]:
+    """Map places and compare them with their labels.
+
+    Parameters
+    ----------
+    net, card : REFNet, Card
+        The network; a temperature of its card is not used.
+    places : sequence of Place
+    without : str, optional
+        Sensor that is blanked. The pixels that are scored stay those that both sensors saw.
+
+    Returns
+    -------
+    matrices : dict
+        By place, labels by row and predictions by column.
+    pixels : dict
+        By place, log-probabilities (n, K) of its labelled pixels and their labels (n,).
+    """
+    matrices, pixels = {}, {}
+    seeing = replace(blinded(card, without), temperature=1.0)
+    for name, mapped in map_scenes(net, seeing, read_config(regions_text("", places))):
+        known = mapped.labels > 0
+        matrices[name] = mapped.matrix
+        logs = np.log(np.maximum(mapped.probabilities[:, known].T, LEAST))
+        pixels[name] = (logs.astype(np.float32), mapped.labels[known])
+    return matrices, pixels
+
+
+def score_fold(weights: Path, places: Sequence[Place], country: str, folder: Path) -> None:
+    """Score weights on the country that they did not learn from, and keep what `pool_folds` needs in a folder.
+
+    Writes ``COUNTRY.json`` (confusion matrices by sensors and place) and ``COUNTRY.npz`` (log-probabilities and labels
+    of both sensors by place).
+    """
+    net, card = load_weights(weights)
+    _, held_out = divide(places, country)
+    found: dict[str, Any] = {"country": country, "weights": str(weights)}
+    kept: dict[str, NDArray[Any]] = {}
+    for sensors, without in WITHOUT.items():
+        matrices, pixels = score_places(net, card, scored(held_out), without)
+        found[sensors] = {name: matrix.tolist() for name, matrix in matrices.items()}
+        if without is None:
+            kept = {f"logs/{name}": logs for name, (logs, _) in pixels.items()}
+            kept |= {f"labels/{name}": labels for name, (_, labels) in pixels.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{country}.npz", **kept)  # type: ignore[arg-type]
+    (folder / f"{country}.json").write_text(json.dumps(found))
+
+
+class Fold(NamedTuple):
+    """What `score_fold` kept of a country."""
+
+    matrices: dict[str, dict[str, Counts]]
+    """By sensors and place."""
+    pixels: dict[str, tuple[Float32, UInt8]]
+    """By place: log-probabilities and labels."""
+
+
+def read_folds(folder: Path) -> dict[str, Fold]:
+    """Read what `score_fold` kept, by country."""
+    folds = {}
+    for path in sorted(folder.glob("*.json")):
+        entries = json.loads(path.read_text())
+        if "country" not in entries:
+            continue
+        matrices = {
+            sensors: {name: np.array(matrix, np.int64) for name, matrix in entries[sensors].items()}
+            for sensors in WITHOUT
+        }
+        with np.load(path.with_suffix(".npz")) as kept:
+            pixels = {name: (kept[f"logs/{name}"], kept[f"labels/{name}"]) for name in matrices["both"]}
+        folds[entries["country"]] = Fold(matrices, pixels)
+    return folds
+
+
+def fit_on(folds: Iterable[Fold]) -> Calibration | None:
+    """Fit a temperature to pixels of folds, at most as many of each place."""
+    logs, labels = [], []
+    random = np.random.default_rng(0)
+    for fold in folds:
+        for place_logs, place_labels in fold.pixels.values():
+            chosen = random.permutation(len(place_labels))[:FITTED]
+            logs.append(place_logs[chosen])
+            labels.append(place_labels[chosen])
+    return fit_temperature(np.concatenate(logs), np.concatenate(labels)) if logs else None
+
+
+def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
+    """Return the calibration error of each country with the temperature that the other countries give, and of all.
+
+    ``pooled`` is the error over the pixels of all countries, each with its own fold's temperature; ``uncalibrated`` the
+    same with a temperature of 1; ``temperature`` the one that all countries together give.
+    """
+    by_country, scaled, plain, labels = {}, [], [], []
+    for country, fold in folds.items():
+        fitted = fit_on(other for name, other in folds.items() if name != country)
+        temperature = fitted.temperature if fitted else 1.0
+        logs, wanted = (np.concatenate(arrays) for arrays in zip(*fold.pixels.values(), strict=True))
+        error = measure_calibration(logs, wanted, temperature)[1]
+        by_country[country] = {"temperature": temperature, "expected_calibration_error": error}
+        scaled.append((logs / temperature).astype(np.float32))
+        plain.append(logs)
+        labels.append(wanted)
+    wanted = np.concatenate(labels)
+    whole = fit_on(folds.values())
+    return {
+        "by_country": by_country,
+        "pooled": measure_calibration(np.concatenate(scaled), wanted, 1.0)[1],
+        "uncalibrated": measure_calibration(np.concatenate(plain), wanted, 1.0)[1],
+        "temperature": whole.temperature if whole else 1.0,
+    }
+
+
+def pool_folds(folder: Path, places: Sequence[Place], forest: Path | None = None) -> dict[str, Any]:
+    """Score all folds of a folder together.
+
+    Returns
+    -------
+    dict
+        ``both``, ``optical`` and ``sar`` of `summarise`, ``calibration``, and ``forest``, the same scores of a forest
+        on the same places.
+
+    Raises
+    ------
+    ValueError
+        If the forest was not scored on the same pixels.
+    """
+    folds = read_folds(folder)
+    country = {place.name: place.country for place in places}
+    found: dict[str, Any] = {"countries": sorted(folds)}
+    for sensors in WITHOUT:
+        matrices = {name: matrix for fold in folds.values() for name, matrix in fold.matrices[sensors].items()}
+        found[sensors] = summarise(matrices, country)
+    found["calibration"] = calibration_of(folds)
+    if forest:
+        found["forest"] = _score_forest(forest, folds, country)
+    return found
+
+
+def _score_forest(path: Path, folds: Mapping[str, Fold], country: Mapping[str, str]) -> dict[str, Any]:
+    stored = json.loads(path.read_text())["both sensors"]["matrices"]
+    own = {name: matrix for fold in folds.values() for name, matrix in fold.matrices["both"].items()}
+    matrices = {name: np.array(stored[name], np.int64) for name in own}
+    other = [name for name in own if (own[name].sum(1) != matrices[name].sum(1)).any()]
+    if other:
+        raise ValueError(f"The forest of {path} was scored on other pixels of {', '.join(other)}; score it again.")
+    return summarise(matrices, country)
+
+
+def score_terramesh(weights: Path, terramesh: Path, name: str, known: Collection[int]) -> dict[str, Any]:
+    """Score weights on a TerraMesh sample that they did not learn from.
+
+    Parameters
+    ----------
+    weights, terramesh : Path
+        Weights, and the folder of the samples.
+    name : str
+        Of the sample.
+    known : collection of int
+        Class indexes, from 1, that the weights learned.
+
+    Returns
+    -------
+    dict
+        ``L2A`` and ``L1C``, each with ``both``, ``optical`` and ``sar``: overall accuracy over all labelled pixels and
+        over those of known classes; and ``same_class``, by sensors the share of pixels that both levels map alike.
+    """
+    net, card = load_weights(weights)
+    found: dict[str, Any] = {"L2A": {}, "L1C": {}, "same_class": {}}
+    for sensors, without in WITHOUT.items():
+        maps = {}
+        for level in ("L2A", "L1C"):
+            place = [place for place in read_terramesh(terramesh, level) if place.name == name]
+            [(_, mapped)] = map_scenes(net, blinded(card, without), read_config(regions_text("", place)))
+            found[level][sensors] = {
+                "overall_accuracy": mapped.accuracy,
+                "overall_accuracy_of_known": accuracy_of(mapped.matrix, known),
+            }
+            maps[level] = mapped.predicted
+        if sensors != "sar":
+            found["same_class"][sensors] = share_alike(maps["L2A"], maps["L1C"])
+    return found
+
+
+def share_alike(first: UInt8, second: UInt8) -> float:
+    """Return the share of the pixels with data in both maps that have the same class in both."""
+    known = (first > 0) & (second > 0)
+    return float((first == second)[known].mean())
+
+
+def score_sample(weights: Path) -> dict[str, Any]:
+    """Score weights on the sample scene.
+
+    Returns
+    -------
+    dict
+        ``both``, ``optical`` and ``sar``: overall accuracy; ``recall`` by class with both; ``changed_by_moved_tiles``:
+        share of the pixels that get another class when tiles begin half a tile further up and left.
+    """
+    net, card = load_weights(weights)
+    files = {"optical": "s2", "sar": "s1", "labels": "labels"}
+    paths = "".join(f'{kind} = "{SAMPLE / file}.tif"\n' for kind, file in files.items())
+    config = read_config(f'scheme = "{SCHEME}"\n[[scenes]]\nname = "sample"\n{paths}')
+    found: dict[str, Any] = {}
+    maps = {}
+    for sensors, without in WITHOUT.items():
+        [(_, maps[sensors])] = map_scenes(net, blinded(card, without), config)
+        found[sensors] = maps[sensors].accuracy
+    [(_, moved)] = map_scenes(net, card, config, moved=True)
+    found["recall"] = summarise({"sample": maps["both"].matrix}, {"sample": ""})["pooled"]["recall"]
+    found["changed_by_moved_tiles"] = 1 - share_alike(maps["both"].predicted, moved.predicted)
+    return found
+
+
+def describe(found: Mapping[str, Any]) -> str:
+    """Return the scores of `pool_folds` as Markdown, the forest's next to them."""
+    methods = {name: found[key] for key, name in
+               {"both": "both sensors", "optical": "Sentinel-2 only", "sar": "Sentinel-1 only",
+                "forest": "forest, both sensors"}.items() if key in found}  # fmt: skip
+    lines = ["| | overall | balanced | mean over places | mean IoU |", "|---|---|---|---|---|"]
+    for name, scores in methods.items():
+        keys = ("overall_accuracy", "balanced_accuracy", "mean_over_places", "mean_iou")
+        lines.append(f"| {name} | {' | '.join(shown(scores['pooled'][key]) for key in keys)} |")
+    lines += ["", f"Balanced over {', '.join(found['both']['balanced_classes'])}.", ""]
+    lines += ["| class | labelled | " + " | ".join(f"recall, {name}" for name in methods) + " | IoU, both sensors |"]
+    lines += ["|" + "---|" * (3 + len(methods))]
+    pooled = found["both"]["pooled"]
+    for name in (name for name in NAMES if name in pooled["recall"]):
+        recalls = " | ".join(shown(scores["pooled"]["recall"].get(name)) for scores in methods.values())
+        lines.append(f"| {name} | {pooled['labelled'][name]} | {recalls} | {shown(pooled['iou'][name])} |")
+    lines += ["", "| country | pixels | " + " | ".join(methods) + " | temperature | calibration error |"]
+    lines += ["|" + "---|" * (4 + len(methods))]
+    for country, entry in found["both"]["by_country"].items():
+        scores = " | ".join(shown(each["by_country"][country]["overall_accuracy"]) for each in methods.values())
+        own = found["calibration"]["by_country"][country]
+        numbers = " | ".join(map(shown, own.values()))
+        lines.append(f"| {country} | {entry['pixels']} | {scores} | {numbers} |")
+    calibration = found["calibration"]
+    pooled_error, plain, temperature = (shown(calibration[key]) for key in ("pooled", "uncalibrated", "temperature"))
+    lines += ["", f"Calibration error of all: {pooled_error}; with a temperature of 1: {plain}."]
+    lines += [f"Temperature of all: {temperature}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Score weights on real places.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fold = commands.add_parser("fold", help="score weights on a country that they did not learn from")
+    for name in ("weights", "places", "folder"):
+        fold.add_argument(name, type=Path)
+    fold.add_argument("--country", action="append", required=True)
+    pool = commands.add_parser("pool", help="score all folds of a folder together")
+    for name in ("places", "folder"):
+        pool.add_argument(name, type=Path)
+    pool.add_argument("--forest", type=Path, help="JSON of forest.py")
+    terramesh = commands.add_parser("terramesh", help="score weights on a TerraMesh sample")
+    for name in ("weights", "terramesh"):
+        terramesh.add_argument(name, type=Path)
+    terramesh.add_argument("name")
+    commands.add_parser("sample", help="score weights on the sample scene").add_argument("weights", type=Path)
+    given = parser.parse_args()
+    if given.command == "fold":
+        for country in given.country:
+            score_fold(given.weights, read_places(given.places.resolve()), country, given.folder)
+        return
+    if given.command == "pool":
+        found = pool_folds(given.folder, read_places(given.places.resolve()), given.forest)
+        say(describe(found))
+    elif given.command == "terramesh":
+        every = range(1, len(NAMES) + 1)
+        found = score_terramesh(given.weights, given.terramesh.resolve(), given.name, every)
+    else:
+        found = score_sample(given.weights)
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
