@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sample_data"))
-from simulate import (  # noqa: E402
+from simulate import (
     BARE,
     BUILT,
     CROPS,
@@ -42,7 +42,7 @@ from simulate import (  # noqa: E402
     save_scene,
     simulate_many,
 )
-from vary import (  # noqa: E402
+from vary import (
     MEADOW,
     SCATTERERS,
     Land,
@@ -111,8 +111,8 @@ def spread_within(path: Path, code: int) -> Array:
 
 def months_apart(month: Array, other: Array | int) -> Array:
     """Difference of two months, 0 to 6."""
-    apart = np.abs(month - other) % 12
-    return np.minimum(apart, 12 - apart)
+    apart: Array = np.abs(month - other) % 12
+    return np.asarray(np.minimum(apart, 12 - apart))
 
 
 def draw_from_cells(rng: Rng, path: Path) -> dict[int, Look]:

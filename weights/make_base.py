@@ -1,0 +1,229 @@
+"""Make weights/refnet-base.safetensors, and score its recipe on countries that it has not seen.
+
+    python weights/make_base.py FOLDER --places PLACES --terramesh TERRAMIND [STEP ...]
+
+keeps everything in FOLDER and goes on where it was interrupted. The steps, of which all are done if none is named:
+
+landscapes    simulate scenes whose classes look as measured around the world (landscapes.py)
+pretrained    learn from these alone
+COUNTRY       go on with the real places outside one country, and score its places (on a smaller budget)
+final         go on with all real places
+finish        put temperature, scores and sources into the card, and write the weights
+
+A country's step needs the step ``pretrained`` only, so that several can run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from places import Place, divide, label_classes, read_places, read_terramesh, regions_text
+from score import pool_folds, score_fold, score_sample, score_terramesh
+
+from refnet_cli.regions import read_regions
+from refnet_cli.train import fit
+from refnet_cli.weights import load_weights, save_weights
+
+HERE = Path(__file__).resolve().parent
+NAME = "refnet-base"
+SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
+HELD_OUT = 16
+"""Landscapes of the first seed that are only scored."""
+REHEARSED = 40
+"""Landscapes of each seed among the real places."""
+FOLDS = {
+    "Austria": "282D", "Belgium": None, "Canada": None, "Finland": "38D", "Germany": None, "Ireland": "637U",
+    "Lithuania": "433D", "Portugal": None,
+}  # fmt: skip
+"""Each country that is left out, and the TerraMesh sample that is left out with it."""
+SETTINGS = f"""
+name = "{NAME}"
+licence = "Apache-2.0"
+encoder = "mobilenetv4_conv_small"
+width = 32
+tile = 256
+sampling = "classes"
+jitter = 0.1
+haze = 0.1
+sar_gain = 2.0
+sar_slope = 1.0
+sar_looks = 4.0
+shift = 1.0
+mix = 0.3
+modality_dropout = 0.3
+clip = 1.0
+device = "cpu"
+batch = 8
+crop = 96
+checkpoint_every = 250
+workers = 1
+"""
+PRETRAINING = """
+steps = 4000
+learning_rate = 2e-3
+warmup = 100
+ema = 0.995
+validate_every = 1000
+"""
+FINE_TUNING = """
+balance = "regions"
+label_smoothing = 0.05
+learning_rate = 1e-3
+warmup = 50
+ema = 0.99
+split = "none"
+"""
+FOLD_STEPS, FINAL_STEPS = 700, 6000
+NOTICE = (
+    "Trained on about a hundred small places, most of them in Europe, and on simulated scenes: look at the map and its "
+    "confidence before you rely on it."
+)
+
+
+def say(line: str) -> None:
+    """Write a line to stderr."""
+    sys.stderr.write(f"{line}\n")
+
+
+class Maker:
+    """What the steps share.
+
+    Parameters
+    ----------
+    folder : Path
+        Where everything is kept.
+    places, terramesh : Path
+        Folders of real places; see places.py.
+    """
+
+    def __init__(self, folder: Path, places: Path, terramesh: Path) -> None:
+        self._folder, self._data, self._terramesh = folder, places, terramesh
+        self._places = read_places(places)
+        self._samples = read_terramesh(terramesh)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def landscapes(self) -> None:
+        """Simulate scenes."""
+        for part, seed in SEEDS.items():
+            folder = self._folder / f"landscapes-{part}"
+            if not (folder / "regions.toml").exists():
+                options = ["--pixels", self._data / "pixels.npz", "--seed", seed, "--count", COUNT, "--size", SIZE]
+                command = [sys.executable, HERE / "landscapes.py", folder, *options]
+                subprocess.run([str(word) for word in command], check=True)
+
+    def pretrained(self) -> Path:
+        """Learn from simulated scenes."""
+        return self._train("pretrained", PRETRAINING, [], self._simulated(COUNT, HELD_OUT))
+
+    def fold(self, country: str) -> None:
+        """Learn without a country, and score its places."""
+        scores = self._folder / "scores"
+        if (scores / f"{country}.json").exists():
+            return
+        sample = FOLDS[country]
+        learned, _ = divide([*self._places, *self._samples], country)
+        learned = [place for place in learned if place.name != sample]
+        weights = self._fine_tune(f"without-{country}", FOLD_STEPS, learned)
+        score_fold(weights, self._places, country, scores)
+        if sample:
+            found = score_terramesh(weights, self._terramesh, sample, label_classes(learned))
+            (scores / f"terramesh-{sample}.json").write_text(json.dumps(found, indent=1))
+
+    def final(self) -> Path:
+        """Learn from all real places."""
+        return self._fine_tune("final", FINAL_STEPS, [*self._places, *self._samples])
+
+    def finish(self) -> None:
+        """Write the weights with their scores."""
+        scores = pool_folds(self._folder / "scores", self._places, self._folder / "forest.json")
+        scores["terramesh"] = {
+            sample: json.loads((self._folder / "scores" / f"terramesh-{sample}.json").read_text())
+            for sample in FOLDS.values() if sample
+        }  # fmt: skip
+        weights = self.final()
+        scores["sample_data"] = score_sample(weights)
+        net, card = load_weights(weights)
+        training = card.training | {
+            "pretraining": " ".join(PRETRAINING.split()),
+            "data": self._describe_data(),
+            "scenes": {name: role for name, role in card.training["scenes"].items() if "landscape" not in name},
+            "decisions": {},
+        }
+        made = replace(
+            card, training=training, scores=scores, notice=NOTICE, temperature=scores["calibration"]["temperature"]
+        )
+        save_weights(net, made, HERE / f"{NAME}.safetensors")
+
+    def _describe_data(self) -> list[str]:
+        """One line a source: places, source and licence."""
+        counts: dict[tuple[str, str], int] = {}
+        for place in [*self._places, *self._samples]:
+            key = place.source, place.licence
+            counts[key] = counts.get(key, 0) + 1
+        lines = [f"{count} places of {source}; {licence}" for (source, licence), count in counts.items()]
+        return [*lines, f"{COUNT * len(SEEDS)} simulated scenes of landscapes.py, from statistics of pixels.npz"]
+
+    def _fine_tune(self, name: str, steps: int, places: Sequence[Place]) -> Path:
+        settings = f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
+        return self._train(name, settings, places, self._simulated(REHEARSED))
+
+    def _train(self, name: str, settings: str, places: Sequence[Place], simulated: str) -> Path:
+        """Train in a folder, unless that is done, and return the weights."""
+        folder = self._folder / name
+        weights = folder / f"{NAME}.safetensors"
+        if not weights.exists():
+            folder.mkdir(exist_ok=True)
+            (folder / "regions.toml").write_text(regions_text(SETTINGS + settings, places, confidence=True) + simulated)
+            fit(read_regions(folder / "regions.toml"), folder, tell=say)
+        return weights
+
+    def _simulated(self, count: int, held_out: int = 0) -> str:
+        """Tables of simulated scenes, whose files are what the simulation says, however untypical their values."""
+        return "".join(
+            _simulated_table(self._folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
+            for part in SEEDS for number in range(count)
+        )  # fmt: skip
+
+
+def _simulated_table(folder: Path, part: str, number: int, held_out: int) -> str:
+    files = {"optical": "s2", "sar": "s1", "labels": "labels"}
+    lines = [
+        "\n[[scenes]]",
+        f'name = "landscape-{part}-{number}"',
+        'region = "landscapes"',
+        f'split = "{"validation" if part == "a" and number < held_out else "train"}"',
+        *(f'{key} = "{folder / file}.tif"' for key, file in files.items()),
+        "optical_offset = 0",
+        'sar_scale = "power"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Make the default weights.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="landscapes, pretrained, a country, final, finish")
+    parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
+    parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
+    given = parser.parse_args()
+    maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
+    steps: dict[str, Any] = {"landscapes": maker.landscapes, "pretrained": maker.pretrained}
+    steps |= {country: lambda country=country: maker.fold(country) for country in FOLDS}
+    steps |= {"final": maker.final, "finish": maker.finish}
+    unknown = [step for step in given.steps if step not in steps]
+    if unknown:
+        parser.error(f"there is no step {', '.join(unknown)}; there are {', '.join(steps)}")
+    for step in given.steps or steps:
+        steps[step]()
+
+
+if __name__ == "__main__":
+    main()
