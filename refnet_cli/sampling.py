@@ -25,6 +25,7 @@ from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.scene import Patch, ScenePair
+from refnet_cli.seen import describe_seen
 from refnet_cli.splits import (
     TRAIN,
     VALIDATION,
@@ -81,7 +82,8 @@ class Region:
     @property
     def decided(self) -> dict[str, Any]:
         """What was found out of the files that a mistake would spoil the training with."""
-        decisive = ("optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg")
+        optical = ("optical.bands", "optical.level", "optical.scale", "optical.offset")
+        decisive = (*optical, "sar.bands", "sar.scale", "coreg")
         return {what: value for what, value, _ in self.pair.decisions if what in decisive}
 
     def __enter__(self) -> Region:
@@ -561,6 +563,14 @@ def measure(
         kept = [known.get(name, {}).get(band, own) for band, own in zip(bands, found, strict=True)]
         made.append(Modality(bands, UNITS[name], *map(tuple, zip(*kept, strict=True))))
     return made[0], made[1]
+
+
+def see(sampler: Sampler, config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Describe what the network sees of each sensor, see `describe_seen`; of none whose input is its mean."""
+    crops = (sampler.draw(MEASURED, number) for number in range(STATISTICS_CROPS))
+    bands = {"optical": config.optical_bands, "sar": config.sar_bands}
+    found = describe_seen(((crop.optical, crop.sar) for crop in crops), bands)
+    return {name: seen for name, seen in found.items() if name != config.without}
 
 
 def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:

@@ -145,11 +145,6 @@ class ScenePair:
             with sar.naming():
                 self._sar = SarReader(sar, sar_layers, sar_bands, sar_how, options)
         self.decisions += [*self._optical.decisions, *self._sar.decisions]
-        if any(found.what == "optical.level" and found.value == "L1C" for found in self._optical.decisions):
-            self.warnings.append(
-                "the optical image is L1C, the light at the top of the atmosphere: weights that learned from L2A, as "
-                "those that come along, take haze for bright ground."
-            )
         self._clouds: Clouds | None = None
         if options.mask_clouds:
             self._clouds, decision = choose_clouds(optical, self.grid)
