@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from refnet_cli.card import Card, Modality, read_card, warn_of_drift
+from refnet_cli.drift import SEEN, compare, warn_of_level, warn_of_unlike
 from refnet_cli.errors import InputError
 from refnet_cli.scene import (
     Decision,
@@ -115,6 +116,9 @@ class Inspection:
     """Why not."""
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of the weights' training, in its standard deviations."""
+    unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How each band differs from what the weights learned from, see `refnet_cli.seen.BandDrift`; empty if their card
+    does not say what that was."""
     warnings: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
@@ -167,7 +171,6 @@ def inspect(
         found.warnings += [warning for warning in source.warnings if warning not in found.warnings]
     if card:
         found.fits = not found.missing
-        found.warnings += warn_of_drift(found.drift)
     if options.strict:
         refuse_guesses(found.decisions)
     return found
@@ -223,8 +226,13 @@ def _try(
         with ScenePair.open(optical, sar, card.optical.bands, card.sar.bands, options) as pair:
             own = {decision.what for decision in pair.decisions}
             found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
-            found.drift = card.drift(pair.levels)
-            found.warnings = list(pair.warnings)
+            found.drift, unlike = card.drift(pair.levels), compare(card, pair)
+            found.unlike = {band: asdict(drift) for band, drift in unlike.items()}
+            found.warnings = [
+                *pair.warnings,
+                *warn_of_level(pair.decisions, card),
+                *(warn_of_unlike(unlike, card.name) if SEEN in card.training else warn_of_drift(found.drift)),
+            ]
     except InputError as refusal:
         found.missing.append(str(refusal))
 

@@ -76,6 +76,8 @@ class Mapping:
         """Pixels that the sensors saw."""
         self.valid = 0
         """Pixels that have a class; with a threshold, fewer than were seen."""
+        self.low_confidence = 0
+        """Pixels that the sensors saw and in which no class is likely."""
         self.unreadable = 0
         """Pixels that have none because they lie in a damaged part of a file."""
         self.renewed = False
@@ -96,6 +98,11 @@ class Mapping:
         """What the user should know of this run, and the outputs must not hold, since they would depend on it."""
         found = (warning for output in self.outputs.values() for warning in output.workplace.warnings)
         return list(dict.fromkeys(found))
+
+    @property
+    def low_confidence_share(self) -> float:
+        """Share of the pixels that the sensors saw in which no class is likely."""
+        return self.low_confidence / max(self.seen, 1)
 
     @property
     def areas_hectares(self) -> dict[str, float]:
@@ -164,6 +171,7 @@ class Mapping:
         self._areas.add(rows.row, rows.codes)
         self.seen += int(np.count_nonzero(rows.valid))
         self.valid += int(np.count_nonzero(rows.codes))
+        self.low_confidence += int(np.count_nonzero(rows.layer("low_confidence")))
         self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
 
     def finish(self, facts: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -68,6 +68,7 @@ def merge(tasks: Sequence[Task]) -> Report:
         for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
             mapping.add(rows_of(finished, making.scheme, options.either))
         report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
+        report.low_confidence = mapping.low_confidence_share
         report.areas_hectares = mapping.areas_hectares
         check_map(report, mapping.seen, mapping.unreadable)
         report.files = mapping.finish(facts_of(report))

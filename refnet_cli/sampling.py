@@ -28,6 +28,7 @@ from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.scene import Patch, ScenePair
+from refnet_cli.seen import describe_seen
 from refnet_cli.splits import (
     TRAIN,
     VALIDATION,
@@ -607,6 +608,14 @@ def measure(
         kept = [known.get(name, {}).get(band, own) for band, own in zip(of_sensor, found, strict=True)]
         made.append(Modality(of_sensor, UNITS[name], *map(tuple, zip(*kept, strict=True))))
     return made[0], made[1]
+
+
+def see(sampler: Sampler, config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Describe what the network sees of each sensor, see `describe_seen`; of none whose input is its mean."""
+    crops = (sampler.draw(MEASURED, number) for number in range(STATISTICS_CROPS))
+    bands = {"optical": config.optical_bands, "sar": config.sar_bands}
+    found = describe_seen(((crop.optical, crop.sar) for crop in crops), bands)
+    return {name: seen for name, seen in found.items() if name != config.without}
 
 
 def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:

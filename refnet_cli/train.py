@@ -22,6 +22,7 @@ from refnet_cli import __version__
 from refnet_cli.calibration import fit_temperature
 from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
 from refnet_cli.checkpoint import Checkpoints, Part
+from refnet_cli.drift import LEVELS, SEEN
 from refnet_cli.encoders import compare_levels, describe_encoders, identify_encoders
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
 from refnet_cli.figures import draw_confusion, draw_curves, draw_views
@@ -29,6 +30,7 @@ from refnet_cli.files import create_folder, remove_empty
 from refnet_cli.history import History, HistoryFiles, Step
 from refnet_cli.learned import GROUND, describe_ground, warn_of_learned
 from refnet_cli.losses import choose_loss, labelled_weight, training_loss
+from refnet_cli.low_confidence import ENTRY, describe_shares
 from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
@@ -41,6 +43,7 @@ from refnet_cli.sampling import (
     count_classes,
     measure,
     read_batches,
+    see,
     sensors_that_suffice,
     survey,
 )
@@ -246,6 +249,8 @@ def _make_card(
         GROUND: describe_ground(config, scenes, init),
         "unreadable_blocks": {look.scene.name: look.unreadable for look in scenes if look.unreadable},
         "decisions": {look.scene.name: look.decided for look in scenes},
+        LEVELS: _levels(scenes),
+        SEEN: see(sampler, config),
         "processes": processes.count,
         SENSORS_ALONE: sensors_that_suffice(config, scenes),
     }
@@ -260,6 +265,12 @@ def _make_card(
         notice=config.notice,
         training=training,
     )
+
+
+def _levels(scenes: Sequence[SurveyedScene]) -> list[str]:
+    """Processing levels of the optical images that are learned from; "unknown" among them where that is so."""
+    found = {look.decided.get("optical.level") for look in scenes if look.training.counts.any()}
+    return sorted(level for level in found if level)
 
 
 def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
@@ -484,11 +495,15 @@ class Training:
         # All processes must know the scores, which decide when to stop.
         self.history.validations[-1] = self._processes.from_first(self.history.validations[-1])
 
-    def _score(self, net: REFNet, card: Card, stopping: Callable[[], bool]) -> dict[str, Any]:
+    def _score(
+        self, net: REFNet, card: Card, stopping: Callable[[], bool], low_confidence: dict[str, float] | None = None
+    ) -> dict[str, Any]:
         """Scores of what is held out, as a card holds them."""
         device, scan = str(self._processes.device), self._scan.name
         leave_if_asked = self._leave_if(stopping)
-        scores, by_scene = validate(net, card, self._scored, self._config, device, scan, leave_if_asked)
+        scores, by_scene = validate(
+            net, card, self._scored, self._config, device, scan, leave_if_asked, low_confidence
+        )
         return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
 
     def _leave_if(self, stopping: Callable[[], bool]) -> Callable[[int, int], None]:
@@ -548,12 +563,12 @@ class Training:
             f"temperature: {found.temperature:g}, fitted to {found.pixels:,} held-out pixels; expected calibration "
             f"error {found.ece_before:.4f} without it, {found.ece_after:.4f} with it"
         )
-        card = replace(card, temperature=found.temperature, scores=card.scores | {"calibration": found.to_dict()})
-        if found.temperature == 1:
-            return card
+        card = replace(card, temperature=found.temperature)
+        shares: dict[str, float] = {}
         # Where tiles overlap, what is blended are probabilities, and a class may change.
-        validation = card.scores["validation"] | self._score(self._net, card, stopping)
-        return replace(card, scores=card.scores | {"validation": validation})
+        validation = card.scores["validation"] | self._score(self._net, card, stopping, shares)
+        calibration = found.to_dict() | {ENTRY: describe_shares(list(shares.values()))}
+        return replace(card, scores=card.scores | {"validation": validation, "calibration": calibration})
 
     def _draw(self, card: Card) -> None:
         losses = [(step.step, step.loss) for step in self.history.steps]

@@ -46,6 +46,7 @@ def validate(
     device: str = "cpu",
     scan: str | None = None,
     progress: Progress | None = None,
+    low_confidence: dict[str, float] | None = None,
 ) -> tuple[Scores, dict[str, float]]:
     """Score a network on the pixels that are held out.
 
@@ -64,6 +65,8 @@ def validate(
         Kernel of the selective scan; by default what suits the device.
     progress : callable, optional
         Told after every batch how many of a scene's tiles are done, and of how many.
+    low_confidence : dict, optional
+        Is given, by scene, the share of low-confidence pixels among those that are held out, labelled or not.
 
     Returns
     -------
@@ -79,7 +82,10 @@ def validate(
     """
     engine = TorchEngine(net, card, device, scan=scan)
     names = card.scheme.names
-    matrices = {look.scene.name: _count(look, engine, config, progress) for look in scenes}
+    counted = {look.scene.name: _count(look, engine, config, progress) for look in scenes}
+    matrices = {name: matrix for name, (matrix, _) in counted.items()}
+    if low_confidence is not None:
+        low_confidence |= {name: share for name, (_, share) in counted.items()}
     if not matrices:
         raise InputError("No labelled pixel is held out to be scored.")
     by_scene = {name: score(matrix, names).overall_accuracy for name, matrix in matrices.items() if matrix.any()}
@@ -88,9 +94,9 @@ def validate(
 
 def _count(
     look: SurveyedScene, engine: Engine, config: TrainConfig, progress: Progress | None
-) -> NDArray[np.int64]:
-    """Confusion matrix of a scene's held-out pixels."""
-    card = engine.card
+) -> tuple[NDArray[np.int64], float]:
+    """Confusion matrix of a scene's held-out pixels, and the share of them of low confidence."""
+    card, low, seen = engine.card, 0, 0
     matrix = np.zeros((card.scheme.classes - 1,) * 2, np.int64)
 
     def wanted(window: Window) -> NDArray[np.bool_]:
@@ -101,10 +107,12 @@ def _count(
         for rows in predict_rows(region.pair, engine, tiling, progress, wanted=wanted):
             if not rows.valid.any():
                 continue
+            low += int(np.count_nonzero(rows.layer("low_confidence")))
+            seen += int(np.count_nonzero(rows.valid))
             labels = region.labels.read(Window(rows.row, 0, *rows.valid.shape))
             predicted = np.where(rows.valid, 1 + np.asarray(rows.probabilities)[1:].argmax(0), 0).astype(np.uint8)
             matrix += confusion_matrix(labels, predicted, card.scheme.classes)
-    return matrix
+    return matrix, low / max(seen, 1)
 
 
 def _tiling(look: SurveyedScene, card: Card) -> Tiling:

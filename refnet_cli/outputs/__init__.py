@@ -30,7 +30,7 @@ from refnet_cli.outputs.page import HtmlReport
 from refnet_cli.outputs.polygons import Polygons
 from refnet_cli.outputs.preview import Preview
 from refnet_cli.outputs.quicklook import Quicklook
-from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, STEPS, Layer, Rows, class_codes
+from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows, class_codes
 from refnet_cli.outputs.shard import Shard, look_of, planes_of, read_look, read_shard
 from refnet_cli.outputs.stac import StacItem
 from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
@@ -44,6 +44,7 @@ __all__ = [
     "DRIVERS",
     "JOURNAL",
     "LAYERS",
+    "LOW",
     "OUTPUTS",
     "QUALITY",
     "REASONS",
@@ -204,5 +205,5 @@ def _right_options(kind: str, path: Path) -> str:
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the names in `LAYERS` of what outputs of these kinds read of rows, and of what every map keeps."""
-    wanted = {"codes", "quality"}.union(*(OUTPUTS[kind].output.layers for kind in kinds))
+    wanted = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].output.layers for kind in kinds))
     return tuple(name for name in LAYERS if name in wanted)

@@ -21,6 +21,8 @@ UNSURE = 16
 STEPS = 250
 """Probabilities of 8 bits count in steps of 1/250, so that GDAL's scale is short; 255 stands for no data."""
 NO_SHARE = 255
+LOW = 0.5
+"""Probability that no class reaches in a pixel of low confidence."""
 CONFIDENCE = ("probability", "entropy", "margin")
 """Layers of `Rows.confidence`."""
 
@@ -36,6 +38,7 @@ class Layer(NamedTuple):
 LAYERS: dict[str, Layer] = {
     "codes": Layer(np.uint8),
     "quality": Layer(np.uint8),
+    "low_confidence": Layer(np.uint8),
     "confidence": Layer(np.uint8, len(CONFIDENCE)),
     "probabilities": Layer(np.uint8, None),
     "probabilities16": Layer(np.float16, None),
@@ -194,6 +197,14 @@ class Rows:
     def _quality(self) -> UInt8:
         quality = self.sensors | np.asarray(self.quality, np.uint8)
         return quality | np.uint8(UNSURE) * self._unsure if self.threshold else quality
+
+    @cached_property
+    def _low_confidence(self) -> UInt8:
+        """1 where no class of the network's is as probable as `LOW`, given that there is one, else 0."""
+        assert self.probabilities is not None  # the caller has looked
+        classes = self.probabilities[1:]
+        low = np.fmax.reduce(classes) < np.float32(LOW) * _sum(classes)
+        return np.asarray(low & self.valid).view(np.uint8)
 
     @cached_property
     def _confidence(self) -> UInt8:

@@ -19,11 +19,13 @@ from odc.geo.geobox import GeoBox
 from refnet_cli import __version__
 from refnet_cli.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
 from refnet_cli.dates import acquired, read_dates
+from refnet_cli.drift import SEEN, compare, warn_of_level, warn_of_unlike
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.files import check_places
 from refnet_cli.finishing import Finishing
 from refnet_cli.inspection import describe_grid
 from refnet_cli.journal import Finished
+from refnet_cli.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
 from refnet_cli.mapping import Mapping, refuse_other_version
 from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
@@ -242,6 +244,13 @@ class Report:
     """What the network's classes became in the map's scheme."""
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of training, in standard deviations."""
+    unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How each band differs from what the weights learned from, see `refnet_cli.seen.BandDrift`; empty if their card
+    does not say what that was."""
+    low_confidence: float = 0.0
+    """Share of the pixels that the sensors saw in which no class of the network has a probability of 0.5."""
+    low_confidence_limit: float = LARGEST_SHARE
+    """Share above which there is a warning."""
     warnings: list[str] = field(default_factory=list)
     warnings_of_run: list[str] = field(default_factory=list)
     """Those of `warnings` that concern this run and not the map; no output holds them."""
@@ -379,6 +388,7 @@ def predict(
         report.resumed_rows, report.renewed = first, mapping.renewed
         _Running(options, pair, engine, tiling, area, mapping, report, translation, look, progress).go(first)
         report.valid_share = mapping.valid / (area.height * area.width)
+        report.low_confidence = mapping.low_confidence_share
         report.areas_hectares = mapping.areas_hectares
         report.counts = pair.counts_in(area)
         if part is None:
@@ -527,6 +537,9 @@ def check_map(report: Report, seen: int, unreadable: int) -> None:
             f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
             "--scheme."
         )
+    report.warnings += warn_of_low_confidence(
+        report.low_confidence, report.low_confidence_limit, report.weights["name"]
+    )
     pixels = report.grid["height"] * report.grid["width"]
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
@@ -565,7 +578,7 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
 def _memory_of(options: PredictOptions, card: Card, width: int) -> int:
     """Bytes that smoothing and outputs take besides the map's own, for rows of tiles and of blocks in work."""
     classes, layers = card.network.classes, union_of_layers(options.places)
-    copies = 3 * (options.smooth > 0) + 4 * (len(layers) > 2 or options.threshold > 0)
+    copies = 3 * (options.smooth > 0) + 4 * (len(layers) > len(union_of_layers(())) or options.threshold > 0)
     per_pixel = {"probabilities": classes, "probabilities16": 6 * classes, "confidence": 3, "quality": 2}
     blocks = sum(size for kind, size in per_pixel.items() if kind in options.places)
     fixed = {"report": 150 * MB, "polygons": 250 * MB}
@@ -745,6 +758,7 @@ def load(options: PredictOptions, weights: Path | None) -> Engine:
 def _start_report(
     options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair, translation: Translation | None
 ) -> Report:
+    unlike, drift = compare(card, pair), card.drift(pair.levels)
     return Report(
         output=str(options.output),
         preview=str(options.preview) if options.preview else None,
@@ -760,10 +774,13 @@ def _start_report(
         },
         sensors=[*options.sensors],
         translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
-        drift=card.drift(pair.levels),
+        drift=drift,
+        unlike={band: asdict(found) for band, found in unlike.items()},
+        low_confidence_limit=limit_of(card),
         warnings=[
             *([] if options.scheme else warn_of_old_codes(card.scheme)),
-            *warn_of_drift(card.drift(pair.levels)),
+            *(warn_of_unlike(unlike, card.name) if SEEN in card.training else warn_of_drift(drift)),
+            *warn_of_level(pair.decisions, card),
             *pair.warnings,
         ],
     )  # fmt: skip
@@ -802,8 +819,8 @@ def tags_of(report: Report) -> dict[str, str]:
 def facts_of(report: Report) -> dict[str, Any]:
     """Return what outputs may tell of a map: nothing that differs between two runs for the same map."""
     told = (
-        "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "translation", "areas_hectares",
-        "valid_share", "counts",
+        "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "unlike", "low_confidence",
+        "translation", "areas_hectares", "valid_share", "counts",
     )  # fmt: skip
     tags = tags_of(report)
     return {name: getattr(report, name) for name in told} | {

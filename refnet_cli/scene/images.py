@@ -97,11 +97,6 @@ class OpticalImage:
         self.warnings = list(self._reader.warnings)
         if how.startswith("count: a guess"):
             self.warnings.insert(0, f"Which optical band is which is {how.removeprefix('count: ')}")
-        if any(found.what == "optical.level" and found.value == "L1C" for found in self._reader.decisions):
-            self.warnings.append(
-                "the optical image is L1C, top-of-atmosphere reflectance: weights that learned from L2A only take haze "
-                "for bright ground. Use L2A if you can."
-            )
         self._clouds: Clouds | None = None
         if options.mask_clouds:
             self._clouds, decision = choose_clouds(source, grid)
