@@ -21,6 +21,11 @@ from refnet_cli.hub import fetch, quiet
 from refnet_cli.model import REFNet
 from refnet_cli.weights import read_checkpoint
 
+_OTHER_BANDS = (
+    "If its input is not red, green and blue, name its bands in a table: encoder_weights = "
+    "{ optical = { file = ..., sha256 = ..., bands = [...] } }."
+)
+
 
 def load_plain(net: REFNet, weights: str | Path) -> list[str]:
     """Put timm's pretrained weights, or a file of such, into both encoders, whose bands it does not name.
@@ -232,7 +237,7 @@ def _load_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) ->
     if missing:
         raise WeightsError(
             f"{path} is not the weights of encoder {name!r}: {len(missing)} tensors are missing, first "
-            f"{', '.join(missing[:3])}."
+            f"{', '.join(missing[:3])}. {_OTHER_BANDS}"
         )
     return loaded
 
@@ -253,7 +258,9 @@ def _adapt_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -
             )
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path} is not the weights of encoder {name!r} for {bands} bands: {reason}") from error
+        raise WeightsError(
+            f"{path} is not the weights of encoder {name!r} for {bands} bands: {reason} {_OTHER_BANDS}"
+        ) from error
     return encoder.state_dict()
 
 

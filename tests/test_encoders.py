@@ -279,6 +279,11 @@ def test_what_was_taken_from_where_is_said(small: dict[str, EncoderFile]) -> Non
     assert begun.decisions[-1] == "decoders and heads: new"
 
 
+def test_a_bare_path_to_a_file_of_other_bands_is_refused_with_the_remedy(small: dict[str, EncoderFile]) -> None:
+    with pytest.raises(WeightsError, match=r"conv1\.0.* name its bands in a table"):
+        start(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, small["optical"].file, 0)
+
+
 def test_one_sensor_alone(small: dict[str, EncoderFile]) -> None:
     begun = begin(choose(sar=small["sar"]), ("B02", "B03"))
     fresh = start(begun.net.config, ("B02", "B03"), ("VV", "VH"), SCHEME, None, None, 0)
