@@ -579,7 +579,7 @@ def train_command(
 
 
 def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
-    """Print the labelled pixels of each class, of each fold where there are several."""
+    """Print the labelled pixels of each class, of each fold where there are folds."""
     from refnet_cli.sampling import count_classes, survey
 
     found = {}

@@ -40,7 +40,7 @@ MOST_PIXELS = 50_000  # of a fold that are kept
 POOLED = "(pooled)"
 _LONGEST = 100  # characters of a region in the name of a folder
 _CHOSEN = (
-    "scores are those of the best validation of each fold by mean IoU, which flatters a little where there are several"
+    "scores are those of the best validation of each fold by mean IoU; where a fold has more than one, that flatters"
 )
 
 

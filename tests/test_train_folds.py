@@ -73,11 +73,11 @@ def done(regions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop_in_a_new_fold(folder: Path) -> Callable[[], bool]:
     """Ask to leave after the first step of a fold that has no checkpoint yet."""
-    begun = {path.parent.parent for path in folder.glob("fold-*/checkpoints/step-*.pt")}
+    earlier = {path.parent.parent for path in folder.glob("fold-*/checkpoints/step-*.pt")}
 
     def stopping() -> bool:
         now = {path.parent for path in folder.glob("fold-*/checkpoints")}
-        return bool(now - begun)
+        return bool(now - earlier)
 
     return stopping
 
@@ -88,7 +88,7 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_each_fold_is_a_training_by_itself(regions: Path, done: Path, tmp_path: Path) -> None:
-    """Interrupted or not, and whatever was trained before it in the same process."""
+    """Interrupted or not, and no matter what was trained before it in the same process."""
     config = read_folds(regions, "south")["south"]
     alone = fit(config, tmp_path)
     mine = done / "fold-south" / "refnet.safetensors"
