@@ -268,7 +268,9 @@ def test_a_forest_knows_of_a_country_what_the_others_teach(
     monkeypatch.setattr(forest, "TREES", 10)
     both = [place for place in made if place.both]
     known = forest.read_pixels(both)
-    found = forest.score_countries(both, known, sensors, more=False)
+    found = {}
+    for country in places.countries(both):
+        found |= forest.score_country(country, both, known, sensors, more=False)
     assert [*found] == ["a1", "f1", "f2", "l1"]
     bare = NAMES.index("Bare ground")
     for name, matrix in found.items():
@@ -277,6 +279,33 @@ def test_a_forest_knows_of_a_country_what_the_others_teach(
         assert np.trace(np.delete(taught, bare, axis=1)) > 0.85 * taught.sum()
     assert found["l1"][bare].sum() > 500
     assert found["l1"][bare, bare] == 0
+
+
+def test_scores_of_a_forest_are_taken_up_unless_their_pixels_are_others(
+    made: list[places.Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forest, "TREES", 2)
+    both = [place for place in made if place.both]
+    known = forest.read_pixels(both)
+    forest.Results(tmp_path / "out", both, known).score_variant("v", "both", False)
+    first = forest.Results(tmp_path / "out", both, known).matrices("v")
+    assert [*first] == ["a1", "f1", "f2", "l1"]
+
+    scored: list[str] = []
+    score_country = forest.score_country
+
+    def recorded(country: str, *rest: Any) -> Any:
+        scored.append(country)
+        return score_country(country, *rest)
+
+    monkeypatch.setattr(forest, "score_country", recorded)
+    forest.Results(tmp_path / "out", both, known).score_variant("v", "both", False)
+    assert not scored
+    fewer = {**known, "f2": forest.Pixels(known["f2"].features[1:], known["f2"].labels[1:])}
+    results = forest.Results(tmp_path / "out", both, fewer)
+    results.score_variant("v", "both", False)
+    assert scored == ["Finland"]
+    assert results.found["v"]["scores"]["pooled"]["pixels"] == sum(len(pixels.labels) for pixels in fewer.values())
 
 
 def test_a_forest_draws_no_more_pixels_than_it_may(made: list[places.Place]) -> None:

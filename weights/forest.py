@@ -1,9 +1,9 @@
 """What a random forest makes of the real places: the score that a network must beat.
 
-``python weights/forest.py PLACES OUT --terramesh TERRAMESH`` writes OUT.json and OUT.md, and again after each step. The
-forest has 100 trees and sees each pixel's bands and their means over 5 x 5 pixels. It learns from 2,000 labelled pixels
-of each place outside the country that is held out, and is scored on all labelled pixels of that country which both
-sensors saw.
+``python weights/forest.py PLACES OUT --terramesh TERRAMESH`` writes OUT.json and OUT.md, and goes on where it was
+interrupted. The forest has 100 trees and sees each pixel's bands and their means over 5 x 5 pixels. It learns from
+2,000 labelled pixels of each place outside the country that is held out, and is scored on all labelled pixels of that
+country which both sensors saw.
 """
 
 from __future__ import annotations
@@ -105,42 +105,86 @@ def count(forest: RandomForestClassifier, pixels: Pixels, bands: slice) -> NDArr
     return confusion_matrix(pixels.labels, predicted.astype(np.uint8), CLASSES + 1)
 
 
-def score_countries(places: Sequence[Place], known: dict[str, Pixels], sensors: str, more: bool) -> dict[str, Any]:
-    """Score a forest on each country by what the others, and perhaps TerraMesh, teach it.
+def score_country(
+    country: str, places: Sequence[Place], known: dict[str, Pixels], sensors: str, more: bool
+) -> dict[str, NDArray[np.int64]]:
+    """Score a forest on a country by what the others, and perhaps TerraMesh, teach it.
 
     Returns confusion matrices by place.
     """
-    matrices = {}
-    for country in countries(places):
-        learned, held_out = divide(places, country)
-        teachers = [place for place in learned if place.name in known and (more or place.group != TERRAMESH)]
-        forest = plant([known[place.name] for place in teachers], SENSORS[sensors])
-        for place in scored(held_out):
-            matrices[place.name] = count(forest, known[place.name], SENSORS[sensors])
-        say(f"{sensors}, TerraMesh {more}: {country} of {len(teachers)} places")
-    return matrices
+    learned, held_out = divide(places, country)
+    teachers = [place.name for place in learned if place.name in known and (more or place.group != TERRAMESH)]
+    forest = plant([known[name] for name in teachers], SENSORS[sensors])
+    return {place.name: count(forest, known[place.name], SENSORS[sensors]) for place in scored(held_out)}
 
 
-def score_terramesh(places: Sequence[Place], known: dict[str, Pixels]) -> dict[str, Any]:
-    """Score a forest on each TerraMesh sample by all other places of other countries.
+def score_terramesh(place: Place, places: Sequence[Place], known: dict[str, Pixels]) -> dict[str, Any]:
+    """Score a forest on a TerraMesh sample by all places of other countries.
 
-    Returns for each ``overall_accuracy`` of all labelled pixels, ``overall_accuracy_of_known`` of those whose class the
-    forest has seen, and ``matrix``.
+    Returns ``overall_accuracy`` of all labelled pixels, ``overall_accuracy_of_known`` of those whose class the forest
+    has seen, and ``matrix``.
     """
-    found = {}
-    for place in places:
-        if place.group != TERRAMESH:
-            continue
-        learned, _ = divide(places, place.country)
-        forest = plant([known[other.name] for other in learned if other.name in known], SENSORS["both"])
-        matrix = count(forest, known[place.name], SENSORS["both"])
-        found[place.name] = {
-            "overall_accuracy": accuracy_of(matrix, range(1, CLASSES + 1)),
-            "overall_accuracy_of_known": accuracy_of(matrix, forest.classes_.tolist()),
-            "matrix": matrix.tolist(),
-        }
-        say(f"TerraMesh {place.name}")
-    return found
+    learned, _ = divide(places, place.country)
+    forest = plant([known[other.name] for other in learned if other.name in known], SENSORS["both"])
+    matrix = count(forest, known[place.name], SENSORS["both"])
+    return {
+        "overall_accuracy": accuracy_of(matrix, range(1, CLASSES + 1)),
+        "overall_accuracy_of_known": accuracy_of(matrix, forest.classes_.tolist()),
+        "matrix": matrix.tolist(),
+    }
+
+
+class Results:
+    """Scores in a JSON file, written with their tables after every forest, and read when a run goes on.
+
+    Parameters
+    ----------
+    out : Path
+        Without ending.
+    places : sequence of Place
+    known : dict
+        Pixels of the places; scores of other pixels are dropped.
+    """
+
+    def __init__(self, out: Path, places: Sequence[Place], known: dict[str, Pixels]) -> None:
+        self._out, self._places, self._known = out, places, known
+        path = out.with_suffix(".json")
+        self.found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def matrices(self, variant: str) -> dict[str, NDArray[np.int64]]:
+        """Return the confusion matrices of a variant, by place."""
+        stored = self.found.get(variant, {}).get("matrices", {})
+        return {name: np.array(matrix, np.int64) for name, matrix in stored.items() if self._same(name, matrix)}
+
+    def _same(self, name: str, matrix: list[list[int]]) -> bool:
+        labels = self._known[name].labels if name in self._known else np.empty(0, np.uint8)
+        return np.array_equal(np.sum(matrix, axis=1), np.bincount(labels, minlength=CLASSES + 1)[1:])
+
+    def score_variant(self, variant: str, sensors: str, more: bool) -> None:
+        """Score a kind of forest on all countries that have no scores yet."""
+        matrices = self.matrices(variant)
+        country = {place.name: place.country for place in self._places}
+        for held_out in countries(self._places):
+            if not matrices.keys() >= {place.name for place in scored(divide(self._places, held_out)[1])}:
+                matrices |= score_country(held_out, self._places, self._known, sensors, more)
+                stored = {name: matrix.tolist() for name, matrix in matrices.items()}
+                self._keep(variant, {"scores": summarise(matrices, country), "matrices": stored})
+                say(f"{variant}: {held_out}")
+
+    def score_samples(self) -> None:
+        """Score a forest on each TerraMesh sample that has no score yet."""
+        stored = self.found.get("terramesh", {})
+        done = {name: entry for name, entry in stored.items() if self._same(name, entry["matrix"])}
+        for place in self._places:
+            if place.group == TERRAMESH and place.name not in done:
+                done[place.name] = score_terramesh(place, self._places, self._known)
+                self._keep("terramesh", done)
+                say(f"TerraMesh: {place.name}")
+
+    def _keep(self, name: str, entry: dict[str, Any]) -> None:
+        self.found[name] = entry
+        self._out.with_suffix(".json").write_text(json.dumps(self.found, indent=1))
+        self._out.with_suffix(".md").write_text(describe(self.found))
 
 
 def describe(found: dict[str, Any]) -> str:
@@ -190,24 +234,12 @@ def main() -> None:
     places += read_terramesh(arguments.terramesh.resolve())
     known = read_pixels(places)
     say(f"{len(known)} places, {sum(len(pixels.labels) for pixels in known.values())} labelled pixels")
-    country = {place.name: place.country for place in places}
-    found: dict[str, Any] = {}
-
-    def keep(name: str, matrices: dict[str, Any]) -> None:
-        scores = summarise(matrices, country)
-        found[name] = {"scores": scores, "matrices": {place: matrix.tolist() for place, matrix in matrices.items()}}
-        write()
-
-    def write() -> None:
-        arguments.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
-        arguments.out.with_suffix(".md").write_text(describe(found))
-
-    keep("both sensors", score_countries(places, known, "both", False))
-    found["terramesh"] = score_terramesh(places, known)
-    write()
-    keep("both sensors, TerraMesh too", score_countries(places, known, "both", True))
-    keep("Sentinel-2 only", score_countries(places, known, "optical", False))
-    keep("Sentinel-1 only", score_countries(places, known, "sar", False))
+    results = Results(arguments.out, places, known)
+    results.score_variant("both sensors", "both", False)
+    results.score_samples()
+    results.score_variant("Sentinel-2 only", "optical", False)
+    results.score_variant("Sentinel-1 only", "sar", False)
+    results.score_variant("both sensors, TerraMesh too", "both", True)
 
 
 if __name__ == "__main__":
