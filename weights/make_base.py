@@ -27,6 +27,7 @@ from typing import Any
 from places import Place, divide, label_classes, read_places, read_terramesh, regions_text
 from score import pool_folds, score_fold, score_sample, score_terramesh
 
+from refnet_cli.drift import LEVELS
 from refnet_cli.regions import read_regions
 from refnet_cli.train import fit
 from refnet_cli.weights import load_weights, save_weights
@@ -155,6 +156,7 @@ class Maker:
             "data": self._describe_data(),
             "scenes": {name: role for name, role in card.training["scenes"].items() if "landscape" not in name},
             "decisions": {},
+            LEVELS: sorted({place.level for place in self._places if place.level}),  # which the files do not say
         }
         made = replace(
             card, training=training, scores=scores, notice=NOTICE, temperature=scores["calibration"]["temperature"]
