@@ -37,7 +37,7 @@ NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
 HELD_OUT = 16
 """Landscapes of the first seed that are only scored."""
-REHEARSED = 40
+REHEARSED = 25
 """Landscapes of each seed among the real places."""
 FOLDS = {
     "Austria": "282D", "Belgium": None, "Canada": None, "Finland": "38D", "Germany": None, "Ireland": "637U",
@@ -53,12 +53,7 @@ tile = 256
 sampling = "classes"
 jitter = 0.1
 haze = 0.1
-sar_gain = 2.0
-sar_slope = 1.0
-sar_looks = 4.0
 shift = 1.0
-mix = 0.3
-modality_dropout = 0.3
 clip = 1.0
 device = "cpu"
 batch = 8
@@ -67,6 +62,11 @@ checkpoint_every = 250
 workers = 1
 """
 PRETRAINING = """
+sar_gain = 2.0
+sar_slope = 1.0
+sar_looks = 4.0
+mix = 0.3
+modality_dropout = 0.3
 steps = 4000
 learning_rate = 2e-3
 warmup = 100
@@ -74,6 +74,10 @@ ema = 0.995
 validate_every = 1000
 """
 FINE_TUNING = """
+sar_gain = 1.0
+sar_slope = 0.5
+mix = 0.5
+modality_dropout = 0.25
 balance = "regions"
 label_smoothing = 0.05
 learning_rate = 1e-3
@@ -106,7 +110,7 @@ class Maker:
 
     def __init__(self, folder: Path, places: Path, terramesh: Path) -> None:
         self._folder, self._data, self._terramesh = folder, places, terramesh
-        self._places = read_places(places)
+        self._places = [place for place in read_places(places) if label_classes([place])]
         self._samples = read_terramesh(terramesh)
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -224,6 +224,7 @@ def _scene_table(place: Place, name: str, split: str, confidence: bool) -> str:
     if place.sar:
         entries |= {"sar": place.sar, "sar_scale": "db"}
         entries |= {"sar_bands": TERRAMESH_SAR} if place.group == TERRAMESH else {}
+        entries |= {} if place.optical else {"grid": place.labels}  # SAR alone may be in degrees
     entries["labels"] = place.labels
     if place.label_codes:
         entries["label_codes"] = place.label_codes
