@@ -109,15 +109,16 @@ class Maker:
     """
 
     def __init__(self, folder: Path, places: Path, terramesh: Path) -> None:
-        self._folder, self._data, self._terramesh = folder, places, terramesh
+        self.folder, self._data, self._terramesh = folder, places, terramesh
         self._places = [place for place in read_places(places) if label_classes([place])]
         self._samples = read_terramesh(terramesh)
+        self.places = [*self._places, *self._samples]
         folder.mkdir(parents=True, exist_ok=True)
 
     def landscapes(self) -> None:
         """Simulate scenes."""
         for part, seed in SEEDS.items():
-            folder = self._folder / f"landscapes-{part}"
+            folder = self.folder / f"landscapes-{part}"
             if not (folder / "regions.toml").exists():
                 options = ["--pixels", self._data / "pixels.npz", "--seed", seed, "--count", COUNT, "--size", SIZE]
                 command = [sys.executable, HERE / "landscapes.py", folder, *options]
@@ -125,15 +126,15 @@ class Maker:
 
     def pretrained(self) -> Path:
         """Learn from simulated scenes."""
-        return self._train("pretrained", PRETRAINING, [], self._simulated(COUNT, HELD_OUT))
+        return self._train("pretrained", PRETRAINING, [], self.simulated(COUNT, HELD_OUT))
 
     def fold(self, country: str) -> None:
         """Learn without a country, and score its places."""
-        scores = self._folder / "scores"
+        scores = self.folder / "scores"
         if (scores / f"{country}.json").exists():
             return
         sample = FOLDS[country]
-        learned, _ = divide([*self._places, *self._samples], country)
+        learned, _ = divide(self.places, country)
         learned = [place for place in learned if place.name != sample]
         weights = self._fine_tune(f"without-{country}", FOLD_STEPS, learned)
         score_fold(weights, self._places, country, scores)
@@ -143,13 +144,13 @@ class Maker:
 
     def final(self) -> Path:
         """Learn from all real places."""
-        return self._fine_tune("final", FINAL_STEPS, [*self._places, *self._samples])
+        return self._fine_tune("final", FINAL_STEPS, self.places)
 
     def finish(self) -> None:
         """Write the weights with their scores."""
-        scores = pool_folds(self._folder / "scores", self._places, self._folder / "forest.json")
+        scores = pool_folds(self.folder / "scores", self._places, self.folder / "forest.json")
         scores["terramesh"] = {
-            sample: json.loads((self._folder / "scores" / f"terramesh-{sample}.json").read_text())
+            sample: json.loads((self.folder / "scores" / f"terramesh-{sample}.json").read_text())
             for sample in FOLDS.values() if sample
         }  # fmt: skip
         weights = self.final()
@@ -170,19 +171,22 @@ class Maker:
     def _describe_data(self) -> list[str]:
         """One line a source: places, source and licence."""
         counts: dict[tuple[str, str], int] = {}
-        for place in [*self._places, *self._samples]:
+        for place in self.places:
             key = place.source, place.licence
             counts[key] = counts.get(key, 0) + 1
         lines = [f"{count} places of {source}; {licence}" for (source, licence), count in counts.items()]
         return [*lines, f"{COUNT * len(SEEDS)} simulated scenes of landscapes.py, from statistics of pixels.npz"]
 
     def _fine_tune(self, name: str, steps: int, places: Sequence[Place]) -> Path:
-        settings = f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
-        return self._train(name, settings, places, self._simulated(REHEARSED))
+        return self._train(name, self.fine_tuning(steps), places, self.simulated(REHEARSED))
+
+    def fine_tuning(self, steps: int) -> str:
+        """Settings of a training that goes on from the pretrained network."""
+        return f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
 
     def _train(self, name: str, settings: str, places: Sequence[Place], simulated: str) -> Path:
         """Train in a folder, unless that is done, and return the weights."""
-        folder = self._folder / name
+        folder = self.folder / name
         weights = folder / f"{NAME}.safetensors"
         if not weights.exists():
             folder.mkdir(exist_ok=True)
@@ -190,10 +194,10 @@ class Maker:
             fit(read_regions(folder / "regions.toml"), folder, tell=say)
         return weights
 
-    def _simulated(self, count: int, held_out: int = 0) -> str:
+    def simulated(self, count: int, held_out: int = 0) -> str:
         """Tables of simulated scenes, whose files are what the simulation says, however untypical their values."""
         return "".join(
-            _simulated_table(self._folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
+            _simulated_table(self.folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
             for part in SEEDS for number in range(count)
         )  # fmt: skip
 
