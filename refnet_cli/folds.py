@@ -111,10 +111,11 @@ def fit_folds(
             _prefixed(tell, "folds")(f"warning: {warning}")
         for region, config in configs.items():
             say = _prefixed(tell, f"fold {region}")
-            fold = _read_fold(region, config, folders[region])
+            settings = _settings_of(config)  # before the training, during which files may change
+            fold = _read_fold(region, config, folders[region], settings)
             if fold is None:
                 result = fit(config, folders[region], progress, say, stopping, overwrite)
-                fold = _write_fold(region, config, folders[region], result)
+                fold = _write_fold(region, config, folders[region], result, settings)
             else:
                 say("finished before, not trained again")
             folds.append(fold)
@@ -173,13 +174,13 @@ def _settings_of(config: TrainConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_fold(region: str, config: TrainConfig, folder: Path) -> Fold | None:
+def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) -> Fold | None:
     """Read a fold that is finished; None if it is not, or was trained with other settings."""
     weights = folder / f"{config.name}.safetensors"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         card = read_card(weights)
-        if (record["settings"], record["sha256"]) != (_settings_of(config), card.sha256):
+        if (record["settings"], record["sha256"]) != (settings, card.sha256):
             return None
         with (folder / PIXELS).open("rb") as file, np.load(file) as pixels:
             held_out = HeldOut(pixels["logits"], pixels["labels"])
@@ -188,7 +189,7 @@ def _read_fold(region: str, config: TrainConfig, folder: Path) -> Fold | None:
     return Fold(region, weights, card, held_out if len(held_out.labels) else None)
 
 
-def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult) -> Fold:
+def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult, settings: str) -> Fold:
     """Record that a fold is finished, the record last."""
     classes = result.card.network.classes
     logits, labels = result.held_out or HeldOut(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
@@ -197,7 +198,7 @@ def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainRes
     with replacing(folder / PIXELS) as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = {MARK: np.array(__version__), **held_out._asdict()}
         np.savez(file, **arrays)
-    record = {MARK: __version__, "region": region, "settings": _settings_of(config), "sha256": result.card.sha256}
+    record = {MARK: __version__, "region": region, "settings": settings, "sha256": result.card.sha256}
     _write(folder / RECORD, json.dumps(record, indent=2))
     return Fold(region, result.weights, result.card, held_out if len(kept) else None)
 

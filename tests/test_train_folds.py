@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,6 +238,27 @@ def test_folds_whose_files_are_not_as_they_were_are_trained_again(
     assert faked == ["south", "south"]
     fit_folds(configs, tmp_path / "out")
     assert faked == ["south", "south"]
+
+
+def test_a_fold_whose_labels_change_while_it_trains_is_not_finished(
+    regions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("north", "south", "east-1"):
+        make_labelled_scene(tmp_path / name, seed=5)
+    copy = tmp_path / "regions.toml"
+    copy.write_text(regions.read_text())
+    trained = []
+
+    def fake(config: TrainConfig, folder: Path, *others: Any) -> TrainResult:
+        trained.append(config.fold)
+        if len(trained) == 1:
+            os.utime(tmp_path / "north" / "labels.tif", (0, 0))
+        return make_result(config, folder, 1)
+
+    monkeypatch.setattr(folds, "fit", fake)
+    for _ in range(3):
+        fit_folds(read_folds(copy, "south"), tmp_path / "out")
+    assert trained == ["south", "south"]
 
 
 def test_a_region_without_labels_has_no_scores(
