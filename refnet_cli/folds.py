@@ -7,6 +7,7 @@ is not trained again and an interrupted one goes on.
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -38,7 +39,7 @@ RECORD, PIXELS = "fold.json", "held-out.npz"
 """Of each fold: what it was trained with, and pixels with which temperatures of other folds are fitted."""
 MOST_PIXELS = 50_000  # of a fold that are kept
 POOLED = "(pooled)"
-_LONGEST = 100  # characters of a region in the name of a folder
+_LONGEST = 150  # bytes of a region in the name of a folder, of which systems allow 255
 _CHOSEN = (
     "scores are those of the best validation of each fold by mean IoU; where a fold has more than one, that flatters"
 )
@@ -149,9 +150,7 @@ def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
     >>> name_folders(Path("out"), ["north/east"])["north/east"].name
     'fold-north_east'
     """
-    named = {
-        region: "fold-" + re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))[:_LONGEST] for region in regions
-    }
+    named = {region: f"fold-{_suit_file_names(region)}" for region in regions}
     for name in named.values():
         same = [other for other, theirs in named.items() if theirs.casefold() == name.casefold()]
         if len(same) > 1:
@@ -162,16 +161,28 @@ def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
     return {region: folder / name for region, name in named.items()}
 
 
+def _suit_file_names(region: str) -> str:
+    suiting = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))
+    return suiting.encode()[:_LONGEST].decode(errors="ignore")
+
+
 def _settings_of(config: TrainConfig) -> str:
     """Digest of all that a fold's training depends on: settings, and size and time of the label files."""
     files = []
     for scene in config.scenes:
-        for path in (scene.labels, scene.confidence):
-            if isinstance(path, Path) and path.exists():
+        for given in (scene.labels, scene.confidence):
+            for path in _parts_of(given) if isinstance(given, Path) else ():
                 about = path.stat()
                 files.append((str(path), about.st_size, about.st_mtime_ns))
     text = json.dumps([describe_settings(config.settled()), config.name, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """A file, if it exists; of a Shapefile all files of its name, one of which holds the classes."""
+    if path.suffix.lower() == ".shp":
+        return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path] if path.exists() else []
 
 
 def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) -> Fold | None:
