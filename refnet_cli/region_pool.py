@@ -113,7 +113,9 @@ class RegionPool(Generic[Opened]):
             region.close()
 
 
-def choose_most(count: int, files: int, block: int, free: int | None = None) -> tuple[int, int]:
+def choose_most(
+    count: int, files: int, block: int, processes: int = 1, *, free: int | None = None
+) -> tuple[int, int]:
     """Choose how many regions are open at once, and how many blocks of pixels each keeps.
 
     Parameters
@@ -124,6 +126,8 @@ def choose_most(count: int, files: int, block: int, free: int | None = None) -> 
         Open files of each, at most.
     block : int
         Bytes of a block of pixels.
+    processes : int
+        Processes of this kind, which share the memory.
     free : int, optional
         Bytes of free memory; by default what the system says.
 
@@ -134,7 +138,7 @@ def choose_most(count: int, files: int, block: int, free: int | None = None) -> 
     """
     by_files = max((allow_open_files(count * files + OTHER_FILES) - OTHER_FILES) // files, 1)
     free = free_memory() if free is None else free
-    memory = (UNKNOWN_MEMORY if free is None else free) // SHARE
+    memory = (UNKNOWN_MEMORY if free is None else free) // (SHARE * processes)
     by_memory = max(memory // (HANDLES + block), 1)
     regions = min(count, by_files, by_memory)
     blocks = (memory // regions - HANDLES) // max(block, 1)

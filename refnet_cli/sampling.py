@@ -26,6 +26,7 @@ from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
+from refnet_cli.processes import started_processes
 from refnet_cli.region_pool import RegionPool, choose_most
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.scene import BLOCK, Patch, ScenePair
@@ -452,7 +453,7 @@ class _OpenRegions:
         files = max((_count_files(look.scene, config) for look in taught), default=1)
         bands = len(config.optical_bands) + len(config.sar_bands)
         block = max((_block_pixels(look.grid) for look in taught), default=1) * (4 * bands + 1)
-        most, self._kept_blocks = choose_most(count, files, block)
+        most, self._kept_blocks = choose_most(count, files, block, started_processes())
         self.pool = RegionPool(self._open, most)
 
     def _open(self, index: int) -> Region:
