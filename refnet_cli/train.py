@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from refnet_cli import __version__
 from refnet_cli.calibration import fit_temperature
 from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
-from refnet_cli.checkpoint import Checkpoints, Part
+from refnet_cli.checkpoint import CONFIDENCES, Checkpoints, Part
 from refnet_cli.drift import LEVELS, SEEN
 from refnet_cli.encoders import compare_levels, describe_encoders, identify_encoders
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
@@ -625,7 +625,18 @@ def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScen
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return describe_settings(config) | {"labels": digest.hexdigest(), "processes": str(started_processes())}
+    found = {"labels": digest.hexdigest(), "processes": str(started_processes())}
+    return describe_settings(config) | found | _identify_confidences(config)
+
+
+def _identify_confidences(config: TrainConfig) -> dict[str, str]:
+    """What the files of confidences hold, of which the labels show only where it is 0; nothing without such files."""
+    digest = hashlib.sha256()
+    paths = [scene.confidence for scene in config.scenes if scene.confidence]
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return {CONFIDENCES: digest.hexdigest()} if paths else {}
 
 
 def _settled(options: TrainConfig | TrainScene) -> dict[str, str]:

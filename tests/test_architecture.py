@@ -20,7 +20,7 @@ LEVELS = (
     {"errors"},
     {"remote", "disk", "lazy", "gaps", "atmosphere", "backscatter", "shapes", "hub"},
     {"files", "scene_tables", "tables", "threads", "process", "memory", "log", "onnx_file", "halving"},
-    {"workplace", "vectors", "marks"},
+    {"workplace", "vectors", "marks", "region_pool"},
     {"journal"},
     {"dates", "products", "smoothing", "tiling", "register", "scan", "seen"},
     {"finishing", "codes"},

@@ -7,10 +7,13 @@ keeps everything in FOLDER and goes on where it was interrupted. The steps, of w
 landscapes    simulate scenes whose classes look as measured around the world (landscapes.py)
 pretrained    learn from these alone
 COUNTRY       go on with the real places outside one country, and score its places (on a smaller budget)
+forest        score a random forest on the same places (forest.py, which needs scikit-learn)
 final         go on with all real places
-finish        put temperature, scores and sources into the card, and write the weights
+finish        put temperature, scores and sources into the card, and write the weights; it needs all other steps
 
-A country's step needs the step ``pretrained`` only, so that several can run side by side.
+A country's step needs the step ``pretrained`` only, so that several can run side by side. Training goes on from its
+last checkpoint, and the forest from the last country. To repeat a step, remove what it wrote: ``FOLDER/pretrained``;
+``FOLDER/without-COUNTRY`` and the scores of the country in ``FOLDER/scores``; ``FOLDER/final``; ``FOLDER/forest.json``.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from places import Place, divide, label_classes, read_places, read_terramesh, re
 from score import pool_folds, score_fold, score_sample, score_terramesh
 
 from refnet_cli.drift import LEVELS
+from refnet_cli.files import replacing
 from refnet_cli.regions import read_regions
 from refnet_cli.train import fit
 from refnet_cli.weights import load_weights, save_weights
@@ -40,7 +44,7 @@ HELD_OUT = 16
 REHEARSED = 25
 """Landscapes of each seed among the real places."""
 FOLDS = {
-    "Austria": "282D", "Belgium": None, "Canada": None, "Finland": "38D", "Germany": None, "Ireland": "637U",
+    "Austria": "282D", "Belgium": None, "Canada": "609U", "Finland": "38D", "Germany": None, "Ireland": "637U",
     "Lithuania": "433D", "Portugal": None,
 }  # fmt: skip
 """Each country that is left out, and the TerraMesh sample that is left out with it."""
@@ -130,9 +134,9 @@ class Maker:
 
     def fold(self, country: str) -> None:
         """Learn without a country, and score its places."""
-        scores = self.folder / "scores"
-        if (scores / f"{country}.json").exists():
+        if not self._missing_scores(country):
             return
+        scores = self.folder / "scores"
         sample = FOLDS[country]
         learned, _ = divide(self.places, country)
         learned = [place for place in learned if place.name != sample]
@@ -140,14 +144,37 @@ class Maker:
         score_fold(weights, self._places, country, scores)
         if sample:
             found = score_terramesh(weights, self._terramesh, sample, label_classes(learned))
-            (scores / f"terramesh-{sample}.json").write_text(json.dumps(found, indent=1))
+            with replacing(scores / f"terramesh-{sample}.json") as temporary:
+                temporary.write_text(json.dumps(found, indent=1))
+
+    def _missing_scores(self, country: str) -> list[Path]:
+        """Files of a country's step that are not there."""
+        sample = FOLDS[country]
+        names = [country, *([f"terramesh-{sample}"] if sample else [])]
+        paths = [self.folder / "scores" / f"{name}.json" for name in names]
+        return [path for path in paths if not path.exists()]
+
+    def forest(self) -> None:
+        """Score a random forest on the same places."""
+        command = [HERE / "forest.py", self._data, self.folder / "forest", "--terramesh", self._terramesh]
+        subprocess.run([sys.executable, *map(str, command)], check=True)
 
     def final(self) -> Path:
         """Learn from all real places."""
         return self._fine_tune("final", FINAL_STEPS, self.places)
 
     def finish(self) -> None:
-        """Write the weights with their scores."""
+        """Write the weights with their scores.
+
+        Raises
+        ------
+        SystemExit
+            If a score is missing.
+        """
+        missing = [country for country in FOLDS if self._missing_scores(country)]
+        missing += [] if (self.folder / "forest.json").exists() else ["forest"]
+        if missing:
+            raise SystemExit(f"The scores of these steps are missing: {', '.join(missing)}. Run them first.")
         scores = pool_folds(self.folder / "scores", self._places, self.folder / "forest.json")
         scores["terramesh"] = {
             sample: json.loads((self.folder / "scores" / f"terramesh-{sample}.json").read_text())
@@ -187,11 +214,15 @@ class Maker:
     def _train(self, name: str, settings: str, places: Sequence[Place], simulated: str) -> Path:
         """Train in a folder, unless that is done, and return the weights."""
         folder = self.folder / name
-        weights = folder / f"{NAME}.safetensors"
+        weights, regions = folder / f"{NAME}.safetensors", folder / "regions.toml"
+        text = regions_text(SETTINGS + settings, places, confidence=True) + simulated
         if not weights.exists():
             folder.mkdir(exist_ok=True)
-            (folder / "regions.toml").write_text(regions_text(SETTINGS + settings, places, confidence=True) + simulated)
-            fit(read_regions(folder / "regions.toml"), folder, tell=say)
+            regions.write_text(text, encoding="utf-8")
+            fit(read_regions(regions), folder, tell=say)
+        elif regions.exists() and regions.read_text(encoding="utf-8") != text:
+            say(f"warning: {weights} was trained by other settings or on other places than now. To train again, remove "
+                f"{folder}.")  # fmt: skip
         return weights
 
     def simulated(self, count: int, held_out: int = 0) -> str:
@@ -218,16 +249,18 @@ def _simulated_table(folder: Path, part: str, number: int, held_out: int) -> str
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Make the default weights.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="landscapes, pretrained, a country, final, finish")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="one of those listed above; all by default")
     parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
     parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
     given = parser.parse_args()
     maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
     steps: dict[str, Any] = {"landscapes": maker.landscapes, "pretrained": maker.pretrained}
     steps |= {country: lambda country=country: maker.fold(country) for country in FOLDS}
-    steps |= {"final": maker.final, "finish": maker.finish}
+    steps |= {"forest": maker.forest, "final": maker.final, "finish": maker.finish}
     unknown = [step for step in given.steps if step not in steps]
     if unknown:
         parser.error(f"there is no step {', '.join(unknown)}; there are {', '.join(steps)}")

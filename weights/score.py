@@ -37,6 +37,7 @@ from pooled import NAMES, accuracy_of, shown, summarise
 from refnet_cli.calibration import Calibration, fit_temperature, measure_calibration
 from refnet_cli.card import Card
 from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.files import replacing
 from refnet_cli.low_confidence import ENTRY, describe_shares
 from refnet_cli.model import REFNet
 from refnet_cli.outputs import LOW
@@ -193,8 +194,10 @@ def score_fold(weights: Path, places: Sequence[Place], country: str, folder: Pat
         if without is None:
             kept = {f"{kind}/{name}": array for name, each in pixels.items() for kind, array in each._asdict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / f"{country}.npz", **kept)  # type: ignore[arg-type]
-    (folder / f"{country}.json").write_text(json.dumps(found))
+    with replacing(folder / f"{country}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+    with replacing(folder / f"{country}.json") as temporary:
+        temporary.write_text(json.dumps(found))
 
 
 class Fold(NamedTuple):
