@@ -151,12 +151,12 @@ def warn_of_level(decisions: Iterable[Decision], card: Card) -> list[str]:
     if level == "L1C" and "L1C" not in learned:
         known = "learned from L2A alone" if learned == ["L2A"] else "are not known to have learned from L1C"
         return [
-            f"the optical image is L1C, reflectance at the top of the atmosphere, and {card.name} {known}: haze may "
-            "pass for bright ground. Give L2A, or weights that learned from L1C."
+            f"the optical image is L1C, reflectance at the top of the atmosphere, and the weights {card.name} {known}: "
+            "haze may pass for bright ground. Give L2A, or weights that learned from L1C."
         ]
     if level == "L2A" and learned == ["L1C"]:
         return [
-            f"the optical image is L2A, reflectance at the surface, and {card.name} learned from L1C alone: ground "
-            "without haze may pass for dark ground. Give L1C, or weights that learned from L2A."
+            f"the optical image is L2A, reflectance at the surface, and the weights {card.name} learned from L1C "
+            "alone: ground without haze may pass for dark ground. Give L1C, or weights that learned from L2A."
         ]
     return []

@@ -42,6 +42,17 @@ def check_sensors(card: Card, absent: Modality | None, what: str = "") -> None:
     )
 
 
+def warn_of_use_other(card: Card) -> list[str]:
+    """Warn that ``missing="use-other"`` maps pixels that the weights did not learn to map."""
+    needed = [satellite for sensor, satellite in SATELLITES.items() if other_of(sensor) not in card.sensors_alone]
+    if not needed:
+        return []
+    return [
+        f"--missing use-other also maps pixels that one sensor alone saw, but the weights {card.name} were not trained "
+        f"to predict without {' or '.join(needed)}: do not rely on such pixels. The quality output marks them."
+    ]
+
+
 def say_absent(absent: Modality) -> str:
     """Return what a map says in place of the names of an absent sensor's files.
 

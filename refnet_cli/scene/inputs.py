@@ -245,8 +245,8 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
         found = _rasters_in(path, modality)
         if not found and (others := _rasters_in(path)):
             raise InputError(
-                f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): perhaps "
-                "--optical and --sar are exchanged."
+                f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): give it with "
+                f"--{'optical' if modality == 'sar' else 'sar'}; perhaps --optical and --sar are exchanged."
             )
         if not found:
             raise InputMissingError(
