@@ -32,6 +32,7 @@ from tests.limits import file_size_limit
 from tests.real_data import EARTHNET, SSL4EO
 from tests.scenes import CARD as FREE
 from tests.scenes import make_pair
+from tests.small_models import make_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ROOT / "weights" / "refnet-small.onnx"
@@ -296,7 +297,7 @@ def test_a_scene_of_one_sensor_tests_both_encoders(
         assert ("Sentinel-2 alone" in source and "random" in source) is (sources["whole"] > 0)
         raise InterruptedError
 
-    monkeypatch.setattr("refnet_cli.export.onnx_model._trace", lambda *_: onnx.ModelProto())
+    monkeypatch.setattr("refnet_cli.export.onnx_model._trace", lambda *_: make_model())
     monkeypatch.setattr("refnet_cli.export.onnx_model.compare", hold)
     path = save(tmp_path / "able.safetensors", replace(CARD, training=training))
     with pytest.raises(InterruptedError):
