@@ -941,7 +941,12 @@ def verify_command(map_: Path) -> None:
     "the sample pixels gets another class.",
 )
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
-@click.option("--sar", type=PathList(), help="Sentinel-1 of that scene.")
+@click.option(
+    "--sar",
+    type=PathList(),
+    help="Sentinel-1 of that scene. One sensor is enough for weights that can do without the other; --quantize needs "
+    "both.",
+)
 @OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
@@ -1169,13 +1174,14 @@ def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
 
 def _describe(report: dict[str, Any]) -> list[str]:
     """The report in lines for people."""
-    from refnet_cli.one_sensor import NAMES, say_absent
+    from refnet_cli.one_sensor import say_absent
+    from refnet_cli.products import SENSOR_NAMES
 
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
-    absent = [sensor for sensor in NAMES if sensor not in report["sensors"]]
-    lines += [f"{NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
+    absent = [sensor for sensor in SENSOR_NAMES if sensor not in report["sensors"]]
+    lines += [f"{SENSOR_NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

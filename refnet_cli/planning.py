@@ -12,10 +12,10 @@ from typing import Any
 
 from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
-from refnet_cli.one_sensor import NAMES, SATELLITES, check_sensors, other_of
+from refnet_cli.one_sensor import check_sensors
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
-from refnet_cli.products import Modality
+from refnet_cli.products import SATELLITES, SENSOR_NAMES, Modality, other_of
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair, without_absent
 from refnet_cli.scene.stac import as_tags, stac_contradiction
@@ -179,7 +179,7 @@ def _check_sensors(tasks: Sequence[Task]) -> None:
 
 def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
     counts = Counter(task.options.absent for task in tasks)
-    for absent, name in NAMES.items():
+    for absent, name in SENSOR_NAMES.items():
         if counts[absent]:
             satellite = SATELLITES[other_of(absent)]
             yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
@@ -235,7 +235,7 @@ def _sensor(
     template = getattr(templates, what)
     if scene.get(what) and template == NONE:
         raise OptionsError(
-            f"--{what} {NONE} says that no scene has {NAMES[what]} files, but the scene with {_row(scene)} has: leave "
+            f"--{what} {NONE} says that no scene has {SENSOR_NAMES[what]} files, but the scene with {_row(scene)} has: leave "
             f"--{what} {NONE} out, or empty the column {what!r}."
         )
     if not scene.get(what):

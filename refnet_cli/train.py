@@ -35,6 +35,7 @@ from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
+from refnet_cli.products import SENSOR_NAMES, other_of
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.sampling import (
     Batch,
@@ -193,11 +194,11 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
             say(f"warning: {look.scene.name}: {warning}")
     alone = sensors_that_suffice(config, scenes)
     for look in scenes:
-        present = {"optical": "sar", "sar": "optical", None: None}[look.scene.absent]
-        if look.validation.any() and present is not None and present not in alone:
+        absent = look.scene.absent
+        if look.validation.any() and absent is not None and other_of(absent) not in alone:
             say(
-                f"warning: {look.scene.name} is scored with {present} files alone, but nothing teaches the network "
-                f"that: set modality_dropout, or add training scenes without {look.scene.absent}"
+                f"warning: {look.scene.name} is scored with {SENSOR_NAMES[other_of(absent)]} files alone, but nothing "
+                f"teaches the network that: set modality_dropout, or add training scenes without {SENSOR_NAMES[absent]}"
             )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")

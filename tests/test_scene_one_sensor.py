@@ -455,7 +455,7 @@ def test_inspect_says_whether_a_sensor_suffices(
         assert (found.grid["height"], found.grid["width"]) == (HEIGHT, WIDTH)
         assert bool(found.drift) is found.fits
         assert set(found.drift) <= set(BANDS if sensor == "optical" else RADAR)
-        assert any(f"give --{other} too" in reason for reason in found.missing) is not found.fits
+        assert any(f"Give --{other} too" in reason for reason in found.missing) is not found.fits
     assert inspect(**files, card=card).fits is True
 
 

@@ -482,13 +482,13 @@ def opened(path: Path) -> Image.Image:
 def test_places_are_drawn_with_their_labels_the_worst_first(
     made: list[places.Place], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw_places, "SHEET", 3)
-    both = [place for place in made if place.both]
-    sheets = draw_places.draw_places(weights, both, tmp_path / "out" / "places")
+    monkeypatch.setattr(draw_places, "SHEET", 4)
+    assert {place.sensors for place in made} == {("optical", "sar"), ("optical",), ("sar",)}
+    sheets = draw_places.draw_places(weights, made, tmp_path / "out" / "places")
     assert [sheet.name for sheet in sheets] == ["sheet-00.png", "sheet-01.png"]
     side, gap, line = draw_places.SIDE, draw_places.GAP, draw_places.LINE
     scheme = SCHEMES["esri-io"]
-    for place in both:
+    for place in made:
         picture = opened(tmp_path / "out" / "places" / f"{place.name}.png")
         left, top = gap + 2 * (side + gap), 2 * line
         # 64 x 72 pixels: the panel's lower ninth is empty.
