@@ -235,8 +235,8 @@ def _sensor(
     template = getattr(templates, what)
     if scene.get(what) and template == NONE:
         raise OptionsError(
-            f"--{what} {NONE} says that no scene has {SENSOR_NAMES[what]} files, but the scene with {_row(scene)} has: leave "
-            f"--{what} {NONE} out, or empty the column {what!r}."
+            f"--{what} {NONE} says that no scene has {SENSOR_NAMES[what]} files, but the scene with {_row(scene)} has: "
+            f"leave --{what} {NONE} out, or empty the column {what!r}."
         )
     if not scene.get(what):
         if template == NONE or (template is None and (what in scene or _is_complete(scene, templates))):
