@@ -71,9 +71,12 @@ MOST_SPREAD = np.array([0.6, 0.6, 0.6, 0.6, 4, 4])
 STEPS = {TREES: (0.6, 0.4, 0.35), CROPS: (0.95, 0.25, 0.2), RANGELAND: (0.8, 0.45, 0.3), BUILT: (0.5, 0.4, 0.7),
          WATER: (0.3, 0.9, 0.15), SNOW: (0.2, 0.9, 0.3)}  # fmt: skip
 USUAL_STEPS = (0.7, 0.5, 0.4)
-RADAR = {TREES: (0.0, 1.0), CROPS: (-1.0, 1.5), RANGELAND: (-0.5, 1.5), BUILT: (0.0, 1.5), BARE: (0.0, 2.0)}
+RADAR = {TREES: (0.0, 1.0), CROPS: (-2.0, 1.5), RANGELAND: (-1.0, 1.5), BUILT: (0.0, 1.5), BARE: (0.0, 2.0)}
 """Mean and spread between scenes, in dB, of what is added to a class's backscatter. The measured pixels are composites
 of a month and calibrated in two ways; fields and grass of real scenes are 1 to 2 dB darker."""
+
+WATER_VV, WATER_VH_BELOW = (-29, -10), (6, 15)
+"""VV of a scene's water in dB, from calm to wind and waves, and how far VH lies below."""
 
 Look = tuple[Array, Array, Array]
 """Mean, spread and root of the correlation of a class: logarithm of reflectance x 10,000 (4 bands), dB (2)."""
@@ -177,6 +180,10 @@ def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
         brighter = np.append(np.zeros(4), rng.normal(middle, width) + rng.normal(0, 0.3 * width, 2))
         looks[code] = (looks[code][0] + brighter, *looks[code][1:])
     looks[MEADOW] = looks[RANGELAND]
+    water = looks[WATER][0].copy()
+    water[4] = rng.uniform(*WATER_VV)
+    water[5] = water[4] - rng.uniform(*WATER_VH_BELOW)
+    looks[WATER] = (water, np.append(looks[WATER][1][:4], [1.5, 1.5]), looks[WATER][2])
     bare, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
     if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
         smooth = rng.uniform(0, 8)

@@ -48,6 +48,11 @@ FOLDS = {
     "Lithuania": "433D", "Portugal": None,
 }  # fmt: skip
 """Each country that is left out, and the TerraMesh sample that is left out with it."""
+CLASS_WEIGHTS = (
+    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.4, '
+    '"Snow/ice" = 0.5, Clouds = 1, Rangeland = 1 }'
+)
+"""Bare ground and snow, which are drawn as often as other classes, are rarer where people live."""
 SETTINGS = f"""
 name = "{NAME}"
 licence = "Apache-2.0"
@@ -77,12 +82,13 @@ warmup = 100
 ema = 0.995
 validate_every = 1000
 """
-FINE_TUNING = """
+FINE_TUNING = f"""
 sar_gain = 1.0
 sar_slope = 0.5
 mix = 0.5
 modality_dropout = 0.25
 balance = "regions"
+class_weights = {CLASS_WEIGHTS}
 label_smoothing = 0.05
 learning_rate = 1e-3
 warmup = 50
