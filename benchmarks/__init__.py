@@ -1,6 +1,6 @@
 """What is measured, and how."""
 
-from refnet_cli.process import collect_garbage_seldom, let_waiting_threads_sleep
+from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep
 
 # As the command line tool does, and before anything imports torch.
 let_waiting_threads_sleep()

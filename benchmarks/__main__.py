@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import batch, gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS
-from refnet_cli.model import LEVELS
+from refnet_cli.model.refnet import LEVELS
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "scan": scan.run,

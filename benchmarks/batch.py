@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.measure import ROOT, Row, compare, hold, medians
 from benchmarks.scene import make_pair
 from refnet_cli.outputs import OUTPUTS
-from refnet_cli.tiling import Tiling
+from refnet_cli.tiles.tiling import Tiling
 
 SIDES = {"scenes": 1024, "single": 2048}
 COUNT = 4

@@ -20,8 +20,8 @@ from benchmarks.folds import SCHEME, DataSet, Fold, find_data_sets
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS, Budget
 from refnet_cli.evaluation.evaluate import confusion_matrix, score
-from refnet_cli.files import replacing
-from refnet_cli.process import keep_freed_memory
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.process import keep_freed_memory
 
 STEPS = {"scenes": 400, "places": 120, "columns": 120}
 """Of each training, by what is held out: leaving out place after place takes many trainings."""

@@ -112,7 +112,7 @@ def in_child(function: Callable[..., float], *arguments: str, environment: Mappi
 
 def peak_of_refnet(*arguments: str) -> float:
     """MB that the command line tool takes at most; called in a process of its own."""
-    from refnet_cli.cli import run
+    from refnet_cli.cli.main import run
 
     code = run(arguments)
     if code:

@@ -1,4 +1,6 @@
-"""How much memory ``refnet predict`` takes at most, over what it reckons with beforehand (`refnet_cli.memory.Demand`).
+"""How much memory ``refnet predict`` takes at most, over what it reckons with beforehand.
+
+The reckoning is `refnet_cli.system.memory.Demand`.
 
 Each prediction is a process of its own, given batch and reading threads, on a pair that `scene` makes, so that every
 pixel is warped. What counts is the process's peak as the kernel tells it, libraries that are mapped included.
@@ -20,10 +22,10 @@ from pathlib import Path
 
 from benchmarks.measure import Row, hold, in_child, peak_of_refnet
 from benchmarks.scene import make_pair
-from refnet_cli.card import Card, Modality, default_weights, read_card
-from refnet_cli.memory import MB
+from refnet_cli.model.card import Card, Modality, default_weights, read_card
 from refnet_cli.prediction.predict import demand_of
-from refnet_cli.products import SCHEMES
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.system.memory import MB
 
 WIDTHS, BATCHES, THREADS = (512, 2048, 6000), (1, 2, 4), (1, 2)
 ROWS = {"small": 600, "published": 256}
@@ -35,7 +37,7 @@ LEAST = 0.66
 def published_weights(folder: Path) -> Path:
     """Write weights of the published preset, random, with the MSIE decoders that predicting reads but does not use."""
     from benchmarks.networks import PUBLISHED, make_network
-    from refnet_cli.weights import save_weights
+    from refnet_cli.model.weights import save_weights
 
     path = folder / "published.safetensors"
     optical = Modality(("B02", "B03", "B04"), "reflectance x 10000", (400, 600, 500), (200, 200, 300))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from refnet_cli.card import REFNetConfig
-from refnet_cli.model import REFNet
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.refnet import REFNet
 
 PUBLISHED = REFNetConfig(encoder="resnet50", optical_bands=3, sar_bands=2, classes=9, width=128)
 PRODUCT_SIDE = 2048

@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from benchmarks.measure import Row, hold, medians
 from benchmarks.report import to_json
-from refnet_cli.register import Piece, Shift, estimate_shift
+from refnet_cli.scene.registration import Piece, Shift, estimate_shift
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -16,7 +16,7 @@ import rasterio
 import torch
 
 from benchmarks.measure import Row
-from refnet_cli import __version__
+from refnet_cli.version import __version__
 
 COLUMNS = ("what", "measured", "ratio", "over", "bar", "kept")
 

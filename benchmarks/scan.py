@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import PRODUCT, PUBLISHED, finish, matrix_product
-from refnet_cli.model import LEVELS, SS2D
-from refnet_cli.process import keep_freed_memory
+from refnet_cli.model.refnet import LEVELS, SS2D
 from refnet_cli.scan import SCANS, available_scans, selective_scan
+from refnet_cli.system.process import keep_freed_memory
 
 TILE = 256
 # The step-by-step kernel takes a Python step for each pixel, and its gradients take longer the more steps there were:

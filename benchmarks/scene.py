@@ -34,10 +34,10 @@ from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
 from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memory
-from refnet_cli.card import default_weights, read_card
+from refnet_cli.model.card import default_weights, read_card
 from refnet_cli.prediction.predict import PredictOptions, predict, read_tile
 from refnet_cli.scene import ScenePair
-from refnet_cli.tiling import Tiling
+from refnet_cli.tiles.tiling import Tiling
 
 Float32 = NDArray[np.float32]
 
@@ -131,7 +131,7 @@ def gdal_only(optical: Path, sar: Path, folder: Path) -> None:
 
 def network_only(optical: Path, sar: Path) -> Callable[[], object]:
     """Return what feeds the tiles of a scene to the shipped network, read beforehand."""
-    from refnet_cli.engine import load_engine
+    from refnet_cli.engines.load import load_engine
 
     engine = load_engine(default_weights())
     card = engine.card

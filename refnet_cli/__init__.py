@@ -7,48 +7,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0.dev0"
+from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
-    from refnet_cli.card import Card, REFNetConfig
-    from refnet_cli.engine import EngineOptions, load_engine
+    from refnet_cli.engines.load import EngineOptions, load_engine
     from refnet_cli.errors import RefnetError
     from refnet_cli.evaluation.evaluate import evaluate
     from refnet_cli.export import export_onnx
-    from refnet_cli.inspection import inspect
-    from refnet_cli.model import Prediction, REFNet, from_published
+    from refnet_cli.model.card import Card, REFNetConfig
+    from refnet_cli.model.refnet import Prediction, REFNet, from_published
+    from refnet_cli.model.weights import load_weights, save_weights
     from refnet_cli.outputs import ClassMap
+    from refnet_cli.prediction.inspection import inspect
     from refnet_cli.prediction.predict import PredictOptions, predict
-    from refnet_cli.products import PRODUCTS, SCHEMES
-    from refnet_cli.regions import TrainConfig
     from refnet_cli.scene import ScenePair
-    from refnet_cli.tiling import Tiling
-    from refnet_cli.train import fit
-    from refnet_cli.weights import load_weights, save_weights
+    from refnet_cli.sensors.bands import PRODUCTS, SCHEMES
+    from refnet_cli.tiles.tiling import Tiling
+    from refnet_cli.training.config import TrainConfig
+    from refnet_cli.training.fit import fit
 
 _HOMES = {
-    "Card": "card",
+    "Card": "model.card",
     "ClassMap": "outputs",
-    "EngineOptions": "engine",
-    "PRODUCTS": "products",
-    "Prediction": "model",
+    "EngineOptions": "engines.load",
+    "PRODUCTS": "sensors.bands",
+    "Prediction": "model.refnet",
     "PredictOptions": "prediction.predict",
-    "REFNet": "model",
-    "REFNetConfig": "card",
+    "REFNet": "model.refnet",
+    "REFNetConfig": "model.card",
     "RefnetError": "errors",
-    "SCHEMES": "products",
+    "SCHEMES": "sensors.bands",
     "ScenePair": "scene",
-    "Tiling": "tiling",
-    "TrainConfig": "regions",
+    "Tiling": "tiles.tiling",
+    "TrainConfig": "training.config",
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
-    "fit": "train",
-    "from_published": "model",
-    "inspect": "inspection",
-    "load_engine": "engine",
-    "load_weights": "weights",
+    "fit": "training.fit",
+    "from_published": "model.refnet",
+    "inspect": "prediction.inspection",
+    "load_engine": "engines.load",
+    "load_weights": "model.weights",
     "predict": "prediction.predict",
-    "save_weights": "weights",
+    "save_weights": "model.weights",
 }
 
 __all__ = [
@@ -81,6 +81,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from refnet_cli.lazy import public
+    from refnet_cli.system.lazy import public
 
     return public(name, f"{__name__}.{_HOMES[name]}")

@@ -1,5 +1,5 @@
 """Run refnet as ``python -m refnet_cli``."""
 
-from refnet_cli.cli import main
+from refnet_cli.cli.main import main
 
 main()

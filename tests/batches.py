@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from refnet_cli.cli import run
-from refnet_cli.planning import Templates, plan
-from refnet_cli.tasks import Task, read_tasks
+from refnet_cli.batch.plan import Templates, plan
+from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.cli.main import run
 from tests.scenes import PlaceEngine, make_pair
 
 ROOT = Path(__file__).resolve().parents[1]

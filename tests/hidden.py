@@ -33,6 +33,6 @@ def hide(names: list[str]) -> None:
 
 if __name__ == "__main__":
     hide(sys.argv[1].split(","))
-    from refnet_cli.cli import run
+    from refnet_cli.cli.main import run
 
     sys.exit(run(sys.argv[2:]))

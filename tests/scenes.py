@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
-from refnet_cli.card import Card, Modality, REFNetConfig
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import TrainScene
+from refnet_cli.model.card import Card, Modality, REFNetConfig
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import TrainScene
 
 CARD = Card(
     name="free",

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from refnet_cli.card import default_weights, read_card
+from refnet_cli.engines.multi_device import SeveralEngines
 from refnet_cli.errors import UnavailableError, WeightsError
-from refnet_cli.several import SeveralEngines
+from refnet_cli.model.card import default_weights, read_card
 
 WEIGHTS, NO_MEMORY, BUG, FULL_DISK, KILL, SLEEP, HALVE = range(-1, -8, -1)
 
@@ -70,7 +70,7 @@ def load(device: str, batch: int = 2) -> TellingEngine:
 
 
 def load_as_torch(weights: Path, options: Any) -> TellingEngine:
-    """Stand in for torch among `refnet_cli.engine.ENGINES`; the environment may say how each batch ends."""
+    """Stand in for torch among `refnet_cli.engines.load.ENGINES`; the environment may say how each batch ends."""
     engine = load(options.device, options.batch or 2)
     engine.always = float(os.environ.get("TEST_ACT", "0"))
     if folder := os.environ.get("TEST_PROCESSES"):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from refnet_cli.card import METADATA, Card, checksum
+from refnet_cli.model.card import METADATA, Card, checksum
 from tests.scenes import CARD
 
 Free = dict[str, str]

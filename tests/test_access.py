@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
-from refnet_cli.labels import open_labels
+from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs import verify_map
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.regions import read_regions
-from refnet_cli.remote import Remote
-from refnet_cli.scene import Raster, SceneOptions, ScenePair, raster
-from refnet_cli.tiling import Window
+from refnet_cli.raster import raster
+from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.system.urls import Remote
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training.config import read_regions
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_pair
 
 BANDS = ["B02", "B03", "B04", "B08"]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import PRODUCTS, Modality, canonical_band
 from refnet_cli.scene import SceneOptions, Source, find_files
-from refnet_cli.scene.bands import Named, Said, band_names, choose_bands
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
+from refnet_cli.sensors.bands import PRODUCTS, Modality, canonical_band
+from refnet_cli.tiles.tiling import Window
 from tests.scenes import write
 
 BANDS = ("B02", "B03", "B04", "B08")

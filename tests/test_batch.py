@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refnet_cli import batch
-from refnet_cli.batch import Runner, run_here, run_remotely, share
-from refnet_cli.cli import run
+from refnet_cli.batch import run as batch
+from refnet_cli.batch.run import Runner, run_here, run_remotely, share
+from refnet_cli.batch.task import Task, identify, read_sidecar, read_tasks
+from refnet_cli.cli.main import run
 from refnet_cli.errors import (
     ConfigError,
     InputError,
@@ -32,8 +33,7 @@ from refnet_cli.errors import (
     TryAgainError,
     UnavailableError,
 )
-from refnet_cli.tasks import Task, identify, read_sidecar, read_tasks
-from refnet_cli.workplace import Workplace
+from refnet_cli.system.lock import Workplace
 from tests.batches import (
     KINDS,
     PATIENCE,

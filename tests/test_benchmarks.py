@@ -17,10 +17,10 @@ from benchmarks import folds, gpu, learning, memory, report, scan, scene, tile, 
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
-from refnet_cli import cli
-from refnet_cli.card import REFNetConfig, default_weights, read_card
+from refnet_cli.cli import main as cli
 from refnet_cli.errors import InputMissingError
-from refnet_cli.model import MDFVSSBlock, MSIEDecoder, VSSBlock
+from refnet_cli.model.card import REFNetConfig, default_weights, read_card
+from refnet_cli.model.refnet import MDFVSSBlock, MSIEDecoder, VSSBlock
 from refnet_cli.scan import available_scans
 from tests.scenes import make_labelled_scene, name_classes, write
 

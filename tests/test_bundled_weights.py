@@ -9,16 +9,16 @@ from typing import Any, get_args
 
 import pytest
 
-from refnet_cli import card
-from refnet_cli.card import BundledName, as_weights, default_weights, find_weights, read_card, shipped_weights
-from refnet_cli.cli import run
-from refnet_cli.engine import EngineOptions, load_engine
+from refnet_cli.batch.plan import Templates, plan
+from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.cli.main import run
+from refnet_cli.engines.load import EngineOptions, load_engine
 from refnet_cli.errors import InputMissingError
-from refnet_cli.planning import Templates, plan
+from refnet_cli.model import card
+from refnet_cli.model.card import BundledName, as_weights, default_weights, find_weights, read_card, shipped_weights
+from refnet_cli.model.weights import load_weights
 from refnet_cli.prediction.predict import PredictOptions
-from refnet_cli.regions import TrainConfig
-from refnet_cli.tasks import Task, identify, read_tasks
-from refnet_cli.weights import load_weights
+from refnet_cli.training.config import TrainConfig
 from tests.scenes import make_pair
 from tests.test_regions import scene
 
@@ -115,10 +115,14 @@ def test_the_other_commands_take_them(
     (tmp_path / "r.toml").write_text(
         'scheme = "esri-io"\n[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "l.tif"\nsplit = "validation"\n'
     )
-    monkeypatch.setattr("refnet_cli.validation.load_weights", lambda weights: found.append(weights) or 1 / 0)
+    monkeypatch.setattr("refnet_cli.training.validation.load_weights", lambda weights: found.append(weights) or 1 / 0)
     run(["evaluate", "--weights", name, "--regions", "r.toml"])
     assert found[1:] == [name]
-    monkeypatch.setattr("refnet_cli.train.fit", lambda config, *_, **__: found.append(config.settled().init) or 1 / 0)
+
+    def note(config: TrainConfig, *_: object, **__: object) -> float:
+        return found.append(config.settled().init) or 1 / 0
+
+    monkeypatch.setattr("refnet_cli.training.fit.fit", note)
     (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('split = "validation"\n', ""))
     run(["train", "r.toml", "-o", "runs", "--init", name])
     assert found[2:] == [default_weights()]

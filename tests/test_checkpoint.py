@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from refnet_cli.checkpoint import Checkpoints
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
+from refnet_cli.training.checkpoint import Checkpoints
 
 
 class Number:

@@ -17,8 +17,9 @@ import pytest
 from click.testing import CliRunner
 from rasterio.transform import Affine
 
-from refnet_cli import __all__, cli
-from refnet_cli.cli import commands, run
+from refnet_cli import __all__
+from refnet_cli.cli import main as cli
+from refnet_cli.cli.main import commands, run
 from refnet_cli.prediction.predict import PredictOptions
 from tests.scenes import make_pair, write
 
@@ -218,11 +219,11 @@ def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
             raise RuntimeError("initialization failed") from None
 
     monkeypatch.setattr(cli, "_ended_by", [])
-    monkeypatch.setattr("refnet_cli.doctor.examine", examine)
+    monkeypatch.setattr("refnet_cli.doctor.report.examine", examine)
     assert run(["doctor"]) == 143
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(cli, "_ended_by", [])
-    monkeypatch.setattr("refnet_cli.doctor.examine", lambda: 1 / 0)
+    monkeypatch.setattr("refnet_cli.doctor.report.examine", lambda: 1 / 0)
     assert run(["doctor"]) == 70
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import CLOUD_MASKS
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.bands import CLOUD_MASKS
+from refnet_cli.tiles.tiling import Window
 from tests.safe import TILES, make_optical_safe, zone_of
 from tests.scenes import PLACE, write
 

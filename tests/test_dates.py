@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.dates import acquired, acquisition_of, read_dates
 from refnet_cli.errors import OptionsError
+from refnet_cli.sensors.dates import acquired, acquisition_of, read_dates
 
 TIME, DAY = "2020-07-01T10:10:31Z", "2020-07-01"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli import disk
-from refnet_cli.disk import FULL, is_full, point_of, sync
 from refnet_cli.errors import OutputError, StorageError
-from refnet_cli.files import explain, replacing
+from refnet_cli.system import disk
+from refnet_cli.system.atomic import explain, replacing
+from refnet_cli.system.disk import FULL, is_full, point_of, sync
 from tests.limits import file_size_limit
 
 FULL_TEXT = "The disk may be full"

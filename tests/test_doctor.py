@@ -18,15 +18,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from refnet_cli import card, doctor, selftest
-from refnet_cli.card import default_weights, read_card
-from refnet_cli.cli import commands, run
-from refnet_cli.doctor import Examination, examine
-from refnet_cli.engine import EngineOptions, load_engine
+from refnet_cli.cli.main import commands, run
+from refnet_cli.doctor import report as doctor
+from refnet_cli.doctor import selftest
+from refnet_cli.doctor.report import Examination, examine
+from refnet_cli.doctor.selftest import ELSEWHERE, Run, make_patches, plan_runs, run_self_test
+from refnet_cli.engines.load import EngineOptions, load_engine
 from refnet_cli.errors import TryAgainError, UnavailableError
+from refnet_cli.model import card
+from refnet_cli.model.card import default_weights, read_card
 from refnet_cli.outputs import describe_gdal
 from refnet_cli.scan import SCANS, choose_scan
-from refnet_cli.selftest import ELSEWHERE, Run, make_patches, plan_runs, run_self_test
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = "torch,torchvision,timm,safetensors,accelerate,triton,numba,llvmlite"
@@ -128,7 +130,7 @@ def test_two_distributions_of_onnx_runtime_overwrite_each_other(monkeypatch: pyt
     def version(name: str) -> str:
         return "1.20" if name.startswith("onnxruntime") else importlib.metadata.version(name)
 
-    monkeypatch.setattr("refnet_cli.onnx_engine.version", version)
+    monkeypatch.setattr("refnet_cli.engines.onnx_engine.version", version)
     assert "overwrite each other" in str(doctor.missing_for_onnx())
 
 

@@ -13,16 +13,16 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 
-from refnet_cli.card import Card, read_card
-from refnet_cli.drift import compare, seen_by, warn_of_level, warn_of_unlike
 from refnet_cli.errors import WeightsError
-from refnet_cli.inspection import inspect
-from refnet_cli.low_confidence import describe_shares, limit_of
+from refnet_cli.model.card import Card, read_card
+from refnet_cli.prediction.drift import compare, seen_by, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.inspection import inspect
+from refnet_cli.prediction.low_confidence import describe_shares, limit_of
 from refnet_cli.prediction.predict import PredictOptions, Report, predict
-from refnet_cli.regions import TrainConfig
+from refnet_cli.prediction.seen import BandDrift, Seen, describe_seen
 from refnet_cli.scene import Decision, SceneOptions, ScenePair
-from refnet_cli.seen import BandDrift, Seen, describe_seen
-from refnet_cli.train import Training, fit
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.fit import Training, fit
 from tests.scenes import CARD, PlaceEngine, make_labelled_scene, make_pair, write
 
 BANDS = CARD.optical.bands

@@ -18,10 +18,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from refnet_cli.card import REFNetConfig
-from refnet_cli.cli import train_command
-from refnet_cli.encoder_files import read_tensors
-from refnet_cli.encoders import (
+from refnet_cli.cli.main import train_command
+from refnet_cli.errors import ConfigError, InputMissingError, OptionsError, WeightsError
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.encoder_files import read_tensors
+from refnet_cli.model.encoders import (
     ENCODERS,
     Chosen,
     EncoderFile,
@@ -31,11 +32,10 @@ from refnet_cli.encoders import (
     describe_encoders,
     identify_encoders,
 )
-from refnet_cli.errors import ConfigError, InputMissingError, OptionsError, WeightsError
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import TrainConfig, read_regions
-from refnet_cli.start import Start, start
-from refnet_cli.train import fit
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import TrainConfig, read_regions
+from refnet_cli.training.fit import fit
+from refnet_cli.training.initialise import Start, start
 from tests.scenes import make_labelled_scene
 
 SHA = {"optical": "a" * 64, "sar": "b" * 64}
@@ -540,7 +540,7 @@ def test_a_training_depends_on_what_a_file_holds_and_not_on_where_it_lies(small:
 
 
 def test_a_training_with_them(small: dict[str, EncoderFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.train.Training._draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.fit.Training._draw", lambda self, card: None)
     scene = replace(make_labelled_scene(tmp_path / "scene"), split="train")
     config = TrainConfig(
         scenes=(scene,), scheme="esri-io", encoder="test_resnet", width=16, steps=1, batch=2, crop=64, tile=64,

@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.transform import Affine
 
-from refnet_cli.cli import commands, run
+from refnet_cli.cli.main import commands, run
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
 from refnet_cli.evaluation.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
-from refnet_cli.products import SCHEMES
+from refnet_cli.sensors.bands import SCHEMES
 from tests.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))

@@ -19,10 +19,10 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from refnet_cli import figures
+from refnet_cli import plots as figures
 from refnet_cli.errors import InputError, OutputError
-from refnet_cli.figures import View, draw_confusion, draw_curves, draw_views
-from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.plots import View, draw_confusion, draw_curves, draw_views
+from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 
 SCHEME = SCHEMES["c2seg-bw"]
 NAN = float("nan")
@@ -156,7 +156,7 @@ def test_failures_leave_nothing_behind(kind: str, tmp_path: Path) -> None:
 
 def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, numpy\nfrom refnet_cli.figures import draw_confusion, draw_curves\n"
+        "import sys, pathlib, numpy\nfrom refnet_cli.plots import draw_confusion, draw_curves\n"
         f"draw_curves(pathlib.Path({str(tmp_path / 'a.png')!r}), [(1, 2.0)], [])\n"
         f"draw_confusion(pathlib.Path({str(tmp_path / 'b.png')!r}), numpy.eye(2, dtype=int), 'ab')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from refnet_cli.errors import OptionsError, OutputError, StorageError
-from refnet_cli.files import check_places, replacing
+from refnet_cli.system.atomic import check_places, replacing
 
 
 def test_a_file_is_replaced_when_all_went_well(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refnet_cli.finishing import Finishing
-from refnet_cli.tiling import Tiling, Window
+from refnet_cli.tiles.rows import Finishing
+from refnet_cli.tiles.tiling import Tiling, Window
 
 CLASSES = 3
 

@@ -16,11 +16,11 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.transform import Affine
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.products import SCHEMES
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.tiles.tiling import Window
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, write
 
 BANDS = ("B02", "B03", "B04", "B08")

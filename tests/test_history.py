@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from refnet_cli.errors import OutputError
-from refnet_cli.history import OVERALL, History, HistoryFiles, Step
+from refnet_cli.training.history import OVERALL, History, HistoryFiles, Step
 
 
 def scores(step: int, mean_iou: float, **iou: float) -> dict[str, Any]:

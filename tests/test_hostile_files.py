@@ -17,18 +17,18 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from refnet_cli import vectors
-from refnet_cli.cli import PathList, run
+from refnet_cli.cli.main import PathList, run
 from refnet_cli.errors import InputError
-from refnet_cli.labels import open_labels
+from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs import ClassMap, Rows, verify_map
-from refnet_cli.remote import Remote
+from refnet_cli.raster import vectors
+from refnet_cli.raster.guard_jp2 import check_codestream
+from refnet_cli.raster.guard_tiff import check_directories
+from refnet_cli.raster.raster import ZipMember
+from refnet_cli.raster.vrt import raster_driver
 from refnet_cli.scene import Raster
-from refnet_cli.scene.jp2 import check_codestream
-from refnet_cli.scene.raster import ZipMember
-from refnet_cli.scene.tiff import check_directories
-from refnet_cli.scene.vrt import raster_driver
-from refnet_cli.tiling import Window
+from refnet_cli.system.urls import Remote
+from refnet_cli.tiles.tiling import Window
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write
 
 BASE = {"count": 1, "dtype": "uint16", "crs": "EPSG:32633", "transform": PLACE}
@@ -346,8 +346,8 @@ def test_no_driver_is_chosen_by_half_a_signature(tmp_path: Path) -> None:
 def test_geojson_of_very_many_things_takes_little_memory(tmp_path: Path, thing: str) -> None:
     path = tmp_path / "a.geojson"
     path.write_text('{"a":[' + ",".join([thing] * (8_000_000 // (len(thing) + 1))) + "]}")
-    code = f"from refnet_cli.vectors import _refuse_links; _refuse_links({str(path)!r}, '')"
-    assert peak_megabytes(code) - peak_megabytes("import refnet_cli.vectors") < 100
+    code = f"from refnet_cli.raster.vectors import _refuse_links; _refuse_links({str(path)!r}, '')"
+    assert peak_megabytes(code) - peak_megabytes("import refnet_cli.raster.vectors") < 100
 
 
 def test_geojson_over_a_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

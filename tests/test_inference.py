@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from refnet_cli.card import REFNetConfig
-from refnet_cli.inference import Sliced, prepare_for_inference
-from refnet_cli.model import REFNet
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.fuse import Sliced, prepare_for_inference
+from refnet_cli.model.refnet import REFNet
 
 TINY = REFNetConfig(encoder="test_resnet", optical_bands=4, sar_bands=2, classes=5, width=16)
 

@@ -15,10 +15,10 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
 from refnet_cli.scene import Raster, SceneOptions, ScenePair, find_files
-from refnet_cli.tiling import Window
+from refnet_cli.tiles.tiling import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import PLACE, write
 
@@ -264,7 +264,7 @@ def without_rasters(path: Path) -> None:
 def test_zips_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], match: str
 ) -> None:
-    monkeypatch.setattr("refnet_cli.scene.safe._MEMBERS", 2)
+    monkeypatch.setattr("refnet_cli.sensors.safe._MEMBERS", 2)
     path = tmp_path / "given.zip"
     make(path)
     with pytest.raises(InputError, match=match):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.journal import Finished, Journal
+from refnet_cli.outputs.journal import Finished, Journal
 
 PLANES = {"codes": (np.uint8, 1), "shares": (np.float16, 3)}
 IDENTITY = {"weights": "a", "files": [["s2.tif", 3, 4]]}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from refnet_cli.errors import InputError
-from refnet_cli.products import PRODUCTS
-from refnet_cli.scene.judge import (
+from refnet_cli.sensors.bands import PRODUCTS
+from refnet_cli.sensors.decisions import (
     judge_optical_level,
     judge_optical_offset,
     judge_optical_scale,

@@ -13,12 +13,12 @@ import rasterio
 import shapely
 from rasterio.transform import Affine
 
-from refnet_cli.card import Card, read_card
 from refnet_cli.errors import WeightsError
-from refnet_cli.learned import GROUND, describe_ground, ground_of, warn_of_learned
-from refnet_cli.regions import TrainConfig, TrainScene
-from refnet_cli.sampling import SurveyedScene, survey
-from refnet_cli.train import fit
+from refnet_cli.model.card import Card, read_card
+from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.fit import fit
+from refnet_cli.training.learned import GROUND, describe_ground, ground_of, warn_of_learned
+from refnet_cli.training.sampler import SurveyedScene, survey
 from tests.scenes import CARD, make_labelled_scene
 
 WIDTH = 144  # pixels of a scene

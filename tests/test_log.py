@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import rasterio
 
-from refnet_cli.cli import run
-from refnet_cli.log import Log
+from refnet_cli.cli.main import run
+from refnet_cli.system.log import Log
 from tests.scenes import make_pair
 
 

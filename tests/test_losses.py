@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refnet_cli.losses import LOSSES
+from refnet_cli.training.losses import LOSSES
 
 CLASSES = 5
 

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task import write_sidecar as write_task_sidecar
 from refnet_cli.errors import OutputError
-from refnet_cli.figures import draw_confusion, draw_curves
-from refnet_cli.history import History, HistoryFiles, Step
-from refnet_cli.journal import Journal
-from refnet_cli.marks import check_replaceable, is_ours
 from refnet_cli.outputs import OUTPUTS, Making, Quicklook, Shard, write_sidecar
+from refnet_cli.outputs.journal import Journal
+from refnet_cli.plots import draw_confusion, draw_curves
 from refnet_cli.prediction.predict import PredictOptions
-from refnet_cli.tasks import Task
-from refnet_cli.tasks import write_sidecar as write_task_sidecar
+from refnet_cli.system.marks import check_replaceable, is_ours
+from refnet_cli.training.history import History, HistoryFiles, Step
 from tests.scenes import PLACE, make_pair
 from tests.small_models import write_model
 from tests.test_outputs import DATES, SCHEME, TAGS, feed, random_codes, utm_grid, write_map

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import refnet_cli.prediction.predict as predicting
-from refnet_cli import memory
-from refnet_cli.card import default_weights, read_card
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
+from refnet_cli.engines.torch_engine import TorchEngine, load_torch_engine
 from refnet_cli.errors import OptionsError, TryAgainError
-from refnet_cli.memory import GB, MB, Demand, parse_size, share_out
+from refnet_cli.model.card import default_weights, read_card
 from refnet_cli.prediction.predict import PredictOptions, demand_of, predict
 from refnet_cli.scene import ScenePair
-from refnet_cli.torch_engine import TorchEngine, load_torch_engine
+from refnet_cli.system import memory
+from refnet_cli.system.memory import GB, MB, Demand, parse_size, share_out
 from tests.scenes import make_pair
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,12 +20,12 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli import batch
-from refnet_cli.batch import merge_maps, missing, run_here
-from refnet_cli.journal import Finished
-from refnet_cli.merging import _cover, _in_step, merge
-from refnet_cli.tasks import Task, read_tasks
-from refnet_cli.tiling import Window
+from refnet_cli.batch import run as batch
+from refnet_cli.batch.mosaic import _cover, _in_step, merge
+from refnet_cli.batch.run import merge_maps, missing, run_here
+from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.outputs.journal import Finished
+from refnet_cli.tiles.tiling import Window
 from tests.batches import (
     KINDS,
     ROOT,

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from refnet_cli.card import REFNetConfig
 from refnet_cli.errors import WeightsError
-from refnet_cli.inference import prepare_for_inference
-from refnet_cli.losses import training_loss
-from refnet_cli.model import (
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.fuse import prepare_for_inference
+from refnet_cli.model.refnet import (
     DropPath,
     MDFVSSBlock,
     Prediction,
@@ -24,6 +23,7 @@ from refnet_cli.model import (
     rename_published,
 )
 from refnet_cli.scan import available_scans
+from refnet_cli.training.losses import training_loss
 from tests.golden import Golden
 
 HERE = [name for name, missing in available_scans("cpu").items() if missing is None]

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from rasterio.merge import merge
 from rasterio.transform import from_gcps
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.inspection import inspect
+from refnet_cli.prediction.inspection import inspect
+from refnet_cli.raster import mosaic as mosaic_module
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.scene import mosaic as mosaic_module
-from refnet_cli.tiling import Window
+from refnet_cli.tiles.tiling import Window
 from tests.scenes import PLACE, write
 
 BANDS = ("B02", "B03", "B04", "B08")

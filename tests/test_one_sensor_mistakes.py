@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from refnet_cli.card import Card
-from refnet_cli.cli import run
+from refnet_cli.batch.plan import Templates, plan, read_scenes
+from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.cli.main import run
 from refnet_cli.errors import ConfigError, OptionsError
-from refnet_cli.planning import Templates, plan, read_scenes
+from refnet_cli.model.card import Card
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.regions import read_regions
-from refnet_cli.tasks import Task, read_tasks
+from refnet_cli.training.config import read_regions
 from tests.batches import here
 from tests.scenes import CARD, PlaceEngine, make_pair
 from tests.small_models import write_model

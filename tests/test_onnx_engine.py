@@ -16,12 +16,12 @@ import pytest
 import rasterio
 from onnx import TensorProto, helper
 
-from refnet_cli import onnx_engine
-from refnet_cli.card import Modality, read_card
-from refnet_cli.cli import run
-from refnet_cli.engine import EngineOptions, load_engine
+from refnet_cli.cli.main import run
+from refnet_cli.engines import onnx_engine
+from refnet_cli.engines.load import EngineOptions, load_engine
+from refnet_cli.engines.onnx_engine import INSTALL, PROVIDERS, OnnxEngine, choose_providers, import_runtime
 from refnet_cli.errors import InputMissingError, OptionsError, TryAgainError, UnavailableError, WeightsError
-from refnet_cli.onnx_engine import INSTALL, PROVIDERS, OnnxEngine, choose_providers, import_runtime
+from refnet_cli.model.card import Modality, read_card
 from tests.scenes import CARD
 from tests.small_models import make_model, write_model
 
@@ -569,7 +569,7 @@ def test_predicting_needs_neither_torch_nor_onnx(model: Path) -> None:
 import sys
 sys.modules |= dict.fromkeys(["torch", "onnx", "onnxscript", "timm"])
 import numpy as np
-from refnet_cli.engine import load_engine
+from refnet_cli.engines.load import load_engine
 engine = load_engine({str(model)!r})
 print(engine.predict(np.zeros((1, 4, 32, 32), np.float32), np.zeros((1, 2, 32, 32), np.float32)).shape)
 """

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from refnet_cli import onnx_engine
-from refnet_cli.card import default_weights
+from refnet_cli.engines import onnx_engine
+from refnet_cli.engines.onnx_engine import OnnxEngine
 from refnet_cli.errors import UnavailableError
-from refnet_cli.onnx_engine import OnnxEngine
+from refnet_cli.model.card import default_weights
 
 MODEL = default_weights().with_suffix(".onnx")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from refnet_cli import batch
-from refnet_cli.batch import merge_maps, missing, run_here
-from refnet_cli.checkpoint import Checkpoints
+from refnet_cli.batch import run as batch
+from refnet_cli.batch.run import merge_maps, missing, run_here
+from refnet_cli.batch.task import Task
 from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.outputs import JOURNAL
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.tasks import Task
-from refnet_cli.workplace import workplace_of
+from refnet_cli.system.lock import workplace_of
+from refnet_cli.training.checkpoint import Checkpoints
 from tests.batches import FreeEngine, digests, make_scene, plan_tasks
 from tests.scenes import CARD, PlaceEngine, make_pair
 from tests.small_models import write_model

@@ -23,6 +23,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
+from refnet_cli.classes.crosswalk import find_translation
 from refnet_cli.errors import InputError, OutputError, StorageError
 from refnet_cli.outputs import (
     OUTPUTS,
@@ -34,10 +35,9 @@ from refnet_cli.outputs import (
     Preview,
     Rows,
     class_codes,
-    geotiff,
 )
-from refnet_cli.products import SCHEMES
-from refnet_cli.translations import find_translation
+from refnet_cli.outputs import cog as geotiff
+from refnet_cli.sensors.bands import SCHEMES
 from tests.limits import file_size_limit, permissions_hold
 
 SCHEME = SCHEMES["esri-io"]

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet_cli import cli, train
-from refnet_cli.cli import run
+from refnet_cli.cli import main as cli
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError, OutputError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.prediction import predict as prediction
 from refnet_cli.prediction.predict import PredictOptions, files_of, predict
-from refnet_cli.regions import TrainConfig
 from refnet_cli.scene import ScenePair
+from refnet_cli.training import fit as train
+from refnet_cli.training.config import TrainConfig
 from tests.scenes import PlaceEngine, make_labelled_scene, make_pair
 
 KINDS = tuple(kind for kind in OUTPUTS if kind != "classes")

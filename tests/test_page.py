@@ -24,8 +24,8 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from refnet_cli.outputs import HtmlReport, Quicklook, Rows
-from refnet_cli.outputs.charts import histogram
-from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.outputs.pictures.charts import histogram
+from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 from tests.test_outputs import GRIDS, as_probabilities, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

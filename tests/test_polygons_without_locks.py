@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from refnet_cli.errors import InputError
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.vectors import VectorFile
+from refnet_cli.raster.vectors import VectorFile
 from tests.scenes import PlaceEngine
 optical, sar, output = map(Path, sys.argv[1:])
 for kind in ("gpkg", "fgb"):

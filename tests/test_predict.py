@@ -21,15 +21,15 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
-from refnet_cli.card import default_weights, read_card
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
+from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluation.evaluate import evaluate
+from refnet_cli.model.card import default_weights, read_card
 from refnet_cli.outputs import ClassMap, write_sidecar
 from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows, read_tile
 from refnet_cli.scene import ScenePair
-from refnet_cli.tiling import Tiling, Window
-from refnet_cli.torch_engine import load_torch_engine
+from refnet_cli.tiles.tiling import Tiling, Window
 from tests.batches import FreeEngine
 from tests.real_data import PLACES, each_source
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
@@ -254,8 +254,8 @@ import re, sys
 from pathlib import Path
 from typing import Any
 sys.path.insert(0, {root!r})
-from refnet_cli.outputs import geotiff
-from refnet_cli.scene import raster
+from refnet_cli.outputs import cog as geotiff
+from refnet_cli.raster import raster
 from refnet_cli.prediction.predict import PredictOptions, predict
 from tests.scenes import PlaceEngine
 # GDAL's cache of blocks has a bound of its own, which small scenes do not reach.

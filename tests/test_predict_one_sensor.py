@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli import batch, engine
-from refnet_cli.card import Card, default_weights
-from refnet_cli.cli import run
-from refnet_cli.engine import EngineOptions, load_engine
+from refnet_cli.batch import run as batch
+from refnet_cli.batch.plan import Templates, plan, read_scenes
+from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.cli.main import run
+from refnet_cli.engines import load as engine
+from refnet_cli.engines.load import EngineOptions, load_engine
 from refnet_cli.errors import ConfigError, InputError, OptionsError, WeightsError
 from refnet_cli.evaluation.evaluate import evaluate
-from refnet_cli.memory import Demand
-from refnet_cli.one_sensor import check_sensors
-from refnet_cli.planning import Templates, plan, read_scenes
+from refnet_cli.model.card import Card, default_weights
+from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.products import QUALITY, Modality
-from refnet_cli.regions import TrainConfig
-from refnet_cli.tasks import Task, read_tasks
-from refnet_cli.validation import evaluate_weights
+from refnet_cli.sensors.bands import QUALITY, Modality
+from refnet_cli.system.memory import Demand
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.validation import evaluate_weights
 from tests import several_engines
 from tests.batches import digests, here, make_scene, rewrite
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_labelled_scene, make_pair, write
@@ -505,8 +506,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with random weights that either sensor suffices for."""
     import torch
 
-    from refnet_cli.model import REFNet
-    from refnet_cli.weights import save_weights
+    from refnet_cli.model.refnet import REFNet
+    from refnet_cli.model.weights import save_weights
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
@@ -528,7 +529,7 @@ def test_weights_are_scored_on_a_scene_of_one_sensor_as_its_map_is(
 
 
 def test_scoring_on_one_sensor_needs_weights_that_can(network: Path, tmp_path: Path) -> None:
-    from refnet_cli.weights import load_weights, save_weights
+    from refnet_cli.model.weights import load_weights, save_weights
 
     net, card = load_weights(network)
     save_weights(net, replace(card, training={}), tmp_path / "both.safetensors")

@@ -12,7 +12,7 @@ import pytest
 CODE = """
 import resource, sys
 import numpy as np
-from refnet_cli.process import keep_freed_memory
+from refnet_cli.system.process import keep_freed_memory
 kept = sys.argv[1] == "keep" and keep_freed_memory()
 np.ones(2**25, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.model import REFNet
-from refnet_cli.processes import Processes, synchronise_batch_norms
-from refnet_cli.regions import TrainConfig
-from refnet_cli.train import fit
-from refnet_cli.weights import load_weights
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weights import load_weights
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.distributed import Processes, synchronise_batch_norms
+from refnet_cli.training.fit import fit
 from tests.scenes import CARD, make_labelled_scene
 
 # Each process drops paths of its own, so none are dropped where they are to be compared.
@@ -25,9 +25,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from refnet_cli.card import REFNetConfig
-from refnet_cli.regions import TrainConfig, TrainScene
-from refnet_cli.train import fit
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.fit import fit
 
 made = TrainConfig.network.fget
 TrainConfig.network = property(lambda config: replace(made(config), drop_path=0.0))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.products import (
+from refnet_cli.sensors.bands import (
     CORINE_CODES,
     PRODUCTS,
     SCHEMES,

@@ -84,7 +84,7 @@ def use(name, value):
 
     def train_config():
         from refnet_cli import TrainConfig
-        from refnet_cli.regions import TrainScene
+        from refnet_cli.training.config import TrainScene
         return TrainConfig(scenes=[TrainScene("no.tif", "no.tif", "no.tif")], encoder="test_resnet", device="cpu")
 
     def options():
@@ -96,7 +96,7 @@ def use(name, value):
         return REFNet(config())
 
     def bundled():
-        from refnet_cli.card import default_weights, read_card
+        from refnet_cli.model.card import default_weights, read_card
         return read_card(default_weights())
 
     try:
@@ -185,7 +185,7 @@ def test_each_name_has_a_home() -> None:
 
 def test_a_missing_name_is_refused_whatever_is_done_with_it() -> None:
     from refnet_cli.errors import UnavailableError
-    from refnet_cli.lazy import Missing
+    from refnet_cli.system.lazy import Missing
 
     missing = Missing("REFNet", "needs torch, which is not installed: pip install 'refnet-cli[torch]'.")
     uses = [

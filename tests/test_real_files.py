@@ -20,14 +20,14 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
-from refnet_cli.card import Card, Modality
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError, RefnetError
-from refnet_cli.model import REFNet
+from refnet_cli.model.card import Card, Modality
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weights import save_weights
 from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.tiling import Window
-from refnet_cli.weights import save_weights
+from refnet_cli.tiles.tiling import Window
 from tests.real_data import ALL, EARTHNET, PLACES, SHIFTED, SSL4EO, each_source
 from tests.safe import TILES, at_resolution, make_grd_safe, make_optical_safe, random_ground, write_jp2
 from tests.scenes import CARD, PLACE, PlaceEngine, write

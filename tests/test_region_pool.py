@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from refnet_cli.memory import MB
-from refnet_cli.region_pool import HANDLES, KEPT_BLOCKS, SHARE, RegionPool, choose_most
+from refnet_cli.system.memory import MB
+from refnet_cli.training.region_pool import HANDLES, KEPT_BLOCKS, SHARE, RegionPool, choose_most
 
 
 class Opened:
@@ -131,7 +131,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows(
     if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("the system allows fewer open files")
     code = (
-        "import resource; from refnet_cli.region_pool import choose_most\n"
+        "import resource; from refnet_cli.training.region_pool import choose_most\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
         "print(choose_most(402, 3, 100_000, free=2**34)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )

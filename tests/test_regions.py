@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.card import default_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import TrainConfig, TrainScene, read_regions
+from refnet_cli.model.card import default_weights, read_card
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
 
 REGIONS = """
 scheme = "esri-io"

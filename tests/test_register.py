@@ -14,7 +14,7 @@ from scipy import ndimage
 from benchmarks import registration
 from benchmarks.registration import FAR, NEAR, Pair, errors, estimate, known_shifts, move, turned_pairs, wrong_pairs
 from refnet_cli.errors import InputError
-from refnet_cli.register import LEAST_PEAK, REACH, WHOLE, Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.registration import LEAST_PEAK, REACH, WHOLE, Piece, Shift, estimate_shift, spread_pieces
 
 Float32 = NDArray[np.float32]
 

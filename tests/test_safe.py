@@ -14,7 +14,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.scene.safe import BANDS, Calibration, OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.sensors.safe import BANDS, Calibration, OpticalProduct, SarProduct, is_safe, read_safe
 from tests.safe import (
     NATIVE,
     TILES,
@@ -445,7 +445,7 @@ def test_zips_of_too_much(tmp_path, monkeypatch):
         for product in "ab":
             file.writestr(f"{product}.SAFE/MTD_MSIL2A.xml", "<x/>")
     refuse(path, "holds 2 SAFE products")
-    monkeypatch.setattr("refnet_cli.scene.safe._MEMBERS", 1)
+    monkeypatch.setattr("refnet_cli.sensors.safe._MEMBERS", 1)
     refuse(path, "holds 2 files")
     refuse(make_grd_safe(tmp_path), "more than 1 files")
 

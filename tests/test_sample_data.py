@@ -17,9 +17,9 @@ import rasterio
 from rasterio.warp import reproject, transform
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from refnet_cli.labels import describe_map
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import read_regions
+from refnet_cli.evaluation.labels import describe_map
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import read_regions
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 SCRIPT = SAMPLE / "simulate.py"

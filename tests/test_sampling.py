@@ -15,13 +15,14 @@ import rasterio
 import shapely
 import torch
 
-from refnet_cli import sampling
-from refnet_cli.card import Card
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.gaps import fill_gaps
-from refnet_cli.regions import TrainConfig
-from refnet_cli.sampling import (
+from refnet_cli.model.card import Card
+from refnet_cli.tiles.gaps import fill_gaps
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training import sampler as sampling
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.sampler import (
     Region,
     Sampler,
     count_classes,
@@ -30,8 +31,7 @@ from refnet_cli.sampling import (
     standardised,
     survey,
 )
-from refnet_cli.splits import TRAIN, VALIDATION
-from refnet_cli.tiling import Window
+from refnet_cli.training.splits import TRAIN, VALIDATION
 from tests.scenes import CARD, DRAWN, PLACE, make_labelled_scene, write
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from refnet_cli import doctor, scan
-from refnet_cli.card import find_weights
+from refnet_cli import scan
+from refnet_cli.doctor import report as doctor
+from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.errors import UnavailableError
+from refnet_cli.model.card import find_weights
 from refnet_cli.prediction.predict import PredictOptions, predict
 from refnet_cli.scan import available_scans, choose_scan, cpu, fla, mamba
-from refnet_cli.torch_engine import load_torch_engine
 from tests.scenes import make_pair
 from tests.test_scan import make
 

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
-from refnet_cli.tiling import Window
+from refnet_cli.tiles.tiling import Window
 from tests.real_data import PLACES, SHIFTED, each_source
 
 BANDS = ["B02", "B03", "B04", "B08"]
@@ -163,7 +163,7 @@ def test_average_is_exact_even_in_many_pieces(write: Write, monkeypatch: pytest.
     sar = write("s1.tif", power, PLACE @ Affine.scale(1 / 8))
     results = []
     for piece in (1 << 24, 20_000):
-        monkeypatch.setattr("refnet_cli.scene.parts._PIECE", piece)
+        monkeypatch.setattr("refnet_cli.scene.resample._PIECE", piece)
         with ScenePair.open(optical, sar, BANDS, ["VV"], SceneOptions(sar_scale="power")) as pair:
             results.append(everything(pair).sar)
     tiles = np.where(power[0] > 0, power[0], np.nan).reshape(60, 8, 80, 8).swapaxes(1, 2).reshape(60, 80, 64)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refnet_cli.batch.plan import read_list, read_scenes
 from refnet_cli.errors import ConfigError
-from refnet_cli.planning import read_list, read_scenes
 from tests.batches import here
 
 PLAIN = [{"optical": "a/s2.tif", "sar": "s1.tif", "output": "x y.tif"}, {"optical": "b", "sar": "c", "output": "d"}]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.seen import Seen, describe_seen
+from refnet_cli.prediction.seen import Seen, describe_seen
 
 BANDS = ("B02", "B03", "B04", "B08")
 LIMIT = 0.25

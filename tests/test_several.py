@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet_cli import cli, engine
-from refnet_cli.card import default_weights
+from refnet_cli.cli import main as cli
+from refnet_cli.engines import load as engine
+from refnet_cli.engines.multi_device import SeveralEngines, parse_devices, share_tiles
 from refnet_cli.errors import (
     OptionsError,
     RefnetError,
@@ -26,8 +27,8 @@ from refnet_cli.errors import (
     WeightsError,
     as_known,
 )
+from refnet_cli.model.card import default_weights
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.several import SeveralEngines, parse_devices, share_tiles
 from tests import several_engines
 from tests.scenes import make_pair
 from tests.several_engines import BUG, FULL_DISK, HALVE, KILL, NO_MEMORY, SLEEP, WEIGHTS, TellingEngine, load
@@ -85,7 +86,7 @@ def test_what_several_engines_are(two: SeveralEngines, monkeypatch: pytest.Monke
     assert (two.about["device"], two.about["process"]) == ("cpu, cpu", str(processes_of(two)[0]))
     assert two.about["threads"] == os.environ["OMP_NUM_THREADS"]
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("refnet_cli.several.usable_cores", lambda: 7)
+    monkeypatch.setattr("refnet_cli.engines.multi_device.usable_cores", lambda: 7)
     engines = SeveralEngines(load, ["cpu", "cpu"])
     assert engines.about["threads"] == "3"
     engines.close()
@@ -239,7 +240,8 @@ def test_processes_go_with_their_parent_in_the_midst_of_a_batch(number: signal.S
 
 COMMAND = """
 import sys
-from refnet_cli import cli, engine
+from refnet_cli.cli import main as cli
+from refnet_cli.engines import load as engine
 from tests.several_engines import load_as_torch
 engine.ENGINES["torch"] = load_as_torch
 cli.main()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refnet_cli.smoothing import ALIKE, Smoother
+from refnet_cli.tiles.smooth import ALIKE, Smoother
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]

@@ -11,7 +11,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from refnet_cli.errors import InputError
-from refnet_cli.splits import (
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training.splits import (
     NEITHER,
     TRAIN,
     VALIDATION,
@@ -25,7 +26,6 @@ from refnet_cli.splits import (
     footprint,
     make_lattice,
 )
-from refnet_cli.tiling import Window
 
 
 def make_grid(height: int, width: int, left: float = 600_000, top: float = 5_300_000, pixel: float = 10) -> GeoBox:

@@ -35,7 +35,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs import OUTPUTS, QUALITY, REASONS, Making
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
-from refnet_cli.products import ClassScheme
+from refnet_cli.sensors.bands import ClassScheme
 from tests.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
 
 DRAFT = "http://json-schema.org/draft-07/schema#"

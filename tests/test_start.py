@@ -15,11 +15,11 @@ from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 
 from refnet_cli.errors import InputMissingError, OptionsError, WeightsError
-from refnet_cli.losses import training_loss
-from refnet_cli.model import REFNet
-from refnet_cli.products import SCHEMES, ClassScheme
-from refnet_cli.start import Start, freeze_encoders, set_training, start
-from refnet_cli.weights import save_weights
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weights import save_weights
+from refnet_cli.sensors.bands import SCHEMES, ClassScheme
+from refnet_cli.training.initialise import Start, freeze_encoders, set_training, start
+from refnet_cli.training.losses import training_loss
 from tests.golden import Golden
 from tests.scenes import CARD as FREE
 
@@ -307,7 +307,7 @@ def test_imagenet_without_an_answer_does_not_try_for_long(hub: Path, monkeypatch
         assert timeout <= 10
         raise HTTPError("no route to host")
 
-    monkeypatch.setattr("refnet_cli.hub.get_hf_file_metadata", fail)
+    monkeypatch.setattr("refnet_cli.system.hub.get_hf_file_metadata", fail)
     with pytest.raises(InputMissingError, match=r"could not be fetched \(no route to host\): fetch https://"):
         begin(encoder_weights="imagenet")
 

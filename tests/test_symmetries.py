@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from refnet_cli.card import default_weights
-from refnet_cli.gaps import fill_gaps
-from refnet_cli.symmetries import SYMMETRIES, SymmetricEngine
-from refnet_cli.torch_engine import load_torch_engine
+from refnet_cli.engines.torch_engine import load_torch_engine
+from refnet_cli.engines.tta import SYMMETRIES, SymmetricEngine
+from refnet_cli.model.card import default_weights
+from refnet_cli.tiles.gaps import fill_gaps
 from tests.scenes import PlaceEngine
 
 Floats = NDArray[np.float32]

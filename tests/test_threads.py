@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from refnet_cli.errors import StorageError
-from refnet_cli.threads import WriteBehind, read_ahead
+from refnet_cli.system.prefetch import WriteBehind, read_ahead
 
 
 @pytest.fixture(autouse=True)

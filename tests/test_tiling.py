@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.tiling import Stitcher, Tiling, Window
+from refnet_cli.tiles.tiling import Stitcher, Tiling, Window
 
 Floats = NDArray[np.float32]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from refnet_cli.engines.torch_engine import TorchEngine, choose_device, load_torch_engine
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
-from refnet_cli.model import Prediction, REFNet
-from refnet_cli.torch_engine import TorchEngine, choose_device, load_torch_engine
-from refnet_cli.weights import save_weights
+from refnet_cli.model.refnet import Prediction, REFNet
+from refnet_cli.model.weights import save_weights
 from tests.scenes import CARD
 
 

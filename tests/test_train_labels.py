@@ -15,16 +15,16 @@ import shapely
 import torch
 from affine import Affine
 
-from refnet_cli.balance import chances_of_cells
-from refnet_cli.checkpoint import CONFIDENCES, Checkpoints
-from refnet_cli.confidence import Confidence
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
-from refnet_cli.losses import LOSSES, choose_loss, labelled_weight
-from refnet_cli.model import REFNet
-from refnet_cli.regions import TrainConfig, read_regions
-from refnet_cli.sampling import Region, Sampler, count_classes, read_batches, survey
-from refnet_cli.tiling import Window
-from refnet_cli.train import Training, _what_training_depends_on, fit
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training.balance import chances_of_cells
+from refnet_cli.training.checkpoint import CONFIDENCES, Checkpoints
+from refnet_cli.training.confidence import Confidence
+from refnet_cli.training.config import TrainConfig, read_regions
+from refnet_cli.training.fit import Training, _what_training_depends_on, fit
+from refnet_cli.training.losses import LOSSES, choose_loss, labelled_weight
+from refnet_cli.training.sampler import Region, Sampler, count_classes, read_batches, survey
 from tests.scenes import CARD, PLACE, grid_of, make_labelled_scene, write
 
 WHOLE = Window(0, 0, 160, 144)
@@ -315,8 +315,8 @@ def test_weighted_passes_add_up_to_the_step(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
-    monkeypatch.setattr("refnet_cli.train.set_training", lambda net, frozen: net.eval() and None)
-    monkeypatch.setattr("refnet_cli.model.REFNet.forward", _with_auxiliary(REFNet.forward))
+    monkeypatch.setattr("refnet_cli.training.fit.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     ramp = np.linspace(1, 100, 160 * 144).reshape(1, 160, 144).astype(np.uint8)  # passes differ in their weight
     chosen = sure(config, write(tmp_path / "sure.tif", ramp, ("c",)), label_weight=2.0)
     chosen = replace(chosen, scenes=chosen.scenes[:1], split="none")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from refnet_cli import sampling
-from refnet_cli.card import SENSORS_ALONE, read_card
 from refnet_cli.errors import ConfigError, InputError, OptionsError
-from refnet_cli.regions import TrainConfig, TrainScene, read_regions
-from refnet_cli.sampling import Region, Sampler, measure, read_batches, sensors_that_suffice, survey
-from refnet_cli.tiling import Window
-from refnet_cli.train import Progress, Training, TrainResult, fit
-from refnet_cli.validation import evaluate_weights
-from refnet_cli.weights import load_weights
+from refnet_cli.model.card import SENSORS_ALONE, read_card
+from refnet_cli.model.weights import load_weights
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training import sampler as sampling
+from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
+from refnet_cli.training.fit import Progress, Training, TrainResult, fit
+from refnet_cli.training.sampler import Region, Sampler, measure, read_batches, sensors_that_suffice, survey
+from refnet_cli.training.validation import evaluate_weights
 from tests.scenes import CARD, make_labelled_scene
 
 WHOLE = Window(0, 0, 160, 144)

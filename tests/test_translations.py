@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.errors import InputMissingError, OptionsError
-from refnet_cli.products import CORINE_CODES, SCHEMES, ClassScheme
-from refnet_cli.translations import (
+from refnet_cli.classes.crosswalk import (
     TRANSLATIONS,
     Translation,
     find_translation,
@@ -21,6 +19,8 @@ from refnet_cli.translations import (
     read_translation,
     warn_of_old_codes,
 )
+from refnet_cli.errors import InputMissingError, OptionsError
+from refnet_cli.sensors.bands import CORINE_CODES, SCHEMES, ClassScheme
 
 COLOUR = (0, 0, 0)
 TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from refnet_cli.cli import PathList, commands, run
+from refnet_cli.cli.main import PathList, commands, run
 from tests.scenes import make_pair
 
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from refnet_cli.card import Card
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.evaluate import evaluate
-from refnet_cli.model import REFNet
+from refnet_cli.model.card import Card
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.regions import TrainConfig
-from refnet_cli.sampling import survey
-from refnet_cli.validation import choose_views, evaluate_weights, validate
-from refnet_cli.weights import load_weights, save_weights
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.sampler import survey
+from refnet_cli.training.validation import choose_views, evaluate_weights, validate
 from tests.scenes import CARD, DRAWN, make_labelled_scene
 
 SMALL = replace(CARD, tile=64)

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "weights"))
 import make_base
 import places
 
-from refnet_cli.regions import TrainConfig
+from refnet_cli.training.config import TrainConfig
 
 
 @pytest.fixture

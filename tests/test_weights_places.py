@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from refnet_cli.model import REFNet
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import read_regions
-from refnet_cli.sampling import Region
-from refnet_cli.tiling import Tiling, Window
-from refnet_cli.weights import save_weights
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weights import save_weights
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.training.config import read_regions
+from refnet_cli.training.sampler import Region
 from tests.scenes import CARD, PLACE, PlaceEngine, write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "weights"))

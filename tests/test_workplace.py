@@ -18,7 +18,7 @@ import pytest
 
 from refnet_cli.errors import OutputError, StorageError, TryAgainError
 from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.workplace import LOCK, Workplace
+from refnet_cli.system.lock import LOCK, Workplace
 from tests.scenes import PlaceEngine, make_pair
 
 
@@ -37,7 +37,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_dead_owner_leaves_the_place_to_the_next(tmp_path: Path, end: signal.Signals) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from refnet_cli.workplace import Workplace\n"
+        "import sys, time; from pathlib import Path; from refnet_cli.system.lock import Workplace\n"
         "place = Workplace(Path(sys.argv[1])); (place.folder / 'half').write_text('x')\n"
         "print('has it', flush=True); time.sleep(60)"
     )
@@ -73,7 +73,7 @@ def test_many_at_once_and_never_two(tmp_path: Path) -> None:
 import os, sys, time
 from pathlib import Path
 from refnet_cli.errors import TryAgainError
-from refnet_cli.workplace import Workplace
+from refnet_cli.system.lock import Workplace
 folder, done = Path(sys.argv[1]), 0
 while done < 15:
     try:

@@ -33,9 +33,9 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
 from refnet_cli.evaluation.evaluate import confusion_matrix
-from refnet_cli.files import replacing
-from refnet_cli.sampling import Region
-from refnet_cli.tiling import Window
+from refnet_cli.system.atomic import replacing
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.training.sampler import Region
 
 TREES, PIXELS, NEIGHBOURHOOD, SEED = 100, 2000, 5, 0
 SENSORS = {"both": slice(None), "optical": slice(0, 4), "sar": slice(4, 6)}

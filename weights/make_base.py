@@ -30,11 +30,11 @@ from typing import Any
 from places import Place, divide, label_classes, read_places, read_terramesh, regions_text
 from score import pool_folds, score_fold, score_sample, score_terramesh
 
-from refnet_cli.drift import LEVELS
-from refnet_cli.files import replacing
-from refnet_cli.regions import read_regions
-from refnet_cli.train import fit
-from refnet_cli.weights import load_weights, save_weights
+from refnet_cli.model.weights import load_weights, save_weights
+from refnet_cli.prediction.drift import LEVELS
+from refnet_cli.system.atomic import replacing
+from refnet_cli.training.config import read_regions
+from refnet_cli.training.fit import fit
 
 HERE = Path(__file__).resolve().parent
 NAME = "refnet-base"

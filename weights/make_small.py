@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from refnet_cli.regions import read_regions
-from refnet_cli.sampling import survey
-from refnet_cli.train import fit
-from refnet_cli.validation import validate
-from refnet_cli.weights import load_weights, save_weights
+from refnet_cli.model.weights import load_weights, save_weights
+from refnet_cli.training.config import read_regions
+from refnet_cli.training.fit import fit
+from refnet_cli.training.sampler import survey
+from refnet_cli.training.validation import validate
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parent / "sample_data"

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import TrainConfig, read_regions
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import TrainConfig, read_regions
 
 Sensor = Literal["optical", "sar"]
 Level = Literal["L1C", "L2A"]

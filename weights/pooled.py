@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.evaluation.evaluate import score
-from refnet_cli.products import SCHEMES
+from refnet_cli.sensors.bands import SCHEMES
 
 Counts = NDArray[np.int64]
 NAMES = SCHEMES["esri-io"].names

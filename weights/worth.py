@@ -21,9 +21,9 @@ from places import divide, regions_text, scored
 from pooled import shown, summarise
 from score import WITHOUT, score_places
 
-from refnet_cli.regions import read_regions
-from refnet_cli.train import fit
-from refnet_cli.weights import load_weights
+from refnet_cli.model.weights import load_weights
+from refnet_cli.training.config import read_regions
+from refnet_cli.training.fit import fit
 
 LEFT_OUT = ("Austria", "Canada", "Ireland")
 STEPS, SEEDS = 500, (0, 1)

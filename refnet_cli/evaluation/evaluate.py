@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli.classes.schemes import find_scheme, read_label_codes, with_ignored
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.labels import RasterLabels, describe_map, open_labels
+from refnet_cli.evaluation.labels import RasterLabels, describe_map, open_labels
 from refnet_cli.outputs import AreaCounter
-from refnet_cli.products import SCHEMES, ClassScheme
-from refnet_cli.schemes import find_scheme, read_label_codes, with_ignored
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.bands import SCHEMES, ClassScheme
+from refnet_cli.tiles.tiling import Window
 
 ROWS = 512
 NORMAL_95 = 1.96
@@ -240,8 +240,8 @@ def evaluate(
         Raster of codes of the same scheme, brought onto the map's grid by nearest neighbour, or polygons or points with
         such codes or the classes' names.
     scheme : str, optional
-        Name of the class scheme, or a TOML file of one, see `refnet_cli.schemes.find_scheme`; by default the one that
-        the map's tags name, which it must not contradict.
+        Name of the class scheme, or a TOML file of one, see `refnet_cli.classes.schemes.find_scheme`; by default
+        the one that the map's tags name, which it must not contradict.
     sample : bool
         The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
         at random over the whole of it. Estimate accuracies and areas with confidence intervals.
@@ -251,7 +251,7 @@ def evaluate(
         Layer of a vector file of labels; needed where several have shapes.
     meanings : mapping of str to str, or path, optional
         From codes or names in the labels to the scheme's codes or names, 0 for no label; or a TOML file of them, see
-        `refnet_cli.schemes.read_label_codes`. By default codes and names mean themselves.
+        `refnet_cli.classes.schemes.read_label_codes`. By default codes and names mean themselves.
     tell : callable, optional
         Told in a line each what of the labels is doubtful.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from refnet_cli.lazy import public
+from refnet_cli.system.lazy import public
 
 if TYPE_CHECKING:
     from refnet_cli.export.onnx_model import INPUTS as INPUTS

@@ -9,10 +9,10 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.files import check_ending
-from refnet_cli.outputs.areas import AreaCounter, Areas, document_of
+from refnet_cli.outputs.areas.areas import AreaCounter, Areas, document_of
 from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
-from refnet_cli.outputs.geotiff import (
+from refnet_cli.outputs.block_file import Shard, look_of, planes_of, read_look, read_shard
+from refnet_cli.outputs.cog import (
     BLOCK,
     CHECKSUM,
     DRIVERS,
@@ -26,16 +26,16 @@ from refnet_cli.outputs.geotiff import (
     verify_map,
     write_raster,
 )
-from refnet_cli.outputs.page import HtmlReport
-from refnet_cli.outputs.polygons import Polygons
-from refnet_cli.outputs.preview import Preview
-from refnet_cli.outputs.quicklook import Quicklook
+from refnet_cli.outputs.pictures.html_report import HtmlReport
+from refnet_cli.outputs.pictures.preview import Preview
+from refnet_cli.outputs.pictures.quicklook import Quicklook
+from refnet_cli.outputs.polygons.polygons import Polygons
+from refnet_cli.outputs.polygons.vector_files import VECTORS
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows, class_codes
-from refnet_cli.outputs.shard import Shard, look_of, planes_of, read_look, read_shard
 from refnet_cli.outputs.stac import StacItem
 from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
-from refnet_cli.outputs.vectors import VECTORS
-from refnet_cli.products import QUALITY, ClassScheme
+from refnet_cli.sensors.bands import QUALITY, ClassScheme
+from refnet_cli.system.atomic import check_ending
 
 __all__ = [
     "BLOCK",
@@ -106,7 +106,7 @@ class Making:
     zone_layer: str | None = None
     """Layer of that file; needed where several have shapes."""
     acquired: tuple[str, str] | None = None
-    """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.dates`."""
+    """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.sensors.dates`."""
     min_area: float = 0.0
     """Hectares; smaller polygons become part of a neighbour."""
 

@@ -21,12 +21,12 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from refnet_cli.disk import sync
 from refnet_cli.errors import OutputError, TryAgainError
-from refnet_cli.files import explain, replacing
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.products import ClassScheme
-from refnet_cli.workplace import Workplace
+from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.system.atomic import explain, replacing
+from refnet_cli.system.disk import sync
+from refnet_cli.system.lock import Workplace
 
 JOURNAL = "journal"
 """Name of the file in an output's workplace that the next run may go on with."""

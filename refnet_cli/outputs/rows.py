@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.products import SENSORS, ClassScheme
-from refnet_cli.translations import Translation
+from refnet_cli.classes.crosswalk import Translation
+from refnet_cli.sensors.bands import SENSORS, ClassScheme
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]

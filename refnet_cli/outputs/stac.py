@@ -18,8 +18,7 @@ from pyproj.exceptions import CRSError
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import FileOutput
-from refnet_cli.outputs.footprint import footprint
-from refnet_cli.outputs.geotiff import (
+from refnet_cli.outputs.cog import (
     REASONS,
     ClassMap,
     CogOutput,
@@ -28,8 +27,9 @@ from refnet_cli.outputs.geotiff import (
     Probabilities,
     Quality,
 )
+from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.rows import CONFIDENCE, Rows
-from refnet_cli.products import QUALITY, SATELLITES, ClassScheme
+from refnet_cli.sensors.bands import QUALITY, SATELLITES, ClassScheme
 
 _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"

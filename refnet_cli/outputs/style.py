@@ -12,12 +12,12 @@ from xml.etree import ElementTree as ET
 
 from odc.geo.geobox import GeoBox
 
-from refnet_cli import __version__
 from refnet_cli.errors import OptionsError
-from refnet_cli.marks import MARK, XML_MARK
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.products import ClassScheme
+from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.system.marks import MARK, XML_MARK
+from refnet_cli.version import __version__
 
 _SLD, _OGC = "http://www.opengis.net/sld", "http://www.opengis.net/ogc"
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

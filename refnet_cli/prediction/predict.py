@@ -16,21 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from refnet_cli import __version__
-from refnet_cli.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
-from refnet_cli.dates import acquired, read_dates
-from refnet_cli.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.classes.crosswalk import Translation, read_translation, warn_of_old_codes
+from refnet_cli.engines.tta import SymmetricEngine
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.files import check_places
-from refnet_cli.finishing import Finishing
-from refnet_cli.inspection import describe_grid
-from refnet_cli.journal import Finished
-from refnet_cli.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
-from refnet_cli.mapping import Mapping, refuse_other_version
-from refnet_cli.marks import check_replaceable
-from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
-from refnet_cli.one_sensor import check_sensors, say_absent, warn_of_use_other
-from refnet_cli.onnx_file import is_onnx
+from refnet_cli.model.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
+from refnet_cli.model.one_sensor import check_sensors, say_absent, warn_of_use_other
 from refnet_cli.outputs import (
     BLOCK,
     OUTPUTS,
@@ -44,17 +34,27 @@ from refnet_cli.outputs import (
     warn_of_styles,
     write_sidecar,
 )
-from refnet_cli.process import usable_cores
-from refnet_cli.products import SATELLITES, ClassScheme, Modality, usable
-from refnet_cli.remote import as_given
+from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.output_set import Mapping, refuse_other_version
+from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.inspection import describe_grid
+from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
 from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, absent_sensor, crop
-from refnet_cli.symmetries import SymmetricEngine
-from refnet_cli.threads import WriteBehind, read_ahead
-from refnet_cli.tiling import Tiling, Window
-from refnet_cli.translations import Translation, read_translation, warn_of_old_codes
+from refnet_cli.sensors.bands import SATELLITES, ClassScheme, Modality, usable
+from refnet_cli.sensors.dates import acquired, read_dates
+from refnet_cli.system.atomic import check_places
+from refnet_cli.system.marks import check_replaceable
+from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
+from refnet_cli.system.onnx_metadata import is_onnx
+from refnet_cli.system.prefetch import WriteBehind, read_ahead
+from refnet_cli.system.process import usable_cores
+from refnet_cli.system.urls import as_given
+from refnet_cli.tiles.rows import Finishing
+from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
-    from refnet_cli.engine import Engine
+    from refnet_cli.engines.load import Engine
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -66,7 +66,7 @@ MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be r
 NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
 WARNING = "warning"
-"""Entry of `refnet_cli.engine.Engine.about` that is a warning."""
+"""Entry of `refnet_cli.engines.load.Engine.about` that is a warning."""
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -245,8 +245,8 @@ class Report:
     drift: dict[str, float] = field(default_factory=dict)
     """How far each band's mean is from that of training, in standard deviations."""
     unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """How each band differs from what the weights learned from, see `refnet_cli.seen.BandDrift`; empty if their card
-    does not say what that was."""
+    """How each band differs from what the weights learned from, see `refnet_cli.prediction.seen.BandDrift`; empty if
+    their card does not say what that was."""
     low_confidence: float = 0.0
     """Share of the pixels that the sensors saw in which no class of the network has a probability of 0.5."""
     low_confidence_limit: float = LARGEST_SHARE
@@ -321,7 +321,7 @@ def predict(
     tell : callable, optional
         Told before the first tile, in a line each, what the network runs on and with.
     part : Part, optional
-        Predict only this part of the map, for `refnet_cli.batch` to put together, and make none of the outputs.
+        Predict only this part of the map, for `refnet_cli.batch.run` to put together, and make none of the outputs.
 
     Returns
     -------
@@ -743,10 +743,10 @@ def load(options: PredictOptions, weights: Path | None) -> Engine:
     Raises
     ------
     RefnetError
-        See `refnet_cli.engine.load_engine`.
+        See `refnet_cli.engines.load.load_engine`.
     """
     # Torch takes seconds to import: not before all that can be wrong with the call has been checked.
-    from refnet_cli.engine import EngineOptions, load_engine
+    from refnet_cli.engines.load import EngineOptions, load_engine
 
     chosen = EngineOptions(
         options.device, options.batch, options.scan, options.precision, options.compile, options.deterministic,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.products import SENSOR_NAMES, Modality
 from refnet_cli.scene.inputs import Paths
 from refnet_cli.scene.options import SceneOptions
+from refnet_cli.sensors.bands import SENSOR_NAMES, Modality
 
 _OPTIONS: dict[Modality, tuple[str, ...]] = {
     "optical": ("optical_bands", "optical_offset", "optical_scale", "mask_clouds"),

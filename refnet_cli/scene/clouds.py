@@ -15,15 +15,15 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.products import CLOUD_MASKS
-from refnet_cli.scene.geometry import apply
+from refnet_cli.raster.georeference import apply
+from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.inputs import Layer
-from refnet_cli.scene.judge import Decision
-from refnet_cli.scene.parts import Part, make_parts
-from refnet_cli.scene.raster import Raster
-from refnet_cli.scene.safe import read_outlines
+from refnet_cli.scene.resample import Part, make_parts
 from refnet_cli.scene.source import Source
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.bands import CLOUD_MASKS
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.safe import read_outlines
+from refnet_cli.tiles.tiling import Window
 
 UInt8 = NDArray[np.uint8]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from refnet_cli.errors import InputError
-from refnet_cli.products import Modality, canonical_band, other_of
-from refnet_cli.scene.bands import RADAR
-from refnet_cli.scene.sample import take_sample
+from refnet_cli.raster.sample import take_sample
 from refnet_cli.scene.source import Source
+from refnet_cli.sensors.band_names import RADAR
+from refnet_cli.sensors.bands import Modality, canonical_band, other_of
 
 _NUMBERED = r"B(and)?[ _]*0*{}"
 _MISSION = re.compile(r"(?<![A-Z0-9])S([12])[A-D]_(?:MSI|IW|EW|SM)", re.IGNORECASE)

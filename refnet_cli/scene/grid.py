@@ -13,14 +13,14 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.scene.alignment import Alignment
-from refnet_cli.scene.geometry import PIXEL, crs_name, lattice, moved, warn_of_pixels
+from refnet_cli.raster.georeference import PIXEL, crs_name, lattice, moved, warn_of_pixels
+from refnet_cli.raster.raster import Raster, north_up_grid
+from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.inputs import Files, Layer
-from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.raster import Raster, north_up_grid
 from refnet_cli.scene.source import Source
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.tiles.tiling import Window
 
 
 class GridNeededError(OptionsError):

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.products import Modality
-from refnet_cli.scene.bands import choose_bands
+from refnet_cli.raster.raster import Float32, Raster
 from refnet_cli.scene.clouds import Clouds, choose_clouds
 from refnet_cli.scene.inputs import Layer
-from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.parts import Part, describe_resampling, make_parts, read_layers
-from refnet_cli.scene.raster import Float32, Raster
+from refnet_cli.scene.resample import Part, describe_resampling, make_parts, read_layers
 from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.band_names import choose_bands
+from refnet_cli.sensors.bands import Modality
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.tiles.tiling import Window
 
 Mask = NDArray[np.bool_]
 EDGES = ("B03", "B04", "B08")  # bands by which optical images are compared with SAR

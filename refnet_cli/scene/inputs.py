@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.files import local_file
-from refnet_cli.products import CLOUD_MASKS, PRODUCTS, SENSOR_NAMES, Modality, band_of_file
-from refnet_cli.remote import Remote, as_given
-from refnet_cli.scene.bands import RADAR
-from refnet_cli.scene.fills import Fills
-from refnet_cli.scene.mosaic import Mosaic, Placed
+from refnet_cli.raster.fills import Fills
+from refnet_cli.raster.mosaic import Mosaic, Placed
+from refnet_cli.raster.raster import Raster, ZipMember
+from refnet_cli.raster.vrt import is_vrt, read_vrt
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.raster import Raster, ZipMember
-from refnet_cli.scene.safe import (
+from refnet_cli.sensors.band_names import RADAR
+from refnet_cli.sensors.bands import CLOUD_MASKS, PRODUCTS, SENSOR_NAMES, Modality, band_of_file
+from refnet_cli.sensors.safe import (
     CorrectedProduct,
     OpticalProduct,
     SarProduct,
@@ -29,7 +28,8 @@ from refnet_cli.scene.safe import (
     zip_member,
     zip_rasters,
 )
-from refnet_cli.scene.vrt import is_vrt, read_vrt
+from refnet_cli.system.atomic import local_file
+from refnet_cli.system.urls import Remote, as_given
 
 Paths = str | Path | Sequence[str | Path]
 RASTERS = {".tif", ".tiff", ".jp2"}

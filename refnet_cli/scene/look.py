@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_cli.dates import acquisition_of
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.products import SENSOR_NAMES, Modality, band_of_file, canonical_band, canonical_mask
-from refnet_cli.scene.bands import RADAR, Named, Said, band_names
+from refnet_cli.raster.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
+from refnet_cli.raster.raster import PictureError, Raster
+from refnet_cli.raster.sidecars import names_in_sidecar, values_in_sidecars
 from refnet_cli.scene.inputs import Files, Layer
-from refnet_cli.scene.judge import Decision, refuse_landsat
-from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
-from refnet_cli.scene.raster import PictureError, Raster
-from refnet_cli.scene.sidecars import names_in_sidecar, values_in_sidecars
+from refnet_cli.sensors.band_names import RADAR, Named, Said, band_names
+from refnet_cli.sensors.bands import SENSOR_NAMES, Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.sensors.dates import acquisition_of
+from refnet_cli.sensors.decisions import Decision, refuse_landsat
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
 _SILENT_COLOURS = ("", "gray", "undefined")

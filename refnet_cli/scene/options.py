@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.products import OpticalScale, SarScale
-from refnet_cli.remote import as_given
+from refnet_cli.sensors.bands import OpticalScale, SarScale
+from refnet_cli.system.urls import as_given
 
 Extent = Literal["optical", "intersection"]
 ReadErrors = Literal["fail", "mask"]

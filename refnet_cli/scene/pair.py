@@ -24,21 +24,21 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import CLOUD, SENSORS, UNREADABLE, Modality, usable
-from refnet_cli.register import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.raster.georeference import warn_of_pixels
+from refnet_cli.raster.raster import BLOCK, Float32, Raster
 from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.clouds import UInt8
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
-from refnet_cli.scene.geometry import warn_of_pixels
 from refnet_cli.scene.grid import advise_grid, choose_zone, result_grid, warn_of_zone
 from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
 from refnet_cli.scene.inputs import Paths, find_files
-from refnet_cli.scene.judge import Decision, refuse_guesses
 from refnet_cli.scene.options import Coregistration, SceneOptions
-from refnet_cli.scene.parts import make_parts
-from refnet_cli.scene.raster import BLOCK, Float32, Raster
+from refnet_cli.scene.registration import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.resample import make_parts
 from refnet_cli.scene.source import Source
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.bands import CLOUD, SENSORS, UNREADABLE, Modality, usable
+from refnet_cli.sensors.decisions import Decision, refuse_guesses
+from refnet_cli.tiles.tiling import Window
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
 """The optical and the SAR files, opened for one thread."""
@@ -398,7 +398,7 @@ class ScenePair:
         return _Block(patch, seen, counts)
 
     def estimate_shift(self) -> Shift:
-        """Find out how far SAR and optical are still apart; see `refnet_cli.register`.
+        """Find out how far SAR and optical are still apart; see `refnet_cli.scene.registration`.
 
         Other bands than the wanted ones are read where they show edges better.
 

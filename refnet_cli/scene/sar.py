@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.products import SarScale
-from refnet_cli.scene.fills import without_repeated_extremes
+from refnet_cli.raster.fills import without_repeated_extremes
+from refnet_cli.raster.raster import Float32
+from refnet_cli.raster.sample import Sample, mean_of
 from refnet_cli.scene.inputs import Layer
-from refnet_cli.scene.judge import (
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decision, stored_dtype
+from refnet_cli.scene.undeclared import Rules, remove_fills
+from refnet_cli.sensors.bands import SarScale
+from refnet_cli.sensors.decisions import (
     FILL_VALUES,
     Decision,
     check_sar_scale,
@@ -22,13 +27,8 @@ from refnet_cli.scene.judge import (
     judge_sar_scale,
     named_sar_scale,
 )
-from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.raster import Float32
-from refnet_cli.scene.safe import Calibration, SarProduct
-from refnet_cli.scene.sample import Sample, mean_of
-from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decision, stored_dtype
-from refnet_cli.scene.undeclared import Rules, remove_fills
-from refnet_cli.tiling import Window
+from refnet_cli.sensors.safe import Calibration, SarProduct
+from refnet_cli.tiles.tiling import Window
 
 DB_RANGE = (-60.0, 40.0)
 _QUIETEST_DB = -45.0  # lower levels that neighbours share are no measurement; single pixels reach -54 in real scenes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_cli.scene.fills import (
+from refnet_cli.raster.fills import (
     Fill,
     Fills,
     Ground,
@@ -19,9 +19,9 @@ from refnet_cli.scene.fills import (
     shared_fills,
     spikes,
 )
-from refnet_cli.scene.judge import Decision
-from refnet_cli.scene.sample import confirm_fills
+from refnet_cli.raster.sample import confirm_fills
 from refnet_cli.scene.source import FileSample, Source
+from refnet_cli.sensors.decisions import Decision
 
 _MOST_NAMED = 16  # files in a message
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 
 WORLDCOVER = """
 [mapping]

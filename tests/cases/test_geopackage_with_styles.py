@@ -8,11 +8,11 @@ from pathlib import Path
 import pyogrio
 import pytest
 
-from refnet_cli.cli import run
-from refnet_cli.labels import open_labels
-from refnet_cli.outputs.zones import read_zones
-from refnet_cli.products import SCHEMES
-from refnet_cli.regions import TrainScene
+from refnet_cli.cli.main import run
+from refnet_cli.evaluation.labels import open_labels
+from refnet_cli.outputs.areas.zones import read_zones
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.training.config import TrainScene
 from tests.scenes import grid_of
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 
 
 def test_the_first_of_two_is_not_lost(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from refnet_cli.errors import InputError
-from refnet_cli.inspection import inspect
+from refnet_cli.prediction.inspection import inspect
 
 
 def test_a_missing_codec_is_no_damage(shared: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 
 
 @pytest.mark.parametrize("name", ["points.csv", "labels.kml"])

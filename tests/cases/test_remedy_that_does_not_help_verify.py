@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 
 
 def test_a_rewritten_map(shared: Path, capfd: pytest.CaptureFixture[str]) -> None:

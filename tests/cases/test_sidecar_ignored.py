@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import rasterio.shutil
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 from tests.cases.pixels import assert_same, read_pair
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from refnet_cli.cli import run
+from refnet_cli.batch.task import read_tasks
+from refnet_cli.cli.main import run
 from refnet_cli.scene import ScenePair
-from refnet_cli.tasks import read_tasks
 
 WORDS = ["--optical", "{B02},{B03},{B04},{B08}", "--sar", "{vv},{vh}"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.cli import run
+from refnet_cli.cli.main import run
 
 OUTPUTS = {
     "blank_row.csv": "a.tif", "blank_columns.csv": "b.tif", "spaces_and_quotes.csv": "c.tif", "utf16.csv": "d.tif",

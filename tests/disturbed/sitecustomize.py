@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-MODULE = "refnet_cli.onnx_engine"
+MODULE = "refnet_cli.engines.onnx_engine"
 
 
 class Finder(importlib.abc.MetaPathFinder):

@@ -115,8 +115,8 @@ def test_checkpoints(long: bool, tmp_path: Path) -> None:
     """A training's state is whole or the one before stays, whichever byte is the last that fits."""
     import torch
 
-    from refnet_cli.checkpoint import Checkpoints
     from refnet_cli.errors import StorageError
+    from refnet_cli.training.checkpoint import Checkpoints
 
     class Part:
         value = 1.0
@@ -150,8 +150,8 @@ def test_checkpoints(long: bool, tmp_path: Path) -> None:
 @how_many
 def test_weights(long: bool, tmp_path: Path) -> None:
     from refnet_cli.errors import StorageError
-    from refnet_cli.model import REFNet
-    from refnet_cli.weights import save_weights
+    from refnet_cli.model.refnet import REFNet
+    from refnet_cli.model.weights import save_weights
     from tests.scenes import CARD
 
     net, path = REFNet(CARD.network), tmp_path / "w.safetensors"

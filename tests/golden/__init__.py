@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from refnet_cli.model import from_published
+from refnet_cli.model.refnet import from_published
 from tests.golden import recipe
 
 FOLDER = Path(__file__).parent

@@ -86,9 +86,9 @@ def make_weights() -> None:
     """Write a tiny network for torch, whose numbers have few digits and compress well, and one for ONNX Runtime."""
     import torch
 
-    from refnet_cli.card import Modality, REFNetConfig
-    from refnet_cli.model import REFNet
-    from refnet_cli.weights import save_weights
+    from refnet_cli.model.card import Modality, REFNetConfig
+    from refnet_cli.model.refnet import REFNet
+    from refnet_cli.model.weights import save_weights
     from tests.scenes import CARD
     from tests.small_models import write_model
 
@@ -140,8 +140,8 @@ def make_tasks() -> None:
 
 def write_identities() -> None:
     """Write down the text whose SHA-256 is each task's id, so that tests can move the files elsewhere."""
-    from refnet_cli import tasks
-    from refnet_cli.card import default_weights
+    from refnet_cli.batch import task as tasks
+    from refnet_cli.model.card import default_weights
 
     texts = {}
     for name in ("tasks.jsonl", "blocks.jsonl"):

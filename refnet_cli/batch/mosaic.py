@@ -1,0 +1,197 @@
+"""The blocks of a map put together: a pure function of their shards, with the bytes of a single run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
+from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
+from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.output_set import Mapping, refuse_other_version
+from refnet_cli.prediction.predict import Report, check_map, facts_of, files_of, making_of, rows_of, tags_of
+from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.system.marks import check_replaceable
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.version import __version__
+
+
+def merge(tasks: Sequence[Task]) -> Report:
+    """Put the blocks of a map together and make its outputs.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        All blocks of one map, each done.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    InputMissingError
+        If a block is missing.
+    OptionsError
+        If a run of another version of refnet for the same map was interrupted.
+    InputError
+        If blocks are damaged, are of other inputs, weights or options than the tasks now, or do not cover the grid; or
+        the map shows nothing.
+    RefnetError
+        If an output cannot be made.
+    """
+    if tasks[0].options.resume:
+        refuse_other_version(tasks[0].options.output)
+    check_replaceable(files_of(tasks[0].options), tasks[0].options.overwrite)
+    reports = [_report(task) for task in tasks]
+    report, options = reports[0], tasks[0].options
+    report.warnings = [warning for warning in report.warnings if warning not in report.warnings_of_run]
+    report.warnings_of_run = []
+    grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
+    _check_blocks(tasks, reports, *grid.shape)
+    making = making_of(options, report, grid, _look(tasks) if "report" in options.places else None)
+    counts = sum((Counter(other.counts) for other in reports), Counter())
+    report.counts = dict(sorted(counts.items()))
+    report.tiles = dict(sum((Counter(other.tiles) for other in reports), Counter()))
+    with ExitStack() as stack:
+        mapping = Mapping(making, options.places, stack)
+        report.warnings += mapping.warnings
+        for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
+            mapping.add(rows_of(finished, making.scheme, options.either))
+        report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
+        report.low_confidence = mapping.low_confidence_share
+        report.areas_hectares = mapping.areas_hectares
+        check_map(report, mapping.seen, mapping.unreadable)
+        report.files = mapping.finish(facts_of(report))
+        report.add_warnings_of_run(mapping.warnings_of_run)
+    report.sha256 = report.files["classes"][0]["sha256"]
+    report.warnings += warn_of_styles(options.output, making.scheme)
+    if options.checksum:
+        write_sidecar(options.output, report.sha256)
+    return report
+
+
+def _look(tasks: Sequence[Task]) -> Quicklook:
+    look, *others = [read_look(task.path) for task in tasks]
+    for other in others:
+        look.merge(other)
+    return look
+
+
+def _report(task: Task) -> Report:
+    found = _sidecar(task)
+    try:
+        report = Report(**found["report"])
+        tags_of(report)
+        Affine(*report.grid["transform"])
+        return report
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{task.sidecar} is damaged, or of another version of refnet ({error!r}). Remove it and run the "
+            "batch again."
+        ) from error
+
+
+def _sidecar(task: Task) -> dict[str, Any]:
+    found = read_sidecar(task.sidecar)
+    if found is None:
+        raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
+    if version := other_version(found):
+        raise InputError(
+            f"The block {task.path} was made by refnet {version}, and refnet {__version__} makes others. Merge the "
+            f"blocks with refnet {version}, or make them again: refnet batch run TASKS --overwrite."
+        )
+    if found.get("id") != identify(task):
+        raise InputError(
+            f"The block {task.path} is of other inputs, weights or options than the task has now: run the batch again."
+        )
+    try:
+        sums = {Path(file["path"]): file["sha256"] for file in found["files"]}
+    except (KeyError, TypeError):
+        sums = {}
+    if task.path not in sums:
+        raise InputError(f"{task.sidecar} is damaged. Remove it and run the batch again.")
+    for path, sha256 in sums.items():
+        if path.exists() and sha256_of(path) != sha256:
+            raise InputError(f"{path} is damaged. Remove it and run the batch again.")
+    return found
+
+
+def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int, width: int) -> None:
+    """Refuse blocks that are of different maps, or leave out or share pixels."""
+    for task, report in zip(tasks, reports, strict=True):
+        if (tags_of(report), report.grid, report.scheme) != (tags_of(reports[0]), reports[0].grid, reports[0].scheme):
+            raise InputError(f"The block {task.path} is of other inputs, weights or options than {tasks[0].path}.")
+    for task in tasks:
+        block = _window(task)
+        if block != block.clip(height, width):
+            raise InputError(f"The block {task.path} lies beyond the map, which has become smaller: plan again.")
+    if not _cover(sorted(map(_window, tasks)), height, width):
+        raise InputError(
+            f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels: plan again."
+        )
+
+
+def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:
+    """Tell whether blocks, ordered, lie in rows that leave out and share nothing."""
+    top = 0
+    for row, side_by_side in groupby(blocks, key=lambda block: block.row):
+        beside = list(side_by_side)
+        ends = [0, *(block.column + block.width for block in beside)]
+        heights = {block.height for block in beside}
+        if row != top or len(heights) > 1 or [*(block.column for block in beside), width] != ends:
+            return False
+        top += heights.pop()
+    return top == height
+
+
+def _window(task: Task) -> Window:
+    assert task.block is not None  # the caller has chosen blocks
+    return task.block
+
+
+def _read_rows(
+    tasks: Sequence[Task], tags: dict[str, str], layers: tuple[str, ...], scheme: ClassScheme
+) -> Iterator[Finished]:
+    """Yield rows over the whole width."""
+    ordered = sorted(tasks, key=_window)
+    for top, side_by_side in groupby(ordered, key=lambda task: _window(task).row):
+        shards = [read_shard(task.path, tags, layers, scheme, _window(task).height) for task in side_by_side]
+        for parts in _in_step(shards):
+            joined = {name: np.concatenate([part.layers[name] for part in parts], axis=-1) for name in layers}
+            yield Finished(top + parts[0].row, joined)
+
+
+def _in_step(shards: Sequence[Iterator[Finished]]) -> Iterator[list[Finished]]:
+    """Yield rows of shards of one height so that all are of the same rows."""
+    held: list[Finished | None] = [None] * len(shards)
+    while True:
+        held = [part or next(shard, None) for part, shard in zip(held, shards, strict=True)]
+        parts = [part for part in held if part is not None]
+        if len(parts) < len(held):
+            return
+        rows = min(part.rows for part in parts)
+        yield [_cut(part, slice(None, rows)) for part in parts]
+        held = [_cut(part, slice(rows, None)) if part.rows > rows else None for part in parts]
+
+
+def _cut(part: Finished, rows: slice) -> Finished:
+    return Finished(part.row + (rows.start or 0), {name: layer[..., rows, :] for name, layer in part.layers.items()})
+
+
+def blocks_by_map(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Group the blocks among tasks by the map that they are of, in the order in which maps come first."""
+    maps: dict[Any, list[Task]] = {}
+    for task in tasks:
+        if task.block is not None:
+            maps.setdefault(task.options.output, []).append(task)
+    return list(maps.values())

@@ -1,0 +1,288 @@
+"""Scenes to map as lines of JSON, what identifies them, and what tells that they are done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.model.card import find_weights, read_card
+from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.config import read_table
+from refnet_cli.system.urls import Remote
+from refnet_cli.tiles.tiling import Window
+from refnet_cli.version import __version__
+
+RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite")
+"""Options that a result does not depend on, or only in its last bits."""
+_SINCE_0_2 = ("zone_layer", "stac")
+"""Options that 0.1 did not have; with their defaults they are left out of ids, so that its sidecars still hold."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scene, or one block of one, that is mapped as a whole or not at all."""
+
+    options: PredictOptions
+    block: Window | None = None
+    """Of the map's grid."""
+    id: str = field(default="", compare=False)
+    """What it had when it was planned."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it makes: the map, or the shard of a block."""
+        if self.block is None:
+            return self.options.output
+        row, column = self.block[:2]
+        folder = self.options.output.with_name(f"{self.options.output.name}.blocks")
+        return folder / f"{row:06d}-{column:06d}.shard"
+
+    @property
+    def sidecar(self) -> Path:
+        """The file that is written last and tells that it is done."""
+        return sidecar_of(self.path)
+
+    @property
+    def part(self) -> Part | None:
+        """What `refnet_cli.prediction.predict.predict` is to make of the map, if not all."""
+        return None if self.block is None else Part(self.block, self.path)
+
+    def to_line(self) -> str:
+        """Return it as a line of JSON."""
+        options = {
+            name: value
+            for name, value in self.options.to_dict().items()
+            if name not in ("optical", "sar", "output") and value != _DEFAULTS[name]
+        }
+        return json.dumps(
+            {
+                "id": self.id,
+                **{
+                    sensor: [_as_given(path) for path in as_paths(getattr(self.options, sensor))]
+                    for sensor in self.options.sensors
+                },
+                "output": str(self.options.output),
+                "refnet": __version__,
+                **({"block": list(self.block)} if self.block else {}),
+                **({"options": options} if options else {}),
+            }
+        )
+
+    @classmethod
+    def from_line(cls, line: str, source: Path) -> Task:
+        """Read a line of JSON; relative paths are relative to the folder of the file that it comes from.
+
+        Raises
+        ------
+        ConfigError
+            If it is none.
+        """
+        try:
+            entries = json.loads(line)
+            known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
+            if not isinstance(entries, dict) or not entries.keys() <= known:
+                raise ValueError(f"it is no table of {', '.join(sorted(known))}")
+            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name) is not None}
+            table = files | {"output": entries["output"]} | entries.get("options", {})
+            if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
+                raise ValueError(f"{own.pop()} is no option")
+            if not files:
+                raise ValueError("it has neither optical nor sar")
+            if empty := [name for name, paths in files.items() if not paths]:
+                raise ValueError(f"{empty[0]} is empty: name its files, or leave it out for a map without them")
+            if "refnet" not in entries and table.get("scheme") == "esri-io":
+                raise ConfigError(
+                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "
+                    f"`refnet batch plan SCENES -o {source}`. "
+                    "The codes of 0.1 are the scheme terramesh now."
+                )
+            block = Window(*entries["block"]) if "block" in entries else None
+            if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
+                raise ValueError("a block is a row, a column, a height and a width")
+            return cls(PredictOptions(**read_table(PredictOptions, table, source)), block, str(entries.get("id", "")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
+
+
+_DEFAULTS = {
+    entry.name: None if entry.default is MISSING else list(entry.default) if entry.default == () else entry.default
+    for entry in fields(PredictOptions)
+}
+
+
+def _as_given(path: Path) -> str:
+    return path.url if isinstance(path, Remote) else str(path)
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return the file that tells that a result is complete."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_tasks(source: Path) -> list[Task]:
+    """Read a file of tasks, a line each.
+
+    Raises
+    ------
+    InputMissingError
+        If it cannot be read.
+    ConfigError
+        If a line is no task, or two make the same file.
+    """
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputMissingError(f"The tasks {source} cannot be read: {error}.") from error
+    tasks = [Task.from_line(line, source.absolute()) for line in lines if line.strip()]
+    check_distinct(tasks)
+    return tasks
+
+
+def check_distinct(tasks: Iterable[Task]) -> None:
+    """Raise a ConfigError if two tasks make the same file, or what they make is, or lies in, what any of them reads."""
+    seen: set[Path] = set()
+    maps: dict[Path, Path] = {}
+    read: set[Path] = set()
+    for task in tasks:
+        if (path := _plain(task.path)) in seen:
+            raise ConfigError(f"Two tasks make {task.path}: give each scene an output of its own.")
+        seen.add(path)
+        read.update(_plain(path) for path in _inputs_of(task.options) if not isinstance(path, Remote))
+        output = _plain(task.options.output)
+        for place in map(_plain, task.options.places.values()):
+            if maps.setdefault(place, output) != output:
+                raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
+    sidecars = {sidecar_of(output) for output in maps.values()}
+    for place in (*maps, *sidecars):
+        if place in maps and place in sidecars:
+            raise ConfigError(f"{place} is to tell that a map is done, and can be no output: choose another place.")
+        if place in read:
+            raise ConfigError(f"The tasks write {place}, which one of them reads: choose another place.")
+        if folder := next((folder for folder in place.parents if folder in read), None):
+            raise ConfigError(
+                f"The tasks write {place} into {folder}, which is read as a whole, and would take it for changed: "
+                "choose a place outside of it."
+            )
+
+
+def _plain(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _inputs_of(options: PredictOptions) -> list[Path]:
+    """Return the files and folders that are read, but for the weights."""
+    scheme = Path(options.scheme) if options.scheme and options.scheme.lower().endswith(".toml") else None
+    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
+    return [path for path in inputs if path is not None]
+
+
+def identify(task: Task) -> str:
+    """Return what a result depends on as 16 characters: inputs and their state, weights, options, place.
+
+    Raises
+    ------
+    InputMissingError, WeightsError
+        If the weights cannot be read.
+    """
+    options = task.options
+    plain = {
+        name: value
+        for name, value in options.to_dict().items()
+        if name not in RUN_ONLY and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
+    }
+    about = plain | {
+        "weights": sha256_of_weights(find_weights(options.weights)),
+        "states": [_state(path) for path in _inputs_of(options)],
+        "block": task.block,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sha256_of_weights(weights: Path) -> str:
+    """Return what the weights' card tells of them; the card is read again only where the file has changed.
+
+    Raises
+    ------
+    InputMissingError, WeightsError
+        If they cannot be read.
+    """
+    return _read_sha256(weights, str(_state(weights)))
+
+
+@cache
+def _read_sha256(weights: Path, _state: str) -> str:
+    return read_card(weights).sha256
+
+
+def _state(path: Path) -> Any:
+    """Size and time of change of a file, or of all in a folder; nothing of what is not there, or not on a disk."""
+    if isinstance(path, Remote):
+        return None
+    try:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.rglob("*") if entry.is_file())
+            return [[str(entry.relative_to(path)), *_state(entry)] for entry in inside]
+        state = os.stat(path)
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def is_done(task: Task, identity: str) -> bool:
+    """Tell whether a sidecar says that the task's files are complete, and they are there in the size it says."""
+    found = read_sidecar(task.sidecar)
+    if found is None or found.get("id") != identity:
+        return False
+    try:
+        sizes = {Path(file["path"]): file["bytes"] for file in found["files"]}
+        return task.path in sizes and all(path.stat().st_size == size for path, size in sizes.items())
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def is_finished(task: Task, identity: str) -> bool:
+    """Tell whether a task is done, or the map that it is a block of, which no longer needs it."""
+    if is_done(task, identity):
+        return True
+    whole = replace(task, block=None)
+    return task.block is not None and is_done(whole, identify(whole))
+
+
+def read_sidecar(path: Path) -> dict[str, Any] | None:
+    """Read a sidecar; None where there is none, or no whole one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def other_version(found: dict[str, Any] | None) -> str | None:
+    """Return the version of refnet that made the files a sidecar lists, if its maps differ from those of this one.
+
+    Versions whose first two numbers are the same make the same maps.
+    """
+    report = found.get("report") if found else None
+    version = str(report.get("version", "")) if isinstance(report, dict) else ""
+    return version if version and version.split(".")[:2] != __version__.split(".")[:2] else None
+
+
+def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Tell that a result is complete; must be the last thing that is done for it.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If it cannot be written.
+    """
+    content = {"id": identity, "files": files} | about
+    with replacing(sidecar_of(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")

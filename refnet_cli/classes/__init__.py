@@ -1,0 +1,1 @@
+"""Class schemes, their codes, and crosswalks between them."""

@@ -1,0 +1,1 @@
+"""What refnet finds on this machine, and whether predicting works there."""

@@ -1,0 +1,287 @@
+"""What refnet finds on this machine and what it will use, and whether that works.
+
+Nothing here needs torch or ONNX Runtime: what is missing is told, and how to get it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from refnet_cli.doctor.selftest import Run, Trial, plan_runs, run_self_test
+from refnet_cli.engines.onnx_engine import DISTRIBUTIONS, INSTALL, PROVIDERS, choose_providers, import_runtime
+from refnet_cli.errors import RefnetError, UnavailableError
+from refnet_cli.model.card import default_weights, shipped_weights, verify
+from refnet_cli.outputs import describe_gdal
+from refnet_cli.system.memory import free_memory
+from refnet_cli.system.process import usable_cores
+from refnet_cli.version import __version__
+
+LIBRARIES = (
+    "torch", "timm", "numba", "numpy", "rasterio", "pyproj", "odc-geo", *DISTRIBUTIONS, "onnx", "triton", "fla-core",
+    "mamba-ssm",
+)  # fmt: skip
+NOT_TRIED = ("loop", "tensorrt")
+"""What the self-test leaves out: a scan kernel of a Python step a pixel, and a provider that compiles for minutes."""
+GIB = 2**30
+WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found; `to_dict` is what ``refnet doctor --json`` prints."""
+
+    refnet: str
+    python: str
+    system: str
+    libraries: dict[str, str | None]
+    """Version by name of the distribution; None where it is not installed."""
+    gdal: dict[str, Any]
+    """Its ``version``, and ``missing``: for each driver None or what cannot be done without it."""
+    memory: int | None
+    """Bytes that a run may take."""
+    folders: dict[str, str]
+    """Where temporary files and what is compiled are kept."""
+    devices: dict[str, str]
+    """Description by the name that ``--device`` takes; ``auto`` names what it stands for."""
+    engines: dict[str, str | None]
+    """None where an engine can run; else why not, and what to install."""
+    providers: dict[str, str | None]
+    """The same for the execution providers that ``--provider`` takes."""
+    scans: dict[str, dict[str, Any]]
+    """For each type of device: the scan kernel ``chosen``, the ``reason``, and ``missing``: why others cannot run."""
+    weights: list[dict[str, Any]]
+    """Those that come along: ``name``, ``path``, ``sha256``, ``damage`` and whether they are the ``default``."""
+    self_test: list[Trial] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps refnet from predicting, or from predicting rightly."""
+        found = [str(weights["damage"]) for weights in self.weights if weights["damage"]]
+        if not self.weights:
+            found.append("the weights that come along are missing from this installation")
+        found += [scan["reason"] for scan in self.scans.values() if scan["chosen"] is None]
+        found += [f"the self-test of {trial.name} {trial.says}" for trial in self.self_test if trial.passed is False]
+        if all(self.engines.values()):
+            found.append(f"no engine can run. {' '.join(map(str, self.engines.values()))}")
+        elif not any(trial.passed for trial in self.self_test) and not found:
+            found.append("no engine could be tried")
+        return found
+
+    def check(self) -> None:
+        """Refuse a machine on which refnet does not work.
+
+        Raises
+        ------
+        UnavailableError
+            Naming the problems.
+        """
+        if self.problems:
+            raise UnavailableError("refnet does not work here: " + "; ".join(self.problems))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a plain dict that JSON can hold."""
+        return asdict(self) | {"problems": self.problems}
+
+    def lines(self) -> list[str]:
+        """Return everything in lines for people."""
+        lines = [f"refnet {self.refnet}, Python {self.python}, {self.system}"]
+        found = [f"{name} {number}" for name, number in self.libraries.items() if number]
+        absent = [name for name, number in self.libraries.items() if not number]
+        lines += _wrap("libraries: ", ", ".join(found)) + _wrap("not installed: ", ", ".join(absent) or "none")
+        lines += _wrap(f"GDAL {self.gdal['version']}: ", _list_missing(self.gdal["missing"]))
+        left = "unknown" if self.memory is None else f"{self.memory / GIB:.1f} GiB"
+        lines += [f"memory that a run may take: {left}", *(f"{name}: {text}" for name, text in self.folders.items())]
+        lines += ["", "devices", *_table(self.devices)]
+        lines += ["", "engines", *_table(_can_run(self.engines))]
+        if not self.engines["onnx"]:
+            lines += ["", "providers of ONNX Runtime", *_table(_can_run(self.providers))]
+        for device, scan in self.scans.items():
+            lines += ["", f"selective scan on {device}: {scan['chosen'] or 'none'} ({scan['reason']})"]
+            lines += _table(_can_run(scan["missing"]))
+        lines += ["", "weights", *(_describe_weights(weights) for weights in self.weights)]
+        return lines + self._self_test_lines()
+
+    def _self_test_lines(self) -> list[str]:
+        if not self.self_test:
+            return ["", "self-test: nothing could be tried"]
+        verdict = "passed" if not any(trial.passed is False for trial in self.self_test) else "FAILED"
+        width = max(len(trial.name) for trial in self.self_test)
+        return ["", f"self-test: {verdict} (all of this took {self.seconds:.1f} s)"] + [
+            f"  {trial.name:<{width}}  {trial.seconds:4.1f} s  {trial.says}" for trial in self.self_test
+        ]
+
+
+def _wrap(begin: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=begin, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _table(entries: dict[str, str]) -> list[str]:
+    return [f"  {name:<10} {text}" for name, text in entries.items()]
+
+
+def _can_run(entries: dict[str, str | None]) -> dict[str, str]:
+    return {name: why or "can run" for name, why in entries.items()}
+
+
+def _list_missing(entries: dict[str, str | None]) -> str:
+    there = [name for name, why in entries.items() if not why]
+    return "; ".join([", ".join(there), *(f"without {name} {why}" for name, why in entries.items() if why)])
+
+
+def _describe_weights(weights: dict[str, Any]) -> str:
+    state = weights["damage"] or f"intact, sha256 {weights['sha256'][:12]}..., {weights['path']}"
+    return f"  {Path(weights['path']).name}: {state}{', used by default' * weights['default']}"
+
+
+def examine() -> Examination:
+    """Look at the machine and at what is installed, and try it."""
+    started = time.monotonic()
+    engines = {"torch": missing_for_torch(), "onnx": missing_for_onnx()}
+    version_of_gdal, missing_drivers = describe_gdal()
+    scans = {} if engines["torch"] else _look_at_scans()
+    providers = {} if engines["onnx"] else _look_at_providers()
+    weights = _look_at_weights()
+    folders, devices = _look_at_folders(engines["torch"] is None), _look_at_devices(engines)
+    trials = run_self_test(list(_plan(engines, devices, scans, providers, weights)))
+    return Examination(
+        refnet=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        libraries={name: _installed(name) for name in LIBRARIES},
+        gdal={"version": version_of_gdal, "missing": missing_drivers},
+        memory=free_memory(),
+        folders=folders,
+        devices=devices,
+        engines=engines,
+        providers=providers,
+        scans=scans,
+        weights=weights,
+        self_test=trials,
+        seconds=time.monotonic() - started,
+    )
+
+
+def missing_for_torch() -> str | None:
+    """Why the engine in torch cannot run, or None if it can."""
+    try:
+        importlib.import_module("refnet_cli.engines.torch_engine")
+    except (ImportError, OSError) as error:  # OSError from libraries that cannot be loaded
+        return f"torch or what it needs is missing ({error}): pip install 'refnet-cli[torch]'"
+    return None
+
+
+def missing_for_onnx() -> str | None:
+    """Why the engine in ONNX Runtime cannot run, or None if it can."""
+    try:
+        import_runtime()
+    except UnavailableError as error:
+        return str(error)
+    return None
+
+
+def _look_at_devices(engines: dict[str, str | None]) -> dict[str, str]:
+    if engines["torch"] is None:
+        from refnet_cli.engines.torch_engine import choose_device, devices, missing_gpu
+
+        gpu = missing_gpu()
+        return devices() | ({"cuda": f"not there: {gpu}"} if gpu else {}) | {"auto": choose_device("auto")}
+    found = {"cpu": f"{usable_cores()} cores"}
+    if engines["onnx"] is None:
+        found["auto"] = choose_providers(import_runtime().get_available_providers())[0]
+    return found
+
+
+def _look_at_scans() -> dict[str, dict[str, Any]]:
+    from refnet_cli.engines.torch_engine import devices
+    from refnet_cli.scan import available_scans, choose_scan
+
+    found = {}
+    for device in dict.fromkeys(name.partition(":")[0] for name in devices()):
+        try:
+            chosen: tuple[str | None, str] = choose_scan(device)[:2]
+        except UnavailableError as error:
+            chosen = None, str(error)
+        found[device] = {"chosen": chosen[0], "reason": chosen[1], "missing": available_scans(device)}
+    return found
+
+
+def _look_at_providers() -> dict[str, str | None]:
+    there = import_runtime().get_available_providers()
+    return {
+        name: None if theirs in there else f"wants {INSTALL.get(name, 'onnxruntime')}"
+        for name, theirs in PROVIDERS.items()
+    }
+
+
+def _look_at_folders(with_torch: bool) -> dict[str, str]:
+    found = {}
+    try:
+        place = tempfile.gettempdir()
+        found["temporary files"] = f"{place}, {shutil.disk_usage(place).free / GIB:.1f} GiB free"
+    except OSError as error:
+        found["temporary files"] = f"nowhere ({error.strerror})"
+    if with_torch:
+        from refnet_cli.scan import compiled_kernels
+
+        found["kernels compiled by numba"] = compiled_kernels()
+    return found
+
+
+def _look_at_weights() -> list[dict[str, Any]]:
+    try:
+        default, paths = default_weights(), shipped_weights()
+    except (RefnetError, OSError):
+        return []
+    found = []
+    for path in paths:
+        try:
+            card = verify(path)
+            name, sha256, damage = card.name, card.sha256, ""
+        except RefnetError as error:
+            name, sha256, damage = path.stem, "", str(error)
+        entry = {"name": name, "path": str(path), "sha256": sha256, "damage": damage, "default": path == default}
+        found.append(entry)
+    return found
+
+
+def _plan(
+    engines: dict[str, str | None],
+    devices: dict[str, str],
+    scans: dict[str, dict[str, Any]],
+    providers: dict[str, str | None],
+    weights: list[dict[str, Any]],
+) -> Iterator[Run]:
+    """Choose what the self-test tries: whatever can run, what would be used by default first."""
+    path = {Path(entry["path"]).suffix: Path(entry["path"]) for entry in weights if not entry["damage"]}
+    kernels = {}
+    for device in devices:
+        kind, _, number = device.partition(":")
+        if kind in scans and (number or kind == "cpu"):
+            scan = scans[kind]
+            kernels[device] = _order(scan["missing"], scan["chosen"])
+    return plan_runs(path.get(".safetensors"), kernels, path.get(".onnx"), _order(providers, "cpu"))
+
+
+def _order(missing: dict[str, str | None], first: str | None) -> list[str]:
+    names = [name for name, why in missing.items() if not why and name not in NOT_TRIED]
+    return sorted(names, key=lambda name: name != first)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

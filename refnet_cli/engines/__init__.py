@@ -1,0 +1,1 @@
+"""From patches of two sensors to class probabilities."""

@@ -1,0 +1,1 @@
+"""The network, its settings and its weights."""

@@ -1,0 +1,392 @@
+"""Pretrained encoders: those known by name, and what a regions file says of others.
+
+To add one, add an entry to `ENCODERS`. Its numbers are those that its authors trained with, in the card's units:
+reflectance x 10,000 and dB. This file neither reads nor fetches anything; `refnet_cli.model.encoder_files` does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from refnet_cli.errors import ConfigError, OptionsError, WeightsError
+from refnet_cli.model.card import UNITS, Modality
+from refnet_cli.sensors.bands import PRODUCTS, canonical_band
+from refnet_cli.system.config import read_table
+from refnet_cli.system.urls import is_remote
+
+IMAGENET: Literal["imagenet"] = "imagenet"
+SENSORS = ("optical", "sar")
+LEVELS = ("L1C", "L2A")
+_L1C = PRODUCTS["sentinel-2-l1c"].bands
+_KNOWN_BANDS = {"optical": set(_L1C), "sar": {"VV", "VH", "HH", "HV"}}
+_LEAST_DEVIATION = {
+    "optical": (10.0, "reflectance x 10,000: multiply mean and std by 10,000 if they are of reflectance from 0 to 1"),
+    "sar": (0.5, "dB: take them of backscatter in dB, not of linear power"),
+}
+"""Below what no sensor's bands all vary, and what the numbers must be."""
+_HUB = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:\?download=true)?"
+)
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """A file with the pretrained encoder of one sensor, and what its input was."""
+
+    name: str = ""
+    """Name in `ENCODERS` that the rest is taken from."""
+    file: Path | None = None
+    """Where the file is; otherwise it is fetched from ``url``."""
+    url: str = ""
+    """Address on the Hugging Face hub, with the commit."""
+    sha256: str = ""
+    """Checksum of the file, 64 hexadecimal digits."""
+    bands: tuple[str, ...] = ()
+    """Names of the bands that its first convolution takes, in order."""
+    level: str = ""
+    """``L1C`` or ``L2A``; empty where it is not known, and for SAR."""
+    mean: tuple[float, ...] = ()
+    """What was subtracted from each band, in reflectance x 10,000 or dB; empty where it is not known."""
+    std: tuple[float, ...] = ()
+    """What each band was divided by."""
+    prefix: str | None = None
+    """What the names of the encoder's tensors begin with; None where the file tells."""
+    licence: str = "unknown"
+
+    @property
+    def title(self) -> str:
+        """Name for messages: that of the registry, else the file's."""
+        return self.name or (self.file.name if self.file else self.url.rsplit("/", 1)[-1])
+
+    def statistics(self, sensor: str) -> Modality | None:
+        """Bands with mean and standard deviation; None where these are not known.
+
+        Raises
+        ------
+        WeightsError
+            If the numbers do not fit the bands.
+        """
+        if not self.mean and not self.std:
+            return None
+        return Modality(self.bands, UNITS[sensor], self.mean, self.std)
+
+    def hub_file(self) -> tuple[str, str, str]:
+        """Repository, commit and file name of ``url``.
+
+        Raises
+        ------
+        OptionsError
+            If it is not that of a file on the hub.
+        """
+        match = _HUB.fullmatch(self.url)
+        if not match:
+            raise OptionsError(
+                f"{self.url!r} is not a file of the Hugging Face hub "
+                "(https://huggingface.co/OWNER/NAME/resolve/COMMIT/FILE). Download it, and give it as file."
+            )
+        return match[1], match[2], match[3]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Pretrained encoders that go by a name."""
+
+    architecture: str
+    """The timm model."""
+    optical: EncoderFile
+    sar: EncoderFile
+
+
+_BIFOLD = "https://huggingface.co/BIFOLD-BigEarthNetv2-0"
+_TORCHGEO = "https://huggingface.co/torchgeo"
+# SSL4EO divided digital numbers by 10,000 and subtracted nothing.
+_SSL4EO_OPTICAL = EncoderFile(
+    bands=_L1C, level="L1C", mean=(0.0,) * len(_L1C), std=(10_000.0,) * len(_L1C), licence="CC-BY-4.0"
+)
+_SSL4EO_SAR = EncoderFile(bands=("VV", "VH"), mean=(-12.59, -20.26), std=(5.26, 5.91), licence="CC-BY-4.0")
+
+ENCODERS: dict[str, Registered] = {
+    # Version 0.1.1 of these has other orders of bands: VH before VV, and B08 before B05.
+    "bigearthnet": Registered(
+        "resnet50",
+        EncoderFile(
+            url=f"{_BIFOLD}/resnet50-s2-v0.2.0/resolve/f5a590cd5876845f62702260ff62ea5a325433bb/model.safetensors",
+            bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
+            level="L2A",
+            mean=(438.4, 614.1, 588.4, 942.8, 1769.9, 2049.6, 2193.3, 2235.6, 1568.2, 997.7),
+            std=(607.0, 603.3, 684.6, 738.4, 1100.5, 1275.8, 1369.4, 1356.5, 1070.2, 813.5),
+            licence="MIT",
+        ),
+        EncoderFile(
+            url=f"{_BIFOLD}/resnet50-s1-v0.2.0/resolve/d417b3c32f2172cbceb14e5b106dd9aa7b77c647/model.safetensors",
+            bands=("VV", "VH"),
+            mean=(-12.64, -19.35),
+            std=(5.13, 5.59),
+            licence="MIT",
+        ),
+    ),
+    "ssl4eo-moco": Registered(
+        "resnet50",
+        replace(
+            _SSL4EO_OPTICAL,
+            url=f"{_TORCHGEO}/resnet50_sentinel2_all_moco/resolve/da4f3c9dbe09272eb902f3b37f46635fa4726879/"
+            "resnet50_sentinel2_all_moco-df8b932e.pth",
+        ),
+        replace(
+            _SSL4EO_SAR,
+            url=f"{_TORCHGEO}/resnet50_sentinel1_all_moco/resolve/e79862c667853c10a709bdd77ea8ffbad0e0f1cf/"
+            "resnet50_sentinel1_all_moco-906e4356.pth",
+        ),
+    ),
+    "decur": Registered(
+        "resnet50",
+        replace(
+            _SSL4EO_OPTICAL,
+            url=f"{_TORCHGEO}/decur/resolve/eba7ae5945d482a4319be046d34b552db5dd9950/"
+            "rn50_ssl4eo-s12_ms_decur_ep100-fc6b09ff.pth",
+        ),
+        replace(
+            _SSL4EO_SAR,
+            url=f"{_TORCHGEO}/decur/resolve/9328eeb90c686a88b30f8526ed757b4bc0f12027/"
+            "rn50_ssl4eo-s12_sar_decur_ep100-f0e69ba2.pth",
+        ),
+    ),
+}
+"""No entry has a checksum yet, so whoever uses one states it."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Pretrained encoders of one or both sensors, each with its bands and checksum."""
+
+    optical: EncoderFile | None
+    sar: EncoderFile | None
+
+    @property
+    def files(self) -> dict[str, EncoderFile]:
+        """By sensor, those that there are."""
+        return {sensor: file for sensor in SENSORS if (file := getattr(self, sensor)) is not None}
+
+
+Chosen = Literal["imagenet"] | Path | Pretrained | None
+"""What encoders begin as: timm's, a file of such, those of `Pretrained`, or at random."""
+Given = str | Path | Mapping[str, str | EncoderFile] | Pretrained | None
+"""How a user says it."""
+
+
+def read_encoders(value: Any, regions: Path) -> Given:
+    """Read ``encoder_weights`` of a regions file.
+
+    Parameters
+    ----------
+    value : object
+        A name, a path relative to the regions file, or a table by sensor, of names or tables of `EncoderFile`.
+    regions : Path
+        The regions file.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of these.
+    """
+    if isinstance(value, str):
+        return value if value == IMAGENET or value in ENCODERS or is_remote(value) else regions.parent / value
+    if not isinstance(value, dict) or not value or not set(value) <= set(SENSORS):
+        raise ConfigError(
+            f"{regions}: encoder_weights is {value!r}; it must be one of {_names()}, a path, or a table with "
+            "optical, sar or both."
+        )
+    read: dict[str, str | EncoderFile] = {}
+    for sensor, entry in value.items():
+        if not isinstance(entry, str | dict):
+            raise ConfigError(f"{regions}: encoder_weights.{sensor} is {entry!r}; it must be a name or a table.")
+        read[sensor] = entry if isinstance(entry, str) else EncoderFile(**read_table(EncoderFile, entry, regions))
+    return read
+
+
+def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architecture: str) -> Chosen:
+    """Complete what a user says of encoders by what is known of them, and check it.
+
+    Parameters
+    ----------
+    given : str, Path, mapping, Pretrained or None
+        ``imagenet``, a name in `ENCODERS`, a path, or a mapping by sensor.
+    checksums : mapping of str to str, optional
+        SHA-256 by sensor.
+    architecture : str
+        The timm model that is trained.
+
+    Returns
+    -------
+    "imagenet", Path, Pretrained or None
+
+    Raises
+    ------
+    OptionsError
+        If it contradicts itself or the network, or a checksum is not stated.
+    """
+    if isinstance(given, Pretrained):
+        return given
+    if isinstance(given, str) and given in ENCODERS:
+        given = dict.fromkeys(SENSORS, given)
+    if not isinstance(given, Mapping):
+        if checksums:
+            raise OptionsError(f"encoder_sha256 is for encoders of a name ({', '.join(ENCODERS)}) or in a table.")
+        if given is not None and is_remote(given):
+            raise OptionsError(f"encoder_weights is the URL {given}: give a table with url, sha256 and bands.")
+        return Path(given) if given not in (None, IMAGENET) else given
+    unknown = set(checksums or ()) - set(given)
+    if unknown:
+        raise OptionsError(f"encoder_sha256 has {', '.join(sorted(unknown))}, but encoder_weights has not.")
+    files = {
+        sensor: _complete(sensor, entry, (checksums or {}).get(sensor, ""), architecture)
+        for sensor, entry in given.items()
+    }
+    return Pretrained(files.get("optical"), files.get("sar"))
+
+
+def describe_encoders(chosen: Chosen) -> Any:
+    """Return what a card keeps of the choice: names, checksums and inputs, but no folders of this machine."""
+    if not isinstance(chosen, Pretrained):
+        return chosen.name if isinstance(chosen, Path) else chosen
+    kept = {}
+    for sensor, file in chosen.files.items():
+        entries = asdict(file) | {"file": file.file.name if file.file else None}
+        kept[sensor] = {key: value for key, value in entries.items() if value not in (None, "", ())}
+    return kept
+
+
+def identify_encoders(chosen: Chosen) -> str:
+    """Return what a training depends on: of `Pretrained` the contents, wherever the files are."""
+    if not isinstance(chosen, Pretrained):
+        return str(chosen.resolve() if isinstance(chosen, Path) else chosen)
+    return str({sensor: replace(file, name="", file=None, url="", licence="") for sensor, file in chosen.files.items()})
+
+
+def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str]:
+    """Compare the level of the optical encoder's images with that of the scenes.
+
+    Parameters
+    ----------
+    chosen : "imagenet", Path, Pretrained or None
+    levels : mapping of str to str or None
+        By scene: ``L1C``, ``L2A``, ``unknown``, or None without optical files.
+
+    Returns
+    -------
+    list of str
+        Lines for people; a warning where levels differ.
+    """
+    if not isinstance(chosen, Pretrained) or chosen.optical is None:
+        return []
+    level = chosen.optical.level
+    if not level:
+        return ["optical level: not stated for the encoder, so that it cannot be compared with the scenes'"]
+    other = [scene for scene, found in levels.items() if found in LEVELS and found != level]
+    unknown = [scene for scene, found in levels.items() if found == "unknown"]
+    lines = [f"optical level: the encoder learned from {level}"]
+    if unknown:
+        lines.append(f"optical level: the files of {len(unknown)} scenes do not say theirs: {shorten(unknown)}")
+    if other:
+        fitting = [name for name, entry in ENCODERS.items() if entry.optical.level != level]
+        lines.append(
+            f"warning: the optical encoder learned from {level}, but {len(other)} scenes have another level "
+            f"({shorten(other)}), where haze and brightness differ. Use scenes of {level}, or an encoder of their "
+            f"level, as {', '.join(fitting)}."
+        )
+    return lines
+
+
+def shorten(names: list[str], shown: int = 10) -> str:
+    """List the first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+
+
+def _names() -> str:
+    return ", ".join((IMAGENET, *ENCODERS))
+
+
+def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture: str) -> EncoderFile:
+    """Return the file of a sensor with all that is known of it."""
+    where = f"encoder_weights.{sensor}"
+    if sensor not in SENSORS:
+        raise OptionsError(f"encoder_weights has {sensor!r}; known are {', '.join(SENSORS)}.")
+    entry = EncoderFile(name=given) if isinstance(given, str) else given
+    entry = replace(entry, sha256=entry.sha256.strip().lower())
+    if entry.name:
+        entry = _of_registry(sensor, entry, architecture)
+    elif (entry.file is None) == (not entry.url):
+        raise OptionsError(f"{where} must have either file or url, or a name: {', '.join(ENCODERS)}.")
+    if entry.file is not None and is_remote(entry.file):
+        raise OptionsError(f"{where}.file is a URL: give it as url.")
+    if entry.url:
+        entry.hub_file()
+    _check_bands(where, sensor, entry)
+    return replace(entry, sha256=_checksum(sensor, entry, checksum))
+
+
+def _of_registry(sensor: str, given: EncoderFile, architecture: str) -> EncoderFile:
+    """Return the registered file of a name, at the place and with the checksum that the user gives."""
+    where = f"encoder_weights.{sensor}"
+    if given.name not in ENCODERS:
+        raise OptionsError(
+            f"{where} is {given.name!r}; known are {', '.join(ENCODERS)}. For a file, give a table: "
+            '{ file = "...", sha256 = "...", bands = [...] }.'
+        )
+    if given != EncoderFile(name=given.name, file=given.file, sha256=given.sha256):
+        raise OptionsError(f"{where} has a name, next to which only file and sha256 can be stated.")
+    known = ENCODERS[given.name]
+    # A tag of timm's, after a dot, only names pretrained weights.
+    if architecture.partition(".")[0] != known.architecture:
+        raise OptionsError(
+            f"The encoders of {given.name!r} are {known.architecture}, but encoder is {architecture!r}: set "
+            f'encoder = "{known.architecture}", or leave encoder_weights out.'
+        )
+    entry: EncoderFile = getattr(known, sensor)
+    if entry.sha256 and given.sha256 not in ("", entry.sha256):
+        raise OptionsError(f"{where}: sha256 is {given.sha256}, but that of {given.name!r} is {entry.sha256}.")
+    return replace(entry, name=given.name, file=given.file, sha256=entry.sha256 or given.sha256)
+
+
+def _check_bands(where: str, sensor: str, entry: EncoderFile) -> None:
+    if not entry.bands:
+        raise OptionsError(f'{where} must name the bands of its input, in order, as bands = ["B02", "B03"].')
+    plain = [canonical_band(band) for band in entry.bands]
+    known = _KNOWN_BANDS[sensor]
+    wrong = [band for band, name in zip(entry.bands, plain, strict=True) if name not in known]
+    if wrong:
+        raise OptionsError(f"{where}: bands {', '.join(wrong)} are unknown; known are {', '.join(sorted(known))}.")
+    if len(set(plain)) < len(plain):
+        raise OptionsError(f"{where}: bands {', '.join(entry.bands)} are not all different.")
+    if entry.level and (sensor == "sar" or entry.level not in LEVELS):
+        raise OptionsError(f"{where}: level is {entry.level!r}; it must be L1C or L2A, and be left out for SAR.")
+    try:
+        statistics = entry.statistics(sensor)
+    except WeightsError as error:
+        raise OptionsError(f"{where}: {error}") from error
+    least, unit = _LEAST_DEVIATION[sensor]
+    if statistics and max(statistics.std) < least:
+        raise OptionsError(f"{where}: the greatest std is {max(statistics.std):g}. The numbers must be {unit}.")
+
+
+def _checksum(sensor: str, entry: EncoderFile, stated: str) -> str:
+    """Return the file's SHA-256, stated in one place or in two."""
+    both = {text.strip().lower() for text in (entry.sha256, stated) if text}
+    if len(both) > 1:
+        raise OptionsError(f"Two checksums are stated for the {sensor} encoder: {' and '.join(sorted(both))}.")
+    if not both:
+        page = entry.url.replace("/resolve/", "/blob/")
+        source = f"Download {entry.url}, compare with the SHA256 on {page}; " if entry.url else ""
+        raise OptionsError(
+            f"No checksum of the {sensor} encoder {entry.title!r} is known, so nothing says whether a file is the "
+            f'right one. State it: encoder_sha256 = {{ {sensor} = "..." }}. {source}sha256sum FILE prints it.'
+        )
+    (checksum,) = both
+    if not re.fullmatch(r"[0-9a-f]{64}", checksum):
+        raise OptionsError(f"The checksum of the {sensor} encoder is {checksum!r}; it must be 64 hexadecimal digits.")
+    return checksum

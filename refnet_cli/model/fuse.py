@@ -1,0 +1,177 @@
+"""The network made ready to predict: the same results, less arithmetic and less memory traffic."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from refnet_cli.errors import UnavailableError
+from refnet_cli.model.refnet import MDFVSSBlock, Prediction, REFNet, ResBlock, VSSBlock
+
+SLICE = 4096
+
+
+class Sliced(nn.Module):
+    """Layers that treat each pixel by itself, run on ``SLICE`` pixels at a time.
+
+    What lies between the layers then stays in the processor's cache; the wide middle of an MLP never exists as a whole.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C')."""
+        # A compiler makes slices of its own.
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            result: Tensor = self.layers(x)
+            return result
+        pixels = x.reshape(-1, x.shape[-1])
+        out: Tensor | None = None
+        for start in range(0, len(pixels), SLICE):
+            part = self.layers(pixels[start : start + SLICE])
+            if out is None:
+                out = part.new_empty(len(pixels), part.shape[-1])
+            out[start : start + SLICE] = part
+        assert out is not None  # no image is empty
+        return out.view(*x.shape[:-1], -1)
+
+
+def prepare_for_inference(net: REFNet) -> REFNet:
+    """Return a copy of the network for predicting, called in the same way.
+
+    The MSIE decoders are left out, batch norms are folded into their convolutions, the layers that treat each pixel by
+    itself run in slices, weights lie channels last and take no gradients.
+
+    Parameters
+    ----------
+    net : REFNet
+        Left as it is.
+
+    Returns
+    -------
+    REFNet
+        In evaluation mode; its logits differ from the network's by float rounding only. It can not be trained or saved.
+    """
+    prepared = copy.deepcopy(net).eval().requires_grad_(False)
+    if prepared.config.msie:
+        for name in ("optical_msie", "sar_msie", "optical_head", "sar_head"):
+            delattr(prepared, name)
+        prepared.config = replace(prepared.config, msie=False)
+    for encoder, bands in (("optical_encoder", net.config.optical_bands), ("sar_encoder", net.config.sar_bands)):
+        if not _fold_encoder(prepared.get_submodule(encoder), bands):
+            setattr(prepared, encoder, copy.deepcopy(net.get_submodule(encoder)).eval().requires_grad_(False))
+    for module in list(prepared.modules()):
+        if isinstance(module, ResBlock):
+            _fold(module, "convolution1", "norm1")
+            _fold(module, "convolution2", "norm2")
+        elif isinstance(module, MDFVSSBlock):
+            _fold(module, "share_convolution", "share_norm")
+        elif isinstance(module, VSSBlock):
+            _slice(module)
+    return prepared.to(memory_format=torch.channels_last)
+
+
+class Compiled(nn.Module):
+    """A network whose kernels torch.compile makes at the first call, for one shape of input.
+
+    Parameters
+    ----------
+    net : REFNet
+        Made ready by `prepare_for_inference`.
+
+    Raises
+    ------
+    UnavailableError
+        If there is no C++ compiler, which torch.compile calls.
+    """
+
+    def __init__(self, net: REFNet) -> None:
+        super().__init__()
+        if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl") if name):
+            raise UnavailableError(
+                "torch.compile needs a C++ compiler and there is none. Install g++ or clang++, or predict without "
+                "--compile."
+            )
+        self._compiled: Any = torch.compile(net, dynamic=False)
+        self.size = 0
+        """Of batches, to which smaller ones are filled up; 0 before the first."""
+
+    def forget_size(self) -> None:
+        """Let the next batch say anew how large batches are: where memory lacked, filling up would take the same."""
+        self.size = 0
+
+    def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
+        """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled anew."""
+        count = len(optical)
+        self.size = self.size or count
+        missing = (0, 0, 0, 0, 0, 0, 0, max(self.size - count, 0))
+        optical, sar = (F.pad(x, missing).contiguous(memory_format=torch.channels_last) for x in (optical, sar))
+        result: Prediction = self._compiled(optical, sar, auxiliary)
+        return Prediction(result.logits[:count], None, None)
+
+
+def _slice(block: Any) -> None:
+    """Run the layers of a VSS block that treat each pixel by itself in slices, its layer norms with them."""
+    scan = block.ss2d
+    scan.in_projection, block.norm = Sliced(block.norm, scan.in_projection), nn.Identity()
+    scan.out_projection, scan.norm = Sliced(scan.norm, scan.out_projection), nn.Identity()
+    block.mlp, block.mlp_norm = Sliced(block.mlp_norm, *block.mlp), nn.Identity()
+
+
+def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
+    """Fold a batch norm into the convolution before it; an activation that is part of the norm stays."""
+    before: Any = parent.get_submodule(convolution)
+    after: Any = parent.get_submodule(norm)
+    before.weight, before.bias = fuse_conv_bn_weights(
+        before.weight, before.bias, after.running_mean, after.running_var, after.eps, after.weight, after.bias
+    )
+    owner, _, name = norm.rpartition(".")
+    # timm's batch norms may end in an activation.
+    setattr(parent.get_submodule(owner), name, getattr(after, "act", nn.Identity()))
+
+
+@torch.no_grad()
+def _fold_encoder(encoder: nn.Module, bands: int) -> bool:
+    """Fold every batch norm whose input is what a convolution made; tell whether the encoder still does the same.
+
+    An encoder is timm's and of any shape: which layer follows which is seen by running it on an image. Folding would
+    change one that uses a convolution's output twice.
+    """
+    made: list[tuple[str, Tensor]] = []
+    pairs: list[tuple[str, str]] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if isinstance(module, nn.Conv2d):
+                made.append((name, output))
+            else:
+                pairs.extend((convolution, name) for convolution, image in made if image is inputs[0])
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(watch(name))
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    image = torch.randn(1, bands, 64, 64, generator=torch.Generator().manual_seed(0))
+    image = image.to(next(encoder.parameters()).device)
+    wanted = encoder(image)
+    for handle in hooks:
+        handle.remove()
+    for convolution, norm in pairs:
+        _fold(encoder, convolution, norm)
+    return all(
+        bool((ours - theirs).norm() <= 1e-4 * theirs.norm())
+        for ours, theirs in zip(encoder(image), wanted, strict=True)
+    )

@@ -1,0 +1,516 @@
+"""REF-Net: retain and enhance what only one of two sensors sees.
+
+Source: Wei, Chen, Liu, Chen, Wang, "Retain and Enhance Modality-Specific Information for Multimodal Remote Sensing
+Image Land Use/Land Cover Classification", IEEE TGRS 63, 2025, doi 10.1109/TGRS.2025.3591926. VSS blocks are VMamba's
+(arXiv 2401.10166).
+
+Glossary
+--------
+optical, SAR    the two modalities, each with an encoder of its own
+share           what both modalities see, at one level of the features
+difference      what only one of them sees: made from optical minus SAR
+fused           share and difference put together again (retain)
+MDF             multimodal difference fusion: the decoder that makes the map
+MSIE            modality-specific information enhancement: two decoders, used in training only, that let each modality
+                classify by itself with the help of the difference (enhance)
+VSS block       visual state space block: a selective scan and an MLP, each behind a layer norm
+SS2D            the two-dimensional selective scan with its projections
+
+Shapes: N batch, C decoder width, D = 2C scan width, R = ceil(C / 16) rank of dt, S state size, K classes including
+class 0, "no data"; level i = 1..5 has stride 2**i. Features are (N, C, H, W); inside a VSS block (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refnet_cli.errors import WeightsError
+from refnet_cli.model.card import REFNetConfig
+from refnet_cli.scan import selective_scan
+
+LEVELS = 5
+SMALLEST_SIDE = 64
+
+
+class Prediction(NamedTuple):
+    """Logits of shape (N, K, H, W); those of the single modalities are None unless the MSIE decoders ran."""
+
+    logits: Tensor
+    optical_logits: Tensor | None
+    sar_logits: Tensor | None
+
+
+class MDFFeatures(NamedTuple):
+    """What an MDF-VSS block makes of one level, each (N, C, H, W)."""
+
+    share: Tensor
+    difference: Tensor
+    fused: Tensor
+
+
+class DropPath(nn.Module):
+    """Leaves out a residual branch for a random share of the samples, in training only."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with whole samples zeroed at random and the rest scaled up, shape unchanged."""
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * mask / keep
+
+
+class SS2D(nn.Module):
+    """Two-dimensional selective scan, (N, H, W, C) -> (N, H, W, C)."""
+
+    def __init__(self, width: int, states: int) -> None:
+        super().__init__()
+        inner = 2 * width
+        rank = math.ceil(width / 16)
+        self.in_projection = nn.Linear(width, inner, bias=False)
+        self.convolution = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
+        self.x_projection = nn.Parameter(torch.empty(4, rank + 2 * states, inner))
+        self.dt_weight = nn.Parameter(torch.empty(4, inner, rank))
+        self.dt_bias = nn.Parameter(torch.empty(4, inner))
+        self.a_log = nn.Parameter(torch.empty(4, inner, states))
+        self.d_skip = nn.Parameter(torch.empty(4, inner))
+        self.norm = nn.LayerNorm(inner)
+        self.out_projection = nn.Linear(inner, width, bias=False)
+        self.scan: str | None = None
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Mamba's: dt starts log-uniform in [0.001, 0.1], A at -1 .. -S, the skip at 1."""
+        inner, states = self.a_log.shape[1:]
+        nn.init.uniform_(self.x_projection, -(inner**-0.5), inner**-0.5)
+        bound = self.dt_weight.shape[-1] ** -0.5
+        nn.init.uniform_(self.dt_weight, -bound, bound)
+        dt = torch.exp(torch.rand_like(self.dt_bias) * math.log(0.1 / 0.001) + math.log(0.001)).clamp(min=1e-4)
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.a_log.copy_(torch.log(torch.arange(1.0, states + 1)).expand_as(self.a_log))
+        self.d_skip.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scanned features, shape unchanged."""
+        u = self.in_projection(x)  # (N, H, W, D)
+        u = F.silu(self.convolution(u.permute(0, 3, 1, 2))).permute(0, 2, 3, 1).contiguous()
+        projection = torch.unflatten(F.linear(u, self.x_projection.flatten(0, 1)), -1, (4, -1))  # (N, H, W, 4, R + 2S)
+        y = selective_scan(u, projection, self.dt_weight, self.dt_bias, self.a_log, self.d_skip, self.scan)
+        out: Tensor = self.out_projection(self.norm(y))
+        return out  # (N, H, W, C)
+
+
+class VSSBlock(nn.Module):
+    """Visual state space block, (N, C, H, W) -> (N, C, H, W): SS2D and MLP, each behind a layer norm, as residuals."""
+
+    def __init__(self, width: int, states: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.ss2d = SS2D(width, states)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features, shape unchanged."""
+        x = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+        x = x + self.drop_path(self.ss2d(self.norm(x)))
+        x = x + self.drop_path(self.mlp(self.mlp_norm(x)))
+        return x.permute(0, 3, 1, 2)
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions as a residual, (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.convolution2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features, shape unchanged."""
+        residual = F.relu(self.norm1(self.convolution1(x)))
+        return F.relu(x + self.norm2(self.convolution2(residual)))
+
+
+class MDFVSSBlock(nn.Module):
+    """Decomposes one level's optical and SAR features into share and difference, and fuses the two."""
+
+    def __init__(self, config: REFNetConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.share_vss = VSSBlock(width, config.states, config.drop_path)
+        self.share_convolution = nn.Conv2d(2 * width, width, 3, padding=1, bias=False)
+        self.share_norm = nn.BatchNorm2d(width)
+        self.difference_vss = VSSBlock(width, config.states, config.drop_path)
+        self.fuse = ResBlock(width)
+
+    def forward(self, optical: Tensor, sar: Tensor) -> MDFFeatures:
+        """Decompose and fuse two (N, C, H, W) tensors."""
+        # One block serves both modalities, so they pass as one batch of 2N.
+        both = self.share_vss(torch.cat([optical, sar]))
+        count = optical.shape[0]
+        both = torch.cat([both[:count], both[count:]], dim=1)
+        share = F.relu(self.share_norm(self.share_convolution(both)))
+        difference = self.difference_vss(optical - sar)
+        return MDFFeatures(share, difference, self.fuse(share + difference))
+
+
+class TopDown(nn.Module):
+    """From the coarsest level to the finest: doubles, adds the next level, refines."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.refine = nn.ModuleList(ResBlock(width) for _ in range(LEVELS - 1))
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Return the finest level's features of (N, C, H / 2**i, W / 2**i) for i = 1..5, finest first."""
+        x = levels[-1]
+        for refine, level in zip(reversed(self.refine), reversed(levels[:-1]), strict=True):
+            x = F.interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=False)
+            x = refine(x + level)
+        return x
+
+
+class MDFDecoder(nn.Module):
+    """Multimodal difference fusion decoder: a VSS block on each level's fused features, then top-down."""
+
+    def __init__(self, config: REFNetConfig) -> None:
+        super().__init__()
+        self.vss = nn.ModuleList(VSSBlock(config.width, config.states, config.drop_path) for _ in range(LEVELS))
+        self.top_down = TopDown(config.width)
+
+    def forward(self, fused: list[Tensor]) -> Tensor:
+        """Return (N, C, H / 2, W / 2) of the five levels' fused features, finest first."""
+        features: Tensor = self.top_down([vss(level) for vss, level in zip(self.vss, fused, strict=True)])
+        return features
+
+
+class MSIEDecoder(nn.Module):
+    """Modality-specific information enhancement: one modality's features helped by the difference."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enhance = nn.ModuleList(ResBlock(width) for _ in range(LEVELS))
+        self.top_down = TopDown(width)
+
+    def forward(self, modality: list[Tensor], difference: list[Tensor]) -> Tensor:
+        """Return (N, C, H / 2, W / 2) of the five levels' features, finest first."""
+        features: Tensor = self.top_down(
+            [block(x + d) for block, x, d in zip(self.enhance, modality, difference, strict=True)]
+        )
+        return features
+
+
+class Head(nn.Module):
+    """Classifies at half resolution and doubles the logits, corners aligned as published."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classify = nn.Conv2d(width, classes, 1)
+        nn.init.xavier_uniform_(self.classify.weight)
+        nn.init.zeros_(_bias(self.classify))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H / 2, W / 2) -> logits (N, K, H, W)."""
+        return F.interpolate(self.classify(x), scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class REFNet(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    config : REFNetConfig
+
+    Raises
+    ------
+    WeightsError
+        If timm knows no such encoder or it does not give five levels at strides 2 to 32.
+    """
+
+    def __init__(self, config: REFNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.optical_encoder, channels = _make_encoder(config.encoder, config.optical_bands)
+        self.sar_encoder, _ = _make_encoder(config.encoder, config.sar_bands)
+        self.optical_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
+        self.sar_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
+        self.mdf_blocks = nn.ModuleList(MDFVSSBlock(config) for _ in range(LEVELS))
+        self.mdf_decoder = MDFDecoder(config)
+        self.head = Head(config.width, config.classes)
+        if config.msie:
+            self.optical_msie = MSIEDecoder(config.width)
+            self.sar_msie = MSIEDecoder(config.width)
+            self.optical_head = Head(config.width, config.classes)
+            self.sar_head = Head(config.width, config.classes)
+        self._initialise_decoders()
+
+    def _initialise_decoders(self) -> None:
+        heads = {module.classify for module in self.modules() if isinstance(module, Head)}
+        for name, child in self.named_children():
+            for module in child.modules():
+                if name.endswith("_encoder") or module in heads:
+                    continue
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
+                elif isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+
+    def use_scan(self, name: str | None) -> REFNet:
+        """Let every selective scan run on the kernel of that name (None: what suits the device); returns self."""
+        for module in self.modules():
+            if isinstance(module, SS2D):
+                module.scan = name
+        return self
+
+    def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
+        """Classify every pixel.
+
+        Parameters
+        ----------
+        optical : tensor, shape (N, optical_bands, H, W), standardised
+        sar : tensor, shape (N, sar_bands, H, W), standardised
+            H and W even and at least 64.
+        auxiliary : bool, optional
+            Whether to run the MSIE decoders; by default while training, where they exist.
+
+        Returns
+        -------
+        Prediction
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit, or the MSIE decoders are asked for and not there.
+        """
+        self._check(optical, sar)
+        if auxiliary is None:
+            auxiliary = self.training and self.config.msie
+        if auxiliary and not self.config.msie:
+            raise ValueError("The MSIE decoders were asked for, but this network was made without them.")
+        optical_levels = _project(self.optical_projection, self.optical_encoder(optical))
+        sar_levels = _project(self.sar_projection, self.sar_encoder(sar))
+        levels = [
+            block(o, s) for block, o, s in zip(self.mdf_blocks, optical_levels, sar_levels, strict=True)
+        ]
+        logits = self.head(self.mdf_decoder([level.fused for level in levels]))
+        if not auxiliary:
+            return Prediction(logits, None, None)
+        difference = [level.difference for level in levels]
+        return Prediction(
+            logits,
+            self.optical_head(self.optical_msie(optical_levels, difference)),
+            self.sar_head(self.sar_msie(sar_levels, difference)),
+        )
+
+    def _check(self, optical: Tensor, sar: Tensor) -> None:
+        height, width = optical.shape[-2:]
+        if optical.ndim != 4 or sar.ndim != 4 or optical.shape[0] != sar.shape[0] or sar.shape[-2:] != (height, width):
+            raise ValueError(f"Optical {tuple(optical.shape)} and SAR {tuple(sar.shape)} are not one batch of images.")
+        if (optical.shape[1], sar.shape[1]) != (self.config.optical_bands, self.config.sar_bands):
+            raise ValueError(
+                f"Got {optical.shape[1]} optical and {sar.shape[1]} SAR bands; the network takes "
+                f"{self.config.optical_bands} and {self.config.sar_bands}."
+            )
+        if height % 2 or width % 2 or min(height, width) < SMALLEST_SIDE:
+            raise ValueError(f"Images of {height} x {width} pixels: both sides must be even and at least 64.")
+
+
+def _project(projections: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+    return [projection(level) for projection, level in zip(projections, features, strict=True)]
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    if convolution.bias is None:
+        raise ValueError("This convolution has no bias.")
+    return convolution.bias
+
+
+def _make_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
+    """A timm encoder and the channels of its five levels."""
+    try:
+        encoder = timm.create_model(name, features_only=True, in_chans=bands)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise WeightsError(f"timm {timm.__version__} cannot make an encoder {name!r}: {error}") from error
+    levels: Any = encoder.feature_info
+    strides = levels.reduction()
+    if strides[-LEVELS:] != [2, 4, 8, 16, 32]:
+        raise WeightsError(f"Encoder {name!r} gives features at strides {strides}; wanted are 2, 4, 8, 16, 32.")
+    return encoder, levels.channels()
+
+
+_PUBLISHED_VSS = {
+    "norm": "norm",
+    "op.in_proj": "ss2d.in_projection",
+    "op.conv2d": "ss2d.convolution",
+    "op.out_norm": "ss2d.norm",
+    "op.out_proj": "ss2d.out_projection",
+    "norm2": "mlp_norm",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.2",
+    "op.x_proj_weight": "ss2d.x_projection",
+    "op.dt_projs_weight": "ss2d.dt_weight",
+    "op.dt_projs_bias": "ss2d.dt_bias",
+    "op.A_logs": "ss2d.a_log",
+    "op.Ds": "ss2d.d_skip",
+}
+_PUBLISHED_RES = {"conv1": "convolution1", "bn1": "norm1", "conv2": "convolution2", "bn2": "norm2"}
+
+
+def published_names() -> dict[str, str]:
+    """Prefix of each part's tensors in a published checkpoint -> prefix of the same part here."""
+    names = {
+        "opt_encoder": "optical_encoder",
+        "sar_encoder": "sar_encoder",
+        "seg_head.0": "head.classify",
+        "opt_seg_head.0": "optical_head.classify",
+        "sar_seg_head.0": "sar_head.classify",
+    }
+
+    def add(published: str, ours: str, parts: dict[str, str]) -> None:
+        names.update({f"decoder.{published}.{a}": f"{ours}.{b}" for a, b in parts.items()})
+
+    for i in range(1, LEVELS + 1):
+        at = i - 1
+        names[f"decoder.opt_proj_layer{i}"] = f"optical_projection.{at}"
+        names[f"decoder.sar_proj_layer{i}"] = f"sar_projection.{at}"
+        names[f"decoder.fuse_layer{i}.share_conv.0"] = f"mdf_blocks.{at}.share_convolution"
+        names[f"decoder.fuse_layer{i}.share_conv.1"] = f"mdf_blocks.{at}.share_norm"
+        add(f"fuse_layer{i}.share_st_block.1", f"mdf_blocks.{at}.share_vss", _PUBLISHED_VSS)
+        add(f"fuse_layer{i}.diff_st_block.1", f"mdf_blocks.{at}.difference_vss", _PUBLISHED_VSS)
+        add(f"fuse_layer{i}.smooth_layer", f"mdf_blocks.{at}.fuse", _PUBLISHED_RES)
+        add(f"st_block_{i}.1", f"mdf_decoder.vss.{at}", _PUBLISHED_VSS)
+        for number, modality in enumerate(("mdf_decoder", "optical_msie", "sar_msie"), start=1):
+            if number > 1:
+                add(f"{modality[:3]}_fuse_layer_{i}", f"{modality}.enhance.{at}", _PUBLISHED_RES)
+            if i < LEVELS:
+                add(f"smooth_layer_{i}{number}", f"{modality}.top_down.refine.{at}", _PUBLISHED_RES)
+    return names
+
+
+def rename_published(name: str, prefixes: dict[str, str]) -> str:
+    """Our name of a published tensor.
+
+    Parameters
+    ----------
+    name : str
+        For example ``decoder.fuse_layer1.share_conv.0.weight``.
+    prefixes : dict
+        From `published_names`.
+
+    Raises
+    ------
+    WeightsError
+        If no part of the network has tensors of that name.
+    """
+    prefix = name
+    while prefix not in prefixes:
+        prefix, dot, _ = prefix.rpartition(".")
+        if not dot:
+            raise WeightsError(f"{name!r} is not a tensor of a published REF-Net checkpoint.")
+    return prefixes[prefix] + name[len(prefix) :]
+
+
+def from_published(state: dict[str, Any]) -> REFNet:
+    """Make the network of a published checkpoint.
+
+    Parameters
+    ----------
+    state : dict
+        The file's dict, whose ``state_dict`` holds the tensors, or the tensors by name themselves; with or without
+        the MSIE decoders.
+
+    Returns
+    -------
+    REFNet
+        In evaluation mode, with the config that the names and shapes imply.
+
+    Raises
+    ------
+    WeightsError
+        If tensors are missing, unknown or of other shapes.
+    """
+    tensors: dict[str, Tensor] = state.get("state_dict", state)
+    prefixes = published_names()
+    renamed = {rename_published(name.removeprefix("module."), prefixes): x for name, x in tensors.items()}
+    net = REFNet(_infer_config(renamed))
+    expected = net.state_dict()
+    for name, target in expected.items():
+        if name in renamed and name.endswith((".a_log", ".d_skip")):
+            if renamed[name].numel() != target.numel():
+                raise WeightsError(f"{name} has {renamed[name].numel()} numbers; {target.numel()} are wanted.")
+            # Published as (4D, S) and (4D): all channels of direction 0 first.
+            renamed[name] = renamed[name].reshape(target.shape)
+    load_strictly(net, renamed)
+    return net.eval()
+
+
+def load_strictly(net: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load every tensor of a network, none missing, none left over, all of the right shape.
+
+    Raises
+    ------
+    WeightsError
+        Naming what does not fit.
+    """
+    expected = net.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.keys())
+        if tensors[name].shape != expected[name].shape
+    ]
+    for what, names in (("misses", missing), ("has unknown", unknown), ("has wrongly shaped", shapes)):
+        if names:
+            raise WeightsError(f"The checkpoint {what} tensors, {len(names)} in all, first: {', '.join(names[:3])}.")
+    net.load_state_dict(tensors)
+
+
+def _infer_config(tensors: dict[str, Tensor]) -> REFNetConfig:
+    """Read the settings off the names and shapes of renamed published tensors."""
+    try:
+        return REFNetConfig(
+            encoder=_infer_resnet(tensors),
+            optical_bands=tensors["optical_encoder.conv1.weight"].shape[1],
+            sar_bands=tensors["sar_encoder.conv1.weight"].shape[1],
+            classes=tensors["head.classify.weight"].shape[0],
+            width=tensors["head.classify.weight"].shape[1],
+            states=tensors["mdf_decoder.vss.0.ss2d.a_log"].shape[1],
+            msie="optical_head.classify.weight" in tensors,
+        )
+    except KeyError as error:
+        raise WeightsError(f"The checkpoint misses {error.args[0]!r}, so it is no REF-Net.") from error
+
+
+def _infer_resnet(tensors: dict[str, Tensor]) -> str:
+    blocks: tuple[int, ...] = tuple(
+        len({name.split(".")[2] for name in tensors if name.startswith(f"optical_encoder.layer{layer}.")})
+        for layer in range(1, LEVELS)
+    )
+    bottleneck = "optical_encoder.layer1.0.conv3.weight" in tensors
+    known: dict[tuple[tuple[int, ...], bool], str] = {
+        ((2, 2, 2, 2), False): "resnet18",
+        ((3, 4, 6, 3), False): "resnet34",
+        ((3, 4, 6, 3), True): "resnet50",
+        ((3, 4, 23, 3), True): "resnet101",
+    }
+    if (blocks, bottleneck) not in known:
+        raise WeightsError(f"The checkpoint's encoder has {blocks} blocks per layer, which is no known ResNet.")
+    return known[blocks, bottleneck]

@@ -1,0 +1,200 @@
+"""Weights on disk: safetensors with a card in the header, written atomically and loaded strictly."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from refnet_cli.errors import InputMissingError, StorageError, WeightsError
+from refnet_cli.model.card import UNITS, Card, checksum, find_weights, verify
+from refnet_cli.model.refnet import REFNet, from_published, load_strictly
+from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
+from refnet_cli.system.marks import check_replaceable
+from refnet_cli.system.onnx_metadata import is_onnx
+
+
+def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
+    """Write a network with its card; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    net : REFNet
+    card : Card
+        Its checksum is filled in.
+    path : str or Path
+
+    Returns
+    -------
+    Card
+        As written.
+
+    Raises
+    ------
+    WeightsError
+        If the card describes another network.
+    OutputError
+        If the folder cannot be written to.
+    StorageError
+        If writing fails, for example because the disk is full.
+    """
+    if card.network != net.config:
+        raise WeightsError(f"The card describes {card.network}, the network is {net.config}.")
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    with replacing(path) as temporary:
+        # The checksum covers the card, so it is known only once the tensors are laid out.
+        _write(tensors, card, temporary)
+        card = replace(card, sha256=checksum(temporary))
+        _write(tensors, card, temporary)
+        try:
+            verify(temporary)
+        except WeightsError as error:
+            raise StorageError(f"{path} did not come back from the disk as it was written: {error}") from error
+    return card
+
+
+def _write(tensors: dict[str, torch.Tensor], card: Card, path: Path) -> None:
+    # Not save_file, which gives the file to its owner alone.
+    path.write_bytes(save(tensors, metadata={"refnet": json.dumps(card.to_dict())}))
+
+
+def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]:
+    """Load a network.
+
+    Parameters
+    ----------
+    path : str or Path
+        A safetensors file with a card, or the name of bundled weights, as ``"refnet-small"``.
+    msie : bool
+        Keep the MSIE decoders, if the file has them. Predicting needs none.
+
+    Returns
+    -------
+    net : REFNet
+        In evaluation mode.
+    card : Card
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it is damaged or card and tensors do not fit.
+    """
+    path = find_weights(path)
+    if is_onnx(path):
+        raise WeightsError(
+            f"{path} is an ONNX model, with which one can only predict: give the safetensors that it was made of."
+        )
+    card = verify(path)
+    tensors = load_file(path)
+    config = card.network
+    if config.msie and not msie:
+        config = replace(config, msie=False)
+        tensors = without_msie(tensors)
+    net = REFNet(config)
+    load_strictly(net, tensors)
+    return net.eval(), replace(card, network=config)
+
+
+def without_msie(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors by name, without those of the MSIE decoders and their heads."""
+    parts = ("optical_msie.", "sar_msie.", "optical_head.", "sar_head.")
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(parts)}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a PyTorch checkpoint, or of the ``state_dict`` in it; see `read_pickled`.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it holds anything but tensors and plain values.
+    """
+    state = read_pickled(path)
+    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        raise WeightsError(f"{path} holds something else than tensors by name, or a 'state_dict' of them.")
+    return tensors
+
+
+def read_pickled(path: str | Path) -> Any:
+    """Read a PyTorch file as data only; code inside is refused.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it holds anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputMissingError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(
+            f"{path} could not be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def import_published(
+    checkpoint: str | Path, output: str | Path, entries: dict[str, Any], overwrite: bool = False
+) -> Path:
+    """Turn a published checkpoint into weights with a card.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        A ``.pth`` file as the authors' code saves it.
+    output : str or Path
+        Weights to write.
+    entries : dict
+        The card's entries but ``network``, ``format_version`` and ``sha256``, which the tensors say; ``scheme`` may be
+        a name from ``SCHEMES``.
+    overwrite : bool
+        Replace an existing file that refnet did not write.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    InputMissingError, OutputError, StorageError
+        If a file cannot be read or written.
+    OptionsError
+        If the output's name does not end in ``.safetensors``.
+    WeightsError
+        If the checkpoint or the card does not fit.
+    """
+    check_ending(Path(output), [".safetensors"], "weights")
+    check_places([Path(output)], [Path(checkpoint)])
+    check_replaceable([Path(output)], overwrite)
+    check_folder(Path(output))
+    net = from_published(read_checkpoint(checkpoint))
+    scheme = entries.get("scheme")
+    if isinstance(scheme, str):
+        if scheme not in SCHEMES:
+            raise WeightsError(f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        entries = entries | {"scheme": SCHEMES[scheme].to_dict()}
+    derived = sorted({"network", "format_version", "sha256"} & entries.keys())
+    if derived:
+        raise WeightsError(f"The card must not say {', '.join(derived)}: the checkpoint does.")
+    units = {name: {"unit": UNITS[name]} | entries[name] for name in UNITS if isinstance(entries.get(name), dict)}
+    card = Card.from_dict(entries | units | {"network": asdict(net.config)})
+    save_weights(net, card, output)
+    return Path(output)

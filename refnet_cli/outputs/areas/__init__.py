@@ -1,0 +1,1 @@
+"""How much ground each class covers."""

@@ -1,0 +1,1 @@
+"""Outputs to look at: a preview and an HTML report."""

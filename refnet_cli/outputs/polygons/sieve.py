@@ -1,0 +1,178 @@
+"""Merging components of a class map that are too small into their neighbours, from the components alone.
+
+The rule, in rounds until it changes nothing: components stand in the order of their weights; equal ones in the order of
+their scrambled first pixels, so that not each of many equal ones has to wait for the one before it. A component below
+the least weight that has neighbours takes the code of the last of them in this order, if it stands before all its
+neighbours that are below the least weight too. Then whatever touches with equal codes becomes one component.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.outputs.polygons.polygonize import Runs, join
+
+UInt8 = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+SCRAMBLE = 0x9E3779B97F4A7C15
+"""What a first pixel's number is multiplied with, modulo 2**64."""
+
+
+class Sieve:
+    """Collects the components of a map, and tells which codes their pixels get.
+
+    Parameters
+    ----------
+    width : int
+        Of the map, in pixels.
+    least : int
+        Components of a lower weight are merged into a neighbour.
+
+    Attributes
+    ----------
+    count : int
+        Components so far; one is counted in each strip that it reaches, and there once for each of its pieces.
+    """
+
+    def __init__(self, width: int, least: int) -> None:
+        self._least = least
+        self._row = 0
+        self._above = np.zeros(width, np.uint8)
+        self._above_pieces = np.array([-1])  # of the row's runs; -1 for no data
+        self.count = 0
+        self._pieces: list[tuple[UInt8, Ints, Ints]] = []  # code, weight, first pixel
+        self._joined: list[NDArray[np.int32]] = []
+        self._borders: list[NDArray[np.int32]] = []
+
+    def add(self, codes: UInt8, weights: Ints) -> None:
+        """Take the next strip of rows, as `Tracer.add` does."""
+        width = len(self._above)
+        runs = Runs(self._above, codes)
+        count, own = _pieces(runs)
+        pieces = np.concatenate([self._above_pieces, np.where(own < 0, -1, own + self.count)])
+        rows, begin, end = (part[runs.first :] for part in runs.spans())
+        valid = own >= 0
+        of, rows, begin, end = own[valid], rows[valid] - 1, begin[valid], end[valid]
+        weight, first, code = np.zeros(count, np.int64), np.empty(count, np.int64), np.empty(count, np.uint8)
+        np.add.at(weight, of, weights[rows, end] - weights[rows, begin])
+        first[of[::-1]] = ((self._row + rows) * width + begin)[::-1]
+        code[of] = runs.codes[runs.first :][valid]
+        self._pieces.append((code, weight, first))
+        upper, lower = runs.touching()
+        across = upper < runs.first
+        self._joined.append(_pairs(pieces[upper[across]], pieces[lower[across]]))
+        one, other = runs.bordering()
+        self._borders.append(_pairs(pieces[one], pieces[other]))
+        self.count += count
+        self._row += len(codes)
+        self._above, self._above_pieces = codes[-1].copy(), pieces[int(runs.number[-1, 0]) :]
+
+    def solve(self) -> UInt8:
+        """Return the codes of all pieces, strip by strip, for `sieved`; the components are given up."""
+        code, weight, first = (np.concatenate(part) for part in zip(*self._pieces, strict=True))
+        joined, borders = np.concatenate(self._joined, axis=1), np.concatenate(self._borders, axis=1)
+        self._pieces, self._joined, self._borders = [], [], []
+        count, component = join(len(code), *joined)
+        del joined
+        code, weight, first = _merge(count, component, code, weight, first)
+        self._close(code, weight, first, _pairs(component[borders[0]], component[borders[1]]))
+        return code[component]
+
+    def _close(self, code: UInt8, weight: Ints, first: Ints, borders: NDArray[np.int32]) -> None:
+        """Go through the rounds; ``code`` is changed in place."""
+        successor = np.arange(len(code), dtype=np.int32)
+        ids = successor
+        while True:
+            # What is not too small and has no such neighbour stays as it is for ever.
+            borders = borders[:, (weight[borders] < self._least).any(axis=0)]
+            if not borders.size:
+                break
+            involved = np.zeros(len(ids), bool)
+            involved[borders] = True
+            active, borders = np.flatnonzero(involved), (np.cumsum(involved, dtype=np.int32) - 1)[borders]
+            ids, part = ids[active], (weight[active], first[active])
+            chosen = _recode(code[ids], *part, borders, self._least)
+            alike = chosen[borders[0]] == chosen[borders[1]]
+            count, component = join(len(ids), *borders[:, alike])
+            chosen, weight, first = _merge(count, component, chosen, *part)
+            place = np.empty(count, np.int32)
+            place[component] = ids
+            successor[ids] = place[component]
+            ids = place
+            code[ids] = chosen
+            borders = _pairs(component[borders[0]], component[borders[1]])
+        while (successor[successor] != successor).any():
+            successor = successor[successor]
+        code[:] = code[successor]
+
+
+def sieved(codes: UInt8, table: UInt8, start: int) -> tuple[UInt8, int]:
+    """Return a strip with the codes of `Sieve.solve`.
+
+    Parameters
+    ----------
+    codes : uint8 array, shape (rows, width)
+        A strip as it was added.
+    table : uint8 array
+        What `Sieve.solve` returned.
+    start : int
+        The strip's first piece.
+
+    Returns
+    -------
+    codes : uint8 array, shape (rows, width)
+    start : int
+        That of the next strip.
+    """
+    runs = Runs(np.zeros(codes.shape[1], np.uint8), codes)
+    count, own = _pieces(runs)
+    of_run = np.concatenate([np.zeros(runs.first, np.uint8), np.append(table[start : start + count], 0)[own]])
+    return of_run.astype(np.uint8)[runs.number[1:, 1:-1]], start + count
+
+
+def _pieces(runs: Runs) -> tuple[int, Ints]:
+    """Return how many components the strip alone has, and that of each of its runs, -1 for no data."""
+    upper, lower = runs.touching()
+    inside = upper >= runs.first
+    count, label = join(len(runs) - runs.first, upper[inside] - runs.first, lower[inside] - runs.first)
+    valid = np.zeros(count, bool)
+    valid[label[runs.codes[runs.first :] > 0]] = True
+    return int(valid.sum()), np.where(valid, np.cumsum(valid) - 1, -1)[label]
+
+
+def _pairs(one: Ints, other: Ints) -> NDArray[np.int32]:
+    """Return pairs without repetition, shape (2, N); what would be paired with itself is left out."""
+    low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
+    keys = np.sort((low << 32 | high)[low != high])
+    # Sorting is many times faster here than the hashing of np.unique.
+    keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
+    return np.stack([keys >> 32, keys & 0xFFFFFFFF]).astype(np.int32)
+
+
+def _merge(count: int, component: Ints, code: UInt8, weight: Ints, first: Ints) -> tuple[UInt8, Ints, Ints]:
+    """Add up what belongs to the same component."""
+    merged = np.empty(count, np.uint8), np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)
+    merged[0][component] = code
+    np.add.at(merged[1], component, weight)
+    np.minimum.at(merged[2], component, first)
+    return merged
+
+
+def _recode(code: UInt8, weight: Ints, first: Ints, borders: NDArray[Any], least: int) -> UInt8:
+    """Return the codes after a round."""
+    order = np.lexsort((first.astype(np.uint64) * np.uint64(SCRAMBLE), weight))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    here, there = np.concatenate([borders, borders[::-1]], axis=1)
+    small = weight < least
+    earliest, latest = np.full(len(code), len(code)), np.full(len(code), -1)
+    np.minimum.at(earliest, here, np.where(small[there], rank[there], len(code)))
+    np.maximum.at(latest, here, rank[there])
+    turns = small & (rank < earliest)
+    changed = code.copy()
+    changed[turns] = code[order[latest[turns]]]
+    return changed

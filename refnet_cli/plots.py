@@ -1,0 +1,467 @@
+"""Pictures of how a training went and how good a map is.
+
+Figures are made through matplotlib's objects alone, without pyplot and its global state, so that they can be drawn
+in any thread. Sizes and places are in inches.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from refnet_cli.errors import InputError
+from refnet_cli.scene.registration import TOLERANCE, Shift
+from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.marks import MARK
+from refnet_cli.version import __version__
+
+Float32 = NDArray[np.float32]
+Reals = NDArray[np.float64]
+UInt8 = NDArray[np.uint8]
+
+DPI = 160
+SMALL, NORMAL, LARGE = 8.5, 10, 11  # points
+GAP, LINE, SWATCH = 0.1, 0.26, 0.17
+BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"  # the palette of Okabe and Ito, told apart by the colour-blind too
+GREY = "#555555"
+HATCH = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "////"}
+"""Where nothing is known: not plain, for schemes may have white and greys of their own."""
+
+
+class View(NamedTuple):
+    """A piece of a scene with its label and what was predicted."""
+
+    name: str
+    optical: Float32
+    """Reflectance x 10,000, shape (B, H, W): red, green and blue as they are to be shown, or one band for grey. NaN
+    where invalid."""
+    sar: Float32
+    """Backscatter in dB, shape (B, H, W), NaN where invalid."""
+    labels: UInt8
+    """The network's class indexes, shape (H, W); 0 is none."""
+    predicted: UInt8
+    """Likewise."""
+
+
+def draw_curves(path: Path, losses: Sequence[tuple[int, float]], validations: Sequence[Mapping[str, Any]]) -> None:
+    """Draw how loss and scores changed during a training.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG to make or to replace.
+    losses : sequence of (int, float)
+        Step and main loss.
+    validations : sequence of mapping
+        Each with ``step``, ``overall_accuracy`` and ``mean_iou``.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If the file cannot be made or written.
+    """
+    _save(_curves_figure(losses, validations), path)
+
+
+def draw_confusion(path: Path, matrix: NDArray[np.integer[Any]], names: Sequence[str], title: str = "") -> None:
+    """Draw a confusion matrix as shares of each row, whose diagonal is the recall.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG to make or to replace.
+    matrix : int array, shape (classes, classes)
+        Pixels, labels by row, predictions by column; classes in neither are left out.
+    names : sequence of str
+        One a class.
+    title : str
+        Stands above.
+
+    Raises
+    ------
+    InputError
+        If the matrix counts no pixel.
+    OutputError, StorageError
+        If the file cannot be made or written.
+    """
+    _save(_confusion_figure(np.asarray(matrix), names, title), path)
+
+
+def draw_views(path: Path, views: Sequence[View], scheme: ClassScheme) -> None:
+    """Draw views in rows: optical, SAR, label and prediction side by side, with a legend of the classes below.
+
+    Optical values are stretched between the 2nd and the 98th percentile of the view and brightened; two SAR bands
+    are shown as (first, second, first - second), for example (VV, VH, VV - VH), each stretched likewise. Places
+    without data, label or prediction are hatched.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG to make or to replace.
+    views : sequence of View
+    scheme : ClassScheme
+        Names and colours of the classes.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If the file cannot be made or written.
+    """
+    _save(_views_figure(views, scheme), path)
+
+
+def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
+    """Draw the shift of each window as an arrow, all to one scale, and name that of all.
+
+    Parameters
+    ----------
+    path : Path
+        PNG to write.
+    shift : Shift
+    height, width : int
+        Size of the grid in pixels.
+
+    Raises
+    ------
+    OutputError, StorageError
+        If the picture cannot be written.
+    """
+    _save(_shift_figure(shift, height, width), path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None, MARK: __version__})  # type: ignore[no-untyped-call]
+    with replacing(path) as temporary:
+        temporary.write_bytes(picture.getvalue())
+
+
+def _figure(width: float, height: float, layout: Any = None) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
+
+
+def _extent(text: str, size: float) -> tuple[float, float]:
+    """Return width and height of a text."""
+    figure = _figure(1, 1)
+    FigureCanvasAgg(figure)
+    box = figure.text(0, 0, text, fontsize=size, parse_math=False).get_window_extent()
+    return box.width / DPI, box.height / DPI
+
+
+def _wrapped(text: str, characters: int, most_lines: int) -> str:
+    lines = textwrap.wrap(text, characters)
+    if len(lines) > most_lines:
+        lines[most_lines - 1 :] = [lines[most_lines - 1][: characters - 1].rstrip() + "…"]
+    return "\n".join(lines)
+
+
+def _write(figure: Figure, x: float, y: float, text: str, size: float, **style: Any) -> None:
+    place = figure.dpi_scale_trans
+    figure.text(x, y, text, fontsize=size, transform=place, parse_math=False, **style)
+
+
+def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    whole_width, whole_height = figure.get_size_inches()
+    axes = figure.add_axes((x / whole_width, y / whole_height, width / whole_width, height / whole_height))
+    axes.set(xticks=(), yticks=())
+    return axes
+
+
+CURVE_PIECES = 500
+"""However many losses there are, a curve has this many points, or twice as many to keep its extremes."""
+FEW = 80
+"""So few points are marked one by one."""
+
+
+def _curves_figure(losses: Sequence[tuple[int, float]], validations: Sequence[Mapping[str, Any]]) -> Figure:
+    figure = _figure(8, 6, "constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    _plot_losses(upper, losses)
+    _plot_scores(lower, validations)
+    lower.set_xlabel("step")
+    steps = [step for step, _ in losses] + [validation["step"] for validation in validations]
+    if len(set(steps)) <= 1:
+        lower.set_xlim(min(steps, default=1) - 1, max(steps, default=1) + 1)
+    lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axes in (upper, lower):
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _plot_losses(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
+    table = np.array(losses, np.float64).reshape(-1, 2)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    finite = np.isfinite(table[:, 1])
+    steps, values = table[finite].T
+    axes.set_ylabel("loss")
+    if not len(table):
+        _say(axes, "no losses yet")
+    if not len(values):
+        axes.set_ylim(0, 1)
+    elif len(values) < FEW:
+        axes.plot(steps, values, ".-", color=BLUE, label="loss")
+    else:
+        shown, places = _extremes(values), _spaced(values)
+        axes.plot(steps[shown], values[shown], color=BLUE, alpha=0.3, linewidth=0.8, label="single steps")
+        axes.plot(steps[places], _running_median(values, places), color=BLUE, linewidth=1.8, label="running median")
+    if len(values) and 0 < 10 * values.min() < values.max():
+        _scale_by_decades(axes, np.log10(values.max() / values.min()))
+    if not finite.all():
+        lost = table[~finite, 0]
+        lost = lost[_spaced(lost)]
+        across, top = axes.get_xaxis_transform(), np.full(len(lost), 0.97)
+        axes.plot(lost, top, "x", color=RED, transform=across, label="not finite")
+
+
+def _scale_by_decades(axes: Axes, decades: float) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+
+
+def _extremes(values: Reals) -> NDArray[np.intp]:
+    """Return the places of the least and the greatest value of each piece, so that no spike gets lost."""
+    if len(values) <= 2 * CURVE_PIECES:
+        return np.arange(len(values))
+    cuts = np.linspace(0, len(values), CURVE_PIECES + 1).astype(int)
+    pieces = [(start, values[start:stop]) for start, stop in pairwise(cuts)]
+    return np.unique([start + place for start, piece in pieces for place in (piece.argmin(), piece.argmax())])
+
+
+def _spaced(values: Reals) -> NDArray[np.intp]:
+    """Return evenly spaced places, first and last among them."""
+    return np.linspace(0, len(values) - 1, min(len(values), CURVE_PIECES)).astype(np.intp)
+
+
+def _running_median(values: Reals, places: NDArray[np.intp]) -> Reals:
+    """Return medians around places: of less at the start, where the loss falls steeply and must not be flattened."""
+    reaches = np.minimum(places, len(values) // 40)
+    ranges = zip(places - reaches, places + reaches + 1, strict=True)
+    return np.array([np.median(values[start:stop]) for start, stop in ranges])
+
+
+def _plot_scores(axes: Axes, validations: Sequence[Mapping[str, Any]]) -> None:
+    axes.set_ylabel("score")
+    axes.set_ylim(0, 1)
+    if not validations:
+        _say(axes, "no validation yet")
+        return
+    keys = ("step", "overall_accuracy", "mean_iou")
+    table = np.array([[row[key] for key in keys] for row in validations], np.float64)
+    steps, accuracy, iou = table[np.argsort(table[:, 0], kind="stable")].T
+    size = 4 if len(steps) < FEW else 0
+    axes.plot(steps, accuracy, "s--", color=ORANGE, label="overall accuracy", markersize=size, clip_on=False)
+    axes.plot(steps, iou, "o-", color=BLUE, label="mIoU", markersize=size, clip_on=False)
+    if np.isfinite(iou).any():
+        best = np.nanargmax(iou)
+        label = f"best mIoU: {iou[best]:.3f} at step {steps[best]:,.0f}"
+        axes.plot(steps[best], iou[best], "*", color=RED, markersize=12, clip_on=False, zorder=3, label=label)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, color=GREY, ha="center", va="center", transform=axes.transAxes)
+
+
+WHAT_CELLS_SHOW = "Share of each row; the diagonal is the recall"
+PALE_TO_DARK = matplotlib.colormaps["Blues"].with_extremes(bad="#e4e4e4")
+
+
+def _confusion_figure(matrix: NDArray[np.integer[Any]], names: Sequence[str], title: str) -> Figure:
+    if matrix.shape != (len(names), len(names)):
+        raise ValueError(f"A confusion matrix of the shape {matrix.shape} does not fit {len(names)} names.")
+    present = np.flatnonzero(matrix.sum(0) + matrix.sum(1)).tolist()
+    if not present:
+        raise InputError("The confusion matrix counts no pixel; there is nothing to draw.")
+    matrix = matrix[np.ix_(present, present)]
+    totals = matrix.sum(1)
+    columns = [_wrapped(names[index], 26, 2) for index in present]
+    rows = [f"{name} ({total:,})" for name, total in zip(columns, totals, strict=True)]
+
+    cell, axis_name = max(0.5, min(1.1, 5 / len(present))), 0.35
+    side = cell * len(present)
+    upright = max(_extent(name, SMALL)[0] for name in columns) > cell - GAP
+    left = axis_name + GAP + max(_extent(row, SMALL)[0] for row in rows)
+    bottom = axis_name + GAP + max(_extent(name, SMALL)[0 if upright else 1] for name in columns)
+    title = _wrapped(title, int(10 * max(4.5, left + side)), 3)
+    title_width, title_height = _extent(title, LARGE)
+    width = 2 * GAP + max(left + side, title_width, _extent(WHAT_CELLS_SHOW, SMALL)[0])
+    y = bottom + side + GAP
+    figure = _figure(width, y + LINE + title_height + GAP)
+    _write(figure, GAP, y, WHAT_CELLS_SHOW, SMALL, color=GREY, va="bottom")
+    _write(figure, GAP, y + LINE, title, LARGE, va="bottom")
+    _write(figure, left + side / 2, axis_name / 2, "prediction", NORMAL, ha="center", va="center")
+    _write(figure, axis_name / 2, bottom + side / 2, "label (pixels)", NORMAL, ha="center", va="center", rotation=90)
+    axes = _axes(figure, left, bottom, side, side)
+    _fill_cells(axes, matrix / np.where(totals > 0, totals, np.nan)[:, None])
+    turned: dict[str, Any] = {"rotation": 90, "multialignment": "right"} if upright else {}
+    axes.set_xticks(range(len(present)), columns, fontsize=SMALL, parse_math=False, **turned)
+    axes.set_yticks(range(len(present)), rows, fontsize=SMALL, parse_math=False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def _shift_figure(shift: Shift, height: int, width: int) -> Figure:
+    figure = _figure(7, max(2.5, min(10, 6 * height / width + 1.4)), "constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="column", ylabel="row")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    vectors = np.array(shift.vectors, np.float64).reshape(-1, 5)
+    if not len(vectors):
+        figure.suptitle("No window could be compared", fontsize=LARGE)
+        return figure
+    row, column, columns, rows, _ = vectors.T
+    agree = np.hypot(columns - shift.columns, rows - shift.rows) <= TOLERANCE
+    length = max(float(np.percentile(np.hypot(columns, rows), 90)), 1.0)
+    for chosen, colour, label in (
+        (agree, BLUE, f"windows within {TOLERANCE:g} pixels of the shift"),
+        (~agree, ORANGE, "other windows"),
+    ):
+        arrows = axes.quiver(
+            column[chosen], row[chosen], columns[chosen], rows[chosen], color=colour, angles="xy",
+            scale_units="width", scale=10 * length, width=0.003,
+        )  # fmt: skip
+        axes.plot([], [], color=colour, label=label)
+    axes.quiverkey(
+        arrows, 0.5, 0.045, length, f"{length:.1f} pixels", labelpos="E", coordinates="figure", color=GREY,
+        fontproperties={"size": SMALL},
+    )  # fmt: skip
+    state = "accepted" if shift.accepted else "not accepted"
+    figure.suptitle(f"SAR must move {shift.columns:+.2f} columns, {shift.rows:+.2f} rows ({state})", fontsize=LARGE)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=SMALL)
+    return figure
+
+
+def _fill_cells(axes: Axes, shares: Reals) -> None:
+    axes.imshow(shares, cmap=PALE_TO_DARK, norm=Normalize(0, 1), interpolation="nearest")
+    for row, column in np.argwhere(shares > 0):
+        share = shares[row, column]
+        red, green, blue, _ = PALE_TO_DARK(share)
+        dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < 0.18
+        colour = "white" if dark else "black" if share >= 0.005 else GREY
+        axes.text(column, row, f"{share:.2f}", color=colour, fontsize=SMALL, ha="center", va="center")
+
+
+SIDE = 3.2
+"""Longer side of a view's panels, 512 pixels of the picture."""
+
+
+def _views_figure(views: Sequence[View], scheme: ClassScheme) -> Figure:
+    sizes = [SIDE * np.array(view.labels.shape) / max(view.labels.shape) for view in views]
+    column = max([1.3, *(wide for _, wide in sizes)])
+    lefts = [GAP + number * (column + GAP) for number in range(4)]
+    names = [_wrapped(view.name, int(48 * column), 2) for view in views]
+    extents = [_extent(name, NORMAL) for name in names]
+    legend = _arrange(_keys(views, scheme), 4 * (column + GAP))
+
+    width = GAP + max([4 * (column + GAP), legend.columns * legend.column, *(GAP + wide for wide, _ in extents)])
+    y = LINE + sum(tall + 2 * GAP for _, tall in extents) + sum(tall for tall, _ in sizes) + legend.height
+    figure = _figure(width, y + GAP / 2)
+    y -= LINE
+    for left, title in zip(lefts, ("Optical", "SAR", "Label", "Prediction"), strict=True):
+        _write(figure, left + column / 2, y, title, LARGE, ha="center", va="bottom")
+    for view, name, (_, heading), (tall, wide) in zip(views, names, extents, sizes, strict=True):
+        y -= heading + 2 * GAP + tall
+        _write(figure, GAP, y + tall + GAP / 2, name, NORMAL, color=GREY, va="bottom")
+        for left, picture in zip(lefts, _pictures(view, scheme), strict=True):
+            axes = _axes(figure, left + (column - wide) / 2, y, wide, tall)
+            axes.patch.set(**HATCH)
+            mixing = "nearest" if picture.dtype == np.uint8 else "antialiased"  # classes must not be mixed
+            axes.imshow(picture, interpolation=mixing, aspect="auto")
+    _draw_legend(figure, legend)
+    return figure
+
+
+def _pictures(view: View, scheme: ClassScheme) -> tuple[NDArray[Any], ...]:
+    """Return the four panels as red, green, blue and opacity, shape (H, W, 4)."""
+    optical = view.optical[:3] if len(view.optical) > 2 else view.optical[:1]
+    sar = view.sar
+    if len(sar) > 1:
+        sar = np.stack((sar[0], sar[1], sar[0] - sar[1]))
+    palette = np.array([(0, 0, 0, 0), *((*colour, 255) for colour in scheme.colours)], np.uint8)
+    return (
+        _picture(_stretched(optical) ** 0.7),
+        _picture(np.concatenate([_stretched(band[None]) for band in sar])),
+        palette[view.labels],
+        palette[view.predicted],
+    )
+
+
+def _stretched(bands: Float32) -> Float32:
+    """Return values from 0, at the 2nd percentile, to 1, at the 98th; NaN stays."""
+    known = bands[np.isfinite(bands)]
+    low, high = np.percentile(known, (2, 98)) if known.size else (0, 1)
+    return np.clip((bands - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+
+
+def _picture(bands: Float32) -> Float32:
+    """Return one band or three as red, green, blue and opacity."""
+    known: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(bands))
+    colours = np.broadcast_to(np.where(known, bands, 0), (3, *known.shape))
+    return np.concatenate((colours, known[None])).transpose(1, 2, 0).astype(np.float32)
+
+
+Key = tuple[str, Mapping[str, Any]]
+
+
+class _Legend(NamedTuple):
+    """Keys in columns of equal width."""
+
+    keys: Sequence[Key]
+    rows: int
+    columns: int
+    column: float
+    """Width of a column."""
+    height: float
+
+
+def _keys(views: Sequence[View], scheme: ClassScheme) -> list[Key]:
+    """Return name and style of each class in labels and predictions, and of the hatching where there is any."""
+    indexes = [array for view in views for array in (view.labels, view.predicted)]
+    counts = sum((np.bincount(array.ravel(), minlength=scheme.classes) for array in indexes), np.zeros(scheme.classes))
+    gaps = counts[0] or not all(np.isfinite(bands).all() for view in views for bands in (view.optical, view.sar))
+    keys: list[Key] = [
+        (_wrapped(name, 60, 1), {"facecolor": [value / 255 for value in colour], "edgecolor": GREY, "linewidth": 0.5})
+        for name, colour, count in zip(scheme.names, scheme.colours, counts[1:], strict=True)
+        if count
+    ]
+    return keys + ([("no data or no label", HATCH)] if gaps else [])
+
+
+def _arrange(keys: Sequence[Key], room: float) -> _Legend:
+    column = SWATCH + 3 * GAP + max((_extent(name, NORMAL)[0] for name, _ in keys), default=0)
+    rows = math.ceil(len(keys) / max(1, int(room / column)))
+    return _Legend(keys, rows, math.ceil(len(keys) / max(1, rows)), column, rows * LINE + 3 * GAP)
+
+
+def _draw_legend(figure: Figure, legend: _Legend) -> None:
+    width = figure.get_size_inches()[0]
+    axes = _axes(figure, 0, 0, width, legend.height)
+    axes.set(xlim=(0, width), ylim=(legend.height, 0))
+    axes.axis("off")
+    for number, (name, style) in enumerate(legend.keys):
+        x, y = GAP + number // legend.rows * legend.column, 2 * GAP + (number % legend.rows + 0.5) * LINE
+        axes.add_patch(Rectangle((x, y - SWATCH / 2), SWATCH, SWATCH, **style))
+        axes.text(x + SWATCH + GAP, y, name, fontsize=NORMAL, va="center", parse_math=False)

@@ -1,0 +1,1 @@
+"""Raster and vector files of strangers, opened with care."""

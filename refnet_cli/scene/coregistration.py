@@ -1,0 +1,98 @@
+"""The shift that is left between the images of a pair, found for files and written for people and maps."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.scene import (
+    EDGES,
+    Decision,
+    Paths,
+    SceneOptions,
+    ScenePair,
+    Source,
+    find_files,
+    pixel_metres,
+    to_degrees,
+)
+from refnet_cli.scene.registration import Shift
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.marks import MARK
+from refnet_cli.version import __version__
+
+
+@dataclass(frozen=True)
+class PairShift:
+    """The shift of a pair, on its grid."""
+
+    shift: Shift
+    grid: GeoBox
+    decisions: tuple[Decision, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as a plain dict that JSON can hold; ``metres`` is (east, south) along the grid's axes."""
+        across, down = pixel_metres(self.grid)
+        found = self.shift.to_dict()
+        known = found["columns"] is not None
+        metres = [self.shift.columns * across, self.shift.rows * down] if known else None
+        return found | {"metres": metres, "decisions": [decision._asdict() for decision in self.decisions]}
+
+    def write_geojson(self, path: str | Path) -> None:
+        """Write each window's shift as a line from its centre, in true length, in longitude and latitude.
+
+        Raises
+        ------
+        OutputError, StorageError
+            If the file cannot be written.
+        """
+        features = []
+        for vector in self.shift.vectors:
+            x = np.array([vector.column, vector.column + vector.columns])
+            y = np.array([vector.row, vector.row + vector.rows])
+            lon, lat = to_degrees(self.grid, x, y)
+            features.append({
+                "type": "Feature",
+                "geometry": {"type": "LineString", "coordinates": np.stack([lon, lat], 1).round(8).tolist()},
+                "properties": {
+                    "columns": round(vector.columns, 3), "rows": round(vector.rows, 3), "peak": round(vector.peak, 4)
+                },
+            })  # fmt: skip
+        text = json.dumps({"type": "FeatureCollection", MARK: __version__, "features": features})
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) -> PairShift:
+    """Find how far a SAR image must move to fit an optical one.
+
+    Parameters
+    ----------
+    optical, sar : path, or sequence of paths
+        As `ScenePair.open` takes them. B03, B04 and B08 are used, or what there is of them, and all polarisations.
+    options : SceneOptions, optional
+
+    Raises
+    ------
+    RefnetError
+        As `ScenePair.open` does.
+    """
+    options = replace(options or SceneOptions(), coreg="off")
+    with ExitStack() as stack:
+        optical_names = list(Source(find_files(optical, "optical", options)[0], stack).named[0])
+        sar_source = Source(find_files(sar, "sar", options)[0], stack)
+        count = len(sar_source.layers)
+        found = [name for name in ("VV", "VH", "HH", "HV") if name in sar_source.named[0]]
+    bands = [name for name in EDGES if name in optical_names]
+    if options.optical_bands:
+        bands = list(options.optical_bands)
+    elif not bands:  # any will do
+        bands = [name or f"band {number}" for number, name in enumerate(optical_names, 1)]
+    with ScenePair.open(optical, sar, bands, found or ["VV", "VH"][:count], options) as pair:
+        return PairShift(pair.estimate_shift(), pair.grid, tuple(pair.decisions))

@@ -1,0 +1,1 @@
+"""Process, machine and disk; nothing in here knows of maps."""

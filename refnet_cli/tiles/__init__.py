@@ -1,0 +1,1 @@
+"""Arithmetic of tiles on arrays: where they lie, how they are filled, stitched and smoothed."""

@@ -1,0 +1,87 @@
+"""From overlapping tiles of probabilities to finished rows of an area: stitched, smoothed if that is wanted, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.tiles.smooth import Smoother
+from refnet_cli.tiles.tiling import Stitcher, Tiling, Window
+
+Float32 = NDArray[np.float32]
+UInt8 = NDArray[np.uint8]
+Usable = Callable[[UInt8], NDArray[np.bool_]]
+"""Tells which pixels are worth anything, given what was seen of them."""
+
+
+class Finishing:
+    """Hands out the rows of an area as soon as nothing to come can change them.
+
+    Parameters
+    ----------
+    tiling : Tiling
+    classes : int
+        Number of probability layers K.
+    area : Window
+        What to finish, inside the tiling's grid.
+    radius : int
+        Pixels on each side over which probabilities are smoothed; 0 for not at all. What lies beside the area is then
+        stitched too, so that its border is no other than that of a larger area.
+    usable : callable
+        See `Usable`.
+    """
+
+    def __init__(self, tiling: Tiling, classes: int, area: Window, radius: int, usable: Usable) -> None:
+        row, column = area.row - radius, area.column - radius
+        self.stitched = Window(row, column, area.height + 2 * radius, area.width + 2 * radius).within(tiling.whole)
+        """What tiles have to cover."""
+        self._area, self._usable = area, usable
+        self._stitcher = Stitcher(tiling, classes, self.stitched)
+        around = self.stitched
+        bottom = around.row + around.height
+        self._smoother = Smoother(radius, classes, around.width, bottom, around.row, area.row) if radius else None
+        self._seen = np.empty((0, area.width), np.uint8)
+        self._row = area.row
+
+    def take(
+        self, windows: Sequence[Window], probabilities: Float32, seen: UInt8 | None
+    ) -> Iterator[tuple[int, Float32, UInt8]]:
+        """Take tiles, and hand out what is finished by them.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+            Where the tiles lie.
+        probabilities : float32 array, shape (N, K, tile, tile)
+        seen : uint8 array, shape (rows, width), optional
+            After the last tiles of a row: what was seen of the rows of `stitched` that no later tile touches.
+
+        Yields
+        ------
+        row : int
+            Of the tiling's grid.
+        probabilities : float32 array, shape (K, rows, width)
+        seen : uint8 array, shape (rows, width)
+            Of the area's columns.
+        """
+        for window, tile in zip(windows, probabilities, strict=True):
+            self._stitcher.add(window, tile)
+        if seen is None:
+            return
+        row, finished = self._stitcher.finish_rows(self._stitcher.top + len(seen))
+        if self._smoother is None:
+            yield row, finished, seen
+            return
+        left = self._area.column - self.stitched.column
+        columns = slice(left, left + self._area.width)
+        end = self._area.row + self._area.height
+        above = max(self._area.row - row, 0)
+        self._seen = np.concatenate([self._seen, seen[above : max(end - row, 0), columns]])
+        for smoothed_row, smoothed in self._smoother.push(row, finished, self._usable(seen)):
+            low, high = max(smoothed_row, self._row), min(smoothed_row + smoothed.shape[1], end)
+            if low < high:
+                part = smoothed[:, low - smoothed_row : high - smoothed_row, columns]
+                yield low, part, self._seen[: high - low]
+                self._seen, self._row = self._seen[high - low :], high

@@ -1,0 +1,1 @@
+"""From scenes with labels to weights."""

@@ -1,0 +1,172 @@
+"""How sure each label is, from a raster file on a grid of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+
+from refnet_cli.errors import InputError, OptionsError, RefnetError
+from refnet_cli.evaluation.labels import Labels
+from refnet_cli.scene import BLOCK, Alignment, Raster
+from refnet_cli.tiles.tiling import Window
+
+Float32 = NDArray[np.float32]
+_ROUNDING = 1e-5
+
+
+class Confidence:
+    """A raster of confidences served on a grid as numbers from 0 to 1; use ``Confidence.open``.
+
+    A grid pixel takes the confidence at its centre, or the mean of those inside it where the file's pixels are finer
+    than half the grid's. What the file declares as no data, and what lies outside of it, has a confidence of 0.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What of the file is doubtful, in a line each.
+    """
+
+    def __init__(self, raster: Raster, band: int, grid: GeoBox) -> None:
+        self._raster, self._band, self._grid = raster, band, grid
+        self.warnings: list[str] = []
+        dataset = raster.dataset
+        if band > dataset.count:
+            raise OptionsError(
+                f"confidence_band is {band}, but the confidence file {raster.path} has {dataset.count} bands."
+            )
+        whole = np.dtype(dataset.dtypes[band - 1]).kind in "iu"
+        self._percent = whole and raster.scaling(band) == (1.0, 0.0)
+        self._alignment = Alignment(raster, grid)
+        self._method = Resampling.average if self._alignment.ratio > 2 else Resampling.nearest
+        self._check_values()
+
+    @classmethod
+    def open(cls, path: str | Path, grid: GeoBox, band: int = 1) -> Self:
+        """Open a file of confidences and check its values.
+
+        Parameters
+        ----------
+        path : str or Path
+            A local GeoTIFF of any reference system and pixel size. Whole numbers are percent, from 0 to 100; numbers
+            of floating point are shares, from 0 to 1, as are those of a file that declares a scale or an offset.
+        grid : GeoBox
+            Grid to bring them onto.
+        band : int
+            Number of the band that holds them, from 1.
+
+        Raises
+        ------
+        InputMissingError
+            If the file is missing or may not be read.
+        InputError
+            If it cannot be used, does not overlap the grid, or holds other numbers.
+        OptionsError
+            If it has no such band.
+        """
+        raster = Raster(path, "confidence")
+        try:
+            with raster.naming("cannot be understood"):
+                return cls(raster, band, grid)
+        except RefnetError:
+            raster.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raster.close()
+
+    def _check_values(self) -> None:
+        """Refuse a file with any value outside of its range on the grid."""
+        region = self._alignment.source_window(Window(0, 0, *self._grid.shape))
+        end = region.row + region.height, region.column + region.width
+        low, high = 0.0, 0.0
+        for row in range(region.row, end[0], 4 * BLOCK):
+            for column in range(region.column, end[1], 4 * BLOCK):
+                values = self._shares(Window(row, column, 4 * BLOCK, 4 * BLOCK).clip(*end))
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        unit = 100 if self._percent else 1
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            wrong = low if low < -_ROUNDING else high
+            meaning = "Floating-point numbers are shares, from 0 to 1. Divide percent by 100"
+            if self._percent:
+                meaning = "Whole numbers are percent, from 0 to 100. Scale them"
+            raise InputError(
+                f"The confidence file {self._raster.path} holds {wrong * unit:g}. {meaning}, or declare that it is no "
+                "data."
+            )
+        if high <= 0:
+            self.warnings.append(
+                f"{self._raster.path} has a confidence of 0 everywhere on the scene, so that no label of it counts. "
+                f"Look at the file and at confidence_band, which is {self._band}."
+            )
+        if self._percent and 0 < high <= 0.01 + _ROUNDING:
+            self.warnings.append(
+                f"The highest confidence in {self._raster.path} is 1 %: its whole numbers are percent. If 1 means "
+                "certain, write 100, or write shares as floating-point numbers."
+            )
+
+    def _shares(self, source: Window) -> Float32:
+        """Read a window of the file as shares; 0 where there is no data."""
+        (values,), _ = self._raster.read_valid([self._band], source)
+        return np.asarray(np.nan_to_num(values / np.float32(100 if self._percent else 1)), np.float32)
+
+    def read(self, window: Window) -> Float32:
+        """Read a window inside the grid, as numbers from 0 to 1, shape (H, W).
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read there.
+        """
+        out = np.zeros((window.height, window.width), np.float32)
+        for row in range(0, window.height, BLOCK):
+            for column in range(0, window.width, BLOCK):
+                part = Window(row, column, BLOCK, BLOCK).clip(window.height, window.width)
+                target = out[row : row + part.height, column : column + part.width]
+                self._read_part(part._replace(row=row + window.row, column=column + window.column), target)
+        return np.clip(np.nan_to_num(out), 0, 1)
+
+    def _read_part(self, window: Window, out: Float32) -> None:
+        source = self._alignment.source_window(window)
+        if not source.height * source.width:
+            return
+        shares = self._shares(source)
+        with self._raster.naming(f"cannot be warped to {window} of the grid"):
+            self._alignment.warp(window, source, shares[None], out[None], self._method)
+
+
+class ConfidentLabels:
+    """Labels of which those with a confidence of 0 are no label; see `refnet_cli.evaluation.labels.Labels`.
+
+    Parameters
+    ----------
+    labels : Labels
+    confidence : Confidence
+        On the same grid.
+    """
+
+    def __init__(self, labels: Labels, confidence: Confidence) -> None:
+        self._labels, self.confidence = labels, confidence
+        self.on_grid = labels.on_grid
+        self.warnings = [*labels.warnings, *confidence.warnings]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both files."""
+        self._labels.close()
+        self.confidence.close()
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """Read a window of the grid; see `refnet_cli.evaluation.labels.Labels.read`."""
+        labels = self._labels.read(window)
+        return np.where(self.confidence.read(window) > 0, labels, 0).astype(np.uint8)

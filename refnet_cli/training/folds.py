@@ -1,0 +1,293 @@
+"""Leave-one-region-out: a training for each region that is held out, and a table of how good each is there.
+
+A folder holds the folds, each a training of its own with a record of what it was trained with, so that a finished fold
+is not trained again and an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import io
+import json
+import re
+import unicodedata
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refnet_cli.errors import OptionsError, RefnetError
+from refnet_cli.evaluation.evaluate import Counts, score
+from refnet_cli.model.card import Card, read_card
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.lock import Workplace
+from refnet_cli.system.marks import MARK, check_replaceable
+from refnet_cli.training.calibration import fit_temperature, measure_calibration
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.distributed import started_processes
+from refnet_cli.training.fit import Progress, Tell, TrainResult, describe_settings, fit
+from refnet_cli.training.validation import HeldOut
+from refnet_cli.version import __version__
+
+TABLE, DETAILS = "folds.csv", "folds.json"
+RECORD, PIXELS = "fold.json", "held-out.npz"
+"""Of each fold: what it was trained with, and pixels with which temperatures of other folds are fitted."""
+MOST_PIXELS = 50_000  # of a fold that are kept
+POOLED = "(pooled)"
+_LONGEST = 150  # bytes of a region in the name of a folder, of which systems allow 255
+_CHOSEN = (
+    "scores are those of the best validation of each fold by mean IoU; where a fold has more than one, that flatters"
+)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A finished training with a region held out."""
+
+    region: str
+    weights: Path
+    card: Card
+    held_out: HeldOut | None
+    """At most 50,000 of the region's labelled pixels; None if it has none."""
+
+    @property
+    def matrix(self) -> Counts:
+        """Confusion matrix of the region's pixels, all classes of the scheme, shape (classes, classes)."""
+        names = self.card.scheme.names
+        matrix = np.zeros((len(names),) * 2, np.int64)
+        if scores := self.card.scores.get("validation"):
+            places = [names.index(name) for name in scores["labelled"]]
+            matrix[np.ix_(places, places)] = scores["confusion_matrix"]
+        return matrix
+
+
+def fit_folds(
+    configs: Mapping[str, TrainConfig],
+    folder: str | Path,
+    progress: Callable[[Progress], None] | None = None,
+    tell: Tell | None = None,
+    stopping: Callable[[], bool] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train with each region held out in turn, and write ``folds.csv`` and ``folds.json``.
+
+    Each fold has a folder ``fold-REGION`` of its own. Called again with the same configs, it skips what is finished and
+    goes on with what was interrupted.
+
+    Parameters
+    ----------
+    configs : mapping of str to TrainConfig
+        By region, from `refnet_cli.training.config.read_folds`.
+    folder : str or Path
+        Created if it is missing.
+    progress, tell, stopping, overwrite
+        See `refnet_cli.training.fit.fit`; lines start with the fold's region.
+
+    Returns
+    -------
+    dict
+        What ``folds.json`` holds.
+
+    Raises
+    ------
+    TryAgainError
+        If ``stopping`` asked for that.
+    RefnetError
+        If scenes, options or the folder cannot be used.
+    """
+    if started_processes() > 1:
+        raise OptionsError("--folds trains one network after another in one process: start it without torchrun.")
+    folder = Path(folder)
+    folders = name_folders(folder, list(configs))
+    own = [path / name for path in folders.values() for name in (RECORD, PIXELS)]
+    check_replaceable([folder / TABLE, folder / DETAILS, *own], overwrite)
+    folds = []
+    with Workplace(folder / "folds") as workplace:
+        for warning in workplace.warnings:
+            _prefixed(tell, "folds")(f"warning: {warning}")
+        for region, config in configs.items():
+            say = _prefixed(tell, f"fold {region}")
+            settings = _settings_of(config)  # before the training, during which files may change
+            fold = _read_fold(region, config, folders[region], settings)
+            if fold is None:
+                result = fit(config, folders[region], progress, say, stopping, overwrite)
+                fold = _write_fold(region, config, folders[region], result, settings)
+            else:
+                say("finished before, not trained again")
+            folds.append(fold)
+        details = _describe(folds)
+        _write(folder / TABLE, _table(details))
+        _write(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
+    return details
+
+
+def _prefixed(tell: Tell | None, start: str) -> Tell:
+    """Return what says lines with a start, after the word that makes a line a warning."""
+
+    def say(line: str) -> None:
+        kind = "warning: " if line.startswith("warning: ") else ""
+        if tell:
+            tell(f"{kind}{start}: {line.removeprefix(kind)}")
+
+    return say
+
+
+def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
+    """Name the folder of each fold after its region, with ``_`` for what does not suit file names.
+
+    Raises
+    ------
+    OptionsError
+        If two regions would share a folder, on file systems without upper and lower case too.
+
+    Examples
+    --------
+    >>> name_folders(Path("out"), ["north/east"])["north/east"].name
+    'fold-north_east'
+    """
+    named = {region: f"fold-{_suit_file_names(region)}" for region in regions}
+    for name in named.values():
+        same = [other for other, theirs in named.items() if theirs.casefold() == name.casefold()]
+        if len(same) > 1:
+            raise OptionsError(
+                f"The regions {' and '.join(map(repr, same))} would share the folder {folder / name}. Rename one of "
+                "them in the regions file."
+            )
+    return {region: folder / name for region, name in named.items()}
+
+
+def _suit_file_names(region: str) -> str:
+    suiting = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))
+    return suiting.encode()[:_LONGEST].decode(errors="ignore")
+
+
+def _settings_of(config: TrainConfig) -> str:
+    """Digest of all that a fold's training depends on: settings, and size and time of the label files."""
+    files = []
+    for scene in config.scenes:
+        for given in (scene.labels, scene.confidence):
+            for path in _parts_of(given) if isinstance(given, Path) else ():
+                about = path.stat()
+                files.append((str(path), about.st_size, about.st_mtime_ns))
+    text = json.dumps([describe_settings(config.settled()), config.name, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """A file, if it exists; of a Shapefile all files of its name, one of which holds the classes."""
+    if path.suffix.lower() == ".shp":
+        return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path] if path.exists() else []
+
+
+def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) -> Fold | None:
+    """Read a fold that is finished; None if it is not, or was trained with other settings."""
+    weights = folder / f"{config.name}.safetensors"
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        card = read_card(weights)
+        if (record["settings"], record["sha256"]) != (settings, card.sha256):
+            return None
+        with (folder / PIXELS).open("rb") as file, np.load(file) as pixels:
+            held_out = HeldOut(pixels["logits"], pixels["labels"])
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, RefnetError):
+        return None
+    return Fold(region, weights, card, held_out if len(held_out.labels) else None)
+
+
+def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult, settings: str) -> Fold:
+    """Record that a fold is finished, the record last."""
+    classes = result.card.network.classes
+    logits, labels = result.held_out or HeldOut(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
+    kept = np.random.default_rng(config.seed).permutation(len(labels))[:MOST_PIXELS]
+    held_out = HeldOut(logits[kept], labels[kept])
+    with replacing(folder / PIXELS) as temporary, temporary.open("wb") as file:
+        arrays: dict[str, Any] = {MARK: np.array(__version__), **held_out._asdict()}
+        np.savez(file, **arrays)
+    record = {MARK: __version__, "region": region, "settings": settings, "sha256": result.card.sha256}
+    _write(folder / RECORD, json.dumps(record, indent=2))
+    return Fold(region, result.weights, result.card, held_out if len(kept) else None)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _describe(folds: list[Fold]) -> dict[str, Any]:
+    """Scores of each fold and of all together, and what temperatures of other folds are worth."""
+    names = folds[0].card.scheme.names
+    temperatures = [_temperature_of_others(fold, folds) for fold in folds]
+    rows = {}
+    for fold, temperature in zip(folds, temperatures, strict=True):
+        calibration = fold.card.scores.get("calibration", {})
+        rows[fold.region] = {
+            "weights": f"{fold.weights.parent.name}/{fold.weights.name}",
+            **_scores(fold.matrix, names),
+            "temperature": calibration.get("temperature"),
+            "ece": calibration.get("ece_after"),
+            "temperature_of_others": temperature,
+            "ece_with_temperature_of_others": _error([(fold, temperature)]),
+        }
+    pooled = _scores(np.sum([fold.matrix for fold in folds], axis=0), names)
+    pooled["ece_with_temperature_of_others"] = _error(list(zip(folds, temperatures, strict=True)))
+    return {
+        "split": "region",
+        "chosen": _CHOSEN,
+        "calibration": f"at most {MOST_PIXELS:,} pixels of a region count",
+        "classes": list(names),
+        "folds": rows,
+        "pooled": pooled,
+    }
+
+
+def _scores(matrix: Counts, names: tuple[str, ...]) -> dict[str, Any]:
+    """Scores of a confusion matrix; of no pixel, its number alone."""
+    if not matrix.any():
+        return {"pixels": 0}
+    return score(matrix, names).to_dict()
+
+
+def _temperature_of_others(fold: Fold, folds: list[Fold]) -> float | None:
+    """Temperature that suits what the other folds hold out; None if they hold out too little."""
+    others = [other.held_out for other in folds if other is not fold and other.held_out]
+    if not others:
+        return None
+    logits, labels = (np.concatenate(arrays) for arrays in zip(*others, strict=True))
+    found = fit_temperature(logits, labels)
+    return found.temperature if found else None
+
+
+def _error(folds: list[tuple[Fold, float | None]]) -> float | None:
+    """Expected calibration error of some folds' pixels, each with its temperature, where both are known."""
+    known = [(fold.held_out, temperature) for fold, temperature in folds if fold.held_out and temperature]
+    if not known:
+        return None
+    logits = np.concatenate([held_out.logits / np.float32(temperature) for held_out, temperature in known])
+    labels = np.concatenate([held_out.labels for held_out, _ in known])
+    return measure_calibration(logits, labels, 1.0)[1]
+
+
+def _table(details: dict[str, Any]) -> str:
+    """CSV of a row a region and one of all together; what is not known is left empty."""
+    scores = ("overall_accuracy", "balanced_accuracy", "mean_iou")
+    calibration = ("temperature", "ece", "temperature_of_others", "ece_with_temperature_of_others")
+    rows = []
+    for region, found in [*details["folds"].items(), (POOLED, details["pooled"])]:
+        row = {"region": region, "labelled_pixels": found["pixels"]}
+        row |= {name: found.get(name) for name in (*scores, *calibration)}
+        labelled = found.get("labelled", {})
+        row |= {
+            f"recall {name}": found["recall"][name] if labelled.get(name) else None for name in details["classes"]
+        }
+        rows.append(row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
