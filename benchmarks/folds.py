@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError
 from refnet_cli.evaluation.labels import RasterLabels
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.sensors.bands import SCHEMES
 from refnet_cli.tiles.gaps import fill_gaps
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 SCHEME = SCHEMES["terramesh"]  # of TerraMesh's labels; those of simulated scenes name their classes
 OPTICAL_BANDS, SAR_BANDS = ("B02", "B03", "B04", "B08"), ("VV", "VH")

@@ -21,8 +21,10 @@ from scipy import ndimage
 from benchmarks.folds import SIMULATED, Scene, read_scene
 from benchmarks.measure import Row, hold
 from benchmarks.report import to_json
-from refnet_cli.engines.load import Engine, EngineOptions, load_engine
-from refnet_cli.model.card import Modality, default_weights
+from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.load import load_engine
+from refnet_cli.model.card import Modality
+from refnet_cli.model.weight_files import default_weights
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.tiling import Tiling
 

@@ -27,7 +27,8 @@ from benchmarks import scan, scene
 from benchmarks.measure import ROOT, Row, compare, medians
 from benchmarks.memory import NETWORKS
 from benchmarks.networks import PUBLISHED, finish
-from refnet_cli.engines.load import Engine, EngineOptions, load_engine
+from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.load import load_engine
 from refnet_cli.export import draw_tiles, export_onnx
 from refnet_cli.model.refnet import LEVELS
 from refnet_cli.scan import SCANS, available_scans
@@ -148,7 +149,7 @@ def _read(path: Path) -> Any:
 
 
 def _call(optical: Path, sar: Path, output: Path, device: str, variant: str, options: dict[str, Any]) -> None:
-    from refnet_cli.model.card import default_weights
+    from refnet_cli.model.weight_files import default_weights
 
     given = {name: value for name, value in options.items() if value is not True}
     flags = {"compiled": "--compile", "deterministic": "--deterministic"}

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.folds import SCHEME, DataSet, Fold, find_data_sets
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS, Budget
-from refnet_cli.evaluation.evaluate import confusion_matrix, score
+from refnet_cli.evaluation.scores import confusion_matrix, score
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.process import keep_freed_memory
 

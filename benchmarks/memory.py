@@ -1,6 +1,6 @@
 """How much memory ``refnet predict`` takes at most, over what it reckons with beforehand.
 
-The reckoning is `refnet_cli.system.memory.Demand`.
+The reckoning is `refnet_cli.prediction.memory.Demand`.
 
 Each prediction is a process of its own, given batch and reading threads, on a pair that `scene` makes, so that every
 pixel is warped. What counts is the process's peak as the kernel tells it, libraries that are mapped included.
@@ -22,9 +22,10 @@ from pathlib import Path
 
 from benchmarks.measure import Row, hold, in_child, peak_of_refnet
 from benchmarks.scene import make_pair
-from refnet_cli.model.card import Card, Modality, default_weights, read_card
-from refnet_cli.prediction.predict import demand_of
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.classes.schemes import SCHEMES
+from refnet_cli.model.card import Card, Modality
+from refnet_cli.model.weight_files import default_weights, read_card
+from refnet_cli.prediction.memory import demand_of
 from refnet_cli.system.memory import MB
 
 WIDTHS, BATCHES, THREADS = (512, 2048, 6000), (1, 2, 4), (1, 2)

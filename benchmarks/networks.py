@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import REFNet
 
 PUBLISHED = REFNetConfig(encoder="resnet50", optical_bands=3, sar_bands=2, classes=9, width=128)

@@ -34,9 +34,11 @@ from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
 from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memory
-from refnet_cli.model.card import default_weights, read_card
-from refnet_cli.prediction.predict import PredictOptions, predict, read_tile
+from refnet_cli.model.weight_files import default_weights, read_card
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import read_tile
 from refnet_cli.tiles.tiling import Tiling
 
 Float32 = NDArray[np.float32]

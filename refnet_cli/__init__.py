@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any
 from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
-    from refnet_cli.engines.load import EngineOptions, load_engine
+    from refnet_cli.classes.schemes import SCHEMES
+    from refnet_cli.engines.base import EngineOptions
+    from refnet_cli.engines.load import load_engine
     from refnet_cli.errors import RefnetError
     from refnet_cli.evaluation.evaluate import evaluate
     from refnet_cli.export import export_onnx
-    from refnet_cli.model.card import Card, REFNetConfig
+    from refnet_cli.model.card import Card
+    from refnet_cli.model.config import REFNetConfig
     from refnet_cli.model.refnet import Prediction, REFNet, from_published
     from refnet_cli.model.weights import load_weights, save_weights
     from refnet_cli.outputs import ClassMap
     from refnet_cli.prediction.inspection import inspect
-    from refnet_cli.prediction.predict import PredictOptions, predict
+    from refnet_cli.prediction.options import PredictOptions
+    from refnet_cli.prediction.predict import predict
     from refnet_cli.scene import ScenePair
-    from refnet_cli.sensors.bands import PRODUCTS, SCHEMES
+    from refnet_cli.sensors.bands import PRODUCTS
     from refnet_cli.tiles.tiling import Tiling
     from refnet_cli.training.config import TrainConfig
     from refnet_cli.training.fit import fit

@@ -24,16 +24,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError
 from refnet_cli.scene.registration import TOLERANCE, Shift
-from refnet_cli.sensors.bands import ClassScheme
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.marks import MARK
+from refnet_cli.types import Float32, Float64, UInt8
 from refnet_cli.version import __version__
-
-Float32 = NDArray[np.float32]
-Reals = NDArray[np.float64]
-UInt8 = NDArray[np.uint8]
 
 DPI = 160
 SMALL, NORMAL, LARGE = 8.5, 10, 11  # points
@@ -241,7 +238,7 @@ def _scale_by_decades(axes: Axes, decades: float) -> None:
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
 
 
-def _extremes(values: Reals) -> NDArray[np.intp]:
+def _extremes(values: Float64) -> NDArray[np.intp]:
     """Return the places of the least and the greatest value of each piece, so that no spike gets lost."""
     if len(values) <= 2 * CURVE_PIECES:
         return np.arange(len(values))
@@ -250,12 +247,12 @@ def _extremes(values: Reals) -> NDArray[np.intp]:
     return np.unique([start + place for start, piece in pieces for place in (piece.argmin(), piece.argmax())])
 
 
-def _spaced(values: Reals) -> NDArray[np.intp]:
+def _spaced(values: Float64) -> NDArray[np.intp]:
     """Return evenly spaced places, first and last among them."""
     return np.linspace(0, len(values) - 1, min(len(values), CURVE_PIECES)).astype(np.intp)
 
 
-def _running_median(values: Reals, places: NDArray[np.intp]) -> Reals:
+def _running_median(values: Float64, places: NDArray[np.intp]) -> Float64:
     """Return medians around places: of less at the start, where the loss falls steeply and must not be flattened."""
     reaches = np.minimum(places, len(values) // 40)
     ranges = zip(places - reaches, places + reaches + 1, strict=True)
@@ -354,7 +351,7 @@ def _shift_figure(shift: Shift, height: int, width: int) -> Figure:
     return figure
 
 
-def _fill_cells(axes: Axes, shares: Reals) -> None:
+def _fill_cells(axes: Axes, shares: Float64) -> None:
     axes.imshow(shares, cmap=PALE_TO_DARK, norm=Normalize(0, 1), interpolation="nearest")
     for row, column in np.argwhere(shares > 0):
         share = shares[row, column]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
-from refnet_cli.model.card import Card, Modality, REFNetConfig
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.classes.schemes import SCHEMES
+from refnet_cli.model.card import Card, Modality
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.training.config import TrainScene
 
 CARD = Card(

@@ -13,7 +13,7 @@ import numpy as np
 
 from refnet_cli.engines.multi_device import SeveralEngines
 from refnet_cli.errors import UnavailableError, WeightsError
-from refnet_cli.model.card import default_weights, read_card
+from refnet_cli.model.weight_files import default_weights, read_card
 
 WEIGHTS, NO_MEMORY, BUG, FULL_DISK, KILL, SLEEP, HALVE = range(-1, -8, -1)
 

@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, array_bounds
 from rasterio.warp import Resampling, reproject, transform_bounds
 
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.classes.schemes import SCHEMES
 from tests.real_data import ALL, EARTHNET, PLACES, SHIFTED, SSL4EO
 from tests.safe import at_resolution
 

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from refnet_cli.model.card import METADATA, Card, checksum
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import METADATA, checksum
 from tests.scenes import CARD
 
 Free = dict[str, str]

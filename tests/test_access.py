@@ -20,11 +20,12 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs import verify_map
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.raster import raster
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.system.urls import Remote
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import read_regions
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_pair
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "refnet_cli"
 
 # A package imports what stands below it, nothing beside it and nothing above it.
 FLOORS = (
-    {"errors", "version"},
+    {"errors", "types", "version"},
     {"system"},
     {"sensors", "tiles", "scan"},
     {"classes"},

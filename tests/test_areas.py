@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import commands
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.outputs import AreaCounter, Areas
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
-from refnet_cli.sensors.bands import SCHEMES
 from tests.test_outputs import TAGS, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

@@ -17,7 +17,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene import SceneOptions, Source, find_files
 from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
 from refnet_cli.sensors.bands import PRODUCTS, Modality, canonical_band
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.scenes import write
 
 BANDS = ("B02", "B03", "B04", "B08")

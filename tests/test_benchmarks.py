@@ -19,8 +19,9 @@ from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import make_network
 from refnet_cli.cli import main as cli
 from refnet_cli.errors import InputMissingError
-from refnet_cli.model.card import REFNetConfig, default_weights, read_card
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import MDFVSSBlock, MSIEDecoder, VSSBlock
+from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.scan import available_scans
 from tests.scenes import make_labelled_scene, name_classes, write
 

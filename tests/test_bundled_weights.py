@@ -12,12 +12,20 @@ import pytest
 from refnet_cli.batch.plan import Templates, plan
 from refnet_cli.batch.task import Task, identify, read_tasks
 from refnet_cli.cli.main import run
-from refnet_cli.engines.load import EngineOptions, load_engine
+from refnet_cli.engines.base import EngineOptions
+from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import card
-from refnet_cli.model.card import BundledName, as_weights, default_weights, find_weights, read_card, shipped_weights
+from refnet_cli.model.weight_files import (
+    BundledName,
+    as_weights,
+    default_weights,
+    find_weights,
+    read_card,
+    shipped_weights,
+)
 from refnet_cli.model.weights import load_weights
-from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.training.config import TrainConfig
 from tests.scenes import make_pair
 from tests.test_regions import scene

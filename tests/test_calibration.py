@@ -16,7 +16,7 @@ from refnet_cli.model.card import TEMPERATURES
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.training.calibration import BINS, FEWEST_PIXELS, Calibration, fit_temperature
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.sampler import survey
+from refnet_cli.training.dataset import survey
 from refnet_cli.training.validation import read_held_out
 from tests.scenes import CARD, make_labelled_scene
 

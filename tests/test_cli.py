@@ -20,7 +20,7 @@ from rasterio.transform import Affine
 from refnet_cli import __all__
 from refnet_cli.cli import main as cli
 from refnet_cli.cli.main import commands, run
-from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.prediction.options import PredictOptions
 from tests.scenes import make_pair, write
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,21 +20,23 @@ import torch
 from odc.geo.geobox import GeoBox
 from safetensors.torch import save
 
-from refnet_cli.classes.schemes import read_label_codes, with_ignored
+from refnet_cli.classes.scheme_files import read_label_codes, with_ignored
+from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.evaluation.labels import Labels, open_labels
-from refnet_cli.model.card import METADATA, Card, read_card, verify
+from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weight_files import METADATA, read_card, verify
 from refnet_cli.model.weights import load_weights
-from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.sensors.bands import CORINE_CODES, SCHEMES, ClassScheme
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.system.onnx_metadata import digest
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.dataset import survey
 from refnet_cli.training.initialise import start
-from refnet_cli.training.sampler import survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.scenes import CARD, PLACE, PlaceEngine, make_labelled_scene, make_pair, write
 from tests.small_models import entries, make_model

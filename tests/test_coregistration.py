@@ -19,7 +19,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.scene import SceneOptions, ScenePair, pixel_metres
 from refnet_cli.scene.coregistration import PairShift, find_shift
 from refnet_cli.scene.registration import Piece, Shift, Vector
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write
 
 ACCEPTED = Shift(1.5, -2.25, True, "As wanted.", 0.3, 0.9, 0.05, 0.1, 1, (Vector(64, 80, 1.5, -2.25, 0.3),))

@@ -14,15 +14,19 @@ import rasterio
 from numpy.typing import NDArray
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.model.card import Card, read_card
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.prediction.drift import compare, seen_by, warn_of_level, warn_of_unlike
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.prediction.low_confidence import describe_shares, limit_of
-from refnet_cli.prediction.predict import PredictOptions, Report, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
+from refnet_cli.prediction.report import Report
 from refnet_cli.prediction.seen import BandDrift, Seen, describe_seen
 from refnet_cli.scene import Decision, SceneOptions, ScenePair
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.fit import Training, fit
+from refnet_cli.training.fit import fit
+from refnet_cli.training.trainer import Training
 from tests.scenes import CARD, PlaceEngine, make_labelled_scene, make_pair, write
 
 BANDS = CARD.optical.bands

@@ -18,9 +18,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from refnet_cli.cli.main import train_command
+from refnet_cli.classes.schemes import SCHEMES
+from refnet_cli.cli.train import train_command
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError, WeightsError
-from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoder_files import read_tensors
 from refnet_cli.model.encoders import (
     ENCODERS,
@@ -32,7 +33,6 @@ from refnet_cli.model.encoders import (
     describe_encoders,
     identify_encoders,
 )
-from refnet_cli.sensors.bands import SCHEMES
 from refnet_cli.training.config import TrainConfig, read_regions
 from refnet_cli.training.fit import fit
 from refnet_cli.training.initialise import Start, start
@@ -540,7 +540,7 @@ def test_a_training_depends_on_what_a_file_holds_and_not_on_where_it_lies(small:
 
 
 def test_a_training_with_them(small: dict[str, EncoderFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.fit.Training._draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.trainer.Training._draw", lambda self, card: None)
     scene = replace(make_labelled_scene(tmp_path / "scene"), split="train")
     config = TrainConfig(
         scenes=(scene,), scheme="esri-io", encoder="test_resnet", width=16, steps=1, batch=2, crop=64, tile=64,

@@ -22,10 +22,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rasterio.transform import Affine
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import commands, run
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
-from refnet_cli.evaluation.evaluate import Counts, confusion_matrix, estimate_areas, evaluate, score
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.evaluation.areas import estimate_areas
+from refnet_cli.evaluation.evaluate import evaluate
+from refnet_cli.evaluation.scores import confusion_matrix, score
+from refnet_cli.types import Int64
 from tests.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))
@@ -56,7 +59,7 @@ def test_scores_by_hand() -> None:
 
 @given(matrix=arrays(np.int64, (4, 4), elements=st.integers(0, 30)).filter(np.any))
 @settings(max_examples=30, deadline=None)
-def test_scores_are_those_of_torchmetrics(matrix: Counts) -> None:
+def test_scores_are_those_of_torchmetrics(matrix: Int64) -> None:
     labels, predicted = (torch.from_numpy(np.repeat(part.ravel(), matrix.ravel())) for part in np.indices((4, 4)))
     found = score(matrix, tuple("abcd"))
     assert found.overall_accuracy == pytest.approx(float((labels == predicted).float().mean()), abs=1e-6)

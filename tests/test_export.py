@@ -15,16 +15,18 @@ import onnxruntime
 import pytest
 import torch
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
 from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError, WeightsError
 from refnet_cli.export import INPUTS, OUTPUTS, PARITY, Exported, export_onnx
-from refnet_cli.model.card import Card, Modality, REFNetConfig, read_card, verify
+from refnet_cli.model.card import Card, Modality
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weight_files import read_card, verify
 from refnet_cli.model.weights import load_weights, save_weights
-from refnet_cli.prediction.predict import read_tile
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.scene.pair import read_tile
 from refnet_cli.system.onnx_metadata import read_metadata
 from refnet_cli.tiles.tiling import Tiling
 from tests.golden import Golden

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from refnet_cli import plots as figures
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import InputError, OutputError
 from refnet_cli.plots import View, draw_confusion, draw_curves, draw_views
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 
 SCHEME = SCHEMES["c2seg-bw"]
 NAN = float("nan")

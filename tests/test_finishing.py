@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.tiles.rows import Finishing
-from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 
 CLASSES = 3
 

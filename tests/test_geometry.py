@@ -16,11 +16,12 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.transform import Affine
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.sensors.bands import SCHEMES
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, write
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -17,7 +17,8 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.cli.main import PathList, run
+from refnet_cli.cli.main import run
+from refnet_cli.cli.options import PathList
 from refnet_cli.errors import InputError
 from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs import ClassMap, Rows, verify_map
@@ -28,7 +29,7 @@ from refnet_cli.raster.raster import ZipMember
 from refnet_cli.raster.vrt import raster_driver
 from refnet_cli.scene import Raster
 from refnet_cli.system.urls import Remote
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write
 
 BASE = {"count": 1, "dtype": "uint16", "crs": "EPSG:32633", "transform": PLACE}

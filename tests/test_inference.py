@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.fuse import Sliced, prepare_for_inference
 from refnet_cli.model.refnet import REFNet
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.evaluation.labels import Labels, RasterLabels, open_labels
-from refnet_cli.sensors.bands import SCHEMES
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 SIDE = 560

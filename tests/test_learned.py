@@ -14,11 +14,12 @@ import shapely
 from rasterio.transform import Affine
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.model.card import Card, read_card
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.dataset import SurveyedScene, survey
 from refnet_cli.training.fit import fit
 from refnet_cli.training.learned import GROUND, describe_ground, ground_of, warn_of_learned
-from refnet_cli.training.sampler import SurveyedScene, survey
 from tests.scenes import CARD, make_labelled_scene
 
 WIDTH = 144  # pixels of a scene

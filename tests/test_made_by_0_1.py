@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.model.card import Card, read_card
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import read_card
 from tests.batches import Ended, here
 from tests.made_by_0_1 import FILES, unpack, unpack_run
 

@@ -14,11 +14,12 @@ import pyogrio
 import pytest
 import rasterio
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
 from refnet_cli.outputs import OUTPUTS, REASONS, STEPS, HtmlReport, Polygons
-from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from tests.scenes import CARD, PlaceEngine, make_pair, write
 
 EVERY = tuple(kind for kind in OUTPUTS if kind != "classes")

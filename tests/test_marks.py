@@ -24,7 +24,7 @@ from refnet_cli.errors import OutputError
 from refnet_cli.outputs import OUTPUTS, Making, Quicklook, Shard, write_sidecar
 from refnet_cli.outputs.journal import Journal
 from refnet_cli.plots import draw_confusion, draw_curves
-from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.marks import check_replaceable, is_ours
 from refnet_cli.training.history import History, HistoryFiles, Step
 from tests.scenes import PLACE, make_pair

@@ -19,11 +19,13 @@ import refnet_cli.prediction.predict as predicting
 from refnet_cli.cli.main import run
 from refnet_cli.engines.torch_engine import TorchEngine, load_torch_engine
 from refnet_cli.errors import OptionsError, TryAgainError
-from refnet_cli.model.card import default_weights, read_card
-from refnet_cli.prediction.predict import PredictOptions, demand_of, predict
+from refnet_cli.model.weight_files import default_weights, read_card
+from refnet_cli.prediction.memory import Demand, demand_of, share_out
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scene import ScenePair
 from refnet_cli.system import memory
-from refnet_cli.system.memory import GB, MB, Demand, parse_size, share_out
+from refnet_cli.system.memory import GB, MB, parse_size
 from tests.scenes import make_pair
 
 ROOT = Path(__file__).resolve().parents[1]

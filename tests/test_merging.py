@@ -25,7 +25,7 @@ from refnet_cli.batch.mosaic import _cover, _in_step, merge
 from refnet_cli.batch.run import merge_maps, missing, run_here
 from refnet_cli.batch.task import Task, read_tasks
 from refnet_cli.outputs.journal import Finished
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.batches import (
     KINDS,
     ROOT,

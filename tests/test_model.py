@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.fuse import prepare_for_inference
 from refnet_cli.model.refnet import (
     DropPath,

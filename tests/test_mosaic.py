@@ -21,7 +21,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.raster import mosaic as mosaic_module
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.scenes import PLACE, write
 
 BANDS = ("B02", "B03", "B04", "B08")

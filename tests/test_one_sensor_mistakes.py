@@ -15,7 +15,8 @@ from refnet_cli.batch.task import Task, read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.model.card import Card
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.training.config import read_regions
 from tests.batches import here
 from tests.scenes import CARD, PlaceEngine, make_pair

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from refnet_cli.errors import InputMissingError, RefnetError, WeightsError
-from refnet_cli.model.card import METADATA, read_card, read_header, verify
+from refnet_cli.model.weight_files import METADATA, read_card, read_header, verify
 from refnet_cli.system import onnx_metadata as onnx_file
 from refnet_cli.system.onnx_metadata import LARGEST_ENTRY, digest, is_onnx, read_metadata
 from tests.limits import permissions_hold

@@ -12,7 +12,7 @@ import pytest
 from refnet_cli.engines import onnx_engine
 from refnet_cli.engines.onnx_engine import OnnxEngine
 from refnet_cli.errors import UnavailableError
-from refnet_cli.model.card import default_weights
+from refnet_cli.model.weight_files import default_weights
 
 MODEL = default_weights().with_suffix(".onnx")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

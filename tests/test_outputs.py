@@ -24,6 +24,7 @@ from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from refnet_cli.classes.crosswalk import find_translation
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, OutputError, StorageError
 from refnet_cli.outputs import (
     OUTPUTS,
@@ -37,7 +38,6 @@ from refnet_cli.outputs import (
     class_codes,
 )
 from refnet_cli.outputs import cog as geotiff
-from refnet_cli.sensors.bands import SCHEMES
 from tests.limits import file_size_limit, permissions_hold
 
 SCHEME = SCHEMES["esri-io"]

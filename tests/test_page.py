@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.outputs import HtmlReport, Quicklook, Rows
 from refnet_cli.outputs.pictures.charts import histogram
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 from tests.test_outputs import GRIDS, as_probabilities, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

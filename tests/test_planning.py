@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from refnet_cli.batch.plan import Templates, plan, read_scenes
 from refnet_cli.batch.task import RUN_ONLY, Task, identify, read_tasks
 from refnet_cli.errors import ConfigError, OptionsError, RefnetError
-from refnet_cli.model.card import REFNetConfig
-from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.model.config import REFNetConfig
+from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.urls import Remote
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.batches import here, make_scene, plan_tasks, refnet, write_table
 from tests.scenes import CARD
 from tests.small_models import write_model

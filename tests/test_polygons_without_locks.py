@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from tests.batches import environment
 from tests.scenes import PlaceEngine, make_pair
 from tests.shims import NO_POSIX_LOCKS, compile_shim
@@ -17,7 +18,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from refnet_cli.errors import InputError
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import predict
+from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.raster.vectors import VectorFile
 from tests.scenes import PlaceEngine
 optical, sar, output = map(Path, sys.argv[1:])

@@ -25,11 +25,15 @@ from refnet_cli.cli.main import run
 from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluation.evaluate import evaluate
-from refnet_cli.model.card import default_weights, read_card
+from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.outputs import ClassMap, write_sidecar
-from refnet_cli.prediction.predict import PredictOptions, predict, predict_rows, read_tile
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
+from refnet_cli.prediction.stream import predict_rows
 from refnet_cli.scene import ScenePair
-from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.scene.pair import read_tile
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 from tests.batches import FreeEngine
 from tests.real_data import PLACES, each_source
 from tests.scenes import CARD, PlaceEngine, grid_of, make_pair, write
@@ -256,7 +260,8 @@ from typing import Any
 sys.path.insert(0, {root!r})
 from refnet_cli.outputs import cog as geotiff
 from refnet_cli.raster import raster
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.predict import predict
+from refnet_cli.prediction.options import PredictOptions
 from tests.scenes import PlaceEngine
 # GDAL's cache of blocks has a bound of its own, which small scenes do not reach.
 raster._GDAL["GDAL_CACHEMAX"] = geotiff._GDAL["GDAL_CACHEMAX"] = 2**22

@@ -17,14 +17,17 @@ from refnet_cli.batch.plan import Templates, plan, read_scenes
 from refnet_cli.batch.task import Task, read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.engines import load as engine
-from refnet_cli.engines.load import EngineOptions, load_engine
+from refnet_cli.engines.base import EngineOptions
+from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import ConfigError, InputError, OptionsError, WeightsError
 from refnet_cli.evaluation.evaluate import evaluate
-from refnet_cli.model.card import Card, default_weights
+from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.model.weight_files import default_weights
+from refnet_cli.prediction.memory import Demand
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.sensors.bands import QUALITY, Modality
-from refnet_cli.system.memory import Demand
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.validation import evaluate_weights
 from tests import several_engines

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.outputs import Preview
 from refnet_cli.outputs.geodesy import Ground, view_of
 from refnet_cli.outputs.pictures.preview import scale_bar
-from refnet_cli.sensors.bands import SCHEMES
 from tests.test_outputs import UTM, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

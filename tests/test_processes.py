@@ -25,7 +25,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from dataclasses import replace
-from refnet_cli.model.card import REFNetConfig
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.fit import fit
 

@@ -9,15 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme, rename_old
 from refnet_cli.errors import WeightsError
-from refnet_cli.sensors.bands import (
-    CORINE_CODES,
-    PRODUCTS,
-    SCHEMES,
-    ClassScheme,
-    canonical_band,
-    rename_old,
-)
+from refnet_cli.sensors.bands import PRODUCTS, canonical_band
 
 
 @pytest.mark.parametrize("name", SCHEMES)

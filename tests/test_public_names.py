@@ -96,7 +96,7 @@ def use(name, value):
         return REFNet(config())
 
     def bundled():
-        from refnet_cli.model.card import default_weights, read_card
+        from refnet_cli.model.weight_files import default_weights, read_card
         return read_card(default_weights())
 
     try:

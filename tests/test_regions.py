@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import ConfigError, InputMissingError
-from refnet_cli.model.card import default_weights, read_card
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
 
 REGIONS = """

@@ -19,19 +19,13 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.model.card import Card
 from refnet_cli.tiles.gaps import fill_gaps
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training import sampler as sampling
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.sampler import (
-    Region,
-    Sampler,
-    count_classes,
-    measure,
-    read_batches,
-    standardised,
-    survey,
-)
+from refnet_cli.training.dataset import Region, count_classes, survey
+from refnet_cli.training.sampler import Sampler, read_batches, standardised
 from refnet_cli.training.splits import TRAIN, VALIDATION
+from refnet_cli.training.statistics import measure
 from tests.scenes import CARD, DRAWN, PLACE, make_labelled_scene, write
 
 

@@ -17,8 +17,9 @@ from refnet_cli import scan
 from refnet_cli.doctor import report as doctor
 from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.errors import UnavailableError
-from refnet_cli.model.card import find_weights
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.model.weight_files import find_weights
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scan import available_scans, choose_scan, cpu, fla, mamba
 from tests.scenes import make_pair
 from tests.test_scan import make

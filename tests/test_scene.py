@@ -21,7 +21,7 @@ from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.real_data import PLACES, SHIFTED, each_source
 
 BANDS = ["B02", "B03", "B04", "B08"]

@@ -20,10 +20,10 @@ from rasterio.warp import transform
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
-from refnet_cli.prediction.predict import read_tile
 from refnet_cli.scene import GridNeededError, Patch, SceneOptions, ScenePair
+from refnet_cli.scene.pair import read_tile
 from refnet_cli.sensors.bands import UNREADABLE
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write
 

@@ -27,8 +27,9 @@ from refnet_cli.errors import (
     WeightsError,
     as_known,
 )
-from refnet_cli.model.card import default_weights
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.model.weight_files import default_weights
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from tests import several_engines
 from tests.scenes import make_pair
 from tests.several_engines import BUG, FULL_DISK, HALVE, KILL, NO_MEMORY, SLEEP, WEIGHTS, TellingEngine, load

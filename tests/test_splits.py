@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from refnet_cli.errors import InputError
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.splits import (
     NEITHER,
     TRAIN,

@@ -31,11 +31,11 @@ from pystac.validation import JsonSchemaSTACValidator
 from shapely.geometry import shape
 from shapely.geometry.polygon import LinearRing
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs import OUTPUTS, QUALITY, REASONS, Making
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
-from refnet_cli.sensors.bands import ClassScheme
 from tests.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
 
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -14,10 +14,10 @@ import torch
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import save_file
 
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import InputMissingError, OptionsError, WeightsError
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 from refnet_cli.training.initialise import Start, freeze_encoders, set_training, start
 from refnet_cli.training.losses import training_loss
 from tests.golden import Golden

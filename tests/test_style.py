@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs import OUTPUTS, Making, Rows, Style, verify_map, warn_of_styles
-from refnet_cli.prediction.predict import PredictOptions, predict
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from tests.scenes import PlaceEngine, make_pair
 from tests.test_outputs import SCHEME, TAGS, as_probabilities, quality_of, random_codes, utm_grid, write_map
 

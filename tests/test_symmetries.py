@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.engines.tta import SYMMETRIES, SymmetricEngine
-from refnet_cli.model.card import default_weights
+from refnet_cli.model.weight_files import default_weights
 from refnet_cli.tiles.gaps import fill_gaps
 from tests.scenes import PlaceEngine
 

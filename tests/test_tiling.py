@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.tiles.tiling import Stitcher, Tiling, Window
+from refnet_cli.tiles.stitch import Stitcher
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 
 Floats = NDArray[np.float32]
 

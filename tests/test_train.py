@@ -21,24 +21,35 @@ import torch
 from affine import Affine
 from PIL import Image
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.cli.main import run
 from refnet_cli.engines.torch_engine import Standardise, load_torch_engine
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAgainError, WeightsError
-from refnet_cli.evaluation.evaluate import confusion_matrix, evaluate
-from refnet_cli.model.card import read_card
+from refnet_cli.evaluation.evaluate import evaluate
+from refnet_cli.evaluation.scores import confusion_matrix
 from refnet_cli.model.refnet import REFNet, published_names, rename_published
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights, save_weights
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scan import choose_scan
-from refnet_cli.sensors.bands import ClassScheme
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.dataset import survey
 from refnet_cli.training.distributed import Processes
-from refnet_cli.training.fit import Progress, Training, TrainResult, class_weights, fit, make_optimizer, make_schedule
+from refnet_cli.training.fit import fit
 from refnet_cli.training.history import Step
 from refnet_cli.training.losses import LOSSES
-from refnet_cli.training.sampler import Batch, survey
+from refnet_cli.training.sampler import Batch
 from refnet_cli.training.splits import VALIDATION
+from refnet_cli.training.trainer import (
+    Progress,
+    Training,
+    TrainResult,
+    class_weights,
+    make_optimizer,
+    make_schedule,
+)
 from refnet_cli.training.validation import evaluate_weights, read_held_out
 from tests.golden import Golden
 from tests.real_data import each_source
@@ -191,7 +202,7 @@ def test_it_leaves_while_it_calibrates(
         return read_held_out(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("refnet_cli.training.fit.read_held_out", asked)
+        patch.setattr("refnet_cli.training.trainer.read_held_out", asked)
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
@@ -310,7 +321,7 @@ def test_balanced_weights_let_all_classes_count_alike(config: TrainConfig) -> No
 
 def test_passes_add_up_to_the_step(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
-    monkeypatch.setattr("refnet_cli.training.fit.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     config = replace(config, steps=2, batch=4, class_weights="balanced", clip=0.5, learning_rate=1e-3)
     at_once, in_two = (fit(replace(config, accumulate=n), tmp_path / str(n)) for n in (1, 2))
@@ -440,7 +451,7 @@ def test_want_of_memory_is_told(config: TrainConfig, tmp_path: Path, monkeypatch
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("refnet_cli.training.fit.training_loss", fail)
+    monkeypatch.setattr("refnet_cli.training.trainer.training_loss", fail)
     with pytest.raises(TryAgainError, match="to learn from 2 crops at once: raise accumulate"):
         fit(config, tmp_path)
 
@@ -540,7 +551,7 @@ def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> No
 def test_one_step_of_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and gradient norms of a step are the published code's, and the weights move as AdamW's formula says."""
     golden = Golden("resnet18")
-    monkeypatch.setattr("refnet_cli.training.fit.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     unread = TrainScene(Path("a"), Path("b"), Path("c"))
     published = TrainConfig(scenes=(unread,), scheme="dfc2020", encoder="resnet18", width=32, device="cpu")

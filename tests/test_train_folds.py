@@ -16,17 +16,18 @@ import torch
 
 from refnet_cli.cli.main import run
 from refnet_cli.errors import ConfigError, OptionsError, OutputError, TryAgainError
-from refnet_cli.evaluation.evaluate import score
-from refnet_cli.model.card import read_card
+from refnet_cli.evaluation.scores import score
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.system.marks import is_ours
 from refnet_cli.training import folds
 from refnet_cli.training.calibration import fit_temperature
 from refnet_cli.training.config import TrainConfig, read_folds
-from refnet_cli.training.fit import Progress, Training, TrainResult, fit
+from refnet_cli.training.fit import fit
 from refnet_cli.training.folds import POOLED, fit_folds, name_folders
 from refnet_cli.training.history import History
+from refnet_cli.training.trainer import Progress, Training, TrainResult
 from refnet_cli.training.validation import HeldOut
 from tests.scenes import CARD, make_labelled_scene
 

@@ -17,14 +17,17 @@ from affine import Affine
 
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
 from refnet_cli.model.refnet import REFNet
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.balance import chances_of_cells
 from refnet_cli.training.checkpoint import CONFIDENCES, Checkpoints
 from refnet_cli.training.confidence import Confidence
 from refnet_cli.training.config import TrainConfig, read_regions
-from refnet_cli.training.fit import Training, _what_training_depends_on, fit
+from refnet_cli.training.dataset import Region, count_classes, survey
+from refnet_cli.training.fit import fit
+from refnet_cli.training.identity import _what_training_depends_on
 from refnet_cli.training.losses import LOSSES, choose_loss, labelled_weight
-from refnet_cli.training.sampler import Region, Sampler, count_classes, read_batches, survey
+from refnet_cli.training.sampler import Sampler, read_batches
+from refnet_cli.training.trainer import Training
 from tests.scenes import CARD, PLACE, grid_of, make_labelled_scene, write
 
 WHOLE = Window(0, 0, 160, 144)
@@ -315,7 +318,7 @@ def test_weighted_passes_add_up_to_the_step(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
-    monkeypatch.setattr("refnet_cli.training.fit.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     ramp = np.linspace(1, 100, 160 * 144).reshape(1, 160, 144).astype(np.uint8)  # passes differ in their weight
     chosen = sure(config, write(tmp_path / "sure.tif", ramp, ("c",)), label_weight=2.0)

@@ -11,13 +11,17 @@ import pytest
 import torch
 
 from refnet_cli.errors import ConfigError, InputError, OptionsError
-from refnet_cli.model.card import SENSORS_ALONE, read_card
+from refnet_cli.model.card import SENSORS_ALONE
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.training import sampler as sampling
 from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
-from refnet_cli.training.fit import Progress, Training, TrainResult, fit
-from refnet_cli.training.sampler import Region, Sampler, measure, read_batches, sensors_that_suffice, survey
+from refnet_cli.training.dataset import Region, survey
+from refnet_cli.training.fit import fit
+from refnet_cli.training.sampler import Sampler, read_batches
+from refnet_cli.training.statistics import measure, sensors_that_suffice
+from refnet_cli.training.trainer import Progress, Training, TrainResult
 from refnet_cli.training.validation import evaluate_weights
 from tests.scenes import CARD, make_labelled_scene
 

@@ -19,8 +19,8 @@ from refnet_cli.classes.crosswalk import (
     read_translation,
     warn_of_old_codes,
 )
+from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.errors import InputMissingError, OptionsError
-from refnet_cli.sensors.bands import CORINE_CODES, SCHEMES, ClassScheme
 
 COLOUR = (0, 0, 0)
 TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))

@@ -10,7 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from refnet_cli.cli.main import PathList, commands, run
+from refnet_cli.cli.main import commands, run
+from refnet_cli.cli.options import PathList
 from tests.scenes import make_pair
 
 

@@ -18,9 +18,10 @@ from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights, save_weights
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.sampler import survey
+from refnet_cli.training.dataset import survey
 from refnet_cli.training.validation import choose_views, evaluate_weights, validate
 from tests.scenes import CARD, DRAWN, make_labelled_scene
 

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 from refnet_cli.cli.main import commands, run
 from refnet_cli.errors import InputMissingError, OutputError, WeightsError
-from refnet_cli.model.card import Card, default_weights, read_card, shipped_weights, verify
+from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weight_files import default_weights, read_card, shipped_weights, verify
 from refnet_cli.model.weights import load_weights, read_checkpoint, save_weights
 from refnet_cli.prediction.inspection import inspect
 from tests.golden import Golden

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
-from refnet_cli.sensors.bands import SCHEMES
-from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import read_regions
-from refnet_cli.training.sampler import Region
+from refnet_cli.training.dataset import Region
 from tests.scenes import CARD, PLACE, PlaceEngine, write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "weights"))

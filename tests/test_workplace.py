@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from refnet_cli.errors import OutputError, StorageError, TryAgainError
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
 from refnet_cli.system.lock import LOCK, Workplace
 from tests.scenes import PlaceEngine, make_pair
 

@@ -29,12 +29,12 @@ from places import (
 )
 from score import Mapped, map_region
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.engines.torch_engine import TorchEngine
 from refnet_cli.model.weights import load_weights
 from refnet_cli.outputs.pictures.quicklook import Quicklook
-from refnet_cli.sensors.bands import SCHEMES
-from refnet_cli.tiles.tiling import Window
-from refnet_cli.training.sampler import Region
+from refnet_cli.tiles.window import Window
+from refnet_cli.training.dataset import Region
 
 PANELS = ("optical", "SAR: VV, VH, VV - VH", "labels", "map", "confidence")
 SIDE, GAP, LINE = 250, 8, 20

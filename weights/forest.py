@@ -32,10 +32,10 @@ from pooled import NAMES, accuracy_of, shown, summarise
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
-from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.evaluation.scores import confusion_matrix
 from refnet_cli.system.atomic import replacing
-from refnet_cli.tiles.tiling import Window
-from refnet_cli.training.sampler import Region
+from refnet_cli.tiles.window import Window
+from refnet_cli.training.dataset import Region
 
 TREES, PIXELS, NEIGHBOURHOOD, SEED = 100, 2000, 5, 0
 SENSORS = {"both": slice(None), "optical": slice(0, 4), "sar": slice(4, 6)}

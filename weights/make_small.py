@@ -22,8 +22,8 @@ import rasterio
 
 from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.training.config import read_regions
+from refnet_cli.training.dataset import survey
 from refnet_cli.training.fit import fit
-from refnet_cli.training.sampler import survey
 from refnet_cli.training.validation import validate
 
 HERE = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.training.config import TrainConfig, read_regions
 
 Sensor = Literal["optical", "sar"]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.evaluation.evaluate import score
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.classes.schemes import SCHEMES
+from refnet_cli.evaluation.scores import score
 
 Counts = NDArray[np.int64]
 NAMES = SCHEMES["esri-io"].names

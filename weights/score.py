@@ -35,18 +35,19 @@ from places import (
 from pooled import NAMES, accuracy_of, shown, summarise
 
 from refnet_cli.engines.torch_engine import TorchEngine
-from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.evaluation.scores import confusion_matrix
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.outputs import LOW
 from refnet_cli.prediction.low_confidence import ENTRY, describe_shares
-from refnet_cli.prediction.predict import predict_rows
+from refnet_cli.prediction.stream import predict_rows
 from refnet_cli.system.atomic import replacing
-from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.calibration import Calibration, fit_temperature, measure_calibration
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.sampler import Region
+from refnet_cli.training.dataset import Region
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 WITHOUT: dict[str, Sensor | None] = {"both": None, "optical": "sar", "sar": "optical"}

@@ -14,14 +14,16 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
 from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import Mapping, refuse_other_version
-from refnet_cli.prediction.predict import Report, check_map, facts_of, files_of, making_of, rows_of, tags_of
-from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.prediction.predict import files_of, making_of, rows_of
+from refnet_cli.prediction.provenance import facts_of, tags_of
+from refnet_cli.prediction.report import Report, check_map
 from refnet_cli.system.marks import check_replaceable
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
 
 

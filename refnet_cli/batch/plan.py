@@ -14,15 +14,15 @@ from refnet_cli.batch.scene_tables import clean, decode, fit_row, is_table, read
 from refnet_cli.batch.stac_items import ItemFields, read_items, said_of_offset
 from refnet_cli.batch.task import Task, check_distinct, identify
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
-from refnet_cli.model.card import find_weights, read_card
 from refnet_cli.model.one_sensor import check_sensors
+from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.outputs import BLOCK
-from refnet_cli.prediction.predict import PredictOptions
+from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene import ScenePair, without_absent
 from refnet_cli.sensors.bands import SATELLITES, SENSOR_NAMES, Modality, other_of
 from refnet_cli.sensors.stac_offset import as_tags, stac_contradiction
 from refnet_cli.system.urls import is_remote, split_paths
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 COLUMNS = ("optical", "sar", "output")
 NONE = "none"
@@ -39,7 +39,7 @@ class Templates:
     sar: str | None = None
     output: str | None = None
     outputs: tuple[str, ...] = ()
-    """Further outputs, as `refnet_cli.prediction.predict.PredictOptions.outputs`."""
+    """Further outputs, as `refnet_cli.prediction.options.PredictOptions.outputs`."""
 
 
 def read_scenes(
@@ -115,7 +115,7 @@ def plan(
         What `read_scenes` returned.
     templates : Templates
     options : mapping
-        Of `refnet_cli.prediction.predict.PredictOptions`, the same for all.
+        Of `refnet_cli.prediction.options.PredictOptions`, the same for all.
     folder : Path
         That paths in columns are relative to; those in templates are relative to the working directory.
     block : int, optional

@@ -30,15 +30,17 @@ from refnet_cli.batch.task import (
     write_sidecar,
 )
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
-from refnet_cli.model.card import find_weights
-from refnet_cli.prediction.predict import PredictOptions, Report, load, predict
+from refnet_cli.model.weight_files import find_weights
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import load, predict
+from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import MB, may_use
 from refnet_cli.system.process import usable_cores
 from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
-    from refnet_cli.engines.load import Engine
+    from refnet_cli.engines.base import Engine
 
 TRIES = 3
 """How often a scene is tried that fails for reasons that pass."""

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from refnet_cli.errors import ConfigError, InputMissingError
-from refnet_cli.model.card import find_weights, read_card
-from refnet_cli.prediction.predict import Part, PredictOptions, as_paths
+from refnet_cli.model.weight_files import find_weights, read_card
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import Part
+from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.config import read_table
 from refnet_cli.system.urls import Remote
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
 
 RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from refnet_cli.sensors.bands import OTHER_CODES, SCHEMES, ClassScheme
+from refnet_cli.classes.schemes import OTHER_CODES, SCHEMES, ClassScheme
 
 RENUMBERED = ("esri-io", "terramesh")
 """Schemes of the same classes by other codes; refnet 0.1 called the second by the name of the first."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.classes.schemes import read_scheme
+from refnet_cli.classes.scheme_files import read_scheme
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 from refnet_cli.system.config import read_toml
 
 # Judged by the targets' published definitions, not by the names alone: tree crops are trees there, quarries and dumps

@@ -1,173 +1,252 @@
-"""Class schemes of one's own, from tables of TOML files."""
+"""Class schemes: the codes, names and colours of the classes of a map."""
 
 from __future__ import annotations
 
-import colorsys
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from refnet_cli.classes.codes import codes_of
-from refnet_cli.errors import OptionsError
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
-from refnet_cli.system.config import read_toml
+from refnet_cli.errors import WeightsError
+
+CORINE_CODES = (
+    111, 112, 121, 122, 123, 124, 131, 132, 133, 141, 142,
+    211, 212, 213, 221, 222, 223, 231, 241, 242, 243, 244,
+    311, 312, 313, 321, 322, 323, 324, 331, 332, 333, 334, 335,
+    411, 412, 421, 422, 423, 511, 512, 521, 522, 523,
+)  # fmt: skip
+"""CORINE's codes of three digits, in the order of the codes 1 to 44 that its rasters have."""
+OTHER_CODES: dict[str, dict[int, int]] = {
+    "corine": {long: short for short, long in enumerate(CORINE_CODES, 1)},
+    "corine-level1": {long: long // 100 for long in CORINE_CODES},
+}
+"""For each scheme by its name, codes that a label file may hold besides the scheme's own, and what they stand for."""
 
 
-def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
-    """Make a class scheme of a table.
+@dataclass(frozen=True)
+class ClassScheme:
+    """The classes of a map; code 0 always means "no data" and is not listed.
 
-    Parameters
-    ----------
-    table : mapping
-        ``name``; ``classes``, a table from codes to names, or to tables of ``name`` and ``colour`` (#rrggbb); and
-        ``ignore``, codes of the label files that are no label.
-
-    Returns
-    -------
-    scheme : ClassScheme
-        Classes without a colour get one.
-    ignored : dict
-        From each ignored code to 0, as `open_labels` takes it.
-
-    Raises
-    ------
-    OptionsError, WeightsError
-        If the table makes no scheme.
-
-    Examples
-    --------
-    >>> scheme, _ = read_scheme({"name": "mine", "classes": {"3": {"name": "Vineyard", "colour": "#aa0077"}}})
-    >>> scheme.codes, scheme.names, scheme.colours
-    ((3,), ('Vineyard',), ((170, 0, 119),))
-    """
-    unknown = sorted(set(table) - {"name", "classes", "ignore"})
-    classes, ignored = table.get("classes"), table.get("ignore", [])
-    if unknown or not isinstance(classes, dict) or not isinstance(ignored, list):
-        raise OptionsError(f"scheme must have name, classes and perhaps ignore; found {', '.join(table)}.")
-    codes, names, colours = [], [], []
-    for number, (code, entry) in enumerate(classes.items()):
-        entry = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or not set(entry) <= {"name", "colour"} or not str(code).isdecimal():
-            raise OptionsError(f"scheme: class {code} is {entry!r}; wanted is a code with a name, or name and colour.")
-        codes.append(int(code))
-        names.append(str(entry.get("name", code)))
-        colours.append(_read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(classes)))
-    if len({name.casefold() for name in names}) < len(names):
-        raise OptionsError(f"scheme: classes must have names of their own; found {', '.join(names)}.")
-    scheme = ClassScheme(str(table.get("name", "own")), tuple(codes), tuple(names), tuple(colours))
-    return scheme, _no_label(ignored)
-
-
-def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
-    """Look up a class scheme by its name, or read it from a TOML file.
+    The network's class ``i`` (from 1) stands for ``codes[i - 1]``.
 
     Parameters
     ----------
-    given : str
-        A name of `SCHEMES`; or a path that ends with ``.toml``. The file describes the scheme as for ``refnet predict
-        --scheme``, or in an entry ``scheme`` as in a regions file: a name or a table.
-
-    Returns
-    -------
-    scheme, ignored
-        See `read_scheme`.
-
-    Raises
-    ------
-    InputMissingError, ConfigError
-        If the file cannot be read.
-    OptionsError, WeightsError
-        If there is no such scheme, or the file makes none.
-    """
-    if not given.lower().endswith(".toml"):
-        return _known_scheme(given), {}
-    table = read_toml(Path(given))
-    scheme = table.get("scheme")
-    if isinstance(scheme, str):
-        ignored = table.get("ignore", [])
-        if not isinstance(ignored, list):
-            raise OptionsError(f"{given}: ignore is {ignored!r}; it must be a list of codes, as [255].")
-        return _known_scheme(scheme), _no_label(ignored)
-    if scheme is None:
-        scheme = {name: entry for name, entry in table.items() if name not in ("mapping", "label_codes")}
-    return read_scheme(scheme)
-
-
-def _known_scheme(name: str) -> ClassScheme:
-    if name not in SCHEMES:
-        raise OptionsError(
-            f"Class scheme {name!r} is unknown; choose one of {', '.join(SCHEMES)}, or a file of your own that ends "
-            "with .toml."
-        )
-    return SCHEMES[name]
-
-
-def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """Read what the codes or names of a label file stand for.
-
-    Parameters
-    ----------
-    path : Path
-        TOML with a table ``mapping`` or ``label_codes`` from what stands in the label file to the scheme's codes or
-        names, or with these pairs alone; and perhaps ``ignore``, a list of codes that are no label.
-
-    Returns
-    -------
-    codes : dict or None
-        None if the file says only what to ignore.
-    ignored : dict
-        From each ignored code to 0.
+    name : str
+        Key of the scheme.
+    codes : tuple of int
+        Codes in the map, unique, 1 to 255.
+    names : tuple of str
+        Names of the classes.
+    colours : tuple of (int, int, int)
+        Red, green and blue, 0 to 255.
 
     Raises
     ------
-    InputMissingError, ConfigError
-        If the file cannot be read.
-    OptionsError
-        If it holds nothing of the kind.
+    WeightsError
+        If the fields contradict each other.
     """
-    table = read_toml(path)
-    ignored = table.pop("ignore", [])
-    named = [name for name in ("mapping", "label_codes") if name in table]
-    if len(named) > 1:
-        raise OptionsError(f"{path} has both a table mapping and a table label_codes; leave one of them.")
-    codes = table[named[0]] if named else table
-    fitting = isinstance(codes, dict) and all(type(meaning) in (str, int) for meaning in codes.values())
-    if not fitting or not isinstance(ignored, list) or not (codes or ignored):
-        raise OptionsError(
-            f"{path} does not say what the labels' codes mean: give a table [mapping] from codes or names to those of "
-            "the class scheme, as 10 = \"Trees\", with 0 for no label; or ignore = [255], codes that are no label."
-        )
-    return {str(code): str(meaning) for code, meaning in codes.items()} or None, _no_label(ignored)
+
+    name: str
+    codes: tuple[int, ...]
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not self.codes or not len(self.codes) == len(self.names) == len(self.colours):
+            raise WeightsError(
+                f"Class scheme {self.name!r} has {len(self.codes)} codes, {len(self.names)} names and "
+                f"{len(self.colours)} colours; it needs the same number of each, at least one."
+            )
+        if len(set(self.codes)) < len(self.codes) or not all(1 <= code <= 255 for code in self.codes):
+            raise WeightsError(f"Class scheme {self.name!r} has codes {self.codes}; they must be unique, 1 to 255.")
+        if not all(len(colour) == 3 and all(0 <= value <= 255 for value in colour) for colour in self.colours):
+            raise WeightsError(f"Class scheme {self.name!r} has a colour that is not three numbers from 0 to 255.")
+
+    @property
+    def classes(self) -> int:
+        """Number of the network's classes, "no data" included."""
+        return len(self.codes) + 1
+
+    @property
+    def by_code(self) -> dict[int, str]:
+        """Names of the classes by their codes."""
+        return dict(zip(self.codes, self.names, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the scheme as plain lists and strings, ready for JSON."""
+        return {
+            "name": self.name,
+            "codes": list(self.codes),
+            "names": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> ClassScheme:
+        """Build a scheme from what ``to_dict`` returned; one of refnet 0.1 has its name of today, see `rename_old`.
+
+        Raises
+        ------
+        WeightsError
+            If a field is missing, unknown or of the wrong kind.
+        """
+        wanted = {"name", "codes", "names", "colours"}
+        if not isinstance(fields, Mapping) or set(fields) != wanted:
+            found = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
+            raise WeightsError(f"A class scheme needs exactly the fields {sorted(wanted)}, but has {found}.")
+        try:
+            scheme = cls(
+                name=str(fields["name"]),
+                codes=tuple(int(code) for code in fields["codes"]),
+                names=tuple(str(name) for name in fields["names"]),
+                colours=tuple((int(red), int(green), int(blue)) for red, green, blue in fields["colours"]),
+            )
+        except (TypeError, ValueError) as cause:
+            raise WeightsError(f"The class scheme {fields['name']!r} cannot be understood: {cause}.") from cause
+        return rename_old(scheme)
 
 
-def with_ignored(
-    scheme: ClassScheme, codes: Mapping[str, str] | None, ignored: Mapping[str, str]
-) -> dict[str, str] | None:
-    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves.
-
-    Examples
-    --------
-    >>> with_ignored(SCHEMES["corine"], None, {"999": "0"})["112"]
-    '112'
-    """
-    if not ignored:
-        return None if codes is None else dict(codes)
-    own = {str(code): str(code) for code in codes_of(scheme)} | {name: name for name in scheme.names}
-    return (own if codes is None else dict(codes)) | dict(ignored)
+def _scheme(name: str, table: str) -> ClassScheme:
+    rows = [re.fullmatch(r"(\d+) (.+) ([0-9a-f]{6})", row.strip()) for row in table.strip().splitlines()]
+    fields = [row.groups() for row in rows if row]
+    return ClassScheme(
+        name=name,
+        codes=tuple(int(code) for code, _, _ in fields),
+        names=tuple(label for _, label, _ in fields),
+        colours=tuple((int(hue[:2], 16), int(hue[2:4], 16), int(hue[4:], 16)) for _, _, hue in fields),
+    )
 
 
-def _no_label(codes: list[Any]) -> dict[str, str]:
-    return {str(code): "0" for code in codes}
+_TABLES = {
+    "dfc2020": """
+        1 Forests 008000
+        2 Shrublands 003300
+        3 Grasslands adff2f
+        4 Wetlands cd853f
+        5 Croplands f5deb3
+        6 Urban/built-up 708090
+        7 Barren d2b48c
+        8 Water 000080""",
+    "whu-opt-sar": """
+        1 Farmland cc6601
+        2 City fe0000
+        3 Village ffff01
+        4 Water 0000fe
+        5 Forest 55a601
+        6 Road 5dffff
+        7 Others 986699""",
+    "c2seg-bw": """
+        1 Surface water 00ffff
+        2 Street ffffff
+        3 Urban fabric ff0000
+        4 Industrial, commercial and transport dca0dc
+        5 Mine, dump and construction 9600d2
+        6 Artificial vegetated ff82ff
+        7 Arable land ffdc82
+        8 Permanent crops ce8540
+        9 Pastures bdb76b
+        10 Forests 00ff00
+        11 Shrub 9acd32
+        12 Open spaces 8b4513
+        13 Inland wetlands 826fff""",
+    "worldcover": """
+        10 Tree cover 006400
+        20 Shrubland ffbb22
+        30 Grassland ffff4c
+        40 Cropland f096ff
+        50 Built-up fa0000
+        60 Bare/sparse vegetation b4b4b4
+        70 Snow and ice f0f0f0
+        80 Permanent water bodies 0064c8
+        90 Herbaceous wetland 0096a0
+        95 Mangroves 00cf75
+        100 Moss and lichen fae6a0""",
+    "esri-io": """
+        1 Water 419bdf
+        2 Trees 397d49
+        4 Flooded vegetation 7a87c6
+        5 Crops e49635
+        7 Built area c4281b
+        8 Bare ground a59b8f
+        9 Snow/ice a8ebff
+        10 Clouds 616161
+        11 Rangeland e3e2c3""",
+    "terramesh": """
+        1 Water 419bdf
+        2 Trees 397d49
+        3 Flooded vegetation 7a87c6
+        4 Crops e49635
+        5 Built area c4281b
+        6 Bare ground a59b8f
+        7 Snow/ice a8ebff
+        8 Clouds 616161
+        9 Rangeland e3e2c3""",
+    "dynamic-world": """
+        1 Water 419bdf
+        2 Trees 397d49
+        3 Grass 88b053
+        4 Flooded vegetation 7a87c6
+        5 Crops e49635
+        6 Shrub & scrub dfc35a
+        7 Built c4281b
+        8 Bare a59b8f
+        9 Snow & ice b39fe1""",
+    "corine": """
+        1 Continuous urban fabric e6004d
+        2 Discontinuous urban fabric ff0000
+        3 Industrial or commercial units cc4df2
+        4 Road and rail networks and associated land cc0000
+        5 Port areas e6cccc
+        6 Airports e6cce6
+        7 Mineral extraction sites a600cc
+        8 Dump sites a64d00
+        9 Construction sites ff4dff
+        10 Green urban areas ffa6ff
+        11 Sport and leisure facilities ffe6ff
+        12 Non-irrigated arable land ffffa8
+        13 Permanently irrigated land ffff00
+        14 Rice fields e6e600
+        15 Vineyards e68000
+        16 Fruit trees and berry plantations f2a64d
+        17 Olive groves e6a600
+        18 Pastures e6e64d
+        19 Annual crops associated with permanent crops ffe6a6
+        20 Complex cultivation patterns ffe64d
+        21 Land principally occupied by agriculture, with significant areas of natural vegetation e6cc4d
+        22 Agro-forestry areas f2cca6
+        23 Broad-leaved forest 80ff00
+        24 Coniferous forest 00a600
+        25 Mixed forest 4dff00
+        26 Natural grasslands ccf24d
+        27 Moors and heathland a6ff80
+        28 Sclerophyllous vegetation a6e64d
+        29 Transitional woodland-shrub a6f200
+        30 Beaches, dunes, sands e6e6e6
+        31 Bare rocks cccccc
+        32 Sparsely vegetated areas ccffcc
+        33 Burnt areas 000000
+        34 Glaciers and perpetual snow a6e6cc
+        35 Inland marshes a6a6ff
+        36 Peat bogs 4d4dff
+        37 Salt marshes ccccff
+        38 Salines e6e6ff
+        39 Intertidal flats a6a6e6
+        40 Water courses 00ccf2
+        41 Water bodies 80f2e6
+        42 Coastal lagoons 00ffa6
+        43 Estuaries a6ffe6
+        44 Sea and ocean e6f2ff""",
+    "corine-level1": """
+        1 Artificial surfaces e6004d
+        2 Agricultural areas ffffa8
+        3 Forest and semi-natural areas 80ff00
+        4 Wetlands a6a6ff
+        5 Water bodies 00ccf2""",
+}
+SCHEMES: dict[str, ClassScheme] = {name: _scheme(name, table) for name, table in _TABLES.items()}
 
 
-def _read_colour(text: Any) -> tuple[int, int, int]:
-    try:
-        red, green, blue = bytes.fromhex(str(text).removeprefix("#"))
-    except ValueError as error:
-        raise OptionsError(f"scheme: {text!r} is no colour; write it as #rrggbb.") from error
-    return red, green, blue
-
-
-def _some_colour(number: int, count: int) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(number / count, 0.65, 0.85 - 0.3 * (number % 2))
-    return round(255 * red), round(255 * green), round(255 * blue)
+def rename_old(scheme: ClassScheme) -> ClassScheme:
+    """Return a scheme that was stored as today's scheme; refnet 0.1 called ``terramesh`` ``esri-io``."""
+    same = dict(zip(scheme.codes, scheme.names, strict=True)) == SCHEMES["terramesh"].by_code
+    return replace(scheme, name="terramesh") if scheme.name == "esri-io" and same else scheme

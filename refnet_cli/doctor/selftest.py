@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from refnet_cli.engines.load import Engine, EngineOptions, load_engine
+from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import InputError, UnavailableError
 from refnet_cli.model.card import Card
 from refnet_cli.outputs import verify_map, write_raster
-from refnet_cli.prediction.predict import PredictOptions, predict
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.predict import predict
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 SIDE = 128
 PLACE = "EPSG:32633", 500_000.0, 5_300_000.0, 10.0
 FROM_FILES = "files to a map"

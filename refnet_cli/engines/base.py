@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.errors import TryAgainError
+from refnet_cli.model.card import Card
 from refnet_cli.tiles.gaps import fill_gaps
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 NOT_FINITE = (
     "The network answers with numbers that are none: its weights are damaged, or its precision is too coarse for them."
 )
@@ -26,7 +28,7 @@ class HalvingEngine(ABC):
     about: dict[str, str]
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
-        """Classify a batch of patches; see `refnet_cli.engines.load.Engine.predict`.
+        """Classify a batch of patches; see `refnet_cli.engines.base.Engine.predict`.
 
         Raises
         ------
@@ -74,3 +76,55 @@ class HalvingEngine(ABC):
     @abstractmethod
     def _free_memory(self) -> None:
         """Give back what is kept for later; the next batch says anew to which size others are filled up."""
+
+
+class Engine(Protocol):
+    """What `refnet_cli.prediction.predict` needs of a network."""
+
+    card: Card
+    batch: int
+    """How many patches to give at once."""
+    about: dict[str, str]
+    """What it computes on and with, for the report: device, scan kernel and why, and the like; ``warning`` if there is
+    one."""
+
+    def predict(self, optical: Float32, sar: Float32) -> Float32:
+        """Classify a batch of patches.
+
+        Parameters
+        ----------
+        optical : float32 array, shape (N, Bo, H, W)
+            Reflectance x 10,000, NaN where invalid; filled by `refnet_cli.tiles.gaps.fill_gaps` before the network
+            sees it.
+        sar : float32 array, shape (N, Bs, H, W)
+            Decibels, likewise.
+
+        Returns
+        -------
+        float32 array, shape (N, K, H, W)
+            Probabilities.
+        """
+
+    def close(self) -> object:
+        """Give back what it holds; it cannot predict afterwards."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a network is to run on and with."""
+
+    device: str = "auto"
+    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; or several, as
+    `refnet_cli.engines.multi_device.parse_devices` has it."""
+    batch: int | None = None
+    """Patches at once on each device; by default what suits it."""
+    scan: str | None = None
+    """Scan kernel of torch; see `refnet_cli.scan.choose_scan`."""
+    precision: str = "fp32"
+    """Number format of torch's matrix products and convolutions."""
+    compiled: bool = False
+    """Whether torch.compile makes kernels for the network."""
+    deterministic: bool = False
+    """Whether only algorithms may run that give the same bits each time. On CPUs all of them do."""
+    provider: str | None = None
+    """Execution provider of ONNX Runtime; by default the best of those that are there."""

@@ -17,14 +17,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.errors import OptionsError, RefnetError, TryAgainError
 from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep, usable_cores
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 Load = Callable[[str], Any]
-"""Makes an engine, as `refnet_cli.engines.load.Engine` has it, on a device; must be picklable."""
+"""Makes an engine, as `refnet_cli.engines.base.Engine` has it, on a device; must be picklable."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal or a scheduler sends to all processes at once, and only the parent is to act on."""
 GRACE = 2.0  # seconds for idle processes to end by themselves
@@ -80,7 +79,7 @@ class SeveralEngines:
         self._finish()
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
-        """Classify a batch of patches; see `refnet_cli.engines.load.Engine.predict`.
+        """Classify a batch of patches; see `refnet_cli.engines.base.Engine.predict`.
 
         Raises
         ------

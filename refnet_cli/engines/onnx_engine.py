@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.engines.base import NOT_FINITE, HalvingEngine
 from refnet_cli.errors import OptionsError, UnavailableError, WeightsError
-from refnet_cli.model.card import Card, verify
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import verify
 from refnet_cli.system.process import usable_cores
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",

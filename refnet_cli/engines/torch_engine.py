@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from refnet_cli.engines.base import NOT_FINITE, HalvingEngine
@@ -20,8 +19,8 @@ from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.scan import choose_scan
 from refnet_cli.system.process import keep_freed_memory
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
 # The CPU's allocator, oneDNN (whose primitives need memory to be made) and GPUs' libraries raise no own kind of error.
 # Torch finds no engine of cuDNN's for a convolution if none gets the memory it wants to work in.
@@ -232,7 +231,7 @@ def load_torch_engine(
     compiled: bool = False,
     deterministic: bool = False,
 ) -> TorchEngine:
-    """Load weights; see `refnet_cli.engines.load.EngineOptions` for the parameters.
+    """Load weights; see `refnet_cli.engines.base.EngineOptions` for the parameters.
 
     Torch's choice of algorithms by ``deterministic``, and of a GPU that is named by number as the current one, hold for
     the whole process and for good.

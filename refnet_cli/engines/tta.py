@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.tiles.gaps import fill_gaps
+from refnet_cli.types import Float32
 
 if TYPE_CHECKING:
-    from refnet_cli.engines.load import Engine
+    from refnet_cli.engines.base import Engine
 
-Float32 = NDArray[np.float32]
 
 SYMMETRIES = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)]
 """Quarter turns, after mirroring if any."""
@@ -46,7 +45,7 @@ class SymmetricEngine:
         self._engine.batch = batch
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
-        """Classify a batch of square patches; see `refnet_cli.engines.load.Engine.predict`."""
+        """Classify a batch of square patches; see `refnet_cli.engines.base.Engine.predict`."""
         # Before turning: of pixels that are equally near, all views then see the same one.
         optical, sar = fill_gaps(optical), fill_gaps(sar)
         total: Float32 | None = None

@@ -25,13 +25,12 @@ from refnet_cli.classes.codes import (
     tagged_classes,
     warn_of_codes,
 )
+from refnet_cli.classes.schemes import ClassScheme, rename_old
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
 from refnet_cli.raster.vectors import VECTORS, VectorFile, WayToGrid, advise_conversion
 from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
-from refnet_cli.sensors.bands import ClassScheme, rename_old
-from refnet_cli.tiles.tiling import Window
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import UInt8
 
 
 class Labels(Protocol):

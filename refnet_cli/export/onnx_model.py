@@ -18,30 +18,31 @@ import onnx
 import onnx.inliner
 import onnxscript
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from refnet_cli.engines.onnx_engine import import_runtime
 from refnet_cli.engines.torch_engine import Standardise, to_probabilities
 from refnet_cli.errors import OptionsError, StorageError, UnavailableError, WeightsError
-from refnet_cli.model.card import METADATA, Card, checksum, find_weights, verify
+from refnet_cli.model.card import Card
 from refnet_cli.model.fuse import prepare_for_inference
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.refnet import SS2D, REFNet
+from refnet_cli.model.weight_files import METADATA, checksum, find_weights, verify
 from refnet_cli.model.weights import load_weights
-from refnet_cli.prediction.predict import as_paths, read_tile
 from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene import Paths, SceneOptions, ScenePair, absent_sensor
+from refnet_cli.scene.options import as_paths
+from refnet_cli.scene.pair import read_tile
 from refnet_cli.sensors.bands import SATELLITES, Modality, other_of
 from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.onnx_metadata import SUFFIX, is_onnx
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.types import Float32
 from refnet_cli.version import __version__
 
-Float32 = NDArray[np.float32]
 Tiles = tuple[Float32, Float32]
 """Patches of both sensors as engines take them."""
 

@@ -6,67 +6,21 @@ checked here without torch, so that a call with the wrong weights fails at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from refnet_cli.errors import InputMissingError, WeightsError
-from refnet_cli.sensors.bands import ClassScheme
-from refnet_cli.system.onnx_metadata import digest, is_onnx, read_metadata
+from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.errors import WeightsError
+from refnet_cli.model.config import REFNetConfig, check_whole
 
 FORMAT_VERSION = 1
 UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
 TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
-LARGEST_HEADER = 16 * 2**20
 SENSORS_ALONE = "sensors_alone"
 """Entry of a card's ``training``: a list of the sensors that suffice alone."""
-BundledName = Literal["refnet-small", "shipped"]
-"""Names of the bundled weights; "shipped" stands for those that are used by default."""
-METADATA = "refnet"  # name of the card among what a file says of itself
-
-
-@dataclass(frozen=True)
-class REFNetConfig:
-    """Settings of the network; the defaults are the published ones.
-
-    Raises
-    ------
-    WeightsError
-        If a value makes no network.
-    """
-
-    encoder: str = "resnet50"
-    """Any timm model that gives five levels of features at strides 2 to 32."""
-    optical_bands: int = 3
-    sar_bands: int = 2
-    classes: int = 9
-    """Number of logits K, including class 0, "no data"."""
-    width: int = 128
-    """Decoder width C."""
-    states: int = 1
-    """State size S of the selective scan."""
-    drop_path: float = 0.1
-    """Share of samples for which a residual branch is left out in training."""
-    msie: bool = True
-    """Whether the MSIE decoders exist; predicting needs none."""
-
-    def __post_init__(self) -> None:
-        _check_whole("network.classes", self.classes, 2, 256)
-        _check_whole("network.width", self.width, 1, 2048)
-        for name in ("optical_bands", "sar_bands", "states"):
-            _check_whole(f"network.{name}", getattr(self, name), 1, 64)
-        if not isinstance(self.encoder, str) or not self.encoder:
-            raise WeightsError(f"network.encoder is {self.encoder!r}; it must be the name of a timm model.")
-        if not isinstance(self.msie, bool):
-            raise WeightsError(f"network.msie is {self.msie!r}; it must be true or false.")
-        if not isinstance(self.drop_path, int | float) or not 0 <= self.drop_path < 1:
-            raise WeightsError(f"network.drop_path is {self.drop_path!r}; it must be from 0 to below 1.")
 
 
 @dataclass(frozen=True)
@@ -141,7 +95,7 @@ class Card:
         for name in ("name", "licence", "notice", "sha256"):
             if not isinstance(getattr(self, name), str):
                 raise WeightsError(f"{name} is {getattr(self, name)!r}; it must be text.")
-        _check_whole("tile", self.tile, 64, 4096)
+        check_whole("tile", self.tile, 64, 4096)
         if self.tile % 32:
             raise WeightsError(f"tile is {self.tile}; it must be a multiple of 32.")
         least, most = TEMPERATURES
@@ -276,182 +230,3 @@ def from_plain(kind: type[Any], entries: Any) -> Any:
         return kind(**known)
     except TypeError as error:
         raise WeightsError(f"{kind.__name__}: {error}.") from error
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Read a safetensors header and return it with the position at which the tensors' bytes begin.
-
-    Raises
-    ------
-    InputMissingError
-        If there is no such file or it cannot be read.
-    WeightsError
-        If it is no safetensors file.
-    """
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= LARGEST_HEADER:
-                raise WeightsError(
-                    f"{path} is not a safetensors file. A PyTorch checkpoint has to be imported first: "
-                    "refnet weights import."
-                )
-            header = json.loads(file.read(size))
-    except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist. Check the path; bundled weights have the name "
-            f"{get_args(BundledName)[0]}.") from error
-    except OSError as error:
-        raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.") from error
-    if not isinstance(header, dict):
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.")
-    return header, 8 + size
-
-
-def is_pickled(path: Path) -> bool:
-    """Tell whether a file is PyTorch's, by its first bytes; safetensors have a brace as the ninth.
-
-    Raises
-    ------
-    InputMissingError
-        If there is no such file or it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            first = file.read(9)
-    except OSError as error:
-        raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
-    return first.startswith((b"PK\x03\x04", b"\x80")) and first[8:] != b"{"
-
-
-def read_card(path: str | Path) -> Card:
-    """Read the card of weights, without torch and without reading the tensors.
-
-    Parameters
-    ----------
-    path : str or Path
-        A text may be the name of bundled weights.
-
-    Raises
-    ------
-    InputMissingError
-        If there is no such file.
-    WeightsError
-        If it has no card or a wrong one.
-    """
-    return Card.from_dict(_read_entries(find_weights(path)))
-
-
-def _read_entries(path: Path) -> Any:
-    """Read a card's entries as they are stored."""
-    metadata = read_metadata(path) if is_onnx(path) else read_header(path)[0].get("__metadata__")
-    if not isinstance(metadata, dict) or METADATA not in metadata:
-        raise WeightsError(f"{path} carries no refnet card, so its bands, units and classes are unknown.")
-    try:
-        return json.loads(metadata[METADATA])
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The card of {path} is damaged.") from error
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 over the stored card without its own checksum, the tensors' names, types and shapes, and their bytes.
-
-    Of an ONNX model, over the card and all else that the file holds.
-    """
-    # Not over the card as it is read: that may gain entries, and class schemes may change their names.
-    card = json.dumps(dict(_read_entries(path)) | {"sha256": ""}, sort_keys=True).encode()
-    if is_onnx(path):
-        return hashlib.sha256(card + digest(path, without=METADATA)).hexdigest()
-    header, start = read_header(path)
-    directory = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    total = hashlib.sha256(card + json.dumps(directory, sort_keys=True).encode())
-    with path.open("rb") as file:
-        file.seek(start)
-        while block := file.read(2**20):
-            total.update(block)
-    return total.hexdigest()
-
-
-def verify(path: str | Path) -> Card:
-    """Read the card and hold the whole file against its checksum.
-
-    Parameters
-    ----------
-    path : str or Path
-        A text may be the name of bundled weights.
-
-    Raises
-    ------
-    InputMissingError
-        If there is no such file.
-    WeightsError
-        If the file is damaged.
-    """
-    path = find_weights(path)
-    card = read_card(path)
-    found = checksum(path)
-    if found != card.sha256:
-        raise WeightsError(
-            f"{path} is damaged: its checksum is {found[:12]}..., its card says {card.sha256[:12]}... "
-            "Fetch the file again."
-        )
-    return card
-
-
-def shipped_weights() -> list[Path]:
-    """Files of the weights that come along with refnet."""
-    package = Path(__file__).parents[1]
-    installed, checkout = package / "_weights", package.parent / "weights"
-    folder = installed if installed.is_dir() else checkout
-    return sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".onnx"))
-
-
-def default_weights() -> Path:
-    """File of the weights that are used when none are named: in the form for torch, or without it the ONNX model.
-
-    Raises
-    ------
-    InputMissingError
-        If the installation lacks them.
-    """
-    wanted = "refnet-small.safetensors" if find_spec("torch") else "refnet-small.onnx"
-    for path in shipped_weights():
-        if path.name == wanted:
-            return path
-    raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
-
-
-def as_weights(given: str | Path) -> BundledName | Path:
-    """Tell the name of bundled weights from a path.
-
-    A name is a text without slash and ending, and goes before a file of that name in the working folder: the same
-    command means the same weights everywhere. A `Path` is always a path.
-
-    Examples
-    --------
-    >>> as_weights("refnet-small"), as_weights("./refnet-small")
-    ('refnet-small', PosixPath('refnet-small'))
-    """
-    for name in get_args(BundledName):
-        if isinstance(given, str) and given == name:
-            found: BundledName = name
-            return found
-    return Path(given)
-
-
-def find_weights(given: str | Path | None = None) -> Path:
-    """Return the file of weights that are given by name or path; by default the bundled ones.
-
-    Raises
-    ------
-    InputMissingError
-        If bundled weights are missing from the installation.
-    """
-    chosen = "shipped" if given is None else as_weights(given)
-    return chosen if isinstance(chosen, Path) else default_weights()
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise WeightsError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.model.band_channels import Statistics, adapt_bands, band_tensors, known_statistics
-from refnet_cli.model.card import is_pickled
 from refnet_cli.model.encoders import ENCODERS, IMAGENET, SENSORS, EncoderFile, Pretrained, shorten
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.model.weight_files import is_pickled
 from refnet_cli.model.weights import read_pickled
 from refnet_cli.system.hub import fetch, quiet
 

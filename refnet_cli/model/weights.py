@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
-from refnet_cli.model.card import UNITS, Card, checksum, find_weights, verify
+from refnet_cli.model.card import UNITS, Card
 from refnet_cli.model.refnet import REFNet, from_published, load_strictly
-from refnet_cli.sensors.bands import SCHEMES
+from refnet_cli.model.weight_files import checksum, find_weights, verify
 from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.onnx_metadata import is_onnx

@@ -9,6 +9,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.areas.areas import AreaCounter, Areas, document_of
 from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
 from refnet_cli.outputs.block_file import Shard, look_of, planes_of, read_look, read_shard
@@ -23,7 +24,6 @@ from refnet_cli.outputs.cog import (
     Probabilities,
     Quality,
     describe_gdal,
-    verify_map,
     write_raster,
 )
 from refnet_cli.outputs.pictures.html_report import HtmlReport
@@ -34,7 +34,8 @@ from refnet_cli.outputs.polygons.vector_files import VECTORS
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows, class_codes
 from refnet_cli.outputs.stac import StacItem
 from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
-from refnet_cli.sensors.bands import QUALITY, ClassScheme
+from refnet_cli.outputs.verify import verify_map
+from refnet_cli.sensors.bands import QUALITY
 from refnet_cli.system.atomic import check_ending
 
 __all__ = [

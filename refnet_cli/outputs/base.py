@@ -21,9 +21,9 @@ from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OutputError, TryAgainError
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.sensors.bands import ClassScheme
 from refnet_cli.system.atomic import explain, replacing
 from refnet_cli.system.disk import sync
 from refnet_cli.system.lock import Workplace

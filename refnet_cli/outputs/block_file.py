@@ -10,12 +10,12 @@ from zipfile import BadZipFile
 import numpy as np
 from odc.geo.geobox import GeoBox
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.journal import Finished, Journal, Planes, read_journal
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import LAYERS, Rows
-from refnet_cli.sensors.bands import ClassScheme
 from refnet_cli.system.marks import MARK
 from refnet_cli.version import __version__
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import math
-import os
 import struct
-import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,20 +21,16 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
-from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.outputs.base import FileOutput, sha256_of, sidecar_of
+from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
-from refnet_cli.sensors.bands import CLOUD, QUALITY, SENSORS, UNREADABLE, ClassScheme
-from refnet_cli.system.marks import is_as_written
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.sensors.bands import CLOUD, QUALITY, SENSORS, UNREADABLE
+from refnet_cli.types import UInt8
 
 BLOCK = 512
 CHECKSUM = "REFNET_CHECKSUM"
@@ -53,12 +47,12 @@ REASONS = (
     "no class", "low probability",
 )  # fmt: skip
 """What the numbers of the band "reason" say of why a pixel has no class."""
-_REMEDY = "Make it again."
+REMEDY = "Make it again."
 _EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
 # No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
 # A map is read alone, and by threads that lose no errors: it may be one that others changed.
-_READING = _GDAL | {
+READING = _GDAL | {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
     "GDAL_NUM_THREADS": "1",
@@ -139,7 +133,7 @@ class CogOutput(FileOutput):
         width = rows.shape[2]
         with rasterio.Env(**_GDAL):
             self._raster.write(rows, window=RasterWindow(0, len(self._checksums) * BLOCK, width, self._filled))
-        self._checksums.append([_checksum(rows[..., left : left + BLOCK]) for left in range(0, width, BLOCK)])
+        self._checksums.append([block_checksum(rows[..., left : left + BLOCK]) for left in range(0, width, BLOCK)])
         self._filled = 0
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -148,7 +142,7 @@ class CogOutput(FileOutput):
         self._raster.close()
         # A file that the disk had no room for says so when it is read; opened to be changed, it is a mistake of types.
         with rasterio.Env(**_GDAL), rasterio.open(self._working) as raster:
-            checksum = _combined(self._checksums, raster)
+            checksum = combined_checksum(self._checksums, raster)
         with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
             raster.update_tags(**{CHECKSUM: checksum})
         result = folder / "complete.tif"
@@ -162,8 +156,8 @@ class CogOutput(FileOutput):
         except SystemError as error:  # what rasterio makes of it where GDAL fails and does not say why
             raise OSError(errno.EIO, "GDAL could not write it, and does not say why") from error
         self._mend(result)
-        with rasterio.Env(**_READING):
-            _check_raster(result, self._checksums)
+        with rasterio.Env(**READING):
+            check_raster(result, self._checksums)
         return [result]
 
     def _close(self) -> None:
@@ -341,11 +335,12 @@ def _find_tag(file: BinaryIO, wanted: int) -> list[int]:
     return found
 
 
-def _checksum(block: NDArray[Any]) -> int:
+def block_checksum(block: NDArray[Any]) -> int:
+    """Return the CRC-32 of a block of pixels."""
     return zlib.crc32(block.tobytes())
 
 
-def _check_raster(path: Path, checksums: list[list[int]]) -> None:
+def check_raster(path: Path, checksums: list[list[int]]) -> None:
     """Compare a finished raster with what was written: GDAL says nothing about blocks that did not fit on the disk.
 
     Overviews have no record to be compared with; the checksum inside their compressed blocks is held instead, which
@@ -356,7 +351,7 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
     with open(path, "rb") as file:
         for level in range(-1, levels):
             with rasterio.open(path, driver="GTiff", **({} if level < 0 else {"overview_level": level})) as raster:
-                _check_blocks(raster)
+                check_blocks(raster)
                 for (row, column), window in raster.block_windows(1):
                     offset, size = (
                         int(raster.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1) or 0)
@@ -364,21 +359,21 @@ def _check_raster(path: Path, checksums: list[list[int]]) -> None:
                     )
                     file.seek(offset)
                     stored = file.read(size + 4)  # a block's last four bytes are repeated behind it
-                    intact = 0 < size == len(stored) - 4 and stored[-4:] == stored[-8:-4] and _inflates(stored[:size])
+                    intact = 0 < size == len(stored) - 4 and stored[-4:] == stored[-8:-4] and inflates(stored[:size])
                     if intact and level < 0:
-                        intact = _checksum(raster.read(window=window)) == checksums[row][column]
+                        intact = block_checksum(raster.read(window=window)) == checksums[row][column]
                     if not intact:
                         raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
 
 
-def _check_blocks(raster: Any) -> None:
+def check_blocks(raster: Any) -> None:
     """Refuse to read blocks that others made, which may take any memory."""
     kinds = ({"uint8"}, {"float32"})
     if raster.count > 255 or {*raster.dtypes} not in kinds or {*raster.block_shapes} != {(BLOCK, BLOCK)}:
         raise OSError(errno.EIO, "it is not stored as it was written")
 
 
-def _combined(checksums: list[list[int]], raster: Any) -> str:
+def combined_checksum(checksums: list[list[int]], raster: Any) -> str:
     """One checksum of those of all blocks, and of where they lie and what they mean."""
     about = [*raster.shape, *raster.transform, raster.crs.to_wkt() if raster.crs else "", raster.nodata, raster.count]
     digest = hashlib.sha256(np.array(checksums, "<u4").tobytes())
@@ -386,7 +381,7 @@ def _combined(checksums: list[list[int]], raster: Any) -> str:
     return digest.hexdigest()
 
 
-def _overview_count(height: int, width: int) -> int:
+def overview_count(height: int, width: int) -> int:
     """Number of overviews of a map: each half of the one before, until a block holds the last."""
     return max(math.ceil(math.log2(max(height, width) / BLOCK)), 0)
 
@@ -431,83 +426,8 @@ def describe_gdal() -> tuple[str, dict[str, str | None]]:
     return rasterio.__gdal_version__, {name: None if name in there else use for name, use in DRIVERS.items()}
 
 
-def verify_map(path: Path) -> str:
-    """Hold a map against the checksum in its tags, and against the file beside it that ``--checksum`` wrote.
-
-    Parameters
-    ----------
-    path : Path
-        A map that refnet made.
-
-    Returns
-    -------
-    str
-        What it was held against.
-
-    Raises
-    ------
-    InputMissingError
-        If it does not exist or may not be read.
-    InputError
-        If it is damaged, or has nothing to be held against.
-    """
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise InputMissingError(f"The map {path} does not exist or cannot be read: check the path and its permissions.")
-    sidecar = sidecar_of(path)
-    try:
-        with rasterio.Env(**_READING), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path, driver="GTiff") as raster:
-                wanted = _checksum_in(path, raster)
-                _check_blocks(raster)
-                checksums: list[list[int]] = []
-                for (_, column), window in raster.block_windows(1):
-                    if not column:
-                        checksums.append([])
-                    checksums[-1].append(_checksum(raster.read(window=window)))
-                found = _combined(checksums, raster)
-                shape, overviews = raster.shape, len(raster.overviews(1))
-            if overviews != _overview_count(*shape):
-                raise InputError(f"{path} is damaged: it has {overviews} overviews. {_REMEDY}")
-            _check_raster(path, checksums)
-            if found != wanted:
-                raise InputError(
-                    f"{path} is not as refnet wrote it: its pixels, their place or their meaning are others. Another "
-                    f"program changed it, or it is damaged. {_REMEDY}"
-                )
-    except (OSError, RasterioError, CPLE_BaseError) as error:
-        raise InputError(f"{path} is damaged ({error}). {_REMEDY}") from error
-    _check_sidecar(path, sidecar)
-    return "its pixels, its overviews and the file's SHA-256" if sidecar.is_file() else "its pixels and its overviews"
-
-
-def _checksum_in(path: Path, raster: Any) -> str:
-    """Return the checksum that a map carries, if it is stored as refnet stores maps."""
-    # GDAL would open that other file, or URL, to count them.
-    if raster.tags(ns="OVERVIEWS"):
-        raise InputError(f"{path} names a file of overviews: it is no map of refnet, or was changed.")
-    checksum: str | None = raster.tags().get(CHECKSUM)
-    if checksum is None:
-        raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
-    with open(path, "rb") as file:
-        as_written = is_as_written(file)
-    if not as_written or raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
-        raise InputError(
-            f"{path} was rewritten by another program since refnet wrote it. That is no damage, but its pixels can no "
-            "longer be compared with what refnet wrote. Verify the file that refnet wrote, before it is converted."
-        )
-    return checksum
-
-
-def _check_sidecar(path: Path, sidecar: Path) -> None:
-    """Compare a map with the SHA-256 in the file next to it, if there is one."""
-    if sidecar.is_file():
-        wanted = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
-        if wanted != [sha256_of(path)]:
-            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. {_REMEDY}")
-
-
-def _inflates(stored: bytes) -> bool:
+def inflates(stored: bytes) -> bool:
+    """Tell whether a block is intact."""
     try:
         zlib.decompress(stored)
     except zlib.error:

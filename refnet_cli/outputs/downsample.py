@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8 = NDArray[np.uint8]
+from refnet_cli.types import UInt8
 
 MOST_CELLS = 1000
 """Along the longer side of a picture."""

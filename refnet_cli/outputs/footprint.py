@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import ProjError
 from shapely.affinity import translate
@@ -16,8 +15,7 @@ from shapely.geometry import MultiPolygon, Polygon, box, mapping
 from shapely.geometry.polygon import orient
 
 from refnet_cli.errors import InputError
-
-Points = NDArray[np.float64]
+from refnet_cli.types import Float64
 
 _POINTS_PER_EDGE = 32
 _DIGITS = 7  # of degrees: about a centimetre, and the same with every version of PROJ
@@ -66,7 +64,7 @@ def footprint(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
     return geometry, [round(value, _DIGITS) for value in (west, south, east, north)]
 
 
-def _outline(grid: GeoBox) -> Points:
+def _outline(grid: GeoBox) -> Float64:
     """Longitudes and latitudes along the grid's edges, shape (N, 2), the first not repeated."""
     height, width = grid.shape
     on = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
@@ -76,7 +74,7 @@ def _outline(grid: GeoBox) -> Points:
     x, y = to_map.a * columns + to_map.b * rows + to_map.c, to_map.d * columns + to_map.e * rows + to_map.f
     try:
         to_wgs84 = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(grid.crs), "EPSG:4326", always_xy=True)
-        points: Points = np.column_stack(to_wgs84.transform(x, y))
+        points: Float64 = np.column_stack(to_wgs84.transform(x, y))
     except ProjError as error:
         raise InputError(f"The grid's coordinate system has no place on the Earth ({error}).") from error
     points = points[np.isfinite(points).all(axis=1)]
@@ -85,7 +83,7 @@ def _outline(grid: GeoBox) -> Points:
     return points
 
 
-def _without_poles(points: Points) -> Points:
+def _without_poles(points: Float64) -> Float64:
     """Give a pole that a grid's edge passes the longitudes of the points before and after it, having none itself."""
     polar = np.abs(points[:, 1]) >= _POLE
     alone = polar & ~np.roll(polar, 1) & ~np.roll(polar, -1)
@@ -96,7 +94,7 @@ def _without_poles(points: Points) -> Points:
     return np.array(made)
 
 
-def _close(points: Points) -> Points:
+def _close(points: Float64) -> Float64:
     """Close a ring whose longitudes go on beyond 180 degrees; around a pole, along that pole."""
     ring = np.vstack([points, points[:1]])
     ring[:, 0] = np.unwrap(ring[:, 0], period=360)
@@ -107,7 +105,7 @@ def _close(points: Points) -> Points:
     return ring
 
 
-def _rounded(points: Points) -> Points:
+def _rounded(points: Float64) -> Float64:
     return np.round(points, _DIGITS)
 
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyproj
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError
+from refnet_cli.types import Float64
 
-Points = NDArray[np.float64]
 _GRID_NORTH = 7.0
 """Degrees by which a projection's own north may differ from the true one and still stand for it: as far as UTM's do."""
 
@@ -44,7 +43,7 @@ class Ground:
         # The unit is nearly always, but not by law, the degree.
         self._degrees = math.degrees(geographic.axis_info[0].unit_conversion_factor)
 
-    def to_geographic(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def to_geographic(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """Return longitudes and latitudes of places in the grid."""
         place = self._to_map
         longitude, latitude = self._transformer.transform(
@@ -52,7 +51,7 @@ class Ground:
         )
         return longitude * self._degrees, latitude * self._degrees
 
-    def to_pixels(self, longitude: Points, latitude: Points) -> tuple[Points, Points]:
+    def to_pixels(self, longitude: Float64, latitude: Float64) -> tuple[Float64, Float64]:
         """Return columns and rows of places on the ellipsoid."""
         x, y = self._transformer.transform(longitude / self._degrees, latitude / self._degrees, direction="INVERSE")
         place = ~self._to_map
@@ -93,7 +92,7 @@ def view_of(grid: GeoBox) -> View:
     return View(flip_rows, flip_columns, angle, length / width if math.isfinite(length) else None)
 
 
-def _directions(ground: Ground, column: float, row: float) -> Points:
+def _directions(ground: Ground, column: float, row: float) -> Float64:
     """Ways in pixels, to the right and down, of a step to the east and one to the north."""
     longitude, latitude = ground.to_geographic(column + np.array([0.0, 1.0]), row + np.array([0.0, 0.0]))
     _, _, step = ground.ellipsoid.inv(longitude[0], latitude[0], longitude[1], latitude[1])
@@ -104,7 +103,7 @@ def _directions(ground: Ground, column: float, row: float) -> Points:
     return np.stack([columns - column, rows - row], axis=1)
 
 
-def _flips(east: Points, north: Points) -> tuple[bool, bool]:
+def _flips(east: Float64, north: Float64) -> tuple[bool, bool]:
     """Tell whether rows and columns have to be turned round: both, if the map is not stored as in a mirror."""
     down = bool(north[1] > 0)
     mirrored = east[0] * north[1] - east[1] * north[0] > 0

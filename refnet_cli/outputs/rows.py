@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.classes.crosswalk import Translation
-from refnet_cli.sensors.bands import SENSORS, ClassScheme
-
-UInt8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
+from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.sensors.bands import SENSORS
+from refnet_cli.types import Float32, UInt8
 
 UNSURE = 16
 """Bit of quality for what is less probable than the threshold; `SENSORS`, `CLOUD` and `UNREADABLE` come from scenes."""

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.cog import (
@@ -29,7 +30,7 @@ from refnet_cli.outputs.cog import (
 )
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.rows import CONFIDENCE, Rows
-from refnet_cli.sensors.bands import QUALITY, SATELLITES, ClassScheme
+from refnet_cli.sensors.bands import QUALITY, SATELLITES
 
 _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"

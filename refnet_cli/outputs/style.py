@@ -12,10 +12,10 @@ from xml.etree import ElementTree as ET
 
 from odc.geo.geobox import GeoBox
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.sensors.bands import ClassScheme
 from refnet_cli.system.marks import MARK, XML_MARK
 from refnet_cli.version import __version__
 

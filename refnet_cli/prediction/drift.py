@@ -23,7 +23,7 @@ from refnet_cli.prediction.low_confidence import WHAT_TO_DO
 from refnet_cli.prediction.seen import BandDrift, Seen, thin
 from refnet_cli.scene import BLOCK, Decision, Patch, ScenePair
 from refnet_cli.sensors.band_names import RADAR
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 SEEN = "seen"
 """Entry of a card's ``training``: by sensor, ``optical`` or ``sar``, what `Seen.to_dict` returns."""

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from refnet_cli.errors import InputError
-from refnet_cli.model.card import Card, Modality, read_card, warn_of_drift
+from refnet_cli.model.card import Card, Modality, warn_of_drift
 from refnet_cli.model.one_sensor import say_lacking
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.raster.georeference import describe_grid
 from refnet_cli.scene import (
     Decision,
     GridNeededError,
@@ -345,13 +346,3 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         else {},
         valid_share=known.size / max(sample.size, 1) if sample is not None else 0.0,
     )
-
-
-def describe_grid(grid: GeoBox) -> dict[str, Any]:
-    """Describe a grid as plain values."""
-    return {
-        "crs": crs_name(CRS.from_user_input(grid.crs)),
-        "transform": list(grid.transform)[:6],
-        "height": grid.shape[0],
-        "width": grid.shape[1],
-    }

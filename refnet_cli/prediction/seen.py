@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.errors import WeightsError
+from refnet_cli.types import Float32, Float64
 
 QUANTILES = (0.01, 0.5, 0.99)
 FEWEST, FEWEST_LEARNED = 100, 1000  # pixels to judge a scene by, and to describe what was learned from
@@ -25,8 +25,6 @@ NOISE_SPREAD = {"optical": 0.01, "sar": 0.25}  # the same after `_spread`; no ba
 _DARKEST = 300.0  # reflectance x 10,000 that is added before the logarithm: differences below it matter little
 _PER_CROP = 2048  # pixels, about
 
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 Numbers = tuple[tuple[float, ...], ...]
 
 

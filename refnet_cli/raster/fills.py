@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
-Float32 = NDArray[np.float32]
-Bool = NDArray[np.bool_]
+from refnet_cli.types import Bool, Float32
+
 Level = Callable[[NDArray[Any]], NDArray[Any]]
 """From values as read to a scale on which distances mean something; NaN where no unit allows a value."""
 Ground = Callable[[float, NDArray[Any]], bool]

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Geod, Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, GCPTransformer
 from rasterio.windows import Window as RasterWindow
 
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float64
 
-Points = NDArray[np.float64]
 PIXEL = 10.0  # metres; of Sentinel-2's finest bands
 
 
@@ -26,10 +25,10 @@ class Place(Protocol):
     method: str
     """GDAL's name of the transformation."""
 
-    def to_ground(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """Turn pixel places into coordinates."""
 
-    def to_pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+    def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
         """Turn coordinates into pixel places."""
 
     def profile(self, window: Window) -> dict[str, Any]:
@@ -44,11 +43,11 @@ class AffinePlace:
     def __init__(self, transform: Affine) -> None:
         self.transform = transform
 
-    def to_ground(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """See `Place`."""
         return apply(self.transform, columns, rows)
 
-    def to_pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+    def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
         """See `Place`."""
         return apply(~self.transform, x, y)
 
@@ -75,12 +74,12 @@ class SplinePlace:
         ]
         self._spline = GCPTransformer(self._points, tps=True)
 
-    def to_ground(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """See `Place`."""
         x, y = self._spline.xy(np.ravel(rows), np.ravel(columns), offset="ul")
         return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
-    def to_pixels(self, x: Points, y: Points) -> tuple[Points, Points]:
+    def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
         """See `Place`."""
         known = np.isfinite(x) & np.isfinite(y)
         columns, rows = np.full((2, *np.shape(x)), np.nan)
@@ -104,7 +103,7 @@ def raster_window(window: Window) -> RasterWindow:
     return RasterWindow(window.column, window.row, window.width, window.height)
 
 
-def apply(transform: Affine, x: Points | np.float64, y: Points | np.float64) -> tuple[Points, Points]:
+def apply(transform: Affine, x: Float64 | np.float64, y: Float64 | np.float64) -> tuple[Float64, Float64]:
     """Transform points; those that are not finite stay so without a warning."""
     with np.errstate(invalid="ignore"):
         across = transform.a * x + transform.b * y + transform.c
@@ -126,7 +125,7 @@ def halves(window: Window) -> tuple[Window, Window]:
     return Window(row, column, height, width // 2), Window(row, column + width // 2, height, width - width // 2)
 
 
-def lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Points, Points]:
+def lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Float64, Float64]:
     """Spread points over a window, its edges among them, or its outermost pixels' centres with an inset of 0.5."""
     rows = np.linspace(window.row + inset, window.row + window.height - inset, points)
     columns = np.linspace(window.column + inset, window.column + window.width - inset, points)
@@ -134,14 +133,14 @@ def lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Points, Po
     return across.ravel(), down.ravel()
 
 
-def cell_centres(window: Window, count: int) -> tuple[Points, Points]:
+def cell_centres(window: Window, count: int) -> tuple[Float64, Float64]:
     """Cut a window into ``count`` x ``count`` cells and return their middles."""
     steps = (np.arange(count) + 0.5) / count
     across, down = np.meshgrid(window.column + steps * window.width, window.row + steps * window.height)
     return across.ravel(), down.ravel()
 
 
-def describe_bounds(x: Points, y: Points) -> str:
+def describe_bounds(x: Float64, y: Float64) -> str:
     """Name the bounds of points: west, south, east and north."""
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
@@ -150,7 +149,7 @@ def describe_bounds(x: Points, y: Points) -> str:
     return f"({', '.join(f'{edge:.10g}' for edge in edges)})"
 
 
-def to_degrees(grid: GeoBox, columns: Points, rows: Points) -> tuple[Points, Points]:
+def to_degrees(grid: GeoBox, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
     """Transform fractional pixel places on a grid to longitude and latitude."""
     transformer = Transformer.from_crs(CRS.from_user_input(grid.crs).to_2d(), "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(*apply(grid.transform, columns, rows))
@@ -182,3 +181,13 @@ def crs_name(crs: CRS) -> str:
     """Name a reference system by its EPSG code if it has one."""
     epsg = crs.to_epsg()
     return str(crs.name) if epsg is None else f"EPSG:{epsg}"
+
+
+def describe_grid(grid: GeoBox) -> dict[str, Any]:
+    """Describe a grid as plain values."""
+    return {
+        "crs": crs_name(CRS.from_user_input(grid.crs)),
+        "transform": list(grid.transform)[:6],
+        "height": grid.shape[0],
+        "width": grid.shape[1],
+    }

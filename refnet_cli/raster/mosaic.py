@@ -16,9 +16,10 @@ from rasterio.transform import Affine
 from refnet_cli.errors import InputError
 from refnet_cli.raster.fills import fill_mask
 from refnet_cli.raster.georeference import AffinePlace, apply, crs_name, moved
-from refnet_cli.raster.raster import Float32, Raster
+from refnet_cli.raster.raster import Raster
 from refnet_cli.sensors.decisions import named_sar_scale, told_offset
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
 MOST_OPEN = 8  # pieces of one image that are open at a time, in each thread
 _MOST_PIXELS = 1 << 34

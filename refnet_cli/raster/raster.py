@@ -35,7 +35,8 @@ from refnet_cli.sensors.band_names import Said
 from refnet_cli.sensors.safe import ZIP_FAULTS, zip_member
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
 BLOCK = 512  # side of the blocks in which pixels are served
 _LEAST_POINTS, _MOST_POINTS = 6, 1000  # of ground control
@@ -59,8 +60,6 @@ _GDAL: dict[str, Any] = {
     "VRT_NUM_THREADS": "1",
     "GDAL_CACHEMAX": 64 * 2**20,  # bytes, of the whole process
 }
-
-Float32 = NDArray[np.float32]
 
 
 def _first_bytes(path: str, what: str) -> bytes:

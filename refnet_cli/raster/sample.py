@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError
 from refnet_cli.raster.fills import Fill, Fills, Surroundings
-from refnet_cli.raster.raster import BLOCK, Float32, Raster
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.raster.raster import BLOCK, Raster
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
 _MARGIN = 8  # pixels around holes that are not judged: the resampling of others may have blended them with the hole
 _PIXELS = 300_000  # that are kept

@@ -15,9 +15,10 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from refnet_cli.errors import InputError
-from refnet_cli.raster.georeference import Points, apply, cell_centres, crs_name, describe_bounds, lattice, moved
+from refnet_cli.raster.georeference import apply, cell_centres, crs_name, describe_bounds, lattice, moved
 from refnet_cli.raster.raster import Raster
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float64
 
 _MARGIN = 16  # source pixels around a block's footprint: the kernel's, and differences between datum shifts
 _STRIP = 128  # columns of the grid warped at once
@@ -84,7 +85,7 @@ class Alignment:
         off = max(np.abs(x - columns - across).max(), np.abs(y - rows - down).max())
         return (across, down) if off < 1e-6 else None
 
-    def source_pixels(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def source_pixels(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """Transform fractional pixel places (pixel corners are whole) on the grid to such places in the file."""
         x, y = apply(self.grid.transform, columns, rows)
         if not self._same:
@@ -93,7 +94,7 @@ class Alignment:
             x = (x - self._wrap + 180) % 360 - 180 + self._wrap
         return self._place.to_pixels(x, y)
 
-    def _inside(self, columns: Points, rows: Points) -> NDArray[np.bool_]:
+    def _inside(self, columns: Float64, rows: Float64) -> NDArray[np.bool_]:
         """Tell which places on the grid lie in the file."""
         x, y = self.source_pixels(columns, rows)
         return np.asarray((x > 0) & (x < self._shape[1]) & (y > 0) & (y < self._shape[0]))
@@ -128,7 +129,7 @@ class Alignment:
         columns, rows = columns[known], rows[known]
         return float(columns.min()), float(rows.min()), float(columns.max()), float(rows.max())
 
-    def _to_grid(self, columns: Points, rows: Points) -> tuple[Points, Points]:
+    def _to_grid(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
         """Transform places in the file to coordinates of the grid's reference system."""
         x, y = self._place.to_ground(columns, rows)
         if not self._same:

@@ -23,9 +23,8 @@ from refnet_cli.scene.source import Source
 from refnet_cli.sensors.bands import CLOUD_MASKS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.safe import read_outlines
-from refnet_cli.tiles.tiling import Window
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import UInt8
 
 
 class Clouds(Protocol):

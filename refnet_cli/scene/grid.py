@@ -20,7 +20,7 @@ from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.decisions import Decision
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 
 class GridNeededError(OptionsError):

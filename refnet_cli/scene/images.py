@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.raster.raster import Float32, Raster
+from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.clouds import Clouds, choose_clouds
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.optical import OpticalReader
@@ -21,9 +20,9 @@ from refnet_cli.scene.source import Source
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.bands import Modality
 from refnet_cli.sensors.decisions import Decision
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Bool, Float32
 
-Mask = NDArray[np.bool_]
 EDGES = ("B03", "B04", "B08")  # bands by which optical images are compared with SAR
 
 
@@ -110,7 +109,7 @@ class OpticalImage:
         return own | (self._clouds.files if self._clouds else set())
 
     def read(
-        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], cloudy: Mask, broken: Mask
+        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], cloudy: Bool, broken: Bool
     ) -> Float32:
         """Read reflectance x 10,000, shape (B, H, W), and mark what is masked as cloudy or cannot be read."""
         mark = broken if self._mask_errors else None
@@ -124,7 +123,7 @@ class OpticalImage:
         return values
 
     def read_edges(
-        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Mask
+        self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Bool
     ) -> Float32:
         """Read the bands that show edges best, shape (B, H, W), in a scale that all of them share."""
         mark = broken if self._mask_errors else None
@@ -189,7 +188,7 @@ class SarImage:
         """Put the files onto another grid."""
         self.parts = make_parts(self.source, self._layers, grid)
 
-    def read(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Mask) -> Float32:
+    def read(self, rasters: Mapping[int, Raster], window: Window, counts: Counter[str], broken: Bool) -> Float32:
         """Read backscatter in dB, shape (B, H, W), and mark what cannot be read."""
 
         def convert(values: Float32, file: int, place: Window) -> Float32:

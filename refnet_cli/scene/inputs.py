@@ -15,7 +15,7 @@ from refnet_cli.raster.fills import Fills
 from refnet_cli.raster.mosaic import Mosaic, Placed
 from refnet_cli.raster.raster import Raster, ZipMember
 from refnet_cli.raster.vrt import is_vrt, read_vrt
-from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.sensors.band_names import RADAR
 from refnet_cli.sensors.bands import CLOUD_MASKS, PRODUCTS, SENSOR_NAMES, Modality, band_of_file
 from refnet_cli.sensors.safe import (
@@ -31,7 +31,6 @@ from refnet_cli.sensors.safe import (
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote, as_given
 
-Paths = str | Path | Sequence[str | Path]
 RASTERS = {".tif", ".tiff", ".jp2"}
 MOST_FILES = 4096
 _MOST_LOOKED_AT = 1000  # files and folders within a folder

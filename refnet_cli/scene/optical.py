@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.fills import without_repeated_extremes, without_repeated_lowest
-from refnet_cli.raster.raster import Float32
 from refnet_cli.raster.sample import Sample, mean_of
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.options import SceneOptions
@@ -40,6 +39,7 @@ from refnet_cli.sensors.decisions import (
 from refnet_cli.sensors.plausible import LOWEST, refuse_impossible_reflectance, refuse_stretched
 from refnet_cli.sensors.safe import OpticalProduct
 from refnet_cli.sensors.stac_offset import as_tags, split_tags, stac_contradiction, stac_offset
+from refnet_cli.types import Float32
 
 _DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
 _POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000, before an offset is known; 65,535 marks saturated pixels

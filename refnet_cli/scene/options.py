@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +12,8 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.sensors.bands import OpticalScale, SarScale
 from refnet_cli.system.urls import as_given
 
+Paths = str | Path | Sequence[str | Path]
+"""One path or several."""
 Extent = Literal["optical", "intersection"]
 ReadErrors = Literal["fail", "mask"]
 Missing = Literal["nodata", "use-other"]
@@ -105,3 +108,11 @@ class SceneOptions:
                 f"--bounds is {','.join(map(str, self.bounds))}, but must be west,south,east,north, "
                 "with south below north, and perhaps a reference system behind them, as EPSG:4326."
             )
+
+
+def as_paths(given: Paths | None) -> tuple[Path, ...]:
+    """Return one path or several as several; none where no files are given."""
+    if given is None:
+        return ()
+    paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)
+    return paths

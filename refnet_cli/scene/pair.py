@@ -25,9 +25,8 @@ from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.georeference import warn_of_pixels
-from refnet_cli.raster.raster import BLOCK, Float32, Raster
+from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.scene.absent import absent_sensor, without_absent
-from refnet_cli.scene.clouds import UInt8
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.grid import advise_grid, choose_zone, result_grid, warn_of_zone
 from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
@@ -38,7 +37,8 @@ from refnet_cli.scene.resample import make_parts
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.bands import CLOUD, SENSORS, UNREADABLE, Modality, usable
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32, UInt8
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
 """The optical and the SAR files, opened for one thread."""
@@ -483,3 +483,16 @@ def _keys(window: Window) -> Iterator[tuple[int, int]]:
     rows = range(window.row // BLOCK, -(-(window.row + window.height) // BLOCK))
     columns = range(window.column // BLOCK, -(-(window.column + window.width) // BLOCK))
     return product(rows, columns)
+
+
+def read_tile(pair: ScenePair, window: Window) -> Patch:
+    """Read a window that may reach beyond the grid, where there is no data."""
+    inside = window.clip(*pair.grid.shape)
+    patch = pair.read(inside)
+    if inside == window:
+        return patch
+    top, left = inside.row - window.row, inside.column - window.column
+    here = np.s_[:, top : top + inside.height, left : left + inside.width]
+    optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in patch)
+    optical[here], sar[here] = patch
+    return patch._replace(optical=optical, sar=sar)

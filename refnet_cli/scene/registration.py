@@ -24,9 +24,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from refnet_cli.errors import InputError
-
-Float32 = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from refnet_cli.types import Bool, Float32
 
 WINDOW = 128
 """Side of the windows of the optical image, in pixels."""
@@ -199,11 +197,11 @@ class _Features(NamedTuple):
     """Nine channels for each part of an image (P, 9, H, W), where they are known, and the mean gradient there."""
 
     parts: Float32
-    known: Mask
+    known: Bool
     gradient: Float32
 
 
-def _smooth(values: Float32, known: Mask, sigma: float) -> Float32:
+def _smooth(values: Float32, known: Bool, sigma: float) -> Float32:
     """Smooth the last two axes by a Gaussian of what is known; values must be 0 where nothing is."""
     sigmas = (0,) * (values.ndim - 2) + (sigma, sigma)
     blurred: Float32 = ndimage.gaussian_filter(values, sigmas, mode="constant", truncate=3)
@@ -212,7 +210,7 @@ def _smooth(values: Float32, known: Mask, sigma: float) -> Float32:
     return blurred
 
 
-def _subtract_surroundings(values: Float32, known: Mask) -> None:
+def _subtract_surroundings(values: Float32, known: Bool) -> None:
     """Subtract the mean of what is known around each pixel; values must be 0 where nothing is, and stay so.
 
     That land has more edges than water would correlate over long distances, and say little.
@@ -229,7 +227,7 @@ def _describe(bands: Float32, sensor: _Sensor, *, apart: bool) -> _Features:
 
     Each part is normalised by itself; their sum describes the image as a whole.
     """
-    known: Mask = np.asarray(np.isfinite(bands).all(axis=0))
+    known: Bool = np.asarray(np.isfinite(bands).all(axis=0))
     count = max(int(known.sum()), 1)
     angles = np.arange(_DIRECTIONS, dtype=np.float32)[:, None, None] * np.float32(np.pi / _DIRECTIONS)
     cosines, sines = np.cos(angles), np.sin(angles)
@@ -293,7 +291,7 @@ def _compare(piece: Piece) -> Iterator[_Comparison]:
                     yield _Comparison(piece.row + row + WINDOW / 2, piece.column + column + WINDOW / 2, *compared)
 
 
-def _correlate(template: Float32, seen: Mask, field: Float32, known: Mask) -> tuple[Float32, Float32]:
+def _correlate(template: Float32, seen: Bool, field: Float32, known: Bool) -> tuple[Float32, Float32]:
     """Correlate a template (9, h, w) with a larger field (P, 9, H, W), summed over the channels.
 
     Returns

@@ -13,13 +13,14 @@ from rasterio.enums import Resampling
 
 from refnet_cli.errors import InputError
 from refnet_cli.raster.georeference import halves
-from refnet_cli.raster.raster import Float32, Raster
+from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.bands import SENSOR_NAMES, Modality
 from refnet_cli.sensors.decisions import Decision
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
 _LEAST_SHARE = 0.499  # of an averaged pixel that must have been measured, so that holes keep their size
 _SMALLEST = 64  # pixels along an axis of what is given up together

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.fills import without_repeated_extremes
-from refnet_cli.raster.raster import Float32
 from refnet_cli.raster.sample import Sample, mean_of
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.options import SceneOptions
@@ -28,7 +27,8 @@ from refnet_cli.sensors.decisions import (
     named_sar_scale,
 )
 from refnet_cli.sensors.safe import Calibration, SarProduct
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
 DB_RANGE = (-60.0, 40.0)
 _QUIETEST_DB = -45.0  # lower levels that neighbours share are no measurement; single pixels reach -54 in real scenes

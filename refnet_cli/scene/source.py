@@ -16,7 +16,7 @@ from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.raster.fills import Fills
 from refnet_cli.raster.georeference import AffinePlace
 from refnet_cli.raster.mosaic import Mosaic
-from refnet_cli.raster.raster import Float32, ZipMember, north_up_grid
+from refnet_cli.raster.raster import ZipMember, north_up_grid
 from refnet_cli.raster.sample import Sample, take_sample
 from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.look import look_at
@@ -24,6 +24,7 @@ from refnet_cli.sensors.band_names import Named
 from refnet_cli.sensors.bands import SENSOR_NAMES
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.safe import zip_member
+from refnet_cli.types import Float32
 
 _DEGREE = 111_320.0  # metres
 _FARTHEST = 100_000  # pixels between a product's granules

@@ -19,12 +19,9 @@ from typing import Literal, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError, InputMissingError
-
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+from refnet_cli.types import Float32, Float64
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 """Sentinel-2's bands, in the order in which its metadata numbers them from 0."""

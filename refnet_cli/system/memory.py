@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from refnet_cli.errors import OptionsError, TryAgainError
+from refnet_cli.errors import OptionsError
 
 MB = 2**20
 GB = 2**30
 _UNITS = {"": 1, "K": 2**10, "M": MB, "G": GB, "T": 2**40}
 _RESERVED = 3200 * MB  # address space beyond what is used, measured with torch's CUDA build
-_LIBRARIES = 750 * MB  # of the network, in each process
 _UNLIMITED = 2**60  # version 1 of cgroups has no word for it but a great number
 TORCH_LAYERS, ONNX_LAYERS = 6, 30
 _MARGIN = 0.1  # of what machine and control group have free, left to others
@@ -92,11 +89,12 @@ def _left_by_cgroup() -> int | None:
 
 def _left_by_limits() -> int | None:
     """What a limit on address space (ulimit -v) leaves besides what libraries reserve without using it."""
-    most, used = _most_addresses(), _status("VmSize")
+    most, used = most_addresses(), _status("VmSize")
     return None if most is None or used is None else most - used - ("torch" not in sys.modules) * _RESERVED
 
 
-def _most_addresses() -> int | None:
+def most_addresses() -> int | None:
+    """Return the limit of the address space in bytes (`ulimit -v`), None without one."""
     try:
         import resource
     except ImportError:  # Windows
@@ -109,106 +107,6 @@ def _status(entry: str) -> int | None:
     """Bytes by an entry of ``/proc/self/status``."""
     found = re.search(rf"^{entry}:\s+(\d+) kB", _read("/proc/self/status"), re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a prediction takes, in bytes; measured on CPUs, see benchmarks/README.md."""
-
-    tile: int
-    """Side of a tile in pixels."""
-    bands: int
-    """Of both sensors together."""
-    classes: int
-    decoder: int
-    """Decoder width of the network."""
-    weights: int
-    """Size of the network's weights."""
-    width: int
-    """Of the map, in pixels."""
-    block: int = 512
-    layers: int = TORCH_LAYERS
-    """Arrays of the decoder's width and the tile's size that the network takes at once."""
-    processes: int = 1
-    """In which networks compute, on the CPU."""
-    outputs: int = 0
-    """What further outputs take."""
-
-    @property
-    def base(self) -> int:
-        """Libraries, GDAL's cache, the search for a shift, weights as read and as prepared, and the rows in work."""
-        rows = self.tile * self.width * (4 * 3 * (self.classes + 1) + 8)
-        others = (self.processes - 1) * (_LIBRARIES + 5 * self.weights // 2)
-        return 1000 * MB + 5 * self.weights // 2 + others + rows + self.outputs
-
-    @property
-    def per_tile(self) -> int:
-        """A tile in the network, and its bands and probabilities in the queues before and behind it."""
-        pixels = self.tile * self.tile
-        return 32 * MB + pixels * (4 * self.layers * self.decoder + 4 * 4 * (self.classes + self.bands))
-
-    @property
-    def per_block(self) -> int:
-        """A block of the scene."""
-        return self.block * self.block * (4 * self.bands + 1)
-
-    @property
-    def per_thread(self) -> int:
-        """The two blocks that a reading thread has ahead, and what it takes to warp one."""
-        return 4 * self.per_block + 32 * MB
-
-    def total(self, batch: int, threads: int) -> int:
-        """All of a prediction with so many tiles at once and reading threads."""
-        kept = 2 * -(-self.width // self.block) + 2
-        return self.base + batch * self.per_tile + kept * self.per_block + threads * self.per_thread
-
-
-def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tuple[int, int]:
-    """Choose tiles at once and reading threads so that a prediction fits; threads are given up before tiles.
-
-    Parameters
-    ----------
-    demand : Demand
-    batch, threads : int
-        What would be best.
-    most : int or None
-        Bytes that there are; None for any number.
-
-    Returns
-    -------
-    batch, threads : int
-
-    Raises
-    ------
-    TryAgainError
-        If a single tile and thread are too much; states the need.
-
-    Examples
-    --------
-    >>> demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=10_980)
-    >>> share_out(demand, 4, 8, None), share_out(demand, 4, 8, 4 * GB), share_out(demand, 4, 8, 3000 * MB)
-    ((4, 8), (4, 8), (2, 4))
-    """
-    if most is None:
-        return batch, threads
-    fits: Callable[[int, int], bool] = lambda tiles, readers: demand.total(tiles, readers) <= most  # noqa: E731
-    while batch > 1 and not fits(batch, 1):
-        batch -= 1
-    # What is too little for another tile may do for threads.
-    while threads > 1 and not fits(batch, threads):
-        threads -= 1
-    if not fits(batch, threads):
-        addresses = _most_addresses()
-        limit = f" (ulimit -v is {_floored(addresses)}, of which libraries reserve most)" if addresses else ""
-        raise TryAgainError(
-            f"Predicting takes about {_floored(demand.total(1, 1) + MB - 1)}, and {_floored(most)} may be used{limit}: "
-            "close other programs, raise the limit or --max-memory, or cut the scene with --bounds."
-        )
-    return batch, threads
-
-
-def _floored(size: int) -> str:
-    return f"{size // MB} MB"
 
 
 def may_use(given: str | None) -> int | None:

@@ -6,10 +6,9 @@ Pure arithmetic on arrays: no files, no network.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-Float32 = NDArray[np.float32]
+from refnet_cli.types import Float32
 
 
 def fill_gaps(images: Float32) -> Float32:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.tiles.smooth import Smoother
-from refnet_cli.tiles.tiling import Stitcher, Tiling, Window
+from refnet_cli.tiles.stitch import Stitcher
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32, UInt8
 
-Float32 = NDArray[np.float32]
-UInt8 = NDArray[np.uint8]
 Usable = Callable[[UInt8], NDArray[np.bool_]]
 """Tells which pixels are worth anything, given what was seen of them."""
 

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
-Bool = NDArray[np.bool_]
+from refnet_cli.types import Bool, Float32
 
 ALIKE = 0.35
 """Distance between the probabilities of two pixels, as vectors, at which their say in each other has fallen to 61 %.

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from refnet_cli.types import Float32
 
 NEPER = np.float32(math.log(10) / 10)
 """Natural logarithm of the power that one decibel stands for."""

@@ -8,17 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.types import Int64
 
-Counts = NDArray[np.int64]
 
-
-def number_regions(scenes: Sequence[TrainScene]) -> Counts:
+def number_regions(scenes: Sequence[TrainScene]) -> Int64:
     """Number of each scene's region, counted from 0; a scene without one is a region of its own."""
     names = [scene.region or scene.name for scene in scenes]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def chances_of_cells(counts: Counts, regions: Counts, config: TrainConfig) -> NDArray[np.float64]:
+def chances_of_cells(counts: Int64, regions: Int64, config: TrainConfig) -> NDArray[np.float64]:
     """How likely each cell is where the next crop lies, up to a factor common to all.
 
     With ``sampling = "area"`` a cell has its share of all labelled pixels. With ``"classes"``, all classes that have

@@ -9,20 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from refnet_cli.model.card import TEMPERATURES
+from refnet_cli.types import Float32, UInt8
 
 FEWEST_PIXELS = 1000
 BINS = 15
 ROWS = 2**16  # pixels at once, in double precision
 NEAR_BOUND = 1.01
-
-Float32 = NDArray[np.float32]
-UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from rasterio.enums import Resampling
 from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.evaluation.labels import Labels
 from refnet_cli.scene import BLOCK, Alignment, Raster
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32
 
-Float32 = NDArray[np.float32]
 _ROUNDING = 1e-5
 
 

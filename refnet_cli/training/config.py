@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from refnet_cli.classes.schemes import read_scheme, with_ignored
+from refnet_cli.classes.scheme_files import read_scheme, with_ignored
+from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
-from refnet_cli.model.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders, read_encoders
+from refnet_cli.model.weight_files import BundledName, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.scene import SceneOptions
-from refnet_cli.sensors.bands import SCHEMES, ClassScheme
 from refnet_cli.system.config import read_table, read_toml
 from refnet_cli.system.urls import is_remote
 from refnet_cli.training.haze import HAZE

@@ -22,16 +22,20 @@ from typing import Any
 import numpy as np
 
 from refnet_cli.errors import OptionsError, RefnetError
-from refnet_cli.evaluation.evaluate import Counts, score
-from refnet_cli.model.card import Card, read_card
+from refnet_cli.evaluation.scores import score
+from refnet_cli.model.card import Card
+from refnet_cli.model.weight_files import read_card
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.lock import Workplace
 from refnet_cli.system.marks import MARK, check_replaceable
 from refnet_cli.training.calibration import fit_temperature, measure_calibration
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.distributed import started_processes
-from refnet_cli.training.fit import Progress, Tell, TrainResult, describe_settings, fit
+from refnet_cli.training.fit import fit
+from refnet_cli.training.identity import describe_settings
+from refnet_cli.training.trainer import Progress, Tell, TrainResult
 from refnet_cli.training.validation import HeldOut
+from refnet_cli.types import Int64
 from refnet_cli.version import __version__
 
 TABLE, DETAILS = "folds.csv", "folds.json"
@@ -56,7 +60,7 @@ class Fold:
     """At most 50,000 of the region's labelled pixels; None if it has none."""
 
     @property
-    def matrix(self) -> Counts:
+    def matrix(self) -> Int64:
         """Confusion matrix of the region's pixels, all classes of the scheme, shape (classes, classes)."""
         names = self.card.scheme.names
         matrix = np.zeros((len(names),) * 2, np.int64)
@@ -246,7 +250,7 @@ def _describe(folds: list[Fold]) -> dict[str, Any]:
     }
 
 
-def _scores(matrix: Counts, names: tuple[str, ...]) -> dict[str, Any]:
+def _scores(matrix: Int64, names: tuple[str, ...]) -> dict[str, Any]:
     """Scores of a confusion matrix; of no pixel, its number alone."""
     if not matrix.any():
         return {"pixels": 0}

@@ -19,9 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from refnet_cli.types import Float32
 
 STANDARD = 0.077
 """Reflectance of the path radiance in blue that the table is for: about what lies between L2A and L1C."""

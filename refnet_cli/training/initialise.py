@@ -13,14 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError, WeightsError
 from refnet_cli.model.band_channels import Statistics, adapt_bands, known_statistics, places_of
-from refnet_cli.model.card import Card, Modality, REFNetConfig, is_pickled
+from refnet_cli.model.card import Card, Modality
+from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoder_files import load_plain, load_pretrained
 from refnet_cli.model.encoders import Chosen, Pretrained
 from refnet_cli.model.refnet import REFNet, from_published, load_strictly
+from refnet_cli.model.weight_files import is_pickled
 from refnet_cli.model.weights import load_weights, read_checkpoint
-from refnet_cli.sensors.bands import ClassScheme
 
 HEADS = ("head", "optical_head", "sar_head")
 

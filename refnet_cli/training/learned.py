@@ -16,7 +16,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.scene import crop
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.sampler import SurveyedScene
+from refnet_cli.training.dataset import SurveyedScene
 
 GROUND = "ground"
 """Entry of a card's ``training``: a list of trainings, the weights' own first, then those of the weights it began from.

@@ -8,16 +8,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+
+from refnet_cli.types import Bool
 
 MOST_PARTS = 3
 AREA = 0.2, 0.8  # least and greatest share of the image
 STRETCH = 0.35, 1.0  # least and greatest ratio of an ellipse's axes
 
-Mask = NDArray[np.bool_]
 
-
-def random_shape(height: int, width: int, random: np.random.Generator) -> Mask:
+def random_shape(height: int, width: int, random: np.random.Generator) -> Bool:
     """Draw a union of one to three half-planes and ellipses that covers 20 to 80 % of an image.
 
     Parameters
@@ -47,7 +46,7 @@ def random_shape(height: int, width: int, random: np.random.Generator) -> Mask:
     return distances <= limit
 
 
-def next_to_the_seam(inside: Mask) -> Mask:
+def next_to_the_seam(inside: Bool) -> Bool:
     """Find the pixels that have one of the other side among their eight neighbours.
 
     Parameters

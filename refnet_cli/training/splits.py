@@ -22,14 +22,14 @@ from pyproj.exceptions import ProjError
 from scipy import sparse
 
 from refnet_cli.errors import InputError
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Int64
 
 NEITHER, TRAIN, VALIDATION = 0, 1, 2
 METRES_PER_DEGREE = 111_320.0
 LOSS_COUNTS = 0.1
 """What pixels lost to buffers count beside validation shares that miss their mark."""
 
-Counts = NDArray[np.int64]
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a reference system."""
 
@@ -88,7 +88,7 @@ def cut(grid: GeoBox, lattice: Lattice) -> dict[Square, Window]:
     }
 
 
-def _runs(values: Counts) -> Iterable[tuple[int, int, int]]:
+def _runs(values: Int64) -> Iterable[tuple[int, int, int]]:
     """Yield value, start and length of each run of equal values."""
     starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     for start, end in pairwise(starts):
@@ -96,7 +96,7 @@ def _runs(values: Counts) -> Iterable[tuple[int, int, int]]:
 
 
 def choose_squares(
-    counts: Mapping[Square, Counts], rings: Mapping[Lattice, int], share: float, seed: int
+    counts: Mapping[Square, Int64], rings: Mapping[Lattice, int], share: float, seed: int
 ) -> set[Square]:
     """Choose squares for validation, so that each class has about its share there and buffers cost little.
 
@@ -149,7 +149,7 @@ def choose_squares(
     return {squares[index] for index in np.flatnonzero(taken)}
 
 
-def draw_squares(counts: Mapping[Square, Counts], share: float, seed: int) -> set[Square]:
+def draw_squares(counts: Mapping[Square, Int64], share: float, seed: int) -> set[Square]:
     """Draw squares at random until about ``share`` of all labelled pixels are in them.
 
     Parameters are those of `choose_squares`.
@@ -255,7 +255,7 @@ class Roles:
         return roles
 
 
-def _fill(roles: NDArray[np.uint8], window: Window, boxes: Counts, role: int) -> None:
+def _fill(roles: NDArray[np.uint8], window: Window, boxes: Int64, role: int) -> None:
     """Set the role inside boxes (top, left, bottom, right), in pixels of the grid."""
     moved = boxes - np.array([window.row, window.column] * 2)
     near = (moved[:, 0] < window.height) & (moved[:, 1] < window.width) & (moved[:, 2] > 0) & (moved[:, 3] > 0)

@@ -11,31 +11,32 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.engines.load import Engine
+from refnet_cli.engines.base import Engine
 from refnet_cli.engines.torch_engine import TorchEngine, choose_device
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluation.evaluate import Scores, confusion_matrix, score
+from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
 from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.plots import View
-from refnet_cli.prediction.predict import Progress, predict_rows, read_tile, reading_threads
+from refnet_cli.prediction.predict import reading_threads
+from refnet_cli.prediction.stream import Progress, predict_rows
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene import absent_sensor
+from refnet_cli.scene.pair import read_tile
 from refnet_cli.system.prefetch import read_ahead
-from refnet_cli.tiles.tiling import Tiling, Window
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.dataset import Region, SurveyedScene, survey
 from refnet_cli.training.learned import warn_of_learned
-from refnet_cli.training.sampler import Region, SurveyedScene, survey
 from refnet_cli.training.splits import VALIDATION
+from refnet_cli.types import Float32, UInt8
 
 VIEWS = 4
 MOST_PIXELS = 500_000  # that a temperature is fitted to
 AHEAD = 3  # batches of tiles that are in the network or read for it
-
-Float32 = NDArray[np.float32]
-UInt8 = NDArray[np.uint8]
 
 
 def validate(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from refnet_cli.scene import Patch, SceneOptions, ScenePair
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 BANDS = ("B02", "B03", "B04", "B08")
 Paths = Path | list[Path]

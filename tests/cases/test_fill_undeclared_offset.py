@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 BANDS = ("B02", "B03", "B04", "B08")
 

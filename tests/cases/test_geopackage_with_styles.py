@@ -8,10 +8,10 @@ from pathlib import Path
 import pyogrio
 import pytest
 
+from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
 from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs.areas.zones import read_zones
-from refnet_cli.sensors.bands import SCHEMES
 from refnet_cli.training.config import TrainScene
 from tests.scenes import grid_of
 

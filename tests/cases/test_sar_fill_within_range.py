@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from refnet_cli.scene import SceneOptions, ScenePair
-from refnet_cli.tiles.tiling import Window
+from refnet_cli.tiles.window import Window
 
 BANDS = ("B02", "B03", "B04", "B08")
 

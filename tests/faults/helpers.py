@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from refnet_cli.model.card import checksum
+from refnet_cli.model.weight_files import checksum
 from tests.scenes import CARD
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.model.card import default_weights
+from refnet_cli.model.weight_files import default_weights
 from refnet_cli.outputs import verify_map
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
 from tests.faults.mutate import OF_TIFF, OF_WEIGHTS, mutate

@@ -86,7 +86,8 @@ def make_weights() -> None:
     """Write a tiny network for torch, whose numbers have few digits and compress well, and one for ONNX Runtime."""
     import torch
 
-    from refnet_cli.model.card import Modality, REFNetConfig
+    from refnet_cli.model.card import Modality
+    from refnet_cli.model.config import REFNetConfig
     from refnet_cli.model.refnet import REFNet
     from refnet_cli.model.weights import save_weights
     from tests.scenes import CARD
@@ -141,7 +142,7 @@ def make_tasks() -> None:
 def write_identities() -> None:
     """Write down the text whose SHA-256 is each task's id, so that tests can move the files elsewhere."""
     from refnet_cli.batch import task as tasks
-    from refnet_cli.model.card import default_weights
+    from refnet_cli.model.weight_files import default_weights
 
     texts = {}
     for name in ("tasks.jsonl", "blocks.jsonl"):

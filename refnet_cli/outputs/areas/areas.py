@@ -14,15 +14,14 @@ import pyproj
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.downsample import CellCounts
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.sensors.bands import ClassScheme
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.types import UInt8
 
 
 class AreaCounter:

@@ -14,12 +14,12 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.raster.vectors import VectorFile, WayToGrid
-from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.types import UInt8
 
-UInt8 = NDArray[np.uint8]
 Shapes = NDArray[Any]
 _POLYGONS = (3, 6)  # of shapely's types
 

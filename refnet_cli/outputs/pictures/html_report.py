@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.downsample import ClassPicture
 from refnet_cli.outputs.geodesy import view_of
 from refnet_cli.outputs.pictures.charts import Bar, bar_chart, histogram
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
-from refnet_cli.sensors.bands import SATELLITES, ClassScheme
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.sensors.bands import SATELLITES
+from refnet_cli.types import UInt8
 
 _BINS = 50
 _NO_DATA = (230, 233, 236)  # the page's colour under the map

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.downsample import ClassPicture
 from refnet_cli.outputs.geodesy import view_of
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.sensors.bands import ClassScheme
+from refnet_cli.types import UInt8
 
-UInt8 = NDArray[np.uint8]
 _MARGIN, _LINE, _SWATCH = 20, 32, 20  # of the legend, in pixels
 _LONGEST_BAR, _BAR_HEIGHT, _COMPASS = 150, 50, 110
 _INK = (30, 30, 30, 255)

@@ -10,10 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.outputs.downsample import cell_side
-
-UInt8 = NDArray[np.uint8]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+from refnet_cli.types import Float32, Float64, UInt8
 
 _LIMIT = 32_767  # of the whole numbers that are added up
 _MOST_ROWS = 255  # that a byte can count, and whose sum of such numbers float32 holds to the last digit

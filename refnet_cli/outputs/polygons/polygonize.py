@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-UInt8 = NDArray[np.uint8]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from refnet_cli.types import Bool, Int64, UInt8
 
 # Kinds of corners by the pixel whose corner it is: 0 to 3 for one that sticks out, 4 to 7 for the three around one
 # that does not belong. The pixels are those of `Quad`: d, c, a, b.
@@ -69,8 +67,8 @@ class Runs:
         self.padded = np.zeros((rows + 1, width + 2), np.uint8)
         self.padded[0, 1:-1] = above
         self.padded[1:, 1:-1] = codes
-        self.beside: Bools = self.padded[:, :-1] == self.padded[:, 1:]
-        self.below: Bools = self.padded[:-1] == self.padded[1:]
+        self.beside: Bool = self.padded[:, :-1] == self.padded[:, 1:]
+        self.below: Bool = self.padded[:-1] == self.padded[1:]
         self._begin = np.ones(self.padded.shape, bool)
         np.logical_not(self.beside, out=self._begin[:, 1:])
         self.starts = np.flatnonzero(self._begin)
@@ -96,13 +94,13 @@ class Runs:
             np.concatenate([self.number[1:][upon], self.number[:, 1:][side]]),
         )
 
-    def sums(self, values: UInt8) -> Ints:
+    def sums(self, values: UInt8) -> Int64:
         """Add up values of the strip, shape (rows, width), over each run; 0 in the row above."""
         padded = np.zeros(self.padded.shape, np.uint8)
         padded[1:, 1:-1] = values
         return np.asarray(np.add.reduceat(padded.ravel(), self.starts, dtype=np.int64))
 
-    def spans(self) -> tuple[Ints, Ints, Ints]:
+    def spans(self) -> tuple[Int64, Int64, Int64]:
         """Return each run's row, where the row above is 0, its first column and that behind its last."""
         width = self.padded.shape[1]
         rows, begin = np.divmod(self.starts, width)
@@ -111,7 +109,7 @@ class Runs:
         return rows, np.maximum(begin - 1, 0), np.minimum(end - 1, width - 2)
 
 
-def join(count: int, one: NDArray[Any], other: NDArray[Any]) -> tuple[int, Ints]:
+def join(count: int, one: NDArray[Any], other: NDArray[Any]) -> tuple[int, Int64]:
     """Return how many connected components a graph of ``count`` nodes has, and each node's."""
     graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
     return connected_components(graph, directed=False)  # type: ignore[no-any-return]
@@ -121,12 +119,12 @@ class Sums(NamedTuple):
     """Components in a row of arrays of the same length."""
 
     codes: UInt8
-    last: Ints
+    last: Int64
     """The last row."""
-    pixels: Ints
-    weights: Ints
+    pixels: Int64
+    weights: Int64
     """Sum of the pixels' weights."""
-    values: Ints
+    values: Int64
     """Sum of the pixels' values."""
 
     def take(self, which: NDArray[Any]) -> Sums:
@@ -138,12 +136,12 @@ class Outlined(NamedTuple):
     """Complete components, by their last row and then by their first pixel."""
 
     sums: Sums
-    x: Ints
+    x: Int64
     """Columns of the rings' corners, the first of each is its uppermost, then leftmost one; not closed."""
-    y: Ints
-    ring: Ints
+    y: Int64
+    ring: Int64
     """Of each corner, counted from 0. Of a component the first ring is the shell; the others are holes."""
-    component: Ints
+    component: Int64
     """Of each ring."""
 
 
@@ -153,12 +151,12 @@ class _Corners(NamedTuple):
     x: NDArray[np.int32]
     y: NDArray[np.int32]
     component: NDArray[np.int32]
-    following: Ints
+    following: Int64
     """Number of the corner that follows; -1 while it is not known."""
-    crossing: Bools
+    crossing: Bool
     """Whether another pixel of the same code touches at the vertex alone."""
 
-    def take(self, which: Bools) -> _Corners:
+    def take(self, which: Bool) -> _Corners:
         """Return those where a mask is true; no ring may be cut by it."""
         number = np.cumsum(which) - 1
         following = self.following[which]
@@ -190,14 +188,14 @@ class Tracer:
         none = np.empty(0, np.int64)
         self._open = Sums(np.empty(0, np.uint8), none, none, none, none)
         self._corners = _empty_corners()
-        self._downward: tuple[Ints, Ints] = none, none  # upper ends of edges that lead on, southward and northward
+        self._downward: tuple[Int64, Int64] = none, none  # upper ends of edges that lead on, southward and northward
 
     @property
     def count(self) -> int:
         """Number of components that are not complete."""
         return len(self._open.codes)
 
-    def add(self, codes: UInt8, values: UInt8, weights: Ints) -> Outlined:
+    def add(self, codes: UInt8, values: UInt8, weights: Int64) -> Outlined:
         """Take the next rows.
 
         Parameters
@@ -237,7 +235,7 @@ class Tracer:
         nothing = np.zeros((1, width), np.uint8)
         return self.add(nothing, nothing, np.zeros((1, width + 1), np.int64))
 
-    def _label(self, runs: Runs, values: UInt8, weights: Ints) -> tuple[Ints, Sums]:
+    def _label(self, runs: Runs, values: UInt8, weights: Int64) -> tuple[Int64, Sums]:
         """Return the component of each run, and of each that was open after the runs, and the components."""
         upper, lower = runs.touching()
         seen = np.flatnonzero(self._above_components >= 0)
@@ -263,7 +261,7 @@ class Tracer:
             np.add.at(total, old, earlier)
         return labels, Sums(codes, last, pixels, weighed, added)
 
-    def _outline(self, runs: Runs, labels: Ints) -> _Corners:
+    def _outline(self, runs: Runs, labels: Int64) -> _Corners:
         """Return the open corners and those between the row above and the last one, joined as far as they can be."""
         place, kinds, crossing = _find_corners(runs)
         row, column = np.divmod(place, runs.padded.shape[1])
@@ -291,7 +289,7 @@ class Tracer:
             np.concatenate([old.crossing, crossing]),
         )
 
-    def _keep(self, corners: _Corners, leaving: Bools, open_: Bools) -> None:
+    def _keep(self, corners: _Corners, leaving: Bool, open_: Bool) -> None:
         """Hold the corners of what is open."""
         number = np.cumsum(~leaving) - 1
         self._downward = number[self._downward[0]], number[self._downward[1]]
@@ -299,7 +297,7 @@ class Tracer:
         self._corners = kept._replace(component=(np.cumsum(open_) - 1).astype(np.int32)[kept.component])
 
 
-def _find_corners(runs: Runs) -> tuple[Ints, NDArray[np.uint8], Bools]:
+def _find_corners(runs: Runs) -> tuple[Int64, NDArray[np.uint8], Bool]:
     """Find where outlines turn.
 
     Returns
@@ -333,11 +331,11 @@ def _find_corners(runs: Runs) -> tuple[Ints, NDArray[np.uint8], Bools]:
     return place[vertex], kinds, crossing
 
 
-def _where(kinds: NDArray[np.uint8], wanted: tuple[int, int]) -> Ints:
+def _where(kinds: NDArray[np.uint8], wanted: tuple[int, int]) -> Int64:
     return np.flatnonzero((kinds == wanted[0]) | (kinds == wanted[1]))
 
 
-def _pair_columns(tops: Ints, bottoms: Ints, x: NDArray[np.int32], width: int) -> tuple[Ints, Ints, Ints]:
+def _pair_columns(tops: Int64, bottoms: Int64, x: NDArray[np.int32], width: int) -> tuple[Int64, Int64, Int64]:
     """Pair the upper ends of vertical edges with the lower ones, both in the order of their rows.
 
     Returns
@@ -395,7 +393,7 @@ def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
     )
 
 
-def _crossings(corners: _Corners) -> tuple[Ints, Ints]:
+def _crossings(corners: _Corners) -> tuple[Int64, Int64]:
     """Return pairs of corners at which a component touches itself."""
     candidates = np.flatnonzero(corners.crossing)
     x, y, component = (part[candidates] for part in (corners.x, corners.y, corners.component))
@@ -405,12 +403,12 @@ def _crossings(corners: _Corners) -> tuple[Ints, Ints]:
     return candidates[:-1][same], candidates[1:][same]
 
 
-def _steps(following: Ints) -> csr_array:
+def _steps(following: Int64) -> csr_array:
     count = len(following)
     return csr_array((np.ones(count), following, np.arange(count + 1)), shape=(count, count))
 
 
-def _firsts(labels: NDArray[Any], count: int) -> Ints:
+def _firsts(labels: NDArray[Any], count: int) -> Int64:
     """Return the place of the first of each label."""
     first = np.zeros(count, np.int64)
     first[labels[::-1]] = np.arange(len(labels))[::-1]

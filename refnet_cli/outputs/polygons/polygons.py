@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
+from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.base import FileOutput
@@ -22,9 +23,7 @@ from refnet_cli.outputs.polygons.polygonize import Outlined, Tracer
 from refnet_cli.outputs.polygons.sieve import Sieve, sieved
 from refnet_cli.outputs.polygons.vector_files import Features, vector_kind
 from refnet_cli.outputs.rows import STEPS, Rows
-from refnet_cli.sensors.bands import ClassScheme
-
-UInt8 = NDArray[np.uint8]
+from refnet_cli.types import UInt8
 
 MOST = 20_000_000
 """Polygons beyond which a file of them helps nobody; the sieve takes about 250 bytes for each component."""

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.outputs.polygons.polygonize import Runs, join
-
-UInt8 = NDArray[np.uint8]
-Ints = NDArray[np.int64]
+from refnet_cli.types import Int64, UInt8
 
 SCRAMBLE = 0x9E3779B97F4A7C15
 """What a first pixel's number is multiplied with, modulo 2**64."""
@@ -44,11 +42,11 @@ class Sieve:
         self._above = np.zeros(width, np.uint8)
         self._above_pieces = np.array([-1])  # of the row's runs; -1 for no data
         self.count = 0
-        self._pieces: list[tuple[UInt8, Ints, Ints]] = []  # code, weight, first pixel
+        self._pieces: list[tuple[UInt8, Int64, Int64]] = []  # code, weight, first pixel
         self._joined: list[NDArray[np.int32]] = []
         self._borders: list[NDArray[np.int32]] = []
 
-    def add(self, codes: UInt8, weights: Ints) -> None:
+    def add(self, codes: UInt8, weights: Int64) -> None:
         """Take the next strip of rows, as `Tracer.add` does."""
         width = len(self._above)
         runs = Runs(self._above, codes)
@@ -82,7 +80,7 @@ class Sieve:
         self._close(code, weight, first, _pairs(component[borders[0]], component[borders[1]]))
         return code[component]
 
-    def _close(self, code: UInt8, weight: Ints, first: Ints, borders: NDArray[np.int32]) -> None:
+    def _close(self, code: UInt8, weight: Int64, first: Int64, borders: NDArray[np.int32]) -> None:
         """Go through the rounds; ``code`` is changed in place."""
         successor = np.arange(len(code), dtype=np.int32)
         ids = successor
@@ -134,7 +132,7 @@ def sieved(codes: UInt8, table: UInt8, start: int) -> tuple[UInt8, int]:
     return of_run.astype(np.uint8)[runs.number[1:, 1:-1]], start + count
 
 
-def _pieces(runs: Runs) -> tuple[int, Ints]:
+def _pieces(runs: Runs) -> tuple[int, Int64]:
     """Return how many components the strip alone has, and that of each of its runs, -1 for no data."""
     upper, lower = runs.touching()
     inside = upper >= runs.first
@@ -144,7 +142,7 @@ def _pieces(runs: Runs) -> tuple[int, Ints]:
     return int(valid.sum()), np.where(valid, np.cumsum(valid) - 1, -1)[label]
 
 
-def _pairs(one: Ints, other: Ints) -> NDArray[np.int32]:
+def _pairs(one: Int64, other: Int64) -> NDArray[np.int32]:
     """Return pairs without repetition, shape (2, N); what would be paired with itself is left out."""
     low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
     keys = np.sort((low << 32 | high)[low != high])
@@ -153,7 +151,7 @@ def _pairs(one: Ints, other: Ints) -> NDArray[np.int32]:
     return np.stack([keys >> 32, keys & 0xFFFFFFFF]).astype(np.int32)
 
 
-def _merge(count: int, component: Ints, code: UInt8, weight: Ints, first: Ints) -> tuple[UInt8, Ints, Ints]:
+def _merge(count: int, component: Int64, code: UInt8, weight: Int64, first: Int64) -> tuple[UInt8, Int64, Int64]:
     """Add up what belongs to the same component."""
     merged = np.empty(count, np.uint8), np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)
     merged[0][component] = code
@@ -162,7 +160,7 @@ def _merge(count: int, component: Ints, code: UInt8, weight: Ints, first: Ints) 
     return merged
 
 
-def _recode(code: UInt8, weight: Ints, first: Ints, borders: NDArray[Any], least: int) -> UInt8:
+def _recode(code: UInt8, weight: Int64, first: Int64, borders: NDArray[Any], least: int) -> UInt8:
     """Return the codes after a round."""
     order = np.lexsort((first.astype(np.uint64) * np.uint64(SCRAMBLE), weight))
     rank = np.empty(len(order), np.int64)

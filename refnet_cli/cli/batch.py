@@ -1,0 +1,227 @@
+"""refnet batch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refnet_cli.cli.options import (
+    FILE,
+    OVERWRITE,
+    TASK_LISTS,
+    check_output,
+    predict_options,
+    print_paths,
+    read_config,
+)
+from refnet_cli.cli.terminal import say, say_line
+from refnet_cli.cli.usage import StrictGroup
+from refnet_cli.errors import ConfigError
+from refnet_cli.system.log import LOG
+
+
+@click.group("batch", cls=StrictGroup)
+def batch_group() -> None:
+    """Map many scenes: plan them, run them anywhere and again, put blocks together.
+
+    \b
+    refnet batch plan scenes.csv -o tasks.jsonl
+    refnet batch run tasks.jsonl --workers 2
+    refnet batch merge tasks.jsonl       (only after plan --blocks)
+    refnet batch status tasks.jsonl
+    """  # noqa: D301
+
+
+@batch_group.command("plan")
+@click.argument("scenes", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("-o", "--output", type=FILE, help="File of tasks to write, a line of JSON each.  [default: stdout]")
+@click.option(
+    "--optical",
+    metavar="TEMPLATE",
+    help="Where the list has no column optical: a text with fields; or none, if no scene has optical files.",
+)
+@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif', or none.")
+@click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="KIND[=TEMPLATE]",
+    help="Further outputs of each scene, as --output of refnet predict; may be given several times.",
+)
+@click.option(
+    "--blocks",
+    type=int,
+    metavar="PIXELS",
+    help="Cut maps into blocks of this side, a multiple of 512, as 8192; refnet batch merge puts them together.",
+)
+@click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
+@click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
+@predict_options(without=("given_outputs", "preview"))
+def batch_plan(
+    scenes: Path,
+    output: Path | None,
+    map_: str | None,
+    also: tuple[str, ...],
+    blocks: int | None,
+    null: bool,
+    config: Path | None,
+    **given: Any,
+) -> None:
+    """Turn a list of scenes into tasks.
+
+    SCENES is a CSV table with columns optical, sar and output (and any others, as fields for templates), a STAC
+    ItemCollection, or a list of paths of optical files (of SAR files with --optical none), a line each; - reads it from
+    stdin. Paths in it are relative to it; those of templates to the working directory. In templates {field} is a
+    column, an asset or id of a STAC item, or of the optical file its path, name, stem (the name without .tif), parent
+    (the folder's path) and folder (its name).
+    A scene of one sensor has an empty cell in the column of the other; its fields are those of the file that it has.
+
+    \b
+    refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
+    refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
+    find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
+    """  # noqa: D301
+    from refnet_cli.batch.plan import NONE, Templates, plan, read_list, read_scenes
+    from refnet_cli.prediction.options import PredictOptions
+    from refnet_cli.system.atomic import replacing
+
+    options = read_config(PredictOptions, config) if config else {}
+    for name in ("optical", "sar", "output", "preview"):
+        if name in options:
+            raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
+    outputs = options.pop("outputs", ())
+    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs)
+    options |= {name: value for name, value in given.items() if value is not None}
+    if output is not None:
+        read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
+        inputs = [path for path in read if isinstance(path, Path) and str(path) != "-"]
+        remedy = "Give -o tasks.jsonl for the list of tasks; --map names the maps, as --map '{folder}.tif'."
+        check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
+    text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
+    if guessed:
+        say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
+    listed = read_scenes(text, folder, null, "sar" if templates.optical == NONE else "optical")
+    tasks = list(plan(listed, templates, options, folder, blocks, say_line))
+    lines = "".join(f"{task.to_line()}\n" for task in tasks)
+    if output is None:
+        click.echo(lines, nl=False)
+        return
+    with replacing(output) as temporary:
+        temporary.write_text(lines, encoding="utf-8")
+    say([f"{len(tasks)} tasks"])
+    click.echo(output)
+
+
+@batch_group.command("run")
+@click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--index", type=int, default=0, show_default=True, help="Which of the parts to run, from 0.")
+@click.option("--of", type=int, default=1, show_default=True, help="In how many parts the tasks are dealt out.")
+@click.option("--workers", type=int, help="Run in this many processes at once.")
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
+@click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
+@click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    default=None,
+    help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
+)
+@click.option("--as-worker", is_flag=True, hidden=True, help="Leave it to who reads the outcomes to tell of failures.")
+def batch_run(
+    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
+) -> None:
+    """Run tasks, but for those that are done.
+
+    Each prints a line of JSON when it ends: id, output, status (done, skipped, failed), code as the exit code of refnet
+    predict, message. Failures do not stop the others; those with code 74 or 75 are tried again, three times in all.
+    Exit code 1 if any failed. With - tasks are read from stdin and run as they come, each once.
+
+    \b
+    refnet batch run tasks.jsonl --workers 2
+    seq 0 3 | xargs -P 2 -I{} refnet batch run tasks.jsonl --index {} --of 4
+    refnet batch run tasks.jsonl --index $SLURM_ARRAY_TASK_ID --of $SLURM_ARRAY_TASK_COUNT
+    """  # noqa: D301
+    from refnet_cli.batch import run as batch
+    from refnet_cli.batch.task import read_tasks
+
+    overrides = {name: value for name, value in given.items() if value is not None}
+    if not 0 <= index < of:
+        raise click.UsageError(f"--index {index} is none of {of} parts, which are numbered from 0.")
+    if workers is not None and (workers < 1 or dask):
+        raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
+    if str(tasks) == "-" and (of > 1 or workers or dask):
+        raise click.UsageError("Tasks from stdin run as they come: --index, --of, --workers and --dask want a file.")
+    if str(tasks) == "-":
+        if as_worker:
+            batch.end_with_parent()
+        _report_outcomes(batch.run_lines(sys.stdin, overrides), quiet=as_worker)
+        return
+    chosen = batch.share(read_tasks(tasks), index, of)
+    if dask:
+        _report_outcomes(batch.run_on_dask(chosen, dask, overrides))
+    elif workers:
+        _report_outcomes(batch.run_in_workers(chosen, workers, overrides))
+    else:
+        _report_outcomes(batch.run_here(chosen, overrides))
+
+
+def _report_outcomes(outcomes: Iterator[Any], quiet: bool = False) -> None:
+    """Print outcomes as they come to be, and exit with 1 if any is a failure."""
+    counts: Counter[str] = Counter()
+    with closing(outcomes) as outcomes:  # type: ignore[type-var]
+        for outcome in outcomes:
+            counts[outcome.status] += 1
+            if outcome.failed and not quiet:
+                LOG.say(f"refnet: {outcome.output}: {outcome.message}", "failed", outcome.code)
+            click.echo(outcome.to_line())
+            sys.stdout.flush()
+    if not quiet:
+        say([", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))])
+    if counts["failed"]:
+        raise SystemExit(1)
+
+
+@batch_group.command("merge")
+@click.argument("tasks", type=FILE)
+@OVERWRITE
+def batch_merge(tasks: Path, overwrite: bool | None) -> None:
+    """Put the blocks of maps together, where all are done.
+
+    The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
+    not be made. The blocks, in a folder beside each map, may be removed afterwards.
+    """
+    from refnet_cli.batch.run import merge_maps
+    from refnet_cli.batch.task import read_tasks
+
+    _report_outcomes(merge_maps(read_tasks(tasks), bool(overwrite)))
+
+
+@batch_group.command("status")
+@click.argument("tasks", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers and the missing outputs as JSON.")
+@click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
+def batch_status(tasks: Path, as_json: bool, null: bool) -> None:
+    """Tell how many tasks are done, and print the paths of the outputs that are missing.
+
+    Exit code 1 while any is missing.
+    """
+    from refnet_cli.batch.run import missing
+    from refnet_cli.batch.task import read_tasks
+
+    planned = read_tasks(tasks)
+    left = [str(task.path) for task in missing(planned)]
+    done = len(planned) - len(left)
+    if as_json:
+        click.echo(json.dumps({"tasks": len(planned), "done": done, "missing": left}, indent=2))
+    else:
+        print_paths(left, null)
+    say([f"{done} of {len(planned)} done"])
+    if left:
+        raise SystemExit(1)

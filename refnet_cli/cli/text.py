@@ -1,0 +1,180 @@
+"""Reports as lines for people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from refnet_cli.system.urls import is_remote
+
+
+def describe_report(report: dict[str, Any]) -> list[str]:
+    """The report in lines for people."""
+    from refnet_cli.model.one_sensor import say_absent
+    from refnet_cli.sensors.bands import SENSOR_NAMES
+
+    lines = [f"weights: {report['weights']['name']}"]
+    if report["weights"]["notice"]:
+        lines.append(f"  note: {report['weights']['notice']}")
+    absent = [sensor for sensor in SENSOR_NAMES if sensor not in report["sensors"]]
+    lines += [f"{SENSOR_NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
+    lines += _describe_decisions(report["decisions"])
+    lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
+    if report["resumed_rows"]:
+        lines.append(f"went on after {report['resumed_rows']} rows that an interrupted run had finished")
+    if report["renewed"]:
+        lines.append("an interrupted run's rows were given up: its inputs, weights or options were others")
+    tiles = report["tiles"]
+    lines.append(
+        f"{tiles['run']} tiles predicted, {tiles['skipped']} without data skipped; "
+        f"{report['valid_share']:.1%} of the map has data; {report['seconds']:.1f} s"
+    )
+    width = max(map(len, report["areas_hectares"]), default=0)
+    total = sum(report["areas_hectares"].values()) or 1.0
+    lines += [
+        f"  {name:<{width}} {area:14,.2f} ha {area / total:7.1%}"
+        for name, area in report["areas_hectares"].items()
+        if area
+    ]
+    if report["translation"]:
+        lines.append("classes were translated from {source} to {target}:".format(**report["translation"]))
+        lines += [f"  {line}" for line in report["translation"]["lines"]]
+    lines += [f"warning: {warning}" for warning in report["warnings"]]
+    return lines
+
+
+def describe_inspection(found: dict[str, Any]) -> list[str]:
+    """Describe what `refnet inspect` found."""
+    lines: list[str] = []
+    for sensor in (found["optical"], found["sar"]):
+        if sensor:
+            lines += _describe_sensor(sensor)
+    if found["grid"]:
+        lines.append("grid: {height} x {width} pixels of {pixel:g} {unit} in {crs}".format(
+            **found["grid"], pixel=found["grid"]["transform"][0]))  # fmt: skip
+    lines += ["", *_describe_decisions(found["decisions"])]
+    if found["drift"]:
+        listed = ", ".join(f"{band} {value:+.2f}" for band, value in found["drift"].items())
+        lines.append(f"means against those of training, in standard deviations: {listed}")
+    sensors = [sensor["sensor"] for sensor in (found["optical"], found["sar"]) if sensor]
+    files = "files" if len(sensors) == 2 else f"{sensors[0]} files alone"
+    fits = "fit" if found["fits"] else "do not fit"
+    lines += ["", f"The {files} {fits} the weights {found['weights']}.", *found["missing"]]
+    return lines + [f"warning: {warning}" for warning in found["warnings"]]
+
+
+def _describe_decisions(decisions: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"{item['what']}: {_describe_value(item['value'])} ({item['how']})" for item in decisions]
+
+
+def _describe_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)
+
+
+def describe_shift(found: dict[str, Any]) -> list[str]:
+    """Describe what `refnet register` measured."""
+    if found["columns"] is None:
+        return [f"unknown: {found['reason']}"]
+    east, south = found["metres"]
+    lines = [
+        f"{'accepted' if found['accepted'] else 'not accepted'}: SAR must move {found['columns']:+.2f} columns, "
+        f"{found['rows']:+.2f} rows ({east:+.1f} m along the rows, {south:+.1f} m down the columns)",
+        found["reason"],
+        "",
+        f"{'row':>8} {'column':>8} {'columns':>9} {'rows':>9} {'peak':>7}   of each window",
+    ]
+    for vector in found["vectors"]:
+        lines.append(
+            "{row:8.0f} {column:8.0f} {columns:+9.2f} {rows:+9.2f} {peak:7.3f}".format(**vector)
+        )  # fmt: skip
+    return lines
+
+
+def _describe_sensor(sensor: dict[str, Any]) -> list[str]:
+    """A table of bands: what they are, and their values in the network's unit."""
+    level = {None: "", "unknown": ", level unknown"}.get(sensor["level"], f" {sensor['level']}")
+    names = ("band", "type", "pixel", "nodata", "valid", "min", "1 %", "median", "99 %", "max", "unit")
+    rows = [names, *map(_band_cells, sensor["bands"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.append(f"values are {sensor['values']}")
+    lines += [f"masks: {', '.join(sensor['masks'])}"] if sensor["masks"] else []
+    paths = sensor["paths"]
+    where = paths[0] if len(paths) == 1 else f"{len(paths)} files in {_folder_of(paths)}"
+    return [f"{sensor['sensor']}{level}: {where}", *(f"  {line.rstrip()}" for line in lines), ""]
+
+
+def _folder_of(paths: Sequence[str]) -> str:
+    remote = any(map(is_remote, paths))
+    return f"{os.path.dirname(paths[0])} and the like" if remote else os.path.commonpath(map(os.path.abspath, paths))
+
+
+def _band_cells(band: dict[str, Any]) -> tuple[str, ...]:
+    values = [band["minimum"], *(band["percentiles"].get(key) for key in ("1", "50", "99")), band["maximum"]]
+    return (
+        band["name"] or "?",
+        band["dtype"],
+        f"{band['pixel'][0]:.4g} {band['pixel_unit']}" if band["pixel"] else "points",
+        "-" if band["nodata"] is None else str(band["nodata"]),
+        f"{band['valid_share']:.1%}",
+        *("" if value is None else f"{value:.4g}" for value in values),
+        band["unit"],
+    )
+
+
+def describe_labels(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Tabulate the labelled pixels of each class by split."""
+    lines = [f"{'labelled pixels':<24}" + "".join(f" {split:>14}" for split in counts)]
+    for name in next(iter(counts.values())):
+        lines.append(f"{name:<24}" + "".join(f" {pixels[name]:14,}" for pixels in counts.values()))
+    return lines
+
+
+def missing_labels(counts: dict[str, dict[str, int]]) -> list[str]:
+    """Warn of splits in which classes have no labelled pixel."""
+    lines = []
+    for split, pixels in counts.items():
+        missing = [name for name, count in pixels.items() if not count]
+        if missing:
+            of = "at all" if len(missing) == len(pixels) else f"of {', '.join(missing)}"
+            lines.append(f"warning: {split} has no pixel {of}.")
+    return lines
+
+
+def describe_scores(found: dict[str, Any]) -> list[str]:
+    """Tabulate scores, and areas where they were estimated."""
+    names = ("overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa")
+    lines = ["counted in the sample, not weighted by area"] if "area_estimates" in found else []
+    lines += [f"{name:<18} {found[name]:.4f}" for name in names]
+    lines += ["", f"{'':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'IoU':>9} {'labelled pixels':>16}"]
+    for name, count in found["labelled"].items():
+        values = " ".join(f"{found[score][name]:9.4f}" for score in ("precision", "recall", "f1", "iou"))
+        lines.append(f"{name:<24} {values} {count:16,}")
+    if len(found.get("overall_accuracy_by_scene", {})) > 1:
+        lines += ["", f"{'scene':<24} {'overall accuracy':>17}"]
+        lines += [f"{name:<24} {accuracy:17.4f}" for name, accuracy in found["overall_accuracy_by_scene"].items()]
+    return lines + (_describe_estimates(found["area_estimates"]) if "area_estimates" in found else [])
+
+
+def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
+    def shown(estimate: dict[str, float | None]) -> str:
+        value, margin = estimate["value"], estimate["margin"]
+        return "unknown" if value is None or margin is None else f"{value:.4f} ± {margin:.4f}"
+
+    lines = [
+        "",
+        "estimated from the sample, with confidence intervals of 95 %",
+        f"overall_accuracy   {shown(estimates['overall_accuracy'])}",
+        "",
+        f"{'':<24} {'precision':>17} {'recall':>17} {'mapped ha':>16} {'estimated ha':>30}",
+    ]
+    for name, mapped in estimates["mapped"].items():
+        area = "{value:,.2f} ± {margin:,.2f}".format(**estimates["area"][name])
+        precision, recall = shown(estimates["precision"][name]), shown(estimates["recall"][name])
+        lines.append(f"{name:<24} {precision:>17} {recall:>17} {mapped:16,.2f} {area:>30}")
+    return lines

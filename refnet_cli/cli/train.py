@@ -1,0 +1,258 @@
+"""refnet train and evaluate."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refnet_cli.cli.options import FILE, FILES, OVERWRITE, PICTURE, WEIGHTS, check_output
+from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, report_step, say, say_line
+from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
+from refnet_cli.cli.usage import StrictCommand
+from refnet_cli.errors import OptionsError, TryAgainError
+
+
+@click.command("train", cls=StrictCommand)
+@click.argument("regions", type=FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for checkpoint and weights.  [required but for --dry-run]",
+)
+@click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
+@click.option("--fold", help="Hold out this region (a scene's region, by default its name) and score on it.")
+@click.option(
+    "--folds",
+    help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
+    "folder gets one folder for each, and the table folds.csv of all scores.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["blocks", "region", "random", "none"]),
+    help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at random "
+    "(whose scores flatter), or not at all.  [default: by region where a scene is marked or a fold named, else blocks]",
+)
+@click.option(
+    "--init",
+    type=WEIGHTS,
+    help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or 'shipped'.",
+)
+@click.option(
+    "--encoder-weights",
+    help="Pretrained encoders to start from: 'imagenet', which timm fetches, a file of such, or a name: 'bigearthnet', "
+    "'ssl4eo-moco' or 'decur', whose checksums the regions file states as encoder_sha256.",
+)
+@click.option("--freeze", type=click.Choice(["encoders"]), help="What is not to learn.")
+@click.option("--steps", type=int, help="Optimiser steps.")
+@click.option("--batch", type=int, help="Crops of each step, over all devices.")
+@click.option("--name", help="Name of the weights.")
+@click.option("--seed", type=int, help="Of everything that is drawn at random.")
+@click.option(
+    "--without",
+    type=click.Choice(["optical", "sar"]),
+    help="Set this sensor to its mean, to compare; the weights will never see it.",
+)
+@click.option("--device", help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Number format; half ones on GPUs only.")
+@click.option("--scan", help="Kernel of the selective scan; see refnet predict.")
+@OVERWRITE
+@click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
+@click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
+def train_command(
+    regions: Path,
+    output: Path | None,
+    dry_run: bool,
+    folds: str | None,
+    overwrite: bool | None,
+    as_json: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Train on the scenes of a regions file.
+
+    REGIONS is a TOML file; paths in it are relative to it, and options given here replace those in it:
+
+    \b
+    scheme = "esri-io"
+    encoder = "resnet18"
+    steps = 5000
+    [[scenes]]
+    optical = "s2.tif"
+    sar = "s1.tif"
+    labels = "labels.tif"
+
+    README.md tells more. The folder gets weights, checkpoints, tables and pictures of how it went. An interrupted
+    training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
+    --folds all holds out each region in turn; folds that are finished are not trained again.
+    With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
+    """  # noqa: D301
+    from refnet_cli.training.config import read_folds, read_regions
+
+    if output is None and not dry_run:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    if output is not None and output.suffix.lower() in FILES and not output.is_dir():
+        raise OptionsError(
+            f"{output} would be a folder, but its name is that of a file. Give -o {output.with_suffix('')}. The "
+            "weights become a file in it."
+        )
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "fold" in chosen:
+        chosen.setdefault("split", "region")
+    if folds is not None and "fold" in chosen:
+        raise OptionsError("--fold holds out one region, --folds each in turn: give one of them.")
+    configs = {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
+    if output is None or dry_run:
+        _count_labels(configs, as_json, quiet)
+        return
+    from refnet_cli.training.fit import fit
+    from refnet_cli.training.folds import TABLE, fit_folds
+
+    with ProgressBar("steps", quiet) as bar, _Asked() as asked:
+
+        def report(progress: Any) -> None:
+            report_step(bar, progress, quiet)
+
+        run = output, report, None if quiet else bar.say, asked, bool(overwrite)
+        try:
+            made = fit(configs[""], *run) if folds is None else fit_folds(configs, *run)
+        except TryAgainError as stopped:
+            if not asked():
+                raise
+            bar.say(f"refnet: {stopped}")
+            raise SystemExit(ended_by[0]) from stopped
+    if isinstance(made, dict):
+        click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))
+    elif made.first:
+        click.echo(json.dumps(made.card.to_dict(), indent=2) if as_json else str(made.weights))
+
+
+def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+    """Print the labelled pixels of each class, of each fold where there are folds."""
+    from refnet_cli.training.dataset import count_classes, survey
+
+    found = {}
+    for fold, config in configs.items():
+        scenes = survey(config)
+        found[fold] = counts = count_classes(scenes, config)
+        if not as_json:
+            click.echo("\n".join([*[f"fold {fold}"] * bool(fold), *describe_labels(counts)]))
+        if not quiet:
+            say([f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings])
+            say(missing_labels(counts))
+    if as_json:
+        click.echo(json.dumps(found.get("", found), indent=2))
+
+
+class _Asked:
+    """Whether a signal asked to end; from the first time that this is asked on, it only asks, instead of ending."""
+
+    def __init__(self) -> None:
+        self._polite = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Asked:
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __call__(self) -> bool:
+        self._polite = True
+        return bool(ended_by)
+
+    def _note(self, number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one ends at once
+        ended_by.append(SIGNALS[signal.Signals(number)])
+        if not self._polite:
+            raise SystemExit(ended_by[-1])
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@click.command("evaluate", cls=StrictCommand)
+@click.argument("map_", metavar="[MAP]", type=FILE, required=False)
+@click.argument("labels", type=FILE, required=False)
+@click.option(
+    "--scheme",
+    help="Class scheme of both files, or a TOML file of your own as for refnet predict.  "
+    "[default: the one the map names]",
+)
+@click.option(
+    "--mapping",
+    "meanings",
+    type=FILE,
+    help="TOML file of what the labels' codes or names stand for in the scheme: [mapping] or [label_codes], as 10 = "
+    '"Trees" and 255 = 0 for no label; or ignore = [255].',
+)
+@click.option(
+    "--sample",
+    is_flag=True,
+    help="The labels are a probability sample: pixels of the map drawn at random within each of its classes, or over "
+    "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
+)
+@click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
+@click.option("--layer", help="Layer of a vector file of labels; needed where several have shapes.")
+@click.option(
+    "--weights", type=WEIGHTS, help="In place of a map: score these weights (file or name) on the scenes of --regions."
+)
+@click.option("--regions", type=FILE, help="Regions file of refnet train; what it holds out is scored.")
+@click.option("--fold", help="With --regions: the region to score.")
+@click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
+@click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
+@OVERWRITE
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
+def evaluate_command(
+    map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, **given: Any
+) -> None:
+    """Score a class map against reference labels, or weights on labelled scenes.
+
+    Labels are a raster of codes of the map's class scheme, brought onto the map's grid by nearest neighbour, or
+    polygons or points (GeoPackage, GeoJSON, Shapefile) with such codes or the classes' names.
+
+    \b
+    refnet evaluate lulc.tif labels.tif
+    refnet evaluate lulc.tif worldcover.tif --mapping codes.toml
+    refnet evaluate --weights mine.safetensors --regions regions.toml
+    """  # noqa: D301
+    of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
+    if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
+        raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
+    check_output(plot, PICTURE, [*of_map, *of_weights, given["meanings"]], overwrite)
+    found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
+    if plot:
+        import numpy as np
+
+        from refnet_cli.plots import draw_confusion
+
+        draw_confusion(plot, np.array(found["confusion_matrix"]), list(found["labelled"]))
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(describe_scores(found)))
+
+
+def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
+    from refnet_cli.evaluation.evaluate import evaluate
+
+    if given["fold"]:
+        raise click.UsageError("--fold is for --regions.")
+    chosen = {name: given[name] for name in ("scheme", "sample", "field", "layer", "meanings")}
+    return evaluate(map_, labels, **chosen, tell=say_line).to_dict()
+
+
+def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
+    from refnet_cli.training.config import read_regions
+    from refnet_cli.training.validation import evaluate_weights
+
+    if any(given[name] for name in ("scheme", "sample", "field", "layer", "meanings")):
+        raise click.UsageError(
+            "--scheme, --mapping, --field, --layer and --sample are for maps. A regions file says what its labels are: "
+            "scheme, label_codes, label_field, label_layer."
+        )
+    options = {"split": "region", "fold": given["fold"]} if given["fold"] else {}
+    config = read_regions(given["regions"], options)
+    scores, by_scene = evaluate_weights(given["weights"], config, given["device"], say_line)
+    return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}

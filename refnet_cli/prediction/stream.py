@@ -1,0 +1,166 @@
+"""From tiles of a scene to rows of probabilities, while threads read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refnet_cli.outputs import Rows
+from refnet_cli.scene import Patch, ScenePair
+from refnet_cli.scene.pair import read_tile
+from refnet_cli.system.prefetch import read_ahead
+from refnet_cli.tiles.rows import Finishing
+from refnet_cli.tiles.tiling import Tiling
+from refnet_cli.tiles.window import Window
+from refnet_cli.types import Float32, UInt8
+
+if TYPE_CHECKING:
+    from refnet_cli.engines.base import Engine
+
+Progress = Callable[[int, int], None]
+"""Called with the number of tiles done and of all tiles."""
+Wanted = Callable[[Window], NDArray[np.bool_]]
+AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
+
+
+class Batch(NamedTuple):
+    """Tiles to predict at once."""
+
+    windows: list[Window]
+    """May be none, at the end of a row of tiles."""
+    optical: Float32
+    """Shape (N, Bo, tile, tile)."""
+    sar: Float32
+    """Shape (N, Bs, tile, tile)."""
+    skipped: int
+    """Tiles without any valid pixel that were passed over since the batch before."""
+    finished: UInt8 | None
+    """After the last tiles of a row: what was seen of the rows that no later tile touches, shape (rows, width)."""
+
+
+def predict_rows(
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    progress: Progress | None = None,
+    counts: dict[str, int] | None = None,
+    wanted: Wanted | None = None,
+) -> Generator[Rows, None, None]:
+    """Predict a scene, row of tiles by row of tiles, while a thread reads the next tiles.
+
+    Until it is exhausted or closed, nothing else may read from the pair.
+
+    Parameters
+    ----------
+    pair : ScenePair
+    engine : Engine
+    tiling : Tiling
+        Of the pair's grid.
+    progress : callable, optional
+        Told after every batch how many tiles are done, and of how many.
+    counts : dict, optional
+        Its entries ``run`` and ``skipped`` are counted up.
+    wanted : callable, optional
+        Tells of a window of the grid which pixels are wanted; tiles without any are skipped, and the others are not
+        valid.
+
+    Yields
+    ------
+    Rows
+        From north to south, each row of the grid once.
+    """
+    _expect(pair, tiling, tiling.whole, wanted)
+    finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
+    counts = counts if counts is not None else {"run": 0, "skipped": 0}
+    with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, wanted)) as done:
+        for batch, probabilities in done:
+            for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+                yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
+
+
+def _expect(pair: ScenePair, tiling: Tiling, area: Window, wanted: Wanted | None = None) -> None:
+    """Have the pair's threads begin to read what the tiles of an area need."""
+    inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
+    pair.expect(window for window in inside if wanted is None or wanted(window).any())
+
+
+def _read_seen(pair: ScenePair, window: Window, wanted: Wanted | None) -> UInt8:
+    """Read what was seen of a window's wanted pixels, and nothing where none is wanted."""
+    if wanted is None:
+        return pair.read_seen(window)
+    chosen = wanted(window)
+    seen = np.zeros(chosen.shape, np.uint8)
+    columns = np.flatnonzero(chosen.any(0))
+    if len(columns):
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        part = window._replace(column=window.column + left, width=right - left)
+        seen[:, left:right] = pair.read_seen(part) * chosen[:, left:right]
+    return seen
+
+
+def _predict_batches(
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    area: Window,
+    progress: Progress | None,
+    counts: dict[str, int],
+    wanted: Wanted | None = None,
+    look_at: Callable[[Window], None] | None = None,
+) -> Generator[tuple[Batch, Float32], None, None]:
+    """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that touch an area."""
+    total = sum(map(len, tiling.rows(area)))
+    nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
+    with closing(read_ahead(_read_batches(pair, engine, tiling, area, wanted, look_at), AHEAD)) as batches:
+        for batch in batches:
+            probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
+            counts["run"] += len(batch.windows)
+            counts["skipped"] += batch.skipped
+            if progress:
+                progress(counts["run"] + counts["skipped"], total)
+            yield batch, probabilities
+
+
+def _read_batches(
+    pair: ScenePair,
+    engine: Engine,
+    tiling: Tiling,
+    area: Window,
+    wanted: Wanted | None,
+    look_at: Callable[[Window], None] | None,
+) -> Iterator[Batch]:
+    """Read the tiles of an area that have any valid pixel, as many at once as the engine likes."""
+    top, end = area.row, area.row + area.height
+    rows = list(tiling.rows(area))
+    for windows, later in zip(rows, [*rows[1:], None], strict=True):
+        chosen: list[tuple[Window, Patch]] = []
+        skipped = 0
+        for window in windows:
+            if not pair.usable(_read_seen(pair, window.clip(*pair.grid.shape), wanted)).any():
+                skipped += 1
+                continue
+            chosen.append((window, read_tile(pair, window)))
+            if len(chosen) >= engine.batch:
+                yield _batch(chosen, skipped)
+                chosen, skipped = [], 0
+        bottom = end if later is None else min(later[0].row, end)
+        if bottom <= top:  # these tiles have a say further below
+            yield _batch(chosen, skipped)
+            continue
+        finished = area._replace(row=top, height=bottom - top)
+        if look_at:
+            look_at(finished)
+        yield _batch(chosen, skipped, _read_seen(pair, finished, wanted))
+        top = bottom
+
+
+def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | None = None) -> Batch:
+    optical, sar = (
+        np.stack(layers) if tiles else np.empty((0, 0, 0, 0), np.float32)
+        for layers in ([patch.optical for _, patch in tiles], [patch.sar for _, patch in tiles])
+    )
+    return Batch([window for window, _ in tiles], optical, sar, skipped, finished)
