@@ -7,9 +7,9 @@ from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.grid import GridNeededError, choose_zone, crop, result_grid, warn_of_zone
 from refnet_cli.scene.images import EDGES
-from refnet_cli.scene.inputs import Layer, Paths, find_files
+from refnet_cli.scene.inputs import Layer, find_files
 from refnet_cli.scene.optical import OpticalReader
-from refnet_cli.scene.options import Coregistration, SceneOptions
+from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.scene.resample import describe_resampling, make_parts
 from refnet_cli.scene.sar import SarReader

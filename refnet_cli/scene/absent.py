@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.scene.inputs import Paths
-from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.sensors.bands import SENSOR_NAMES, Modality
 
 _OPTIONS: dict[Modality, tuple[str, ...]] = {

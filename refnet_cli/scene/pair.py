@@ -30,8 +30,8 @@ from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.grid import advise_grid, choose_zone, result_grid, warn_of_zone
 from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
-from refnet_cli.scene.inputs import Paths, find_files
-from refnet_cli.scene.options import Coregistration, SceneOptions
+from refnet_cli.scene.inputs import find_files
+from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
 from refnet_cli.scene.registration import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import make_parts
 from refnet_cli.scene.source import Source
