@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from refnet_cli.batch.task import Task
 from refnet_cli.batch.task import write_sidecar as write_task_sidecar
 from refnet_cli.errors import OutputError
-from refnet_cli.outputs import OUTPUTS, Making, Quicklook, Shard, write_sidecar
+from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, Shard, write_sidecar
 from refnet_cli.outputs.journal import Journal
 from refnet_cli.plots import draw_confusion, draw_curves
 from refnet_cli.prediction.options import PredictOptions
@@ -38,7 +38,7 @@ PLACES = [(kind, ending) for kind, what in OUTPUTS.items() for ending in what.su
 
 def make_output(kind: str, path: Path, map: Path) -> list[Path]:
     """Write an output as a prediction does, and return all its files."""
-    output = OUTPUTS[kind].make(path, Making(map, GRID, SCHEME, TAGS, acquired=DATES))
+    output = OUTPUTS[kind].make(path, MapContext(map, GRID, SCHEME, TAGS, acquired=DATES))
     feed(output, CODES, [])
     output.complete({"files": {}} | ({"version": "1.2.3"} if kind == "stac" else {}))
     output.finish()

@@ -31,7 +31,7 @@ from refnet_cli.outputs import (
     QUALITY,
     AreaCounter,
     ClassMap,
-    Making,
+    MapContext,
     Output,
     Preview,
     Rows,
@@ -286,7 +286,7 @@ class TestEveryOutput:
     codes = np.repeat(np.repeat(random_codes(120, 106), 5, 0), 5, 1)  # single pixels would make too many polygons
 
     def make(self, kind: str, path: Path) -> Output:
-        return OUTPUTS[kind].make(path, Making(path, self.grid, SCHEME, TAGS, acquired=DATES))
+        return OUTPUTS[kind].make(path, MapContext(path, self.grid, SCHEME, TAGS, acquired=DATES))
 
     def complete(self, output: Output) -> None:
         feed(output, self.codes, [])
@@ -364,7 +364,7 @@ class TestEveryOutput:
         translation = find_translation(SCHEME, "worldcover")
         rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
         path = tmp_path / named(kind)
-        with OUTPUTS[kind].make(path, Making(path, self.grid, translation.target, TAGS, acquired=DATES)) as output:
+        with OUTPUTS[kind].make(path, MapContext(path, self.grid, translation.target, TAGS, acquired=DATES)) as output:
             output.write(rows)
         assert sorted(tmp_path.iterdir()) == sorted(output.files)
         for file in output.files:

@@ -17,8 +17,9 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError, OutputError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.prediction import predict as prediction
+from refnet_cli.prediction.job import files_of
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.prediction.predict import files_of, predict
+from refnet_cli.prediction.predict import predict
 from refnet_cli.scene import ScenePair
 from refnet_cli.training import fit as train
 from refnet_cli.training.config import TrainConfig

@@ -33,7 +33,7 @@ from shapely.geometry.polygon import LinearRing
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.outputs import OUTPUTS, QUALITY, REASONS, Making
+from refnet_cli.outputs import OUTPUTS, QUALITY, REASONS, MapContext
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
 from tests.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
@@ -54,9 +54,9 @@ def facts_of(*paths: Path) -> list[dict[str, Any]]:
     ]
 
 
-def write_item(path: Path, making: Making, facts: dict[str, Any] | None = None) -> dict[str, Any]:
-    output = OUTPUTS["stac"].make(path, making)
-    feed(output, random_codes(*making.grid.shape), [])
+def write_item(path: Path, context: MapContext, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+    output = OUTPUTS["stac"].make(path, context)
+    feed(output, random_codes(*context.grid.shape), [])
     output.complete(facts)
     output.finish()
     item: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -64,33 +64,33 @@ def write_item(path: Path, making: Making, facts: dict[str, Any] | None = None) 
 
 
 def small_item(folder: Path, grid: GeoBox | None = None, **options: Any) -> dict[str, Any]:
-    making = Making(folder / "lulc.tif", grid or utm_grid(4, 5), SCHEME, TAGS, **{"acquired": DATES} | options)
-    return write_item(folder / "lulc.stac.json", making, FACTS)
+    context = MapContext(folder / "lulc.tif", grid or utm_grid(4, 5), SCHEME, TAGS, **{"acquired": DATES} | options)
+    return write_item(folder / "lulc.stac.json", context, FACTS)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Item of a map with all other outputs, and some of other kinds."""
     folder = tmp_path_factory.mktemp("größer 1")
-    making = Making(folder / "lulc.tif", utm_grid(60, 50), SCHEME, TAGS, quality=True, acquired=DATES)
+    context = MapContext(folder / "lulc.tif", utm_grid(60, 50), SCHEME, TAGS, quality=True, acquired=DATES)
     files: dict[str, list[dict[str, Any]]] = {}
     for kind in ("classes", "probabilities", "probabilities16", "confidence", "quality", "preview", "style"):
-        with OUTPUTS[kind].make(folder / f"lulc{OUTPUTS[kind].ending}", making) as output:
+        with OUTPUTS[kind].make(folder / f"lulc{OUTPUTS[kind].ending}", context) as output:
             feed(output, random_codes(60, 50), [])
         files[kind] = facts_of(*output.files)
     for kind, name in {"polygons": "lulc.gpkg", "report": "lulc report 100%.html", "other": "lulc.xyz"}.items():
         (folder / name).write_text(kind)
         files[kind] = facts_of(folder / name)
-    write_item(folder / "lulc.stac.json", making, FACTS | {"files": files})
+    write_item(folder / "lulc.stac.json", context, FACTS | {"files": files})
     return folder / "lulc.stac.json"
 
 
 @pytest.mark.parametrize("name", ["lulc.tiff", "lulc", "classes.map"])
 def test_what_outputs_are_does_not_hang_on_their_names(name: str, tmp_path: Path) -> None:
-    making = Making(tmp_path / name, utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    context = MapContext(tmp_path / name, utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
     given = {"classes": name, "confidence": "sure", "preview": "look.PNG24", "report": "page", "areas": "table.txt"}
     files = {kind: [{"name": name}] for kind, name in given.items()}
-    assets = write_item(tmp_path / "item.json", making, FACTS | {"files": files})["assets"]
+    assets = write_item(tmp_path / "item.json", context, FACTS | {"files": files})["assets"]
     raster = {"type": "image/tiff; application=geotiff; profile=cloud-optimized", "roles": ["data"]}
     for kind in ("classes", "confidence"):
         assert {key: assets[kind].get(key) for key in raster} == raster
@@ -132,7 +132,7 @@ def test_an_item_of_everything_is_valid(made: Path, validator: JsonSchemaSTACVal
 
 def test_an_item_needs_a_date_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="--date 2020-07-01"):
-        OUTPUTS["stac"].make(tmp_path / "item.json", Making(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS))
+        OUTPUTS["stac"].make(tmp_path / "item.json", MapContext(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,8 +152,8 @@ def test_dates_and_making(tmp_path: Path) -> None:
 
 
 def test_without_facts_less_is_said(validator: JsonSchemaSTACValidator, tmp_path: Path) -> None:
-    making = Making(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
-    item = write_item(tmp_path / "lulc.stac.json", making)
+    context = MapContext(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    item = write_item(tmp_path / "lulc.stac.json", context)
     check(item, validator)
     assert set(item["assets"]) == {"classes"}
     assert "processing:software" not in item["properties"]
@@ -197,8 +197,8 @@ def test_files_are_told_with_size_and_checksum(made: Path) -> None:
 def test_an_item_elsewhere_points_to_the_maps_folder(tmp_path: Path) -> None:
     for folder in ("maps", "catalogue/items"):
         (tmp_path / folder).mkdir(parents=True)
-    making = Making(tmp_path / "maps" / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
-    item = write_item(tmp_path / "catalogue" / "items" / "one.json", making)
+    context = MapContext(tmp_path / "maps" / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    item = write_item(tmp_path / "catalogue" / "items" / "one.json", context)
     assert item["assets"]["classes"]["href"] == "../../maps/lulc.tif"
     assert item["id"] == "lulc"
 
@@ -390,9 +390,9 @@ def test_items_of_equal_maps_are_equal_files(tmp_path: Path) -> None:
 
 
 def test_the_model_is_told_where_the_facts_tell_of_it(tmp_path: Path) -> None:
-    making = Making(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
+    context = MapContext(tmp_path / "lulc.tif", utm_grid(4, 5), SCHEME, TAGS, acquired=DATES)
     network = {"optical": ["B02", "B03"], "sar": ["VV", "VH"], "classes": 10, "tile": 256}
-    item = write_item(tmp_path / "lulc.stac.json", making, FACTS | {"network": network})
+    item = write_item(tmp_path / "lulc.stac.json", context, FACTS | {"network": network})
     assert any("/mlm/" in extension for extension in item["stac_extensions"])
     told = item["properties"]
     assert (told["mlm:name"], told["mlm:architecture"]) == ("refnet-small", "REF-Net")
@@ -402,6 +402,6 @@ def test_the_model_is_told_where_the_facts_tell_of_it(tmp_path: Path) -> None:
     assert len(told["mlm:output"][0]["classification:classes"]) == 10
     assert item["assets"]["model"]["href"] == f"urn:sha256:{'ab' * 32}"
     assert "mlm:model" in item["assets"]["model"]["roles"]
-    translated = write_item(tmp_path / "b.stac.json", making, FACTS | {"network": network, "translation": {"a": 1}})
+    translated = write_item(tmp_path / "b.stac.json", context, FACTS | {"network": network, "translation": {"a": 1}})
     assert "classification:classes" not in translated["properties"]["mlm:output"][0]
     assert not any("/mlm/" in extension for extension in small_item(tmp_path)["stac_extensions"])

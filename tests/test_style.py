@@ -20,7 +20,7 @@ from PIL import Image
 
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.outputs import OUTPUTS, Making, Rows, Style, verify_map, warn_of_styles
+from refnet_cli.outputs import OUTPUTS, MapContext, Rows, Style, verify_map, warn_of_styles
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from tests.scenes import PlaceEngine, make_pair
@@ -149,12 +149,12 @@ def test_prediction_warns_of_an_earlier_maps_style(tmp_path: Path) -> None:
 def map_with_style(folder: Path, scheme: ClassScheme = SCHEME, quality: bool = True) -> Path:
     """Write a map with large blocks of classes, and its style."""
     path = folder / "lulc.tif"
-    making = Making(path, utm_grid(300, 400), scheme, TAGS, quality=quality)
+    context = MapContext(path, utm_grid(300, 400), scheme, TAGS, quality=quality)
     codes = random_codes(30, 40).repeat(10, 0).repeat(10, 1)
     probabilities, valid = as_probabilities(codes)
     rows = Rows(0, probabilities[: scheme.classes], valid, scheme, quality=quality_of(codes))
     for kind in ("classes", "style"):
-        with OUTPUTS[kind].make(path.with_suffix(OUTPUTS[kind].ending), making) as output:
+        with OUTPUTS[kind].make(path.with_suffix(OUTPUTS[kind].ending), context) as output:
             output.write(rows)
     return path
 

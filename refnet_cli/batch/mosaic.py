@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of, warn_of_styles, write_sidecar
+from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of
 from refnet_cli.outputs.journal import Finished
-from refnet_cli.outputs.output_set import Mapping, refuse_other_version
-from refnet_cli.prediction.predict import files_of, making_of, rows_of
-from refnet_cli.prediction.provenance import facts_of, tags_of
-from refnet_cli.prediction.report import Report, check_map
+from refnet_cli.outputs.output_set import OutputSet
+from refnet_cli.outputs.resume_log import refuse_other_version
+from refnet_cli.prediction.job import context_of, files_of
+from refnet_cli.prediction.predict import add_sidecars, complete, rows_of
+from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
@@ -55,31 +57,31 @@ def merge(tasks: Sequence[Task]) -> Report:
         refuse_other_version(tasks[0].options.output)
     check_replaceable(files_of(tasks[0].options), tasks[0].options.overwrite)
     reports = [_report(task) for task in tasks]
-    report, options = reports[0], tasks[0].options
-    report.warnings = [warning for warning in report.warnings if warning not in report.warnings_of_run]
-    report.warnings_of_run = []
+    options, scheme = tasks[0].options, ClassScheme.from_dict(reports[0].scheme)
+    report = _joined(reports)
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
-    making = making_of(options, report, grid, _look(tasks) if "report" in options.places else None)
-    counts = sum((Counter(other.counts) for other in reports), Counter())
-    report.counts = dict(sorted(counts.items()))
-    report.tiles = dict(sum((Counter(other.tiles) for other in reports), Counter()))
+    tags = report.provenance.tags
+    look = _look(tasks) if "report" in options.places else None
     with ExitStack() as stack:
-        mapping = Mapping(making, options.places, stack)
-        report.warnings += mapping.warnings
-        for finished in _read_rows(tasks, tags_of(report), mapping.layers, making.scheme):
-            mapping.add(rows_of(finished, making.scheme, options.either))
-        report.valid_share = mapping.valid / (grid.shape[0] * grid.shape[1])
-        report.low_confidence = mapping.low_confidence_share
-        report.areas_hectares = mapping.areas_hectares
-        check_map(report, mapping.seen, mapping.unreadable)
-        report.files = mapping.finish(facts_of(report))
-        report.add_warnings_of_run(mapping.warnings_of_run)
-    report.sha256 = report.files["classes"][0]["sha256"]
-    report.warnings += warn_of_styles(options.output, making.scheme)
-    if options.checksum:
-        write_sidecar(options.output, report.sha256)
-    return report
+        outputs = OutputSet(context_of(options, scheme, grid, tags, look), options.places, stack)
+        for finished in _read_rows(tasks, tags, outputs.layers, scheme):
+            outputs.add(rows_of(finished, scheme, options.either))
+        report = complete(report, outputs)
+    return add_sidecars(report, options, scheme)
+
+
+def _joined(reports: Sequence[Report]) -> Report:
+    """Return the first report with what all of them count, and without warnings of its run."""
+    first = reports[0]
+    counts = sum((Counter(report.counts) for report in reports), Counter())
+    return replace(
+        first,
+        warnings=[warning for warning in first.warnings if warning not in first.warnings_of_run],
+        warnings_of_run=[],
+        counts=dict(sorted(counts.items())),
+        tiles=dict(sum((Counter(report.tiles) for report in reports), Counter())),
+    )
 
 
 def _look(tasks: Sequence[Task]) -> Quicklook:
@@ -93,7 +95,7 @@ def _report(task: Task) -> Report:
     found = _sidecar(task)
     try:
         report = Report(**found["report"])
-        tags_of(report)
+        _ = report.provenance.tags
         Affine(*report.grid["transform"])
         return report
     except (KeyError, TypeError, AttributeError) as error:
@@ -131,7 +133,7 @@ def _sidecar(task: Task) -> dict[str, Any]:
 def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int, width: int) -> None:
     """Refuse blocks that are of different maps, or leave out or share pixels."""
     for task, report in zip(tasks, reports, strict=True):
-        if (tags_of(report), report.grid, report.scheme) != (tags_of(reports[0]), reports[0].grid, reports[0].scheme):
+        if _of_map(report) != _of_map(reports[0]):
             raise InputError(f"The block {task.path} is of other inputs, weights or options than {tasks[0].path}.")
     for task in tasks:
         block = _window(task)
@@ -141,6 +143,10 @@ def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int,
         raise InputError(
             f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels: plan again."
         )
+
+
+def _of_map(report: Report) -> tuple[Any, ...]:
+    return report.provenance.tags, report.grid, report.scheme
 
 
 def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:

@@ -31,8 +31,9 @@ from refnet_cli.batch.task import (
 )
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
 from refnet_cli.model.weight_files import find_weights
+from refnet_cli.prediction.job import engine_options, load
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.prediction.predict import load, predict
+from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import MB, may_use
@@ -102,10 +103,7 @@ class Runner:
         options = task.options
         weights = find_weights(options.weights)
         options = replace(options, weights=weights)
-        key = (
-            weights, sha256_of_weights(weights), options.device, options.batch, options.scan, options.precision,
-            options.compile, options.deterministic, options.provider,
-        )  # fmt: skip
+        key = weights, sha256_of_weights(weights), engine_options(options)
         if key not in self._engines:
             engine = load(options, weights)
             self._engines[key] = engine, engine.batch

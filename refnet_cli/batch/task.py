@@ -13,8 +13,8 @@ from typing import Any
 
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.model.weight_files import find_weights, read_card
+from refnet_cli.prediction.job import Part
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.prediction.predict import Part
 from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.config import read_table

@@ -59,7 +59,7 @@ __all__ = [
     "HtmlReport",
     "Kind",
     "Layer",
-    "Making",
+    "MapContext",
     "Output",
     "Polygons",
     "Preview",
@@ -88,7 +88,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Making:
+class MapContext:
     """What outputs of one map have in common."""
 
     map: Path
@@ -119,16 +119,16 @@ class Kind:
     output: type[FileOutput]
     ending: str
     """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
-    more: Callable[[Making], dict[str, Any]] = lambda making: {}
+    more: Callable[[MapContext], dict[str, Any]] = lambda context: {}
     """What it is made with besides path, grid, class scheme and tags."""
     suffixes: tuple[str, ...] = (".tif", ".tiff")
     """Endings that its name may have, the usual one first."""
     companions: Callable[[Path, Path], list[Path]] = lambda path, map: []
     """Further files that come with the one at a path, for a map at another."""
 
-    def make(self, path: Path, making: Making) -> Output:
+    def make(self, path: Path, context: MapContext) -> Output:
         """Begin an output of a map."""
-        return self.output(path, making.grid, making.scheme, making.tags, **self.more(making))
+        return self.output(path, context.grid, context.scheme, context.tags, **self.more(context))
 
     def files(self, path: Path, map: Path) -> list[Path]:
         """Return all files of an output at a path, for a map at another."""
@@ -136,26 +136,26 @@ class Kind:
 
 
 OUTPUTS: dict[str, Kind] = {
-    "classes": Kind(ClassMap, ".tif", lambda making: {"quality": making.quality}),
+    "classes": Kind(ClassMap, ".tif", lambda context: {"quality": context.quality}),
     "probabilities": Kind(Probabilities, "_probabilities.tif"),
     "probabilities16": Kind(HalfProbabilities, "_probabilities16.tif"),
     "confidence": Kind(Confidence, "_confidence.tif"),
     "quality": Kind(Quality, "_quality.tif"),
     "preview": Kind(Preview, "_preview.png", suffixes=(".png",)),
-    "polygons": Kind(Polygons, "_polygons.gpkg", lambda making: {"min_area": making.min_area}, tuple(VECTORS)),
+    "polygons": Kind(Polygons, "_polygons.gpkg", lambda context: {"min_area": context.min_area}, tuple(VECTORS)),
     "areas": Kind(
         Areas,
         "_areas.csv",
-        lambda m: {"map_name": m.map.name, "zones": m.zones, "zone_field": m.zone_field, "zone_layer": m.zone_layer},
+        lambda c: {"map_name": c.map.name, "zones": c.zones, "zone_field": c.zone_field, "zone_layer": c.zone_layer},
         (".csv",),
         lambda path, map: [document_of(path)],
     ),
-    "style": Kind(Style, ".qml", lambda m: {"map": m.map}, (".qml",), further_styles),
-    "report": Kind(HtmlReport, "_report.html", lambda making: {"look": making.look}, (".html", ".htm")),
+    "style": Kind(Style, ".qml", lambda c: {"map": c.map}, (".qml",), further_styles),
+    "report": Kind(HtmlReport, "_report.html", lambda context: {"look": context.look}, (".html", ".htm")),
     "stac": Kind(
         StacItem,
         ".stac.json",
-        lambda m: {"map": m.map, "acquired": m.acquired, "quality": m.quality},
+        lambda c: {"map": c.map, "acquired": c.acquired, "quality": c.quality},
         (".json", ".geojson"),
     ),
 }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from refnet_cli.classes.crosswalk import Translation, warn_of_old_codes
+from refnet_cli.classes.crosswalk import warn_of_old_codes
 from refnet_cli.errors import InputError
-from refnet_cli.model.card import Card, warn_of_drift
+from refnet_cli.model.card import warn_of_drift
 from refnet_cli.model.one_sensor import warn_of_use_other
+from refnet_cli.outputs.totals import MapTotals
 from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.job import Job
 from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
-from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.provenance import Provenance
 from refnet_cli.raster.georeference import describe_grid
 from refnet_cli.scene import ScenePair
 from refnet_cli.sensors.bands import SATELLITES, Modality
@@ -22,7 +23,7 @@ MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
 MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
 
 
-@dataclass
+@dataclass(frozen=True)
 class Report:
     """What was done; `to_dict` is what ``refnet predict --json`` prints."""
 
@@ -72,80 +73,68 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
-    def add_warnings_of_run(self, warnings: list[str]) -> None:
-        """Add warnings to both lists, when all outputs are complete."""
-        self.warnings += warnings
-        self.warnings_of_run += warnings
+    @property
+    def provenance(self) -> Provenance:
+        """What the map's pixels depend on."""
+        return Provenance.of(
+            self.options, self.sensors, self.weights, self.scheme["name"], self.decisions, self.translation,
+            self.version,
+        )  # fmt: skip
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What outputs may tell of a map: nothing that differs between two runs for the same map."""
+        told = (
+            "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "unlike", "low_confidence",
+            "translation", "areas_hectares", "valid_share", "counts",
+        )  # fmt: skip
+        provenance = self.provenance
+        return {name: getattr(self, name) for name in told} | {
+            "weights": {name: self.weights[name] for name in ("name", "sha256", "notice")},
+            "optical": provenance.optical,
+            "sar": provenance.sar,
+            "options": provenance.options,
+        }
+
+    def with_warnings(self, *warnings: str) -> Report:
+        """Return the report with further warnings."""
+        return replace(self, warnings=[*self.warnings, *warnings])
+
+    def with_warnings_of_run(self, *warnings: str) -> Report:
+        """Return the report with warnings that no output holds, when all outputs are complete."""
+        return replace(self.with_warnings(*warnings), warnings_of_run=[*self.warnings_of_run, *warnings])
+
+    def with_totals(self, totals: MapTotals) -> Report:
+        """Return the report of a map whose pixels add up to something."""
+        return replace(
+            self, valid_share=totals.valid_share, low_confidence=totals.low_confidence,
+            areas_hectares=totals.areas_hectares,
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a plain dict that JSON can hold."""
         return asdict(self)
 
 
-def check_map(report: Report, seen: int, unreadable: int) -> None:
-    """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
-
-    Parameters
-    ----------
-    report : Report
-        Is given the warnings.
-    seen : int
-        Pixels that the sensors saw.
-    unreadable : int
-        Pixels that are no data because they could not be read.
-
-    Raises
-    ------
-    InputError
-    """
-    names = " and ".join(",".join(_as_list(report.options[sensor])) for sensor in report.sensors)
-    if not seen:
-        saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
-        if len(report.sensors) == 1:
-            saw = SATELLITES[report.sensors[0]]
-        raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
-    if not report.valid_share:
-        report.warnings.append(
-            "no pixel of the map has a class: no class reaches the threshold of "
-            f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
-            "--scheme."
-        )
-    report.warnings += warn_of_low_confidence(
-        report.low_confidence, report.low_confidence_limit, report.weights["name"]
-    )
-    pixels = report.grid["height"] * report.grid["width"]
-    clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
-    if clamped > MOST_CLAMPED:
-        report.warnings.append(
-            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
-            "for no data may be undeclared."
-        )
-    share = unreadable / pixels
-    if share > MOST_UNREAD:
-        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files.")
-    if share:
-        report.warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
-
-
-def _start_report(
-    options: PredictOptions, card: Card, weights: Path | None, pair: ScenePair, translation: Translation | None
-) -> Report:
+def examine(job: Job, pair: ScenePair) -> Report:
+    """Describe a scene and what will be made of it, before a tile is predicted."""
+    card, options = job.card, job.options
     unlike, drift = compare(card, pair), card.drift(pair.levels)
     return Report(
         output=str(options.output),
         preview=str(options.preview) if options.preview else None,
-        weights={"name": card.name, "path": str(weights or ""), "sha256": card.sha256, "notice": card.notice},
+        weights={"name": card.name, "path": str(job.weights or ""), "sha256": card.sha256, "notice": card.notice},
         grid=describe_grid(pair.grid),
         wkt=pair.grid.crs.to_wkt() if pair.grid.crs else "",
         decisions=[decision._asdict() for decision in pair.decisions],
         options=options.to_dict(),
-        scheme=(translation.target if translation else card.scheme).to_dict(),
+        scheme=job.scheme.to_dict(),
         network={
             "optical": list(card.optical.bands), "sar": list(card.sar.bands), "classes": card.network.classes,
             "tile": card.tile,
         },
         sensors=[*options.sensors],
-        translation=translation.to_dict() | {"lines": translation.lines()} if translation else None,
+        translation=job.translation.to_dict() | {"lines": job.translation.lines()} if job.translation else None,
         drift=drift,
         unlike={band: asdict(found) for band, found in unlike.items()},
         low_confidence_limit=limit_of(card),
@@ -159,5 +148,49 @@ def _start_report(
     )  # fmt: skip
 
 
-def _as_list(given: str | list[str]) -> list[str]:
-    return [given] if isinstance(given, str) else given
+def check_map(report: Report, totals: MapTotals) -> list[str]:
+    """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
+
+    Parameters
+    ----------
+    report : Report
+        With the totals of the map.
+    totals : MapTotals
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    InputError
+    """
+    given = (report.options[sensor] for sensor in report.sensors)
+    names = " and ".join(",".join([paths] if isinstance(paths, str) else paths) for paths in given)
+    if not totals.seen:
+        saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
+        if len(report.sensors) == 1:
+            saw = SATELLITES[report.sensors[0]]
+        raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
+    warnings = []
+    if not report.valid_share:
+        warnings.append(
+            "no pixel of the map has a class: no class reaches the threshold of "
+            f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
+            "--scheme."
+        )
+    warnings += warn_of_low_confidence(report.low_confidence, report.low_confidence_limit, report.weights["name"])
+    pixels = report.grid["height"] * report.grid["width"]
+    clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
+    if clamped > MOST_CLAMPED:
+        warnings.append(
+            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
+            "for no data may be undeclared."
+        )
+    share = totals.unreadable / pixels
+    if share > MOST_UNREAD:
+        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files.")
+    if share:
+        warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
+    return warnings

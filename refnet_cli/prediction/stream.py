@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.outputs import Rows
+from refnet_cli.outputs import BLOCK, Quicklook, Rows
+from refnet_cli.outputs.output_set import OutputSet
+from refnet_cli.prediction.job import Job
 from refnet_cli.scene import Patch, ScenePair
 from refnet_cli.scene.pair import read_tile
-from refnet_cli.system.prefetch import read_ahead
+from refnet_cli.system.prefetch import WriteBehind, read_ahead
 from refnet_cli.tiles.rows import Finishing
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
@@ -40,6 +43,85 @@ class Batch(NamedTuple):
     """Tiles without any valid pixel that were passed over since the batch before."""
     finished: UInt8 | None
     """After the last tiles of a row: what was seen of the rows that no later tile touches, shape (rows, width)."""
+
+
+class Quicklooker:
+    """Shows a quicklook what both sensors saw, while a scene is read.
+
+    Parameters
+    ----------
+    pair : ScenePair
+    look : Quicklook or None
+        None to show nothing.
+    """
+
+    def __init__(self, pair: ScenePair, look: Quicklook | None) -> None:
+        self._pair, self._look = pair, look
+
+    def show(self, window: Window) -> None:
+        """Show a window, block by block."""
+        if self._look is None:
+            return
+        for row in range(window.row, window.row + window.height, BLOCK):
+            for column in range(window.column, window.column + window.width, BLOCK):
+                piece = Window(row, column, BLOCK, BLOCK).within(window)
+                patch = self._pair.read(piece)
+                self._look.add(piece.row, piece.column, patch.optical, patch.sar)
+
+
+def write_rows(
+    job: Job,
+    pair: ScenePair,
+    engine: Engine,
+    first: int,
+    outputs: OutputSet,
+    look: Quicklook | None = None,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Predict the rows of a map and give them to its outputs, in a thread of their own.
+
+    Parameters
+    ----------
+    job : Job
+    pair : ScenePair
+    engine : Engine
+    first : int
+        Row of the mapped area; those above it are finished.
+    outputs : OutputSet
+    look : Quicklook, optional
+        Is shown the whole area.
+    progress : callable, optional
+        Told after every batch how many tiles are done, and of how many.
+
+    Returns
+    -------
+    dict
+        How many tiles were ``run``, and how many ``skipped`` because no pixel is valid.
+    """
+    counts = {"run": 0, "skipped": 0}
+    tiling, area = job.tiling(pair.grid)
+    missing = area._replace(row=area.row + first, height=area.height - first)
+    looker = Quicklooker(pair, look)
+    looker.show(area._replace(height=first))
+    if not missing.height:
+        return counts
+    finishing = Finishing(tiling, engine.card.network.classes, missing, job.options.smooth, pair.usable)
+    if look or finishing.stitched != area:  # else the threads have begun to read what the whole area needs
+        expect(pair, tiling, finishing.stitched)
+
+    def take(batch: Batch, probabilities: Float32) -> None:
+        for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+            rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.translation, seen)
+            outputs.add(replace(rows, threshold=job.options.threshold))
+
+    batches = _predict_batches(
+        pair, engine, tiling, finishing.stitched, progress, counts,
+        look_at=lambda window: looker.show(window.within(missing)),
+    )  # fmt: skip
+    with closing(batches) as done, WriteBehind(BEHIND) as behind:
+        for batch, probabilities in done:
+            behind.call(take, batch, probabilities)
+    return counts
 
 
 def predict_rows(
@@ -73,7 +155,7 @@ def predict_rows(
     Rows
         From north to south, each row of the grid once.
     """
-    _expect(pair, tiling, tiling.whole, wanted)
+    expect(pair, tiling, tiling.whole, wanted)
     finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, wanted)) as done:
@@ -82,7 +164,7 @@ def predict_rows(
                 yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 
-def _expect(pair: ScenePair, tiling: Tiling, area: Window, wanted: Wanted | None = None) -> None:
+def expect(pair: ScenePair, tiling: Tiling, area: Window, wanted: Wanted | None = None) -> None:
     """Have the pair's threads begin to read what the tiles of an area need."""
     inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
     pair.expect(window for window in inside if wanted is None or wanted(window).any())

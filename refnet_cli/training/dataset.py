@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.evaluation.labels import Labels, open_labels
-from refnet_cli.prediction.predict import reading_threads
+from refnet_cli.prediction.job import reading_threads
 from refnet_cli.scene import Patch, ScenePair
 from refnet_cli.scene.pair import read_tile
 from refnet_cli.tiles.window import Window

@@ -20,7 +20,7 @@ from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.plots import View
-from refnet_cli.prediction.predict import reading_threads
+from refnet_cli.prediction.job import reading_threads
 from refnet_cli.prediction.stream import Progress, predict_rows
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene import absent_sensor

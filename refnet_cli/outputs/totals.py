@@ -1,0 +1,54 @@
+"""What the pixels of a map add up to."""
+
+from __future__ import annotations
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.outputs.areas.areas import AreaCounter
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.sensors.bands import UNREADABLE
+
+
+class MapTotals:
+    """Counts the pixels of a map while its rows come in.
+
+    Parameters
+    ----------
+    grid : GeoBox
+    scheme : ClassScheme
+        The map's.
+    """
+
+    def __init__(self, grid: GeoBox, scheme: ClassScheme) -> None:
+        self._areas = AreaCounter(grid, scheme)
+        self._pixels = int(grid.shape[0] * grid.shape[1])
+        self._valid = self._low_confidence = 0
+        self.seen = 0
+        """Pixels that the sensors saw."""
+        self.unreadable = 0
+        """Pixels that are no data because they lie in a damaged part of a file."""
+
+    def add(self, rows: Rows) -> None:
+        """Count the next rows."""
+        self._areas.add(rows.row, rows.codes)
+        self.seen += int(np.count_nonzero(rows.valid))
+        self._valid += int(np.count_nonzero(rows.codes))
+        self._low_confidence += int(np.count_nonzero(rows.layer("low_confidence")))
+        self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
+
+    @property
+    def valid_share(self) -> float:
+        """Share of the pixels that have a class; with a threshold, fewer than were seen."""
+        return self._valid / self._pixels
+
+    @property
+    def low_confidence(self) -> float:
+        """Share of the pixels that the sensors saw in which no class is likely."""
+        return self._low_confidence / max(self.seen, 1)
+
+    @property
+    def areas_hectares(self) -> dict[str, float]:
+        """Area of each class by its name, once all rows are there."""
+        return self._areas.hectares()
