@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError
 from refnet_cli.evaluation.labels import RasterLabels
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
 

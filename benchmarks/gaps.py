@@ -21,8 +21,9 @@ from scipy import ndimage
 from benchmarks.folds import SIMULATED, Scene, read_scene
 from benchmarks.measure import Row, hold
 from benchmarks.report import to_json
-from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.base import Engine
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.model.card import Modality
 from refnet_cli.model.weight_files import default_weights
 from refnet_cli.tiles.gaps import fill_gaps

@@ -27,8 +27,9 @@ from benchmarks import scan, scene
 from benchmarks.measure import ROOT, Row, compare, medians
 from benchmarks.memory import NETWORKS
 from benchmarks.networks import PUBLISHED, finish
-from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.base import Engine
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.export import draw_tiles, export_onnx
 from refnet_cli.model.refnet import LEVELS
 from refnet_cli.scan import SCANS, available_scans
@@ -41,9 +42,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"scan {name}": {"scan": name} for name in SCANS if name not in ("loop", "cpu")},
     "bf16": {"precision": "bf16"},
     "fp16": {"precision": "fp16"},
-    "compiled": {"compiled": True},
-    "bf16 compiled": {"precision": "bf16", "compiled": True},
-    "fp16 compiled": {"precision": "fp16", "compiled": True},
+    "compiled": {"compile": True},
+    "bf16 compiled": {"precision": "bf16", "compile": True},
+    "fp16 compiled": {"precision": "fp16", "compile": True},
     "deterministic": {"deterministic": True},
     **{f"onnx {name}": {"provider": name} for name in ("cuda", "tensorrt", "cpu")},
 }
@@ -152,13 +153,12 @@ def _call(optical: Path, sar: Path, output: Path, device: str, variant: str, opt
     from refnet_cli.model.weight_files import default_weights
 
     given = {name: value for name, value in options.items() if value is not True}
-    flags = {"compiled": "--compile", "deterministic": "--deterministic"}
     weights = default_weights().with_suffix(".onnx") if "provider" in options else default_weights()
     command = [
         sys.executable, "-m", "refnet_cli", "predict", "--optical", optical, "--sar", sar, "--output", output,
         "--device", device, "--weights", weights, "--quiet", "--no-resume",
         *(word for name, value in given.items() for word in (f"--{name}", value)),
-        *(flag for name, flag in flags.items() if options.get(name)),
+        *(f"--{name}" for name, value in options.items() if value is True),
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

@@ -37,8 +37,7 @@ from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memo
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene import ScenePair
-from refnet_cli.scene.pair import read_tile
+from refnet_cli.scene.pair import ScenePair, read_tile
 from refnet_cli.tiles.tiling import Tiling
 
 Float32 = NDArray[np.float32]

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import Row, compare, forget_peak, hold, in_child, medians, memory
 from benchmarks.memory import published_weights
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_inputs, make_network, matrix_product
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.export import draw_tiles, export_onnx
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.fuse import prepare_for_inference

@@ -11,8 +11,8 @@ from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
     from refnet_cli.classes.schemes import SCHEMES
-    from refnet_cli.engines.base import EngineOptions
     from refnet_cli.engines.load import load_engine
+    from refnet_cli.engines.options import EngineOptions
     from refnet_cli.errors import RefnetError
     from refnet_cli.evaluation.evaluate import evaluate
     from refnet_cli.export import export_onnx
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from refnet_cli.prediction.inspection import inspect
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.prediction.predict import predict
-    from refnet_cli.scene import ScenePair
+    from refnet_cli.scene.pair import ScenePair
     from refnet_cli.sensors.bands import PRODUCTS
     from refnet_cli.tiles.tiling import Tiling
     from refnet_cli.training.config import TrainConfig
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "Card": "model.card",
     "ClassMap": "outputs",
-    "EngineOptions": "engines.load",
+    "EngineOptions": "engines.options",
     "PRODUCTS": "sensors.bands",
     "Prediction": "model.refnet",
-    "PredictOptions": "prediction.predict",
+    "PredictOptions": "prediction.options",
     "REFNet": "model.refnet",
     "REFNetConfig": "model.card",
     "RefnetError": "errors",
     "SCHEMES": "sensors.bands",
-    "ScenePair": "scene",
+    "ScenePair": "scene.pair",
     "Tiling": "tiles.tiling",
     "TrainConfig": "training.config",
     "evaluate": "evaluation.evaluate",

@@ -23,7 +23,9 @@ from refnet_cli.outputs import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.raster import raster
-from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.raster.raster import Raster
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import read_regions

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.scene import SceneOptions, Source, find_files
+from refnet_cli.scene.inputs import find_files
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.source import Source
 from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
 from refnet_cli.sensors.bands import PRODUCTS, Modality, canonical_band
 from refnet_cli.tiles.window import Window

@@ -12,8 +12,8 @@ import pytest
 from refnet_cli.batch.plan import Templates, plan
 from refnet_cli.batch.task import Task, identify, read_tasks
 from refnet_cli.cli.main import run
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import InputMissingError
 from refnet_cli.model import card
 from refnet_cli.model.weight_files import (

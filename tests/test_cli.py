@@ -19,6 +19,7 @@ from rasterio.transform import Affine
 
 from refnet_cli import __all__
 from refnet_cli.cli import main as cli
+from refnet_cli.cli import terminal
 from refnet_cli.cli.main import commands, run
 from refnet_cli.prediction.options import PredictOptions
 from tests.scenes import make_pair, write
@@ -147,7 +148,7 @@ def test_help_is_quick_and_names_the_defaults() -> None:
     assert time.perf_counter() - started < 2  # half a second on an idle machine; the architecture tests hold why
     shown = " ".join(CliRunner().invoke(commands, ["predict", "--help"]).output.split())
     for field in fields(PredictOptions):
-        if field.name == "stac":  # evidence that batch plan hands on, not an option
+        if field.name == "stac":  # a table, for config files only
             continue
         flag = "--output" if field.name == "outputs" else "--" + field.name.replace("_", "-")
         assert flag in shown
@@ -169,7 +170,7 @@ def test_a_bug_says_that_it_is_one(monkeypatch: pytest.MonkeyPatch, capfd: pytes
     def break_down(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(cli, "_fill", break_down)
+    monkeypatch.setattr("refnet_cli.cli.predict.fill", break_down)
     assert run(["predict"]) == 70
     assert "this is a bug" in capfd.readouterr().err
     assert run(["--debug", "predict"]) == 70
@@ -214,15 +215,17 @@ def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
 ) -> None:
     def examine() -> None:
         try:
-            cli._leave_with(143)(signal.SIGUSR1, None)
+            terminal.leave_with(143)(signal.SIGUSR1, None)
         except SystemExit:
             raise RuntimeError("initialization failed") from None
 
-    monkeypatch.setattr(cli, "_ended_by", [])
+    ended_by: list[int] = []
+    monkeypatch.setattr(terminal, "ended_by", ended_by)
+    monkeypatch.setattr(cli, "ended_by", ended_by)
     monkeypatch.setattr("refnet_cli.doctor.report.examine", examine)
     assert run(["doctor"]) == 143
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(cli, "_ended_by", [])
+    ended_by.clear()
     monkeypatch.setattr("refnet_cli.doctor.report.examine", lambda: 1 / 0)
     assert run(["doctor"]) == 70
 

@@ -16,8 +16,10 @@ from pyproj import Geod
 
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError
-from refnet_cli.scene import SceneOptions, ScenePair, pixel_metres
+from refnet_cli.raster.georeference import pixel_metres
 from refnet_cli.scene.coregistration import PairShift, find_shift
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.scene.registration import Piece, Shift, Vector
 from refnet_cli.tiles.window import Window
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write

@@ -23,8 +23,8 @@ from refnet_cli.doctor import report as doctor
 from refnet_cli.doctor import selftest
 from refnet_cli.doctor.report import Examination, examine
 from refnet_cli.doctor.selftest import ELSEWHERE, Run, make_patches, plan_runs, run_self_test
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import TryAgainError, UnavailableError
 from refnet_cli.model import card
 from refnet_cli.model.weight_files import default_weights, read_card

@@ -23,7 +23,9 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
 from refnet_cli.prediction.seen import BandDrift, Seen, describe_seen
-from refnet_cli.scene import Decision, SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
+from refnet_cli.sensors.decisions import Decision
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
 from refnet_cli.training.trainer import Training

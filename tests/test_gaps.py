@@ -13,9 +13,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from benchmarks import gaps
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.onnx_engine import OnnxEngine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.model.weight_files import default_weights
 from refnet_cli.tiles.gaps import fill_gaps
 from tests.scenes import CARD, PlaceEngine, make_labelled_scene, name_classes

@@ -20,7 +20,8 @@ from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, write
 

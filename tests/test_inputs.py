@@ -17,7 +17,10 @@ import rasterio.shutil
 
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, InputMissingError, RefnetError
-from refnet_cli.scene import Raster, SceneOptions, ScenePair, find_files
+from refnet_cli.raster.raster import Raster
+from refnet_cli.scene.inputs import find_files
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import PLACE, write

@@ -23,7 +23,7 @@ from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.prediction.memory import Demand, demand_of, share_out
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.system import memory
 from refnet_cli.system.memory import GB, MB, parse_size
 from tests.scenes import make_pair

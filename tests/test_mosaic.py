@@ -20,7 +20,8 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.raster import mosaic as mosaic_module
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.scenes import PLACE, write
 

@@ -18,9 +18,9 @@ from onnx import TensorProto, helper
 
 from refnet_cli.cli.main import run
 from refnet_cli.engines import onnx_engine
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.onnx_engine import INSTALL, PROVIDERS, OnnxEngine, choose_providers, import_runtime
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import InputMissingError, OptionsError, TryAgainError, UnavailableError, WeightsError
 from refnet_cli.model.card import Modality
 from refnet_cli.model.weight_files import read_card
@@ -530,7 +530,7 @@ def test_the_shipped_weights_map_the_sample_alike_in_both_forms(
         (EngineOptions(scan="cpu"), "--scan"),
         (EngineOptions(precision="fp16"), "--precision"),
         (EngineOptions(precision="bf16"), "--precision"),
-        (EngineOptions(compiled=True), "--compile"),
+        (EngineOptions(compile=True), "--compile"),
     ],
     ids=str,
 )

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refnet_cli.cli import main as cli
 from refnet_cli.cli.main import run
+from refnet_cli.cli.options import with_outputs
 from refnet_cli.errors import InputError, OptionsError, OutputError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.prediction import predict as prediction
 from refnet_cli.prediction.job import files_of
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.training import fit as train
 from refnet_cli.training.config import TrainConfig
 from tests.scenes import PlaceEngine, make_labelled_scene, make_pair
@@ -105,7 +105,7 @@ def test_a_map_has_the_name_of_a_geotiff_or_is_refused_with_what_works(
     assert run([*scene, "-o", str(tmp_path / name)]) == 64
     message = capfd.readouterr().err
     remedy = re.findall(r"-o (\S+?)[;.]?(?=\s)", message)
-    given = cli._with_outputs({"given_outputs": remedy})
+    given = with_outputs({"given_outputs": remedy})
     chosen = replace(alone, output=given["output"], outputs=given["outputs"] or ())
     assert chosen.output.suffix == ".tif"
     wanted = Path(name).suffix.lower()

@@ -17,8 +17,8 @@ from refnet_cli.batch.plan import Templates, plan, read_scenes
 from refnet_cli.batch.task import Task, read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.engines import load as engine
-from refnet_cli.engines.base import EngineOptions
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import ConfigError, InputError, OptionsError, WeightsError
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.model.card import Card

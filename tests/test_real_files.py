@@ -27,7 +27,8 @@ from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
 from tests.real_data import ALL, EARTHNET, PLACES, SHIFTED, SSL4EO, each_source
 from tests.safe import TILES, at_resolution, make_grd_safe, make_optical_safe, random_ground, write_jp2

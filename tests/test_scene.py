@@ -20,7 +20,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
-from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.raster.raster import Raster
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.real_data import PLACES, SHIFTED, each_source
 

@@ -20,8 +20,10 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.raster.fills import Fill
+from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.sample import confirm_fills
-from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.safe import make_grd_safe, make_optical_safe
 from tests.scenes import PlaceEngine, write

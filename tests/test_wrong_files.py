@@ -18,7 +18,9 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.raster.georeference import SplinePlace
-from refnet_cli.scene import Raster, SceneOptions, ScenePair
+from refnet_cli.raster.raster import Raster
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import CARD, PLACE, make_pair, write

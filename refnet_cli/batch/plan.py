@@ -18,7 +18,8 @@ from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.scene import ScenePair, without_absent
+from refnet_cli.scene.absent import without_absent
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.bands import SATELLITES, SENSOR_NAMES, Modality, other_of
 from refnet_cli.sensors.stac_offset import as_tags, stac_contradiction
 from refnet_cli.system.urls import is_remote, split_paths

@@ -31,7 +31,7 @@ from refnet_cli.batch.task import (
 )
 from refnet_cli.errors import OptionsError, RefnetError, StorageError, TryAgainError, UnavailableError, as_known
 from refnet_cli.model.weight_files import find_weights
-from refnet_cli.prediction.job import engine_options, load
+from refnet_cli.prediction.job import load
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
@@ -103,7 +103,7 @@ class Runner:
         options = task.options
         weights = find_weights(options.weights)
         options = replace(options, weights=weights)
-        key = weights, sha256_of_weights(weights), engine_options(options)
+        key = weights, sha256_of_weights(weights), options.engine
         if key not in self._engines:
             engine = load(options, weights)
             self._engines[key] = engine, engine.batch

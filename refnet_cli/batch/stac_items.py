@@ -53,7 +53,7 @@ def _href(href: str, folder: Path) -> str:
 
 
 def said_of_offset(scene: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
-    """Return what is said of the offset of a scene's optical files, as `refnet_cli.scene.SceneOptions.stac` holds it.
+    """Return what is said of the offset of a scene's optical files, as `SceneOptions.stac` holds it.
 
     Parameters
     ----------

@@ -18,14 +18,10 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.config import read_table
+from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
-
-RUN_ONLY = ("device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite")
-"""Options that a result does not depend on, or only in its last bits."""
-_SINCE_0_2 = ("zone_layer", "stac")
-"""Options that 0.1 did not have; with their defaults they are left out of ids, so that its sidecars still hold."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,9 @@ class Task:
             raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
 
 
+_IDENTIFYING = names(PredictOptions, "pixels", "elsewhere", "files")
+_SINCE_0_2 = {entry.name for entry in fields(PredictOptions) if entry.metadata["since"]}
+"""Left out of ids where they have their defaults, so that sidecars of 0.1 still hold."""
 _DEFAULTS = {
     entry.name: None if entry.default is MISSING else list(entry.default) if entry.default == () else entry.default
     for entry in fields(PredictOptions)
@@ -198,7 +197,7 @@ def identify(task: Task) -> str:
     plain = {
         name: value
         for name, value in options.to_dict().items()
-        if name not in RUN_ONLY and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
+        if name in _IDENTIFYING and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
     }
     about = plain | {
         "weights": sha256_of_weights(find_weights(options.weights)),

@@ -15,9 +15,11 @@ import click
 from refnet_cli.cli.options import (
     FILE,
     OVERWRITE,
+    PREDICT,
     TASK_LISTS,
+    OptionsCommand,
     check_output,
-    predict_options,
+    field_options,
     print_paths,
     read_config,
 )
@@ -39,7 +41,7 @@ def batch_group() -> None:
     """  # noqa: D301
 
 
-@batch_group.command("plan")
+@batch_group.command("plan", cls=OptionsCommand)
 @click.argument("scenes", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", type=FILE, help="File of tasks to write, a line of JSON each.  [default: stdout]")
 @click.option(
@@ -63,7 +65,7 @@ def batch_group() -> None:
 )
 @click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
 @click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
-@predict_options(without=("given_outputs", "preview"))
+@field_options(PREDICT, without=["optical", "sar", "output", "preview"])
 def batch_plan(
     scenes: Path,
     output: Path | None,

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
 from refnet_cli.cli.batch import batch_group
 from refnet_cli.cli.predict import inspect_command, predict_command, register_command, verify_command
@@ -29,6 +30,8 @@ from refnet_cli.system.process import collect_garbage_seldom, let_waiting_thread
 from refnet_cli.version import __version__
 
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
+COMPLETE = "_REFNET_COMPLETE"
+"""Variable of the environment by which shells ask how to complete a command line."""
 
 
 @click.group(cls=StrictGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -67,6 +70,8 @@ for _command in (
 
 def main() -> None:
     """Run the command line tool and leave with its exit code."""
+    if asked := os.environ.get(COMPLETE):
+        sys.exit(shell_complete(commands, {}, "refnet", COMPLETE, asked))
     for number, code in SIGNALS.items():
         signal.signal(number, leave_with(code))
     let_waiting_threads_sleep()

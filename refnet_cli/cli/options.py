@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
+from click.shell_completion import CompletionItem
 
-from refnet_cli.cli.usage import wildcard_remedy
+from refnet_cli.cli.usage import StrictCommand, wildcard_remedy
+from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote, split_paths
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -56,6 +60,10 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{shown!r} has an empty path between commas.", param, ctx)
         return tuple(Remote(part) if is_remote(part) else Path(part) for part in parts)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell to complete a path."""
+        return FILE.shell_complete(ctx, param, incomplete)
+
 
 class Weights(click.ParamType):  # type: ignore[type-arg]
     """A file of weights, or the name of bundled ones."""
@@ -69,236 +77,126 @@ class Weights(click.ParamType):  # type: ignore[type-arg]
         chosen = as_weights(value)
         return FILE.convert(value, param, ctx) if isinstance(chosen, Path) else chosen
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the names, and leave it to the shell to complete a path."""
+        from refnet_cli.model.weight_files import BundledName
+
+        names = [CompletionItem(name) for name in get_args(BundledName) if name.startswith(incomplete)]
+        return [*FILE.shell_complete(ctx, param, incomplete), *names]  # in bash a path empties what came before it
+
 
 WEIGHTS = Weights()
 OVERWRITE = click.option(
     "--overwrite", is_flag=True, default=None, help="Replace existing files that refnet did not write."
 )
-FILE_OPTIONS = (
-    click.option(
-        "--optical-bands",
-        type=NameList(),
-        help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
-    ),
-    click.option("--sar-bands", type=NameList(), help="The same for SAR."),
-    click.option(
-        "--optical-offset",
-        type=float,
-        help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.  [default: detected]",
-    ),
-    click.option(
-        "--optical-scale",
-        type=click.Choice(["dn", "reflectance"]),
-        help="Scale of the optical values: reflectance x 10,000, or from 0 to 1.  [default: detected]",
-    ),
-    click.option(
-        "--sar-scale",
-        type=click.Choice(["power", "amplitude", "db", "db100"]),
-        help="Scale of the SAR values.  [default: detected]",
-    ),
-    click.option("--strict", is_flag=True, default=None, help="Refuse what can only be guessed from the values."),
-    click.option(
-        "--mask-clouds",
-        is_flag=True,
-        default=None,
-        help="Leave out clouds by a mask that comes with the optical files, such as SCL or QA60.",
-    ),
-    click.option(
-        "--allow-gcps",
-        is_flag=True,
-        default=None,
-        help="Accept SAR that is not terrain-corrected, placed by ground control points only.",
-    ),
-    click.option(
-        "--allow-vrt",
-        is_flag=True,
-        default=None,
-        help="Accept GDAL virtual rasters (.vrt), which can make any raster file of this machine pixels.",
-    ),
-    click.option(
-        "--allow-remote",
-        is_flag=True,
-        default=None,
-        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network. "
-        "After a URL and a comma, a relative path begins with ./",
-    ),
-    click.option(
-        "--extent",
-        type=click.Choice(["optical", "intersection"]),
-        help="Map the whole optical image, or the rectangle where SAR lies too.  [default: optical]",
-    ),
-    click.option(
-        "--bounds",
-        type=NameList(joins=False),
-        help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
-        "13.1,52.3,13.5,52.6,EPSG:4326.",
-    ),
-    click.option(
-        "--grid",
-        type=FILE,
-        help="Map on the grid of this raster.  [default: the optical image's finest grid; of SAR alone, its own]",
-    ),
-)
-COREG_OPTION = click.option(
-    "--coreg",
-    type=click.Choice(["off", "check", "auto", "require"]),
-    help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
-    "it is not; of one sensor there is none.  [default: check]",
-)
-MISSING_OPTION = click.option(
-    "--missing",
-    type=click.Choice(["nodata", "use-other"]),
-    help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
-    "'quality', tells.  [default: nodata]",
-)
-OUTPUT_OPTIONS = (
-    click.option(
-        "-o",
-        "--output",
-        "given_outputs",
-        multiple=True,
-        metavar="[KIND=]PATH",
-        help="Class map to write, a Cloud Optimized GeoTIFF [required]; and, each with an -o of its own, KIND or "
-        "KIND=PATH of further outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, "
-        "style, report, stac. Without a path they lie beside the map and are named after it.",
-    ),
-    click.option("--preview", type=FILE, help="Also draw the map with a legend into this PNG; as -o preview=PATH."),
-    click.option("--zones", type=FILE, help="Polygons by which the output areas is told too, as regions.gpkg."),
-    click.option("--zone-field", help="Field of the zones that names them.  [default: they are numbered]"),
-    click.option("--zone-layer", help="Layer of the file of zones; needed where several have shapes."),
-    click.option(
-        "--min-area",
-        type=float,
-        help="Hectares below which the output polygons merges a polygon into its largest neighbour.  [default: 0]",
-    ),
-    click.option(
-        "--date",
-        help="When the scenes were taken, for the output stac: 2020-07-01, or an interval as 2020-07-01/2020-07-05.  "
-        "[default: what the files' names tell]",
-    ),
-    click.option(
-        "--tta",
-        is_flag=True,
-        default=None,
-        help="Average over the eight ways to turn and mirror a tile, in eight times the time.",
-    ),
-    click.option(
-        "--smooth",
-        type=int,
-        metavar="PIXELS",
-        help="Smooth probabilities over this many pixels on each side, where they are alike: single pixels that stand "
-        "out unsurely go, edges stay.  [default: 0, not at all]",
-    ),
-    click.option(
-        "--threshold",
-        type=float,
-        metavar="PROBABILITY",
-        help="Make pixels no data whose class is less probable than this.  [default: 0]",
-    ),
-)
-PREDICT_OPTIONS = (
-    click.option(
-        "--weights",
-        type=WEIGHTS,
-        help="Weights of the network: a file, or the name of bundled ones, as refnet-small; a file without ending that "
-        "has such a name needs a slash, as ./refnet-small.  [default: refnet-small]",
-    ),
-    *OUTPUT_OPTIONS,
-    COREG_OPTION,
-    *FILE_OPTIONS,
-    MISSING_OPTION,
-    click.option(
-        "--on-read-error",
-        type=click.Choice(["fail", "mask"]),
-        help="Where a file is damaged: fail, or no data, up to a twentieth of the map.  [default: fail]",
-    ),
-    click.option(
-        "--scheme",
-        help="Class scheme to write the map in: corine-level1, dfc2020, dynamic-world, esri-io, terramesh, worldcover, "
-        "or a TOML file of your own.  [default: the weights']",
-    ),
-    click.option(
-        "--resume/--no-resume",
-        default=None,
-        help="Go on with what an interrupted run for the same map has finished, or begin anew.  [default: resume]",
-    ),
-    OVERWRITE,
-    click.option(
-        "--checksum", is_flag=True, default=None, help="Also write the map's SHA-256 beside it, as sha256sum does."
-    ),
-    click.option("--max-memory", help="Memory to take at most, as 4G.  [default: what is free, less a tenth]"),
-    click.option(
-        "--overlap",
-        type=int,
-        help="Pixels that neighbouring tiles share.  [default: a quarter of a tile, that is 64 of 256]",
-    ),
-    click.option(
-        "--device",
-        help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.  "
-        "[default: auto]",
-    ),
-    click.option("--batch", type=int, help="Tiles at once on each device.  [default: what suits it]"),
-    click.option(
-        "--scan",
-        help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can "
-        "run.  [default: what REFNET_SCAN names, else what suits the device]",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
-        help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.  [default: fp32]",
-    ),
-    click.option(
-        "--compile",
-        is_flag=True,
-        default=None,
-        help="Have torch.compile make kernels for the network, a minute's work before the first tile. On CPUs it "
-        "gained nothing; on GPUs it was not measured.",
-    ),
-    click.option(
-        "--deterministic",
-        is_flag=True,
-        default=None,
-        help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
-    ),
-    click.option(
-        "--provider",
-        type=click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"]),
-        help="Execution provider of ONNX Runtime, for ONNX models.  [default: the first of these that is there]",
-    ),
-    click.option(
-        "--read-threads",
-        type=int,
-        help="Threads that read and warp ahead of the network; the map is the same for any number.  "
-        "[default: the processor's cores, at most 8]",
-    ),
-)
+PREDICT, SCENE = "refnet_cli.prediction.options:PredictOptions", "refnet_cli.scene.options:SceneOptions"
+OF_PREDICTION = "coreg", "missing", "on_read_error"
+"""Options of scenes that matter to commands which make or describe a map."""
+_TYPES: dict[Any, Any] = {
+    tuple[Path, ...]: PathList(), tuple[str, ...]: NameList(), int: click.INT, float: click.FLOAT, str: click.STRING,
+    Path: FILE,
+}  # fmt: skip
+"""Of the types that a field may have, the first of these tells that of the option."""
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "output": {
+        "param_decls": ["-o", "--output", "given_outputs"], "type": click.STRING, "multiple": True,
+        "metavar": "[KIND=]PATH", "shell_complete": FILE.shell_complete,
+    },
+    "bounds": {"type": NameList(joins=False)},
+}  # fmt: skip
+"""What does not follow from a field's type."""
 
 
-# Only recent clicks let ParamType be subscripted.
-def scene_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what the files are and what is made of them."""
-    return file_options(COREG_OPTION(command))
+class OptionsCommand(StrictCommand):
+    """A command with options that are fields of a dataclass, which is imported when they are first asked for."""
+
+    @property
+    def params(self) -> list[click.Parameter]:  # type: ignore[override]
+        """Options and arguments."""
+        self._params = [
+            made for entry in self._params for made in (entry.make() if isinstance(entry, _Fields) else [entry])
+        ]
+        return self._params
+
+    @params.setter
+    def params(self, params: list[click.Parameter | _Fields]) -> None:
+        self._params: list[Any] = params
 
 
-def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add those of `scene_options` that are for `refnet register` too."""
-    for option in reversed(FILE_OPTIONS):
-        command = option(command)
-    return command
+@dataclass(frozen=True)
+class _Fields:
+    """Stands among the parameters of an `OptionsCommand` for the options that `field_options` describes."""
+
+    kind: str
+    only: Sequence[str]
+    without: Sequence[str]
+    defaults: bool
+
+    def make(self) -> list[click.Option]:
+        return [
+            _make_option(field, kinds, self.defaults)
+            for field, kinds in on_command_line(resolve_name(self.kind))
+            if field.name not in self.without and (not self.only or field.name in self.only)
+        ]
 
 
-def predict_options(without: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of a prediction but for the scenes, and for some that a command has not."""
+def field_options(
+    kind: str, *, only: Sequence[str] = (), without: Sequence[str] = (), defaults: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options that are fields of a dataclass to an `OptionsCommand`.
+
+    Parameters
+    ----------
+    kind : str
+        The dataclass, as ``module:name``.
+    only, without : sequence of str
+        The fields that the command has, or has not; by default it has all.
+    defaults : bool
+        Whether help texts say what holds where an option is not given.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(PREDICT_OPTIONS):
-            command = option(command)
-        parameters = command.__click_params__  # type: ignore[attr-defined]
-        parameters[:] = [parameter for parameter in parameters if parameter.name not in without]
+        vars(command).setdefault("__click_params__", []).append(_Fields(kind, only, without, defaults))
         return command
 
     return add
+
+
+def on_command_line(kind: type[Any]) -> list[tuple[Field[Any], tuple[Any, ...]]]:
+    """Return the fields that are options of their own, with their types, in the order of the dataclass's arguments.
+
+    Tables are for files only, and ``--output`` gives ``outputs`` too.
+    """
+    hints = get_type_hints(kind)
+    ordered = sorted(fields(kind), key=lambda field: field.kw_only)
+    typed = [(field, alternatives(hints[field.name])) for field in ordered if field.name != "outputs"]
+    return [(field, kinds) for field, kinds in typed if not any(get_origin(kind) is dict for kind in kinds)]
+
+
+def default_of(field: Field[Any]) -> str:
+    """Return what help texts say of a field's default; nothing where it is that nothing is done."""
+    if field.metadata["default_text"] or any(field.default is nothing for nothing in (MISSING, None, False)):
+        return str(field.metadata["default_text"])
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+
+
+def _make_option(field: Field[Any], kinds: Sequence[Any], defaults: bool) -> click.Option:
+    flag = f"--{field.name.replace('_', '-')}"
+    default = default_of(field) if defaults else field.metadata["default_text"]
+    about = {
+        "param_decls": [f"{flag}/--no-{flag[2:]}" if field.default is True else flag],
+        "help": field.metadata["help"] + (f"  [default: {default}]" if default else ""),
+        "metavar": field.metadata["metavar"],
+    }
+    about |= {"is_flag": True, "default": None} if bool in kinds else {"type": _type_of(kinds)}
+    return click.Option(**about | _SPECIAL.get(field.name, {}))
+
+
+def _type_of(kinds: Sequence[Any]) -> Any:
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        return WEIGHTS if Path in kinds else click.Choice(choices)
+    return next(made for kind, made in _TYPES.items() if kind in kinds)
 
 
 def print_paths(paths: Iterable[str], null: bool) -> None:
@@ -330,10 +228,16 @@ def check_output(
 
 def with_outputs(given: dict[str, Any]) -> dict[str, Any]:
     """Tell the map from the further outputs among what ``--output`` was given."""
+    map_, further = _divide(given.pop("given_outputs"))
+    return given | {"output": Path(map_) if map_ else None, "outputs": further or None}
+
+
+def _divide(texts: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the path of the map among outputs, if it is there, and the further outputs."""
     from refnet_cli.outputs import OUTPUTS
 
     maps, further = [], []
-    for text in given.pop("given_outputs"):
+    for text in texts:
         kind, _, path = text.partition("=")
         if kind == "classes" and path:
             maps.append(path)
@@ -352,14 +256,24 @@ def with_outputs(given: dict[str, Any]) -> dict[str, Any]:
             "GeoTIFF begins with what is known last. Write it to a file, whose path is printed: "
             "cp \"$(refnet predict ... -o lulc.tif)\" elsewhere."
         )
-    return given | {"output": Path(maps[0]) if maps else None, "outputs": tuple(further) or None}
+    return maps[0] if maps else None, tuple(further)
 
 
 def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
-    """Read a config file; paths in it, those inside texts too, are relative to its folder."""
+    """Read a config file; paths in it, those inside texts too, are relative to its folder.
+
+    ``output`` may be a list, of what ``--output`` takes.
+    """
     from refnet_cli.system.config import read_table, read_toml
 
-    values = read_table(kind, read_toml(config), config)
+    table = read_toml(config)
+    given = table.get("output")
+    if isinstance(given, list) and all(isinstance(text, str) for text in given):
+        map_, further = _divide(table.pop("output"))
+        table |= {"output": map_} if map_ is not None else {}
+        if isinstance(table.setdefault("outputs", []), list):
+            table["outputs"] = [*further, *table["outputs"]]
+    values = read_table(kind, table, config)
     if str(values.get("scheme", "")).lower().endswith(".toml"):
         values["scheme"] = str(config.parent / values["scheme"])
     if "outputs" in values:

@@ -10,17 +10,18 @@ import click
 
 from refnet_cli.cli.options import (
     FILE,
-    MISSING_OPTION,
+    OF_PREDICTION,
     OVERWRITE,
     PICTURE,
+    PREDICT,
+    SCENE,
     WEIGHTS,
+    OptionsCommand,
     PathList,
     check_output,
-    file_options,
+    field_options,
     fill,
-    predict_options,
     print_paths,
-    scene_options,
     with_outputs,
 )
 from refnet_cli.cli.terminal import ProgressBar, say, say_line
@@ -29,20 +30,8 @@ from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.system.log import LOG
 
 
-@click.command("predict", cls=StrictCommand)
-@click.option(
-    "--optical",
-    type=PathList(),
-    help="Sentinel-2: a GeoTIFF or JPEG 2000, several (B02.tif,B03.tif,...), a folder of them, or a SAFE folder or "
-    "zip; its finest grid is the map's. May be left out where the weights can do with --sar alone.",
-)
-@click.option(
-    "--sar",
-    type=PathList(),
-    help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif. May be left out where the weights can "
-    "do with --optical alone. Without --optical the map lies on the SAR file's grid.",
-)
-@predict_options()
+@click.command("predict", cls=OptionsCommand)
+@field_options(PREDICT)
 @click.option(
     "--config",
     type=FILE,
@@ -75,14 +64,13 @@ def predict_command(
         print_paths((file["path"] for made in report.files.values() for file in made), null)
 
 
-@click.command("inspect", cls=StrictCommand)
+@click.command("inspect", cls=OptionsCommand)
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
     "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-small]"
 )
-@scene_options
-@MISSING_OPTION
+@field_options(SCENE, without=["on_read_error"])
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def inspect_command(
     optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, **given: Any
@@ -96,7 +84,7 @@ def inspect_command(
     """
     from refnet_cli.model.weight_files import find_weights, read_card
     from refnet_cli.prediction.inspection import inspect
-    from refnet_cli.scene import SceneOptions
+    from refnet_cli.scene.options import SceneOptions
 
     if optical is None and sar is None:
         raise click.UsageError("Nothing to inspect: give --optical, --sar or both.")
@@ -105,13 +93,13 @@ def inspect_command(
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(describe_inspection(found)))
 
 
-@click.command("register", cls=StrictCommand)
+@click.command("register", cls=OptionsCommand)
 @click.option("--optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
 @OVERWRITE
-@file_options
+@field_options(SCENE, without=OF_PREDICTION)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
 def register_command(
     optical: tuple[Path, ...],
@@ -127,8 +115,8 @@ def register_command(
     The shift is what to add to where SAR lies: columns to the east, rows to the south on a north-up grid. `refnet
     predict --coreg auto` applies it. Exit code 0 also where it is not certain; the first word of the answer tells.
     """
-    from refnet_cli.scene import SceneOptions
     from refnet_cli.scene.coregistration import find_shift
+    from refnet_cli.scene.options import SceneOptions
 
     check_output(plot, PICTURE, [*optical, *sar, geojson], overwrite)
     check_output(geojson, (".geojson", ".json"), [*optical, *sar], overwrite)

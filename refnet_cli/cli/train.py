@@ -10,14 +10,29 @@ from typing import Any
 
 import click
 
-from refnet_cli.cli.options import FILE, FILES, OVERWRITE, PICTURE, WEIGHTS, check_output
+from refnet_cli.cli.options import (
+    FILE,
+    FILES,
+    OVERWRITE,
+    PICTURE,
+    WEIGHTS,
+    OptionsCommand,
+    check_output,
+    field_options,
+)
 from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, report_step, say, say_line
 from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.errors import OptionsError, TryAgainError
 
+OF_TRAINING = (
+    "fold", "split", "init", "encoder_weights", "freeze", "steps", "batch", "name", "seed", "without", "device",
+    "precision", "scan",
+)  # fmt: skip
+"""Entries of the regions file that are options too."""
 
-@click.command("train", cls=StrictCommand)
+
+@click.command("train", cls=OptionsCommand)
 @click.argument("regions", type=FILE)
 @click.option(
     "-o",
@@ -26,41 +41,12 @@ from refnet_cli.errors import OptionsError, TryAgainError
     help="Folder for checkpoint and weights.  [required but for --dry-run]",
 )
 @click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
-@click.option("--fold", help="Hold out this region (a scene's region, by default its name) and score on it.")
 @click.option(
     "--folds",
     help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
     "folder gets one folder for each, and the table folds.csv of all scores.",
 )
-@click.option(
-    "--split",
-    type=click.Choice(["blocks", "region", "random", "none"]),
-    help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at random "
-    "(whose scores flatter), or not at all.  [default: by region where a scene is marked or a fold named, else blocks]",
-)
-@click.option(
-    "--init",
-    type=WEIGHTS,
-    help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or 'shipped'.",
-)
-@click.option(
-    "--encoder-weights",
-    help="Pretrained encoders to start from: 'imagenet', which timm fetches, a file of such, or a name: 'bigearthnet', "
-    "'ssl4eo-moco' or 'decur', whose checksums the regions file states as encoder_sha256.",
-)
-@click.option("--freeze", type=click.Choice(["encoders"]), help="What is not to learn.")
-@click.option("--steps", type=int, help="Optimiser steps.")
-@click.option("--batch", type=int, help="Crops of each step, over all devices.")
-@click.option("--name", help="Name of the weights.")
-@click.option("--seed", type=int, help="Of everything that is drawn at random.")
-@click.option(
-    "--without",
-    type=click.Choice(["optical", "sar"]),
-    help="Set this sensor to its mean, to compare; the weights will never see it.",
-)
-@click.option("--device", help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Number format; half ones on GPUs only.")
-@click.option("--scan", help="Kernel of the selective scan; see refnet predict.")
+@field_options("refnet_cli.training.config:TrainConfig", only=OF_TRAINING, defaults=False)
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")

@@ -20,6 +20,8 @@ class _Strict(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse what click would pass over, or refuse without a remedy."""
+        if ctx.resilient_parsing:  # a command line that is not yet complete
+            return super().parse_args(ctx, args)
         given, extra = _every_value(self, ctx, args)
         options = [option for option in self.get_params(ctx) if isinstance(option, click.Option)]
         if any(option.is_flag and option.is_eager and given.get(option.name or "") for option in options):
@@ -27,7 +29,7 @@ class _Strict(click.Command):
         for option in options:
             if not option.multiple:
                 _refuse_repeated(option, given.get(option.name or "", []), ctx)
-        if extra and not ctx.allow_extra_args and not ctx.resilient_parsing:
+        if extra and not ctx.allow_extra_args:
             _refuse_extra(self, args, extra, given, ctx)
         return super().parse_args(ctx, args)
 

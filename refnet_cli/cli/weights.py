@@ -8,12 +8,21 @@ from typing import Any
 
 import click
 
-from refnet_cli.cli.options import FILE, OVERWRITE, WEIGHTS, PathList, file_options
+from refnet_cli.cli.options import (
+    FILE,
+    OF_PREDICTION,
+    OVERWRITE,
+    SCENE,
+    WEIGHTS,
+    OptionsCommand,
+    PathList,
+    field_options,
+)
 from refnet_cli.cli.terminal import say
 from refnet_cli.cli.usage import StrictCommand, StrictGroup
 
 
-@click.command("export", cls=StrictCommand)
+@click.command("export", cls=OptionsCommand)
 @click.argument("weights", type=WEIGHTS, required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="ONNX model to write.")
 @click.option(
@@ -37,7 +46,7 @@ from refnet_cli.cli.usage import StrictCommand, StrictGroup
     "both.",
 )
 @OVERWRITE
-@file_options
+@field_options(SCENE, without=OF_PREDICTION)
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
 def export_command(
     weights: Any,
@@ -58,7 +67,7 @@ def export_command(
     """
     from refnet_cli.export import export_onnx
     from refnet_cli.model.weight_files import find_weights
-    from refnet_cli.scene import SceneOptions
+    from refnet_cli.scene.options import SceneOptions
 
     options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
     done = export_onnx(

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.base import Engine
 from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import InputError, UnavailableError
 from refnet_cli.model.card import Card
 from refnet_cli.outputs import verify_map, write_raster

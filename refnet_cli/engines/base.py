@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -107,24 +106,3 @@ class Engine(Protocol):
 
     def close(self) -> object:
         """Give back what it holds; it cannot predict afterwards."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What a network is to run on and with."""
-
-    device: str = "auto"
-    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; or several, as
-    `refnet_cli.engines.multi_device.parse_devices` has it."""
-    batch: int | None = None
-    """Patches at once on each device; by default what suits it."""
-    scan: str | None = None
-    """Scan kernel of torch; see `refnet_cli.scan.choose_scan`."""
-    precision: str = "fp32"
-    """Number format of torch's matrix products and convolutions."""
-    compiled: bool = False
-    """Whether torch.compile makes kernels for the network."""
-    deterministic: bool = False
-    """Whether only algorithms may run that give the same bits each time. On CPUs all of them do."""
-    provider: str | None = None
-    """Execution provider of ONNX Runtime; by default the best of those that are there."""

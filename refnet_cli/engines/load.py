@@ -8,8 +8,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.base import Engine
 from refnet_cli.engines.multi_device import SeveralEngines, parse_devices
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError, UnavailableError
 from refnet_cli.model.weight_files import find_weights
 from refnet_cli.system.onnx_metadata import is_onnx
@@ -29,12 +30,12 @@ def _load_torch(weights: Path, options: EngineOptions) -> Engine:
 
     return load_torch_engine(
         weights, options.device, options.batch, scan=options.scan, precision=options.precision,
-        compiled=options.compiled, deterministic=options.deterministic,
+        compiled=options.compile, deterministic=options.deterministic,
     )  # fmt: skip
 
 
 def _load_onnx(weights: Path, options: EngineOptions) -> Engine:
-    for_torch = {"--scan": options.scan, "--precision": options.precision != "fp32", "--compile": options.compiled}
+    for_torch = {"--scan": options.scan, "--precision": options.precision != "fp32", "--compile": options.compile}
     for name in (name for name, given in for_torch.items() if given):
         raise OptionsError(f"{name} is for torch, and in {weights}, an ONNX model, that is settled: leave it out.")
     from refnet_cli.engines.onnx_engine import OnnxEngine

@@ -231,7 +231,7 @@ def load_torch_engine(
     compiled: bool = False,
     deterministic: bool = False,
 ) -> TorchEngine:
-    """Load weights; see `refnet_cli.engines.base.EngineOptions` for the parameters.
+    """Load weights; see `refnet_cli.engines.options.EngineOptions` for the parameters.
 
     Torch's choice of algorithms by ``deterministic``, and of a GPU that is named by number as the current one, hold for
     the whole process and for good.

@@ -27,8 +27,9 @@ from refnet_cli.classes.codes import (
 )
 from refnet_cli.classes.schemes import ClassScheme, rename_old
 from refnet_cli.errors import InputError, OptionsError, RefnetError, WeightsError
+from refnet_cli.raster.raster import BLOCK, Raster, north_up_grid
 from refnet_cli.raster.vectors import VECTORS, VectorFile, WayToGrid, advise_conversion
-from refnet_cli.scene import BLOCK, Alignment, Raster, north_up_grid
+from refnet_cli.raster.warp import Alignment
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8
 

@@ -31,9 +31,9 @@ from refnet_cli.model.weight_files import METADATA, checksum, find_weights, veri
 from refnet_cli.model.weights import load_weights
 from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
-from refnet_cli.scene import Paths, SceneOptions, ScenePair, absent_sensor
-from refnet_cli.scene.options import as_paths
-from refnet_cli.scene.pair import read_tile
+from refnet_cli.scene.absent import absent_sensor
+from refnet_cli.scene.options import Paths, SceneOptions, as_paths
+from refnet_cli.scene.pair import ScenePair, read_tile
 from refnet_cli.sensors.bands import SATELLITES, Modality, other_of
 from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
 from refnet_cli.system.marks import check_replaceable

@@ -21,8 +21,10 @@ from refnet_cli.errors import InputError, WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.prediction.low_confidence import WHAT_TO_DO
 from refnet_cli.prediction.seen import BandDrift, Seen, thin
-from refnet_cli.scene import BLOCK, Decision, Patch, ScenePair
+from refnet_cli.raster.raster import BLOCK
+from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.sensors.band_names import RADAR
+from refnet_cli.sensors.decisions import Decision
 from refnet_cli.tiles.window import Window
 
 SEEN = "seen"

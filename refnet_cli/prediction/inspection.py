@@ -17,31 +17,19 @@ from refnet_cli.model.card import Card, Modality, warn_of_drift
 from refnet_cli.model.one_sensor import say_lacking
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
-from refnet_cli.raster.georeference import describe_grid
-from refnet_cli.scene import (
-    Decision,
-    GridNeededError,
-    Layer,
-    OpticalReader,
-    Paths,
-    SarReader,
-    SceneOptions,
-    ScenePair,
-    Source,
-    absent_sensor,
-    advising_exchange,
-    choose_bands,
-    choose_zone,
-    crs_name,
-    describe_resampling,
-    find_files,
-    make_parts,
-    refuse_exchanged,
-    refuse_guesses,
-    result_grid,
-    warn_of_zone,
-    without_absent,
-)
+from refnet_cli.raster.georeference import crs_name, describe_grid
+from refnet_cli.scene.absent import absent_sensor, without_absent
+from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
+from refnet_cli.scene.grid import GridNeededError, choose_zone, result_grid, warn_of_zone
+from refnet_cli.scene.inputs import Layer, find_files
+from refnet_cli.scene.optical import OpticalReader
+from refnet_cli.scene.options import Paths, SceneOptions
+from refnet_cli.scene.pair import ScenePair
+from refnet_cli.scene.resample import describe_resampling, make_parts
+from refnet_cli.scene.sar import SarReader
+from refnet_cli.scene.source import Source
+from refnet_cli.sensors.band_names import choose_bands
+from refnet_cli.sensors.decisions import Decision, refuse_guesses
 
 _SAR_UNITS = {"db100": "dB x 100", "power": "linear power", "amplitude": "amplitudes"}
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)

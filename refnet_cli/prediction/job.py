@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.crosswalk import Translation, read_translation
 from refnet_cli.classes.schemes import ClassScheme
-from refnet_cli.engines.base import Engine, EngineOptions
+from refnet_cli.engines.base import Engine
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
@@ -20,8 +20,8 @@ from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, look_of, sidecar_
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, memory_of_outputs, share_out
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.scene import ScenePair
 from refnet_cli.scene.options import as_paths
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.dates import acquired, read_dates
 from refnet_cli.system.atomic import check_places
 from refnet_cli.system.marks import check_replaceable
@@ -127,14 +127,6 @@ class Job:
         return share_out(demand, batch, threads, self.memory)
 
 
-def engine_options(options: PredictOptions) -> EngineOptions:
-    """Return what the network is to run on and with."""
-    return EngineOptions(
-        options.device, options.batch, options.scan, options.precision, options.compile, options.deterministic,
-        options.provider,
-    )  # fmt: skip
-
-
 def load(options: PredictOptions, weights: Path | None) -> Engine:
     """Load the network that the options name.
 
@@ -148,7 +140,7 @@ def load(options: PredictOptions, weights: Path | None) -> Engine:
 
     if weights is None:
         raise OptionsError("Neither weights nor an engine were given.")
-    return load_engine(weights, engine_options(options))
+    return load_engine(weights, options.engine)
 
 
 def reading_threads() -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BundledName, as_weights
-from refnet_cli.outputs import OUTPUTS, check_endings
-from refnet_cli.scene import Coregistration, SceneOptions, absent_sensor
+from refnet_cli.scene.absent import absent_sensor
+from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.bands import SATELLITES, Modality
 from refnet_cli.sensors.dates import read_dates
+from refnet_cli.system.options import narrow, option
 
 NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
@@ -23,8 +25,8 @@ def _demand_output() -> Path:
 
 
 @dataclass(frozen=True)
-class PredictOptions(SceneOptions):
-    """What to predict, with what, and where to put it.
+class MapOptions(SceneOptions):
+    """What to map, what to make of it, and where to write it.
 
     Raises
     ------
@@ -32,66 +34,111 @@ class PredictOptions(SceneOptions):
         If a value is impossible.
     """
 
-    optical: Path | tuple[Path, ...] | None = None
-    """Sentinel-2: a file, files of some bands each, a folder of them, or a SAFE product. Without it the map is from
-    Sentinel-1 alone, if the weights can do that."""
-    sar: Path | tuple[Path, ...] | None = None
-    """Sentinel-1: the same. One of both is needed."""
-    output: Path = field(default_factory=_demand_output)
-    """Class map to write, a Cloud Optimized GeoTIFF; always needed."""
-    weights: BundledName | Path | None = None
-    """Weights of the network: a path, or the name of bundled ones, which are the default."""
-    preview: Path | None = None
-    """Picture of the map to write, a PNG with a legend."""
-    coreg: Coregistration = field(default="check", kw_only=True)
-    scheme: str | None = None
-    """Class scheme of the map, or a TOML file of one; by default the weights'."""
-    resume: bool = True
-    """Go on with what an interrupted run for the same map has finished."""
-    overwrite: bool = False
-    """Replace existing files that refnet did not write."""
-    outputs: tuple[str, ...] = ()
-    """Further outputs, by their names in `refnet_cli.outputs.OUTPUTS`, each perhaps with a path as
-    ``confidence=sure.tif``; by default they lie beside the map and are named after it."""
-    tta: bool = False
-    """Average over the eight symmetries of a square, in eight times the time."""
-    smooth: int = 0
-    """Pixels on each side over which probabilities are smoothed where they are alike; 0 for not at all."""
-    threshold: float = 0.0
-    """Probability below which a pixel becomes no data."""
-    zones: Path | None = None
-    """Polygons by which the output "areas" is told too."""
-    zone_field: str | None = None
-    """Field of the zones that names them."""
-    zone_layer: str | None = None
-    """Layer of the file of zones; needed where several have shapes."""
-    min_area: float = 0.0
-    """Hectares below which the output "polygons" merges a polygon into its neighbour."""
-    date: str | None = None
-    """When the scenes were taken, a day or an interval as 2020-07-01/2020-07-05, for the output "stac"; by default what
-    the files' names tell."""
-    checksum: bool = False
-    """Write the map's SHA-256 into a file beside it, as sha256sum does."""
-    max_memory: str | None = None
-    """Memory to take at most, as 4G; by default what is free, less a tenth."""
-    overlap: int | None = None
-    """Pixels that neighbouring tiles share; by default a quarter of a tile."""
-    device: str = "auto"
-    """Device to compute on: auto, cpu, cuda or cuda:N; or several, as cuda:0,1, in a process each."""
-    batch: int | None = None
-    """Tiles at once on each device; by default what suits it."""
-    scan: str | None = None
-    """Kernel of the selective scan; by default what suits the device."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
-    compile: bool = False
-    """Have torch.compile make kernels for the network, a minute's work before the first tile."""
-    deterministic: bool = False
-    """Use only algorithms that give the same bits each time; on CPUs all of them do."""
-    provider: str | None = None
-    """Execution provider of ONNX Runtime, for ONNX models; by default the best of those that are there."""
-    read_threads: int | None = None
-    """Threads that read and warp; by default as many as there are processor cores to use, at most 8."""
+    optical: Path | tuple[Path, ...] | None = option(
+        None,
+        help="Sentinel-2: a GeoTIFF or JPEG 2000, several (B02.tif,B03.tif,...), a folder of them, or a SAFE folder or "
+        "zip; its finest grid is the map's. May be left out where the weights can do with --sar alone.",
+        affects="elsewhere",
+    )
+    sar: Path | tuple[Path, ...] | None = option(
+        None,
+        help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif. May be left out where the weights "
+        "can do with --optical alone. Without --optical the map lies on the SAR file's grid.",
+        affects="elsewhere",
+    )
+    output: Path = option(
+        default_factory=_demand_output,
+        help="Class map to write, a Cloud Optimized GeoTIFF [required]; and, each with an -o of its own, KIND or "
+        "KIND=PATH of further outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, "
+        "style, report, stac. Without a path they lie beside the map and are named after it.",
+        affects="files",
+    )
+    weights: BundledName | Path | None = option(
+        None,
+        help="Weights of the network: a file, or the name of bundled ones, as refnet-small; a file without ending that "
+        "has such a name needs a slash, as ./refnet-small.",
+        default_text="refnet-small",
+        affects="elsewhere",
+    )
+    preview: Path | None = option(
+        None, help="Also draw the map with a legend into this PNG; as -o preview=PATH.", affects="files"
+    )
+    coreg: Coregistration = field(
+        default="check", kw_only=True, metadata=SceneOptions.__dataclass_fields__["coreg"].metadata
+    )
+    scheme: str | None = option(
+        None,
+        help="Class scheme to write the map in: corine-level1, dfc2020, dynamic-world, esri-io, terramesh, worldcover, "
+        "or a TOML file of your own.",
+        default_text="the weights'",
+        affects="pixels",
+    )
+    resume: bool = option(
+        True,
+        help="Go on with what an interrupted run for the same map has finished, or begin anew.",
+        default_text="resume",
+        affects="run",
+    )
+    overwrite: bool = option(False, help="Replace existing files that refnet did not write.", affects="run")
+    outputs: tuple[str, ...] = option(
+        (),
+        help="Further outputs, KIND or KIND=PATH, as -o takes them.",
+        affects="files",
+    )
+    tta: bool = option(
+        False,
+        help="Average over the eight ways to turn and mirror a tile, in eight times the time.",
+        affects="pixels",
+    )
+    smooth: int = option(
+        0,
+        help="Smooth probabilities over this many pixels on each side, where they are alike: single pixels that stand "
+        "out unsurely go, edges stay.",
+        default_text="0, not at all",
+        metavar="PIXELS",
+        affects="pixels",
+    )
+    threshold: float = option(
+        0.0,
+        help="Make pixels no data whose class is less probable than this.",
+        metavar="PROBABILITY",
+        affects="pixels",
+    )
+    zones: Path | None = option(
+        None, help="Polygons by which the output areas is told too, as regions.gpkg.", affects="files"
+    )
+    zone_field: str | None = option(
+        None, help="Field of the zones that names them.", default_text="they are numbered", affects="files"
+    )
+    zone_layer: str | None = option(
+        None, help="Layer of the file of zones; needed where several have shapes.", affects="files", since="0.2"
+    )
+    min_area: float = option(
+        0.0,
+        help="Hectares below which the output polygons merges a polygon into its largest neighbour.",
+        affects="files",
+    )
+    date: str | None = option(
+        None,
+        help="When the scenes were taken, for the output stac: 2020-07-01, or an interval as 2020-07-01/2020-07-05.",
+        default_text="what the files' names tell",
+        affects="files",
+    )
+    checksum: bool = option(
+        False, help="Also write the map's SHA-256 beside it, as sha256sum does.", affects="files"
+    )
+    max_memory: str | None = option(
+        None,
+        help="Memory to take at most, as 4G.",
+        default_text="what is free, less a tenth",
+        affects="run",
+    )
+    overlap: int | None = option(
+        None,
+        help="Pixels that neighbouring tiles share.",
+        default_text="a quarter of a tile, that is 64 of 256",
+        affects="pixels",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,10 +147,6 @@ class PredictOptions(SceneOptions):
             object.__setattr__(self, "weights", as_weights(self.weights))
         if isinstance(self.outputs, str):
             object.__setattr__(self, "outputs", (self.outputs,))
-        if self.read_threads is not None and not 1 <= self.read_threads <= 256:
-            raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
-        if self.batch is not None and self.batch < 1:
-            raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
         if not 0 <= self.smooth <= 16:
             raise OptionsError(f"Smoothing over {self.smooth} pixels is impossible; give a number from 1 to 16.")
         if not 0 <= self.threshold < 1:
@@ -112,8 +155,8 @@ class PredictOptions(SceneOptions):
             raise OptionsError(f"A least area of {self.min_area} hectares is impossible; give 0 or more.")
         places = self.places
         for kind, options in NEEDED.items():
-            for option in (name for name in options if getattr(self, name) and kind not in places):
-                raise OptionsError(f"--{option.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
+            for given in (name for name in options if getattr(self, name) and kind not in places):
+                raise OptionsError(f"--{given.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
         if self.date is not None:
             read_dates(self.date)
 
@@ -141,6 +184,8 @@ class PredictOptions(SceneOptions):
         OptionsError
             If there is no such output, one is given twice, or a name's ending is that of another format.
         """
+        from refnet_cli.outputs import OUTPUTS, check_endings  # takes a second to import, and --help needs the fields
+
         check_endings({"classes": self.output})
         stem = self.output.with_suffix("")
         places = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
@@ -155,6 +200,36 @@ class PredictOptions(SceneOptions):
             places[kind] = Path(path) if path else stem.with_name(stem.name + OUTPUTS[kind].ending)
         check_endings(places)
         return {kind: places[kind] for kind in OUTPUTS if kind in places}
+
+
+@dataclass(frozen=True)
+class PredictOptions(EngineOptions, MapOptions):
+    """What to map, what to make of it and where to write it, and what the network is to run on and with.
+
+    Raises
+    ------
+    OptionsError
+        If a value is impossible.
+    """
+
+    read_threads: int | None = option(
+        None,
+        help="Threads that read and warp ahead of the network; the map is the same for any number.",
+        default_text="the processor's cores, at most 8",
+        affects="run",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.read_threads is not None and not 1 <= self.read_threads <= 256:
+            raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
+        if self.batch is not None and self.batch < 1:
+            raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
+
+    @property
+    def engine(self) -> EngineOptions:
+        """What the network is to run on and with."""
+        return narrow(self, EngineOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as a plain dict that JSON can hold."""

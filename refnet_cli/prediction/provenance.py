@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refnet_cli.model.one_sensor import say_absent
-from refnet_cli.scene import ScenePair
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.bands import SATELLITES, Modality
+from refnet_cli.system.options import names
 from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
 
@@ -19,12 +21,6 @@ if TYPE_CHECKING:
 
 WARNING = "warning"
 """Entry of `refnet_cli.engines.base.Engine.about` that is a warning."""
-_ELSEWHERE = {
-    "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
-    "deterministic", "provider", "resume", "overwrite", "checksum", "max_memory", "allow_vrt", "allow_remote",
-    "outputs", "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
-}  # fmt: skip
-"""Options on which no pixel depends, or that other entries stand for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class Provenance:
         version : str
             Of refnet.
         """
-        chosen = {name: value for name, value in options.items() if name not in _ELSEWHERE}
+        chosen = {name: value for name, value in options.items() if name in names(PredictOptions, "pixels")}
         if chosen["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
             chosen["scheme"] = scheme
         optical, sar = (_names(options[name]) if name in sensors else say_absent(name) for name in SATELLITES)

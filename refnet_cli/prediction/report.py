@@ -15,7 +15,7 @@ from refnet_cli.prediction.job import Job
 from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
 from refnet_cli.prediction.provenance import Provenance
 from refnet_cli.raster.georeference import describe_grid
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.bands import SATELLITES, Modality
 from refnet_cli.version import __version__
 

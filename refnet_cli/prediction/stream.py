@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from refnet_cli.outputs import BLOCK, Quicklook, Rows
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.prediction.job import Job
-from refnet_cli.scene import Patch, ScenePair
-from refnet_cli.scene.pair import read_tile
+from refnet_cli.scene.pair import Patch, ScenePair, read_tile
 from refnet_cli.system.prefetch import WriteBehind, read_ahead
 from refnet_cli.tiles.rows import Finishing
 from refnet_cli.tiles.tiling import Tiling

@@ -11,18 +11,14 @@ from typing import Any
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.scene import (
-    EDGES,
-    Decision,
-    Paths,
-    SceneOptions,
-    ScenePair,
-    Source,
-    find_files,
-    pixel_metres,
-    to_degrees,
-)
+from refnet_cli.raster.georeference import pixel_metres, to_degrees
+from refnet_cli.scene.images import EDGES
+from refnet_cli.scene.inputs import find_files
+from refnet_cli.scene.options import Paths, SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.scene.registration import Shift
+from refnet_cli.scene.source import Source
+from refnet_cli.sensors.decisions import Decision
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.marks import MARK
 from refnet_cli.version import __version__

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.sensors.bands import OpticalScale, SarScale
+from refnet_cli.system.options import narrow, option
 from refnet_cli.system.urls import as_given
 
 Paths = str | Path | Sequence[str | Path]
@@ -30,42 +31,90 @@ class SceneOptions:
         If a value is impossible.
     """
 
-    optical_bands: tuple[str, ...] | None = None
-    """Names or 1-based numbers of the optical files' bands, in the order of the wanted bands."""
-    sar_bands: tuple[str, ...] | None = None
-    """The same for the SAR files."""
-    optical_offset: float | None = None
-    """Number to subtract from reflectance x 10,000."""
-    stac: dict[str, str] | None = None
-    """What a STAC item says of the optical files' offset, by property; `refnet batch plan` hands it on."""
-    sar_scale: SarScale | None = None
-    """Unit of the SAR values: db, db100, power or amplitude."""
-    optical_scale: OpticalScale | None = None
-    """Unit of the optical values: dn, that is reflectance x 10,000, or reflectance from 0 to 1."""
-    strict: bool = False
-    """Whether to refuse what can only be guessed."""
-    mask_clouds: bool = False
-    """Whether the optical files' cloud mask makes pixels invalid."""
-    allow_gcps: bool = False
-    """Whether SAR may be placed by ground control points only."""
-    allow_vrt: bool = False
-    """Whether a GDAL virtual raster may be given, which can make any raster file of this machine pixels."""
-    allow_remote: bool = False
-    """Whether files may be fetched from http:// and https://."""
-    extent: Extent = "optical"
-    """Ground of the result: all of the optical image, or the rectangle where SAR lies too."""
-    bounds: tuple[str, ...] | None = None
-    """West, south, east and north of the result, in its reference system, or in one named behind them."""
-    grid: Path | None = None
-    """File whose grid is the result's, in place of the optical image's own, or of SAR's where SAR is alone."""
-    coreg: Coregistration = "off"
-    """What to do about the shift that is left between SAR and optical: nothing, tell it, correct it where it is
-    certain, or refuse where it is not."""
-
-    on_read_error: ReadErrors = "fail"
-    """What a block that cannot be read is worth: the end, or no data, up to a twentieth of the map."""
-    missing: Missing = "nodata"
-    """What a pixel is worth that only one sensor saw: nothing, or as much as one that both did."""
+    optical_bands: tuple[str, ...] | None = option(
+        None,
+        help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
+        affects="pixels",
+    )
+    sar_bands: tuple[str, ...] | None = option(None, help="The same for SAR.", affects="pixels")
+    optical_offset: float | None = option(
+        None,
+        help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.",
+        default_text="detected",
+        affects="pixels",
+    )
+    stac: dict[str, str] | None = option(
+        None,
+        help="What a STAC item says of the optical files' offset, by property; `refnet batch plan` hands it on.",
+        affects="elsewhere",
+        since="0.2",
+    )
+    sar_scale: SarScale | None = option(
+        None, help="Scale of the SAR values.", default_text="detected", affects="pixels"
+    )
+    optical_scale: OpticalScale | None = option(
+        None,
+        help="Scale of the optical values: reflectance x 10,000, or from 0 to 1.",
+        default_text="detected",
+        affects="pixels",
+    )
+    strict: bool = option(False, help="Refuse what can only be guessed from the values.", affects="pixels")
+    mask_clouds: bool = option(
+        False,
+        help="Leave out clouds by a mask that comes with the optical files, such as SCL or QA60.",
+        affects="pixels",
+    )
+    allow_gcps: bool = option(
+        False,
+        help="Accept SAR that is not terrain-corrected, placed by ground control points only.",
+        affects="pixels",
+    )
+    allow_vrt: bool = option(
+        False,
+        help="Accept GDAL virtual rasters (.vrt), which can make any raster file of this machine pixels.",
+        affects="elsewhere",
+    )
+    allow_remote: bool = option(
+        False,
+        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network. "
+        "After a URL and a comma, a relative path begins with ./",
+        affects="elsewhere",
+    )
+    extent: Extent = option(
+        "optical",
+        help="Map the whole optical image, or the rectangle where SAR lies too.",
+        affects="pixels",
+    )
+    bounds: tuple[str, ...] | None = option(
+        None,
+        help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
+        "13.1,52.3,13.5,52.6,EPSG:4326.",
+        affects="pixels",
+    )
+    grid: Path | None = option(
+        None,
+        help="Map on the grid of this raster.",
+        default_text="the optical image's finest grid; of SAR alone, its own",
+        affects="elsewhere",
+    )
+    coreg: Coregistration = option(
+        "off",
+        default_text="check",  # in the commands that have it
+        help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
+        "it is not; of one sensor there is none.",
+        affects="pixels",
+    )
+    on_read_error: ReadErrors = option(
+        "fail",
+        help="Where a file is damaged: fail, or no data, up to a twentieth of the map.",
+        affects="pixels",
+    )
+    missing: Missing = option(
+        "nodata",
+        help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
+        "'quality', tells.",
+        affects="pixels",
+    )
 
     def __post_init__(self) -> None:
         # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
@@ -94,7 +143,7 @@ class SceneOptions:
     @property
     def scene(self) -> SceneOptions:
         """These options without those that a class adds to them."""
-        return SceneOptions(**{field.name: getattr(self, field.name) for field in fields(SceneOptions)})
+        return narrow(self, SceneOptions)
 
     def _check_bounds(self) -> None:
         if self.bounds is None:

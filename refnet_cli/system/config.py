@@ -6,10 +6,10 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote
 
 
@@ -61,14 +61,13 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
         raise ConfigError(f"{file} has unknown entries {', '.join(unknown)}; known are {', '.join(known)}.")
     values = {}
     for name, value in table.items():
-        one_of = get_origin(hints[name]) in (Union, UnionType)
-        kinds = get_args(hints[name]) if one_of else (hints[name],)
-        converted = [_convert(value, kind, file.parent) for kind in kinds if kind is not NoneType]
+        kinds = alternatives(hints[name])
+        converted = [_convert(value, kind, file.parent) for kind in kinds]
         fitting = [made for made in converted if made is not None]
         if fitting and _has_empty_path(value, kinds):
             raise ConfigError(f"{file}: {name} has an empty path. Name the file, or leave {name} out.")
         if not fitting:
-            wanted = " or ".join(_describe(kind) for kind in kinds if kind is not NoneType)
+            wanted = " or ".join(_describe(kind) for kind in kinds)
             raise ConfigError(f"{file}: {name} is {value!r}; wanted is {wanted}.")
         values[name] = fitting[0]
     return values

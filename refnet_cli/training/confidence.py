@@ -12,7 +12,8 @@ from rasterio.enums import Resampling
 
 from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.evaluation.labels import Labels
-from refnet_cli.scene import BLOCK, Alignment, Raster
+from refnet_cli.raster.raster import BLOCK, Raster
+from refnet_cli.raster.warp import Alignment
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
 

@@ -14,11 +14,11 @@ from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders, read_encoders
 from refnet_cli.model.weight_files import BundledName, as_weights, find_weights, is_pickled, read_card
-from refnet_cli.scene import SceneOptions
+from refnet_cli.scene.options import SceneOptions
 from refnet_cli.system.config import read_table, read_toml
+from refnet_cli.system.options import option
 from refnet_cli.system.urls import is_remote
 from refnet_cli.training.haze import HAZE
-from refnet_cli.training.losses import choose_loss
 
 PUBLISHED = REFNetConfig()
 SplitMethod = Literal["blocks", "region", "random", "none"]
@@ -100,34 +100,46 @@ class TrainConfig:
     refused. By default codes and names mean themselves."""
     optical_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
     sar_bands: tuple[str, ...] = ("VV", "VH")
-    name: str = "refnet"
-    """Name of the resulting weights."""
+    name: str = option("refnet", help="Name of the weights.", affects="files")
     encoder: str | None = None
     """Any timm model that gives five levels of features at strides 2 to 32; by default that of ``init``, else the
     published ``resnet50``."""
     width: int | None = None
     """Decoder width; by default that of ``init``, else the published 128."""
-    init: BundledName | Path | None = None
-    """Weights or published checkpoint to start from, or the name of bundled weights."""
-    encoder_weights: Given = None
-    """Pretrained encoders to start from: timm's ``imagenet``, a file of such, a name in ``ENCODERS``, or names or files
-    by sensor. It becomes what `choose_encoders` returns."""
+    init: BundledName | Path | None = option(
+        None,
+        help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or "
+        "'shipped'.",
+        affects="pixels",
+    )
+    encoder_weights: Given = option(
+        None,
+        help="Pretrained encoders to start from: 'imagenet', which timm fetches, a file of such, or a name: "
+        "'bigearthnet', 'ssl4eo-moco' or 'decur', whose checksums the regions file states as encoder_sha256.",
+        affects="pixels",
+    )
+    """Or names or files by sensor. It becomes what `choose_encoders` returns."""
     encoder_sha256: dict[str, str] | None = None
     """Checksums of the files of pretrained encoders, by ``optical`` and ``sar``; a table of a file may hold its own."""
-    freeze: Literal["encoders"] | None = None
-    """What is not to learn."""
-    split: SplitMethod | None = None
-    """How validation is held out: in ``blocks``, by ``region``, at ``random`` (its scores flatter), or ``none``. By
-    default by region where a scene is marked for validation or a fold is named, else in blocks."""
-    fold: str | None = None
-    """The region to hold out, with ``split = "region"``."""
+    freeze: Literal["encoders"] | None = option(None, help="What is not to learn.", affects="pixels")
+    split: SplitMethod | None = option(
+        None,
+        help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at "
+        "random (whose scores flatter), or not at all.",
+        default_text="by region where a scene is marked or a fold named, else blocks",
+        affects="pixels",
+    )
+    fold: str | None = option(
+        None,
+        help="Hold out this region (a scene's region, by default its name) and score on it.",
+        affects="pixels",
+    )
     block: float = 2560.0
     """Side in metres of the blocks."""
     validation_share: float = 0.2
     """Of the labelled pixels of each class, to be held out in blocks or at random."""
-    steps: int = 70_000
-    batch: int = 8
-    """Crops of each step, over all devices."""
+    steps: int = option(70_000, help="Optimiser steps.", affects="pixels")
+    batch: int = option(8, help="Crops of each step, over all devices.", affects="pixels")
     accumulate: int = 1
     """Passes through the network over which a step's crops are spread, to save memory."""
     crop: int = 256
@@ -171,23 +183,27 @@ class TrainConfig:
     """Greatest norm of the gradients."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, which is then what is validated and kept."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Number format of matrix products and convolutions; bf16 and fp16 on GPUs only."""
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", help="Number format; half ones on GPUs only.", affects="pixels"
+    )
     validate_every: int | None = None
     """Steps between validations; by default a tenth of all."""
     patience: int | None = None
     """Validations without a better mean IoU after which to stop; by default never."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
-    seed: int = 0
-    without: Literal["optical", "sar"] | None = None
-    """That sensor's input is set to its mean, to learn what it is worth; scenes need no files of it."""
+    seed: int = option(0, help="Of everything that is drawn at random.", affects="pixels")
+    without: Literal["optical", "sar"] | None = option(
+        None,
+        help="Set this sensor to its mean, to compare; the weights will never see it.",
+        affects="pixels",
+    )
+    """Scenes need no files of it."""
     licence: str = "unknown"
     notice: str = ""
     """What everyone who uses the weights should be told."""
-    device: str = "auto"
-    scan: str | None = None
-    """Kernel of the selective scan; by default what suits the device."""
+    device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
+    scan: str | None = option(None, help="Kernel of the selective scan; see refnet predict.", affects="run")
     workers: int = 2
     """Threads that read crops ahead of the network."""
 
@@ -236,6 +252,8 @@ class TrainConfig:
             )
         if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        from refnet_cli.training.losses import choose_loss  # imports torch, and --help needs the fields
+
         choose_loss(self.loss, self.label_smoothing)
         if self.balance not in (None, "regions"):
             raise OptionsError(f"balance is {self.balance!r}; it must be regions, or left out.")

@@ -14,8 +14,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.prediction.job import reading_threads
-from refnet_cli.scene import Patch, ScenePair
-from refnet_cli.scene.pair import read_tile
+from refnet_cli.scene.pair import Patch, ScenePair, read_tile
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.confidence import Confidence, ConfidentLabels
 from refnet_cli.training.config import TrainConfig, TrainScene

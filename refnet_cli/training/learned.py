@@ -14,7 +14,7 @@ from shapely.errors import ShapelyError
 from refnet_cli.errors import InputError, WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.outputs.footprint import footprint
-from refnet_cli.scene import crop
+from refnet_cli.scene.grid import crop
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import SurveyedScene
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from refnet_cli.engines.torch_engine import Standardise, leave_out
 from refnet_cli.errors import InputError
 from refnet_cli.model.card import Card
-from refnet_cli.scene import BLOCK, Patch
+from refnet_cli.raster.raster import BLOCK
+from refnet_cli.scene.pair import Patch
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.augment import Crop, augment, drop_sensor, mix

@@ -23,7 +23,7 @@ from refnet_cli.plots import View
 from refnet_cli.prediction.job import reading_threads
 from refnet_cli.prediction.stream import Progress, predict_rows
 from refnet_cli.scan import choose_scan
-from refnet_cli.scene import absent_sensor
+from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.pair import read_tile
 from refnet_cli.system.prefetch import read_ahead
 from refnet_cli.tiles.tiling import Tiling

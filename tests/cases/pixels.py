@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refnet_cli.scene import Patch, SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
 
 BANDS = ("B02", "B03", "B04", "B08")

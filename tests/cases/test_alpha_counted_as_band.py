@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import ScenePair
 from tests.cases.pixels import BANDS, assert_same, read_pair
 
 

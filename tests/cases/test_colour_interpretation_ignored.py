@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from tests.cases.pixels import BANDS, assert_same, read_pair
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.scene import SceneOptions, ScenePair
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 
 BANDS = ("B02", "B03", "B04", "B08")

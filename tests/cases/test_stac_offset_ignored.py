@@ -10,7 +10,7 @@ import rasterio
 
 from refnet_cli.batch.task import read_tasks
 from refnet_cli.cli.main import run
-from refnet_cli.scene import ScenePair
+from refnet_cli.scene.pair import ScenePair
 
 WORDS = ["--optical", "{B02},{B03},{B04},{B08}", "--sar", "{vv},{vh}"]
 

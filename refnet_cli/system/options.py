@@ -1,0 +1,80 @@
+"""Options as fields of dataclasses, each defined once: its type, its default, its help text, and what it affects.
+
+The command line, config files, tags of maps, ids of tasks and docs/options.md are made from these fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, field, fields
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+Affects = Literal["pixels", "elsewhere", "files", "run"]
+"""What an option affects, and so where it is recorded:
+
+``pixels``
+    The pixels of a map. It is in the map's tags and in the ids of tasks.
+``elsewhere``
+    The pixels too, but another tag or the engine's entry records it. It is in ids only.
+``files``
+    Which files are written, and what is in those other than the map. It is in ids only.
+``run``
+    How the program runs. It is in neither.
+"""
+Kind = TypeVar("Kind")
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    help: str,
+    affects: Affects,
+    default_text: str = "",
+    metavar: str | None = None,
+    since: str | None = None,
+    default_factory: Callable[[], Any] | Any = MISSING,
+) -> Any:
+    """Define a field of a dataclass of options.
+
+    Parameters
+    ----------
+    default, default_factory
+        As of `dataclasses.field`.
+    help : str
+        What the option is, for ``--help`` and for readers of the class.
+    affects : str
+        See `Affects`.
+    default_text : str
+        What help texts say in place of the default.
+    metavar : str, optional
+        Name of its value in help texts; by default that of its type.
+    since : str, optional
+        The version that brought it. Ids of tasks leave it out where it has its default, and so hold across versions.
+    """
+    about = {"help": help, "affects": affects, "default_text": default_text, "metavar": metavar, "since": since}
+    return field(default=default, default_factory=default_factory, metadata=about)
+
+
+@cache
+def names(kind: type[Any], *affects: Affects) -> frozenset[str]:
+    """Return the names of the options of a dataclass that affect one of these."""
+    return frozenset(field.name for field in fields(kind) if field.metadata["affects"] in affects)
+
+
+def narrow(options: Any, kind: type[Kind]) -> Kind:
+    """Return options as a dataclass that they inherit from, without the fields that they add to it."""
+    return kind(**{field.name: getattr(options, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a type hint allows, but for None.
+
+    Examples
+    --------
+    >>> alternatives(int | str | None)
+    (<class 'int'>, <class 'str'>)
+    """
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(kind for kind in kinds if kind is not NoneType)
