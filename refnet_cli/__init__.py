@@ -40,7 +40,7 @@ _HOMES = {
     "REFNet": "model.refnet",
     "REFNetConfig": "model.card",
     "RefnetError": "errors",
-    "SCHEMES": "sensors.bands",
+    "SCHEMES": "classes.schemes",
     "ScenePair": "scene.pair",
     "Tiling": "tiles.tiling",
     "TrainConfig": "training.config",

@@ -7,15 +7,17 @@ import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import click
 import pytest
 
 from refnet_cli.batch.task import Task, identify
 from refnet_cli.cli.main import run
 from refnet_cli.cli.options_table import options_table
+from refnet_cli.cli.predict import predict_command
 from refnet_cli.engines.onnx_engine import PROVIDERS
-from refnet_cli.engines.options import EngineOptions, Provider
+from refnet_cli.engines.options import EngineOptions
 from refnet_cli.model.weight_files import default_weights, find_weights, read_card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import Provenance
@@ -101,7 +103,12 @@ def test_options_of_the_engine_and_of_the_scene_are_parts_of_a_prediction_s() ->
     for part, kind in ((options.engine, EngineOptions), (options.scene, SceneOptions)):
         assert type(part) is kind
         assert all(getattr(part, field.name) == VALUES[field.name] for field in fields(kind))
-    assert get_args(Provider) == tuple(PROVIDERS)
+
+
+def test_the_providers_that_can_be_chosen_are_those_of_the_engine() -> None:
+    (option,) = (option for option in predict_command.params if option.name == "provider")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(PROVIDERS)
 
 
 @pytest.fixture

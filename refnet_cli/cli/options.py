@@ -103,6 +103,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "metavar": "[KIND=]PATH", "shell_complete": FILE.shell_complete,
     },
     "bounds": {"type": NameList(joins=False)},
+    "provider": {"type": click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"])},
 }  # fmt: skip
 """What does not follow from a field's type."""
 
@@ -110,8 +111,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
 class OptionsCommand(StrictCommand):
     """A command with options that are fields of a dataclass, which is imported when they are first asked for."""
 
+    _params: list[Any]
+
     @property
-    def params(self) -> list[click.Parameter]:  # type: ignore[override]
+    def params(self) -> list[click.Parameter]:
         """Options and arguments."""
         self._params = [
             made for entry in self._params for made in (entry.make() if isinstance(entry, _Fields) else [entry])
@@ -119,8 +122,8 @@ class OptionsCommand(StrictCommand):
         return self._params
 
     @params.setter
-    def params(self, params: list[click.Parameter | _Fields]) -> None:
-        self._params: list[Any] = params
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,6 @@ class _Fields:
     """Stands among the parameters of an `OptionsCommand` for the options that `field_options` describes."""
 
     kind: str
-    only: Sequence[str]
     without: Sequence[str]
     defaults: bool
 
@@ -136,12 +138,12 @@ class _Fields:
         return [
             _make_option(field, kinds, self.defaults)
             for field, kinds in on_command_line(resolve_name(self.kind))
-            if field.name not in self.without and (not self.only or field.name in self.only)
+            if field.name not in self.without
         ]
 
 
 def field_options(
-    kind: str, *, only: Sequence[str] = (), without: Sequence[str] = (), defaults: bool = True
+    kind: str, *, without: Sequence[str] = (), defaults: bool = True
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options that are fields of a dataclass to an `OptionsCommand`.
 
@@ -149,14 +151,14 @@ def field_options(
     ----------
     kind : str
         The dataclass, as ``module:name``.
-    only, without : sequence of str
-        The fields that the command has, or has not; by default it has all.
+    without : sequence of str
+        Names of fields that the command has not.
     defaults : bool
         Whether help texts say what holds where an option is not given.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        vars(command).setdefault("__click_params__", []).append(_Fields(kind, only, without, defaults))
+        vars(command).setdefault("__click_params__", []).append(_Fields(kind, without, defaults))
         return command
 
     return add
@@ -165,11 +167,12 @@ def field_options(
 def on_command_line(kind: type[Any]) -> list[tuple[Field[Any], tuple[Any, ...]]]:
     """Return the fields that are options of their own, with their types, in the order of the dataclass's arguments.
 
-    Tables are for files only, and ``--output`` gives ``outputs`` too.
+    Fields without a help text and tables are for files only, and ``--output`` gives ``outputs`` too.
     """
     hints = get_type_hints(kind)
-    ordered = sorted(fields(kind), key=lambda field: field.kw_only)
-    typed = [(field, alternatives(hints[field.name])) for field in ordered if field.name != "outputs"]
+    ordered = sorted(fields(kind), key=lambda field: bool(field.kw_only))
+    named = [field for field in ordered if "help" in field.metadata and field.name != "outputs"]
+    typed = [(field, alternatives(hints[field.name])) for field in named]
     return [(field, kinds) for field, kinds in typed if not any(get_origin(kind) is dict for kind in kinds)]
 
 

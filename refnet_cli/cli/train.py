@@ -25,12 +25,6 @@ from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.errors import OptionsError, TryAgainError
 
-OF_TRAINING = (
-    "fold", "split", "init", "encoder_weights", "freeze", "steps", "batch", "name", "seed", "without", "device",
-    "precision", "scan",
-)  # fmt: skip
-"""Entries of the regions file that are options too."""
-
 
 @click.command("train", cls=OptionsCommand)
 @click.argument("regions", type=FILE)
@@ -46,7 +40,7 @@ OF_TRAINING = (
     help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
     "folder gets one folder for each, and the table folds.csv of all scores.",
 )
-@field_options("refnet_cli.training.config:TrainConfig", only=OF_TRAINING, defaults=False)
+@field_options("refnet_cli.training.config:TrainConfig", defaults=False)
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")

@@ -8,7 +8,6 @@ from typing import Literal
 from refnet_cli.system.options import option
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Provider = Literal["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class EngineOptions:
         help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
         affects="elsewhere",
     )
-    provider: Provider | None = option(
+    provider: str | None = option(
         None,
         help="Execution provider of ONNX Runtime, for ONNX models.",
         default_text="the first of these that is there",
