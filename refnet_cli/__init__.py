@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.prediction.predict import predict
     from refnet_cli.scene import ScenePair
-    from refnet_cli.sensors.bands import PRODUCTS
+    from refnet_cli.sensors import PRODUCTS
     from refnet_cli.tiles.tiling import Tiling
     from refnet_cli.training.config import TrainConfig
     from refnet_cli.training.fit import fit
@@ -34,13 +34,13 @@ _HOMES = {
     "Card": "model.card",
     "ClassMap": "outputs",
     "EngineOptions": "engines.load",
-    "PRODUCTS": "sensors.bands",
+    "PRODUCTS": "sensors",
     "Prediction": "model.refnet",
     "PredictOptions": "prediction.predict",
     "REFNet": "model.refnet",
     "REFNetConfig": "model.card",
     "RefnetError": "errors",
-    "SCHEMES": "sensors.bands",
+    "SCHEMES": "classes.schemes",
     "ScenePair": "scene",
     "Tiling": "tiles.tiling",
     "TrainConfig": "training.config",

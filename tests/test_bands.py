@@ -15,8 +15,10 @@ from rasterio.enums import ColorInterp
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene import SceneOptions, Source, find_files
+from refnet_cli.sensors import PRODUCTS
 from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
-from refnet_cli.sensors.bands import PRODUCTS, Modality, canonical_band
+from refnet_cli.sensors.bands import canonical_band
+from refnet_cli.sensors.sensor import Modality
 from refnet_cli.tiles.window import Window
 from tests.scenes import write
 

@@ -22,7 +22,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.scene import GridNeededError, Patch, SceneOptions, ScenePair
 from refnet_cli.scene.pair import read_tile
-from refnet_cli.sensors.bands import UNREADABLE
+from refnet_cli.sensors.quality import UNREADABLE
 from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write

@@ -14,7 +14,7 @@ import numpy as np
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs import JOURNAL, OUTPUTS, AreaCounter, Making, Output, Rows, Shard, planes_of, union_of_layers
 from refnet_cli.outputs.journal import Finished, Journal, is_journal, version_of
-from refnet_cli.sensors.bands import UNREADABLE
+from refnet_cli.sensors.quality import UNREADABLE
 from refnet_cli.system.atomic import explain
 from refnet_cli.system.lock import workplace_of
 from refnet_cli.version import __version__

@@ -11,8 +11,8 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BundledName, as_weights
 from refnet_cli.outputs import OUTPUTS, check_endings
 from refnet_cli.scene import Coregistration, SceneOptions, absent_sensor
-from refnet_cli.sensors.bands import SATELLITES, Modality
 from refnet_cli.sensors.dates import read_dates
+from refnet_cli.sensors.sensor import MODALITIES, Modality
 
 NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
 """Outputs, and options that are for them only."""
@@ -125,7 +125,7 @@ class PredictOptions(SceneOptions):
     @property
     def sensors(self) -> tuple[Modality, ...]:
         """Those that there are files of."""
-        return tuple(sensor for sensor in SATELLITES if sensor != self.absent)
+        return tuple(sensor for sensor in MODALITIES if sensor != self.absent)
 
     @property
     def either(self) -> bool:

@@ -38,8 +38,8 @@ from refnet_cli.prediction.report import Report, _start_report, check_map
 from refnet_cli.prediction.stream import BEHIND, Batch, Progress, _expect, _predict_batches
 from refnet_cli.scene import ScenePair, crop
 from refnet_cli.scene.options import as_paths
-from refnet_cli.sensors.bands import usable
 from refnet_cli.sensors.dates import acquired, read_dates
+from refnet_cli.sensors.quality import usable
 from refnet_cli.system.atomic import check_places
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import may_use

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from refnet_cli.model.one_sensor import say_absent
 from refnet_cli.prediction.report import Report, _as_list
 from refnet_cli.scene import ScenePair
-from refnet_cli.sensors.bands import Modality
+from refnet_cli.sensors.sensor import Modality
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine

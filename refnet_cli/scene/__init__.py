@@ -6,7 +6,6 @@ from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.grid import GridNeededError, choose_zone, crop, result_grid, warn_of_zone
-from refnet_cli.scene.images import EDGES
 from refnet_cli.scene.inputs import Layer, find_files
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
@@ -16,6 +15,7 @@ from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
+from refnet_cli.sensors.sentinel2 import EDGES
 
 __all__ = [
     "BLOCK",
