@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.prediction.predict import predict
     from refnet_cli.scene.pair import ScenePair
-    from refnet_cli.sensors.bands import PRODUCTS
+    from refnet_cli.sensors import PRODUCTS
     from refnet_cli.tiles.tiling import Tiling
     from refnet_cli.training.config import TrainConfig
     from refnet_cli.training.fit import fit
@@ -34,7 +34,7 @@ _HOMES = {
     "Card": "model.card",
     "ClassMap": "outputs",
     "EngineOptions": "engines.options",
-    "PRODUCTS": "sensors.bands",
+    "PRODUCTS": "sensors",
     "Prediction": "model.refnet",
     "PredictOptions": "prediction.options",
     "REFNet": "model.refnet",

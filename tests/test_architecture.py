@@ -56,6 +56,7 @@ REGISTRIES = {
     "OUTPUTS": "outputs",
     "LOSSES": "training",
     "PRODUCTS": "sensors",
+    "SENSORS": "sensors",
     "SCHEMES": "classes",
     "ENCODERS": "model",
     "TRANSLATIONS": "classes",

@@ -17,8 +17,10 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import Source
+from refnet_cli.sensors import PRODUCTS
 from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
-from refnet_cli.sensors.bands import PRODUCTS, Modality, canonical_band
+from refnet_cli.sensors.bands import canonical_band
+from refnet_cli.sensors.sensor import Modality
 from refnet_cli.tiles.window import Window
 from tests.scenes import write
 

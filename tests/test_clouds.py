@@ -12,7 +12,7 @@ import pytest
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.bands import CLOUD_MASKS
+from refnet_cli.sensors.quality import CLOUD_MASKS
 from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_optical_safe, zone_of
 from tests.scenes import PLACE, write

@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 
 from refnet_cli.errors import InputError
-from refnet_cli.sensors.bands import PRODUCTS
-from refnet_cli.sensors.decisions import (
-    judge_optical_level,
-    judge_optical_offset,
-    judge_optical_scale,
-    judge_sar_order,
-    judge_sar_scale,
-)
+from refnet_cli.sensors import PRODUCTS
+from refnet_cli.sensors.offset import judge_optical_offset
+from refnet_cli.sensors.sentinel1 import judge_sar_order, judge_sar_scale
+from refnet_cli.sensors.sentinel2 import judge_optical_level, judge_optical_scale
 
 
 def backscatter(like: float, cross: float, looks: float = 4.4, texture: float = 2.0) -> np.ndarray:

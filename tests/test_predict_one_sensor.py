@@ -27,7 +27,8 @@ from refnet_cli.model.weight_files import default_weights
 from refnet_cli.prediction.memory import Demand
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.sensors.bands import QUALITY, Modality
+from refnet_cli.sensors.quality import QUALITY
+from refnet_cli.sensors.sensor import Modality
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.validation import evaluate_weights
 from tests import several_engines

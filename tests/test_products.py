@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme, rename_old
 from refnet_cli.errors import WeightsError
-from refnet_cli.sensors.bands import PRODUCTS, canonical_band
+from refnet_cli.sensors import PRODUCTS
+from refnet_cli.sensors.bands import canonical_band
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -14,7 +14,8 @@ import rasterio
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.sensors.safe import BANDS, Calibration, OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.sensors.safe import Calibration, OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.sensors.sentinel2 import BANDS
 from tests.safe import (
     NATIVE,
     TILES,

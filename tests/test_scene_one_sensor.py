@@ -23,7 +23,7 @@ from refnet_cli.prediction.inspection import inspect
 from refnet_cli.scene.grid import GridNeededError
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
-from refnet_cli.sensors.bands import UNREADABLE
+from refnet_cli.sensors.quality import UNREADABLE
 from refnet_cli.tiles.window import Window
 from tests.safe import TILES, make_grd_safe, make_optical_safe
 from tests.scenes import CARD, PLACE, grid_of, make_pair, write

@@ -16,7 +16,7 @@ from refnet_cli.batch.task import Task
 from refnet_cli.errors import ConfigError, InputError, OptionsError
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.stac_offset import as_tags, stac_offset
+from refnet_cli.sensors.offset import as_tags, stac_offset
 from tests.batches import here
 from tests.scenes import CARD, make_pair
 from tests.small_models import write_model

@@ -24,7 +24,7 @@ from refnet_cli.training.confidence import Confidence
 from refnet_cli.training.config import TrainConfig, read_regions
 from refnet_cli.training.dataset import Region, count_classes, survey
 from refnet_cli.training.fit import fit
-from refnet_cli.training.identity import _what_training_depends_on
+from refnet_cli.training.identity import what_training_depends_on
 from refnet_cli.training.losses import LOSSES, choose_loss, labelled_weight
 from refnet_cli.training.sampler import Sampler, read_batches
 from refnet_cli.training.trainer import Training
@@ -353,7 +353,7 @@ def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp
 
     def settings_of(name: str, values: np.ndarray) -> dict[str, str]:
         chosen = sure(config, write(tmp_path / f"{name}.tif", values[None], ("confidence",)))
-        found = _what_training_depends_on(chosen, survey(chosen))
+        found = what_training_depends_on(chosen, survey(chosen))
         return {key: text for key, text in found.items() if key != "scenes"}  # which holds the path
 
     values = percents()
@@ -362,7 +362,7 @@ def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp
     )
     assert first == copy
     assert {key for key in first if first[key] != other[key]} == {CONFIDENCES}
-    assert CONFIDENCES not in _what_training_depends_on(config, survey(config))
+    assert CONFIDENCES not in what_training_depends_on(config, survey(config))
     said: list[str] = []
     Checkpoints(tmp_path / "out", first, {}).save(3)
     assert Checkpoints(tmp_path / "out", copy, {}).load(said.append) == 3

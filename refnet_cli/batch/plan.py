@@ -20,8 +20,9 @@ from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.absent import without_absent
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.bands import SATELLITES, SENSOR_NAMES, Modality, other_of
-from refnet_cli.sensors.stac_offset import as_tags, stac_contradiction
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.offset import as_tags, stac_contradiction
+from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 from refnet_cli.system.urls import is_remote, split_paths
 from refnet_cli.tiles.window import Window
 
@@ -180,9 +181,9 @@ def _check_sensors(tasks: Sequence[Task]) -> None:
 
 def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
     counts = Counter(task.options.absent for task in tasks)
-    for absent, name in SENSOR_NAMES.items():
+    for absent in MODALITIES:
         if counts[absent]:
-            satellite = SATELLITES[other_of(absent)]
+            name, satellite = SENSORS[absent].name, SENSORS[other_of(absent)].satellite
             yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
 
 
@@ -236,7 +237,7 @@ def _sensor(
     template = getattr(templates, what)
     if scene.get(what) and template == NONE:
         raise OptionsError(
-            f"--{what} {NONE} says that no scene has {SENSOR_NAMES[what]} files, but the scene with {_row(scene)} has: "
+            f"--{what} {NONE} says that no scene has {SENSORS[what].name} files, but the scene with {_row(scene)} has: "
             f"leave --{what} {NONE} out, or empty the column {what!r}."
         )
     if not scene.get(what):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from refnet_cli.errors import ConfigError
-from refnet_cli.sensors.stac_offset import BASELINES, FLAG, PRODUCT, RASTER
+from refnet_cli.sensors.offset import BASELINES, FLAG, PRODUCT, RASTER
 from refnet_cli.system.urls import is_remote
 
 _NAMES = ("id", "s2:product_uri", "sentinel:product_id", "sentinel2:product_id", "title")

@@ -12,13 +12,14 @@ from refnet_cli.system.urls import is_remote
 def describe_report(report: dict[str, Any]) -> list[str]:
     """The report in lines for people."""
     from refnet_cli.model.one_sensor import say_absent
-    from refnet_cli.sensors.bands import SENSOR_NAMES
+    from refnet_cli.sensors import SENSORS
+    from refnet_cli.sensors.sensor import MODALITIES
 
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
-    absent = [sensor for sensor in SENSOR_NAMES if sensor not in report["sensors"]]
-    lines += [f"{SENSOR_NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
+    absent = [sensor for sensor in MODALITIES if sensor not in report["sensors"]]
+    lines += [f"{SENSORS[sensor].name}: {say_absent(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

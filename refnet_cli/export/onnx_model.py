@@ -34,7 +34,8 @@ from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Paths, SceneOptions, as_paths
 from refnet_cli.scene.pair import ScenePair, read_tile
-from refnet_cli.sensors.bands import SATELLITES, Modality, other_of
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.onnx_metadata import SUFFIX, is_onnx
@@ -233,7 +234,7 @@ def _take_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: i
     if scene.absent is None or scene.absent == card.training.get("without"):
         return tiles, names
     optical, sar = (np.concatenate(pair) for pair in zip(tiles, draw_tiles(card, count), strict=True))
-    return (optical, sar), f"{names} ({SATELLITES[other_of(scene.absent)]} alone) and {drawn}"
+    return (optical, sar), f"{names} ({SENSORS[other_of(scene.absent)].satellite} alone) and {drawn}"
 
 
 def draw_tiles(card: Card, count: int) -> Tiles:

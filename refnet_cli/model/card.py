@@ -14,9 +14,10 @@ from typing import Any
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.config import REFNetConfig, check_whole
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import MODALITIES
 
 FORMAT_VERSION = 1
-UNITS = {"optical": "reflectance x 10000", "sar": "dB"}
 TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
 LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
 SENSORS_ALONE = "sensors_alone"
@@ -54,8 +55,9 @@ class Modality:
         numbers = (*self.mean, *self.std)
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or min(self.std) <= 0:
             raise WeightsError("means must be finite numbers and standard deviations positive ones.")
-        if self.unit not in UNITS.values():
-            raise WeightsError(f"unit is {self.unit!r}; known are {', '.join(map(repr, UNITS.values()))}.")
+        known = [SENSORS[sensor].card_unit for sensor in MODALITIES]
+        if self.unit not in known:
+            raise WeightsError(f"unit is {self.unit!r}; known are {', '.join(map(repr, known))}.")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Card:
         ):
             if len(modality.bands) != wanted:
                 raise WeightsError(f"The card names {len(modality.bands)} {name} bands; its network takes {wanted}.")
-            if modality.unit != UNITS[name]:
-                raise WeightsError(f"{name}.unit is {modality.unit!r}; it must be {UNITS[name]!r}.")
+            if modality.unit != (unit := SENSORS[name].card_unit):
+                raise WeightsError(f"{name}.unit is {modality.unit!r}; it must be {unit!r}.")
         if self.scheme.classes != self.network.classes:
             raise WeightsError(
                 f"Scheme {self.scheme.name!r} has {self.scheme.classes} classes with 0; "
@@ -128,7 +130,7 @@ class Card:
         WeightsError
             If the card's list cannot be understood.
         """
-        known = tuple(UNITS)
+        known = MODALITIES
         if (left_out := self.training.get("without")) in known:
             return tuple(sensor for sensor in known if sensor != left_out)
         listed = self.training.get(SENSORS_ALONE)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.model.band_channels import Statistics, adapt_bands, band_tensors, known_statistics
-from refnet_cli.model.encoders import ENCODERS, IMAGENET, SENSORS, EncoderFile, Pretrained, shorten
+from refnet_cli.model.encoders import ENCODERS, IMAGENET, EncoderFile, Pretrained, shorten
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weight_files import is_pickled
 from refnet_cli.model.weights import read_pickled
+from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.hub import fetch, quiet
 
 _OTHER_BANDS = (
@@ -95,8 +96,9 @@ def load_pretrained(
     WeightsError
         If a file is another one than its checksum says, or does not fit the network.
     """
-    decisions, statistics = [], {}
-    for sensor in SENSORS:
+    decisions: list[str] = []
+    statistics: dict[str, Statistics] = {}
+    for sensor in MODALITIES:
         file = encoders.files.get(sensor)
         if file is None:
             decisions.append(f"{sensor} encoder: new")

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
-from refnet_cli.model.card import UNITS, Modality
-from refnet_cli.sensors.bands import PRODUCTS, canonical_band
+from refnet_cli.model.card import Modality
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.bands import canonical_band
+from refnet_cli.sensors.sensor import MODALITIES
+from refnet_cli.sensors.sentinel2 import BANDS
 from refnet_cli.system.config import read_table
 from refnet_cli.system.urls import is_remote
 
 IMAGENET: Literal["imagenet"] = "imagenet"
-SENSORS = ("optical", "sar")
-LEVELS = ("L1C", "L2A")
-_L1C = PRODUCTS["sentinel-2-l1c"].bands
-_KNOWN_BANDS = {"optical": set(_L1C), "sar": {"VV", "VH", "HH", "HV"}}
 _LEAST_DEVIATION = {
     "optical": (10.0, "reflectance x 10,000: multiply mean and std by 10,000 if they are of reflectance from 0 to 1"),
     "sar": (0.5, "dB: take them of backscatter in dB, not of linear power"),
@@ -72,7 +71,7 @@ class EncoderFile:
         """
         if not self.mean and not self.std:
             return None
-        return Modality(self.bands, UNITS[sensor], self.mean, self.std)
+        return Modality(self.bands, SENSORS[sensor].card_unit, self.mean, self.std)
 
     def hub_file(self) -> tuple[str, str, str]:
         """Repository, commit and file name of ``url``.
@@ -105,7 +104,7 @@ _BIFOLD = "https://huggingface.co/BIFOLD-BigEarthNetv2-0"
 _TORCHGEO = "https://huggingface.co/torchgeo"
 # SSL4EO divided digital numbers by 10,000 and subtracted nothing.
 _SSL4EO_OPTICAL = EncoderFile(
-    bands=_L1C, level="L1C", mean=(0.0,) * len(_L1C), std=(10_000.0,) * len(_L1C), licence="CC-BY-4.0"
+    bands=BANDS, level="L1C", mean=(0.0,) * len(BANDS), std=(10_000.0,) * len(BANDS), licence="CC-BY-4.0"
 )
 _SSL4EO_SAR = EncoderFile(bands=("VV", "VH"), mean=(-12.59, -20.26), std=(5.26, 5.91), licence="CC-BY-4.0")
 
@@ -169,7 +168,7 @@ class Pretrained:
     @property
     def files(self) -> dict[str, EncoderFile]:
         """By sensor, those that there are."""
-        return {sensor: file for sensor in SENSORS if (file := getattr(self, sensor)) is not None}
+        return {sensor: file for sensor in MODALITIES if (file := getattr(self, sensor)) is not None}
 
 
 Chosen = Literal["imagenet"] | Path | Pretrained | None
@@ -195,7 +194,7 @@ def read_encoders(value: Any, regions: Path) -> Given:
     """
     if isinstance(value, str):
         return value if value == IMAGENET or value in ENCODERS or is_remote(value) else regions.parent / value
-    if not isinstance(value, dict) or not value or not set(value) <= set(SENSORS):
+    if not isinstance(value, dict) or not value or not set(value) <= set(MODALITIES):
         raise ConfigError(
             f"{regions}: encoder_weights is {value!r}; it must be one of {_names()}, a path, or a table with "
             "optical, sar or both."
@@ -232,7 +231,7 @@ def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architect
     if isinstance(given, Pretrained):
         return given
     if isinstance(given, str) and given in ENCODERS:
-        given = dict.fromkeys(SENSORS, given)
+        given = dict.fromkeys(MODALITIES, given)
     if not isinstance(given, Mapping):
         if checksums:
             raise OptionsError(f"encoder_sha256 is for encoders of a name ({', '.join(ENCODERS)}) or in a table.")
@@ -286,7 +285,7 @@ def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str
     level = chosen.optical.level
     if not level:
         return ["optical level: not stated for the encoder, so that it cannot be compared with the scenes'"]
-    other = [scene for scene, found in levels.items() if found in LEVELS and found != level]
+    other = [scene for scene, found in levels.items() if found in SENSORS["optical"].levels and found != level]
     unknown = [scene for scene, found in levels.items() if found == "unknown"]
     lines = [f"optical level: the encoder learned from {level}"]
     if unknown:
@@ -314,8 +313,8 @@ def _names() -> str:
 def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture: str) -> EncoderFile:
     """Return the file of a sensor with all that is known of it."""
     where = f"encoder_weights.{sensor}"
-    if sensor not in SENSORS:
-        raise OptionsError(f"encoder_weights has {sensor!r}; known are {', '.join(SENSORS)}.")
+    if sensor not in MODALITIES:
+        raise OptionsError(f"encoder_weights has {sensor!r}; known are {', '.join(MODALITIES)}.")
     entry = EncoderFile(name=given) if isinstance(given, str) else given
     entry = replace(entry, sha256=entry.sha256.strip().lower())
     if entry.name:
@@ -357,13 +356,13 @@ def _check_bands(where: str, sensor: str, entry: EncoderFile) -> None:
     if not entry.bands:
         raise OptionsError(f'{where} must name the bands of its input, in order, as bands = ["B02", "B03"].')
     plain = [canonical_band(band) for band in entry.bands]
-    known = _KNOWN_BANDS[sensor]
+    known = SENSORS[sensor].bands
     wrong = [band for band, name in zip(entry.bands, plain, strict=True) if name not in known]
     if wrong:
         raise OptionsError(f"{where}: bands {', '.join(wrong)} are unknown; known are {', '.join(sorted(known))}.")
     if len(set(plain)) < len(plain):
         raise OptionsError(f"{where}: bands {', '.join(entry.bands)} are not all different.")
-    if entry.level and (sensor == "sar" or entry.level not in LEVELS):
+    if entry.level and entry.level not in SENSORS[sensor].levels:
         raise OptionsError(f"{where}: level is {entry.level!r}; it must be L1C or L2A, and be left out for SAR.")
     try:
         statistics = entry.statistics(sensor)

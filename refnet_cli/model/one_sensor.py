@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.card import Card
-from refnet_cli.sensors.bands import SATELLITES, SENSOR_NAMES, Modality, other_of
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 
 
 def check_sensors(card: Card, absent: Modality | None, what: str = "") -> None:
@@ -40,20 +41,20 @@ def say_lacking(card: Card, absent: Modality | None, what: str = "") -> str | No
     """
     if absent is None or (present := other_of(absent)) in card.sensors_alone:
         return None
-    name = SENSOR_NAMES[absent]
+    name, satellite = SENSORS[absent].name, SENSORS[absent].satellite
     found = f"{what} has no {name} files" if what else f"No {name} files are given"
     remedy = f"Add its {name} files" if what else f"Give --{absent} too"
     return (
-        f"{found}, and the weights {card.name} were not trained to predict without {SATELLITES[absent]}. {remedy}, or "
+        f"{found}, and the weights {card.name} were not trained to predict without {satellite}. {remedy}, or "
         "choose other weights: `refnet weights info` lists under sensors_alone the sensors that are enough alone. "
         "`refnet train` makes such weights with modality_dropout above 0, or from scenes of which some have "
-        f"{SENSOR_NAMES[present]} files alone."
+        f"{SENSORS[present].name} files alone."
     )
 
 
 def warn_of_use_other(card: Card) -> list[str]:
     """Warn that ``missing="use-other"`` maps pixels that the weights did not learn to map."""
-    needed = [satellite for sensor, satellite in SATELLITES.items() if other_of(sensor) not in card.sensors_alone]
+    needed = [SENSORS[sensor].satellite for sensor in MODALITIES if other_of(sensor) not in card.sensors_alone]
     if not needed:
         return []
     return [
@@ -70,4 +71,4 @@ def say_absent(absent: Modality) -> str:
     >>> say_absent("sar")
     'none given; the map is from Sentinel-2 alone'
     """
-    return f"none given; the map is from {SATELLITES[other_of(absent)]} alone"
+    return f"none given; the map is from {SENSORS[other_of(absent)].satellite} alone"

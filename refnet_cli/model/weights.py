@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
-from refnet_cli.model.card import UNITS, Card
+from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet, from_published, load_strictly
 from refnet_cli.model.weight_files import checksum, find_weights, verify
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.onnx_metadata import is_onnx
@@ -195,7 +197,11 @@ def import_published(
     derived = sorted({"network", "format_version", "sha256"} & entries.keys())
     if derived:
         raise WeightsError(f"The card must not say {', '.join(derived)}: the checkpoint does.")
-    units = {name: {"unit": UNITS[name]} | entries[name] for name in UNITS if isinstance(entries.get(name), dict)}
+    units = {
+        name: {"unit": SENSORS[name].card_unit} | entries[name]
+        for name in MODALITIES
+        if isinstance(entries.get(name), dict)
+    }
     card = Card.from_dict(entries | units | {"network": asdict(net.config)})
     save_weights(net, card, output)
     return Path(output)

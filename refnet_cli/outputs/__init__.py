@@ -35,7 +35,7 @@ from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows,
 from refnet_cli.outputs.stac import StacItem
 from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
 from refnet_cli.outputs.verify import verify_map
-from refnet_cli.sensors.bands import QUALITY
+from refnet_cli.sensors.quality import QUALITY
 from refnet_cli.system.atomic import check_ending
 
 __all__ = [

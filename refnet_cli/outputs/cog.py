@@ -29,7 +29,7 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
-from refnet_cli.sensors.bands import CLOUD, QUALITY, SENSORS, UNREADABLE
+from refnet_cli.sensors.quality import CLOUD, QUALITY, SENSOR_BITS, UNREADABLE
 from refnet_cli.types import UInt8
 
 BLOCK = 512
@@ -245,7 +245,7 @@ def reasons(rows: Rows) -> UInt8:
     class that the map's scheme has not.
     """
     quality = rows.layer("quality")
-    found: UInt8 = np.array([3, 2, 1, 0], np.uint8)[quality & SENSORS]
+    found: UInt8 = np.array([3, 2, 1, 0], np.uint8)[quality & SENSOR_BITS]
     found[quality & CLOUD > 0] = 4
     found[quality & UNREADABLE > 0] = 5
     found[rows.valid] = 6

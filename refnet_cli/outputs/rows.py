@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from refnet_cli.classes.crosswalk import Translation
 from refnet_cli.classes.schemes import ClassScheme
-from refnet_cli.sensors.bands import SENSORS
+from refnet_cli.sensors.quality import SENSOR_BITS
 from refnet_cli.types import Float32, UInt8
 
 UNSURE = 16
-"""Bit of quality for what is less probable than the threshold; `SENSORS`, `CLOUD` and `UNREADABLE` come from scenes."""
+"""Bit of quality for what is less probable than the threshold; `refnet_cli.sensors.quality` has the others."""
 STEPS = 250
 """Probabilities of 8 bits count in steps of 1/250, so that GDAL's scale is short; 255 stands for no data."""
 NO_SHARE = 255
@@ -148,7 +148,7 @@ class Rows:
         """
         if self.quality is None:
             raise ValueError("These rows have no quality.")
-        return self.quality & np.uint8(SENSORS)
+        return self.quality & np.uint8(SENSOR_BITS)
 
     @cached_property
     def shares(self) -> Float32:

@@ -30,7 +30,9 @@ from refnet_cli.outputs.cog import (
 )
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.rows import CONFIDENCE, Rows
-from refnet_cli.sensors.bands import QUALITY, SATELLITES
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.quality import QUALITY
+from refnet_cli.sensors.sensor import MODALITIES
 
 _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"
@@ -247,8 +249,8 @@ def _lineage(scheme: ClassScheme, facts: Mapping[str, Any]) -> str:
     if weights := facts.get("weights"):
         lineage += f" with the weights {weights['name']} (SHA-256 {weights['sha256']})"
     if "optical" in facts and "sar" in facts:
-        sensors = facts.get("sensors", [*SATELLITES])
-        lineage += " from " + " and ".join(f"{SATELLITES[sensor]} {facts[sensor]}" for sensor in sensors)
+        sensors = facts.get("sensors", MODALITIES)
+        lineage += " from " + " and ".join(f"{SENSORS[sensor].satellite} {facts[sensor]}" for sensor in sensors)
     return f"{lineage}."
 
 

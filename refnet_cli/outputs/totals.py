@@ -8,7 +8,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.sensors.bands import UNREADABLE
+from refnet_cli.sensors.quality import UNREADABLE
 
 
 class MapTotals:

@@ -23,7 +23,7 @@ from refnet_cli.prediction.low_confidence import WHAT_TO_DO
 from refnet_cli.prediction.seen import BandDrift, Seen, thin
 from refnet_cli.raster.raster import BLOCK
 from refnet_cli.scene.pair import Patch, ScenePair
-from refnet_cli.sensors.band_names import RADAR
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.tiles.window import Window
 
@@ -121,7 +121,7 @@ def warn_of_unlike(found: Mapping[str, BandDrift], weights: str) -> list[str]:
     named = [_describe(band, found[band]) for band in far[:_NAMED]]
     more = [f"also {', '.join(far[_NAMED:])}"] * (len(far) > _NAMED)
     # What SAR alone differs by is neither an offset nor haze.
-    numbers, cause = ("unit", "weather") if {*far} <= {*RADAR} else ("unit, the offset", "haze")
+    numbers, cause = ("unit", "weather") if {*far} <= {*SENSORS["sar"].bands} else ("unit, the offset", "haze")
     return [
         f"the scene is unlike those that the weights {weights} learned from (limit {LARGEST_SHARE:.0%} of a band's "
         f"pixels): {'; '.join(named + more)}. Check the {numbers} and the order of bands (refnet inspect). If they are "

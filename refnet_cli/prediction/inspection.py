@@ -28,10 +28,11 @@ from refnet_cli.scene.pair import ScenePair
 from refnet_cli.scene.resample import describe_resampling, make_parts
 from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
+from refnet_cli.sensors.sentinel1 import SCALES
 
-_SAR_UNITS = {"db100": "dB x 100", "power": "linear power", "amplitude": "amplitudes"}
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
@@ -251,8 +252,8 @@ def _look_at_optical(
     values = {what: value for what, value, _ in reader.decisions}
     found.optical = SensorReport(
         paths=[str(path) for path in source.files.paths],
-        sensor="Sentinel-2",
-        bands=_bands(source, reader.samples, named, "reflectance x 10,000"),
+        sensor=SENSORS["optical"].satellite,
+        bands=_bands(source, reader.samples, named),
         masks=[str(mask.name) for mask in source.masks],
         level=values["optical.level"],
         offset=values["optical.offset"],
@@ -276,12 +277,12 @@ def _look_at_sar(
     values = {what: value for what, value, _ in reader.decisions}
     found.sar = SensorReport(
         paths=[str(path) for path in source.files.paths],
-        sensor="Sentinel-1",
-        bands=_bands(source, reader.samples, dict(zip(layers, names, strict=True)), "dB"),
+        sensor=SENSORS["sar"].satellite,
+        bands=_bands(source, reader.samples, dict(zip(layers, names, strict=True))),
         masks=[],
         scale=values["sar.scale"],
         nodata=values["sar.nodata"],
-        values="dB" if values["sar.scale"] == "db" else f"dB, from the files' {_SAR_UNITS[values['sar.scale']]}",
+        values="dB" if values["sar.scale"] == "db" else f"dB, from the files' {SCALES[values['sar.scale']]}",
     )
     return layers
 
@@ -299,12 +300,12 @@ def _unit_of(crs: CRS) -> str:
 
 
 def _bands(
-    source: Source, samples: dict[Layer, NDArray[np.float32]], names: dict[Layer, str], unit: str
+    source: Source, samples: dict[Layer, NDArray[np.float32]], names: dict[Layer, str]
 ) -> list[Band]:
-    return [_band(source, layer, names.get(layer, layer.name), samples.get(layer), unit) for layer in source.layers]
+    return [_band(source, layer, names.get(layer, layer.name), samples.get(layer)) for layer in source.layers]
 
 
-def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.float32] | None, unit: str) -> Band:
+def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.float32] | None) -> Band:
     file, number = layer.pieces[0]
     raster = source.rasters[file]
     dataset = raster.dataset
@@ -324,7 +325,7 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         crs=crs_name(raster.crs),
         height=raster.shape[0],
         width=raster.shape[1],
-        unit=unit if sample is not None else "unknown",
+        unit=SENSORS[source.files.modality].unit if sample is not None else "unknown",
         minimum=float(known.min()) if known.size else None,
         maximum=float(known.max()) if known.size else None,
         mean=float(known.mean()) if known.size else None,

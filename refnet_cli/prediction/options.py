@@ -12,8 +12,8 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BundledName, as_weights
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
-from refnet_cli.sensors.bands import SATELLITES, Modality
 from refnet_cli.sensors.dates import read_dates
+from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import narrow, option
 
 NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
@@ -168,7 +168,7 @@ class MapOptions(SceneOptions):
     @property
     def sensors(self) -> tuple[Modality, ...]:
         """Those that there are files of."""
-        return tuple(sensor for sensor in SATELLITES if sensor != self.absent)
+        return tuple(sensor for sensor in MODALITIES if sensor != self.absent)
 
     @property
     def either(self) -> bool:

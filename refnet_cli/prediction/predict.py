@@ -20,7 +20,7 @@ from refnet_cli.prediction.provenance import WARNING
 from refnet_cli.prediction.report import Report, check_map, examine
 from refnet_cli.prediction.stream import Progress, expect, write_rows
 from refnet_cli.scene.grid import crop
-from refnet_cli.sensors.bands import usable
+from refnet_cli.sensors.quality import usable
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine

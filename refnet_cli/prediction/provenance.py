@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from refnet_cli.model.one_sensor import say_absent
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.bands import SATELLITES, Modality
+from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import names
 from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
@@ -70,7 +70,7 @@ class Provenance:
         chosen = {name: value for name, value in options.items() if name in names(PredictOptions, "pixels")}
         if chosen["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
             chosen["scheme"] = scheme
-        optical, sar = (_names(options[name]) if name in sensors else say_absent(name) for name in SATELLITES)
+        optical, sar = (_names(options[name]) if name in sensors else say_absent(name) for name in MODALITIES)
         return cls(weights["name"], weights["sha256"], optical, sar, chosen, decisions, translation, version)
 
     @property

@@ -16,7 +16,9 @@ from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_o
 from refnet_cli.prediction.provenance import Provenance
 from refnet_cli.raster.georeference import describe_grid
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.bands import SATELLITES, Modality
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import MODALITIES, Modality
+from refnet_cli.sensors.sentinel1 import DB_RANGE
 from refnet_cli.version import __version__
 
 MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
@@ -39,7 +41,7 @@ class Report:
     """Class scheme of the map."""
     network: dict[str, Any]
     """Bands that the network takes, by sensor; how many classes it tells apart; side of its tiles."""
-    sensors: list[Modality] = field(default_factory=lambda: [*SATELLITES])
+    sensors: list[Modality] = field(default_factory=lambda: [*MODALITIES])
     """Which sensors the map is from: "optical", "sar" or both."""
     engine: dict[str, str] = field(default_factory=dict)
     """What the network ran on and with."""
@@ -171,7 +173,7 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
     if not totals.seen:
         saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
         if len(report.sensors) == 1:
-            saw = SATELLITES[report.sensors[0]]
+            saw = SENSORS[report.sensors[0]].satellite
         raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
     warnings = []
     if not report.valid_share:
@@ -185,8 +187,8 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
         warnings.append(
-            f"{clamped:.0%} of the SAR values lie beyond -60 to +40 dB, which no ground does: a number that stands "
-            "for no data may be undeclared."
+            f"{clamped:.0%} of the SAR values lie beyond {DB_RANGE[0]:g} to {DB_RANGE[1]:+g} dB, which no ground does: "
+            "a number that stands for no data may be undeclared."
         )
     share = totals.unreadable / pixels
     if share > MOST_UNREAD:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,6 @@ from refnet_cli.errors import InputError
 from refnet_cli.raster.fills import fill_mask
 from refnet_cli.raster.georeference import AffinePlace, apply, crs_name, moved
 from refnet_cli.raster.raster import Raster
-from refnet_cli.sensors.decisions import named_sar_scale, told_offset
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
 
@@ -38,7 +36,7 @@ class Footprint(NamedTuple):
     transform: Affine
     crs: CRS
     by_points: bool
-    stored: tuple[Any, ...]
+    stored: dict[str, Any]
     """Data types, declared scales, units, and what names and tags say of values: alike in pieces of one image.
 
     Alpha bands do not count."""
@@ -48,14 +46,15 @@ class Footprint(NamedTuple):
     def of(cls, raster: Raster) -> Footprint:
         """Look at an opened file."""
         dataset, tags, path = raster.dataset, raster.tags, raster.path
-        said = told_offset(tags, [path]) if raster.what == "optical" else None
         bands = [band for band in range(dataset.count) if band + 1 not in raster.alphas]
         dtypes, scales, offsets, units, texts = (
             tuple(values[band] for band in bands)
             for values in (dataset.dtypes, dataset.scales, dataset.offsets, dataset.units, dataset.descriptions)
         )
-        named = named_sar_scale(texts, [Path(path).name], units) if raster.what == "SAR" else None
-        stored = dtypes, scales, offsets, units, said and said[0], named and named[0]
+        stored: dict[str, Any] = {"data types": dtypes, "scales": scales, "offsets": offsets, "units": units}
+        if sensor := raster.sensor:
+            stated = sensor.stated(tags, path, texts, units)
+            stored[sensor.statement] = stated and stated[0]
         return cls(path, raster.shape, raster.transform, raster.crs, raster.by_points, stored, tags)
 
 
@@ -158,10 +157,8 @@ def _is_same(shared: Any, one: Any, other: Any) -> Any:
     return (shared > _MOST_SHARED * np.maximum(one, other)) | (shared > _INSIDE * np.minimum(one, other))
 
 
-def _difference(one: tuple[Any, ...], other: tuple[Any, ...]) -> str:
-    kinds = "data types", "scales", "offsets", "units", "offsets by tag or name", "units by name"
-    differing = ((kind, a, b) for kind, a, b in zip(kinds, one, other, strict=True) if a != b)
-    return "; ".join(f"{kind} {a} and {b}" for kind, a, b in differing)
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    return "; ".join(f"{kind} {value} and {other[kind]}" for kind, value in one.items() if value != other[kind])
 
 
 def _warp(first: Footprint, piece: Footprint) -> str:

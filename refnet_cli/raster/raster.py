@@ -31,6 +31,7 @@ from refnet_cli.raster.guard_jp2 import check_codestream
 from refnet_cli.raster.guard_tiff import MOST_BYTES, check_directories
 from refnet_cli.raster.sidecars import BAND_TAG, LIST_TAG, NUMBERED_TAG, place_in_sidecar
 from refnet_cli.raster.vrt import Vrt, is_vrt, raster_driver, read_vrt
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import Said
 from refnet_cli.sensors.safe import ZIP_FAULTS, zip_member
 from refnet_cli.system.atomic import local_file
@@ -141,6 +142,7 @@ class Raster:
 
     def __init__(self, path: str | Path, what: str, allow_gcps: bool = False, allow_vrt: bool = False) -> None:
         self.path, self.what = str(path), what
+        self.sensor = next((sensor for sensor in SENSORS.values() if sensor.name == what), None)
         self.fills = Fills()
         self._remote = path if isinstance(path, Remote) else None
         self._zipped = isinstance(path, ZipMember)
@@ -183,7 +185,7 @@ class Raster:
         raise InputError(
             f"The {self.what} file {path} is a virtual raster (VRT), which can make any raster file of this machine "
             "pixels: give the files that it names"
-            + (", or, if you know where it is from, --allow-vrt." if self.what in ("optical", "SAR") else ".")
+            + (", or, if you know where it is from, --allow-vrt." if self.sensor else ".")
         )
 
     @contextmanager
@@ -422,8 +424,8 @@ class Raster:
                 if self.scaling(band) != (1.0, 0.0):
                     scale, offset = self.scaling(band)
                     layer[:] = raw * scale + offset
-            # Sentinel-2 products are 0 where nothing was seen, whatever a file declares.
-            if self.what == "optical" or all(dataset.nodatavals[band - 1] is None for band in bands):
+            zero = self.sensor is not None and self.sensor.zero_is_nodata
+            if zero or all(dataset.nodatavals[band - 1] is None for band in bands):
                 absent |= (stored == 0).all(axis=0)
             flags = [dataset.mask_flag_enums[band - 1] for band in bands]
             if any(MaskFlags.per_dataset in each and MaskFlags.alpha not in each for each in flags):

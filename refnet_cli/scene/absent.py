@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.scene.options import Paths, SceneOptions
-from refnet_cli.sensors.bands import SENSOR_NAMES, Modality
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import Modality
 
 _OPTIONS: dict[Modality, tuple[str, ...]] = {
     "optical": ("optical_bands", "optical_offset", "optical_scale", "mask_clouds"),
@@ -39,7 +40,7 @@ def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptio
     """
     if absent is None:
         return options
-    what = SENSOR_NAMES[absent]
+    what = SENSORS[absent].name
     values = {name: getattr(options, name) for name in _OPTIONS[absent]}
     given = [f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)]
     if given:

@@ -20,8 +20,8 @@ from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.resample import Part, make_parts
 from refnet_cli.scene.source import Source
-from refnet_cli.sensors.bands import CLOUD_MASKS
 from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.quality import CLOUD_MASKS
 from refnet_cli.sensors.safe import read_outlines
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8

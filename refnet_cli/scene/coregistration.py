@@ -12,13 +12,14 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.raster.georeference import pixel_metres, to_degrees
-from refnet_cli.scene.images import EDGES
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.scene.registration import Shift
 from refnet_cli.scene.source import Source
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.sentinel2 import EDGES
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.marks import MARK
 from refnet_cli.version import __version__
@@ -84,7 +85,7 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
         optical_names = list(Source(find_files(optical, "optical", options)[0], stack).named[0])
         sar_source = Source(find_files(sar, "sar", options)[0], stack)
         count = len(sar_source.layers)
-        found = [name for name in ("VV", "VH", "HH", "HV") if name in sar_source.named[0]]
+        found = [name for name in SENSORS["sar"].bands if name in sar_source.named[0]]
     bands = [name for name in EDGES if name in optical_names]
     if options.optical_bands:
         bands = list(options.optical_bands)

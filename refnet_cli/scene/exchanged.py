@@ -12,11 +12,10 @@ import numpy as np
 from refnet_cli.errors import InputError
 from refnet_cli.raster.sample import take_sample
 from refnet_cli.scene.source import Source
-from refnet_cli.sensors.band_names import RADAR
-from refnet_cli.sensors.bands import Modality, canonical_band, other_of
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.bands import canonical_band
 
 _NUMBERED = r"B(and)?[ _]*0*{}"
-_MISSION = re.compile(r"(?<![A-Z0-9])S([12])[A-D]_(?:MSI|IW|EW|SM)", re.IGNORECASE)
 
 
 def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None:
@@ -35,25 +34,25 @@ def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None
     InputError
         With the advice to exchange the options.
     """
-    evidence = {source.files.modality: _sensor_of(source, by_values) for source in sources}
-    wrong = [source for source in sources if (evidence[source.files.modality] or ("",))[0] == _other_of(source)]
-    right = [source for source in sources if (evidence[source.files.modality] or ("",))[0] == source.files.modality]
-    if not wrong or (by_values and right and len(sources) > 1):
+    evidence = [(source, *found) for source in sources if (found := _sensor_of(source, by_values))]
+    wrong = [(source, sensor, how) for source, sensor, how in evidence if sensor != source.files.modality]
+    if not wrong or (by_values and len(wrong) < len(evidence) and len(sources) > 1):
         return
-    found = " and ".join(
-        f"--{source.files.modality} {source.label} is {_article(_other_of(source))} image "
-        f"({(evidence[source.files.modality] or ('', ''))[1]})"
-        for source in wrong
+    about = " and ".join(
+        f"--{source.files.modality} {source.label} is {_article(sensor)} image ({how})" for source, sensor, how in wrong
     )
+    source, sensor, _ = wrong[0]
+    given = source.files.modality
     advice = "exchange --optical and --sar"
     if len(sources) == 1:
-        advice = f"give it with --{_other_of(wrong[0])} instead"
+        advice = f"give it with --{sensor} instead"
     elif len(wrong) < len(sources):
-        advice = f"give it with --{_other_of(wrong[0])}, and {_article(wrong[0].files.modality)} image with " + (
-            f"--{wrong[0].files.modality}; perhaps --optical and --sar are exchanged"
+        advice = (
+            f"give it with --{sensor}, and {_article(given)} image with --{given}; perhaps --optical and --sar are "
+            "exchanged"
         )
-    with wrong[0].naming():
-        raise InputError(f"{found}: {advice}.")
+    with source.naming():
+        raise InputError(f"{about}: {advice}.")
 
 
 @contextmanager
@@ -69,29 +68,34 @@ def advising_exchange(sources: Sequence[Source]) -> Iterator[None]:
         raise
 
 
-def _other_of(source: Source) -> Modality:
-    return other_of(source.files.modality)
+def _article(modality: str) -> str:
+    name = SENSORS[modality].name
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _article(modality: Modality) -> str:
-    return "a SAR" if modality == "sar" else "an optical"
-
-
-def _sensor_of(source: Source, by_values: bool) -> tuple[Modality, str] | None:
+def _sensor_of(source: Source, by_values: bool) -> tuple[str, str] | None:
     """Tell the sensor of files by names, else perhaps by values, and the evidence; None if nothing tells."""
     if source.files.product:
         return source.files.modality, "its product"
     texts = [layer.said for layer in source.layers]
     if not _are_numbers(texts):
         named = [(canonical_band(text), text) for text in texts]
-        radar = [text for band, text in named if band in RADAR]
-        others = [text for band, text in named if band and band not in RADAR]
-        if bool(radar) != bool(others):
-            return ("sar" if radar else "optical"), f"its bands are {', '.join(map(str, radar or others))}"
-    missions = {mission.group(1) for path in source.files.paths if (mission := _MISSION.search(Path(path).name))}
+        by_sensor = {key: [text for band, text in named if band in SENSORS[key].bands] for key in SENSORS}
+        there = [key for key, own in by_sensor.items() if own]
+        if len(there) == 1:
+            return there[0], f"its bands are {', '.join(map(str, by_sensor[there[0]]))}"
+    missions = {mission for path in source.files.paths if (mission := _mission(Path(path).name))}
     if len(missions) == 1:
-        return ("sar" if "1" in missions else "optical"), f"its name says Sentinel-{missions.pop()}"
+        (sensor,) = missions
+        return sensor, f"its name says {SENSORS[sensor].satellite}"
     return _sensor_by_values(source) if by_values else None
+
+
+def _mission(name: str) -> str | None:
+    """Return the sensor whose products' names begin as something in a file's name."""
+    patterns = "|".join(f"(?P<{key}>{sensor.product_name})" for key, sensor in SENSORS.items())
+    found = re.search(rf"(?<![A-Z0-9])(?:{patterns})", name, re.IGNORECASE)
+    return found.lastgroup if found else None
 
 
 def _are_numbers(texts: Sequence[str | None]) -> bool:
@@ -99,17 +103,13 @@ def _are_numbers(texts: Sequence[str | None]) -> bool:
     return all(re.fullmatch(_NUMBERED.format(number), text or "", re.I) for number, text in enumerate(texts, 1))
 
 
-def _sensor_by_values(source: Source) -> tuple[Modality, str] | None:
+def _sensor_by_values(source: Source) -> tuple[str, str] | None:
     file, band = source.layers[0].pieces[0]
     values = take_sample(source.rasters[file], [band], pass_over=True).judged
     known = values[np.isfinite(values)]
     dtype = np.dtype(source.rasters[file].dataset.dtypes[band - 1])
-    if not known.size:
+    sure = [key for key, sensor in SENSORS.items() if known.size and sensor.is_sure(known, dtype)]
+    if len(sure) != 1:
         return None
-    negative, median = float(np.mean(known < 0)), float(np.median(known))
-    found = f"the median of its {dtype} values is {median:.4g}"
-    if negative > 0.9 and (-45 < median < -3 or (dtype.kind == "i" and -4500 < median < -300)):
-        return "sar", f"{found}, as in dB"
-    if negative < 0.01 and dtype.kind in "iu" and dtype.itemsize > 1 and 100 < median < 20_000 and known.max() < 30_000:
-        return "optical", f"{found}, as in reflectance x 10,000"
-    return None
+    found = f"the median of its {dtype} values is {float(np.median(known)):.4g}"
+    return sure[0], f"{found}, as in {SENSORS[sure[0]].unit}"

@@ -18,12 +18,11 @@ from refnet_cli.scene.resample import Part, describe_resampling, make_parts, rea
 from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.band_names import choose_bands
-from refnet_cli.sensors.bands import Modality
 from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.sensor import Modality
+from refnet_cli.sensors.sentinel2 import EDGES
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Bool, Float32
-
-EDGES = ("B03", "B04", "B08")  # bands by which optical images are compared with SAR
 
 
 class Chosen(NamedTuple):

@@ -16,8 +16,9 @@ from refnet_cli.raster.mosaic import Mosaic, Placed
 from refnet_cli.raster.raster import Raster, ZipMember
 from refnet_cli.raster.vrt import is_vrt, read_vrt
 from refnet_cli.scene.options import Paths, SceneOptions
-from refnet_cli.sensors.band_names import RADAR
-from refnet_cli.sensors.bands import CLOUD_MASKS, PRODUCTS, SENSOR_NAMES, Modality, band_of_file
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.bands import band_of_file
+from refnet_cli.sensors.quality import CLOUD_MASKS
 from refnet_cli.sensors.safe import (
     CorrectedProduct,
     OpticalProduct,
@@ -28,6 +29,7 @@ from refnet_cli.sensors.safe import (
     zip_member,
     zip_rasters,
 )
+from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote, as_given
 
@@ -112,7 +114,7 @@ class _Rasters(dict[int, Raster]):
         self._files, self._stack = files, stack
 
     def __missing__(self, number: int) -> Raster:
-        files, what = self._files, SENSOR_NAMES[self._files.modality]
+        files, what = self._files, SENSORS[self._files.modality].name
         raster: Raster
         if number in files.joined:
             raster = Mosaic(files.paths, files.joined[number], what, files.allow_vrt)
@@ -156,14 +158,14 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
         try:
             paths.append(_resolve(path, modality))
         except OSError as cause:
-            what = SENSOR_NAMES[modality]
+            what = SENSORS[modality].name
             raise InputMissingError(f"The {what} folder {path} cannot be read: {cause.strerror}.") from cause
     if len(paths) == 1 and is_safe(paths[0]):
         product = read_safe(paths[0])
         if not isinstance(product, CorrectedProduct):
             return _product_files(paths[0], product, modality, options.allow_gcps)
     if not paths:
-        raise InputMissingError(f"No {SENSOR_NAMES[modality]} file is given.")
+        raise InputMissingError(f"No {SENSORS[modality].name} file is given.")
     rasters = [raster for path in paths for raster in _expand(path, modality)]
     found = any(os.path.isdir(path) or path.suffix.lower() == ".zip" for path in paths)
     products = tuple(str(child) for path in paths if os.path.isdir(path) for child in _products_in(path, modality))
@@ -182,7 +184,7 @@ def _resolve(path: Path, modality: Modality) -> Path:
                 f", or those that lie side by side, joined by commas: --{modality} {inner[0]},{inner[1]}"
             )
             raise InputError(
-                f"The {SENSOR_NAMES[modality]} folder {path} holds {len(inner)} products or folders that can be used "
+                f"The {SENSORS[modality].name} folder {path} holds {len(inner)} products or folders that can be used "
                 f"({listed}): give one of them{several}."
             )
         if not inner:
@@ -199,7 +201,8 @@ def _children(folder: Path) -> list[Path]:
 
 def _can_be_used(path: Path, modality: Modality) -> bool:
     """Whether a folder or zip in a folder may be what is meant."""
-    if {"S1": "sar", "S2": "optical"}.get(path.name[:2].upper(), modality) != modality:
+    missions = {sensor.mission: key for key, sensor in SENSORS.items()}
+    if missions.get(path.name[:2].upper(), modality) != modality:
         return False
     try:
         if is_safe(path):
@@ -217,9 +220,9 @@ def _products_in(folder: Path, modality: Modality) -> list[Path]:
 
 
 def _of_sensor(names: Iterable[str], modality: Modality) -> list[str]:
-    """Leave out the files that are a band of the other sensor by their names; a folder may hold both sensors' files."""
-    others = PRODUCTS["sentinel-2-l1c"].bands if modality == "sar" else RADAR
-    return [name for name in names if band_of_file(Path(name).name) not in others]
+    """Leave out the files that are a band of another sensor by their names; a folder may hold all sensors' files."""
+    own = (None, *SENSORS[modality].bands)
+    return [name for name in names if band_of_file(Path(name).name) in own]
 
 
 def _rasters_in(folder: Path, modality: Modality | None = None) -> list[str]:
@@ -231,7 +234,7 @@ def _rasters_in(folder: Path, modality: Modality | None = None) -> list[str]:
 
 def _expand(path: Path, modality: Modality) -> Iterator[str]:
     """Yield the raster files that one of a user's paths stands for."""
-    what = SENSOR_NAMES[modality]
+    what = SENSORS[modality].name
     if is_safe(path):
         product = read_safe(path)
         if not isinstance(product, CorrectedProduct):
@@ -244,7 +247,7 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
         if not found and (others := _rasters_in(path)):
             raise InputError(
                 f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): give it with "
-                f"--{'optical' if modality == 'sar' else 'sar'}; perhaps --optical and --sar are exchanged."
+                f"--{other_of(modality)}; perhaps --optical and --sar are exchanged."
             )
         if not found:
             raise InputMissingError(
@@ -261,7 +264,7 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
 
 
 def _raster_files(paths: Sequence[str | Path], modality: Modality, options: SceneOptions) -> Files:
-    what = SENSOR_NAMES[modality]
+    what = SENSORS[modality].name
     if len(paths) > MOST_FILES:
         raise InputError(f"{len(paths)} {what} files are too many: at most {MOST_FILES} are read as one image.")
     # With --allow-remote a Remote passes; every other path must lead to a local file or a member of a zip.
@@ -276,14 +279,10 @@ def _raster_files(paths: Sequence[str | Path], modality: Modality, options: Scen
 
 def _exchanged(path: Path, modality: Modality) -> InputError:
     """Return the refusal of a product of the other sensor."""
-    here, there, wanted, given = (
-        ("--optical", "--sar", "Sentinel-2", "Sentinel-1")
-        if modality == "optical"
-        else ("--sar", "--optical", "Sentinel-1", "Sentinel-2")
-    )
+    other = other_of(modality)
     return InputError(
-        f"{here} {path} is a {given} product: give it with {there}, and {wanted} with {here}; perhaps --optical and "
-        "--sar are exchanged."
+        f"--{modality} {path} is a {SENSORS[other].satellite} product: give it with --{other}, and "
+        f"{SENSORS[modality].satellite} with --{modality}; perhaps --optical and --sar are exchanged."
     )
 
 

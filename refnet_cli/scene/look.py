@@ -17,10 +17,13 @@ from refnet_cli.raster.mosaic import Footprint, NotOneImageError, Placed, arrang
 from refnet_cli.raster.raster import PictureError, Raster
 from refnet_cli.raster.sidecars import names_in_sidecar, values_in_sidecars
 from refnet_cli.scene.inputs import Files, Layer
-from refnet_cli.sensors.band_names import RADAR, Named, Said, band_names
-from refnet_cli.sensors.bands import SENSOR_NAMES, Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.band_names import Named, Said, band_names
+from refnet_cli.sensors.bands import band_of_file, canonical_band
 from refnet_cli.sensors.dates import acquisition_of
-from refnet_cli.sensors.decisions import Decision, refuse_landsat
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.quality import canonical_mask
+from refnet_cli.sensors.sentinel2 import refuse_landsat
 
 _MOST_OPEN = 64  # files that stay open while others are looked at
 _SILENT_COLOURS = ("", "gray", "undefined")
@@ -70,7 +73,7 @@ def look_at(files: Files, rasters: dict[int, Raster]) -> Found:
             if number in rasters:
                 rasters.pop(number).close()
     layers = [layer for number, look in looks.items() for layer in _layers(number, look, files.modality)]
-    joined, apart = _join(layers, looks, SENSOR_NAMES[files.modality])
+    joined, apart = _join(layers, looks, SENSORS[files.modality].name)
     later = {piece.file for placed in joined.values() for piece in placed[1:]}
     layers = [layer for layer in layers if layer.pieces[0][0] not in later]
     warnings = [text for placed in joined.values() for text in _different_times(placed, files)]
@@ -94,7 +97,7 @@ def _look_at_each(files: Files, rasters: dict[int, Raster]) -> dict[int, _Look]:
             rasters.pop(number).close()
     if not looks:
         raise InputMissingError(
-            f"The {len(files.paths)} {SENSOR_NAMES[files.modality]} files found, such as {files.paths[0]}, are "
+            f"The {len(files.paths)} {SENSORS[files.modality].name} files found, such as {files.paths[0]}, are "
             "pictures without a place on the ground: give measured bands."
         )
     return looks
@@ -109,13 +112,13 @@ def _passed_over(looks: Mapping[int, _Look], files: Files) -> set[int]:
     return maps | others if len(maps | others) < len(looks) else maps
 
 
-def _of_other_sensor(look: _Look, modality: Modality) -> bool:
+def _of_other_sensor(look: _Look, modality: str) -> bool:
     """Whether all bands of a file that have names are the other sensor's."""
     known = [name for name in look.named.names if name]
-    return bool(known) and all((name in RADAR) != (modality == "sar") for name in known)
+    return bool(known) and not {*known} & {*SENSORS[modality].bands}
 
 
-def _look(raster: Raster, modality: Modality) -> _Look:
+def _look(raster: Raster, modality: str) -> _Look:
     said = {band: each for band, each in enumerate(raster.said, 1) if not each.is_alpha}
     is_picture = raster.dataset.count > 2 and all(dtype == "uint8" for dtype in raster.dataset.dtypes)
     named = _name(raster, list(said.values()), modality)
@@ -133,7 +136,7 @@ def _unused(raster: Raster) -> str:
     )
 
 
-def _name(raster: Raster, said: Sequence[Said], modality: Modality) -> Named:
+def _name(raster: Raster, said: Sequence[Said], modality: str) -> Named:
     """Name the bands of one file, those of a single band by its name too."""
     named = band_names(said, modality)
     if len(said) == 1 and raster.dataset.count == 1:
@@ -163,7 +166,7 @@ def _name_single(raster: Raster, said: Said, named: Named) -> Named:
     return named._replace(names=(by_file or by_said,), how=how if by_file or by_said else "")
 
 
-def _layers(number: int, look: _Look, modality: Modality) -> list[Layer]:
+def _layers(number: int, look: _Look, modality: str) -> list[Layer]:
     file = Path(look.footprint.path).name
     single = len(look.said) == 1
     by_name = single and band_of_file(file) is not None
@@ -173,8 +176,8 @@ def _layers(number: int, look: _Look, modality: Modality) -> list[Layer]:
     ]
 
 
-def _layer(name: str | None, said: str | None, file: int, band: int, modality: Modality) -> Layer:
-    if name is not None and (name in RADAR) != (modality == "sar"):
+def _layer(name: str | None, said: str | None, file: int, band: int, modality: str) -> Layer:
+    if name is not None and name not in SENSORS[modality].bands:
         return Layer(None, said, ((file, band),))
     mask = canonical_mask(said) if modality == "optical" and name is None else None
     return Layer(mask or name, said, ((file, band),), mask is not None)
@@ -236,7 +239,7 @@ def _taking(look: _Look, bands: Sequence[int], ending: str) -> str:
     return f"`gdal_translate {chosen} {shlex.quote(path)} {shlex.quote(f'{Path(path).stem}_{ending}')}`"
 
 
-def _describe(joined: Mapping[int, tuple[Placed, ...]], modality: Modality) -> list[Decision]:
+def _describe(joined: Mapping[int, tuple[Placed, ...]], modality: str) -> list[Decision]:
     if not joined:
         return []
     height, width = shape_of(max(joined.values(), key=lambda placed: np.prod(shape_of(placed))))
@@ -256,7 +259,7 @@ def _different_times(placed: Sequence[Placed], files: Files) -> list[str]:
     if not times or (max(times) - min(times)).total_seconds() <= _SAME_PASS:
         return []
     return [
-        f"The {SENSOR_NAMES[files.modality]} pieces were acquired at different times by their names "
+        f"The {SENSORS[files.modality].name} pieces were acquired at different times by their names "
         f"({times[min(times)]} and {times[max(times)]})."
     ]
 

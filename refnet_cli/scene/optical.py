@@ -25,27 +25,34 @@ from refnet_cli.scene.source import (
     stored_dtype,
 )
 from refnet_cli.scene.undeclared import Rules, remove_fills
-from refnet_cli.sensors.decisions import (
-    Decision,
-    check_optical_scale,
-    judge_optical_level,
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.offset import (
+    as_tags,
     judge_optical_offset,
-    judge_optical_scale,
-    refuse_landsat,
-    refuse_mixed_dates,
     refuse_other_offset,
+    split_tags,
+    stac_contradiction,
+    stac_offset,
     told_offset,
 )
-from refnet_cli.sensors.plausible import LOWEST, refuse_impossible_reflectance, refuse_stretched
 from refnet_cli.sensors.safe import OpticalProduct
-from refnet_cli.sensors.stac_offset import as_tags, split_tags, stac_contradiction, stac_offset
+from refnet_cli.sensors.sentinel2 import (
+    CLIPPED,
+    DARK,
+    LEAST_GAP,
+    LOWEST,
+    POSSIBLE,
+    check_optical_scale,
+    judge_optical_level,
+    judge_optical_scale,
+    refuse_impossible_reflectance,
+    refuse_landsat,
+    refuse_mixed_dates,
+    refuse_stretched,
+)
 from refnet_cli.types import Float32
 
-_DARK = ("B02", "B03", "B04", "B10", "B11", "B12")  # bands in which nearly every scene has dark ground
-_POSSIBLE = (-5000.0, 65_534.0)  # reflectance x 10,000, before an offset is known; 65,535 marks saturated pixels
-_CLIPPED = (9000.0, 20_000.0)  # reflectance x 10,000 to which bright ground may be clipped
 _NOTHING = "type: nothing depends on it, for no pixel is valid."
-_LEAST_GAP = 2.0  # reflectance x 10,000 between a fill and what is measured
 
 
 class OpticalReader:
@@ -82,7 +89,7 @@ class OpticalReader:
     def __init__(
         self, source: Source, layers: Sequence[Layer], names: Sequence[str | None], options: SceneOptions
     ) -> None:
-        dark = {layer: layer.name for layer in source.layers if layer.name in _DARK}
+        dark = {layer: layer.name for layer in source.layers if layer.name in DARK}
         judged = {**dark, **dict(zip(layers, names, strict=True))}
         self._tags, self._paths = source.tags(judged), source.paths(judged)
         self._tags = {**self._tags, **as_tags(options.stac)}
@@ -120,12 +127,12 @@ class OpticalReader:
     ) -> list[FileSample]:
         def level(values: NDArray[Any]) -> NDArray[Any]:
             scaled = values * scale
-            return np.where((scaled >= _POSSIBLE[0]) & (scaled <= _POSSIBLE[1]), scaled, np.nan)
+            return np.where((scaled >= POSSIBLE[0]) & (scaled <= POSSIBLE[1]), scaled, np.nan)
 
         def ground(at: float, others: NDArray[Any]) -> bool:
-            return _CLIPPED[0] <= at <= _CLIPPED[1] and at >= float(np.nanmedian(others, axis=1).max())
+            return CLIPPED[0] <= at <= CLIPPED[1] and at >= float(np.nanmedian(others, axis=1).max())
 
-        rules = Rules(level, _LEAST_GAP, -math.inf, math.inf, ground)
+        rules = Rules(level, LEAST_GAP, -math.inf, math.inf, ground)
         # What other bands hold in a fill does not matter.
         used = [index for index, layer in enumerate(judged) if layer in layers]
         decisions, warnings = remove_fills(source, of_layers(samples, used), rules)
@@ -144,13 +151,13 @@ class OpticalReader:
         offsets: Mapping[Layer, float],
         scale: float,
         values: Callable[[Sample], Float32],
-        lowest: float = _POSSIBLE[0],
+        lowest: float = POSSIBLE[0],
     ) -> dict[Layer, Float32]:
         """Sampled reflectance x 10,000 of each layer; NaN where it is impossible."""
         found = {}
         for (layer, offset), sampled in zip(offsets.items(), by_layer(samples, values), strict=True):
             reflectance = sampled * np.float32(scale) - np.float32(offset)
-            reflectance[(reflectance < lowest) | (reflectance > _POSSIBLE[1])] = np.nan
+            reflectance[(reflectance < lowest) | (reflectance > POSSIBLE[1])] = np.nan
             found[layer] = reflectance
         return found
 
@@ -232,7 +239,7 @@ class OpticalReader:
         else:
             self._refuse_several_offsets(source, judged)
             clear = self._as_reflectance(samples, dict.fromkeys(judged, 0.0), scale, lambda sample: sample.judged)
-            values = [without_repeated_lowest(band, _LEAST_GAP) for band in clear.values()]
+            values = [without_repeated_lowest(band, LEAST_GAP) for band in clear.values()]
             offset, how = 0.0, _NOTHING
             if any(band.size for band in values):
                 offset, how = judge_optical_offset(values, names, self._tags, self._paths)
@@ -263,7 +270,7 @@ class OpticalReader:
         """Turn values as read, shape (B, H, W), into reflectance x 10,000, in place; NaN where that is impossible."""
         values *= self.scale
         values -= self.offsets[:, None, None]
-        impossible = (values < LOWEST) | (values > _POSSIBLE[1])
+        impossible = (values < LOWEST) | (values > POSSIBLE[1])
         counts["optical_impossible"] = int(np.count_nonzero(impossible))
         if counts["optical_impossible"]:
             values[impossible] = np.nan

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.sensors.bands import OpticalScale, SarScale
+from refnet_cli.sensors.sentinel1 import SarScale
+from refnet_cli.sensors.sentinel2 import OpticalScale
 from refnet_cli.system.options import narrow, option
 from refnet_cli.system.urls import as_given
 

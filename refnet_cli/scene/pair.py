@@ -35,8 +35,9 @@ from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
 from refnet_cli.scene.registration import Piece, Shift, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import make_parts
 from refnet_cli.scene.source import Source
-from refnet_cli.sensors.bands import CLOUD, SENSORS, UNREADABLE, Modality, usable
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
+from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE, usable
+from refnet_cli.sensors.sensor import Modality
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32, UInt8
 
@@ -393,8 +394,8 @@ class ScenePair:
             patch.sar[:, ~sar_seen] = np.nan
         seen = optical_seen + np.uint8(2) * sar_seen
         seen[cloudy] |= CLOUD
-        present = {None: SENSORS, "sar": 1, "optical": 2}[self.absent]
-        seen[broken & (seen & SENSORS < present)] |= UNREADABLE
+        present = {None: SENSOR_BITS, "sar": 1, "optical": 2}[self.absent]
+        seen[broken & (seen & SENSOR_BITS < present)] |= UNREADABLE
         return _Block(patch, seen, counts)
 
     def estimate_shift(self) -> Shift:

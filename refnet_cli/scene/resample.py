@@ -17,7 +17,7 @@ from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.source import Source
-from refnet_cli.sensors.bands import SENSOR_NAMES, Modality
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
@@ -72,7 +72,7 @@ def make_parts(source: Source, layers: Sequence[Layer], grid: GeoBox) -> list[Pa
     return parts
 
 
-def describe_resampling(modality: Modality, parts: Sequence[Part]) -> list[Decision]:
+def describe_resampling(modality: str, parts: Sequence[Part]) -> list[Decision]:
     """Tell how files come onto the grid, once for all that do alike."""
     decisions = {}
     for part in parts:
@@ -80,7 +80,7 @@ def describe_resampling(modality: Modality, parts: Sequence[Part]) -> list[Decis
             value, how = "none", "values: the file's pixels are the grid's."
         else:
             ratio = part.alignment.ratio
-            value, how = part.method.name, f"values: a grid pixel spans {ratio:.3g} {SENSOR_NAMES[modality]} pixels."
+            value, how = part.method.name, f"values: a grid pixel spans {ratio:.3g} {SENSORS[modality].name} pixels."
         decisions[value, how] = Decision(f"{modality}.resampling", value, how)
     return list(decisions.values())
 

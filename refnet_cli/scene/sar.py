@@ -17,24 +17,24 @@ from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decision, stored_dtype
 from refnet_cli.scene.undeclared import Rules, remove_fills
-from refnet_cli.sensors.bands import SarScale
-from refnet_cli.sensors.decisions import (
+from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.safe import Calibration, SarProduct
+from refnet_cli.sensors.sentinel1 import (
+    DB_RANGE,
     FILL_VALUES,
-    Decision,
+    LEAST_GAP,
+    MEASURED,
+    SarScale,
     check_sar_scale,
+    decibels,
     judge_sar_order,
     judge_sar_scale,
+    linear_power,
     named_sar_scale,
+    remove_border_noise,
 )
-from refnet_cli.sensors.safe import Calibration, SarProduct
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
-
-DB_RANGE = (-60.0, 40.0)
-_QUIETEST_DB = -45.0  # lower levels that neighbours share are no measurement; single pixels reach -54 in real scenes
-_POSSIBLE_DB = 100.0  # a level beyond this is no measurement but a fill value or damage
-_MEASURED = (-35.0, 30.0)  # dB beyond which equal values are no measurement: noise lies at -22 to -30
-_LEAST_GAP = 0.5  # dB between a fill and what is measured
 
 
 class SarReader:
@@ -120,9 +120,9 @@ class SarReader:
 
         def ground(at: float, others: NDArray[Any]) -> bool:
             # Calm water, where levels were clipped.
-            return _MEASURED[0] <= at <= float(np.nanmin(others))
+            return MEASURED[0] <= at <= float(np.nanmin(others))
 
-        return Rules(level, _LEAST_GAP, *_MEASURED, ground)
+        return Rules(level, LEAST_GAP, *MEASURED, ground)
 
     def _judge_scale(
         self, source: Source, layers: Sequence[Layer], samples: Sequence[FileSample], options: SceneOptions
@@ -171,7 +171,7 @@ class SarReader:
             middle = Window(int(calibration.lines.mean()), int(calibration.pixels[0].mean()), 1, 1)
             values = values / calibration.gamma(*(window or middle))
         power = linear_power(values, self.scale)
-        return power if window is None else _without_holes(power)
+        return power if window is None else remove_border_noise(power)
 
     def convert(self, power: Float32, counts: Counter[str]) -> Float32:
         """Turn linear power into dB within `DB_RANGE`, counting what was clamped."""
@@ -180,39 +180,8 @@ class SarReader:
         return np.clip(level, *DB_RANGE)
 
 
-def _without_holes(power: Float32) -> Float32:
-    """Leave out, in place, power below all noise, shape (B, H, W), that a neighbour shares exactly."""
-    low = power < np.float32(10 ** (_QUIETEST_DB / 10))
-    if low.any():
-        shared = np.zeros_like(low)
-        for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[:, :, 1:], np.s_[:, :, :-1])):
-            same = power[one] == power[other]
-            shared[one] |= same
-            shared[other] |= same
-        power[low & shared] = np.nan
-    return power
-
-
 def _plausible(values: Float32) -> bool:
     """Tell whether values may be measurements in some unit: not all the same number."""
     known = values[np.isfinite(values)]
     known = known[(known != 0) & (np.abs(known) < 1e6) & ~np.isin(known, FILL_VALUES)]
     return bool(known.size) and bool(known.min() < known.max())
-
-
-def linear_power(values: Float32, scale: str) -> Float32:
-    """Turn SAR values of any unit into linear power; NaN where they are no measurement."""
-    limit = np.float32(_POSSIBLE_DB)
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if scale in ("db", "db100"):
-            level = values / np.float32(100 if scale == "db100" else 1)
-            return np.where(np.abs(level) <= limit, np.float32(10) ** (level / np.float32(10)), np.float32(np.nan))
-        power = values**2 if scale == "amplitude" else values
-        possible = (values > 0) & (power > 0) & (power <= np.float32(10 ** (_POSSIBLE_DB / 10)))
-        return np.where(possible, power, np.float32(np.nan))
-
-
-def decibels(power: Float32) -> Float32:
-    """Turn linear power into dB; NaN where there is none."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(power > 0, 10 * np.log10(power), np.float32(np.nan)).astype(np.float32)

@@ -20,8 +20,8 @@ from refnet_cli.raster.raster import ZipMember, north_up_grid
 from refnet_cli.raster.sample import Sample, take_sample
 from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.look import look_at
+from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import Named
-from refnet_cli.sensors.bands import SENSOR_NAMES
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.safe import zip_member
 from refnet_cli.types import Float32
@@ -54,7 +54,7 @@ class Source:
 
     def __init__(self, files: Files, stack: ExitStack) -> None:
         self.files = files
-        self.what = SENSOR_NAMES[files.modality]
+        self.what = SENSORS[files.modality].name
         self.decisions: list[Decision] = []
         self.warnings: list[str] = []
         self.rasters = files.open(stack, ())

@@ -1,1 +1,15 @@
-"""What is known of Sentinel-1 and Sentinel-2: bands, units, offsets, names of files, and how each is found out."""
+"""What is known of Sentinel-1 and Sentinel-2: bands, units, offsets, names of files, and how each is found out.
+
+To add a sensor, describe it in a file of its own as `sentinel1` and `sentinel2` do, and add a line to `SENSORS`.
+"""
+
+from __future__ import annotations
+
+from refnet_cli.sensors import sentinel1, sentinel2
+from refnet_cli.sensors.sensor import Product, Sensor
+
+SENSORS: dict[str, Sensor] = {
+    "optical": sentinel2.SENSOR,
+    "sar": sentinel1.SENSOR,
+}
+PRODUCTS: dict[str, Product] = {product.name: product for sensor in SENSORS.values() for product in sensor.products}

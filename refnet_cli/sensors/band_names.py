@@ -7,23 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.sensors.bands import (
-    PRODUCTS,
-    Modality,
-    band_evidence,
-    band_of_wavelength,
-    canonical_band,
-    is_landsat_name,
-)
-
-RADAR = ("VV", "VH", "HH", "HV")
-_COLOURS: dict[str, tuple[str, ...]] = {
-    "red": ("B04",), "green": ("B03",), "blue": ("B02",), "coastal": ("B01",), "nir": ("B08", "B8A"),
-    "rededge": ("B05", "B06", "B07", "B8A"), "swir": ("B10", "B11", "B12"),
-    **dict.fromkeys(("pan", "mwir", "lwir", "tir", "other_ir", "palette", "hue", "saturation", "lightness"), ()),
-}  # fmt: skip
-"""Bands that a colour interpretation can mean, the usual one first where it is one."""
-_VAGUE = {"rededge", "swir"}
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.bands import band_evidence, band_of_wavelength, canonical_band, is_landsat_name
 
 
 class Said(NamedTuple):
@@ -60,15 +45,15 @@ class Named(NamedTuple):
     """Which bands are left out as alpha, and what to do if they are none; empty if there are none."""
 
 
-def band_names(bands: Sequence[Said | str | None], modality: Modality) -> Named:
+def band_names(bands: Sequence[Said | str | None], modality: str) -> Named:
     """Name the bands of a file by what it says of them, and those that say nothing by their number.
 
     Parameters
     ----------
     bands : sequence of Said, or of str or None
         One per band, without alpha bands; texts are descriptions.
-    modality : {"optical", "sar"}
-        Only products of this kind are considered.
+    modality : str
+        Key of `SENSORS`: only this sensor's products are considered.
     """
     said = [band if isinstance(band, Said) else Said(band) for band in bands]
     if any(is_landsat_name(band.description) for band in said) and modality == "optical":
@@ -76,12 +61,13 @@ def band_names(bands: Sequence[Said | str | None], modality: Modality) -> Named:
         return Named((None,) * len(said), "", f"The file calls its bands {listed}, as Landsat's products do")
     said = _without_numbering(said)
     evidence = [_evidence(band, modality) for band in said]
-    names = _narrow_next_to_broad([_choose(band, found) for band, found in zip(said, evidence, strict=True)], said)
+    chosen = [_choose(band, found, modality) for band, found in zip(said, evidence, strict=True)]
+    names = _narrow_next_to_broad(chosen, said)
     others = frozenset(number for number, found in enumerate(evidence) if found is not None and not found)
     doubt = _contradiction(said, evidence)
-    if modality == "optical" and not doubt:
+    if SENSORS[modality].named_by_number and not doubt:
         silent = [number for number, found in enumerate(evidence) if found is None]
-        filled, how, doubt = _by_count(names, evidence, silent, others)
+        filled, how, doubt = _by_count(names, evidence, silent, others, modality)
         if how:
             return Named(filled, how, "", others)
     return Named(names, _how(said, names) if any(names) else "", doubt, others)
@@ -115,20 +101,21 @@ def _texts(band: Said) -> list[set[str] | None]:
     return [band_evidence(band.description), *tags]
 
 
-def _evidence(band: Said, modality: Modality) -> set[str] | None:
+def _evidence(band: Said, modality: str) -> set[str] | None:
     """Return the bands that all evidence together allows; None where there is no evidence."""
     found = [bands for bands in _texts(band) if bands is not None]
-    if modality == "optical" and band.colour in _COLOURS:
-        found.append(set(_COLOURS[band.colour]))
+    if band.colour in (colours := SENSORS[modality].words.colours):
+        found.append(set(colours[band.colour]))
     return set.intersection(*found) if found else None
 
 
-def _choose(band: Said, found: set[str] | None) -> str | None:
+def _choose(band: Said, found: set[str] | None, modality: str) -> str | None:
     """Return the only band that the evidence allows, or the usual one of a colour."""
     if not found or len(found) == 1:
         return next(iter(found), None) if found else None
+    words = SENSORS[modality].words
     usual = [canonical_band(text) for text in (band.description, *band.tags)]
-    usual += _COLOURS[band.colour][:1] if band.colour in _COLOURS and band.colour not in _VAGUE else []
+    usual += words.colours.get(band.colour, ())[:1] if band.colour not in words.vague_colours else ()
     return next((name for name in usual if name in found), None)
 
 
@@ -143,16 +130,21 @@ def _narrow_next_to_broad(names: Sequence[str | None], said: Sequence[Said]) -> 
 
 def _contradiction(said: Sequence[Said], evidence: Sequence[set[str] | None]) -> str:
     """Say which band is two by its own words; nothing if none is."""
+    colours = {colour for sensor in SENSORS.values() for colour, bands in sensor.words.colours.items() if bands}
     for number, (band, found) in enumerate(zip(said, evidence, strict=True), 1):
         words = [text for text in (band.description, *band.tags) if text and band_evidence(text)]
-        words += [f"the colour interpretation {band.colour}"] if _COLOURS.get(band.colour) else []
+        words += [f"the colour interpretation {band.colour}"] if band.colour in colours else []
         if found is not None and not found and len(words) > 1:
             return f"What the file says of band {number} contradicts itself ({', '.join(words)})"
     return ""
 
 
 def _by_count(
-    names: tuple[str | None, ...], evidence: Sequence[set[str] | None], silent: list[int], others: frozenset[int]
+    names: tuple[str | None, ...],
+    evidence: Sequence[set[str] | None],
+    silent: list[int],
+    others: frozenset[int],
+    modality: str,
 ) -> tuple[tuple[str | None, ...], str, str]:
     """Name the bands that say nothing by their number, if no other contradicts it: names, evidence, doubt."""
     real = [number for number in range(len(names)) if number not in others]
@@ -163,8 +155,8 @@ def _by_count(
         filled = tuple("B08" if number == silent[0] else name for number, name in enumerate(names))
         how = f"count: a guess, band {silent[0] + 1} says nothing and is taken as B08, next to red, green and blue."
         return filled, how, ""
-    for product in PRODUCTS.values():
-        if product.modality != "optical" or len(product.bands) != len(real):
+    for product in SENSORS[modality].products:
+        if len(product.bands) != len(real):
             continue
         usual = dict(zip(real, product.bands, strict=True))
         wrong = [n for n, band in usual.items() if (found := evidence[n]) is not None and band not in found]
@@ -191,7 +183,7 @@ def _how(said: Sequence[Said], names: Sequence[str | None]) -> str:
 def choose_bands(
     wanted: Sequence[str],
     descriptions: Sequence[str | None],
-    modality: Modality,
+    modality: str,
     option: Sequence[str] | None = None,
     named: Named | None = None,
 ) -> tuple[tuple[int, ...], str]:
@@ -203,8 +195,8 @@ def choose_bands(
         Bands the network wants, in its order.
     descriptions : sequence of str or None
         Descriptions of the file's bands.
-    modality : {"optical", "sar"}
-        Which file it is.
+    modality : str
+        Which sensor's file it is, a key of `SENSORS`.
     option : sequence of str, optional
         Names or 1-based numbers of the file's bands in the order of ``wanted``, as the user gave them.
     named : Named, optional
@@ -241,7 +233,7 @@ def choose_bands(
 def _choose_bands(
     wanted: Sequence[str],
     descriptions: Sequence[str | None],
-    modality: Modality,
+    modality: str,
     option: Sequence[str] | None,
     named: Named,
 ) -> tuple[tuple[int, ...], str]:
@@ -274,7 +266,7 @@ def _places(names: Sequence[str | None], band: str) -> list[int]:
     return [number for number, name in enumerate(names, 1) if name == band]
 
 
-def _numbers_instead(band: str, places: Sequence[int], modality: Modality) -> str:
+def _numbers_instead(band: str, places: Sequence[int], modality: str) -> str:
     """Say how to choose among bands of one name."""
     numbers = f"{', '.join(map(str, places[:-1]))} and {places[-1]}"
     return f"give the number of the one you mean with --{modality}-bands ({band} is the name of bands {numbers})"
@@ -290,7 +282,7 @@ def _by_number(
     names: Sequence[str | None],
     doubt: str,
     others: frozenset[int],
-    modality: Modality,
+    modality: str,
     advice: str,
 ) -> tuple[tuple[int, ...], str]:
     """Take bands that say nothing in the order wanted, if there are as many."""
@@ -317,7 +309,7 @@ def _bands_by_option(
     names: Sequence[str | None],
     descriptions: Sequence[str | None],
     option: Sequence[str],
-    modality: Modality,
+    modality: str,
     apart: str,
 ) -> tuple[int, ...]:
     if len(option) != len(wanted):

@@ -7,21 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, time
 
 from refnet_cli.errors import OptionsError
+from refnet_cli.sensors import SENSORS
 
-_TIME, _TILE = r"(\d{8}T\d{6})", r"\d{1,2}[A-Z]{3}"
-_NAMES = [
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        rf"S2[A-D]_MSIL(?:1C|2A)_{_TIME}",  # SAFE products, and Planetary Computer
-        rf"S2[A-D]_OPER_PRD_MSIL.*_V{_TIME}",  # SAFE products until 2016
-        rf"^{_TIME}(?:_\d{{8}}T\d{{6}})?_T{_TILE}",  # Earth Engine
-        rf"L(?:1C|2A)_T{_TILE}_A\d{{6}}_{_TIME}",  # granules of SAFE products
-        rf"(?<![A-Z0-9])T{_TILE}_{_TIME}",  # bands of SAFE products, and Earth Search
-        rf"HLS\.[SL]30\.T{_TILE}\.(\d{{7}}T\d{{6}})",
-        rf"S2[A-D]_{_TILE}_(\d{{8}})_\d+_L(?:1C|2A)",  # Earth Search
-        rf"S1[A-D]?[_-].*?(?<!\d){_TIME}",  # Sentinel-1: SAFE products, their measurements, HyP3, OPERA
-    )
-]
 _FORMATS = {8: "%Y%m%d", 14: "%Y%jT%H%M%S", 15: "%Y%m%dT%H%M%S"}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
@@ -38,7 +25,7 @@ def acquisition_of(name: str) -> str | None:
     -------
     str or None
         The acquisition's beginning in ISO 8601, UTC; only the day where the name tells no more. None where the name
-        is none that Sentinel-1 or Sentinel-2 files have, or its date is impossible.
+        is none that a sensor's files have, or its date is impossible.
 
     Examples
     --------
@@ -59,7 +46,8 @@ def acquisition_of(name: str) -> str | None:
     >>> acquisition_of("scene_20200701.tif"), acquisition_of("S2B_33UVU_20200231_0_L2A")
     (None, None)
     """
-    found = next((match[1] for pattern in _NAMES if (match := pattern.search(name.upper()))), None)
+    patterns = (pattern for sensor in SENSORS.values() for pattern in sensor.dates)
+    found = next((match[1] for pattern in patterns if (match := re.search(pattern, name.upper(), re.ASCII))), None)
     if found is None:
         return None
     pattern = _FORMATS[len(found)]

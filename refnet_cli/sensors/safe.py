@@ -21,10 +21,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.sensors import sentinel1
+from refnet_cli.sensors.offset import OFFSET
+from refnet_cli.sensors.sentinel2 import BANDS
 from refnet_cli.types import Float32, Float64
-
-BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
-"""Sentinel-2's bands, in the order in which its metadata numbers them from 0."""
 
 _OFFSET_SINCE = "04.00"  # processing baseline that began to add 1000 to all numbers
 _OWN_PROCESSING = "99.99"  # what ESA's processor writes for a baseline when users run it
@@ -559,7 +559,7 @@ def _offsets(
         return {band: 0.0 - value for band, value in added.items()}, f"tag: {tag}={said} in {metadata}."
     if _OFFSET_SINCE <= baseline != _OWN_PROCESSING:
         how = f"metadata: {metadata} gives no {tag}, but processing baseline {baseline}, and from {_OFFSET_SINCE} on"
-        return dict.fromkeys(BANDS, 1000.0), f"{how} 1000 was added."
+        return dict.fromkeys(BANDS, OFFSET), f"{how} 1000 was added."
     return dict.fromkeys(BANDS, 0.0), f"metadata: {metadata} gives no {tag} and processing baseline {baseline}."
 
 
@@ -678,7 +678,7 @@ def _by_polarisation(files: _Files, pattern: re.Pattern[str]) -> dict[str, str]:
             if polarisation in found:
                 raise InputError(f"{files.path} holds both {found[polarisation]} and {name}: remove one of them.")
             found[polarisation] = name
-    return {polarisation: found[polarisation] for polarisation in ("VV", "VH", "HH", "HV") if polarisation in found}
+    return {polarisation: found[polarisation] for polarisation in sentinel1.BANDS if polarisation in found}
 
 
 def _calibration(files: _Files, name: str) -> Calibration:

@@ -20,7 +20,8 @@ from refnet_cli.model.encoders import compare_levels, describe_encoders
 from refnet_cli.model.weight_files import is_pickled, read_card
 from refnet_cli.prediction.drift import LEVELS, SEEN
 from refnet_cli.scan import choose_scan
-from refnet_cli.sensors.bands import SENSOR_NAMES, other_of
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import other_of
 from refnet_cli.system.atomic import create_folder, remove_empty
 from refnet_cli.system.lock import Workplace
 from refnet_cli.system.marks import check_replaceable
@@ -150,8 +151,8 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
         absent = look.scene.absent
         if look.validation.any() and absent is not None and other_of(absent) not in alone:
             say(
-                f"warning: {look.scene.name} is scored with {SENSOR_NAMES[other_of(absent)]} files alone, but nothing "
-                f"teaches the network that: set modality_dropout, or add training scenes without {SENSOR_NAMES[absent]}"
+                f"warning: {look.scene.name} is scored with {SENSORS[other_of(absent)].name} files alone, but nothing "
+                f"teaches the network that: set modality_dropout, or add training scenes without {SENSORS[absent].name}"
             )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")

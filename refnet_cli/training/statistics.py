@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.model.card import UNITS, Modality
+from refnet_cli.model.card import Modality
 from refnet_cli.prediction.seen import describe_seen
+from refnet_cli.sensors import SENSORS
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import SurveyedScene
 from refnet_cli.training.sampler import LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS, STATISTICS_CROPS, Sampler
@@ -88,7 +89,7 @@ def measure(
     for name, of_sensor in bands.items():
         found = [_statistics(*totals) for totals in sums[name].T]
         kept = [known.get(name, {}).get(band, own) for band, own in zip(of_sensor, found, strict=True)]
-        made.append(Modality(of_sensor, UNITS[name], *map(tuple, zip(*kept, strict=True))))
+        made.append(Modality(of_sensor, SENSORS[name].card_unit, *map(tuple, zip(*kept, strict=True))))
     return made[0], made[1]
 
 

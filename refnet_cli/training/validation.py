@@ -25,6 +25,7 @@ from refnet_cli.prediction.stream import Progress, predict_rows
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.pair import read_tile
+from refnet_cli.sensors.sentinel2 import RGB
 from refnet_cli.system.prefetch import read_ahead
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
@@ -315,5 +316,5 @@ def _around(window: Window, side: int, height: int, width: int) -> Window:
 
 def _shown(bands: Sequence[str]) -> Sequence[str]:
     """Bands to show as red, green and blue: those that are so, else the first ones."""
-    colours = [band for band in ("B04", "B03", "B02") if band in bands]
+    colours = [band for band in RGB if band in bands]
     return colours if len(colours) == 3 else bands[:3]

@@ -25,7 +25,8 @@ from refnet_cli.outputs.geodesy import view_of
 from refnet_cli.outputs.pictures.charts import Bar, bar_chart, histogram
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
-from refnet_cli.sensors.bands import SATELLITES
+from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.types import UInt8
 
 _BINS = 50
@@ -83,10 +84,10 @@ class HtmlReport(FileOutput):
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         classes = _classes(self._scheme, self._picture.pixels, facts.get("areas_hectares"))
         names = facts.get("files", {}).get("classes", [])
-        sensors = facts.get("sensors", [*SATELLITES])
+        sensors = facts.get("sensors", MODALITIES)
         page = Template(files("refnet_cli.outputs.pictures").joinpath("page.html").read_text("utf-8")).substitute(
             name=escape(names[0]["name"] if names else "Land cover map"),
-            kicker=" and ".join(sorted(SATELLITES[sensor] for sensor in sensors)),
+            kicker=" and ".join(sorted(SENSORS[sensor].satellite for sensor in sensors)),
             meta="\n".join(f'<meta name="{escape(key)}" content="{escape(text)}">' for key, text in self._tags.items()),
             summary=_summary(self._grid, classes, facts),
             notes=_notes(facts),
@@ -143,7 +144,7 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
     if classes:
         items["Commonest class"] = f"{classes[0].name}, {_share(classes[0].share)}"
     items["Grid"] = f"{width:,} × {height:,} pixels of {_pixel(grid)}"
-    items |= {sensor: facts[key] for key, sensor in SATELLITES.items() if key in facts}
+    items |= {SENSORS[key].satellite: facts[key] for key in MODALITIES if key in facts}
     return "".join(f"<div><dt>{escape(what)}</dt><dd>{_isolated(value)}</dd></div>" for what, value in items.items())
 
 
@@ -178,9 +179,9 @@ def _pictures(
     pictures = [("classes", "Class map", f"Map of land cover: {told}.", _class_picture(codes, scheme))]
     if look is not None:
         seen = {"optical": (look.optical_bands, look.optical_picture), "sar": (look.sar_bands, look.sar_picture)}
-        for key, satellite in SATELLITES.items():
+        for key in MODALITIES:
             if key in sensors:
-                bands, draw = seen[key]
+                (bands, draw), satellite = seen[key], SENSORS[key].satellite
                 told = f"What {satellite} saw, bands {', '.join(bands)}."
                 pictures.append((key, f"{satellite} ({', '.join(bands)})", told, _few_colours(draw())))
     return "".join(
@@ -283,8 +284,7 @@ def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> str:
         "refnet": facts.get("version"),
         "Weights": weights.get("name"),
         "SHA-256 of the weights": weights.get("sha256"),
-        "Sentinel-2": facts.get("optical"),
-        "Sentinel-1": facts.get("sar"),
+        **{SENSORS[key].satellite: facts.get(key) for key in MODALITIES},
         "Reference system": crs,
         "Grid": f"{height} rows of {width} pixels of {_pixel(grid)}",
         "Upper left corner": f"{grid.affine.c:.10g}, {grid.affine.f:.10g}",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.outputs.downsample import cell_side
+from refnet_cli.sensors import SENSORS
 from refnet_cli.types import Float32, Float64, UInt8
 
 _LIMIT = 32_767  # of the whole numbers that are added up
@@ -49,8 +50,8 @@ class Quicklook:
         """Of the grid, in pixels."""
         self._side = cell_side(height, width)
         cells = math.ceil(height / self._side), math.ceil(width / self._side)
-        self._optical = _Sums(optical, _choose(optical, [("B04", "B03", "B02")], 3), 1, cells)
-        self._sar = _Sums(sar, _choose(sar, [("VV", "VH"), ("HH", "HV")], 2), 100, cells)
+        self._optical = _Sums(optical, SENSORS["optical"].choose_shown(optical), 1, cells)
+        self._sar = _Sums(sar, SENSORS["sar"].choose_shown(sar), 100, cells)
 
     @property
     def optical_bands(self) -> tuple[str, ...]:
@@ -192,13 +193,6 @@ class _Sums:
         """Return the means in physical units, shape (bands, rows, columns), and where all bands have one."""
         seen = np.asarray((self.counts > 0).all(axis=0))
         return self.sums / (np.maximum(self.counts, 1) * float(self._factor)), seen
-
-
-def _choose(names: Sequence[str], wished: list[tuple[str, ...]], most: int) -> list[int]:
-    for bands in wished:
-        if set(bands) <= set(names):
-            return [names.index(band) for band in bands]
-    return list(range(most if len(names) >= most else 1))
 
 
 def _stretch(values: Float64, usual: tuple[float, float]) -> tuple[float, float]:
