@@ -43,7 +43,7 @@ _HOMES = {
     "SCHEMES": "classes.schemes",
     "ScenePair": "scene.pair",
     "Tiling": "tiles.tiling",
-    "TrainConfig": "training.config",
+    "TrainConfig": "training.fit",  # which needs torch, as the config's checks do
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "fit": "training.fit",
