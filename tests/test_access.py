@@ -26,7 +26,7 @@ from refnet_cli.raster import raster
 from refnet_cli.scene import Raster, SceneOptions, ScenePair
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.config import read_regions
+from refnet_cli.training.regions_file import read_regions
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_pair
 
 BANDS = ["B02", "B03", "B04", "B08"]

@@ -26,7 +26,6 @@ from refnet_cli.prediction.seen import BandDrift, Seen, describe_seen
 from refnet_cli.scene import Decision, SceneOptions, ScenePair
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
-from refnet_cli.training.trainer import Training
 from tests.scenes import CARD, PlaceEngine, make_labelled_scene, make_pair, write
 
 BANDS = CARD.optical.bands
@@ -266,7 +265,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Card
         jitter=0.05, device="cpu",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_draw", lambda self, card: None)
+        patch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
         result = fit(config, folder / "run")
     return config, read_card(result.weights)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.sensors.bands import OpticalScale, SarScale
+from refnet_cli.system.config import affects
 from refnet_cli.system.urls import as_given
 
 Paths = str | Path | Sequence[str | Path]
@@ -36,7 +37,7 @@ class SceneOptions:
     """The same for the SAR files."""
     optical_offset: float | None = None
     """Number to subtract from reflectance x 10,000."""
-    stac: dict[str, str] | None = None
+    stac: dict[str, str] | None = field(default=None, metadata=affects("pixels", since="0.2"))
     """What a STAC item says of the optical files' offset, by property; `refnet batch plan` hands it on."""
     sar_scale: SarScale | None = None
     """Unit of the SAR values: db, db100, power or amplitude."""
@@ -69,10 +70,10 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
-        for name in {"optical", "sar"} & {field.name for field in fields(self)}:
+        for name in {"optical", "sar"} & {each.name for each in fields(self)}:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_given(getattr(self, name)))
-        for name in {"grid", "output", "preview", "zones", "labels"} & {field.name for field in fields(self)}:
+        for name in {"grid", "output", "preview", "zones", "labels"} & {each.name for each in fields(self)}:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name, known in (
@@ -94,7 +95,7 @@ class SceneOptions:
     @property
     def scene(self) -> SceneOptions:
         """These options without those that a class adds to them."""
-        return SceneOptions(**{field.name: getattr(self, field.name) for field in fields(SceneOptions)})
+        return SceneOptions(**{each.name: getattr(self, each.name) for each in fields(SceneOptions)})
 
     def _check_bounds(self) -> None:
         if self.bounds is None:

@@ -1,16 +1,50 @@
-"""Options from TOML files: tables become the fields of a dataclass, with every key and type checked."""
+"""Options as fields of a dataclass: what they affect, and how tables of TOML files become them, all checked."""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.system.urls import Remote, is_remote
+
+Affects = Literal["pixels", "files", "run"]
+"""What an option changes: the result, how files name and describe it, or only how the program runs."""
+
+
+def affects(what: Affects, since: str | None = None) -> dict[str, str | None]:
+    """Make the metadata of a field of an options dataclass.
+
+    Parameters
+    ----------
+    what : "pixels", "files" or "run"
+        A field that does not say it affects pixels, so that what is forgotten counts as part of the result.
+    since : str, optional
+        The first version with this option; what older versions wrote has its default.
+    """
+    return {"affects": what, "since": since}
+
+
+def options_of_pixels(options: Any, *, as_before: bool = False) -> dict[str, Any]:
+    """Options that the result depends on, by name, with nested dataclasses as dicts.
+
+    Parameters
+    ----------
+    options : dataclass instance
+    as_before : bool
+        Leave out options newer than 0.1 that have their defaults, so that what 0.1 wrote still compares equal.
+    """
+    values = asdict(options)
+    return {
+        each.name: values[each.name]
+        for each in fields(options)
+        if each.metadata.get("affects", "pixels") == "pixels"
+        and not (as_before and each.metadata.get("since") and values[each.name] == each.default)
+    }
 
 
 def read_toml(path: Path) -> dict[str, Any]:
