@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError
-from refnet_cli.evaluation.labels import RasterLabels
+from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.gaps import fill_gaps

@@ -12,10 +12,10 @@ from benchmarks.measure import Row, compare, hold, medians
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_network, matrix_product
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.system.process import keep_freed_memory
+from refnet_cli.training.batches import Batch
 from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.learner import make_optimizer
 from refnet_cli.training.losses import training_loss
-from refnet_cli.training.sampler import Batch
-from refnet_cli.training.trainer import make_optimizer
 
 FASTER_THAN_TORCH = 4.0
 SAME_CURVE = 1e-3

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from benchmarks.folds import SCHEME, Scene, UInt8
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import MDFFeatures, Prediction, REFNet, ResBlock
+from refnet_cli.training.batches import Batch
 from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.learner import POLYNOMIAL_POWER, make_optimizer
 from refnet_cli.training.losses import training_loss
-from refnet_cli.training.sampler import Batch
-from refnet_cli.training.trainer import POLYNOMIAL_POWER, make_optimizer
 
 MULTIPLE = 32
 """What the sides of images are to be multiples of."""

@@ -28,7 +28,7 @@ from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.config import read_regions
+from refnet_cli.training.regions_file import read_regions
 from tests.scenes import CARD, PLACE, PlaceEngine, grid_of, make_pair
 
 BANDS = ["B02", "B03", "B04", "B08"]

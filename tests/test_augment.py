@@ -12,10 +12,10 @@ import pytest
 import rasterio
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.training.augment import EFFECTS, Crop, augment, drop_sensor, mix
-from refnet_cli.training.backscatter import moved
+from refnet_cli.training.augmentation.augment import EFFECTS, Crop, augment, drop_sensor, mix
+from refnet_cli.training.augmentation.backscatter import moved
+from refnet_cli.training.augmentation.haze import HAZE, add_haze, most_haze
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.haze import HAZE, add_haze, most_haze
 
 SCENE = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"), name="place")
 PLAIN = TrainConfig(scenes=(SCENE,), scheme="esri-io", optical_bands=("B02", "B08"), split="none")

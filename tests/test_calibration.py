@@ -16,8 +16,8 @@ from refnet_cli.model.card import TEMPERATURES
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.training.calibration import BINS, FEWEST_PIXELS, Calibration, fit_temperature
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import survey
-from refnet_cli.training.validation import read_held_out
+from refnet_cli.training.held_out import read_held_out
+from refnet_cli.training.survey import survey
 from tests.scenes import CARD, make_labelled_scene
 
 Float32 = NDArray[np.float32]
@@ -145,7 +145,7 @@ def test_each_labelled_pixel_that_is_held_out_counts_once(config: TrainConfig, t
 
 
 def test_pixels_are_drawn_by_the_seed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.validation.MOST_PIXELS", 2000)
+    monkeypatch.setattr("refnet_cli.training.held_out.MOST_PIXELS", 2000)
     net, card = REFNet(CARD.network).eval(), replace(CARD, tile=64)
     scenes = [look for look in survey(config) if look.validation.any()]
     one, same, other = (

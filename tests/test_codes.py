@@ -35,8 +35,8 @@ from refnet_cli.prediction.predict import predict
 from refnet_cli.system.onnx_metadata import digest
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import survey
 from refnet_cli.training.initialise import start
+from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.scenes import CARD, PLACE, PlaceEngine, make_labelled_scene, make_pair, write
 from tests.small_models import entries, make_model

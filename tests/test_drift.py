@@ -28,7 +28,6 @@ from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
-from refnet_cli.training.trainer import Training
 from tests.scenes import CARD, PlaceEngine, make_labelled_scene, make_pair, write
 
 BANDS = CARD.optical.bands
@@ -268,7 +267,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Card
         jitter=0.05, device="cpu",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_draw", lambda self, card: None)
+        patch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
         result = fit(config, folder / "run")
     return config, read_card(result.weights)
 

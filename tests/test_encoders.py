@@ -33,9 +33,10 @@ from refnet_cli.model.encoders import (
     describe_encoders,
     identify_encoders,
 )
-from refnet_cli.training.config import TrainConfig, read_regions
+from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
 from refnet_cli.training.initialise import Start, start
+from refnet_cli.training.regions_file import read_regions
 from tests.scenes import make_labelled_scene
 
 SHA = {"optical": "a" * 64, "sar": "b" * 64}
@@ -540,7 +541,7 @@ def test_a_training_depends_on_what_a_file_holds_and_not_on_where_it_lies(small:
 
 
 def test_a_training_with_them(small: dict[str, EncoderFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.trainer.Training._draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
     scene = replace(make_labelled_scene(tmp_path / "scene"), split="train")
     config = TrainConfig(
         scenes=(scene,), scheme="esri-io", encoder="test_resnet", width=16, steps=1, batch=2, crop=64, tile=64,

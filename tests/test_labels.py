@@ -20,7 +20,8 @@ from pyproj import Transformer
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
-from refnet_cli.evaluation.labels import Labels, RasterLabels, open_labels
+from refnet_cli.evaluation.labels import Labels, open_labels
+from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.tiles.window import Window
 
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)

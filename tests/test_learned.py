@@ -17,9 +17,10 @@ from refnet_cli.errors import WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.dataset import SurveyedScene, survey
+from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.fit import fit
 from refnet_cli.training.learned import GROUND, describe_ground, ground_of, warn_of_learned
+from refnet_cli.training.survey import survey
 from tests.scenes import CARD, make_labelled_scene
 
 WIDTH = 144  # pixels of a scene
@@ -124,11 +125,11 @@ def test_ground_of_the_weights_that_a_training_started_from_is_kept(scenes: tupl
 
 def test_outlines_are_the_grids(scenes: tuple[TrainScene, ...]) -> None:
     config = config_of(scenes, split="none")
-    surveyed: list[SurveyedScene] = survey(config)
+    surveyed: list[LabelledScene] = survey(config)
     (training,) = describe_ground(config, surveyed, None)
     for look in surveyed:
-        outline = shapely.geometry.shape(training["scenes"][look.scene.name]["outline"])
-        with rasterio.open(look.scene.optical) as file:
+        outline = shapely.geometry.shape(training["scenes"][look.name]["outline"])
+        with rasterio.open(look.entry.optical) as file:
             box = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
         assert outline.bounds == pytest.approx(box, abs=2e-5)
     assert len(json.dumps(training)) < 400 * len(scenes)

@@ -17,7 +17,7 @@ from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.model.card import Card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.training.config import read_regions
+from refnet_cli.training.regions_file import read_regions
 from tests.batches import here
 from tests.scenes import CARD, PlaceEngine, make_pair
 from tests.small_models import write_model

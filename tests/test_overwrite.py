@@ -22,6 +22,7 @@ from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.training import fit as train
 from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.result import RESULTS
 from tests.scenes import PlaceEngine, make_labelled_scene, make_pair
 
 KINDS = tuple(kind for kind in OUTPUTS if kind != "classes")
@@ -193,7 +194,7 @@ def test_a_training_leaves_files_of_others_in_its_folder(tmp_path: Path, monkeyp
         device="cpu",
     )
     run_folder = tmp_path / "run"
-    for name in (*train.RESULTS, "mine.safetensors", "checkpoints/best.pt"):
+    for name in (*RESULTS, "mine.safetensors", "checkpoints/best.pt"):
         file = run_folder / name
         file.parent.mkdir(parents=True)
         file.write_text("important")

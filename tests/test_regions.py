@@ -9,7 +9,8 @@ import pytest
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.model.weight_files import default_weights, read_card
-from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
+from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.regions_file import read_regions
 
 REGIONS = """
 scheme = "esri-io"

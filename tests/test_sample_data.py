@@ -18,8 +18,8 @@ from rasterio.warp import reproject, transform
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from refnet_cli.classes.schemes import SCHEMES
-from refnet_cli.evaluation.labels import describe_map
-from refnet_cli.training.config import read_regions
+from refnet_cli.evaluation.class_map import describe_map
+from refnet_cli.training.regions_file import read_regions
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 SCRIPT = SAMPLE / "simulate.py"

@@ -21,11 +21,13 @@ from refnet_cli.model.card import Card
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
 from refnet_cli.training import sampler as sampling
+from refnet_cli.training.batches import read_batches, standardised
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import Region, count_classes, survey
-from refnet_cli.training.sampler import Sampler, read_batches, standardised
+from refnet_cli.training.dataset import SceneFiles
+from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.splits import TRAIN, VALIDATION
 from refnet_cli.training.statistics import measure
+from refnet_cli.training.survey import count_classes, survey
 from tests.scenes import CARD, DRAWN, PLACE, make_labelled_scene, write
 
 
@@ -51,7 +53,7 @@ def labels_of_the_scenes() -> np.ndarray:
 def test_labels_are_counted_where_both_sensors_saw(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, cell: int, block: float
 ) -> None:
-    monkeypatch.setattr(sampling, "CELL", cell)
+    monkeypatch.setattr("refnet_cli.training.survey.CELL", cell)
     scenes = survey(replace(config, block=block))
     wanted = [int((labels_of_the_scenes() == index).sum()) for index in range(1, 10)]
     counts = count_classes(scenes, config)
@@ -97,7 +99,7 @@ def test_crops_learn_nothing_of_validation(config: TrainConfig) -> None:
     sampler = Sampler(found, config)
     for number in range(30):
         crop = sampler.draw(1, number, augmented=False)
-        with Region.open(scenes[0], config) as first, Region.open(scenes[1], config) as second:
+        with SceneFiles.open(scenes[0], config) as first, SceneFiles.open(scenes[1], config) as second:
             places = [
                 (look, row, column)
                 for look, region in zip(found, (first, second), strict=True)
@@ -191,40 +193,40 @@ def test_unread_batches_end_with_their_reader(config: TrainConfig) -> None:
 def test_bad_crops_are_replaced_and_counted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = survey(config)
     sampler = Sampler(scenes, config)
-    read, calls = sampler._regions.read, Counter[str]()
+    read, calls = SceneFiles.read, Counter[str]()
 
-    def fail_sometimes(index: int, window: Window) -> object:
+    def fail_sometimes(files: SceneFiles, window: Window) -> object:
         calls["all"] += 1
         if calls["all"] % 2:
             raise InputError("damaged")
-        return read(index, window)
+        return read(files, window)
 
-    monkeypatch.setattr(sampler._regions, "read", fail_sometimes)
+    monkeypatch.setattr(SceneFiles, "read", fail_sometimes)
     for number in range(4):
         assert sampler.draw(0, number).labels.any()
     assert sampler.skipped["unreadable"] >= 4
     monkeypatch.setattr(sampling, "ATTEMPTS", 20)
-    monkeypatch.setattr(sampler._regions, "read", _always_damaged)
+    monkeypatch.setattr(SceneFiles, "read", _always_damaged)
     with pytest.raises(InputError, match="20 crops in a row"):
         sampler.draw(0, 0)
 
 
 def test_damaged_blocks_are_passed_over_and_counted(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is learned there, nothing scored; where nothing at all can be read, it is said why."""
-    read = Region.read_labels
+    read = SceneFiles.read_labels
 
-    def fail_in_the_north_west(region: Region, window: Window) -> np.ndarray:
+    def fail_in_the_north_west(region: SceneFiles, window: Window) -> np.ndarray:
         if window.row < 50 and window.column < 50:
             raise InputError("damaged")
         return read(region, window)
 
-    monkeypatch.setattr(Region, "read_labels", fail_in_the_north_west)
+    monkeypatch.setattr(SceneFiles, "read_labels", fail_in_the_north_west)
     training, validation = survey(replace(config, block=160.0))
     assert training.unreadable == validation.unreadable > 0
     assert training.training.counts.any()
     for windows in (training.training.windows, np.array(validation.roles.validation)):
         assert ((windows[:, 0] >= 50) | (windows[:, 1] >= 50)).all()
-    monkeypatch.setattr(Region, "read_labels", _always_damaged)
+    monkeypatch.setattr(SceneFiles, "read_labels", _always_damaged)
     with pytest.raises(InputError, match="damaged"):
         survey(config)
 
@@ -239,9 +241,9 @@ def test_more_scenes_than_may_be_open(config: TrainConfig, monkeypatch: pytest.M
     config = replace(config, scenes=scenes, split="none", workers=3, batch=6)
     sampler = Sampler(survey(config), config)
     assert len(list(read_batches(sampler, CARD, config, 0))) == config.steps
-    assert sampler._regions.pool.count <= 1
+    assert sampler.pool.count <= 1
     sampler.close()
-    assert not sampler._regions.pool.count
+    assert not sampler.pool.count
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1.0])
@@ -304,7 +306,7 @@ def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
 def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> None:
     sampler = Sampler(survey(config), config)
     optical, sar = measure(sampler, config, {"sar": {"VH": (-17.0, 4.0)}})
-    with Region.open(config.scenes[0], config) as region:
+    with SceneFiles.open(config.scenes[0], config) as region:
         whole = region.pair.read(Window(0, 0, 160, 144))
     assert optical.mean == pytest.approx(np.nanmean(whole.optical, (1, 2)), rel=0.05)
     assert sar.std[0] == pytest.approx(np.nanstd(whole.sar[0]), rel=0.1)
@@ -389,7 +391,7 @@ def test_clouds_and_guesses_of_a_scene(config: TrainConfig, tmp_path: Path) -> N
     masked = replace(scene, optical=(scene.optical, write(tmp_path / "SCL.tif", clouds, (None,))), mask_clouds=True)
     labels = labels_of_the_scenes()
     labels[40:80] = 0
-    with Region.open(masked, config) as region:
+    with SceneFiles.open(masked, config) as region:
         np.testing.assert_array_equal(region.read_labels(Window(0, 0, 160, 144)), labels)
     with pytest.raises(OptionsError, match="--strict"):
-        Region.open(replace(scene, strict=True), config)
+        SceneFiles.open(replace(scene, strict=True), config)

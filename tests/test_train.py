@@ -34,23 +34,19 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.scan import choose_scan
 from refnet_cli.tiles.window import Window
+from refnet_cli.training.batches import Batch
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.dataset import survey
 from refnet_cli.training.distributed import Processes
 from refnet_cli.training.fit import fit
+from refnet_cli.training.held_out import read_held_out
 from refnet_cli.training.history import Step
+from refnet_cli.training.learner import Learner, class_weights, make_optimizer, make_schedule
 from refnet_cli.training.losses import LOSSES
-from refnet_cli.training.sampler import Batch
+from refnet_cli.training.result import TrainResult
+from refnet_cli.training.run import Progress
 from refnet_cli.training.splits import VALIDATION
-from refnet_cli.training.trainer import (
-    Progress,
-    Training,
-    TrainResult,
-    class_weights,
-    make_optimizer,
-    make_schedule,
-)
-from refnet_cli.training.validation import evaluate_weights, read_held_out
+from refnet_cli.training.survey import survey
+from refnet_cli.training.validation import evaluate_weights
 from tests.golden import Golden
 from tests.real_data import each_source
 from tests.scenes import CARD, PLACE, make_labelled_scene, write
@@ -70,7 +66,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take a fifth of the time of a short training, and one test looks at them."""
     if request.function is not test_what_a_training_leaves:
-        monkeypatch.setattr(Training, "_draw", lambda self, card: None)
+        monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 SOUTH = Affine.translation(100_000, 0) @ PLACE
@@ -202,7 +198,7 @@ def test_it_leaves_while_it_calibrates(
         return read_held_out(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("refnet_cli.training.trainer.read_held_out", asked)
+        patch.setattr("refnet_cli.training.result.read_held_out", asked)
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
     assert not (tmp_path / "parts" / "refnet.safetensors").exists()
@@ -321,7 +317,7 @@ def test_balanced_weights_let_all_classes_count_alike(config: TrainConfig) -> No
 
 def test_passes_add_up_to_the_step(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
-    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.learner.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     config = replace(config, steps=2, batch=4, class_weights="balanced", clip=0.5, learning_rate=1e-3)
     at_once, in_two = (fit(replace(config, accumulate=n), tmp_path / str(n)) for n in (1, 2))
@@ -342,15 +338,15 @@ def _with_auxiliary(forward: Callable[..., object]) -> Callable[..., object]:
 def test_the_moving_average_is_what_is_kept(config: TrainConfig, tmp_path: Path) -> None:
     """Against an average made by hand of the weights after every step; by names, batch norms' statistics too."""
     config, seen = replace(config, steps=4, validate_every=4, ema=0.6), []
-    plain = Training.__dict__["_step"]
+    plain = Learner.__dict__["step"]
 
-    def remember(training: Training, step: int, batches: list[Batch]) -> Step:
-        found: Step = plain(training, step, batches)
-        seen.append({name: tensor.clone() for name, tensor in training._net.state_dict().items()})
+    def remember(learner: Learner, number: int, batches: list[Batch]) -> Step:
+        found: Step = plain(learner, number, batches)
+        seen.append({name: tensor.clone() for name, tensor in learner.net.state_dict().items()})
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Training, "_step", remember)
+        patch.setattr(Learner, "step", remember)
         kept = weights_of(fit(config, tmp_path).weights)
     for name, tensor in kept.items():
         if tensor.is_floating_point():
@@ -393,8 +389,8 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
     most = max(config.classes.codes)
     total = np.zeros((most, most), int)
     for look in survey(config):
-        predict(PredictOptions(look.scene.optical, look.scene.sar, tmp_path / "map.tif", result.weights, device="cpu"))
-        with rasterio.open(tmp_path / "map.tif") as mapped, rasterio.open(look.scene.labels) as labelled:
+        predict(PredictOptions(look.entry.optical, look.entry.sar, tmp_path / "map.tif", result.weights, device="cpu"))
+        with rasterio.open(tmp_path / "map.tif") as mapped, rasterio.open(look.entry.labels) as labelled:
             held_out = look.roles.read(Window(0, 0, *look.grid.shape)) == VALIDATION
             total += confusion_matrix(np.where(held_out, labelled.read(1), 0), mapped.read(1), most + 1)
     assert scored["pixels"] == total.sum() > 0
@@ -451,7 +447,7 @@ def test_want_of_memory_is_told(config: TrainConfig, tmp_path: Path, monkeypatch
     def fail(*arguments: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("refnet_cli.training.trainer.training_loss", fail)
+    monkeypatch.setattr("refnet_cli.training.learner.training_loss", fail)
     with pytest.raises(TryAgainError, match="to learn from 2 crops at once: raise accumulate"):
         fit(config, tmp_path)
 
@@ -548,18 +544,16 @@ def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> No
     assert result.card.training["loss"] == loss
 
 
-def test_one_step_of_the_published_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_of_the_published_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses and gradient norms of a step are the published code's, and the weights move as AdamW's formula says."""
     golden = Golden("resnet18")
-    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.learner.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     unread = TrainScene(Path("a"), Path("b"), Path("c"))
     published = TrainConfig(scenes=(unread,), scheme="dfc2020", encoder="resnet18", width=32, device="cpu")
     before = {name: parameter.detach().clone() for name, parameter in golden.net.named_parameters()}
-    training = Training(
-        published, CARD, golden.net, [], None, tmp_path, Processes("cpu", "fp32"), choose_scan("cpu", 1, None)  # type: ignore[arg-type]
-    )  # fmt: skip
-    step = training._step(0, [Batch(golden.optical, golden.sar, golden.labels)])
+    learner = Learner(published, golden.net, None, Processes("cpu", "fp32"), choose_scan("cpu", 1, None).name)
+    step = learner.step(0, [Batch(golden.optical, golden.sar, golden.labels)])
     assert step.loss == pytest.approx(golden.stored["main_loss"].item(), rel=1e-5)
     assert step.auxiliary_loss == pytest.approx(golden.stored["aux_loss"].item(), rel=1e-5)
     assert step.learning_rate == 5e-4

@@ -23,12 +23,14 @@ from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.system.marks import is_ours
 from refnet_cli.training import folds
 from refnet_cli.training.calibration import fit_temperature
-from refnet_cli.training.config import TrainConfig, read_folds
+from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
 from refnet_cli.training.folds import POOLED, fit_folds, name_folders
+from refnet_cli.training.held_out import HeldOut
 from refnet_cli.training.history import History
-from refnet_cli.training.trainer import Progress, Training, TrainResult
-from refnet_cli.training.validation import HeldOut
+from refnet_cli.training.regions_file import read_folds
+from refnet_cli.training.result import TrainResult
+from refnet_cli.training.run import Progress
 from tests.scenes import CARD, make_labelled_scene
 
 HEAD = 'scheme = "esri-io"\nencoder = "test_resnet"\ndevice = "cpu"\n'
@@ -38,7 +40,7 @@ NAMES = CARD.scheme.names
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 def table_of(name: str, entries: str = "") -> str:
@@ -63,7 +65,7 @@ def done(regions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folds that were stopped within the first one and again within the second."""
     folder = tmp_path_factory.mktemp("folds")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Training, "_draw", lambda self, card: None)
+        patched.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
         configs = read_folds(regions, "all")
         for _ in range(2):
             with pytest.raises(TryAgainError, match="the same command goes on"):

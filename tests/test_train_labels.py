@@ -16,18 +16,20 @@ import torch
 from affine import Affine
 
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
+from refnet_cli.evaluation.confidence import Confidence
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.balance import chances_of_cells
+from refnet_cli.training.batches import read_batches
 from refnet_cli.training.checkpoint import CONFIDENCES, Checkpoints
-from refnet_cli.training.confidence import Confidence
-from refnet_cli.training.config import TrainConfig, read_regions
-from refnet_cli.training.dataset import Region, count_classes, survey
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.dataset import SceneFiles
 from refnet_cli.training.fit import fit
 from refnet_cli.training.identity import what_training_depends_on
 from refnet_cli.training.losses import LOSSES, choose_loss, labelled_weight
-from refnet_cli.training.sampler import Sampler, read_batches
-from refnet_cli.training.trainer import Training
+from refnet_cli.training.regions_file import read_regions
+from refnet_cli.training.sampler import Sampler
+from refnet_cli.training.survey import count_classes, survey
 from tests.scenes import CARD, PLACE, grid_of, make_labelled_scene, write
 
 WHOLE = Window(0, 0, 160, 144)
@@ -45,7 +47,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 def percents(seed: int = 0) -> np.ndarray:
@@ -72,10 +74,10 @@ def test_confidences_are_percent_or_shares(
     if nodata:
         stored[wanted == 0] = nodata
     path = write(tmp_path / "sure.tif", stored[None], ("confidence",), nodata=nodata)
-    with Region.open(sure(config, path, label_weight=3.0).scenes[0], config) as region:
+    with SceneFiles.open(sure(config, path, label_weight=3.0).scenes[0], config) as region:
         np.testing.assert_allclose(region.read_weights(WHOLE), 3 * wanted, rtol=1e-5)
         labels = region.read_labels(WHOLE)
-    with Region.open(config.scenes[0], config) as region:
+    with SceneFiles.open(config.scenes[0], config) as region:
         plain = region.read_labels(WHOLE)
         np.testing.assert_array_equal(region.read_weights(WHOLE), 1)
     np.testing.assert_array_equal(labels, np.where(wanted > 0, plain, 0))
@@ -86,10 +88,10 @@ def test_a_declared_scale_and_a_band(config: TrainConfig, tmp_path: Path) -> Non
     path = write(tmp_path / "two.tif", bands, ("a", "b"))
     with rasterio.open(path, "r+") as file:
         file.scales, file.offsets = (1.0, 1e-4), (0.0, 0.0)
-    with Region.open(sure(config, path, confidence_band=2).scenes[0], config) as region:
+    with SceneFiles.open(sure(config, path, confidence_band=2).scenes[0], config) as region:
         np.testing.assert_allclose(region.read_weights(WHOLE), percents() / 100, rtol=1e-5)
     with pytest.raises(OptionsError, match=r"confidence_band is 3, but the confidence file .*two\.tif has 2 bands"):
-        Region.open(sure(config, path, confidence_band=3).scenes[0], config)
+        SceneFiles.open(sure(config, path, confidence_band=3).scenes[0], config)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_what_is_held_out_is_scored_alike_wherever_it_has_any_confidence(config:
     path = write(tmp_path / "sure.tif", percents()[None], ("c",), place)
     scenes = config.scenes[0], replace(config.scenes[1], confidence=path, label_weight=0.01)
     result = fit(replace(config, scenes=scenes, steps=1), tmp_path / "run")
-    with Region.open(config.scenes[1], config) as region:
+    with SceneFiles.open(config.scenes[1], config) as region:
         labels = region.read_labels(WHOLE)
     scored = int(np.count_nonzero(labels[percents() > 0]))
     assert scored < np.count_nonzero(labels)
@@ -318,7 +320,7 @@ def test_weighted_passes_add_up_to_the_step(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
-    monkeypatch.setattr("refnet_cli.training.trainer.set_training", lambda net, frozen: net.eval() and None)
+    monkeypatch.setattr("refnet_cli.training.learner.set_training", lambda net, frozen: net.eval() and None)
     monkeypatch.setattr("refnet_cli.model.refnet.REFNet.forward", _with_auxiliary(REFNet.forward))
     ramp = np.linspace(1, 100, 160 * 144).reshape(1, 160, 144).astype(np.uint8)  # passes differ in their weight
     chosen = sure(config, write(tmp_path / "sure.tif", ramp, ("c",)), label_weight=2.0)

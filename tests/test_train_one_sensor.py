@@ -15,13 +15,18 @@ from refnet_cli.model.card import SENSORS_ALONE
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights
 from refnet_cli.tiles.window import Window
-from refnet_cli.training import sampler as sampling
-from refnet_cli.training.config import TrainConfig, TrainScene, read_regions
-from refnet_cli.training.dataset import Region, survey
+from refnet_cli.training import statistics
+from refnet_cli.training.batches import read_batches
+from refnet_cli.training.config import TrainConfig, TrainScene
+from refnet_cli.training.dataset import SceneFiles
 from refnet_cli.training.fit import fit
-from refnet_cli.training.sampler import Sampler, read_batches
-from refnet_cli.training.statistics import measure, sensors_that_suffice
-from refnet_cli.training.trainer import Progress, Training, TrainResult
+from refnet_cli.training.learner import Learner
+from refnet_cli.training.regions_file import read_regions
+from refnet_cli.training.result import TrainResult
+from refnet_cli.training.run import Progress
+from refnet_cli.training.sampler import Sampler
+from refnet_cli.training.statistics import measure
+from refnet_cli.training.survey import sensors_that_suffice, survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.scenes import CARD, make_labelled_scene
 
@@ -53,7 +58,7 @@ def other_of(sensor: str) -> str:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_draw", lambda self, card: None)
+    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 def test_a_regions_file_may_leave_a_sensor_out(tmp_path: Path) -> None:
@@ -75,7 +80,7 @@ def test_a_regions_file_may_leave_a_sensor_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sensor", SENSORS)
 def test_labels_count_where_the_only_sensor_saw(scenes: dict[str, TrainScene], sensor: str) -> None:
     config = configured(scenes, sensor, split="none")
-    with Region.open(scenes[sensor], config) as region:
+    with SceneFiles.open(scenes[sensor], config) as region:
         stored = region.labels.read(WHOLE)
         patch, labels = region.read(Window(-10, -10, 180, 164))
         known = np.isfinite(getattr(region.pair.read(WHOLE), sensor)).all(0)
@@ -123,8 +128,8 @@ def test_statistics_are_those_of_the_scenes_that_have_the_sensor(scenes: dict[st
 def test_a_sensor_in_few_scenes_is_measured_in_enough_crops(
     scenes: dict[str, TrainScene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "STATISTICS_CROPS", 1)
-    monkeypatch.setattr(sampling, "LEAST_STATISTICS_CROPS", 3)
+    monkeypatch.setattr(statistics, "STATISTICS_CROPS", 1)
+    monkeypatch.setattr(statistics, "LEAST_STATISTICS_CROPS", 3)
     config = configured(scenes, "optical", "sar", split="none")
     sampler = Sampler(survey(config), config)
     drawn, draw = [], sampler.draw
@@ -137,7 +142,7 @@ def test_a_sensor_in_few_scenes_is_measured_in_enough_crops(
     measure(sampler, config, {})
     found = [sum(bool(np.isfinite(getattr(crop, name)).any()) for crop in drawn) for name in SENSORS]
     assert min(found) == 3
-    monkeypatch.setattr(sampling, "MOST_STATISTICS_CROPS", 1)
+    monkeypatch.setattr(statistics, "MOST_STATISTICS_CROPS", 1)
     with pytest.raises(InputError, match=r"1 crops of what is learned from hold no (optical|sar) values"):
         measure(sampler, config, {})
     sampler.close()
@@ -244,20 +249,20 @@ def test_an_encoder_that_sees_nothing_keeps_its_statistics(
 ) -> None:
     """Passes without any SAR leave SAR's running means and variances alone: they would shrink to nothing."""
     config = configured(scenes, "pair", "optical", "held", batch=2, accumulate=2, steps=4)
-    plain, seen = Training.__dict__["_learn"], []
+    plain, seen = Learner.__dict__["_learn"], []
 
-    def watch(training: Training, batch: Any, share: Any) -> Any:
+    def watch(learner: Learner, batch: Any, share: Any) -> Any:
         def state() -> list[torch.Tensor]:
-            net = training._net.sar_encoder.state_dict()
+            net = learner.net.sar_encoder.state_dict()
             return [tensor.clone() for name, tensor in net.items() if "running" in name]
 
         before = state()
-        found = plain(training, batch, share)
+        found = plain(learner, batch, share)
         same = all(torch.equal(one, other) for one, other in zip(before, state(), strict=True))
         seen.append((bool(batch.sar.any()), same))
         return found
 
-    monkeypatch.setattr(Training, "_learn", watch)
+    monkeypatch.setattr(Learner, "_learn", watch)
     fit(config, tmp_path)
     assert set(seen) == {(True, False), (False, True)}
 

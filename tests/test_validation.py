@@ -21,8 +21,9 @@ from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import survey
-from refnet_cli.training.validation import choose_views, evaluate_weights, validate
+from refnet_cli.training.result import choose_views
+from refnet_cli.training.survey import survey
+from refnet_cli.training.validation import evaluate_weights, validate
 from tests.scenes import CARD, DRAWN, make_labelled_scene
 
 SMALL = replace(CARD, tile=64)
@@ -106,7 +107,7 @@ def test_bands_that_are_no_colours_are_shown_too(config: TrainConfig) -> None:
     scenes = survey(replace(config, split="region", fold="south"))[1:]
     read_as = tuple(replace(scene, optical_bands=("1", "2")) for scene in config.scenes)
     config = replace(config, optical_bands=("B08", "B11"), scenes=read_as)
-    scenes = [replace(look, scene=read_as[1]) for look in scenes]
+    scenes = [replace(look, entry=read_as[1]) for look in scenes]
     (view,) = choose_views(REFNet(card.network).eval(), card, scenes, config)
     assert view.optical.shape == (2, 64, 64)
 

@@ -23,8 +23,8 @@ from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.config import read_regions
-from refnet_cli.training.dataset import Region
+from refnet_cli.training.dataset import SceneFiles
+from refnet_cli.training.regions_file import read_regions
 from tests.scenes import CARD, PLACE, PlaceEngine, write
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "weights"))
@@ -181,7 +181,7 @@ def test_terramesh_is_read_with_the_offset_and_the_codes_it_has(shared: Path) ->
         samples = places.read_terramesh(shared / "data" / "terramind", level)
         config = places.read_config(places.regions_text("", samples))
         for place, scene in zip(samples, config.scenes, strict=True):
-            with Region.open(scene, config) as region:
+            with SceneFiles.open(scene, config) as region:
                 patch, labels = region.read(Window(0, 0, *region.pair.grid.shape))
             assert set(np.unique(labels)) - {0} == places.label_classes([place])
             darkest[level, place.name] = float(np.nanpercentile(patch.optical[3], 1))  # near infrared, clear of haze
@@ -348,7 +348,7 @@ def test_tiles_that_move_change_nothing_where_a_pixel_is_mapped_by_itself(made: 
     engine.card = replace(CARD, tile=64)
     maps = []
     for moved in (False, True):
-        with Region.open(config.scenes[0], config) as region:
+        with SceneFiles.open(config.scenes[0], config) as region:
             maps.append(score.map_region(region, engine, moved))
     assert score.share_alike(maps[0].predicted, maps[1].predicted) == 1
     assert (maps[0].predicted > 0).mean() > 0.9

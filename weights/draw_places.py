@@ -34,7 +34,7 @@ from refnet_cli.engines.torch_engine import TorchEngine
 from refnet_cli.model.weights import load_weights
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.dataset import Region
+from refnet_cli.training.dataset import SceneFiles
 
 PANELS = ("optical", "SAR: VV, VH, VV - VH", "labels", "map", "confidence")
 SIDE, GAP, LINE = 250, 8, 20
@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
     """-1 where there are no labels."""
 
 
-def draw_place(place: Place, region: Region, mapped: Mapped) -> Drawn:
+def draw_place(place: Place, region: SceneFiles, mapped: Mapped) -> Drawn:
     """Draw the panels of a place."""
     height, width = mapped.labels.shape
     patch = region.pair.read(Window(0, 0, height, width))
@@ -142,7 +142,7 @@ def draw_places(weights: Path, places: Sequence[Place], folder: Path) -> list[Pa
     drawn = []
     folder.mkdir(parents=True, exist_ok=True)
     for place, scene in zip(places, config.scenes, strict=True):
-        with Region.open(scene, config) as region:
+        with SceneFiles.open(scene, config) as region:
             drawn.append(draw_place(place, region, map_region(region, engine)))
         draw_sheet(drawn[-1:]).save(folder / f"{place.name}.png")
     drawn.sort(key=lambda place: place.accuracy)

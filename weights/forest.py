@@ -35,7 +35,7 @@ from sklearn.ensemble import RandomForestClassifier
 from refnet_cli.evaluation.scores import confusion_matrix
 from refnet_cli.system.atomic import replacing
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.dataset import Region
+from refnet_cli.training.dataset import SceneFiles
 
 TREES, PIXELS, NEIGHBOURHOOD, SEED = 100, 2000, 5, 0
 SENSORS = {"both": slice(None), "optical": slice(0, 4), "sar": slice(4, 6)}
@@ -64,7 +64,7 @@ def read_pixels(places: Sequence[Place]) -> dict[str, Pixels]:
     config = read_config(regions_text("", places))
     found = {}
     for scene in config.scenes:
-        with Region.open(scene, config) as region:
+        with SceneFiles.open(scene, config) as region:
             patch, labels = region.read(Window(0, 0, *region.pair.grid.shape))
         bands = np.concatenate([patch.optical, patch.sar])
         features = np.stack([bands, neighbourhood_means(bands)])

@@ -33,8 +33,8 @@ from score import pool_folds, score_fold, score_sample, score_terramesh
 from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.prediction.drift import LEVELS
 from refnet_cli.system.atomic import replacing
-from refnet_cli.training.config import read_regions
 from refnet_cli.training.fit import fit
+from refnet_cli.training.regions_file import read_regions
 
 HERE = Path(__file__).resolve().parent
 NAME = "refnet-base"

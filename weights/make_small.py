@@ -21,9 +21,9 @@ import numpy as np
 import rasterio
 
 from refnet_cli.model.weights import load_weights, save_weights
-from refnet_cli.training.config import read_regions
-from refnet_cli.training.dataset import survey
 from refnet_cli.training.fit import fit
+from refnet_cli.training.regions_file import read_regions
+from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import validate
 
 HERE = Path(__file__).resolve().parent
@@ -144,11 +144,11 @@ def score_weights(folder: Path, weights: Path, scenes: str, classes: Iterable[in
     net, card = load_weights(weights)
     (folder / "scored.toml").write_text(SETTINGS + scenes)
     config = read_regions(folder / "scored.toml")
-    looked = [look for look in survey(config) if look.validation.any()]
+    scored = [scene for scene in survey(config) if scene.scored]
     found = {}
     for sensors, without in (("both", None), ("optical_only", "sar"), ("sar_only", "optical")):
         blinded = replace(card, training=card.training | {"without": without})
-        scores, _ = validate(net, blinded, looked, config)
+        scores = validate(net, blinded, scored, config).scores
         known = [name for name in scores.labelled if 1 + card.scheme.names.index(name) in classes]
         right = sum(scores.recall[name] * scores.labelled[name] for name in known)
         found[sensors] = {"overall_accuracy": scores.overall_accuracy, "mean_iou": scores.mean_iou}

@@ -18,7 +18,8 @@ import numpy as np
 import rasterio
 
 from refnet_cli.classes.schemes import SCHEMES
-from refnet_cli.training.config import TrainConfig, read_regions
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.regions_file import read_regions
 
 Sensor = Literal["optical", "sar"]
 Level = Literal["L1C", "L2A"]

@@ -47,7 +47,7 @@ from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.calibration import Calibration, fit_temperature, measure_calibration
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import Region
+from refnet_cli.training.dataset import SceneFiles
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 WITHOUT: dict[str, Sensor | None] = {"both": None, "optical": "sar", "sar": "optical"}
@@ -109,7 +109,7 @@ def blinded(card: Card, without: Sensor | None) -> Card:
     return replace(card, training=card.training | {"without": without})
 
 
-def map_region(region: Region, engine: TorchEngine, moved: bool = False) -> Mapped:
+def map_region(region: SceneFiles, engine: TorchEngine, moved: bool = False) -> Mapped:
     """Map a place with the tiles of ``refnet predict``, or with these moved by half a tile."""
     card = engine.card
     height, width = region.pair.grid.shape
@@ -129,7 +129,7 @@ def map_scenes(net: REFNet, card: Card, config: TrainConfig, moved: bool = False
     """Yield the name and the map of each scene of a config, one after the other."""
     engine = TorchEngine(net, card)
     for scene in config.scenes:
-        with Region.open(scene, config) as region:
+        with SceneFiles.open(scene, config) as region:
             yield scene.name, map_region(region, engine, moved)
 
 

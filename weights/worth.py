@@ -22,8 +22,8 @@ from pooled import shown, summarise
 from score import WITHOUT, score_places
 
 from refnet_cli.model.weights import load_weights
-from refnet_cli.training.config import read_regions
 from refnet_cli.training.fit import fit
+from refnet_cli.training.regions_file import read_regions
 
 LEFT_OUT = ("Austria", "Canada", "Ireland")
 STEPS, SEEDS = 500, (0, 1)

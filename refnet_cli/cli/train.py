@@ -72,7 +72,7 @@ def train_command(
     --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """  # noqa: D301
-    from refnet_cli.training.config import read_folds, read_regions
+    from refnet_cli.training.regions_file import read_folds, read_regions
 
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
@@ -114,7 +114,7 @@ def train_command(
 
 def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
     """Print the labelled pixels of each class, of each fold where there are folds."""
-    from refnet_cli.training.dataset import count_classes, survey
+    from refnet_cli.training.survey import count_classes, survey
 
     found = {}
     for fold, config in configs.items():
@@ -123,7 +123,7 @@ def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> Non
         if not as_json:
             click.echo("\n".join([*[f"fold {fold}"] * bool(fold), *describe_labels(counts)]))
         if not quiet:
-            say([f"warning: {look.scene.name}: {warning}" for look in scenes for warning in look.warnings])
+            say([f"warning: {scene.name}: {warning}" for scene in scenes for warning in scene.warnings])
             say(missing_labels(counts))
     if as_json:
         click.echo(json.dumps(found.get("", found), indent=2))
@@ -224,7 +224,7 @@ def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
-    from refnet_cli.training.config import read_regions
+    from refnet_cli.training.regions_file import read_regions
     from refnet_cli.training.validation import evaluate_weights
 
     if any(given[name] for name in ("scheme", "sample", "field", "layer", "meanings")):

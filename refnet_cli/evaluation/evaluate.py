@@ -12,7 +12,9 @@ from refnet_cli.classes.scheme_files import find_scheme, read_label_codes, with_
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.areas import estimate_areas
-from refnet_cli.evaluation.labels import RasterLabels, describe_map, open_labels
+from refnet_cli.evaluation.class_map import describe_map
+from refnet_cli.evaluation.labels import open_labels
+from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
 from refnet_cli.outputs import AreaCounter
 from refnet_cli.tiles.window import Window

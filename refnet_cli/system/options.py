@@ -6,7 +6,7 @@ The command line, config files, tags of maps, ids of tasks and docs/options.md a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, Field, asdict, field, fields
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind")
 def option(
     default: Any = MISSING,
     *,
-    help: str,
+    help: str = "",
     affects: Affects,
     default_text: str = "",
     metavar: str | None = None,
@@ -43,7 +43,8 @@ def option(
     default, default_factory
         As of `dataclasses.field`.
     help : str
-        What the option is, for ``--help`` and for readers of the class.
+        What the option is, for ``--help`` and for readers of the class; options of files only may be described by a
+        docstring instead.
     affects : str
         See `Affects`.
     default_text : str
@@ -60,7 +61,31 @@ def option(
 @cache
 def names(kind: type[Any], *affects: Affects) -> frozenset[str]:
     """Return the names of the options of a dataclass that affect one of these."""
-    return frozenset(field.name for field in fields(kind) if field.metadata["affects"] in affects)
+    return frozenset(field.name for field in fields(kind) if _affected_by(field) in affects)
+
+
+def _affected_by(field: Field[Any]) -> Affects:
+    """Return what a field affects: the pixels where it does not say, so that none is forgotten."""
+    found: Affects = field.metadata.get("affects", "pixels")
+    return found
+
+
+def settings_of_result(options: Any, *, as_before: bool = False) -> dict[str, Any]:
+    """Return the options that a result depends on, by name, with nested dataclasses as dicts.
+
+    Parameters
+    ----------
+    options : dataclass instance
+    as_before : bool
+        Leave out options newer than 0.1 that have their defaults, so that what 0.1 wrote still compares equal.
+    """
+    values = asdict(options)
+    return {
+        field.name: values[field.name]
+        for field in fields(options)
+        if _affected_by(field) in ("pixels", "elsewhere")
+        and not (as_before and field.metadata.get("since") and values[field.name] == field.default)
+    }
 
 
 def narrow(options: Any, kind: type[Kind]) -> Kind:

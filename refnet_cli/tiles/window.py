@@ -35,3 +35,19 @@ class Window(NamedTuple):
         bottom = min(self.row + self.height, other.row + other.height)
         right = min(self.column + self.width, other.column + other.width)
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
+
+    def check_inside(self, height: int, width: int) -> None:
+        """Raise ValueError if the window is empty or leaves a grid of ``height`` x ``width`` pixels."""
+        if self != self.clip(height, width) or self.height < 1 or self.width < 1:
+            raise ValueError(f"{self} is not inside the grid of {height} x {width} pixels.")
+
+    def slices_in(self, around: Window) -> tuple[slice, slice]:
+        """Return where this window's pixels are in an array of the pixels of a window around it.
+
+        Examples
+        --------
+        >>> Window(5, 6, 3, 4).slices_in(Window(5, 0, 100, 10))
+        (slice(0, 3, None), slice(6, 10, None))
+        """
+        top, left = self.row - around.row, self.column - around.column
+        return slice(top, top + self.height), slice(left, left + self.width)

@@ -13,7 +13,7 @@ from refnet_cli.types import Int64
 
 def number_regions(scenes: Sequence[TrainScene]) -> Int64:
     """Number of each scene's region, counted from 0; a scene without one is a region of its own."""
-    names = [scene.region or scene.name for scene in scenes]
+    names = [scene.held_out_with for scene in scenes]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 

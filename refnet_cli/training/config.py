@@ -1,24 +1,21 @@
-"""What to train, on what, and how: the regions file."""
+"""What to train, on what, and how."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from refnet_cli.classes.scheme_files import read_scheme, with_ignored
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
-from refnet_cli.errors import ConfigError, OptionsError, WeightsError
+from refnet_cli.errors import OptionsError
 from refnet_cli.model.config import REFNetConfig
-from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders, read_encoders
+from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders
 from refnet_cli.model.weight_files import BundledName, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.system.config import read_table, read_toml
 from refnet_cli.system.options import option
 from refnet_cli.system.urls import is_remote
-from refnet_cli.training.haze import HAZE
+from refnet_cli.training.augmentation.haze import HAZE
 
 PUBLISHED = REFNetConfig()
 SplitMethod = Literal["blocks", "region", "random", "none"]
@@ -49,14 +46,14 @@ class TrainScene(SceneOptions):
     """Field of a vector file of labels that holds the class; needed where it has several."""
     label_codes: dict[str, str] | None = None
     """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
-    label_layer: str | None = None
+    label_layer: str | None = option(None, affects="pixels", since="0.2")
     """Layer of a vector file of labels; needed where several have shapes."""
-    label_weight: float = 1.0
+    label_weight: float = option(1.0, affects="pixels", since="0.2")
     """What a label of this scene counts in the loss."""
-    confidence: Path | None = None
-    """Raster of how sure each label is, see `refnet_cli.training.confidence.Confidence.open`; it multiplies
+    confidence: Path | None = option(None, affects="pixels", since="0.2")
+    """Raster of how sure each label is, see `refnet_cli.evaluation.confidence.Confidence.open`; it multiplies
     ``label_weight``."""
-    confidence_band: int = 1
+    confidence_band: int = option(1, affects="pixels", since="0.2")
     """Number of the raster's band, from 1."""
 
     def __post_init__(self) -> None:
@@ -75,6 +72,11 @@ class TrainScene(SceneOptions):
             raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; bands are counted from 1.")
         if self.confidence is None and self.confidence_band != 1:
             raise OptionsError(f"{self.name}: confidence_band names a band, but there is no confidence file.")
+
+    @property
+    def held_out_with(self) -> str:
+        """The region that the scene belongs to, perhaps alone."""
+        return self.region or self.name
 
     @property
     def absent(self) -> Literal["optical", "sar"] | None:
@@ -119,8 +121,9 @@ class TrainConfig:
         affects="pixels",
     )
     """Or names or files by sensor. It becomes what `choose_encoders` returns."""
-    encoder_sha256: dict[str, str] | None = None
-    """Checksums of the files of pretrained encoders, by ``optical`` and ``sar``; a table of a file may hold its own."""
+    encoder_sha256: dict[str, str] | None = option(None, affects="run")
+    """Checksums of the files of pretrained encoders, by ``optical`` and ``sar``; a table of a file may hold its own.
+    They become a part of ``encoder_weights``."""
     freeze: Literal["encoders"] | None = option(None, help="What is not to learn.", affects="pixels")
     split: SplitMethod | None = option(
         None,
@@ -148,24 +151,24 @@ class TrainConfig:
     """Side in pixels of the tiles to predict."""
     sampling: Literal["area", "classes"] = "area"
     """Where crops lie: every labelled pixel alike, as published, or every class alike."""
-    balance: Literal["regions"] | None = None
+    balance: Literal["regions"] | None = option(None, affects="pixels", since="0.2")
     """``regions`` draws crops from a region in proportion to the square root of its labelled pixels, of each class by
     itself with ``sampling = "classes"``; by default in proportion to their number."""
     jitter: float = 0.0
     """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
-    haze: float = 0.0
+    haze: float = option(0.0, affects="pixels", since="0.2")
     """Most path radiance that is added to a crop or removed from it, as reflectance in blue; 0.08 is about what lies
     between L2A and L1C. No more is removed than the darkest pixels allow. 0: none."""
-    sar_gain: float = 0.0
+    sar_gain: float = option(0.0, affects="pixels", since="0.2")
     """Standard deviation in dB of a crop's SAR calibration; a third as much again for each polarisation. 0: none."""
-    sar_slope: float = 0.0
+    sar_slope: float = option(0.0, affects="pixels", since="0.2")
     """Standard deviation in dB of the difference that tilts SAR across a crop, in any direction. 0: none."""
-    sar_looks: float = 0.0
+    sar_looks: float = option(0.0, affects="pixels", since="0.2")
     """Least equivalent number of looks of extra speckle: two thirds of the crops get some, of this number to 20 times
     as many. 0: none."""
-    shift: float = 0.0
+    shift: float = option(0.0, affects="pixels", since="0.2")
     """Most pixels by which SAR is moved against optical and labels, along rows and along columns. 0: none."""
-    mix: float = 0.0
+    mix: float = option(0.0, affects="pixels", since="0.2")
     """Share of the crops of which a random part is replaced by that of another crop, with its labels. 0: none."""
     modality_dropout: float = 0.0
     """Share of the crops that lack one of the sensors, either as often."""
@@ -173,7 +176,7 @@ class TrainConfig:
     """Name of the loss; the published one is cross entropy."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     """How much a pixel of each class counts: by name, or ``balanced`` so that all classes count alike."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = option(0.0, affects="pixels", since="0.2")
     """Share of the probability that labels spread over all classes, with the losses of cross entropy."""
     learning_rate: float = 5e-4
     weight_decay: float = 5e-4
@@ -190,7 +193,7 @@ class TrainConfig:
     """Steps between validations; by default a tenth of all."""
     patience: int | None = None
     """Validations without a better mean IoU after which to stop; by default never."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = option(100, affects="run")
     """Steps between checkpoints."""
     seed: int = option(0, help="Of everything that is drawn at random.", affects="pixels")
     without: Literal["optical", "sar"] | None = option(
@@ -199,12 +202,12 @@ class TrainConfig:
         affects="pixels",
     )
     """Scenes need no files of it."""
-    licence: str = "unknown"
-    notice: str = ""
+    licence: str = option("unknown", affects="files")
+    notice: str = option("", affects="files")
     """What everyone who uses the weights should be told."""
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
     scan: str | None = option(None, help="Kernel of the selective scan; see refnet predict.", affects="run")
-    workers: int = 2
+    workers: int = option(2, affects="run")
     """Threads that read crops ahead of the network."""
 
     def __post_init__(self) -> None:
@@ -297,7 +300,7 @@ class TrainConfig:
             )
 
     def _check_split(self) -> None:
-        regions = {scene.region or scene.name for scene in self.scenes}
+        regions = {scene.held_out_with for scene in self.scenes}
         if self.fold is not None and self.fold not in regions:
             raise OptionsError(f"There is no region {self.fold!r} to hold out; there are {', '.join(sorted(regions))}.")
         if self.fold is not None and self.method != "region":
@@ -340,7 +343,7 @@ class TrainConfig:
         """Tell whether a scene is learned from, scored, or divided into parts of both."""
         if scene.split:
             return scene.split
-        if self.fold is not None and (scene.region or scene.name) == self.fold:
+        if self.fold is not None and scene.held_out_with == self.fold:
             return "validation"
         return "divided" if self.method in ("blocks", "random") else "train"
 
@@ -369,120 +372,3 @@ class TrainConfig:
             network = read_card(init).network
         encoder, width = self.encoder or network.encoder, self.width or network.width
         return replace(self, init=init, encoder=encoder, width=width)
-
-
-def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Read a regions file.
-
-    Parameters
-    ----------
-    path : str or Path
-        TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
-        relative to the file. ``scheme`` may be a table, see `read_scheme`.
-    options : mapping, optional
-        Fields of `TrainConfig` that replace those of the file.
-
-    Raises
-    ------
-    InputMissingError
-        If the file does not exist.
-    ConfigError
-        If it is no TOML, or has unknown or impossible entries.
-    """
-    path = Path(path)
-    entries = read_toml(path)
-    scenes = entries.pop("scenes", [])
-    if not isinstance(scenes, list) or not all(isinstance(scene, dict) for scene in scenes):
-        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
-    try:
-        if isinstance(entries.get("scheme"), dict):
-            scheme, ignored = read_scheme(entries.pop("scheme"))
-            tables = [table for table in scenes if "label_codes" in table]
-            for table in [entries, *tables] if ignored else []:
-                table["label_codes"] = with_ignored(scheme, table.get("label_codes"), ignored)
-            chosen: dict[str, Any] = {"scheme": scheme}
-        else:
-            chosen = {}
-        if "encoder_weights" in entries:
-            chosen["encoder_weights"] = read_encoders(entries.pop("encoder_weights"), path)
-        made = tuple(_read_scene(scene, number, path) for number, scene in enumerate(scenes))
-        return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path) | dict(options or {}))
-    except (OptionsError, WeightsError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
-    """Read a regions file once for each region that is to be held out.
-
-    Parameters
-    ----------
-    path, options
-        See `read_regions`.
-    folds : str
-        ``all``, or names of regions with commas between them. A region whose scenes are all marked
-        ``split = "train"`` is always learned from, and is none of ``all``.
-
-    Returns
-    -------
-    dict
-        By region, in the order of the scenes.
-
-    Raises
-    ------
-    OptionsError
-        If regions cannot be held out one by one.
-    InputMissingError, ConfigError
-        See `read_regions`.
-    """
-    path, options = Path(path), dict(options or {})
-    if options.get("split", "region") != "region":
-        raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}: leave one of them out.")
-    tables = read_toml(path).get("scenes", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
-    try:
-        known = _regions_to_hold_out([_read_scene(table, number, path) for number, table in enumerate(tables)])
-    except (OptionsError, WeightsError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    chosen = known if folds == "all" else [folds] if folds in known else [name.strip() for name in folds.split(",")]
-    unknown = [name for name in chosen if name not in known]
-    if unknown or not chosen:
-        raise OptionsError(
-            f"{path} has no region {', '.join(map(repr, unknown)) or 'at all'} to hold out. Regions without a scene "
-            f'marked split = "train" are: {", ".join(known) or "none"}.'
-        )
-    named = [name for name in known if name in chosen]
-    return {name: read_regions(path, options | {"split": "region", "fold": name}) for name in named}
-
-
-def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
-    """Names of the regions none of whose scenes is always learned from.
-
-    Raises
-    ------
-    OptionsError
-        If a scene is always scored, or only a part of a region can be held out.
-    """
-    marks: dict[str, set[str | None]] = {}
-    for scene in scenes:
-        if scene.split == "validation":
-            raise OptionsError(
-                f'{scene.name} is marked split = "validation", so that every fold would score it. Remove the mark or '
-                "the scene for --folds."
-            )
-        marks.setdefault(scene.region or scene.name, set()).add(scene.split)
-    if mixed := [region for region, found in marks.items() if len(found) > 1]:
-        raise OptionsError(
-            f'Some scenes of {", ".join(mixed)} are marked split = "train", so that the region cannot be held out as a '
-            "whole. Mark all of its scenes or none, or give them a region of their own."
-        )
-    return [region for region, found in marks.items() if found == {None}]
-
-
-def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
-    values = {"name": f"scene-{number}"} | read_table(TrainScene, table, path)
-    missing = [name for name in ("labels",) if name not in values]
-    missing += ["optical or sar"] if not values.keys() & {"optical", "sar"} else []
-    if missing:
-        raise OptionsError(f"{values['name']} (scene {number + 1} of the file) is missing {', '.join(missing)}.")
-    return TrainScene(**values)

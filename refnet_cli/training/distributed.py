@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, cast
 
@@ -75,7 +74,7 @@ class Processes:
 
     def waiting_with_sum(self, net: nn.Module, waiting: bool) -> AbstractContextManager[Any]:
         """Leave gradients unsummed over the processes, where more are still to come."""
-        return cast(AbstractContextManager[Any], self._accelerator.no_sync(net)) if waiting else _nothing()
+        return cast(AbstractContextManager[Any], self._accelerator.no_sync(net)) if waiting else nullcontext()
 
     def sum(self, number: Tensor) -> Tensor:
         """Sum a tensor over all processes."""
@@ -111,11 +110,6 @@ class _Called(nn.Module):
     def forward(self, optical: Tensor, sar: Tensor) -> Prediction:
         """See `REFNet.forward`."""
         return cast(Prediction, self.net(optical, sar))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def started_processes() -> int:

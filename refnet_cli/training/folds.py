@@ -32,9 +32,10 @@ from refnet_cli.training.calibration import fit_temperature, measure_calibration
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.distributed import started_processes
 from refnet_cli.training.fit import fit
+from refnet_cli.training.held_out import HeldOut
 from refnet_cli.training.identity import describe_settings
-from refnet_cli.training.trainer import Progress, Tell, TrainResult
-from refnet_cli.training.validation import HeldOut
+from refnet_cli.training.result import TrainResult
+from refnet_cli.training.run import Progress, Tell
 from refnet_cli.types import Int64
 from refnet_cli.version import __version__
 
@@ -86,7 +87,7 @@ def fit_folds(
     Parameters
     ----------
     configs : mapping of str to TrainConfig
-        By region, from `refnet_cli.training.config.read_folds`.
+        By region, from `refnet_cli.training.regions_file.read_folds`.
     folder : str or Path
         Created if it is missing.
     progress, tell, stopping, overwrite

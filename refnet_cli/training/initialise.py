@@ -19,10 +19,12 @@ from refnet_cli.model.band_channels import Statistics, adapt_bands, known_statis
 from refnet_cli.model.card import Card, Modality
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoder_files import load_plain, load_pretrained
-from refnet_cli.model.encoders import Chosen, Pretrained
+from refnet_cli.model.encoders import Chosen, Pretrained, compare_levels
 from refnet_cli.model.refnet import REFNet, from_published, load_strictly
 from refnet_cli.model.weight_files import is_pickled
 from refnet_cli.model.weights import load_weights, read_checkpoint
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.dataset import LabelledScene
 
 HEADS = ("head", "optical_head", "sar_head")
 
@@ -91,6 +93,16 @@ def start(
     if encoder_weights is not None:
         return Start(net, {}, {}, load_plain(net, encoder_weights))
     return Start(net, {}, {}, ["network: from scratch"])
+
+
+def start_network(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Start:
+    """Make the network that a config starts from, see `start`, and compare its encoders with the scenes' levels."""
+    init = Path(config.init) if config.init else None
+    made = start(
+        config.network, config.optical_bands, config.sar_bands, config.classes, init, config.encoders, config.seed
+    )
+    levels = {scene.name: scene.decided.get("optical.level") for scene in scenes}
+    return made._replace(decisions=[*made.decisions, *compare_levels(config.encoders, levels)])
 
 
 def freeze_encoders(net: REFNet) -> None:

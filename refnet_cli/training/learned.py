@@ -16,7 +16,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.scene.grid import crop
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import SurveyedScene
+from refnet_cli.training.dataset import LabelledScene
 
 GROUND = "ground"
 """Entry of a card's ``training``: a list of trainings, the weights' own first, then those of the weights it began from.
@@ -31,13 +31,13 @@ _TOUCHING = 3e-5  # degrees by which neighbours may overlap because of rounding
 _LEARNED = ("train", "divided")
 
 
-def describe_ground(config: TrainConfig, scenes: Sequence[SurveyedScene], start: Card | None) -> list[dict[str, Any]]:
+def describe_ground(config: TrainConfig, scenes: Sequence[LabelledScene], start: Card | None) -> list[dict[str, Any]]:
     """Return what a card keeps of the ground that a training learns from, see `GROUND`.
 
     Parameters
     ----------
     config : TrainConfig
-    scenes : sequence of SurveyedScene
+    scenes : sequence of LabelledScene
     start : Card or None
         Of the weights that the training starts from; what they learned from stays in the card.
     """
@@ -72,7 +72,7 @@ def _checked(training: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": training["name"], "split": dict(training["split"]), "scenes": training["scenes"]}
 
 
-def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[SurveyedScene]) -> list[str]:
+def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledScene]) -> list[str]:
     """Say which of the ground that is scored weights have learned from.
 
     Parameters
@@ -80,7 +80,7 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[SurveyedSc
     card : Card
         Of the weights.
     config : TrainConfig
-    scenes : sequence of SurveyedScene
+    scenes : sequence of LabelledScene
         Those of the config.
 
     Returns
@@ -94,7 +94,7 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[SurveyedSc
         If the card's entry cannot be understood.
     """
     trainings = ground_of(card)
-    scored = {look.scene.name: look for look in scenes if config.role(look.scene) != "train" and look.validation.any()}
+    scored = {scene.name: scene for scene in scenes if config.role(scene.entry) != "train" and scene.scored}
     if not scored:
         return []
     here = {"split": _split_of(config), "scenes": _place(config, scenes)}
@@ -102,10 +102,10 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[SurveyedSc
     by_name: list[str] = []
     for training in trainings:
         known = not _same_training(training, here)
-        for name, look in scored.items():
-            if known and (places := _overlapped(training, look)):
+        for name, scene in scored.items():
+            if known and (places := _overlapped(training, scene)):
                 by_place.setdefault(name, set()).update(places)
-            if _same_name(training, name, config.role(look.scene), here["split"]):
+            if _same_name(training, name, config.role(scene.entry), here["split"]):
                 by_name.append(name)
     may = f"warning: the weights of {card.name} may have learned from what is scored in"
     lines = [
@@ -131,12 +131,12 @@ def _split_of(config: TrainConfig) -> dict[str, Any]:
     return {"split": config.method} | {name: getattr(config, name) for name in SPLIT[1:]}
 
 
-def _place(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> dict[str, dict[str, Any]]:
+def _place(config: TrainConfig, scenes: Sequence[LabelledScene]) -> dict[str, dict[str, Any]]:
     """Role and outline of each scene; no outline where a grid has no place on the Earth."""
     placed = {}
-    for look in scenes:
-        outline = _outline(look.grid)
-        placed[look.scene.name] = {"role": config.role(look.scene)} | ({"outline": outline} if outline else {})
+    for scene in scenes:
+        outline = _outline(scene.grid)
+        placed[scene.name] = {"role": config.role(scene.entry)} | ({"outline": outline} if outline else {})
     return placed
 
 
@@ -172,21 +172,21 @@ def _same_training(training: Mapping[str, Any], here: Mapping[str, Any]) -> bool
     return training["split"] == here["split"] and described(training["scenes"]) == described(here["scenes"])
 
 
-def _overlapped(training: Mapping[str, Any], look: SurveyedScene) -> list[str]:
+def _overlapped(training: Mapping[str, Any], here: LabelledScene) -> list[str]:
     """Names of a training's scenes that were learned from where a scene is scored."""
     shapes = {name: _shape(scene) for name, scene in training["scenes"].items()}
     roles = {name: scene["role"] for name, scene in training["scenes"].items()}
     held_out = shapely.union_all([shape for name, shape in shapes.items() if shape and roles[name] == "validation"])
-    scored = _scored(look)
+    scored = _scored(here)
     if scored is None:
         return []
     scored = scored.difference(held_out.buffer(_TOUCHING)).buffer(-_TOUCHING)
     return [name for name, shape in shapes.items() if shape and roles[name] in _LEARNED and shape.intersects(scored)]
 
 
-def _scored(look: SurveyedScene) -> Any:
+def _scored(scene: LabelledScene) -> Any:
     """Ground of a scene that is scored, in WGS 84; None where it has no place on the Earth."""
-    outlines = [_outline(crop(look.grid, window)) for window in look.roles.validation]
+    outlines = [_outline(crop(scene.grid, window)) for window in scene.roles.validation]
     if None in outlines:
         return None
     return shapely.union_all([shapely.geometry.shape(outline) for outline in outlines])

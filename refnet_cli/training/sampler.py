@@ -1,56 +1,28 @@
-"""From regions to batches: where labels lie, what each pixel is for, and crops drawn from what is learned from."""
+"""Crops drawn at random from what is learned from."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from torch import Tensor
 
-from refnet_cli.engines.torch_engine import Standardise, leave_out
 from refnet_cli.errors import InputError
-from refnet_cli.model.card import Card
 from refnet_cli.raster.raster import BLOCK
-from refnet_cli.scene.pair import Patch
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.augment import Crop, augment, drop_sensor, mix
+from refnet_cli.training.augmentation.augment import Crop, augment, drop_sensor, mix
 from refnet_cli.training.balance import chances_of_cells, number_regions
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.dataset import Region, SurveyedScene
+from refnet_cli.training.dataset import LabelledScene, SceneFiles
 from refnet_cli.training.distributed import started_processes
-from refnet_cli.training.region_pool import RegionPool, choose_most
-from refnet_cli.training.splits import (
-    TRAIN,
-)
+from refnet_cli.training.scene_pool import ScenePool, choose_most
+from refnet_cli.training.splits import TRAIN
 
-STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
-"""Crops that are measured: of all, at least of each sensor, and at most."""
 ATTEMPTS = 1000
-
-
-class Batch(NamedTuple):
-    """Standardised inputs and labels, (N, Bo, H, W), (N, Bs, H, W) and (N, H, W)."""
-
-    optical: Tensor
-    sar: Tensor
-    labels: Tensor
-    weights: Tensor | None = None
-    """What each label counts in the loss, (N, H, W); None where all count 1."""
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        weights = None if self.weights is None else self.weights.to(device)
-        return Batch(self.optical.to(device), self.sar.to(device), self.labels.to(device), weights)
 
 
 class Sampler:
@@ -61,7 +33,7 @@ class Sampler:
 
     Parameters
     ----------
-    scenes : sequence of SurveyedScene
+    scenes : sequence of LabelledScene
     config : TrainConfig
 
     Raises
@@ -70,18 +42,19 @@ class Sampler:
         If there is nothing to learn from.
     """
 
-    def __init__(self, scenes: Sequence[SurveyedScene], config: TrainConfig) -> None:
+    def __init__(self, scenes: Sequence[LabelledScene], config: TrainConfig) -> None:
         self._config = config
         self.scenes = scenes
-        self._regions = _OpenRegions(scenes, config)
-        self._places = np.concatenate([
-            np.insert(look.training.windows, 0, index, axis=1) for index, look in enumerate(scenes)
+        self._weighted = any(scene.entry.label_weight != 1 or scene.entry.confidence for scene in scenes)
+        self.pool = open_pool(scenes, config)
+        self._cells = np.concatenate([
+            np.insert(scene.training.windows, 0, index, axis=1) for index, scene in enumerate(scenes)
         ])  # fmt: skip
-        counts = np.concatenate([look.training.counts for look in scenes])
+        counts = np.concatenate([scene.training.counts for scene in scenes])
         if not counts.sum():
             raise InputError("No labelled pixel that the sensors of its scene saw is left to learn from.")
-        cells = [len(look.training.counts) for look in scenes]
-        regions = np.repeat(number_regions([look.scene for look in scenes]), cells)
+        cells = [len(scene.training.counts) for scene in scenes]
+        regions = np.repeat(number_regions([scene.entry for scene in scenes]), cells)
         chances = chances_of_cells(counts, regions, config)
         self._limits = np.cumsum(chances / chances.sum())
         self.skipped: Counter[str] = Counter()
@@ -89,7 +62,7 @@ class Sampler:
 
     def close(self) -> None:
         """Close all files."""
-        self._regions.close()
+        self.pool.close()
 
     def draw(self, step: int, number: int, *, augmented: bool = True) -> Crop:
         """Draw a crop.
@@ -125,15 +98,13 @@ class Sampler:
         for _ in range(ATTEMPTS):
             index, window = self._choose(random)
             try:
-                patch, labels, weights = self._regions.read(index, window)
+                with self.pool.borrow(index) as files:
+                    patch, labels = files.read(window)
+                    weights = files.read_weights(window) if self._weighted else None
             except InputError:
                 self._skip("unreadable")
                 continue
-            inside = window.clip(*self.scenes[index].grid.shape)
-            roles = np.zeros(labels.shape, np.uint8)
-            top, left = inside.row - window.row, inside.column - window.column
-            roles[top : top + inside.height, left : left + inside.width] = self.scenes[index].roles.read(inside)
-            labels[roles != TRAIN] = 0
+            labels[self.scenes[index].roles.read(window) != TRAIN] = 0
             if labels.any():
                 return Crop(patch.optical, patch.sar, labels, weights)
             self._skip("unlabelled")
@@ -144,9 +115,9 @@ class Sampler:
             self.skipped[why] += 1
 
     def _choose(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Choose a place with labels and a crop that sees it, somewhere."""
+        """Choose a cell with labels and a crop that sees a pixel of it, somewhere."""
         at = min(int(np.searchsorted(self._limits, random.random(), side="right")), len(self._limits) - 1)
-        index, row, column, height, width = self._places[at].tolist()
+        index, row, column, height, width = self._cells[at].tolist()
         crop = self._config.crop
         starts = row + random.integers(height), column + random.integers(width)
         top, left = (
@@ -156,32 +127,14 @@ class Sampler:
         return index, Window(top, left, crop, crop)
 
 
-class _OpenRegions:
-    """Regions that are opened when needed and stay open as long as files and memory allow; threads may read at once."""
-
-    def __init__(self, scenes: Sequence[SurveyedScene], config: TrainConfig) -> None:
-        self._scenes, self._config = scenes, config
-        self._weighted = any(look.scene.label_weight != 1 or look.scene.confidence for look in scenes)
-        taught = [look for look in scenes if look.training.counts.any()]
-        count = len(taught) + config.workers
-        files = max((_count_files(look.scene, config) for look in taught), default=1)
-        bands = len(config.optical_bands) + len(config.sar_bands)
-        block = max((_block_pixels(look.grid) for look in taught), default=1) * (4 * bands + 1)
-        most, self._kept_blocks = choose_most(count, files, block, started_processes())
-        self.pool = RegionPool(self._open, most)
-
-    def _open(self, index: int) -> Region:
-        return Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
-
-    def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8], NDArray[np.float32] | None]:
-        """Read a window of a region; see `Region.read` and `Region.read_weights`. No weights where all are 1."""
-        with self.pool.borrow(index) as region:
-            weights = region.read_weights(window) if self._weighted else None
-            return *region.read(window), weights
-
-    def close(self) -> None:
-        """Close all."""
-        self.pool.close()
+def open_pool(scenes: Sequence[LabelledScene], config: TrainConfig) -> ScenePool[SceneFiles]:
+    """Make the pool of the scenes' files; as many stay open as files and memory allow."""
+    taught = [scene for scene in scenes if scene.trains]
+    files = max((_count_files(scene.entry, config) for scene in taught), default=1)
+    bands = len(config.optical_bands) + len(config.sar_bands)
+    block = max((_block_pixels(scene.grid) for scene in taught), default=1) * (4 * bands + 1)
+    most, kept_blocks = choose_most(len(taught) + config.workers, files, block, started_processes())
+    return ScenePool(lambda index: SceneFiles.open(scenes[index].entry, config, kept_blocks), most)
 
 
 def _count_files(scene: TrainScene, config: TrainConfig) -> int:
@@ -197,41 +150,3 @@ def _count_files(scene: TrainScene, config: TrainConfig) -> int:
 def _block_pixels(grid: GeoBox) -> int:
     height, width = grid.shape
     return min(height, BLOCK) * min(width, BLOCK)
-
-
-def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:
-    """Make a batch of crops; ``without`` names a sensor that the network is not to see."""
-    seen = [leave_out(crop.optical, crop.sar, without) for crop in crops]
-    inputs = [
-        Standardise(modality)(torch.from_numpy(np.stack(arrays)))
-        for modality, arrays in zip((card.optical, card.sar), zip(*seen, strict=True), strict=True)
-    ]
-    labels = torch.from_numpy(np.stack([crop.labels for crop in crops]).astype(np.int64))
-    weights = [crop.weights for crop in crops if crop.weights is not None]
-    return Batch(inputs[0], inputs[1], labels, torch.from_numpy(np.stack(weights)) if weights else None)
-
-
-def read_batches(
-    sampler: Sampler, card: Card, config: TrainConfig, first: int, rank: int = 0, processes: int = 1
-) -> Generator[list[Batch], None, None]:
-    """Yield the batches of each step from ``first`` on, read ahead by threads; one for each of the step's passes.
-
-    With several processes, each gets every ``processes``-th crop of a step from the ``rank``-th on.
-    """
-    numbers = range(rank, config.batch, processes)
-    size = len(numbers) // config.accumulate
-    steps = iter(range(first, config.steps))
-    with ThreadPoolExecutor(config.workers, "refnet-crops") as pool:
-
-        def draw_next() -> list[Future[Crop]]:
-            return [pool.submit(sampler.draw, step, number) for step in islice(steps, 1) for number in numbers]
-
-        waiting = deque([draw_next(), draw_next()])
-        try:
-            while futures := waiting.popleft():
-                crops = [future.result() for future in futures]
-                waiting.append(draw_next())
-                passes = [crops[start : start + size] for start in range(0, len(crops), size)]
-                yield [standardised(part, card, config.without) for part in passes]
-        finally:
-            pool.shutdown(cancel_futures=True)

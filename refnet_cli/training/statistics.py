@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,29 +12,13 @@ from refnet_cli.model.card import Modality
 from refnet_cli.prediction.seen import describe_seen
 from refnet_cli.sensors import SENSORS
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import SurveyedScene
-from refnet_cli.training.sampler import LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS, STATISTICS_CROPS, Sampler
+from refnet_cli.training.sampler import Sampler
+from refnet_cli.training.survey import sensors_learned
 
+STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
+"""Crops that are measured: of all, at least of each sensor, and at most."""
 MEASURED = 2**31
 """In place of a step's number, for crops that are measured."""
-
-
-def sensors_that_suffice(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> list[str]:
-    """Sensors, of ``optical`` and ``sar``, that the network learns to do with alone.
-
-    Both where modality dropout blanks one at random, else those of the scenes of one sensor that are learned from, or
-    the one that ``without`` leaves.
-    """
-    if config.modality_dropout:
-        return ["optical", "sar"]
-    absent = {look.scene.absent for look in scenes if look.training.counts.any()} | {config.without}
-    return [name for name, other in (("optical", "sar"), ("sar", "optical")) if other in absent]
-
-
-def sensors_learned(scenes: Sequence[SurveyedScene]) -> set[str]:
-    """Sensors, of ``optical`` and ``sar``, that any scene with labels to learn from has."""
-    taught = [look.scene for look in scenes if look.training.counts.any()]
-    return {name for name in ("optical", "sar") if any(scene.absent != name for scene in taught)}
 
 
 def measure(

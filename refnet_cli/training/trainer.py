@@ -1,156 +1,55 @@
-"""The loop of a training: from batches to a network, with checkpoints and validations."""
+"""The loop of a training: steps, checkpoints and validations, until it is over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from refnet_cli.errors import InputError, TryAgainError
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
-from refnet_cli.model.weights import save_weights
-from refnet_cli.plots import draw_confusion, draw_curves, draw_views
-from refnet_cli.prediction.low_confidence import ENTRY, describe_shares
-from refnet_cli.scan import Choice
-from refnet_cli.training.calibration import fit_temperature
-from refnet_cli.training.checkpoint import Checkpoints, Part
+from refnet_cli.training.batches import read_batches
+from refnet_cli.training.checkpoint import Checkpoints
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.dataset import SurveyedScene
-from refnet_cli.training.distributed import Processes
-from refnet_cli.training.history import History, HistoryFiles, Step
+from refnet_cli.training.dataset import LabelledScene
+from refnet_cli.training.history import History, HistoryFiles
 from refnet_cli.training.identity import what_training_depends_on
-from refnet_cli.training.initialise import freeze_encoders, set_training
-from refnet_cli.training.losses import choose_loss, labelled_weight, training_loss
-from refnet_cli.training.sampler import Batch, Sampler, read_batches
-from refnet_cli.training.validation import HeldOut, choose_views, read_held_out, validate
-
-Tell = Callable[[str], None]
-POLYNOMIAL_POWER = 0.9
+from refnet_cli.training.learner import Learner
+from refnet_cli.training.run import Progress, Run, stopped
+from refnet_cli.training.sampler import Sampler
+from refnet_cli.training.validation import validate
 
 
-@dataclass
-class Progress:
-    """How far a training is."""
-
-    step: int
-    steps: int
-    loss: float
-    mean_iou: float | None = None
-    """Of the last validation."""
-
-
-@dataclass
-class TrainResult:
-    """What came out of a training."""
-
-    weights: Path
-    card: Card
-    """In other processes than the first, without scores."""
-    history: History
-    first: bool = True
-    """Whether this is the first process, or the only one."""
-    held_out: HeldOut | None = None
-    """What the temperature was fitted to; None if nothing is held out."""
-
-
-def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; A_log and D_skip take no weight decay, by Mamba's convention, and what is frozen takes no part."""
-    named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
-    plain = [p for name, p in named if name.endswith((".a_log", ".d_skip"))]
-    decayed = [p for name, p in named if not name.endswith((".a_log", ".d_skip"))]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """Rise linearly during the warm-up, then fall by the published polynomial to zero."""
-
-    def factor(step: int) -> float:
-        if step < config.warmup:
-            return (step + 1) / (config.warmup + 1)
-        return float((1 - (step - config.warmup) / (config.steps - config.warmup)) ** POLYNOMIAL_POWER)
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def class_weights(config: TrainConfig, scenes: Sequence[SurveyedScene]) -> Tensor | None:
-    """What a pixel of each class counts in the loss, shape (classes,) with "no data"; None if all count alike."""
-    if config.class_weights is None:
-        return None
-    if isinstance(config.class_weights, dict):
-        chosen = [config.class_weights[name] for name in config.classes.names]
-        return torch.tensor([0.0, *chosen])
-    pixels = np.sum([look.training.counts.sum(0) for look in scenes], axis=0)
-    present = pixels > 0
-    weights = np.divide(pixels.sum() / present.sum(), pixels, out=np.zeros(len(pixels)), where=present)
-    return torch.tensor([0.0, *weights.tolist()])
-
-
-class Training:
-    """A training under way.
+class Trainer:
+    """Trains a network until the steps are done or validations get no better.
 
     Parameters
     ----------
     config : TrainConfig
     card : Card
         Of the weights to be, without scores.
-    net : REFNet
-        What to train.
-    scenes : sequence of SurveyedScene
-    sampler : Sampler
-    folder : Path
-        It must exist.
-    processes : Processes
-    scan : Choice
+    learner : Learner
+    scenes : sequence of LabelledScene
+    run : Run
+        Its folder must exist.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        card: Card,
-        net: REFNet,
-        scenes: Sequence[SurveyedScene],
-        sampler: Sampler,
-        folder: Path,
-        processes: Processes,
-        scan: Choice,
+        self, config: TrainConfig, card: Card, learner: Learner, scenes: Sequence[LabelledScene], run: Run
     ) -> None:
-        self._config, self._card, self._folder, self._processes, self._scan = config, card, folder, processes, scan
-        self._sampler = sampler
-        self._scored = [look for look in scenes if look.validation.any()]
-        self._net = net.to(processes.device).to(memory_format=torch.channels_last).use_scan(scan.name)
-        if config.freeze:
-            freeze_encoders(net)
-        weights = class_weights(config, scenes)
-        self._weights = None if weights is None else weights.to(processes.device)
-        self._loss = choose_loss(config.loss, config.label_smoothing)
-        self._optimizer = make_optimizer(net, config)
-        self._schedule = make_schedule(self._optimizer, config)
-        self._averaged = None
-        if config.ema is not None:
-            average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
-            self._averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-        self._called, self._stepped = processes.prepare(net, self._optimizer)
+        self.config, self.card, self.run = config, card, run
+        self.scored = [scene for scene in scenes if scene.scored]
+        """Those with labels that are held out."""
         self.history = History()
-        parts: dict[str, Part] = {
-            "net": net, "optimizer": self._optimizer, "schedule": self._schedule, "history": self.history,
-        }  # fmt: skip
-        if self._averaged is not None:
-            parts["averaged"] = self._averaged
+        self._learner = learner
         self._checkpoints = Checkpoints(
-            folder / "checkpoints", what_training_depends_on(config, scenes), parts | processes.parts
-        )  # fmt: skip
+            run.folder / "checkpoints",
+            what_training_depends_on(config, scenes),
+            learner.parts | {"history": self.history},
+        )
 
-    def run(self, say: Tell, progress: Callable[[Progress], None] | None, stopping: Callable[[], bool]) -> None:
-        """Train until the steps are done or validations get no better.
+    def train(self, sampler: Sampler) -> None:
+        """Train, from the last checkpoint on if there is one.
 
         Raises
         ------
@@ -159,231 +58,79 @@ class Training:
         InputError
             If the loss is not finite any more.
         """
-        if self._processes.first:
+        processes = self.run.processes
+        if processes.first:
             self._checkpoints.remove_unfinished()
-        first = self._checkpoints.load(say)
-        if first:
-            say(f"going on after step {first}")
+        done = self._checkpoints.load(self.run.say)
+        if done:
+            self.run.say(f"going on after step {done}")
         with ExitStack() as stack:
             files = None
-            if self._processes.first:
-                files = stack.enter_context(closing(HistoryFiles(self._folder, self.history)))
-            batches = stack.enter_context(closing(self._read(first)))
-            done = first
+            if processes.first:
+                files = stack.enter_context(closing(HistoryFiles(self.run.folder, self.history)))
+            batches = stack.enter_context(
+                closing(read_batches(sampler, self.card, self.config, done, processes.rank, processes.count))
+            )
             while True:
                 if self._is_to_validate(done):
-                    self._validate(say, files, stopping)
+                    self._validate(files)
                 if self._is_over(done):
                     return
-                self.history.steps.append(self._step(done, next(batches)))
+                self.history.steps.append(self._learner.step(done, next(batches)))
                 done += 1
-                self._tell(progress, done)
-                if files:
-                    files.add_step(self.history.steps[-1])
-                leaving = self._processes.any(stopping())
-                due = done % self._config.checkpoint_every == 0 or done == self._config.steps
+                self._report(files)
+                leaving = processes.any(self.run.stopping)
+                due = done % self.config.checkpoint_every == 0 or done == self.config.steps
                 if leaving or due or self._is_to_validate(done):
                     self._save(done)
                 if leaving:
-                    raise _stopped(done)
+                    raise stopped(done)
 
-    def _read(self, first: int) -> Generator[list[Batch], None, None]:
-        processes = self._processes
-        return read_batches(self._sampler, self._card, self._config, first, processes.rank, processes.count)
+    def best_network(self) -> REFNet:
+        """Return the network of the best validation; the last one where nothing is validated."""
+        best, net = self.history.best, self._learner.net
+        net.load_state_dict(self._checkpoints.load_best() if best else self._learner.kept.state_dict())
+        return net
 
     def _is_over(self, done: int) -> bool:
-        patience = self._config.patience
-        return done >= self._config.steps or (patience is not None and self.history.fruitless >= patience)
+        patience = self.config.patience
+        return done >= self.config.steps or (patience is not None and self.history.fruitless >= patience)
 
     def _is_to_validate(self, done: int) -> bool:
-        every = self._config.validate_every or max(self._config.steps // 10, 1)
-        due = done > 0 and (done % every == 0 or done == self._config.steps)
-        return due and bool(self._scored) and not any(scores["step"] == done for scores in self.history.validations)
+        every = self.config.validate_every or max(self.config.steps // 10, 1)
+        due = done > 0 and (done % every == 0 or done == self.config.steps)
+        return due and bool(self.scored) and not any(scores["step"] == done for scores in self.history.validations)
 
-    def _tell(self, progress: Callable[[Progress], None] | None, done: int) -> None:
-        if progress:
-            scores = self.history.validations
-            mean_iou = scores[-1]["mean_iou"] if scores else None
-            progress(Progress(done, self._config.steps, self.history.steps[-1].loss, mean_iou))
+    def _report(self, files: HistoryFiles | None) -> None:
+        """Tell of the last step, in the first process."""
+        if files is None:
+            return
+        step, scores = self.history.steps[-1], self.history.validations
+        self.run.report(
+            Progress(step.step, self.config.steps, step.loss, scores[-1]["mean_iou"] if scores else None)
+        )
+        files.add_step(step)
 
     def _save(self, done: int) -> None:
-        if self._processes.first:
+        if self.run.processes.first:
             self._checkpoints.save(done)
-        self._processes.wait()
+        self.run.processes.wait()
 
-    def _step(self, step: int, batches: list[Batch]) -> Step:
-        """Take one step of the optimiser, in as many passes as there are batches."""
-        config, processes = self._config, self._processes
-        blank = self._blank_sensors(batches)
-        # So that a resumed run drops the same paths; each process drops its own.
-        torch.manual_seed((config.seed * 1_000_003 + step) * processes.count + processes.rank)
-        here = [batch.to(processes.device) for batch in batches]
-        # A labelled pixel counts by its weight alone, in whichever pass and process it is.
-        weighed = [labelled_weight(batch.labels, self._weights, batch.weights).float() for batch in here]
-        whole = processes.sum(torch.stack(weighed).sum()).clamp(min=1e-12)
-        rate = float(self._schedule.get_last_lr()[0])
-        losses = torch.zeros(2, device=processes.device)
-        self._stepped.zero_grad()
-        for number, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
-            self._set_training(blank[number - 1])
-            with processes.waiting_with_sum(self._called, number < len(here)), _telling_of_memory(batch):
-                losses += self._learn(batch, weight / whole)
-        if config.clip is not None:
-            processes.clip(self._called, config.clip)
-        self._stepped.step()
-        self._schedule.step()
-        if self._averaged is not None:
-            self._averaged.update_parameters(self._net)
-        loss, auxiliary_loss = processes.sum(losses).tolist()
-        if not np.isfinite(loss):
-            raise InputError(f"The loss became {loss} at step {step}; try a smaller learning rate, or clip gradients.")
-        return Step(step + 1, loss, auxiliary_loss, rate)
-
-    def _learn(self, batch: Batch, share: Tensor) -> Tensor:
-        """Add a batch's gradients to those of the step, and return its part of the step's losses."""
-        prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
-        main, auxiliary = training_loss(prediction, batch.labels, self._loss, self._weights, batch.weights)
-        # Gradients are averaged over processes.
-        self._processes.backward((main + auxiliary) * share * self._processes.count)
-        return torch.stack([main.detach(), auxiliary.detach()]) * share
-
-    @property
-    def _kept(self) -> REFNet:
-        """The network that is validated and kept."""
-        return self._net if self._averaged is None else cast(REFNet, self._averaged.module)
-
-    def _blank_sensors(self, batches: Sequence[Batch]) -> list[list[str]]:
-        """Sensors that no crop of a pass has, in whichever process, for each pass."""
-        seen = torch.tensor([[bool(batch.optical.any()), bool(batch.sar.any())] for batch in batches]).float()
-        summed = self._processes.sum(seen.to(self._processes.device)).tolist()
-        return [[name for name, any_ in zip(("optical", "sar"), found, strict=True) if not any_] for found in summed]
-
-    def _set_training(self, blank: Sequence[str]) -> None:
-        set_training(self._net, self._config.freeze == "encoders")
-        for sensor in blank:
-            # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
-            getattr(self._net, f"{sensor}_encoder").eval()
-
-    def _validate(self, say: Tell, files: HistoryFiles | None, stopping: Callable[[], bool]) -> None:
+    def _validate(self, files: HistoryFiles | None) -> None:
         """Score what is held out, in the first process."""
-        step = len(self.history.steps)
-        if self._processes.first:
-            scores = self._score(self._kept, self._card, stopping)
-            self.history.validations.append({"step": step} | scores)
-            if files:
-                files.add_validation(self.history.validations[-1])
+        step, run, net = len(self.history.steps), self.run, self._learner.kept
+        scores: dict[str, Any] = {}
+        if run.processes.first:
+            leave_if_asked = run.leave_if_asked(step)
+            found = validate(net, self.card, self.scored, self.config, run.device, run.scan, leave_if_asked)
+            scores = {"step": step} | found.to_dict()
+        # All processes must know the scores, which decide when to stop.
+        self.history.validations.append(run.processes.from_first(scores))
+        if files:
+            files.add_validation(scores)
             if self.history.best is self.history.validations[-1]:
-                self._checkpoints.save_best(self._kept.state_dict())
-            say(
+                self._checkpoints.save_best(net.state_dict())
+            run.say(
                 f"step {step}: validation mean IoU {scores['mean_iou']:.4f}, "
                 f"overall accuracy {scores['overall_accuracy']:.4f}"
             )
-        else:
-            self.history.validations.append({})
-        # All processes must know the scores, which decide when to stop.
-        self.history.validations[-1] = self._processes.from_first(self.history.validations[-1])
-
-    def _score(
-        self, net: REFNet, card: Card, stopping: Callable[[], bool], low_confidence: dict[str, float] | None = None
-    ) -> dict[str, Any]:
-        """Scores of what is held out, as a card holds them."""
-        device, scan = str(self._processes.device), self._scan.name
-        leave_if_asked = self._leave_if(stopping)
-        scores, by_scene = validate(
-            net, card, self._scored, self._config, device, scan, leave_if_asked, low_confidence
-        )
-        return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}
-
-    def _leave_if(self, stopping: Callable[[], bool]) -> Callable[[int, int], None]:
-        """Make what is told of tiles that are done and leaves where it is to."""
-
-        def leave_if_asked(done: int, total: int) -> None:
-            if stopping():
-                raise _stopped(len(self.history.steps))
-
-        return leave_if_asked
-
-    def finish(self, say: Tell, stopping: Callable[[], bool]) -> TrainResult:
-        """Write the best network's weights, with the temperature that suits them, and pictures of how it went.
-
-        Raises
-        ------
-        TryAgainError
-            If it was to leave; what was trained is in the last checkpoint.
-        """
-        path = self._folder / f"{self._config.name}.safetensors"
-        best = self.history.best
-        if not self._processes.first:
-            self._processes.end()
-            return TrainResult(path, self._card, self.history, first=False)
-        self._net.load_state_dict(self._checkpoints.load_best() if best else self._kept.state_dict())
-        card = replace(
-            self._card,
-            training=self._card.training | {"steps_done": len(self.history.steps)},
-            scores=self._scores(best),
-        )
-        held_out = None
-        if best:
-            device, leave = str(self._processes.device), self._leave_if(stopping)
-            held_out = read_held_out(self._net, card, self._scored, self._config, device, self._scan.name, leave)
-            card = self._calibrate(card, held_out, say, stopping)
-        if self._sampler.skipped:
-            say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in self._sampler.skipped.items()))
-        card = save_weights(self._net, card, path)
-        self._draw(card)
-        self._processes.end()
-        return TrainResult(path, card, self.history, held_out=held_out)
-
-    def _scores(self, best: dict[str, Any] | None) -> dict[str, Any]:
-        if best is None:
-            return {}
-        leaky = self._config.method == "random"
-        chosen = f"the best of {len(self.history.validations)} validations by mean IoU, which flatters a little"
-        return {"validation": best | {"split": self._config.method, "leaky": leaky, "chosen": chosen}}
-
-    def _calibrate(self, card: Card, held_out: HeldOut, say: Tell, stopping: Callable[[], bool]) -> Card:
-        """Fit the temperature of the network that is saved; its scores are then those of maps made with it."""
-        found = fit_temperature(*held_out)
-        if found is None:
-            say("temperature: 1, for too few labelled pixels are held out to fit one")
-            return card
-        say(
-            f"temperature: {found.temperature:g}, fitted to {found.pixels:,} held-out pixels; expected calibration "
-            f"error {found.ece_before:.4f} without it, {found.ece_after:.4f} with it"
-        )
-        card = replace(card, temperature=found.temperature)
-        shares: dict[str, float] = {}
-        # Where tiles overlap, what is blended are probabilities, and a class may change.
-        validation = card.scores["validation"] | self._score(self._net, card, stopping, shares)
-        calibration = found.to_dict() | {ENTRY: describe_shares(list(shares.values()))}
-        return replace(card, scores=card.scores | {"validation": validation, "calibration": calibration})
-
-    def _draw(self, card: Card) -> None:
-        losses = [(step.step, step.loss) for step in self.history.steps]
-        draw_curves(self._folder / "curves.png", losses, self.history.validations)
-        if card.scores:
-            scores = card.scores["validation"]
-            matrix = np.array(scores["confusion_matrix"])
-            draw_confusion(self._folder / "confusion.png", matrix, list(scores["labelled"]), self._config.name)
-            device = str(self._processes.device)
-            views = choose_views(self._net, card, self._scored, self._config, device, self._scan.name)
-            draw_views(self._folder / "tiles.png", views, card.scheme)
-
-
-def _stopped(step: int) -> TryAgainError:
-    return TryAgainError(f"Stopped after step {step}, as asked to; the same command goes on from there.")
-
-
-@contextmanager
-def _telling_of_memory(batch: Batch) -> Iterator[None]:
-    """Turn a device's want of memory into what to do about it."""
-    try:
-        yield
-    except RuntimeError as error:
-        # The CPU's allocator raises no kind of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise TryAgainError(
-            f"Not enough memory on {batch.labels.device} to learn from {len(batch.labels)} crops at once: raise "
-            "accumulate, or lower batch or crop."
-        ) from error

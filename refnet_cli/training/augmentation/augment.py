@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.engines.torch_engine import leave_out
-from refnet_cli.training.backscatter import moved, slope, speckle
+from refnet_cli.training.augmentation.backscatter import moved, slope, speckle
+from refnet_cli.training.augmentation.haze import add_haze, most_haze
+from refnet_cli.training.augmentation.shapes import next_to_the_seam, random_shape
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.haze import add_haze, most_haze
-from refnet_cli.training.shapes import next_to_the_seam, random_shape
 
 LOOKS_SPREAD = 20.0
 """How often the least looks of speckle the most are."""

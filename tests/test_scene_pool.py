@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refnet_cli.system.memory import MB
-from refnet_cli.training.region_pool import HANDLES, KEPT_BLOCKS, SHARE, RegionPool, choose_most
+from refnet_cli.training.scene_pool import HANDLES, KEPT_BLOCKS, SHARE, ScenePool, choose_most
 
 
 class Opened:
@@ -43,7 +43,7 @@ class Opener:
 
 def test_regions_that_fit_are_opened_once() -> None:
     opener = Opener()
-    pool = RegionPool(opener, 5)
+    pool = ScenePool(opener, 5)
     for number in [*range(5)] * 3:
         with pool.borrow(number) as region:
             assert (region.number, region.closed) == (number, 0)
@@ -54,7 +54,7 @@ def test_regions_that_fit_are_opened_once() -> None:
 
 def test_the_longest_unused_is_closed_where_more_are_needed() -> None:
     opener = Opener()
-    pool = RegionPool(opener, 2)
+    pool = ScenePool(opener, 2)
     for number in (0, 1, 0, 2):
         with pool.borrow(number):
             assert pool.count <= 2
@@ -63,7 +63,7 @@ def test_the_longest_unused_is_closed_where_more_are_needed() -> None:
 
 def test_a_region_that_is_lent_is_opened_again_for_another_thread() -> None:
     opener = Opener()
-    pool = RegionPool(opener, 1)
+    pool = ScenePool(opener, 1)
     with pool.borrow(7) as first, pool.borrow(7) as second:
         assert first is not second
         assert pool.count == 2
@@ -72,7 +72,7 @@ def test_a_region_that_is_lent_is_opened_again_for_another_thread() -> None:
 
 def test_a_region_that_comes_back_to_a_closed_pool_is_closed() -> None:
     opener = Opener()
-    pool = RegionPool(opener, 3)
+    pool = ScenePool(opener, 3)
     with pool.borrow(0) as region:
         pool.close()
         assert not region.closed
@@ -84,7 +84,7 @@ def test_what_cannot_be_opened_takes_no_place() -> None:
     def fail(number: int) -> Opened:
         raise OSError("the file is gone")
 
-    pool = RegionPool(fail, 1)
+    pool = ScenePool(fail, 1)
     for _ in range(3):
         with pytest.raises(OSError, match="the file is gone"), pool.borrow(0):
             pass
@@ -93,7 +93,7 @@ def test_what_cannot_be_opened_takes_no_place() -> None:
 
 def test_threads_share_regions_and_never_hold_the_same_one() -> None:
     opener = Opener()
-    pool = RegionPool(opener, 6)
+    pool = ScenePool(opener, 6)
 
     def work(seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows(
     if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("the system allows fewer open files")
     code = (
-        "import resource; from refnet_cli.training.region_pool import choose_most\n"
+        "import resource; from refnet_cli.training.scene_pool import choose_most\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
         "print(choose_most(402, 3, 100_000, free=2**34)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )

@@ -1,0 +1,117 @@
+"""Logits of pixels that are held out, to which a temperature is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+import numpy as np
+
+from refnet_cli.engines.torch_engine import TorchEngine
+from refnet_cli.model.card import Card
+from refnet_cli.model.refnet import REFNet
+from refnet_cli.prediction.stream import Progress
+from refnet_cli.system.prefetch import read_ahead
+from refnet_cli.tiles.window import Window
+from refnet_cli.training.config import TrainConfig
+from refnet_cli.training.dataset import LabelledScene, SceneFiles
+from refnet_cli.types import Float32, UInt8
+
+MOST_PIXELS = 500_000  # that a temperature is fitted to
+AHEAD = 3  # batches of tiles that are in the network or read for it
+
+
+class HeldOut(NamedTuple):
+    """Some of the labelled pixels that are held out, and what a network says of them."""
+
+    logits: Float32
+    """Shape (n, K)."""
+    labels: UInt8
+    """Network indexes, shape (n,)."""
+
+
+def read_held_out(
+    net: REFNet,
+    card: Card,
+    scenes: Sequence[LabelledScene],
+    config: TrainConfig,
+    device: str = "cpu",
+    scan: str | None = None,
+    progress: Progress | None = None,
+) -> HeldOut:
+    """Predict pixels that are held out: all, or as many of each tile, drawn by the config's seed.
+
+    Each counts with the logits of the tile in which it lies furthest inside; maps blend tiles that overlap. The card's
+    temperature does not matter. See `validate` for the parameters.
+
+    Raises
+    ------
+    InputError
+        If a scene cannot be read.
+    """
+    engine = TorchEngine(net, card, device, scan=scan, softmax=False)
+    random = np.random.default_rng(config.seed)
+    tiles = [_scored_tiles(scene, card) for scene in scenes]
+    most = max(MOST_PIXELS // max(sum(map(len, tiles)), 1), 1)
+    logits, labels = [np.empty((0, card.network.classes), np.float32)], [np.empty(0, np.uint8)]
+    for scene, own in zip(scenes, tiles, strict=True):
+        with (
+            scene.open(config) as files,
+            closing(read_ahead(_read_scored(files, scene, own, engine.batch), AHEAD)) as batches,
+        ):
+            for done, optical, sar, labelled in batches:
+                for found, wanted in zip(engine.predict(optical, sar), labelled, strict=True):
+                    pixels = random.permutation(np.flatnonzero(wanted))[:most]
+                    logits.append(found.reshape(len(found), -1)[:, pixels].T)
+                    labels.append(wanted.ravel()[pixels])
+                if progress:
+                    progress(done, len(own))
+    return HeldOut(np.concatenate(logits), np.concatenate(labels))
+
+
+def _scored_tiles(scene: LabelledScene, card: Card) -> list[tuple[Window, Window]]:
+    """Tiles of a scene, each with the part of the grid that is its own, of those with any held-out pixel there."""
+    tiling = scene.tiling(card.tile)
+    found = []
+    for row, top, bottom in _share_out(tiling.row_starts, tiling.overlap // 2, tiling.height):
+        for column, left, right in _share_out(tiling.column_starts, tiling.overlap // 2, tiling.width):
+            own = Window(top, left, bottom - top, right - left)
+            if scene.held_out(own).any():
+                found.append((Window(row, column, card.tile, card.tile), own))
+    return found
+
+
+def _share_out(starts: Sequence[int], margin: int, size: int) -> Iterable[tuple[int, int, int]]:
+    """Start of each tile along an axis, and first pixel and end of what is its own; every pixel is one tile's.
+
+    Examples
+    --------
+    >>> list(_share_out([-2, 10, 15], 2, 29))
+    [(-2, 0, 12), (10, 12, 17), (15, 17, 29)]
+    """
+    firsts = [0, *(start + margin for start in starts[1:])]
+    return zip(starts, firsts, [*firsts[1:], size], strict=True)
+
+
+def _read_scored(
+    files: SceneFiles, scene: LabelledScene, tiles: Sequence[tuple[Window, Window]], size: int
+) -> Iterator[tuple[int, Float32, Float32, UInt8]]:
+    """How many tiles are done, what both sensors saw in some, and the labels of their own held-out pixels, else 0.
+
+    Of ``size`` tiles at once, those that have any such label.
+    """
+    for start in range(0, len(tiles), size):
+        chosen = tiles[start : start + size]
+        patches, labels = [], []
+        for tile, own in chosen:
+            patch, found = files.read(tile)
+            part = own.slices_in(tile)
+            scored = np.zeros_like(found)
+            scored[part] = np.where(scene.held_out(own), found[part], 0)
+            if scored.any():
+                patches.append(patch)
+                labels.append(scored)
+        if patches:
+            done = start + len(chosen)
+            yield done, np.stack([p.optical for p in patches]), np.stack([p.sar for p in patches]), np.stack(labels)
