@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from torch import Tensor
 
-from refnet_cli.augment import Crop, augment, drop_sensor, mix
+from refnet_cli.augment import Crop, augment, drop_sensor, leave_gap, mix
 from refnet_cli.balance import chances_of_cells, number_regions
 from refnet_cli.card import UNITS, Card, Modality
 from refnet_cli.confidence import Confidence, ConfidentLabels
@@ -404,6 +404,7 @@ class Sampler:
         return drop_sensor(crop, random, self._config.modality_dropout)
 
     def _change(self, crop: Crop, random: np.random.Generator) -> Crop:
+        crop = leave_gap(crop, random, self._config.gaps)
         filled = crop._replace(optical=fill_gaps(crop.optical[None])[0], sar=fill_gaps(crop.sar[None])[0])
         return augment(filled, random, self._config)
 

@@ -605,7 +605,7 @@ def _telling_of_memory(batch: Batch) -> Iterator[None]:
 _SINCE_0_2: dict[str, Any] = {
     "label_layer": None, "stac": None, "label_weight": 1.0, "confidence": None, "confidence_band": 1,
     "balance": None, "label_smoothing": 0.0,
-    "haze": 0.0, "sar_gain": 0.0, "sar_slope": 0.0, "sar_looks": 0.0, "shift": 0.0, "mix": 0.0,
+    "haze": 0.0, "sar_gain": 0.0, "sar_slope": 0.0, "sar_looks": 0.0, "shift": 0.0, "gaps": 0.0, "mix": 0.0,
 }  # fmt: skip
 """Settings that 0.1 did not have, of all scenes or of one, with their defaults: left out where they have these, so that
 older checkpoints still fit."""

@@ -118,7 +118,7 @@ def _count(
 def _tiling(look: SurveyedScene, card: Card) -> Tiling:
     """Tiles of a scene as ``refnet predict`` lays them by default."""
     height, width = look.grid.shape
-    return Tiling(height, width, card.tile, card.tile // 4)
+    return Tiling.of(height, width, card.tile)
 
 
 class HeldOut(NamedTuple):
@@ -177,7 +177,7 @@ def _scored_tiles(look: SurveyedScene, card: Card) -> list[tuple[Window, Window]
         for column, left, right in _share_out(tiling.column_starts, tiling.overlap // 2, tiling.width):
             own = Window(top, left, bottom - top, right - left)
             if (look.roles.read(own) == VALIDATION).any():
-                found.append((Window(row, column, card.tile, card.tile), own))
+                found.append((Window(row, column, tiling.tile, tiling.tile), own))
     return found
 
 
@@ -289,7 +289,7 @@ def choose_views(
 def _view(look: SurveyedScene, window: Window, engine: Engine, config: TrainConfig) -> View:
     card = engine.card
     height, width = look.grid.shape
-    tile = _around(window, card.tile, height, width)
+    tile = _around(window, _tiling(look, card).tile, height, width)
     inside = tile.clip(height, width)
     top, left = inside.row - tile.row, inside.column - tile.column
     part = np.s_[top : top + inside.height, left : left + inside.width]

@@ -85,6 +85,7 @@ validate_every = 1000
 FINE_TUNING = f"""
 sar_gain = 1.0
 sar_slope = 0.5
+gaps = 0.3
 mix = 0.5
 modality_dropout = 0.25
 balance = "regions"
@@ -95,7 +96,7 @@ warmup = 50
 ema = 0.99
 split = "none"
 """
-FOLD_STEPS, FINAL_STEPS = 700, 6000
+FOLD_STEPS, FINAL_STEPS = 700, 4000
 NOTICE = (
     "Trained on about a hundred small places, most of them in Europe, and on simulated scenes: look at the map and its "
     "confidence before you rely on it."

@@ -345,9 +345,6 @@ def predict(
     card = engine.card if engine else verify(_given(weights))
     check_sensors(card, options.absent)
     translation = read_translation(card.scheme, options.scheme) if options.scheme else None
-    # The tags and the report tell what was done, not what was left open.
-    overlap = card.tile // 4 if options.overlap is None else options.overlap
-    options = replace(options, overlap=overlap)
     most = may_use(options.max_memory)
     _, threads = share_out(demand_of(card, weights, 0), 1, options.read_threads or reading_threads(), most)
     with (
@@ -360,7 +357,8 @@ def predict(
         check_places(outputs, inputs)
         check_replaceable(files_of(options, part), options.overwrite)
         height, width = pair.grid.shape
-        tiling = Tiling(height, width, card.tile, overlap)
+        tiling = Tiling.of(height, width, card.tile, options.overlap)
+        options = replace(options, overlap=tiling.overlap)  # the report says what was done, not what was left open
         area = _area_of(part, tiling)
         demand = replace(demand_of(card, weights, area.width), outputs=_memory_of(options, card, area.width))
         _, threads = share_out(demand, 1, threads, most)
