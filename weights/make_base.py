@@ -41,7 +41,7 @@ NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
 HELD_OUT = 16
 """Landscapes of the first seed that are only scored."""
-REHEARSED = 25
+REHEARSED = 60
 """Landscapes of each seed among the real places."""
 FOLDS = {
     "Austria": "282D", "Belgium": None, "Canada": "609U", "Finland": "38D", "Germany": None, "Ireland": "637U",
@@ -49,7 +49,7 @@ FOLDS = {
 }  # fmt: skip
 """Each country that is left out, and the TerraMesh sample that is left out with it."""
 CLASS_WEIGHTS = (
-    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.4, '
+    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.2, '
     '"Snow/ice" = 0.5, Clouds = 1, Rangeland = 1 }'
 )
 """Bare ground and snow, which are drawn as often as other classes, are rarer where people live."""
@@ -71,9 +71,8 @@ checkpoint_every = 250
 workers = 1
 """
 PRETRAINING = """
-sar_gain = 2.0
-sar_slope = 1.0
-sar_looks = 4.0
+sar_gain = 1.0
+gaps = 0.2
 mix = 0.3
 modality_dropout = 0.3
 steps = 3000
