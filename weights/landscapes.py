@@ -192,7 +192,8 @@ def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
     looks[WATER] = (water, np.append(looks[WATER][1][:4], [1.5, 1.5]), looks[WATER][2])
     stony, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
     bare = (with_ndvi(stony[0], FEWEST_PLANTS, rng.uniform(FEWEST_PLANTS, SPARSE)), *stony[1:])
-    if rng.random() < DRY_SCENES:
+    dry_scene = rng.random() < DRY_SCENES
+    if dry_scene:
         for code in (RANGELAND, CROPS):
             dry = rng.uniform(0.2, 1)
             mean = (1 - dry) * looks[code][0] + dry * stony[0]
@@ -200,8 +201,8 @@ def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
     if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
         smooth = rng.uniform(0, 8)
         bare = (bare[0] - np.array([0, 0, 0, 0, smooth, 0.9 * smooth]), *bare[1:])
-    if rng.random() < 0.5:  # roofs and roads of the stone around them
-        stone = rng.uniform(0, 0.9)
+    if dry_scene or rng.random() < 0.5:  # roofs and roads of the stone around them
+        stone = rng.uniform(0.3 * dry_scene, 0.9)
         mean = np.append((1 - stone) * built[0][:4] + stone * bare[0][:4], built[0][4:])
         built = (mean, built[1] * rng.uniform(0.4, 1), built[2])
     marsh = looks[FLOODED][0].copy()

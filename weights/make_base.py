@@ -49,7 +49,7 @@ FOLDS = {
 }  # fmt: skip
 """Each country that is left out, and the TerraMesh sample that is left out with it."""
 CLASS_WEIGHTS = (
-    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.2, '
+    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.4, '
     '"Snow/ice" = 0.5, Clouds = 1, Rangeland = 1 }'
 )
 """Bare ground and snow, which are drawn as often as other classes, are rarer where people live."""
