@@ -12,7 +12,7 @@ import pytest
 import rasterio
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.training.augmentation.augment import EFFECTS, Crop, augment, drop_sensor, mix
+from refnet_cli.training.augmentation.augment import EFFECTS, Crop, augment, drop_sensor, leave_gap, mix
 from refnet_cli.training.augmentation.backscatter import moved
 from refnet_cli.training.augmentation.haze import HAZE, add_haze, most_haze
 from refnet_cli.training.config import TrainConfig, TrainScene
@@ -56,7 +56,7 @@ def test_the_eight_symmetries_and_no_others() -> None:
 def test_what_is_off_draws_no_random_number() -> None:
     """So that trainings that began before there was an effect go on as they began."""
     used, expected = np.random.default_rng(5), np.random.default_rng(5)
-    drop_sensor(augment(make_crop(), used, PLAIN), used, 0.0)
+    drop_sensor(augment(leave_gap(make_crop(), used, 0.0), used, PLAIN), used, 0.0)
     expected.integers(4)
     expected.integers(2)
     assert used.bit_generator.state == expected.bit_generator.state
@@ -278,6 +278,35 @@ def test_crops_of_different_sensors_or_without_a_label_left_are_not_mixed() -> N
     found = [mix(rare, bare, np.random.default_rng(seed)) for seed in range(50)]
     assert all(crop.labels.any() for crop in found)
     assert {crop is rare for crop in found} == {True, False}
+
+
+def test_gaps_take_pixels_of_one_sensor_or_both_and_labels_where_no_sensor_is_left() -> None:
+    crop, shares, which = make_crop(), [], Counter()
+    random = np.random.default_rng(0)
+    for _ in range(400):
+        cut = leave_gap(crop, random, 1.0)
+        lost = [np.isnan(image).any(0) for image in (cut.optical, cut.sar)]
+        for image, whole, gone in ((cut.optical, crop.optical, lost[0]), (cut.sar, crop.sar, lost[1])):
+            assert np.array_equal(image[:, ~gone], whole[:, ~gone])
+            assert np.isnan(image[:, gone]).all()
+        both = lost[0] & lost[1]
+        assert np.array_equal(cut.labels, np.where(both, 0, crop.labels))
+        assert not lost[0].any() or not lost[1].any() or np.array_equal(*lost)
+        which[lost[0].any(), lost[1].any()] += 1
+        shares.append(max(gone.mean() for gone in lost))
+    assert which[True, True] > which[True, False] > 60 < which[False, True]
+    assert max(shares) < 0.9
+    assert np.mean(shares) > 0.3
+
+
+def test_as_many_crops_have_gaps_as_asked_for_and_all_keep_a_label() -> None:
+    crop = make_flat_crop()
+    labelled = crop._replace(labels=np.zeros_like(crop.labels))
+    labelled.labels[2, 60] = 3
+    random = np.random.default_rng(1)
+    assert all((leave_gap(labelled, random, 1.0).labels == 3).sum() == 1 for _ in range(200))
+    cut = sum(np.isnan(leave_gap(crop, random, 0.3).optical).any() for _ in range(2000))
+    assert 300 < cut < 700  # of 0.3, three in four are of the optical image, and some frames are all of the crop
 
 
 def test_modality_dropout_blanks_one_sensor_as_often_as_the_other() -> None:

@@ -62,7 +62,7 @@ def test_the_map_is_the_engines_answer_pixel_for_pixel(tmp_path: Path, height: i
         assert grid_of(Path(report.output)) == grid_of(pair[0])
         codes = np.array([CARD.scheme.codes[i] for i in range(4)])
         assert np.array_equal(file.read(1), codes[optical.argmax(0)])
-    assert engine.calls == report.tiles["run"] == len(Tiling(height, width, 128, overlap))
+    assert engine.calls == report.tiles["run"] == len(Tiling.of(height, width, 128, overlap))
     assert report.valid_share == 1
     assert sum(report.areas_hectares.values()) == pytest.approx(height * width / 100, rel=2e-3)
 

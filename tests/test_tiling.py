@@ -191,6 +191,28 @@ def test_clip_is_the_intersection(window: Window, height: int, width: int) -> No
     assert pixels(window.clip(height, width)) == pixels(window) & grid
 
 
+@given(height=st.integers(1, 600), width=st.integers(1, 600), tile=st.sampled_from([64, 128, 256]))
+def test_tiles_reach_beyond_a_small_grid_by_little(height: int, width: int, tile: int) -> None:
+    """By less than the network's step, or half an overlap as on every grid, wherever a tile of 64 fits."""
+    tiling = Tiling.of(height, width, tile)
+    assert tiling.tile == tile or tiling.tile <= max(min(height, width), 64) < tile + 32
+    assert tiling.tile % 32 == 0
+    if min(height, width) >= 64:
+        for starts, size in ((tiling.row_starts, height), (tiling.column_starts, width)):
+            assert -starts[0] <= tiling.overlap // 2
+            assert starts[-1] + tiling.tile - size <= tiling.overlap // 2
+    if min(height, width) >= tile:
+        assert tiling == Tiling(height, width, tile, tile // 4)
+
+
+def test_an_overlap_is_kept_or_made_smaller_with_the_tiles() -> None:
+    assert Tiling.of(1000, 1000, 256, 0).overlap == Tiling.of(100, 1000, 256, 0).overlap == 0
+    assert Tiling.of(1000, 1000, 256, 128).overlap == 128
+    assert Tiling.of(100, 1000, 256, 128) == Tiling(100, 1000, 96, 24)
+    with pytest.raises(OptionsError, match="tiles of 256"):
+        Tiling.of(100, 100, 256, 129)
+
+
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 3)])
 def test_empty_grids_are_refused(height: int, width: int) -> None:
     with pytest.raises(OptionsError, match="at least one"):

@@ -41,7 +41,7 @@ NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
 HELD_OUT = 16
 """Landscapes of the first seed that are only scored."""
-REHEARSED = 25
+REHEARSED = 60
 """Landscapes of each seed among the real places."""
 FOLDS = {
     "Austria": "282D", "Belgium": None, "Canada": "609U", "Finland": "38D", "Germany": None, "Ireland": "637U",
@@ -71,9 +71,8 @@ checkpoint_every = 250
 workers = 1
 """
 PRETRAINING = """
-sar_gain = 2.0
-sar_slope = 1.0
-sar_looks = 4.0
+sar_gain = 1.0
+gaps = 0.2
 mix = 0.3
 modality_dropout = 0.3
 steps = 3000
@@ -85,6 +84,7 @@ validate_every = 1000
 FINE_TUNING = f"""
 sar_gain = 1.0
 sar_slope = 0.5
+gaps = 0.3
 mix = 0.5
 modality_dropout = 0.25
 balance = "regions"
@@ -95,7 +95,7 @@ warmup = 50
 ema = 0.99
 split = "none"
 """
-FOLD_STEPS, FINAL_STEPS = 700, 6000
+FOLD_STEPS, FINAL_STEPS = 700, 4000
 NOTICE = (
     "Trained on about a hundred small places, most of them in Europe, and on simulated scenes: look at the map and its "
     "confidence before you rely on it."

@@ -113,7 +113,7 @@ def map_region(region: SceneFiles, engine: TorchEngine, moved: bool = False) -> 
     """Map a place with the tiles of ``refnet predict``, or with these moved by half a tile."""
     card = engine.card
     height, width = region.pair.grid.shape
-    tiling = (MovedTiling if moved else Tiling)(height, width, card.tile, card.tile // 4)
+    tiling = (MovedTiling if moved else Tiling).of(height, width, card.tile)
     probabilities = np.zeros((card.network.classes, height, width), np.float32)
     predicted = np.zeros((height, width), np.uint8)
     for rows in predict_rows(region.pair, engine, tiling):

@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no sar_slope": {"sar_slope": 0.0},
     "sar_looks = 4": {"sar_looks": 4.0},
     "no shift": {"shift": 0.0},
+    "no gaps": {"gaps": 0.0},
     "no mix": {"mix": 0.0},
     "no modality_dropout": {"modality_dropout": 0.0},
     "no balance": {"balance": None},

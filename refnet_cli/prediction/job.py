@@ -50,7 +50,6 @@ class Job:
     """
 
     options: PredictOptions
-    """With the overlap that the weights' tiles have."""
     card: Card
     weights: Path | None
     """None where an engine came without a file."""
@@ -69,9 +68,7 @@ class Job:
         card = card or verify(find_weights(options.weights))
         check_sensors(card, options.absent)
         translation = read_translation(card.scheme, options.scheme) if options.scheme else None
-        # The tags and the report say what was done, not what was left open.
-        overlap = card.tile // 4 if options.overlap is None else options.overlap
-        return cls(replace(options, overlap=overlap), card, weights, translation, may_use(options.max_memory), part)
+        return cls(options, card, weights, translation, may_use(options.max_memory), part)
 
     @property
     def scheme(self) -> ClassScheme:
@@ -97,9 +94,8 @@ class Job:
         InputError
             If the part lies beyond the grid.
         """
-        assert self.options.overlap is not None  # settled
         height, width = grid.shape
-        tiling = Tiling(height, width, self.card.tile, self.options.overlap)
+        tiling = Tiling.of(height, width, self.card.tile, self.options.overlap)
         area = self.part.window if self.part else tiling.whole
         if area != area.clip(tiling.height, tiling.width):
             raise InputError(

@@ -62,6 +62,8 @@ def predict(
     with job.open_scene(threads) as pair, ExitStack() as stack:
         job.check_files(pair.files)
         tiling, area = job.tiling(pair.grid)
+        # The report says what was done, not what was left open.
+        job = replace(job, options=replace(job.options, overlap=tiling.overlap))
         _, threads = job.fit(1, threads, area.width)
         pair.use_threads(threads)
         report = examine(job, pair)

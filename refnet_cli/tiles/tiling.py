@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
+
+STEP, LEAST = 32, 64  # what the sides of tiles are multiples of, and the least side
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,36 @@ class Tiling:
                 f"An overlap of {self.overlap} does not suit tiles of {self.tile} pixels: "
                 "choose an overlap from 0 to half a tile."
             )
+
+    @classmethod
+    def of(cls, height: int, width: int, tile: int, overlap: int | None = None) -> Self:
+        """Lay tiles of a network's size, or smaller ones on a grid that is narrower than these.
+
+        Most of a tile that reached far beyond the grid would be what `refnet_cli.tiles.gaps.fill_gaps` makes up.
+
+        Parameters
+        ----------
+        height, width : int
+            Size of the grid in pixels.
+        tile : int
+            The network's.
+        overlap : int, optional
+            Pixels shared by neighbouring tiles, at most half a tile; by default a quarter of one. Smaller tiles share
+            at most a quarter.
+
+        Raises
+        ------
+        OptionsError
+            If the overlap does not suit tiles of the network's size.
+
+        Examples
+        --------
+        >>> Tiling.of(1000, 300, 256), Tiling.of(1000, 120, 256)
+        (Tiling(height=1000, width=300, tile=256, overlap=64), Tiling(height=1000, width=120, tile=96, overlap=24))
+        """
+        usual = cls(height, width, tile, tile // 4 if overlap is None else overlap)
+        side = min(tile, max(min(height, width) // STEP * STEP, LEAST))
+        return usual if side == tile else cls(height, width, side, min(usual.overlap, side // 4))
 
     def _starts(self, size: int) -> list[int]:
         if size <= self.tile:

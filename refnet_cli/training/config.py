@@ -168,6 +168,9 @@ class TrainConfig:
     as many. 0: none."""
     shift: float = option(0.0, affects="pixels", since="0.2")
     """Most pixels by which SAR is moved against optical and labels, along rows and along columns. 0: none."""
+    gaps: float = option(0.0, affects="pixels", since="0.2")
+    """Share of the crops that lose a part of one sensor or both, which is filled as predicting fills it: as at the
+    edges of scenes and swaths. 0: none."""
     mix: float = option(0.0, affects="pixels", since="0.2")
     """Share of the crops of which a random part is replaced by that of another crop, with its labels. 0: none."""
     modality_dropout: float = 0.0
@@ -232,7 +235,8 @@ class TrainConfig:
                 raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
         for name, most in (
             ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("haze", 0.3), ("sar_gain", 10.0),
-            ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("mix", 1.0), ("label_smoothing", 0.5),
+            ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("gaps", 1.0), ("mix", 1.0),
+            ("label_smoothing", 0.5),
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= most:
                 raise OptionsError(f"{name} is {getattr(self, name)!r}; it must be from 0 to {most:g}.")

@@ -73,7 +73,7 @@ class LabelledScene:
     def tiling(self, side: int) -> Tiling:
         """Tiles of ``side`` pixels as ``refnet predict`` lays them by default."""
         height, width = self.grid.shape
-        return Tiling(height, width, side, side // 4)
+        return Tiling.of(height, width, side)
 
     def open(self, config: TrainConfig) -> SceneFiles:
         """Open its files to read all that is scored, block after block; see `SceneFiles.open`."""

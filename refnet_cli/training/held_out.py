@@ -78,7 +78,7 @@ def _scored_tiles(scene: LabelledScene, card: Card) -> list[tuple[Window, Window
         for column, left, right in _share_out(tiling.column_starts, tiling.overlap // 2, tiling.width):
             own = Window(top, left, bottom - top, right - left)
             if scene.held_out(own).any():
-                found.append((Window(row, column, card.tile, card.tile), own))
+                found.append((Window(row, column, tiling.tile, tiling.tile), own))
     return found
 
 

@@ -147,7 +147,7 @@ def choose_views(
 def _view(scene: LabelledScene, window: Window, engine: Engine, config: TrainConfig) -> View:
     card = engine.card
     height, width = scene.grid.shape
-    tile = _around(window, card.tile, height, width)
+    tile = _around(window, scene.tiling(card.tile).tile, height, width)
     inside = tile.clip(height, width)
     part = inside.slices_in(tile)
     with scene.open(config) as files:

@@ -14,7 +14,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.raster.raster import BLOCK
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.augmentation.augment import Crop, augment, drop_sensor, mix
+from refnet_cli.training.augmentation.augment import Crop, augment, drop_sensor, leave_gap, mix
 from refnet_cli.training.balance import chances_of_cells, number_regions
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import LabelledScene, SceneFiles
@@ -90,6 +90,7 @@ class Sampler:
         return drop_sensor(crop, random, self._config.modality_dropout)
 
     def _change(self, crop: Crop, random: np.random.Generator) -> Crop:
+        crop = leave_gap(crop, random, self._config.gaps)
         filled = crop._replace(optical=fill_gaps(crop.optical[None])[0], sar=fill_gaps(crop.sar[None])[0])
         return augment(filled, random, self._config)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from refnet_cli.engines.torch_engine import leave_out
 from refnet_cli.training.augmentation.backscatter import moved, slope, speckle
 from refnet_cli.training.augmentation.haze import add_haze, most_haze
-from refnet_cli.training.augmentation.shapes import next_to_the_seam, random_shape
+from refnet_cli.training.augmentation.shapes import next_to_the_seam, random_frame, random_shape
 from refnet_cli.training.config import TrainConfig
 
 LOOKS_SPREAD = 20.0
@@ -150,6 +150,35 @@ def mix(crop: Crop, other: Crop, random: np.random.Generator) -> Crop:
     mixed = _combine(lambda first, second: np.where(inside, second, first), crop, other)
     mixed.labels[next_to_the_seam(inside)] = 0
     return mixed if mixed.labels.any() else crop
+
+
+def leave_gap(crop: Crop, random: np.random.Generator, share: float) -> Crop:
+    """Take a part of a crop away, from both sensors in half of the cases, as at the edges of scenes and swaths.
+
+    Parameters
+    ----------
+    crop : Crop
+    random : numpy.random.Generator
+        Nothing is drawn from it where ``share`` is 0.
+    share : float
+        How likely that is.
+
+    Returns
+    -------
+    Crop
+        NaN in the part, and without labels where no sensor has data. ``crop`` itself where no label would be left.
+    """
+    if not share or random.random() >= share:
+        return crop
+    height, width = crop.labels.shape
+    # Edges of scenes run along the grid, those of swaths and pieces anywhere.
+    seen = random_frame(height, width, random) if random.random() < 0.5 else random_shape(height, width, random)
+    sensor = ("both", "both", "optical", "sar")[int(random.integers(4))]
+    optical = crop.optical if sensor == "sar" else np.where(seen, crop.optical, np.float32(np.nan))
+    sar = crop.sar if sensor == "optical" else np.where(seen, crop.sar, np.float32(np.nan))
+    measured = ~(np.isnan(optical).all(0) & np.isnan(sar).all(0))
+    labels = np.where(measured, crop.labels, np.uint8(0))
+    return crop._replace(optical=optical, sar=sar, labels=labels) if labels.any() else crop
 
 
 def drop_sensor(crop: Crop, random: np.random.Generator, share: float) -> Crop:

@@ -13,6 +13,7 @@ from refnet_cli.types import Bool
 
 MOST_PARTS = 3
 AREA = 0.2, 0.8  # least and greatest share of the image
+MOST_CUT = 0.45  # of a side, at each of its ends
 STRETCH = 0.35, 1.0  # least and greatest ratio of an ellipse's axes
 
 
@@ -44,6 +45,28 @@ def random_shape(height: int, width: int, random: np.random.Generator) -> Bool:
     inside = int(random.uniform(*AREA) * distances.size)
     limit = float(np.partition(distances, inside, axis=None)[inside])
     return distances <= limit
+
+
+def random_frame(height: int, width: int, random: np.random.Generator) -> Bool:
+    """Draw a rectangle that lacks up to 45 % at each side of an image, and at half of the sides nothing.
+
+    Parameters
+    ----------
+    height, width : int
+        In pixels.
+    random : numpy.random.Generator
+
+    Returns
+    -------
+    bool array, shape (H, W)
+        True inside the rectangle.
+    """
+    inside = np.zeros((height, width), bool)
+    cuts = random.uniform(0, MOST_CUT, 4) * (random.random(4) < 0.5)
+    top, bottom = round(height * cuts[0]), height - round(height * cuts[1])
+    left, right = round(width * cuts[2]), width - round(width * cuts[3])
+    inside[top:bottom, left:right] = True
+    return inside
 
 
 def next_to_the_seam(inside: Bool) -> Bool:
