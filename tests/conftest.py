@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from tests.simulated_data import make_data
+from tests.helpers.simulated_data import make_data
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -32,7 +32,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(request: pytest.FixtureRequest) -> Path:
-    """Folder of the ``simulated`` or the ``real`` scenes, as the parameter says; see `tests.real_data.each_source`."""
+    """Folder of the ``simulated`` or the ``real`` scenes, as the parameter says.
+
+    See `tests.helpers.real_data.each_source`.
+    """
     if request.param == "real":
         return Path(request.getfixturevalue("shared")) / "data"
     return Path(request.getfixturevalue("simulated"))

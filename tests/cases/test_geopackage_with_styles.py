@@ -13,7 +13,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs.areas.zones import read_zones
 from refnet_cli.training.config import TrainScene
-from tests.scenes import grid_of
+from tests.helpers.scenes import grid_of
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyogrio
 import pytest
 
-from tests.batches import ROOT, environment, refnet
-from tests.shims import compile_shim
+from tests.helpers.batches import ROOT, environment, refnet
+from tests.helpers.shims import compile_shim
 
 
 @pytest.mark.parametrize("number", [11, pytest.param(37, marks=pytest.mark.long)])

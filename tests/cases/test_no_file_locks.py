@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batches import ROOT, environment, refnet
-from tests.shims import compile_shim
+from tests.helpers.batches import ROOT, environment, refnet
+from tests.helpers.shims import compile_shim
 
 ERRORS = [
     errno.ENOSYS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.batches import environment, refnet
+from tests.helpers.batches import environment, refnet
 
 
 def test_the_next_kernel_is_used(shared: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 
-from tests.scenes import PLACE, write
+from tests.helpers.scenes import PLACE, write
 
 SIDE = 128
 OPTICAL, SAR = "good_s2.tif", "good_s1.tif"

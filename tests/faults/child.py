@@ -26,7 +26,7 @@ import refnet_cli.prediction.predict
 from refnet_cli.cli import main as cli
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import default_weights, read_card
-from tests.limits import permissions_hold
+from tests.helpers.limits import permissions_hold
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree"}
 SECONDS = 10  # that a job may take

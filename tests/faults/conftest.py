@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.helpers import Scene, make_weights, run_child, sha256_of
-from tests.scenes import make_pair
+from tests.helpers.scenes import make_pair
 
 
 def prepare(folder_factory: pytest.TempPathFactory, height: int, width: int) -> Scene:

@@ -20,7 +20,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from refnet_cli.model.weight_files import checksum
-from tests.scenes import CARD
+from tests.helpers.scenes import CARD
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds after which a test gives up on a child

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
-from tests.limits import file_size_limit
+from tests.helpers.limits import file_size_limit
 
 NOT_FULL = 1 << 40
 
@@ -152,7 +152,7 @@ def test_weights(long: bool, tmp_path: Path) -> None:
     from refnet_cli.errors import StorageError
     from refnet_cli.model.refnet import REFNet
     from refnet_cli.model.weights import save_weights
-    from tests.scenes import CARD
+    from tests.helpers.scenes import CARD
 
     net, path = REFNet(CARD.network), tmp_path / "w.safetensors"
     save_weights(net, CARD, path)

@@ -27,7 +27,7 @@ from tests.faults.helpers import (
     start,
     wait_for,
 )
-from tests.scenes import make_pair
+from tests.helpers.scenes import make_pair
 
 SLOW = 0.12  # seconds for a batch, of which the scene has fifteen
 

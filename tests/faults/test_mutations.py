@@ -21,7 +21,7 @@ from refnet_cli.model.weight_files import default_weights
 from refnet_cli.outputs import verify_map
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
 from tests.faults.mutate import OF_TIFF, OF_WEIGHTS, mutate
-from tests.scenes import write
+from tests.helpers.scenes import write
 
 MEGABYTES = 1024
 

@@ -90,8 +90,8 @@ def make_weights() -> None:
     from refnet_cli.model.config import REFNetConfig
     from refnet_cli.model.refnet import REFNet
     from refnet_cli.model.weights import save_weights
-    from tests.scenes import CARD
-    from tests.small_models import write_model
+    from tests.helpers.scenes import CARD
+    from tests.helpers.small_models import write_model
 
     torch.manual_seed(1)
     config = REFNetConfig(encoder="test_efficientnet", optical_bands=4, sar_bands=2, classes=10, width=2, msie=False)

@@ -30,7 +30,7 @@ from refnet_cli.sensors.dates import acquisition_of
 from refnet_cli.sensors.decisions import refuse_guesses
 from refnet_cli.sensors.sensor import BandWords, Meaning, Product, Sensor
 from refnet_cli.tiles.window import Window
-from tests.scenes import PLACE, write
+from tests.helpers.scenes import PLACE, write
 
 BANDS = ("T10", "T11")
 

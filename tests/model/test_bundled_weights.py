@@ -1,0 +1,143 @@
+"""Bundled weights are known by name, wherever weights are named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from refnet_cli.batch.plan import Templates, plan
+from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.cli.main import run
+from refnet_cli.engines.load import load_engine
+from refnet_cli.engines.options import EngineOptions
+from refnet_cli.errors import InputMissingError
+from refnet_cli.model import card
+from refnet_cli.model.weight_files import (
+    BundledName,
+    as_weights,
+    default_weights,
+    find_weights,
+    read_card,
+    shipped_weights,
+)
+from refnet_cli.model.weights import load_weights
+from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.training.config import TrainConfig
+from tests.helpers.scenes import make_pair
+from tests.training.test_config import scene
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["refnet-small", "shipped"]
+
+
+def test_the_names_are_those_of_the_files() -> None:
+    assert set(get_args(BundledName)) == {path.stem for path in shipped_weights()} | {"shipped"}
+    assert sorted(get_args(BundledName)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_goes_before_a_file_of_that_name(
+    name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_weights(name) == default_weights()
+    assert load_engine(name, EngineOptions(device="cpu")).card == load_weights(name)[1]
+    wanted = read_card(default_weights())
+    for entry in ("file", "folder"):
+        (tmp_path / name).write_text("no weights") if entry == "file" else (tmp_path / name).mkdir()
+        assert run(["weights", "info", name]) == 0
+        assert json.loads(capfd.readouterr().out)["sha256"] == wanted.sha256
+        assert run(["weights", "verify", name]) == 0
+        assert capfd.readouterr().out == f"{name}: intact, sha256 {wanted.sha256}\n"
+        assert run(["weights", "info", f"./{name}"]) in ((78,) if entry == "file" else (2, 66))
+        (tmp_path / name).unlink() if entry == "file" else None
+
+
+def test_a_path_is_never_a_name() -> None:
+    for given in ("./refnet-small", "a/refnet-small", "refnet-small.onnx", "other", Path("refnet-small")):
+        assert as_weights(given) == Path(given)
+
+
+def test_weights_that_do_not_exist_say_which_do(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["weights", "info", "refnet-large"]) == 66
+    assert "refnet-small" in capfd.readouterr().err
+    with pytest.raises(InputMissingError, match="refnet-small"):
+        load_weights("refnet-large")
+
+
+def test_without_torch_the_name_means_the_onnx_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "find_spec", lambda name: None)
+    assert find_weights("refnet-small").name == "refnet-small.onnx"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_keep_the_name(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that they mean the same weights on another machine, in whatever folder; the id is that of the weights."""
+    optical, sar = make_pair(tmp_path, 64, 64)
+    rows = [{"optical": str(optical), "sar": str(sar), "output": str(tmp_path / "map.tif")}]
+    (task,) = plan(rows, Templates(), {"weights": name}, tmp_path)
+    assert json.loads(task.to_line())["options"] == {"weights": name}
+    (tmp_path / "tasks.jsonl").write_text(task.to_line() + "\n")
+    monkeypatch.chdir("/")
+    (again,) = read_tasks(tmp_path / "tasks.jsonl")
+    assert again.options.weights == name
+    assert identify(again) == task.id
+    for other in (None, str(default_weights()), default_weights()):
+        assert identify(Task(replace(task.options, weights=other))) == task.id  # type: ignore[arg-type]
+
+
+def test_config_files_keep_the_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    optical, sar = make_pair(tmp_path, 64, 64)
+    (tmp_path / "run.toml").write_text('weights = "refnet-small"\n')
+    (tmp_path / "scenes.csv").write_text(f"optical,sar,output\n{optical.name},{sar.name},map.tif\n")
+    words = ["batch", "plan", tmp_path / "scenes.csv", "--config", tmp_path / "run.toml"]
+    assert run([*map(str, words)]) == 0
+    assert json.loads(capfd.readouterr().out)["options"] == {"weights": "refnet-small"}
+    assert run([*map(str, words[:3]), "--weights", "shipped"]) == 0
+    assert json.loads(capfd.readouterr().out)["options"] == {"weights": "shipped"}
+
+
+@pytest.mark.parametrize("given", [*NAMES, str(default_weights()), default_weights()])
+def test_a_training_starts_from_them(given: Any) -> None:
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", init=given).settled().init == default_weights()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_other_commands_take_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    optical, sar = make_pair(tmp_path, 64, 64)
+    monkeypatch.chdir(tmp_path)
+    assert run(["inspect", "--optical", str(optical), "--sar", str(sar), "--weights", name]) == 0
+    assert "fit the weights refnet-small." in capfd.readouterr().out
+    found: list[Any] = []
+    monkeypatch.setattr(
+        "refnet_cli.export.onnx_model.export_onnx", lambda weights, *_, **__: found.append(weights) or 1 / 0
+    )
+    run(["export", name, "-o", "a.onnx"])
+    assert found == [default_weights()]
+    (tmp_path / "r.toml").write_text(
+        'scheme = "esri-io"\n[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "l.tif"\nsplit = "validation"\n'
+    )
+    monkeypatch.setattr("refnet_cli.training.validation.load_weights", lambda weights: found.append(weights) or 1 / 0)
+    run(["evaluate", "--weights", name, "--regions", "r.toml"])
+    assert found[1:] == [name]
+
+    def note(config: TrainConfig, *_: object, **__: object) -> float:
+        return found.append(config.settled().init) or 1 / 0
+
+    monkeypatch.setattr("refnet_cli.training.fit.fit", note)
+    (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('split = "validation"\n', ""))
+    run(["train", "r.toml", "-o", "runs", "--init", name])
+    assert found[2:] == [default_weights()]
+
+
+def test_options_in_python() -> None:
+    pair = Path("s2.tif"), Path("s1.tif")
+    for name in NAMES:
+        assert PredictOptions(*pair, Path("map.tif"), weights=name).weights == name  # type: ignore[arg-type]
+    assert PredictOptions(*pair, Path("map.tif"), weights="a/b").weights == Path("a/b")  # type: ignore[arg-type]

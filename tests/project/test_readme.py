@@ -1,0 +1,266 @@
+"""The README's training walk-through does what the README says, as it is written there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from refnet_cli.outputs import OUTPUTS
+from tests.prediction.test_predict import shift_tiles
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def read_commands() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("let the weights that come along learn the sample scene")[1]
+    commands = re.findall(r"^    (refnet .+)$", section.split("A regions file of your own")[0], re.MULTILINE)
+    return [shlex.split(command)[1:] for command in commands]
+
+
+def refnet(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "refnet_cli", *arguments], cwd=folder, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_walk_through_begins(tmp_path: Path) -> None:
+    for name in ("sample_data", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    dry_run, evaluating, training, predicting = read_commands()
+    assert "Crops" in refnet(tmp_path, *dry_run)
+    assert [command[0] for command in (evaluating, training, predicting)] == ["evaluate", "train", "predict"]
+
+
+@pytest.mark.long
+def test_the_walk_through_improves_on_the_weights_that_come_along(tmp_path: Path) -> None:
+    for name in ("sample_data", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    _, evaluating, training, predicting = read_commands()
+    before = json.loads(refnet(tmp_path, *evaluating, "--json"))
+    card = json.loads(refnet(tmp_path, *training, "--json"))
+    assert (tmp_path / "runs" / "sample" / "sample.safetensors").is_file()
+    after = card["scores"]["validation"]
+    assert after["pixels"] == before["pixels"]  # the same ground
+    assert after["overall_accuracy"] > before["overall_accuracy"] + 0.2
+    assert after["mean_iou"] > before["mean_iou"] + 0.2
+    refnet(tmp_path, *predicting)
+    found = json.loads(refnet(tmp_path, "evaluate", "runs/sample/lulc.tif", "sample_data/labels.tif", "--json"))
+    assert found["overall_accuracy"] >= 0.90
+    changed, valid, _ = shift_tiles(tmp_path / "runs" / "sample" / "sample.safetensors")
+    assert changed[valid].mean() < 0.02
+
+
+def cut_holes(folder: Path) -> None:
+    """Write a part of the sample scene that tiles do not divide, with holes in each sensor and in one band."""
+    with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
+        part = Window(301, 77, 420, 300)
+        optical = file.read(window=part)
+        optical[:, 100:130, 60:110] = optical[2, 10:30, 20:30] = 0
+        place = file.transform @ Affine.translation(301, 77)
+        profile = file.profile | {"height": 300, "width": 420, "transform": place}
+    write_bands(folder / "s2.tif", optical, ("B02", "B03", "B04", "B08"), profile)
+    with rasterio.open(ROOT / "sample_data" / "s1.tif") as file:
+        sar, profile = file.read(), file.profile
+    sar[:, 300:360, 300:330] = np.nan
+    write_bands(folder / "s1.tif", sar, ("VV", "VH"), profile)
+
+
+def write_bands(path: Path, values: NDArray[Any], names: tuple[str, ...], profile: dict[str, Any]) -> None:
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(values)
+        file.descriptions = names
+
+
+@pytest.mark.parametrize("scene", ["whole", pytest.param("part", marks=pytest.mark.long)])
+def test_the_program_without_refnet_gives_the_same_classes(tmp_path: Path, scene: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(import json\n.+?)```", readme, re.DOTALL)
+    assert len([line for line in program.splitlines() if line.strip()]) <= 30
+    (tmp_path / "model.onnx").symlink_to(ROOT / "weights" / "refnet-small.onnx")
+    if scene == "part":
+        cut_holes(tmp_path)
+    else:
+        for name in ("s1.tif", "s2.tif"):
+            (tmp_path / name).symlink_to(ROOT / "sample_data" / name)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    command = "predict --optical s2.tif --sar s1.tif --weights model.onnx --overlap 0 -o own.tif -q"
+    refnet(tmp_path, *command.split())
+    with rasterio.open(tmp_path / "lulc.tif") as theirs, rasterio.open(tmp_path / "own.tif") as ours:
+        assert theirs.transform == ours.transform
+        classes = ours.read(1)
+        assert 0.5 < (classes > 0).mean() < 1
+        assert np.array_equal(theirs.read(1), classes)
+
+
+def python_blocks() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.+?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+RAY = '''
+"""Ray, as far as README's program uses it: functions run in this process."""
+
+
+def remote(**options):
+    assert options == {"num_gpus": 1, "max_retries": 2, "retry_exceptions": True}
+
+    def make(function):
+        class Remote:
+            remote = staticmethod(function)
+
+        return Remote
+
+    return make
+
+
+def get(values):
+    return values
+'''
+
+
+def run_block(program: str, folder: Path) -> str:
+    """Run a program in a fresh interpreter, as somebody who copies it out of the README."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=folder, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "libraries")])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_every_python_block_is_run_here() -> None:
+    """By the test of the program without refnet, and by the two below."""
+    begins = [block.splitlines()[0] for block in python_blocks()]
+    assert begins == ["from refnet_cli import PredictOptions, predict", "import ray", "import json"]
+
+
+def test_the_program_that_predicts(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    (program,) = (block for block in python_blocks() if "predict(" in block)
+    printed = ast.literal_eval(run_block(program, tmp_path))
+    with rasterio.open(tmp_path / "lulc.tif") as file:
+        codes, areas = file.read(1), abs(file.transform.determinant) / 10_000
+        for code in set(codes[codes > 0].tolist()):
+            share = (codes == code).sum() * areas
+            assert printed[file.tags(1)[f"CLASS_{code}"]] == pytest.approx(share, rel=5e-3)
+
+
+def test_the_program_for_ray(scenes: Path) -> None:
+    (scenes / "libraries").mkdir()
+    (scenes / "libraries" / "ray.py").write_text(RAY)
+    shell(scenes, "refnet batch plan scenes.csv -o tasks.jsonl")
+    (program,) = (block for block in python_blocks() if "import ray" in block)
+    outcomes = ast.literal_eval(run_block(program, scenes))
+    assert [outcome["status"] for outcome in outcomes] == ["done", "done"]
+    assert (scenes / "north.tif").exists()
+
+
+def section_of(title: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n{title}\n")[1]
+    level = title.split(" ")[0]
+    return re.split(rf"\n#{{2,{len(level)}}} ", text)[0]
+
+
+def commands_of(section: str) -> list[str]:
+    return re.findall(r"^    (\S.+)$", section, re.MULTILINE)
+
+
+def shell(folder: Path, command: str, **environment: str) -> str:
+    """Run a line of the README as a shell would, with refnet on its path."""
+    place = folder / ".bin"
+    place.mkdir(exist_ok=True)
+    (place / "refnet").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m refnet_cli "$@"\n')
+    (place / "refnet").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)} | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    section = section_of("### What comes out")
+    (command,) = commands_of(section)
+    printed = shell(tmp_path, command).split()
+    told = set(re.findall(r"`(lulc[\w.]*)`", section)) | {"lulc.sld", "lulc_areas.json"}
+    assert set(printed) == {path.name for path in tmp_path.glob("lulc*")}
+    assert set(printed) <= told
+    kinds = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert ["classes", *kinds] == list(OUTPUTS)
+    assert {f"lulc{OUTPUTS[kind].ending}" for kind in kinds} <= told
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Two parts of the sample scene, as the README's table has them."""
+    for name, row in (("north", 0), ("south", 400)):
+        (tmp_path / name).mkdir()
+        with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
+            window = Window(0, row, 200, 200)
+            place = file.transform @ Affine.translation(0, row)
+            profile = file.profile | {"height": 200, "width": 200, "transform": place}
+            with rasterio.open(tmp_path / name / "s2.tif", "w", **profile) as part:
+                part.write(file.read(window=window))
+                part.descriptions = file.descriptions
+        (tmp_path / name / "s1.tif").symlink_to(ROOT / "sample_data" / "s1.tif")
+    (table,) = re.findall(r"```csv\n(.+?)```", section_of("## Many scenes"), re.DOTALL)
+    (tmp_path / "scenes.csv").write_text(table)
+    return tmp_path
+
+
+def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
+    section = section_of("## Many scenes")
+    assets = {name: {"href": f"https://example.com/{name}.tif"} for name in ["B02", "B03", "B04", "B08", "vv", "vh"]}
+    item = {"type": "Feature", "id": "a", "properties": {"datetime": "2020-07-01T10:10:31Z"}, "assets": assets}
+    ran = []
+    for command in commands_of(section):
+        program = command.split(" -")[0]
+        if "items.json" in command:
+            (scenes / "stac").mkdir()
+            (scenes / "stac" / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": [item]}))
+            shell(scenes / "stac", command)
+            (task,) = (scenes / "stac" / "tasks.jsonl").read_text().splitlines()
+            assert json.loads(task)["optical"][3] == "https://example.com/B08.tif"
+        elif "--dask" not in command and (shutil.which(command.split()[0]) or command.startswith("refnet")):
+            if "| jq" in command and not shutil.which("jq"):
+                continue
+            shell(scenes, command)
+        ran.append(program)
+        if "--workers 2" in command:
+            made = {name: (scenes / name).read_bytes() for name in ("north.tif", "south.tif")}
+    assert len(ran) == 12
+    assert {name: (scenes / name).read_bytes() for name in made} == made
+    assert len(list((scenes / "north.tif.blocks").glob("*.shard"))) == 1
+    for name in made:
+        (scenes / name).unlink()
+    (script,) = re.findall(r"```bash\n(.+?)```", section, re.DOTALL)
+    (scenes / "refnet.slurm").write_text(script)
+    for index in ("0", "1"):
+        shell(
+            scenes, "bash refnet.slurm tasks.jsonl", SLURM_ARRAY_TASK_ID=index, SLURM_ARRAY_TASK_COUNT="2"
+        )  # fmt: skip
+    assert {name: (scenes / name).read_bytes() for name in made} == made

@@ -1,0 +1,1 @@
+"""Tests of refnet_cli.tiles."""
