@@ -90,6 +90,7 @@ def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tup
 
     Examples
     --------
+    >>> from refnet_cli.system.memory import GB, MB
     >>> demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=10_980)
     >>> share_out(demand, 4, 8, None), share_out(demand, 4, 8, 4 * GB), share_out(demand, 4, 8, 3000 * MB)
     ((4, 8), (4, 8), (2, 4))

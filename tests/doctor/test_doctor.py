@@ -26,7 +26,7 @@ from refnet_cli.doctor.selftest import ELSEWHERE, Run, make_patches, plan_runs, 
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import TryAgainError, UnavailableError
-from refnet_cli.model import card
+from refnet_cli.model import weight_files
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.outputs import describe_gdal
 from refnet_cli.scan import SCANS, choose_scan
@@ -247,12 +247,12 @@ def test_damaged_weights_are_told(
         file.write(b"\xff" * 8)
     paths = sorted(tmp_path.iterdir())
     monkeypatch.setattr(doctor, "shipped_weights", lambda: paths)
-    monkeypatch.setattr(card, "shipped_weights", lambda: paths)
+    monkeypatch.setattr(weight_files, "shipped_weights", lambda: paths)
     assert run(["doctor"]) == 69
     captured = capfd.readouterr()
     assert "is damaged" in captured.err
     assert "torch on cpu" not in captured.out  # damaged weights are not loaded
-    monkeypatch.setattr(card, "shipped_weights", lambda: [])
+    monkeypatch.setattr(weight_files, "shipped_weights", lambda: [])
     assert run(["doctor"]) == 69
     assert "the weights that come along are missing" in capfd.readouterr().err
 

@@ -340,7 +340,7 @@ def test_memory_is_shared_out_among_processes(tmp_path: Path, monkeypatch: pytes
         given.append((demand.processes, batch))  # type: ignore[attr-defined]
         return (3 if batch == 6 else batch), threads
 
-    monkeypatch.setattr("refnet_cli.prediction.predict.share_out", share_out)
+    monkeypatch.setattr("refnet_cli.prediction.job.share_out", share_out)
     monkeypatch.setitem(engine.ENGINES, "torch", several_engines.load_as_torch)
     pair = make_pair(tmp_path, 64, 800)
     predict(PredictOptions(*pair, output=tmp_path / "map.tif", device="cpu,cpu", batch=3))

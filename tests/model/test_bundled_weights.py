@@ -15,7 +15,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import InputMissingError
-from refnet_cli.model import card
+from refnet_cli.model import weight_files
 from refnet_cli.model.weight_files import (
     BundledName,
     as_weights,
@@ -70,7 +70,7 @@ def test_weights_that_do_not_exist_say_which_do(capfd: pytest.CaptureFixture[str
 
 
 def test_without_torch_the_name_means_the_onnx_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_files, "find_spec", lambda name: None)
     assert find_weights("refnet-small").name == "refnet-small.onnx"
 
 

@@ -332,7 +332,7 @@ def test_the_command_line_makes_and_prints_outputs(
 
     engine = Closing()
     monkeypatch.setattr("refnet_cli.prediction.predict.load", lambda options, weights: engine)
-    monkeypatch.setattr("refnet_cli.prediction.predict.verify", lambda weights: engine.card)
+    monkeypatch.setattr("refnet_cli.prediction.job.verify", lambda weights: engine.card)
     call = ["predict", "--optical", str(pair[0]), "--sar", str(pair[1]), "-q"]
     folder = pair[0].parent / "maps"
     assert run([*call, "-o", str(folder / "lulc.tif"), "-o", "preview", "-o", f"areas={folder / 'a.csv'}", "-0"]) == 0

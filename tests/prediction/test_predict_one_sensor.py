@@ -347,7 +347,7 @@ def test_the_estimate_of_memory_covers_one_sensor(pair: tuple[Path, Path], tmp_p
         demands.append(demand)
         return batch, threads
 
-    monkeypatch.setattr("refnet_cli.prediction.predict.share_out", share_out)
+    monkeypatch.setattr("refnet_cli.prediction.job.share_out", share_out)
     predict(only("sar", pair, tmp_path / "map.tif"), LinearEngine())
     assert {demand.bands for demand in demands} == {6}  # the network takes arrays of both
 
