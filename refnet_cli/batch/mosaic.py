@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.outputs import Quicklook, read_look, read_shard, sha256_of
+from refnet_cli.outputs import Quicklook, needs_quicklook, read_look, read_shard, sha256_of
 from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.resume_log import refuse_other_version
@@ -62,7 +62,7 @@ def merge(tasks: Sequence[Task]) -> Report:
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
     tags = report.provenance.tags
-    look = _look(tasks) if "report" in options.places else None
+    look = _look(tasks) if needs_quicklook(options.places) else None
     with ExitStack() as stack:
         outputs = OutputSet(context_of(options, scheme, grid, tags, look), options.places, stack)
         for finished in _read_rows(tasks, tags, outputs.layers, scheme):

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from refnet_cli.cli.usage import StrictCommand, wildcard_remedy
+from refnet_cli.engines.providers import PROVIDERS
 from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote, split_paths
 
@@ -103,7 +104,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "metavar": "[KIND=]PATH", "shell_complete": FILE.shell_complete,
     },
     "bounds": {"type": NameList(joins=False)},
-    "provider": {"type": click.Choice(["tensorrt", "cuda", "openvino", "directml", "coreml", "cpu"])},
+    "provider": {"type": click.Choice(list(PROVIDERS))},
 }  # fmt: skip
 """What does not follow from a field's type."""
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from refnet_cli.doctor.selftest import Run, Trial, plan_runs, run_self_test
-from refnet_cli.engines.onnx_engine import DISTRIBUTIONS, INSTALL, PROVIDERS, choose_providers, import_runtime
+from refnet_cli.engines.onnx_engine import choose_providers, import_runtime
+from refnet_cli.engines.providers import DISTRIBUTIONS, INSTALL, PROVIDERS
 from refnet_cli.errors import RefnetError, UnavailableError
 from refnet_cli.model.weight_files import default_weights, shipped_weights, verify
 from refnet_cli.outputs import describe_gdal

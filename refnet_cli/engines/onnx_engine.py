@@ -13,30 +13,13 @@ from typing import Any
 import numpy as np
 
 from refnet_cli.engines.base import NOT_FINITE, HalvingEngine
+from refnet_cli.engines.providers import DISTRIBUTIONS, INSTALL, ON_CUDA, PROVIDERS
 from refnet_cli.errors import OptionsError, UnavailableError, WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import verify
 from refnet_cli.system.process import usable_cores
 from refnet_cli.types import Float32
 
-PROVIDERS = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-"""Execution providers by our names, the best first."""
-DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-ON_CUDA = ("tensorrt", "cuda")
-INSTALL = {
-    "tensorrt": "onnxruntime-gpu and TensorRT's libraries",
-    "cuda": "onnxruntime-gpu, instead of onnxruntime",
-    "openvino": "onnxruntime-openvino, instead of onnxruntime",
-    "directml": "onnxruntime-directml, instead of onnxruntime (Windows)",
-    "coreml": "onnxruntime on macOS",
-}
 NO_MEMORY = r"[Ff]ailed to allocate memory|bad allocation|bad_alloc|CUDA failure 2|out of memory|ALLOC_FAILED"
 
 

@@ -15,6 +15,7 @@ from refnet_cli.system.onnx_metadata import digest, is_onnx, read_metadata
 LARGEST_HEADER = 16 * 2**20
 BundledName = Literal["refnet-small", "shipped"]
 """Names of the bundled weights; "shipped" stands for those that are used by default."""
+BUNDLED: str = get_args(BundledName)[0]
 METADATA = "refnet"  # name of the card among what a file says of itself
 
 
@@ -39,7 +40,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
         raise InputMissingError(f"Weights {path} do not exist. Check the path; bundled weights have the name "
-            f"{get_args(BundledName)[0]}.") from error
+            f"{BUNDLED}.") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -155,7 +156,7 @@ def default_weights() -> Path:
     InputMissingError
         If the installation lacks them.
     """
-    wanted = "refnet-small.safetensors" if find_spec("torch") else "refnet-small.onnx"
+    wanted = f"{BUNDLED}.safetensors" if find_spec("torch") else f"{BUNDLED}.onnx"
     for path in shipped_weights():
         if path.name == wanted:
             return path

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from odc.geo.geobox import GeoBox
-
-from refnet_cli.classes.schemes import ClassScheme
-from refnet_cli.outputs.areas.areas import AreaCounter, Areas, document_of
+from refnet_cli.outputs.areas.areas import AreaCounter, Areas
 from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
 from refnet_cli.outputs.block_file import Shard, look_of, planes_of, read_look, read_shard
 from refnet_cli.outputs.cog import (
@@ -26,14 +21,14 @@ from refnet_cli.outputs.cog import (
     describe_gdal,
     write_raster,
 )
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.pictures.html_report import HtmlReport
 from refnet_cli.outputs.pictures.preview import Preview
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.polygons.polygons import Polygons
-from refnet_cli.outputs.polygons.vector_files import VECTORS
 from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows, class_codes
 from refnet_cli.outputs.stac import StacItem
-from refnet_cli.outputs.style import Style, further_styles, warn_of_styles
+from refnet_cli.outputs.style import Style, warn_of_styles
 from refnet_cli.outputs.verify import verify_map
 from refnet_cli.sensors.quality import QUALITY
 from refnet_cli.system.atomic import check_ending
@@ -57,7 +52,6 @@ __all__ = [
     "FileOutput",
     "HalfProbabilities",
     "HtmlReport",
-    "Kind",
     "Layer",
     "MapContext",
     "Output",
@@ -74,6 +68,7 @@ __all__ = [
     "class_codes",
     "describe_gdal",
     "look_of",
+    "needs_quicklook",
     "planes_of",
     "read_look",
     "read_shard",
@@ -87,80 +82,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class MapContext:
-    """What outputs of one map have in common."""
-
-    map: Path
-    """Where the class map is to appear."""
-    grid: GeoBox
-    scheme: ClassScheme
-    tags: dict[str, str]
-    quality: bool = False
-    """Whether the class map has a second band of quality."""
-    look: Quicklook | None = None
-    """What the sensors saw, complete when the outputs are; the report shows it."""
-    zones: Path | None = None
-    """Vector file of polygons that areas are wanted of, besides the whole map's."""
-    zone_field: str | None = None
-    """Field of that file with the zones' names; by default they are numbered."""
-    zone_layer: str | None = None
-    """Layer of that file; needed where several have shapes."""
-    acquired: tuple[str, str] | None = None
-    """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.sensors.dates`."""
-    min_area: float = 0.0
-    """Hectares; smaller polygons become part of a neighbour."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of output."""
-
-    output: type[FileOutput]
-    ending: str
-    """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
-    more: Callable[[MapContext], dict[str, Any]] = lambda context: {}
-    """What it is made with besides path, grid, class scheme and tags."""
-    suffixes: tuple[str, ...] = (".tif", ".tiff")
-    """Endings that its name may have, the usual one first."""
-    companions: Callable[[Path, Path], list[Path]] = lambda path, map: []
-    """Further files that come with the one at a path, for a map at another."""
-
-    def make(self, path: Path, context: MapContext) -> Output:
-        """Begin an output of a map."""
-        return self.output(path, context.grid, context.scheme, context.tags, **self.more(context))
-
-    def files(self, path: Path, map: Path) -> list[Path]:
-        """Return all files of an output at a path, for a map at another."""
-        return [path, *self.companions(path, map)]
-
-
-OUTPUTS: dict[str, Kind] = {
-    "classes": Kind(ClassMap, ".tif", lambda context: {"quality": context.quality}),
-    "probabilities": Kind(Probabilities, "_probabilities.tif"),
-    "probabilities16": Kind(HalfProbabilities, "_probabilities16.tif"),
-    "confidence": Kind(Confidence, "_confidence.tif"),
-    "quality": Kind(Quality, "_quality.tif"),
-    "preview": Kind(Preview, "_preview.png", suffixes=(".png",)),
-    "polygons": Kind(Polygons, "_polygons.gpkg", lambda context: {"min_area": context.min_area}, tuple(VECTORS)),
-    "areas": Kind(
-        Areas,
-        "_areas.csv",
-        lambda c: {"map_name": c.map.name, "zones": c.zones, "zone_field": c.zone_field, "zone_layer": c.zone_layer},
-        (".csv",),
-        lambda path, map: [document_of(path)],
-    ),
-    "style": Kind(Style, ".qml", lambda c: {"map": c.map}, (".qml",), further_styles),
-    "report": Kind(HtmlReport, "_report.html", lambda context: {"look": context.look}, (".html", ".htm")),
-    "stac": Kind(
-        StacItem,
-        ".stac.json",
-        lambda c: {"map": c.map, "acquired": c.acquired, "quality": c.quality},
-        (".json", ".geojson"),
-    ),
+OUTPUTS: dict[str, type[FileOutput]] = {
+    "classes": ClassMap,
+    "probabilities": Probabilities,
+    "probabilities16": HalfProbabilities,
+    "confidence": Confidence,
+    "quality": Quality,
+    "preview": Preview,
+    "polygons": Polygons,
+    "areas": Areas,
+    "style": Style,
+    "report": HtmlReport,
+    "stac": StacItem,
 }
-"""From an output's name on the command line to how it is made, in the order in which they become complete; they move
-into place in the reverse one, the map last."""
+"""Outputs by their names on the command line, in the order in which they become complete; they move into place in the
+reverse one, the map last."""
 
 
 _LIKE = dict.fromkeys((".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg", ".pdf"), ".png") | dict.fromkeys(
@@ -206,5 +142,10 @@ def _right_options(kind: str, path: Path) -> str:
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the names in `LAYERS` of what outputs of these kinds read of rows, and of what every map keeps."""
-    wanted = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].output.layers for kind in kinds))
+    wanted = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].layers for kind in kinds))
     return tuple(name for name in LAYERS if name in wanted)
+
+
+def needs_quicklook(kinds: Iterable[str]) -> bool:
+    """Tell whether outputs of these kinds show what the sensors saw."""
+    return any(OUTPUTS[kind].quicklook for kind in kinds)

@@ -11,11 +11,11 @@ import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OutputError, TryAgainError
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.system.atomic import explain, replacing
 from refnet_cli.system.disk import sync
@@ -30,6 +31,8 @@ from refnet_cli.system.lock import Workplace
 
 JOURNAL = "journal"
 """Name of the file in an output's workplace that the next run may go on with."""
+Media = tuple[str | None, tuple[str, ...]]
+"""Media type and roles of a file, as STAC has them."""
 
 
 class Output(Protocol):
@@ -85,6 +88,8 @@ class Output(Protocol):
 class FileOutput(ABC):
     """An output that grows in a hidden folder; see `Output`.
 
+    The class itself declares what the rest of the program has to know of such outputs.
+
     Parameters
     ----------
     path : str or Path
@@ -95,6 +100,8 @@ class FileOutput(ABC):
         The map's.
     tags : dict of str to str
         Provenance. The same rows and tags give the same bytes.
+    companions : sequence of Path
+        Further files that it makes.
 
     Raises
     ------
@@ -104,11 +111,45 @@ class FileOutput(ABC):
         From `write` or `finish`, if the disk fills up or does not hold what was written.
     """
 
+    ending: ClassVar[str]
+    """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """Endings that its name may have, the usual one first."""
+    title: ClassVar[str] = ""
+    """In catalogues; by default the output's name."""
+    media: ClassVar[Mapping[str, Media]] = {}
+    """Of its files by their ending; the first entry also holds for its first file if that has another ending."""
     layers: tuple[str, ...] = ("codes",)
+    quicklook: ClassVar[bool] = False
+    """Whether it shows `MapContext.look`."""
+    fixed_memory: ClassVar[int] = 0
+    """Bytes that it takes besides the map's."""
+    pixel_memory: ClassVar[tuple[int, int]] = (0, 0)
+    """Bytes that it takes besides the map's for a pixel of a row of blocks, and for each class of the network there."""
+    own_options: ClassVar[tuple[str, ...]] = ()
+    """Options of a prediction that are for it only."""
 
-    def __init__(self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str]) -> None:
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(path, context.grid, context.scheme, context.tags)
+
+    @staticmethod
+    def companions(path: Path, map: Path) -> list[Path]:
+        """Return the further files that come with the one at a path, for a map at another."""
+        return []
+
+    def __init__(
+        self,
+        path: str | Path,
+        grid: GeoBox,
+        scheme: ClassScheme,
+        tags: dict[str, str],
+        *,
+        companions: Sequence[Path] = (),
+    ) -> None:
         self.path = Path(path)
-        self.files = [self.path, *self._companions()]
+        self.files = [self.path, *companions]
         self.sha256: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.warnings: list[str] = []
@@ -127,10 +168,6 @@ class FileOutput(ABC):
         with self._cleaning_up():
             self.workplace.sweep(JOURNAL)
             self._start(self._folder)
-
-    def _companions(self) -> list[Path]:
-        """Return the files that it makes besides the one at its path."""
-        return []
 
     @abstractmethod
     def _start(self, folder: Path) -> None:

@@ -50,10 +50,7 @@ class Shard(FileOutput):
     ) -> None:
         self.layers = layers
         self._look = look
-        super().__init__(path, grid, scheme, tags)
-
-    def _companions(self) -> list[Path]:
-        return [] if self._look is None else [look_of(self.path)]
+        super().__init__(path, grid, scheme, tags, companions=[] if look is None else [look_of(Path(path))])
 
     def _start(self, folder: Path) -> None:
         self._working = folder / "shard"

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
 import rasterio
@@ -28,6 +28,7 @@ from rasterio.windows import Window as RasterWindow
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
 from refnet_cli.sensors.quality import CLOUD, QUALITY, SENSOR_BITS, UNREADABLE
 from refnet_cli.types import UInt8
@@ -73,20 +74,32 @@ class Storage:
     """Whether differences of neighbours are compressed, which take less room where values change gradually."""
 
 
+class Band(NamedTuple):
+    """A band of a raster."""
+
+    name: str
+    values: ClassScheme | Sequence[str] | None = None
+    """The classes or the meanings, by number, that its values stand for; None where they are quantities."""
+
+
 class CogOutput(FileOutput):
     """A raster that is written row of blocks by row of blocks and then becomes a Cloud Optimized GeoTIFF.
 
     See `FileOutput` for parameters and errors.
     """
 
+    suffixes = (".tif", ".tiff")
+    media: ClassVar = {".tif": ("image/tiff; application=geotiff; profile=cloud-optimized", ("data",))}
     storage = Storage()
+    _with_quality = False
+
+    @staticmethod
+    @abstractmethod
+    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+        """Return the bands of a map's output, whose class map may have a second band of quality."""
 
     @abstractmethod
-    def _names(self) -> list[str]:
-        """Return the bands' descriptions."""
-
-    @abstractmethod
-    def _bands(self, rows: Rows) -> list[NDArray[Any]]:
+    def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
         """Return the bands of rows, shape (rows, width) each."""
 
     def _describe(self, raster: Any) -> None:
@@ -98,7 +111,7 @@ class CogOutput(FileOutput):
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
-        names = self._names()
+        names = [band.name for band in self.bands(self._scheme, self._with_quality)]
         self._checksums: list[list[int]] = []
         self._buffer = np.zeros((len(names), min(BLOCK, height), width), self.storage.dtype)
         self._filled = 0
@@ -117,7 +130,7 @@ class CogOutput(FileOutput):
         self._raster.update_tags(**self._tags, AREA_OR_POINT="Area")
 
     def _put(self, rows: Rows) -> None:
-        bands = self._bands(rows)
+        bands = self._pixels(rows)
         taken, height = 0, len(rows.valid)
         while taken < height:
             count = min(height - taken, self._buffer.shape[1] - self._filled)
@@ -192,14 +205,24 @@ class ClassMap(CogOutput):
         From `write` or `finish`, if the disk fills up or does not hold what was written.
     """
 
+    ending = ".tif"
+    title = "Land cover classes"
+
     def __init__(
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, quality: bool = False
     ) -> None:
         self._with_quality = quality
         super().__init__(path, grid, scheme, tags)
 
-    def _names(self) -> list[str]:
-        return ["land cover class", "quality"] if self._with_quality else ["land cover class"]
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(path, context.grid, context.scheme, context.tags, quality=context.quality)
+
+    @staticmethod
+    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+        """Return the bands."""
+        return [Band("land cover class", scheme), *([Band("quality", QUALITY)] if quality else [])]
 
     def _describe(self, raster: Any) -> None:
         colours = {0: (0, 0, 0, 0)}
@@ -216,25 +239,30 @@ class ClassMap(CogOutput):
         if self._with_quality:
             _unmark_opacity(result)
 
-    def _bands(self, rows: Rows) -> list[NDArray[Any]]:
+    def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
         return [rows.codes, rows.sensors] if self._with_quality else [rows.codes]
 
 
 class Quality(CogOutput):
     """Two bands, uint8: which sensors saw a pixel, as in `QUALITY`, and why it has no class, as in `REASONS`."""
 
+    ending = "_quality.tif"
+    title = "What was seen, and why pixels have no class"
     layers = ("codes", "quality")
     storage = Storage(nodata=None)
+    pixel_memory = (2, 0)
 
-    def _names(self) -> list[str]:
-        return ["sensors", "reason"]
+    @staticmethod
+    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+        """Return the bands."""
+        return [Band("sensors", QUALITY), Band("reason", REASONS)]
 
     def _describe(self, raster: Any) -> None:
         super()._describe(raster)
         raster.update_tags(1, **{f"QUALITY_{number}": meaning for number, meaning in enumerate(QUALITY)})
         raster.update_tags(2, **{f"REASON_{number}": meaning for number, meaning in enumerate(REASONS)})
 
-    def _bands(self, rows: Rows) -> list[NDArray[Any]]:
+    def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
         return [rows.sensors, reasons(rows)]
 
 
@@ -260,18 +288,23 @@ class Probabilities(CogOutput):
     In steps of 1/250, with the bands' scale saying so and 255 where there is no data.
     """
 
-    layers = ("probabilities",)
+    ending = "_probabilities.tif"
+    title = "Probability of each class"
+    layers: tuple[str, ...] = ("probabilities",)
     storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
+    pixel_memory = (0, 1)
 
-    def _names(self) -> list[str]:
-        return list(self._scheme.names)
+    @staticmethod
+    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+        """Return the bands."""
+        return [Band(name) for name in scheme.names]
 
     def _describe(self, raster: Any) -> None:
         super()._describe(raster)
         for band, code in enumerate(self._scheme.codes, start=1):
             raster.update_tags(band, CLASS_SCHEME=self._scheme.name, CLASS_CODE=str(code))
 
-    def _bands(self, rows: Rows) -> list[NDArray[Any]]:
+    def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
         return list(rows.layer(self.layers[0]))
 
 
@@ -282,20 +315,28 @@ class HalfProbabilities(Probabilities):
     what it stores in its place (NBITS=16) is padded with whatever lay in memory, other bytes each time.
     """
 
+    ending = "_probabilities16.tif"
+    title = "Probability of each class, finer"
     layers = ("probabilities16",)
     storage = Storage("float32", math.nan, "AVERAGE", predictor="YES")
+    pixel_memory = (0, 6)  # as float32 and as float16
 
 
 class Confidence(CogOutput):
     """How sure the map is, three bands in steps of 1/250 and 255 where there is no class; see `Rows.confidence`."""
 
+    ending = "_confidence.tif"
+    title = "How sure the map is"
     layers = ("confidence",)
     storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
+    pixel_memory = (3, 0)
 
-    def _names(self) -> list[str]:
-        return list(CONFIDENCE)
+    @staticmethod
+    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+        """Return the bands."""
+        return [Band(name) for name in CONFIDENCE]
 
-    def _bands(self, rows: Rows) -> list[NDArray[Any]]:
+    def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
         return list(rows.confidence)
 
 

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from odc.geo.geobox import GeoBox
@@ -18,20 +18,12 @@ from pyproj.exceptions import CRSError
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.outputs.base import FileOutput
-from refnet_cli.outputs.cog import (
-    REASONS,
-    ClassMap,
-    CogOutput,
-    Confidence,
-    HalfProbabilities,
-    Probabilities,
-    Quality,
-)
+from refnet_cli.outputs.base import FileOutput, Media
+from refnet_cli.outputs.cog import CogOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.footprint import footprint
-from refnet_cli.outputs.rows import CONFIDENCE, Rows
+from refnet_cli.outputs.rows import Rows
 from refnet_cli.sensors import SENSORS
-from refnet_cli.sensors.quality import QUALITY
 from refnet_cli.sensors.sensor import MODALITIES
 
 _EXTENSIONS = [
@@ -39,33 +31,7 @@ _EXTENSIONS = [
     for extension in ("classification/v2.0.0", "file/v2.1.0", "processing/v1.2.0", "projection/v2.0.0", "raster/v2.0.0")
 ]
 _MODEL = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
-_TYPES: dict[str, tuple[str, list[str]]] = {
-    ".tif": ("image/tiff; application=geotiff; profile=cloud-optimized", ["data"]),
-    ".gpkg": ("application/geopackage+sqlite3", ["data"]),
-    ".parquet": ("application/vnd.apache.parquet", ["data"]),
-    ".fgb": ("application/vnd.flatgeobuf", ["data"]),
-    ".geojson": ("application/geo+json", ["data"]),
-    ".png": ("image/png", ["overview", "thumbnail"]),
-    ".html": ("text/html", ["metadata"]),
-    ".csv": ("text/csv", ["metadata"]),
-    ".json": ("application/json", ["metadata"]),
-    ".xml": ("application/xml", ["metadata"]),
-    ".qml": ("application/xml", ["metadata", "style"]),
-    ".sld": ("application/vnd.ogc.sld+xml", ["metadata", "style"]),
-}
-"""Media type and roles of files by their ending."""
-_TITLES = {
-    "classes": "Land cover classes", "probabilities": "Probability of each class",
-    "probabilities16": "Probability of each class, finer", "confidence": "How sure the map is",
-    "quality": "What was seen, and why pixels have no class", "preview": "Picture of the map",
-    "style": "Style of the map",
-}  # fmt: skip
-_RASTERS: dict[str, type[CogOutput]] = {
-    "classes": ClassMap, "probabilities": Probabilities, "probabilities16": HalfProbabilities,
-    "confidence": Confidence, "quality": Quality,
-}  # fmt: skip
-_ENDINGS = dict.fromkeys(_RASTERS, ".tif") | {"preview": ".png", "areas": ".csv", "style": ".qml", "report": ".html"}
-"""Of what outputs always are, whatever name their first file was given."""
+_UNKNOWN: Media = (None, ("metadata",))
 _SHA256 = "1220"  # multihash: SHA-256 (0x12) of 32 (0x20) bytes
 
 
@@ -102,7 +68,18 @@ class StacItem(FileOutput):
         From `finish`, if the disk fills up.
     """
 
-    layers: tuple[str, ...] = ()
+    ending = ".stac.json"
+    suffixes = (".json", ".geojson")
+    layers = ()
+    own_options = ("date",)
+
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(
+            path, context.grid, context.scheme, context.tags, map=context.map, acquired=context.acquired,
+            quality=context.quality,
+        )  # fmt: skip
 
     def __init__(
         self,
@@ -162,17 +139,21 @@ class StacItem(FileOutput):
         }
 
     def _assets(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        from refnet_cli.outputs import OUTPUTS  # this class is one of them
+
         files = {"classes": [{"name": self._map.name}]} | dict(facts.get("files", {}))
         assets = {}
         for kind, entries in files.items():
+            output = OUTPUTS.get(kind, FileOutput)
+            title = output.title or kind.capitalize()
+            usual = next(iter(output.media.values()), _UNKNOWN)
             for number, entry in enumerate(entries, start=1):
-                title = _TITLES.get(kind, kind.replace("_", " ").capitalize())
                 place = self._map.parent / entry.get("place", entry["name"])
                 href = Path(os.path.relpath(place, self.path.parent)).as_posix()
-                ending = _ENDINGS.get(kind) if number == 1 else None
-                asset = _asset(entry, href, title if number == 1 else f"{title}, {entry['name']}", ending)
-                if number == 1 and kind in _RASTERS:
-                    asset["bands"] = self._bands(kind)
+                media = output.media.get(Path(entry["name"]).suffix.lower(), usual if number == 1 else _UNKNOWN)
+                asset = _asset(entry, href, title if number == 1 else f"{title}, {entry['name']}", media)
+                if number == 1 and issubclass(output, CogOutput):
+                    asset["bands"] = self._bands(output)
                 assets[kind if number == 1 else f"{kind}-{number}"] = asset
         if "network" in facts:
             weights = facts["weights"]
@@ -183,38 +164,26 @@ class StacItem(FileOutput):
             }
         return assets
 
-    def _bands(self, kind: str) -> list[dict[str, Any]]:
+    def _bands(self, output: type[CogOutput]) -> list[dict[str, Any]]:
         """Describe the bands of an output that is a raster."""
-        storage = _RASTERS[kind].storage
-        names: dict[str, Sequence[str]] = {
-            "classes": ("land cover class", "quality")[: 1 + self._with_quality],
-            "confidence": CONFIDENCE,
-            "quality": ("sensors", "reason"),
-        }
-        classes = {
-            "land cover class": _classes(self._scheme),
-            "quality": _meanings(QUALITY),
-            "sensors": _meanings(QUALITY),
-            "reason": _meanings(REASONS),
-        }
+        storage = output.storage
         common: dict[str, Any] = {"data_type": storage.dtype}
         if storage.nodata is not None:
             common["nodata"] = "nan" if math.isnan(storage.nodata) else storage.nodata
         common["raster:sampling"] = "area"
         if storage.scale != 1:
             common["raster:scale"] = storage.scale
-        bands = [{"name": name} | common for name in names.get(kind, self._scheme.names)]
-        if kind in ("classes", "quality"):
-            for band in bands:
-                band["classification:classes"] = classes[band["name"]]
-        return bands
+        return [
+            {"name": name} | common | ({} if values is None else {"classification:classes": _classes_of(values)})
+            for name, values in output.bands(self._scheme, self._with_quality)
+        ]
 
 
-def _asset(entry: Mapping[str, Any], href: str, title: str, ending: str | None) -> dict[str, Any]:
-    media, roles = _TYPES.get(ending or Path(entry["name"]).suffix.lower(), (None, ["metadata"]))
+def _asset(entry: Mapping[str, Any], href: str, title: str, media: Media) -> dict[str, Any]:
+    kind, roles = media
     asset: dict[str, Any] = {"href": quote(href if href.startswith("../") else f"./{href}"), "title": title}
-    if media is not None:
-        asset["type"] = media
+    if kind is not None:
+        asset["type"] = kind
     asset["roles"] = roles
     if "sha256" in entry:
         asset |= {"file:checksum": _SHA256 + entry["sha256"], "file:size": entry["bytes"]}
@@ -317,7 +286,10 @@ def _machine_name(title: str) -> str:
     return re.sub("[^a-z0-9]+", "-", plain).strip("-")
 
 
-def _meanings(meanings: Sequence[str]) -> list[dict[str, Any]]:
+def _classes_of(values: ClassScheme | Sequence[str]) -> list[dict[str, Any]]:
+    """Describe what the values of a band stand for."""
+    if isinstance(values, ClassScheme):
+        return _classes(values)
     return [
-        {"value": number, "name": _machine_name(meaning), "title": meaning} for number, meaning in enumerate(meanings)
+        {"value": number, "name": _machine_name(meaning), "title": meaning} for number, meaning in enumerate(values)
     ]

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 from xml.etree import ElementTree as ET
 
 from odc.geo.geobox import GeoBox
@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.system.marks import MARK, XML_MARK
 from refnet_cli.version import __version__
@@ -31,14 +32,6 @@ _COLUMNS = {
     "Value": (_INTEGER, 5), "Red": (_INTEGER, 6), "Green": (_INTEGER, 7), "Blue": (_INTEGER, 8), "Alpha": (_INTEGER, 9),
     "Class": (_TEXT, 2),
 }  # fmt: skip
-
-
-def further_styles(path: Path, map: Path) -> list[Path]:
-    """Return where the Styled Layer Descriptor and GDAL's file lie, for QGIS's style of a map."""
-    made = [path.parent / f"{path.stem}.sld"]
-    if os.path.realpath(path.parent) == os.path.realpath(map.parent):
-        made.append(path.parent / f"{map.name}.aux.xml")
-    return made
 
 
 class Style(FileOutput):
@@ -69,18 +62,35 @@ class Style(FileOutput):
         From `finish`, if the disk fills up.
     """
 
-    layers: tuple[str, ...] = ()
+    ending = ".qml"
+    suffixes = (".qml",)
+    title = "Style of the map"
+    media: ClassVar = {
+        ".qml": ("application/xml", ("metadata", "style")),
+        ".sld": ("application/vnd.ogc.sld+xml", ("metadata", "style")),
+        ".xml": ("application/xml", ("metadata",)),
+    }
+    layers = ()
+
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(path, context.grid, context.scheme, context.tags, map=context.map)
+
+    @staticmethod
+    def companions(path: Path, map: Path) -> list[Path]:
+        """Return where the Styled Layer Descriptor and GDAL's file lie, for QGIS's style of a map."""
+        made = [path.parent / f"{path.stem}.sld"]
+        if os.path.realpath(path.parent) == os.path.realpath(map.parent):
+            made.append(path.parent / f"{map.name}.aux.xml")
+        return made
 
     def __init__(
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, map: Path
     ) -> None:
         if Path(path).suffix.lower() == ".sld":
             raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made beside it.")
-        self._map = map
-        super().__init__(path, grid, scheme, tags)
-
-    def _companions(self) -> list[Path]:
-        return further_styles(self.path, self._map)
+        super().__init__(path, grid, scheme, tags, companions=self.companions(Path(path), map))
 
     def _start(self, folder: Path) -> None:
         """Nothing is to be opened."""

@@ -16,7 +16,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, verify
-from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, look_of, sidecar_of
+from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, look_of, needs_quicklook, sidecar_of
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, memory_of_outputs, share_out
 from refnet_cli.prediction.options import PredictOptions
@@ -105,10 +105,10 @@ class Job:
         return tiling, area
 
     def quicklook(self, grid: GeoBox) -> Quicklook | None:
-        """Return a quicklook for the output "report", None without that output."""
+        """Return a quicklook for outputs that show one, None without such an output."""
         height, width = grid.shape
         bands = self.card.optical.bands, self.card.sar.bands
-        return Quicklook(height, width, *bands) if "report" in self.options.places else None
+        return Quicklook(height, width, *bands) if needs_quicklook(self.options.places) else None
 
     def fit(self, batch: int, threads: int, width: int = 0, processes: int = 1) -> tuple[int, int]:
         """Choose tiles at once and reading threads for a map of a width so that they fit into memory.
@@ -147,8 +147,9 @@ def reading_threads() -> int:
 def files_of(options: PredictOptions, part: Part | None = None) -> list[Path]:
     """Return all files that a prediction, or one of a part, writes."""
     if part is not None:
-        return [part.shard, *([look_of(part.shard)] if "report" in options.places else [])]
-    made = [file for kind, path in options.places.items() for file in OUTPUTS[kind].files(path, options.output)]
+        return [part.shard, *([look_of(part.shard)] if needs_quicklook(options.places) else [])]
+    places = options.places
+    made = [file for kind, path in places.items() for file in (path, *OUTPUTS[kind].companions(path, options.output))]
     return [*made, *([sidecar_of(options.output)] if options.checksum else [])]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from refnet_cli.errors import TryAgainError
 from refnet_cli.model.card import Card
-from refnet_cli.outputs import BLOCK, union_of_layers
+from refnet_cli.outputs import BLOCK, OUTPUTS, union_of_layers
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, most_addresses
 from refnet_cli.system.onnx_metadata import is_onnx
@@ -127,13 +127,10 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
 
 def memory_of_outputs(options: PredictOptions, card: Card, width: int) -> int:
     """Bytes that smoothing and outputs take besides the map's own, for rows of tiles and of blocks in work."""
-    classes, layers = card.network.classes, union_of_layers(options.places)
+    classes, places = card.network.classes, options.places
+    layers = union_of_layers(places)
     copies = 3 * (options.smooth > 0) + 4 * (len(layers) > len(union_of_layers(())) or options.threshold > 0)
-    per_pixel = {"probabilities": classes, "probabilities16": 6 * classes, "confidence": 3, "quality": 2}
-    blocks = sum(size for kind, size in per_pixel.items() if kind in options.places)
-    fixed = {"report": 150 * MB, "polygons": 250 * MB}
-    return (
-        card.tile * width * 4 * classes * copies
-        + BLOCK * width * blocks
-        + sum(size for kind, size in fixed.items() if kind in options.places)
-    )
+    outputs = [OUTPUTS[kind] for kind in places]
+    per_pixel = sum(output.pixel_memory[0] + output.pixel_memory[1] * classes for output in outputs)
+    fixed = sum(output.fixed_memory for output in outputs)
+    return card.tile * width * 4 * classes * copies + BLOCK * width * per_pixel + fixed

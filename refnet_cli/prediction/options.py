@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
-from refnet_cli.model.weight_files import BundledName, as_weights
+from refnet_cli.model.weight_files import BUNDLED, BundledName, as_weights
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.dates import read_dates
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import narrow, option
-
-NEEDED = {"areas": ("zones", "zone_field", "zone_layer"), "polygons": ("min_area",), "stac": ("date",)}
-"""Outputs, and options that are for them only."""
 
 
 def _demand_output() -> Path:
@@ -55,9 +52,9 @@ class MapOptions(SceneOptions):
     )
     weights: BundledName | Path | None = option(
         None,
-        help="Weights of the network: a file, or the name of bundled ones, as refnet-small; a file without ending that "
-        "has such a name needs a slash, as ./refnet-small.",
-        default_text="refnet-small",
+        help=f"Weights of the network: a file, or the name of bundled ones, as {BUNDLED}; a file without ending that "
+        f"has such a name needs a slash, as ./{BUNDLED}.",
+        default_text=BUNDLED,
         affects="elsewhere",
     )
     preview: Path | None = option(
@@ -153,12 +150,18 @@ class MapOptions(SceneOptions):
             raise OptionsError(f"A threshold of {self.threshold} is no probability; give one from 0 to below 1.")
         if not 0 <= self.min_area < math.inf:
             raise OptionsError(f"A least area of {self.min_area} hectares is impossible; give 0 or more.")
-        places = self.places
-        for kind, options in NEEDED.items():
-            for given in (name for name in options if getattr(self, name) and kind not in places):
-                raise OptionsError(f"--{given.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
+        self._check_own_options()
         if self.date is not None:
             read_dates(self.date)
+
+    def _check_own_options(self) -> None:
+        """Refuse options that are for an output which is not made."""
+        from refnet_cli.outputs import OUTPUTS
+
+        others = {name: kind for kind in OUTPUTS.keys() - self.places for name in OUTPUTS[kind].own_options}
+        for name in (one.name for one in fields(self) if one.name in others and getattr(self, one.name)):
+            kind = others[name]
+            raise OptionsError(f"--{name.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
 
     @property
     def absent(self) -> Modality | None:

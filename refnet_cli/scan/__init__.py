@@ -21,18 +21,24 @@ from refnet_cli.scan.mamba import missing_for_mamba, selective_scan_mamba
 from refnet_cli.scan.triton import missing_for_triton, selective_scan_triton
 from refnet_cli.scan.two_level import selective_scan_two_level
 
-Scan = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
-SCANS: dict[str, Scan] = {
-    "loop": selective_scan_loop,
-    "torch": selective_scan_two_level,
-    "cpu": selective_scan_cpu,
-    "mamba": selective_scan_mamba,
-    "fla": selective_scan_fla,
-    "triton": selective_scan_triton,
+class Kernel(NamedTuple):
+    """A kernel of the selective scan."""
+
+    run: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+    """Takes the first six arguments of `selective_scan`."""
+    missing: Callable[[str, int], str | None] = lambda device, states: None
+    """Why it cannot run on a device type with a state size, or None if it can; may take long."""
+
+
+SCANS: dict[str, Kernel] = {
+    "loop": Kernel(selective_scan_loop),
+    "torch": Kernel(selective_scan_two_level),
+    "cpu": Kernel(selective_scan_cpu, missing_for_cpu),
+    "mamba": Kernel(selective_scan_mamba, missing_for_mamba),
+    "fla": Kernel(selective_scan_fla, missing_for_fla),
+    "triton": Kernel(selective_scan_triton, missing_for_triton),
 }
-
-
 _PREFERRED = {
     "cpu": {"cpu": "the fastest on CPUs"},
     "cuda": {
@@ -60,20 +66,8 @@ def _missing(name: str, device: str, states: int) -> str | None:
     # Not functools.cache, which torch.compile warns of.
     key = name, device, states
     if key not in _found:
-        _found[key] = _look_for(name, device, states)
+        _found[key] = SCANS[name].missing(device, states)
     return _found[key]
-
-
-def _look_for(name: str, device: str, states: int) -> str | None:
-    if name == "cpu":
-        return missing_for_cpu(device, states)
-    if name == "mamba":
-        return missing_for_mamba(device, states)
-    if name == "fla":
-        return missing_for_fla(device, states)
-    if name == "triton":
-        return missing_for_triton(device)
-    return None
 
 
 def available_scans(device: str, states: int = 1) -> dict[str, str | None]:
@@ -200,4 +194,4 @@ def selective_scan(
     if torch.compiler.is_exporting():  # an exporter sees the operator and never runs it
         return selective_scan_cpu(u, projection, dt_weight, dt_bias, a_log, d_skip)
     choice = choose_scan(u.device.type, a_log.shape[-1], scan)
-    return SCANS[choice.name](u, projection, dt_weight, dt_bias, a_log, d_skip)
+    return SCANS[choice.name].run(u, projection, dt_weight, dt_bias, a_log, d_skip)

@@ -28,7 +28,7 @@ CHUNK = 64
 BLOCK = 32
 
 
-def missing_for_triton(device: str) -> str | None:
+def missing_for_triton(device: str, states: int = 1) -> str | None:
     """Why this kernel cannot run on a torch device type, or None if it can."""
     if device == "mps" or (device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"):
         return f"it runs on GPUs that Triton compiles for, not on {device!r}"

@@ -11,7 +11,7 @@ from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders
-from refnet_cli.model.weight_files import BundledName, as_weights, find_weights, is_pickled, read_card
+from refnet_cli.model.weight_files import BUNDLED, BundledName, as_weights, find_weights, is_pickled, read_card
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.system.options import option
 from refnet_cli.system.urls import is_remote
@@ -110,7 +110,7 @@ class TrainConfig:
     """Decoder width; by default that of ``init``, else the published 128."""
     init: BundledName | Path | None = option(
         None,
-        help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or "
+        help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED}, or "
         "'shipped'.",
         affects="pixels",
     )

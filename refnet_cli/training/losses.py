@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
@@ -125,15 +126,12 @@ def _at_least_something(weight: Tensor) -> Tensor:
     return torch.where(weight > 0, weight, torch.ones_like(weight))
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross-entropy": cross_entropy,
     "focal": focal,
     "cross-entropy-and-dice": cross_entropy_and_dice,
 }
-SMOOTHED: dict[str, Callable[..., Tensor]] = {
-    "cross-entropy": cross_entropy,
-    "cross-entropy-and-dice": cross_entropy_and_dice,
-}
+SMOOTHED = [name for name, loss in LOSSES.items() if "smoothing" in signature(loss).parameters]
 """Losses whose labels can be smoothed."""
 
 
@@ -154,7 +152,7 @@ def choose_loss(name: str, smoothing: float = 0.0) -> Loss:
             f"label_smoothing is {smoothing:g}, but the loss {name} cannot be smoothed. Leave label_smoothing out, or "
             f"choose the loss {' or '.join(SMOOTHED)}."
         )
-    return partial(SMOOTHED[name], smoothing=smoothing)
+    return partial(LOSSES[name], smoothing=smoothing)
 
 
 def training_loss(

@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from refnet_cli.cli.main import run
 from refnet_cli.engines import onnx_engine
 from refnet_cli.engines.load import load_engine
-from refnet_cli.engines.onnx_engine import INSTALL, PROVIDERS, OnnxEngine, choose_providers, import_runtime
+from refnet_cli.engines.onnx_engine import OnnxEngine, choose_providers, import_runtime
 from refnet_cli.engines.options import EngineOptions
+from refnet_cli.engines.providers import INSTALL, PROVIDERS
 from refnet_cli.errors import InputMissingError, OptionsError, TryAgainError, UnavailableError, WeightsError
 from refnet_cli.model.card import Modality
 from refnet_cli.model.weight_files import read_card

@@ -159,7 +159,7 @@ def test_help_never_imports_torch(command: list[str]) -> None:
     arguments = ["refnet", *command, "--help"]
     loaded = loaded_by(f"import sys\nsys.argv = {arguments}\nfrom refnet_cli.cli.main import main\nmain()")
     assert "click" in loaded
-    assert not loaded & {"torch", "timm", "numba"}
+    assert not loaded & {"torch", "timm", "numba", "rasterio"}
 
 
 def test_help_is_quick() -> None:

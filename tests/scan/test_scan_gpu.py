@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def value_and_gradients_of(name: str, arguments: list[Tensor]) -> list[Tensor]:
     """As `value_and_gradients`, but without asking whether the kernel can run here: a stand-in plays its library."""
-    y = SCANS[name](*arguments)
+    y = SCANS[name].run(*arguments)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     return [y.detach(), *torch.autograd.grad((y * weight).sum(), arguments)]
 
@@ -122,7 +122,7 @@ def test_half_precision_scans_in_single_precision(monkeypatch: pytest.MonkeyPatc
     install(monkeypatch, name)
     arguments = [a.detach().bfloat16() for a in make(1, 8, 8, 8, 1, 1)]
     with torch.autocast("cpu", torch.bfloat16):
-        y = SCANS[name](*arguments)
+        y = SCANS[name].run(*arguments)
     assert y.dtype == torch.bfloat16
     oracle = selective_scan(*(a.float() for a in arguments), scan="loop").bfloat16()
     assert (y != oracle).float().mean() < 0.02
@@ -131,7 +131,7 @@ def test_half_precision_scans_in_single_precision(monkeypatch: pytest.MonkeyPatc
 def test_fla_refuses_several_states(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "fla")
     with pytest.raises(UnavailableError, match="has one state, not 4"):
-        SCANS["fla"](*make(1, 2, 2, 4, 1, 4))
+        SCANS["fla"].run(*make(1, 2, 2, 4, 1, 4))
     assert "not 4" in str(available_scans("cuda", states=4)["fla"])
 
 
@@ -169,7 +169,7 @@ def test_kernels_for_gpus_are_refused_elsewhere(monkeypatch: pytest.MonkeyPatch,
 def test_a_broken_library_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     install(monkeypatch, name, works=False)
     with pytest.raises(UnavailableError, match=r"cannot be imported .*REFNET_SCAN=torch"):
-        SCANS[name](*make(1, 2, 2, 4, 1, 1))
+        SCANS[name].run(*make(1, 2, 2, 4, 1, 1))
 
 
 def test_available_scans_say_what_to_install() -> None:

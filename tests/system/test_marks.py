@@ -49,7 +49,7 @@ def make_output(kind: str, path: Path, map: Path) -> list[Path]:
 def test_every_file_of_every_output_is_known(kind: str, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"map{ending}"
     made = make_output(kind, path, tmp_path / "map.tif")
-    assert made == OUTPUTS[kind].files(path, tmp_path / "map.tif")
+    assert made == [path, *OUTPUTS[kind].companions(path, tmp_path / "map.tif")]
     for file in made:
         assert is_ours(file), file
         with file.open("ab") as changed:

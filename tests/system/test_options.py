@@ -16,8 +16,8 @@ from refnet_cli.batch.task import Task, identify
 from refnet_cli.cli.main import run
 from refnet_cli.cli.options_table import options_table
 from refnet_cli.cli.predict import predict_command
-from refnet_cli.engines.onnx_engine import PROVIDERS
 from refnet_cli.engines.options import EngineOptions
+from refnet_cli.engines.providers import PROVIDERS
 from refnet_cli.model.weight_files import default_weights, find_weights, read_card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import Provenance

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyproj
@@ -19,6 +19,7 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.downsample import CellCounts
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.types import UInt8
@@ -74,11 +75,6 @@ class AreaCounter:
         return self._square_metres / 10_000
 
 
-def document_of(path: Path) -> Path:
-    """Return where the JSON of a table of areas lies."""
-    return path.parent / f"{path.stem}.json"
-
-
 class Areas(FileOutput):
     """A table of how much ground each class covers, on the whole map and in zones: CSV, and JSON beside it.
 
@@ -121,6 +117,24 @@ class Areas(FileOutput):
         If the zones cannot be used, or the coordinate system is a local one.
     """
 
+    ending = "_areas.csv"
+    suffixes = (".csv",)
+    media: ClassVar = {".csv": ("text/csv", ("metadata",)), ".json": ("application/json", ("metadata",))}
+    own_options = ("zones", "zone_field", "zone_layer")
+
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(
+            path, context.grid, context.scheme, context.tags, map_name=context.map.name, zones=context.zones,
+            zone_field=context.zone_field, zone_layer=context.zone_layer,
+        )  # fmt: skip
+
+    @staticmethod
+    def companions(path: Path, map: Path) -> list[Path]:
+        """Return where the JSON lies."""
+        return [path.parent / f"{path.stem}.json"]
+
     def __init__(
         self,
         path: str | Path,
@@ -143,15 +157,11 @@ class Areas(FileOutput):
         if zone_layer is not None:
             self._about["zone_layer"] = zone_layer
         outside = self._zones.outside if self._zones else []
-        super().__init__(path, grid, scheme, tags)
+        if Path(path).suffix == ".json":
+            raise OptionsError(f"{path} would be the table of areas and its JSON at once; name it .csv.")
+        super().__init__(path, grid, scheme, tags, companions=self.companions(Path(path), Path(path)))
         shown = ["".join(letter if letter.isprintable() else "?" for letter in zone) for zone in outside]
         self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in shown if zones]
-
-    def _companions(self) -> list[Path]:
-        companion = document_of(self.path)
-        if companion == self.path:
-            raise OptionsError(f"{self.path} would be the table of areas and its JSON at once; name it .csv.")
-        return [companion]
 
     def _start(self, folder: Path) -> None:
         pass

@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyproj
@@ -20,6 +20,7 @@ from PIL import Image
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.downsample import ClassPicture
 from refnet_cli.outputs.geodesy import view_of
 from refnet_cli.outputs.pictures.charts import Bar, bar_chart, histogram
@@ -27,6 +28,7 @@ from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
+from refnet_cli.system.memory import MB
 from refnet_cli.types import UInt8
 
 _BINS = 50
@@ -62,7 +64,17 @@ class HtmlReport(FileOutput):
         From `finish`, if the disk fills up.
     """
 
-    layers: tuple[str, ...] = ("codes", "confidence")
+    ending = "_report.html"
+    suffixes = (".html", ".htm")
+    media: ClassVar = {".html": ("text/html", ("metadata",))}
+    layers = ("codes", "confidence")
+    fixed_memory = 150 * MB
+    quicklook = True
+
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(path, context.grid, context.scheme, context.tags, context.look)
 
     def __init__(
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], look: Quicklook | None = None

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,6 +48,11 @@ class Preview(FileOutput):
     StorageError
         From `finish`, if the disk fills up.
     """
+
+    ending = "_preview.png"
+    suffixes = (".png",)
+    title = "Picture of the map"
+    media: ClassVar = {".png": ("image/png", ("overview", "thumbnail"))}
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape

@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import shapely
@@ -19,10 +19,12 @@ from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.polygons.polygonize import Outlined, Tracer
 from refnet_cli.outputs.polygons.sieve import Sieve, sieved
-from refnet_cli.outputs.polygons.vector_files import Features, vector_kind
+from refnet_cli.outputs.polygons.vector_files import VECTORS, Features, vector_kind
 from refnet_cli.outputs.rows import STEPS, Rows
+from refnet_cli.system.memory import MB
 from refnet_cli.types import UInt8
 
 MOST = 20_000_000
@@ -61,10 +63,20 @@ class Polygons(FileOutput):
         As in `FileOutput`.
     """
 
-    layers: tuple[str, ...] = ("codes", "confidence")
+    ending = "_polygons.gpkg"
+    suffixes = tuple(VECTORS)
+    media: ClassVar = {suffix: (kind.media_type, ("data",)) for suffix, kind in VECTORS.items()}
+    layers = ("codes", "confidence")
+    fixed_memory = 250 * MB
+    own_options = ("min_area",)
 
     _STRIP = 2**18  # pixels that are gone through at once
     _BATCH = 50_000, 2_000_000  # features, and corners, that are written at once
+
+    @classmethod
+    def make(cls, path: Path, context: MapContext) -> Self:
+        """Begin an output of a map."""
+        return cls(path, context.grid, context.scheme, context.tags, min_area=context.min_area)
 
     def __init__(
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, min_area: float = 0.0

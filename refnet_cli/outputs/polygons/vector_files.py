@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -92,6 +92,8 @@ class VectorFile(ABC):
         Provenance.
     """
 
+    media_type: ClassVar[str]
+
     def __init__(self, folder: Path, crs: str, tags: Mapping[str, str]) -> None:
         self._folder, self._crs, self._tags = folder, crs, dict(tags)
         self.count, self._checksum = 0, 0
@@ -152,6 +154,7 @@ class GeoPackage(VectorFile):
     Of those of the whole file, GDAL would write a copy beside it (.aux.xml) whenever it is read.
     """
 
+    media_type = "application/geopackage+sqlite3"
     _indexed = True
 
     def __init__(self, folder: Path, crs: str, tags: Mapping[str, str]) -> None:
@@ -201,6 +204,7 @@ class GeoPackage(VectorFile):
 class FlatGeobuf(GeoPackage):
     """A FlatGeobuf with a spatial index, in whose order the features are; the tags are its description, as JSON."""
 
+    media_type = "application/vnd.flatgeobuf"
     _indexed = False  # cannot grow itself: a GeoPackage does
 
     def _finish(self, bounds: tuple[float, float, float, float] | None) -> Path:
@@ -221,6 +225,8 @@ class FlatGeobuf(GeoPackage):
 
 class GeoParquet(VectorFile):
     """GeoParquet 1.1 with WKB; the tags are in the file's metadata."""
+
+    media_type = "application/vnd.apache.parquet"
 
     def __init__(self, folder: Path, crs: str, tags: Mapping[str, str]) -> None:
         super().__init__(folder, crs, tags)

@@ -1,0 +1,22 @@
+"""ONNX Runtime's execution providers, and what has to be installed for each."""
+
+from __future__ import annotations
+
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+"""Execution providers by our names, the best first."""
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+ON_CUDA = ("tensorrt", "cuda")
+INSTALL = {
+    "tensorrt": "onnxruntime-gpu and TensorRT's libraries",
+    "cuda": "onnxruntime-gpu, instead of onnxruntime",
+    "openvino": "onnxruntime-openvino, instead of onnxruntime",
+    "directml": "onnxruntime-directml, instead of onnxruntime (Windows)",
+    "coreml": "onnxruntime on macOS",
+}
