@@ -67,7 +67,7 @@ class Provenance:
         version : str
             Of refnet.
         """
-        chosen = {name: value for name, value in options.items() if name in names(PredictOptions, "pixels")}
+        chosen = {name: options[name] for name in sorted(options) if name in names(PredictOptions, "pixels")}
         if chosen["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
             chosen["scheme"] = scheme
         optical, sar = (_names(options[name]) if name in sensors else say_absent(name) for name in MODALITIES)
