@@ -1,7 +1,7 @@
 """Results are those on record: pixels, tags and texts of all outputs, a training, an ONNX model, a batch in blocks.
 
 The command line alone makes them, so that the same test runs on code that is arranged in another way. When a result is
-meant to change, `tests.record_results` makes the record again.
+meant to change, `tests.helpers.record_results` makes the record again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 import rasterio
 
 from refnet_cli import __version__
-from tests import record_results
-from tests.record_results import PAIRS, RECORD, SAMPLES, export, hash_files, machine, predict, run_batch, train
+from tests.helpers import record_results
+from tests.helpers.record_results import PAIRS, RECORD, SAMPLES, export, hash_files, machine, predict, run_batch, train
 
 
 @pytest.fixture(scope="module")

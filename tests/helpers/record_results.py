@@ -1,9 +1,9 @@
 """What refnet makes of the sample scene and of ten real pairs, as hashes; and the record of them.
 
-    python -m tests.record_results
+    python -m tests.helpers.record_results
 
-makes ``tests/golden/results.json``, which `tests.test_recorded_results` compares with. Run it after a change of results
-that is intended, and say in the commit which items changed and why. It needs ``../shared/data``.
+makes ``tests/golden/results.json``, which `tests.project.test_recorded_results` compares with. Run it after a change of
+results that is intended, and say in the commit which items changed and why. It needs ``../shared/data``.
 
 Everything is made by the command line in processes of one thread, with a small network that is trained first. Replaced
 before hashing are the version of refnet, the checksum of the weights, whose card holds the version, and checksums and
@@ -38,13 +38,13 @@ from rasterio.transform import Affine
 
 from refnet_cli import __version__
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 SAMPLE = ROOT / "sample_data"
 SIZES = re.compile(rb'(?<="file:size": )\d+|(?<=<bdi>)[\d,]+(?=</bdi></td><td><bdi>map)')
 """Sizes of files, in STAC Items and in reports, where checksums have become names."""
 CHECKSUM = "REFNET_CHECKSUM"  # a map's tag, which depends on its pixels
-RECORD = Path(__file__).resolve().parent / "golden" / "results.json"
+RECORD = ROOT / "tests" / "golden" / "results.json"
 
 KINDS = (
     "probabilities", "probabilities16", "confidence", "quality", "preview", "polygons", "areas", "style", "report",
