@@ -102,7 +102,7 @@ class Tiling:
             The network's.
         overlap : int, optional
             Pixels shared by neighbouring tiles, at most half a tile; by default a quarter of one. Smaller tiles share
-            at most a quarter.
+            at most half of theirs.
 
         Raises
         ------
@@ -116,7 +116,8 @@ class Tiling:
         """
         usual = cls(height, width, tile, tile // 4 if overlap is None else overlap)
         side = min(tile, max(min(height, width) // STEP * STEP, LEAST))
-        return usual if side == tile else cls(height, width, side, min(usual.overlap, side // 4))
+        shared = side // 4 if overlap is None else min(overlap, side // 2)
+        return usual if side == tile else cls(height, width, side, shared)
 
     def _starts(self, size: int) -> list[int]:
         if size <= self.tile:

@@ -206,7 +206,8 @@ def test_tiles_reach_beyond_a_small_grid_by_little(height: int, width: int, tile
 def test_an_overlap_is_kept_or_made_smaller_with_the_tiles() -> None:
     assert Tiling.of(1000, 1000, 256, 0).overlap == Tiling.of(100, 1000, 256, 0).overlap == 0
     assert Tiling.of(1000, 1000, 256, 128).overlap == 128
-    assert Tiling.of(100, 1000, 256, 128) == Tiling(100, 1000, 96, 24)
+    assert Tiling.of(100, 1000, 256, 128) == Tiling(100, 1000, 96, 48)
+    assert Tiling.of(100, 1000, 256, 32) == Tiling(100, 1000, 96, 32)
     with pytest.raises(OptionsError, match="tiles of 256"):
         Tiling.of(100, 100, 256, 129)
 
