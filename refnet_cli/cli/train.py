@@ -71,9 +71,7 @@ def train_command(
     training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
     --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
-    """  # noqa: D301
-    from refnet_cli.training.regions_file import read_folds, read_regions
-
+    """
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
     if output is not None and output.suffix.lower() in FILES and not output.is_dir():
@@ -81,12 +79,7 @@ def train_command(
             f"{output} would be a folder, but its name is that of a file. Give -o {output.with_suffix('')}. The "
             "weights become a file in it."
         )
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if "fold" in chosen:
-        chosen.setdefault("split", "region")
-    if folds is not None and "fold" in chosen:
-        raise OptionsError("--fold holds out one region, --folds each in turn: give one of them.")
-    configs = {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
+    configs = _read_configs(regions, folds, {name: value for name, value in given.items() if value is not None})
     if output is None or dry_run:
         _count_labels(configs, as_json, quiet)
         return
@@ -110,6 +103,17 @@ def train_command(
         click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))
     elif made.first:
         click.echo(json.dumps(made.card.to_dict(), indent=2) if as_json else str(made.weights))
+
+
+def _read_configs(regions: Path, folds: str | None, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Read what to train: a configuration for each fold, or one by the name of "" where there are no folds."""
+    from refnet_cli.training.regions_file import read_folds, read_regions
+
+    if "fold" in chosen:
+        chosen.setdefault("split", "region")
+        if folds is not None:
+            raise OptionsError("--fold holds out one region, --folds each in turn: give one of them.")
+    return {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
 
 
 def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
@@ -199,7 +203,7 @@ def evaluate_command(
     refnet evaluate lulc.tif labels.tif
     refnet evaluate lulc.tif worldcover.tif --mapping codes.toml
     refnet evaluate --weights mine.safetensors --regions regions.toml
-    """  # noqa: D301
+    """
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.scheme_files import find_scheme, read_label_codes, with_ignored
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.areas import estimate_areas
 from refnet_cli.evaluation.class_map import describe_map
-from refnet_cli.evaluation.labels import open_labels
+from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
 from refnet_cli.outputs import AreaCounter
@@ -40,23 +41,23 @@ def evaluate(
     map_path : str or Path
         Raster of codes of a class scheme.
     labels_path : str or Path
-        Raster of codes of the same scheme, brought onto the map's grid by nearest neighbour, or polygons or points with
-        such codes or the classes' names.
+        Raster of codes of the same scheme, resampled to the map's grid by nearest neighbour, or polygons or points
+        with such codes or the classes' names.
     scheme : str, optional
-        Name of the class scheme, or a TOML file of one, see `refnet_cli.classes.scheme_files.find_scheme`; by default
-        the one that the map's tags name, which it must not contradict.
+        Name or TOML file of the class scheme, see `refnet_cli.classes.scheme_files.find_scheme`. It must not contradict
+        the map's tags, which name the default.
     sample : bool
-        The labels are a probability sample: pixels of the map's grid drawn at random within each class of the map, or
-        at random over the whole of it. Estimate accuracies and areas with confidence intervals.
+        The labels are a probability sample: pixels of the map's grid drawn at random, over all of it or within each
+        class of the map. Estimate accuracies and areas with confidence intervals.
     field : str, optional
         Field of a vector file of labels that holds the class; needed where it has several.
     layer : str, optional
         Layer of a vector file of labels; needed where several have shapes.
     meanings : mapping of str to str, or path, optional
-        From codes or names in the labels to the scheme's codes or names, 0 for no label; or a TOML file of them, see
+        From codes or names in the labels to the scheme's, 0 for no label; or a TOML file of them, see
         `refnet_cli.classes.scheme_files.read_label_codes`. By default codes and names mean themselves.
     tell : callable, optional
-        Told in a line each what of the labels is doubtful.
+        Receives each warning of map and labels as a line.
 
     Returns
     -------
@@ -67,46 +68,69 @@ def evaluate(
     OptionsError
         If the map names no scheme and none is given, or it is unknown or contradicts the map's tags.
     InputMissingError, InputError
-        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common; if
-        a sample is on another grid or too small.
+        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common.
+        If a sample is on another grid or too small.
     """
     grid, tagged = describe_map(map_path)
-    meaning, ignored = (tagged, {}) if scheme is None else find_scheme(str(scheme))
-    if meaning is None:
-        raise OptionsError(
-            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}, or a "
-            "file of your own that ends with .toml."
-        )
-    if tagged is not None:
-        _refuse_contradiction(map_path, tagged, meaning)
+    meaning, ignored = _choose_scheme(map_path, tagged, scheme)
     codes_mean = _read_meanings(meanings, meaning, ignored)
-    height, width = grid.shape
-    matrix = np.zeros((meaning.classes - 1,) * 2, np.int64)
-    areas = AreaCounter(grid, meaning) if sample else None
-    codes = np.array([0, *meaning.codes], np.uint8)
     with (
         RasterLabels.open(map_path, grid, meaning, what="map") as mapped,
         open_labels(labels_path, grid, meaning, field, codes_mean, layer) as labelled,
     ):
         if tell:
-            for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
-                tell(f"warning: {warning}")
-        if areas and not labelled.on_grid:
-            raise InputError(
-                f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "
-                "pixels, or it would count for several or for none."
-            )
-        for row in range(0, height, ROWS):
-            window = Window(row, 0, min(ROWS, height - row), width)
-            predicted = mapped.read(window)
-            matrix += confusion_matrix(labelled.read(window), predicted, meaning.classes)
-            if areas:
-                areas.add(row, codes[predicted])
-    scores = score(matrix, meaning.names)
+            _tell_warnings(tell, mapped, labelled)
+        if sample:
+            _check_sample(labelled, labels_path, map_path)
+        return _score(mapped, labelled, grid, meaning, sample)
+
+
+def _tell_warnings(tell: Callable[[str], None], mapped: Labels, labelled: Labels) -> None:
+    for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
+        tell(f"warning: {warning}")
+
+
+def _check_sample(labelled: Labels, labels_path: str | Path, map_path: str | Path) -> None:
+    if not labelled.on_grid:
+        raise InputError(
+            f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "
+            "pixels, or it would count for several or for none."
+        )
+
+
+def _score(mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, sample: bool) -> Scores:
+    """Score what both say of each pixel; estimate areas if the labels are a sample."""
+    height, width = grid.shape
+    matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
+    areas = AreaCounter(grid, scheme) if sample else None
+    codes = np.array([0, *scheme.codes], np.uint8)
+    for row in range(0, height, ROWS):
+        window = Window(row, 0, min(ROWS, height - row), width)
+        predicted = mapped.read(window)
+        matrix += confusion_matrix(labelled.read(window), predicted, scheme.classes)
+        if areas:
+            areas.add(row, codes[predicted])
+    scores = score(matrix, scheme.names)
     if areas is None:
         return scores
-    hectares = np.array([areas.hectares()[name] for name in meaning.names])
-    return replace(scores, area_estimates=estimate_areas(matrix, hectares, meaning.names))
+    hectares = areas.hectares()
+    estimates = estimate_areas(matrix, np.array([hectares[name] for name in scheme.names]), scheme.names)
+    return replace(scores, area_estimates=estimates)
+
+
+def _choose_scheme(
+    map_path: str | Path, tagged: ClassScheme | None, asked: str | None
+) -> tuple[ClassScheme, Mapping[str, str]]:
+    """Return the map's class scheme, from its tags or as asked for, and the label codes that the scheme ignores."""
+    scheme, ignored = (tagged, {}) if asked is None else find_scheme(str(asked))
+    if scheme is None:
+        raise OptionsError(
+            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}, or a "
+            "file of your own that ends with .toml."
+        )
+    if tagged is not None:
+        _refuse_contradiction(map_path, tagged, scheme)
+    return scheme, ignored
 
 
 def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: ClassScheme) -> None:

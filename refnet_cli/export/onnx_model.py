@@ -131,6 +131,12 @@ class Deployed(nn.Module):
         return logits, to_probabilities(logits, self.temperature)
 
 
+def _deploy(net: REFNet, card: Card) -> Deployed:
+    # Chosen before the exporter traces, which cannot try kernels.
+    kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
+    return Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
+
+
 def export_onnx(
     weights: str | Path,
     output: str | Path,
@@ -142,7 +148,7 @@ def export_onnx(
     options: SceneOptions | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write weights as an ONNX model, held against the network in torch.
+    """Write weights as an ONNX model, compared with the network in torch.
 
     Batch, height and width are free; both sides of the images must be multiples of 32. The MSIE decoders are left out.
 
@@ -155,10 +161,10 @@ def export_onnx(
     precision : {"fp32", "fp16"}
         Number format of the weights and of all but the scan, the norms and the softmax; fp16 is for GPUs.
     quantize : {"int8"}, optional
-        Compute convolutions in whole numbers of 8 bits, whose ranges are taken from the scene.
+        Compute convolutions in 8-bit integers, whose ranges are taken from the scene.
     optical, sar : path, or sequence of paths, optional
-        A scene to take the sample tiles from; by default they are drawn at random by the card's statistics. One sensor
-        is enough for weights that can do without the other; tiles of both are drawn at random too then.
+        Scene to take the sample tiles from; by default they are random, by the card's statistics. One sensor is enough
+        for weights that can do without the other; random tiles of both are then added.
     options : SceneOptions, optional
         Of the scene.
     overwrite : bool
@@ -169,43 +175,27 @@ def export_onnx(
     InputMissingError, InputError
         If weights or scene cannot be read.
     WeightsError
-        If the weights are damaged, or a coarser model changes the class of more than a hundredth of the pixels; or if
-        the scene is of one sensor and the weights need the other one too.
-    OptionsError
-        If options contradict each other.
-    OutputError, StorageError
-        If the model cannot be written.
+        If the weights are damaged or need a sensor that the scene lacks, or a coarser model changes the class of more
+        than a hundredth of the pixels.
+    OptionsError, OutputError, StorageError
+        If options contradict each other, or the model cannot be written.
     UnavailableError
         If ONNX Runtime is not there, or the exported model is not the network.
     """
     weights, output = find_weights(weights), Path(output)
     scene = Scene(as_paths(optical), as_paths(sar))
     _check_options(weights, output, precision, quantize)
-    check_places([output], [weights, *scene.optical, *scene.sar])
-    check_replaceable([output], overwrite)
-    check_folder(output)
+    _check_output(output, [weights, *scene.optical, *scene.sar], overwrite)
     import_runtime()
     net, card = load_weights(weights)
     _check_scene(scene, card, quantize)
-    # Before the exporter traces, which cannot try kernels.
-    kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
-    deployed = Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
+    deployed = _deploy(net, card)
     tiles, source = _take_tiles(scene, card, options, 2 * SAMPLES if quantize else SAMPLES)
-    with tempfile.TemporaryDirectory() as folder:
-        model = _trace(deployed, card)
-        if precision == "fp16":
-            model = _halve_precision(model)
-        model = onnx.inliner.inline_local_functions(model)
-        if quantize:
-            learned, tiles = _part(tiles)
-            model = _quantize(model, learned, Path(folder))
-        found = compare(model.SerializeToString(), deployed, tiles, source)
-        _refuse_coarse(found, precision, quantize)
-        card = _write(model, card, found, output)
-    return Exported(
-        output=str(output), megabytes=output.stat().st_size / 1e6, opset=OPSET,
-        precision=quantize or precision, card=card.name, sha256=card.sha256, parity=found,
-    )  # fmt: skip
+    model, tiles = _convert(_trace(deployed, card), tiles, precision, quantize)
+    parity = compare(model.SerializeToString(), deployed, tiles, source)
+    _refuse_coarse(parity, precision, quantize)
+    sha256 = _write(model, card, parity, output)
+    return Exported(str(output), output.stat().st_size / 1e6, OPSET, quantize or precision, card.name, sha256, parity)
 
 
 def _check_options(weights: Path, output: Path, precision: str, quantize: str | None) -> None:
@@ -214,6 +204,12 @@ def _check_options(weights: Path, output: Path, precision: str, quantize: str | 
     check_ending(output, [SUFFIX], "an ONNX model")
     if quantize and precision != "fp32":
         raise OptionsError("--quantize and --precision contradict each other: give one of them.")
+
+
+def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
+    check_places([output], inputs)
+    check_replaceable([output], overwrite)
+    check_folder(output)
 
 
 def _check_scene(scene: Scene, card: Card, quantize: str | None) -> None:
@@ -325,6 +321,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def _convert(
+    model: onnx.ModelProto, tiles: Tiles, precision: str, quantize: str | None
+) -> tuple[onnx.ModelProto, Tiles]:
+    """Return the model in its precision, and the tiles that are left to compare it on."""
+    if precision == "fp16":
+        model = _halve_precision(model)
+    model = onnx.inliner.inline_local_functions(model)
+    if not quantize:
+        return model, tiles
+    learned, tiles = _part(tiles)
+    return _quantize(model, learned), tiles
+
+
 def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn all into half precision but inputs, outputs, the scan, norms, softmax and standardisation."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -361,7 +370,7 @@ class _Samples:
         return self._left.pop() if self._left else None
 
 
-def _quantize(model: onnx.ModelProto, tiles: Tiles, folder: Path) -> onnx.ModelProto:
+def _quantize(model: onnx.ModelProto, tiles: Tiles) -> onnx.ModelProto:
     """Have ONNX Runtime compute convolutions in whole numbers of 8 bits.
 
     Not those on which the result hangs most and the time least: the first of each encoder, which sees the bands' whole
@@ -369,7 +378,6 @@ def _quantize(model: onnx.ModelProto, tiles: Tiles, folder: Path) -> onnx.ModelP
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    quantized = folder / "quantized.onnx"
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     first = [
         next(node.name for node in convolutions if node.input[1].startswith(f"net.{name}_encoder.")) for name in INPUTS
@@ -379,13 +387,14 @@ def _quantize(model: onnx.ModelProto, tiles: Tiles, folder: Path) -> onnx.ModelP
         for node in convolutions
         if node.input[1].startswith("net.head.") or any(a.name == "group" and a.i > 1 for a in node.attribute)
     ]
-    with _quiet():
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        quantized = Path(folder, "quantized.onnx")
         quantize_static(
             model, quantized, _Samples(tiles), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"],
             nodes_to_exclude=[*first, *kept],
         )  # fmt: skip
-    return onnx.load(quantized)
+        return onnx.load(quantized)
 
 
 def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Parity:
@@ -436,8 +445,8 @@ def _refuse_coarse(parity: Parity, precision: str, quantize: str | None) -> None
         )
 
 
-def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> Card:
-    """Write the model with its card, checksum and parity; read it back."""
+def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> str:
+    """Write the model with its card, checksum and parity; read it back. Return its checksum."""
     model.producer_name, model.producer_version = "refnet", __version__
     model.doc_string = f"REF-Net, weights {card.name}"
     onnx.checker.check_model(model, full_check=True)
@@ -452,7 +461,7 @@ def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> 
             verify(temporary)
         except WeightsError as error:
             raise StorageError(f"{output} did not come back from the disk as it was written: {error}") from error
-    return card
+    return card.sha256
 
 
 def _entries(metadata: dict[str, str]) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.engines.tta import SymmetricEngine
@@ -68,28 +68,19 @@ def predict(
         pair.use_threads(threads)
         report = examine(job, pair)
         look = job.quicklook(pair.grid)
-        tags = report.provenance.tags
-        outputs = OutputSet(
-            context_of(job.options, job.scheme, crop(pair.grid, area), tags, look),
-            options.places, stack, part.shard if part else None,
-        )  # fmt: skip
+        context = context_of(job.options, job.scheme, crop(pair.grid, area), report.provenance.tags, look)
+        outputs = OutputSet(context, options.places, stack, part.shard if part else None)
         expect(pair, tiling, area)  # the first blocks are read while the engine loads
         engine = _make_ready(engine, job, stack)
-        devices = engine.about.get("device", "").split(", ")
-        if set(devices) == {"cpu"}:
-            engine.batch, threads = job.fit(engine.batch, threads, area.width, len(devices))
-            pair.use_threads(threads)
+        pair.use_threads(_fit_engine(engine, job, threads, area.width))
         for name, value in engine.about.items():
             if tell:
                 tell(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
-        as_rows = partial(rows_of, scheme=job.scheme, either=options.either)
-        first, engine.batch = outputs.resume(identity, engine.batch, as_rows, resume=options.resume)
+        first = _resume(engine, job, outputs, identity)
         tiles = write_rows(job, pair, engine, first, outputs, look, progress)
-        report = replace(
-            report, engine=engine.about, tiles=tiles, counts=pair.counts_in(area), resumed_rows=first,
-            renewed=outputs.log.renewed,
-        )  # fmt: skip
+        report = replace(report, engine=engine.about, tiles=tiles, counts=pair.counts_in(area))
+        report = replace(report, resumed_rows=first, renewed=outputs.log.renewed)
         report = complete(report, outputs, of_map=part is None)
         report = report.with_warnings_of_run(*(text for name, text in engine.about.items() if name == WARNING))
     if part is None:
@@ -103,6 +94,21 @@ def _make_ready(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
         engine = load(job.options, job.weights)
         stack.callback(engine.close)
     return SymmetricEngine(engine) if job.options.tta else engine
+
+
+def _fit_engine(engine: Engine, job: Job, threads: int, width: int) -> int:
+    """Lower the batch of an engine on the CPU so that it fits into memory, and return how many threads read."""
+    devices = engine.about.get("device", "").split(", ")
+    if set(devices) == {"cpu"}:
+        engine.batch, threads = job.fit(engine.batch, threads, width, len(devices))
+    return threads
+
+
+def _resume(engine: Engine, job: Job, outputs: OutputSet, identity: dict[str, Any]) -> int:
+    """Add the rows that an interrupted run finished, with its batch; return how many."""
+    as_rows = partial(rows_of, scheme=job.scheme, either=job.options.either)
+    first, engine.batch = outputs.resume(identity, engine.batch, as_rows, resume=job.options.resume)
+    return first
 
 
 def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:

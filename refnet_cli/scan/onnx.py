@@ -78,6 +78,11 @@ def _chunks(name: str, order: tuple[int, int, int, int], forward: int, add_state
 
 def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
     """One direction's y, (T, N, L, D), without the skip."""
+    return _inputs(k, name) + _scans(k, add_states, reverse)
+
+
+def _inputs(k: int, name: str) -> str:
+    """Decay, input x and C of each step of one direction."""
     # Softplus as ONNX Runtime has it is slow, and loses the digits of small steps. This is max(z, 0) + log1p(e) with
     # e = exp(-|z|); log1p(e) is log(1 + e), mended by what 1 + e lost of e (Kahan).
     return f"""
@@ -108,7 +113,12 @@ def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
   c{k} = Unsqueeze(c_flat{k}, last)
   dt_a{k} = Mul(dt_s{k}, a{k})
   decay{k} = Exp(dt_a{k})
-  x{k} = Mul(dt_u_s{k}, b{k})
+  x{k} = Mul(dt_u_s{k}, b{k})"""
+
+
+def _scans(k: int, add_states: str, reverse: int) -> str:
+    """Scan of all chunks, and of their ends for the states that the chunks should have started from."""
+    return f"""
   state_shape{k} = Shape <start = 1> (x{k})
   zeros{k} = Expand(zero, state_shape{k})
   ones{k} = Expand(one, state_shape{k})
