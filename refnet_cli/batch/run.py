@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -156,7 +156,7 @@ def share(tasks: Sequence[Task], index: int, of: int) -> list[Task]:
     return list(tasks[index::of])
 
 
-def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _PAUSE) -> Iterator[Outcome]:
+def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _PAUSE) -> Generator[Outcome]:
     """Run tasks one after the other; what failed for reasons that pass is tried again at the end.
 
     Yields
@@ -182,7 +182,7 @@ def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _P
         runner.close()
 
 
-def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any]) -> Iterator[Outcome]:
+def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any]) -> Generator[Outcome]:
     """Run tasks in processes of their own, which take the next one as they are free.
 
     A worker that is killed is replaced, and its scene tried again; what it had finished is not lost. Workers share out
@@ -311,7 +311,7 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True, name="refnet-parent").start()
 
 
-def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Iterator[Outcome]:
+def run_lines(lines: Iterable[str], overrides: dict[str, Any]) -> Generator[Outcome]:
     """Run tasks as their lines come in, each once, as a worker does."""
     runner = Runner(overrides)
     try:
@@ -345,7 +345,7 @@ def run_remotely(line: str, overrides: dict[str, Any]) -> dict[str, Any]:
     return asdict(outcome)
 
 
-def run_on_dask(tasks: Sequence[Task], address: str, overrides: dict[str, Any]) -> Iterator[Outcome]:
+def run_on_dask(tasks: Sequence[Task], address: str, overrides: dict[str, Any]) -> Generator[Outcome]:
     """Run tasks on a cluster of dask.distributed, one task a scene.
 
     Where workers declare a resource GPU, each scene takes one. The cluster has to see the same files.
@@ -401,7 +401,7 @@ def missing(tasks: Iterable[Task]) -> list[Task]:
     return [task for task in tasks if not is_finished(task, identify(task))]
 
 
-def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Iterator[Outcome]:
+def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Generator[Outcome]:
     """Put the blocks of maps together, but for maps that are done.
 
     Parameters

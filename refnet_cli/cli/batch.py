@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from refnet_cli.cli.usage import StrictGroup
 from refnet_cli.errors import ConfigError
 from refnet_cli.system.log import LOG
 
+if TYPE_CHECKING:
+    from refnet_cli.batch.run import Outcome
+
 
 @click.group("batch", cls=StrictGroup)
 def batch_group() -> None:
@@ -38,7 +41,7 @@ def batch_group() -> None:
     refnet batch run tasks.jsonl --workers 2
     refnet batch merge tasks.jsonl       (only after plan --blocks)
     refnet batch status tasks.jsonl
-    """  # noqa: D301
+    """
 
 
 @batch_group.command("plan", cls=OptionsCommand)
@@ -89,7 +92,7 @@ def batch_plan(
     refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
-    """  # noqa: D301
+    """
     from refnet_cli.batch.plan import NONE, Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.system.atomic import replacing
@@ -149,7 +152,7 @@ def batch_run(
     refnet batch run tasks.jsonl --workers 2
     seq 0 3 | xargs -P 2 -I{} refnet batch run tasks.jsonl --index {} --of 4
     refnet batch run tasks.jsonl --index $SLURM_ARRAY_TASK_ID --of $SLURM_ARRAY_TASK_COUNT
-    """  # noqa: D301
+    """
     from refnet_cli.batch import run as batch
     from refnet_cli.batch.task import read_tasks
 
@@ -174,10 +177,10 @@ def batch_run(
         _report_outcomes(batch.run_here(chosen, overrides))
 
 
-def _report_outcomes(outcomes: Iterator[Any], quiet: bool = False) -> None:
+def _report_outcomes(outcomes: Generator[Outcome], quiet: bool = False) -> None:
     """Print outcomes as they come to be, and exit with 1 if any is a failure."""
     counts: Counter[str] = Counter()
-    with closing(outcomes) as outcomes:  # type: ignore[type-var]
+    with closing(outcomes):
         for outcome in outcomes:
             counts[outcome.status] += 1
             if outcome.failed and not quiet:

@@ -56,7 +56,7 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 scenes of a batch failed, 2 wrong usage,
     64 options contradict each other or the files, 65 input unusable, 66 input missing, 69 device missing, 70 a bug,
     73 output impossible, 74 disk full or input/output error, 75 try again, 78 weights do not fit.
-    """  # noqa: D301
+    """
     context.obj = debug
     LOG.as_json = log_format == "json"
 

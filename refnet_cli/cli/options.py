@@ -23,7 +23,7 @@ TASK_LISTS = (".jsonl", ".ndjson", ".json", ".txt", "")
 FILES = (".safetensors", ".onnx", ".pt", ".pth", ".tif", ".tiff", ".toml")
 
 
-class NameList(click.ParamType):  # type: ignore[type-arg]
+class NameList(click.ParamType):
     """Names separated by commas.
 
     Parameters
@@ -42,7 +42,7 @@ class NameList(click.ParamType):  # type: ignore[type-arg]
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-class PathList(click.ParamType):  # type: ignore[type-arg]
+class PathList(click.ParamType):
     """A path or URL, or several separated by commas."""
 
     name, joins = "paths", True
@@ -66,7 +66,7 @@ class PathList(click.ParamType):  # type: ignore[type-arg]
         return FILE.shell_complete(ctx, param, incomplete)
 
 
-class Weights(click.ParamType):  # type: ignore[type-arg]
+class Weights(click.ParamType):
     """A file of weights, or the name of bundled ones."""
 
     name = "weights"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +96,10 @@ def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tup
     """
     if most is None:
         return batch, threads
-    fits: Callable[[int, int], bool] = lambda tiles, readers: demand.total(tiles, readers) <= most  # noqa: E731
+
+    def fits(tiles: int, readers: int) -> bool:
+        return demand.total(tiles, readers) <= most
+
     while batch > 1 and not fits(batch, 1):
         batch -= 1
     # What is too little for another tile may do for threads.
