@@ -1,4 +1,4 @@
-"""What many scenes cost beside one long run, and what further outputs cost beside the class map.
+"""What many scenes cost compared with one long run, and further outputs compared with the class map.
 
 Scenes are made as for `scene`: every pixel of SAR has to be warped. Seconds are those of whole programs, start and
 loading of the network included, over the tiles that they predict, since scenes of their own have more edges and so more

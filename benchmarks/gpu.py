@@ -63,7 +63,7 @@ def measure_kernel(kernel: str, device: str, levels: Sequence[int], repeats: int
 
 
 def measure_tiles(network: str, variant: str, device: str, batch: int, repeats: int) -> list[Row]:
-    """Measure a way to predict tiles, beside the plain one on the same device."""
+    """Measure a way to predict tiles, compared with the plain one on the same device."""
     with tempfile.TemporaryDirectory() as folder:
         weights, options = _prepare(network, variant, Path(folder))
         plain = load_engine(NETWORKS[network](Path(folder)), EngineOptions(device, batch))
@@ -74,7 +74,7 @@ def measure_tiles(network: str, variant: str, device: str, batch: int, repeats: 
 
 
 def measure_devices(network: str, devices: str, batch: int, repeats: int) -> list[Row]:
-    """Measure several devices, each with as large a batch, beside the first of them alone."""
+    """Measure several devices, each with as large a batch, compared with the first of them alone."""
     with tempfile.TemporaryDirectory() as folder:
         weights = NETWORKS[network](Path(folder))
         first = devices.partition(",")[0]
@@ -102,7 +102,7 @@ def _race(engine: Engine, plain: Engine, count: int, device: str, repeats: int) 
     started = time.perf_counter()
     found = _predict(engine, tiles, device)
     first = time.perf_counter() - started
-    wanted = _predict(plain, tiles, device)
+    expected = _predict(plain, tiles, device)
     if on_cuda := torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     ways = {"engine": engine, "plain": plain}
@@ -110,8 +110,8 @@ def _race(engine: Engine, plain: Engine, count: int, device: str, repeats: int) 
     return compare("", taken["engine"] / count, PLAIN, taken["plain"] / count) | {
         "first_seconds": first,
         "batch_held": min(engine.batch, count),
-        "apart": float(np.abs(found - wanted).max()),
-        "same_class": float((found.argmax(1) == wanted.argmax(1)).mean()),
+        "apart": float(np.abs(found - expected).max()),
+        "same_class": float((found.argmax(1) == expected.argmax(1)).mean()),
         "peak_mb": torch.cuda.max_memory_allocated(device) / 2**20 if on_cuda else None,
         "about": engine.about,
     }
@@ -226,7 +226,7 @@ def run(
     ]  # fmt: skip
     for network in networks:
         for batch in batches:
-            # Beside one that holds for the whole process, nothing else could be measured.
+            # Next to one that holds for the whole process, nothing else could be measured.
             plans += [
                 {"measure": "tiles", "network": network, "variant": name, "device": device, "batch": batch}
                 for name in fitting

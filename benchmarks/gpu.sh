@@ -23,7 +23,7 @@ if [[ -z ${PYTHON:-} ]]; then
     fi
     PYTHON=$venv/bin/python
     "$PYTHON" -m pip install --upgrade pip >&2
-    # onnx and onnxscript are what the extra export needs besides onnxruntime, which would overwrite onnxruntime-gpu; so
+    # onnx and onnxscript are what the extra export needs in addition to onnxruntime, which would overwrite onnxruntime-gpu; so
     # would the extra dev. The last two are imported by other benchmarks.
     "$PYTHON" -m pip install '.[gpu]' onnx onnxscript scikit-learn segmentation-models-pytorch >&2
     # Compiles against the torch that is there, for which it may be too old.

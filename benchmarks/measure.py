@@ -92,7 +92,7 @@ def memory(entry: str) -> float:
 
 
 def forget_peak() -> None:
-    """Give freed memory back and let ``VmHWM`` begin anew at what is held now."""
+    """Give freed memory back and let ``VmHWM`` start again at what is held now."""
     # Memory that was freed but kept would hide as much of what is taken next.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -65,7 +65,7 @@ def measure(
 ) -> Row:
     """Predict a pair again and again: the most that is taken, in MB, over what was reckoned.
 
-    With ``first``, the kernels are compiled anew, as in the first run after installing.
+    With ``first``, the kernels are compiled again, as in the first run after installing.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = {"optical": pair[0], "sar": pair[1], "weights": weights, "output": Path(folder) / "map.tif"}

@@ -1,4 +1,4 @@
-"""How exactly the shift between a SAR and an optical image is found, beside phase correlation, and what is rejected.
+"""How exactly the shift between a SAR and an optical image is found, and by phase correlation; and what is rejected.
 
 Seven real pairs are moved by known shifts. How they lie before nobody knows: the error is how far what is found for the
 moved image, less the known shift, lies from what is found for the image as it was. Errors that all have in common, such

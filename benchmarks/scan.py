@@ -1,4 +1,4 @@
-"""How long each scan kernel takes at each level of the network, beside a matrix product.
+"""How long each scan kernel takes at each level of the network, compared with a matrix product.
 
 The sizes are those of one 256 x 256 tile in the published preset, one VSS block at a time: 128 x 128 pixels at level 1
 to 8 x 8 at level 5, 256 channels, rank 8, state size 1.

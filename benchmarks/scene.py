@@ -1,4 +1,4 @@
-"""How long a whole scene takes, beside the network alone and beside GDAL alone, and how much memory.
+"""How long a whole scene takes, compared with the network alone and with GDAL alone, and how much memory.
 
 The scene pairs are made for it: optical uint16 in one UTM zone, SAR float32 power in the neighbouring one, so that
 every pixel has to be warped. Times are medians; only ratios of times measured in turn are worth anything, since both
@@ -9,7 +9,7 @@ Network-only: the very batches of tiles that `predict` makes, fed to the same en
 GDAL-only: what one would do without refnet before and after the network, in one process and with GDAL's defaults:
 ``gdalwarp -r bilinear`` of the SAR file to the optical grid, into an uncompressed GeoTIFF; reading both files block by
 block; writing a uint8 raster of class codes and turning it into a Cloud Optimized GeoTIFF with DEFLATE and overviews.
-It lacks what `predict` does besides: checks, decibels, tiles that overlap, blending, areas.
+It lacks what `predict` does in addition: checks, decibels, tiles that overlap, blending, areas.
 
 Start-up: the whole of ``refnet predict`` on a scene of one tile, from the second call on, when the compiled kernels lie
 in numba's cache.
@@ -48,7 +48,7 @@ TILED = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BL
 
 
 class FreeEngine:
-    """Answers the same at once, whatever it is shown."""
+    """Gives the same answer to all input at once."""
 
     batch = 4
 
@@ -156,7 +156,7 @@ def peak_of_predicting(optical: str, sar: str, output: str) -> float:
 
 
 def measure_network(folder: Path, size: int, repeats: int) -> Row:
-    """Predict with the weights that come along, over the network alone."""
+    """Predict with the bundled weights, over the network alone."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
     network = network_only(optical, sar)
@@ -200,7 +200,7 @@ def measure_start(folder: Path, repeats: int) -> Row:
 
 
 def run(repeats: int = 3, sizes: Sequence[str] = tuple(SIZES)) -> list[Row]:
-    """Measure start-up, the weights that come along on a small scene, and a free engine on scenes of the given sizes.
+    """Measure start-up, the bundled weights on a small scene, and a free engine on scenes of the given sizes.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def measure_runtime(name: str, weights: Path, model: Path, repeats: int, batches
 
 
 def run(repeats: int = 5) -> list[Row]:
-    """Measure the published preset, of random weights, and the weights that come along.
+    """Measure the published preset, of random weights, and the bundled weights.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ class Learned(NamedTuple):
 
 
 class Nothing(nn.Module):
-    """Zeros, whatever comes."""
+    """Zeros for all input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return zeros, shape unchanged."""

@@ -1,6 +1,6 @@
 """Every way refnet refuses, each with the exit code of the command line tool.
 
-A message says what was found, what was wanted and what to do about it.
+A message says what was found, what was expected and what to do about it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EXTRAS = dict.fromkeys(
 
 
 class RefnetError(Exception):
-    """Base of all errors that are the caller's to mend; anything else is a bug."""
+    """Base of all errors that the caller can fix; anything else is a bug."""
 
     exit_code = 70
 
@@ -80,7 +80,7 @@ def as_known(error: Exception) -> RefnetError | None:
     Parameters
     ----------
     error : Exception
-        Whatever came out of a command.
+        Any error that a command raised.
     """
     if isinstance(error, RefnetError):
         return error

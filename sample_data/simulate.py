@@ -222,7 +222,7 @@ def shares(labels: Array) -> dict[int, float]:
 
 
 def balanced_landscape(rng: Rng, size: int) -> Landscape:
-    """Draw landscapes until no class is rarer or commoner than wanted; after 12, take the one that comes nearest."""
+    """Draw landscapes until no class is rarer or commoner than asked for; after 12, take the one that comes nearest."""
     drawn: list[tuple[float, Landscape]] = []
     while not drawn or (drawn[-1][0] > 0 and len(drawn) < 12):
         landscape = lay_out(rng, size + 2 * MARGIN)

@@ -101,7 +101,7 @@ class Pixels(NamedTuple):
 
 @lru_cache(maxsize=1)
 def read_pixels(path: Path) -> Pixels:
-    """Read ``pixels.npz`` (see the README beside it)."""
+    """Read ``pixels.npz`` (see the README next to it)."""
     with np.load(path) as arrays:
         values = np.concatenate([np.log(np.maximum(arrays["s2"][:, :4].astype(float), 30)), arrays["s1"]], axis=1)
         month = arrays["month"].astype(int)

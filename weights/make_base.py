@@ -2,7 +2,7 @@
 
     python weights/make_base.py FOLDER --places PLACES --terramesh TERRAMIND [STEP ...]
 
-keeps everything in FOLDER and goes on where it was interrupted. The steps, of which all are done if none is named:
+keeps everything in FOLDER and goes on where it was interrupted. The steps, of which all are done if no step is named:
 
 landscapes    simulate scenes whose classes look as measured around the world (landscapes.py)
 pretrained    learn from these alone

@@ -1,9 +1,9 @@
 """Make weights/refnet-small.safetensors, and score it on places that it has not seen.
 
 ``python weights/make_small.py FOLDER --real TERRAMIND`` keeps scenes and trainings in FOLDER and goes on where it was
-interrupted; TERRAMIND is the folder of the TerraMesh samples (README.md beside this file). First a network learns from
+interrupted; TERRAMIND is the folder of the TerraMesh samples (README.md next to this file). First a network learns from
 simulated scenes, which know nothing of the real places. It then goes on with real places: with all of them for the
-weights that come along, and once for each place without that place, for the scores.
+bundled weights, and once for each place without that place, for the scores.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def finish(folder: Path, weights: Path, scores: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Make the weights that come along.")
+    parser = argparse.ArgumentParser(description="Make the bundled weights.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--real", type=Path, required=True, help="folder of the TerraMesh samples")
     arguments = parser.parse_args()

@@ -153,10 +153,10 @@ def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:
     """Tell whether blocks, ordered, lie in rows that leave out and share nothing."""
     top = 0
     for row, side_by_side in groupby(blocks, key=lambda block: block.row):
-        beside = list(side_by_side)
-        ends = [0, *(block.column + block.width for block in beside)]
-        heights = {block.height for block in beside}
-        if row != top or len(heights) > 1 or [*(block.column for block in beside), width] != ends:
+        in_row = list(side_by_side)
+        ends = [0, *(block.column + block.width for block in in_row)]
+        heights = {block.height for block in in_row}
+        if row != top or len(heights) > 1 or [*(block.column for block in in_row), width] != ends:
             return False
         top += heights.pop()
     return top == height

@@ -139,7 +139,7 @@ def plan(
     ConfigError
         If two scenes would make the same map.
     InputError, InputMissingError
-        If blocks are wanted and a scene cannot be opened to see how large it is.
+        If blocks are asked for and a scene cannot be opened to see how large it is.
     """
     if block is not None and (block < BLOCK or block % BLOCK):
         raise OptionsError(f"Blocks of {block} pixels are no whole tiles of the map: give a multiple of {BLOCK}.")

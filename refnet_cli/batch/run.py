@@ -1,4 +1,4 @@
-"""Many scenes: each an idempotent unit, run one after the other, in workers, or by whatever schedules them."""
+"""Many scenes: each an idempotent unit, run one after the other, in workers, or by any scheduler."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def end_with_parent() -> None:
 
     def wait() -> None:
         closed = select.poll()
-        closed.register(0, 0)  # tells of nothing but that it is closed
+        closed.register(0, 0)  # reports only that it is closed
         closed.poll()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 

@@ -53,7 +53,7 @@ def decode(stored: bytes, folder: Path) -> tuple[str, str]:
     lines = [(line, raw) for line, raw in zip(text.splitlines(), as_named.splitlines(), strict=False) if line != raw]
     if is_table(clean(text, folder), folder) or any(os.path.exists(folder / line) for line, _ in lines):
         return text, guessed
-    return as_named, ""  # names of files in whatever encoding their disk has
+    return as_named, ""  # names of files in the encoding of their disk
 
 
 def clean(text: str, folder: Path) -> list[str]:

@@ -208,7 +208,7 @@ def identify(task: Task) -> str:
 
 
 def sha256_of_weights(weights: Path) -> str:
-    """Return what the weights' card tells of them; the card is read again only where the file has changed.
+    """Return what the weights' card says about them; the card is read again only where the file has changed.
 
     Raises
     ------

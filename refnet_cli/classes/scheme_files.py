@@ -48,7 +48,7 @@ def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
     for number, (code, entry) in enumerate(classes.items()):
         entry = {"name": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not set(entry) <= {"name", "colour"} or not str(code).isdecimal():
-            raise OptionsError(f"scheme: class {code} is {entry!r}; wanted is a code with a name, or name and colour.")
+            raise OptionsError(f"scheme: class {code} is {entry!r}; it must be a code with a name, or name and colour.")
         codes.append(int(code))
         names.append(str(entry.get("name", code)))
         colours.append(_read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(classes)))

@@ -20,7 +20,7 @@ OTHER_CODES: dict[str, dict[int, int]] = {
     "corine": {long: short for short, long in enumerate(CORINE_CODES, 1)},
     "corine-level1": {long: long // 100 for long in CORINE_CODES},
 }
-"""For each scheme by its name, codes that a label file may hold besides the scheme's own, and what they stand for."""
+"""For each scheme by its name, further codes that a label file may hold, and what they stand for."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class ClassScheme:
         WeightsError
             If a field is missing, unknown or of the wrong kind.
         """
-        wanted = {"name", "codes", "names", "colours"}
-        if not isinstance(fields, Mapping) or set(fields) != wanted:
+        needed = {"name", "codes", "names", "colours"}
+        if not isinstance(fields, Mapping) or set(fields) != needed:
             found = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
-            raise WeightsError(f"A class scheme needs exactly the fields {sorted(wanted)}, but has {found}.")
+            raise WeightsError(f"A class scheme needs exactly the fields {sorted(needed)}, but has {found}.")
         try:
             scheme = cls(
                 name=str(fields["name"]),

@@ -138,7 +138,7 @@ def batch_plan(
     default=None,
     help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
 )
-@click.option("--as-worker", is_flag=True, hidden=True, help="Leave it to who reads the outcomes to tell of failures.")
+@click.option("--as-worker", is_flag=True, hidden=True, help="Report failures only in the outcomes.")
 def batch_run(
     tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
 ) -> None:
@@ -200,7 +200,7 @@ def batch_merge(tasks: Path, overwrite: bool | None) -> None:
     """Put the blocks of maps together, where all are done.
 
     The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
-    not be made. The blocks, in a folder beside each map, may be removed afterwards.
+    not be made. The blocks, in a folder next to each map, may be removed afterwards.
     """
     from refnet_cli.batch.run import merge_maps
     from refnet_cli.batch.task import read_tasks

@@ -134,7 +134,7 @@ def register_command(
 @click.command("verify", cls=StrictCommand)
 @click.argument("map_", metavar="MAP", type=FILE)
 def verify_command(map_: Path) -> None:
-    """Hold a map against the checksums in it and beside it.
+    """Check a map against the checksums in it and next to it.
 
     Exit code 65 if it is damaged, or carries none.
     """

@@ -62,7 +62,7 @@ def export_command(
     """Write WEIGHTS, a file or a name (default: refnet-small), as an ONNX model, which needs no torch to run.
 
     Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
-    own. It is held against the network in torch on sample tiles, of a scene or else drawn at random, and the
+    own. It is compared with the network in torch on sample tiles, of a scene or else drawn at random, and the
     differences are told and recorded in it. Takes about a minute.
     """
     from refnet_cli.export import export_onnx
@@ -106,7 +106,7 @@ def weights_group() -> None:
 
 @weights_group.command("list")
 def weights_list() -> None:
-    """List the weights that come along."""
+    """List the bundled weights."""
     from refnet_cli.model.weight_files import read_card, shipped_weights
 
     for path in shipped_weights():

@@ -61,7 +61,7 @@ class Examination:
     scans: dict[str, dict[str, Any]]
     """For each type of device: the scan kernel ``chosen``, the ``reason``, and ``missing``: why others cannot run."""
     weights: list[dict[str, Any]]
-    """Those that come along: ``name``, ``path``, ``sha256``, ``damage`` and whether they are the ``default``."""
+    """The bundled ones: ``name``, ``path``, ``sha256``, ``damage`` and whether they are the ``default``."""
     self_test: list[Trial] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -70,7 +70,7 @@ class Examination:
         """What keeps refnet from predicting, or from predicting rightly."""
         found = [str(weights["damage"]) for weights in self.weights if weights["damage"]]
         if not self.weights:
-            found.append("the weights that come along are missing from this installation")
+            found.append("the bundled weights are missing from this installation")
         found += [scan["reason"] for scan in self.scans.values() if scan["chosen"] is None]
         found += [f"the self-test of {trial.name} {trial.says}" for trial in self.self_test if trial.passed is False]
         if all(self.engines.values()):
@@ -222,7 +222,7 @@ def _look_at_scans() -> dict[str, dict[str, Any]]:
 def _look_at_providers() -> dict[str, str | None]:
     there = import_runtime().get_available_providers()
     return {
-        name: None if theirs in there else f"wants {INSTALL.get(name, 'onnxruntime')}"
+        name: None if theirs in there else f"needs {INSTALL.get(name, 'onnxruntime')}"
         for name, theirs in PROVIDERS.items()
     }
 
@@ -265,7 +265,7 @@ def _plan(
     providers: dict[str, str | None],
     weights: list[dict[str, Any]],
 ) -> Iterator[Run]:
-    """Choose what the self-test tries: whatever can run, what would be used by default first."""
+    """Choose what the self-test tries: all that can run, the default first."""
     path = {Path(entry["path"]).suffix: Path(entry["path"]) for entry in weights if not entry["damage"]}
     kernels = {}
     for device in devices:

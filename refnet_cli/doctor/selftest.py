@@ -1,4 +1,4 @@
-"""Whether predicting works here: whatever can run sees the same small images, and all must answer alike."""
+"""Whether predicting works here: all that can run sees the same small images, and all must answer alike."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Trial:
 
 
 def run_self_test(runs: Sequence[Run]) -> list[Trial]:
-    """Try engines, the first of which the others are held against, and then the whole of predicting.
+    """Try engines, the first of which the others are compared with, and then a whole prediction.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def run_self_test(runs: Sequence[Run]) -> list[Trial]:
         One for each engine, then one for predicting from files to a map.
     """
     trials = []
-    wanted: _Answer | None = None
+    expected: _Answer | None = None
     with ExitStack() as stack:
         for run in runs:
-            trial, answer = _try_engine(run, wanted, stack)
+            trial, answer = _try_engine(run, expected, stack)
             trials.append(trial)
-            wanted = wanted or answer
-        if wanted:
-            trials.append(_try_predicting(wanted))
+            expected = expected or answer
+        if expected:
+            trials.append(_try_predicting(expected))
     return trials
 
 
@@ -90,7 +90,7 @@ class _Answer(NamedTuple):
     probabilities: Float32
 
 
-def _try_engine(run: Run, wanted: _Answer | None, stack: ExitStack) -> tuple[Trial, _Answer | None]:
+def _try_engine(run: Run, expected: _Answer | None, stack: ExitStack) -> tuple[Trial, _Answer | None]:
     """Try one; its answer is returned if there is one, and its engine closed with the stack if it is the first."""
     started = time.monotonic()
     answer = None
@@ -98,20 +98,20 @@ def _try_engine(run: Run, wanted: _Answer | None, stack: ExitStack) -> tuple[Tri
         engine = load_engine(run.weights, run.options)
         stack.callback(engine.close)
         answer = _Answer(run.name, engine, engine.predict(*make_patches(engine.card)))
-        passed, says = _judge(answer, wanted, run.bounds)
+        passed, says = _judge(answer, expected, run.bounds)
     except UnavailableError as error:
         passed, says = None, f"cannot run: {error}"
-    except Exception as error:  # whatever breaks is what a self-test is to tell
+    except Exception as error:  # a self-test reports all that breaks
         passed, says = False, f"failed: {_one_line(error)}"
     return Trial(run.name, passed, says, time.monotonic() - started), answer
 
 
-def _judge(answer: _Answer, wanted: _Answer | None, bounds: Bounds) -> tuple[bool, str]:
-    if wanted is None:
+def _judge(answer: _Answer, expected: _Answer | None, bounds: Bounds) -> tuple[bool, str]:
+    if expected is None:
         finite = bool(np.isfinite(answer.probabilities).all())
-        return finite, "the others are held against it" if finite else "failed: answers with numbers that are none"
-    apart = float(np.abs(answer.probabilities - wanted.probabilities).max())
-    alike = float((answer.probabilities.argmax(1) == wanted.probabilities.argmax(1)).mean())
+        return finite, "the others are compared with it" if finite else "failed: answers with numbers that are none"
+    apart = float(np.abs(answer.probabilities - expected.probabilities).max())
+    alike = float((answer.probabilities.argmax(1) == expected.probabilities.argmax(1)).mean())
     agrees = apart <= bounds.probability and alike >= bounds.agreement  # not so if NaN
     return agrees, f"{'agrees' if agrees else 'DISAGREES'}: {apart:.1g} apart, same class in {alike:.2%} of the pixels"
 

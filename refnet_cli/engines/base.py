@@ -74,7 +74,7 @@ class HalvingEngine(ABC):
 
     @abstractmethod
     def _free_memory(self) -> None:
-        """Give back what is kept for later; the next batch says anew to which size others are filled up."""
+        """Give back what is kept for later; the next batch says again to which size others are filled up."""
 
 
 class Engine(Protocol):

@@ -63,11 +63,11 @@ class OnnxEngine(HalvingEngine):
         self._session = _open_session(runtime, path, chosen, device, deterministic)
         running = [name for name, theirs in PROVIDERS.items() if theirs in self._session.get_providers()]
         # ONNX Runtime goes on without a provider whose libraries it does not find, and only logs that.
-        wanted = provider or {"auto": "cpu", "cpu": "cpu"}.get(device, "cuda")
-        if wanted not in running and not (provider is None and running[0] in ON_CUDA):
+        needed = provider or {"auto": "cpu", "cpu": "cpu"}.get(device, "cuda")
+        if needed not in running and not (provider is None and running[0] in ON_CUDA):
             raise UnavailableError(
-                f"ONNX Runtime could not start its provider {wanted!r}, whose libraries are missing or do not fit "
-                f"its version; it wants {INSTALL.get(wanted, 'none')}."
+                f"ONNX Runtime could not start its provider {needed!r}, whose libraries are missing or do not fit "
+                f"its version; it needs {INSTALL.get(needed, 'none')}."
             )
         _check_fit(path, self._session, self.card)
         self._runtime = runtime
@@ -87,7 +87,7 @@ class OnnxEngine(HalvingEngine):
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
         count = len(optical)
         self._size = self._size or count
-        # Providers that compile do so anew for each shape.
+        # Providers that compile do so again for each shape.
         fill = max(self._size - count, 0) if self._compiles else 0
         feed = {
             name: np.concatenate([array, np.repeat(array[-1:], fill, 0)]) if fill else np.ascontiguousarray(array)
@@ -132,7 +132,7 @@ def import_runtime() -> Any:
     if len(found) > 1:
         raise UnavailableError(
             f"{' and '.join(found)} are installed, which overwrite each other's files: uninstall both, then install "
-            "the one that is wanted."
+            "the one that you need."
         )
     try:
         import onnxruntime
@@ -146,7 +146,7 @@ def import_runtime() -> Any:
         # Of two distributions in one folder, uninstalling one took the other's files too.
         name = next(iter(found), "onnxruntime")
         raise UnavailableError(
-            f"ONNX Runtime is not whole ({error}): uninstall it, then install it anew: pip install --force-reinstall "
+            f"ONNX Runtime is not whole ({error}): uninstall it, then install it again: pip install --force-reinstall "
             f"{name}."
         ) from error
     return onnxruntime
@@ -274,12 +274,12 @@ def _device_index(device: str) -> int:
 def _check_fit(path: Path, session: Any, card: Card) -> None:
     """Hold the model's inputs and outputs against its card."""
     found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
-    wanted = {
+    needed = {
         "optical": card.network.optical_bands, "sar": card.network.sar_bands, "probabilities": card.network.classes
     }  # fmt: skip
-    for name, layers in wanted.items():
+    for name, layers in needed.items():
         shape = found.get(name)
         if shape is None or len(shape) != 4 or shape[1] != layers:
             raise WeightsError(
-                f"{path} does not fit its card: {name} is {shape or 'missing'}; wanted are {layers} layers of images."
+                f"{path} does not fit its card: {name} is {shape or 'missing'}; it must be {layers} layers of images."
             )

@@ -24,7 +24,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class AreaEstimates:
-    """What a probability sample of labels tells of accuracy and areas; classes by name."""
+    """Accuracies and areas estimated from a probability sample of labels; classes by name."""
 
     overall_accuracy: Estimate
     precision: dict[str, Estimate]

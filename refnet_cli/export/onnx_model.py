@@ -353,7 +353,7 @@ def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _part(tiles: Tiles) -> tuple[Tiles, Tiles]:
-    """Every other tile to take ranges from, and the others, to be held against torch; a single one serves for both."""
+    """Every other tile to take ranges from, and the others, to be compared with torch; a single one serves for both."""
     if len(tiles[0]) == 1:
         return tiles, tiles
     (even, odd) = (tuple(part[start::2] for part in tiles) for start in (0, 1))
@@ -398,7 +398,7 @@ def _quantize(model: onnx.ModelProto, tiles: Tiles) -> onnx.ModelProto:
 
 
 def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Parity:
-    """Hold a model in ONNX Runtime, on the CPU, against the network in torch.
+    """Compare a model in ONNX Runtime, on the CPU, with the network in torch.
 
     Parameters
     ----------
@@ -413,7 +413,7 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
     session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
     count = len(tiles[0])
     with torch.inference_mode():
-        wanted = np.concatenate([
+        expected = np.concatenate([
             deployed(*(torch.from_numpy(part[i : i + 1]) for part in tiles))[0].numpy() for i in range(count)
         ])
     largest, means, agreement = 0.0, [], 1.0
@@ -423,10 +423,10 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
             session.run([OUTPUTS[0]], {name: tile[part] for name, tile in zip(INPUTS, tiles, strict=True)})[0]
             for part in parts
         ])
-        difference = np.abs(found - wanted)
+        difference = np.abs(found - expected)
         largest = max(largest, float(difference.max()))
         means.append(float(difference.mean()))
-        agreement = min(agreement, float((found.argmax(1) == wanted.argmax(1)).mean()))
+        agreement = min(agreement, float((found.argmax(1) == expected.argmax(1)).mean()))
     return Parity(count, source, BATCHES, largest, max(means), agreement)
 
 

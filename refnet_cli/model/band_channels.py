@@ -22,7 +22,7 @@ def adapt_bands(
     known: dict[str, Tensor],
     encoder: str,
     found: Sequence[str],
-    wanted: Sequence[str],
+    needed: Sequence[str],
 ) -> str:
     """Give the first convolution its channels by band name; a new band gets the mean of all channels.
 
@@ -36,7 +36,7 @@ def adapt_bands(
         The tensors that channels are taken from, by the same names.
     encoder : str
         Name of the timm model.
-    found, wanted : sequence of str
+    found, needed : sequence of str
         Bands of ``known`` and of ``tensors``, in order.
 
     Returns
@@ -49,10 +49,10 @@ def adapt_bands(
     WeightsError
         If the encoder cannot be adapted to other bands.
     """
-    places = places_of(plain_bands(found), plain_bands(wanted))
+    places = places_of(plain_bands(found), plain_bands(needed))
     taken = {place for place in places if place is not None}
     # New bands take the place of those left out; any more must not make the sum over the bands larger than it was.
-    scale = min(1.0, len(found) / len(wanted)) if None in places else 1.0
+    scale = min(1.0, len(found) / len(needed)) if None in places else 1.0
     if places != list(range(len(found))):
         for name in band_tensors(encoder, len(found)):
             weight = known[f"{modality}_encoder.{name}"]
@@ -60,16 +60,16 @@ def adapt_bands(
             channels = [mean if place is None else weight[:, place] for place in places]
             tensors[f"{modality}_encoder.{name}"] = torch.stack(channels, 1) * scale
     parts = {
-        "taken over": [band for band, place in zip(wanted, places, strict=True) if place is not None],
-        "new, as the mean of all": [band for band, place in zip(wanted, places, strict=True) if place is None],
+        "taken over": [band for band, place in zip(needed, places, strict=True) if place is not None],
+        "new, as the mean of all": [band for band, place in zip(needed, places, strict=True) if place is None],
         "left out": [band for place, band in enumerate(found) if place not in taken],
     }
     return f"{modality} bands: " + "; ".join(f"{', '.join(names)} {what}" for what, names in parts.items() if names)
 
 
-def places_of(found: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
-    """Where each wanted name is among those found; None where it is not."""
-    return [found.index(name) if name in found else None for name in wanted]
+def places_of(found: Sequence[str], needed: Sequence[str]) -> list[int | None]:
+    """Where each needed name is among those found; None where it is not."""
+    return [found.index(name) if name in found else None for name in needed]
 
 
 def plain_bands(bands: Sequence[str]) -> list[str]:
@@ -88,11 +88,11 @@ def band_tensors(encoder: str, bands: int) -> list[str]:
     return names
 
 
-def known_statistics(modality: Modality, wanted: Sequence[str]) -> Statistics:
-    """Return mean and standard deviation of those wanted bands that a modality has, by their wanted names."""
-    places = places_of(plain_bands(modality.bands), plain_bands(wanted))
+def known_statistics(modality: Modality, needed: Sequence[str]) -> Statistics:
+    """Return mean and standard deviation of those needed bands that a modality has, by their needed names."""
+    places = places_of(plain_bands(modality.bands), plain_bands(needed))
     return {
         band: (modality.mean[place], modality.std[place])
-        for band, place in zip(wanted, places, strict=True)
+        for band, place in zip(needed, places, strict=True)
         if place is not None
     }

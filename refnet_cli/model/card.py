@@ -104,12 +104,12 @@ class Card:
         number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
         if not number or not least <= self.temperature <= most:  # not so if NaN
             raise WeightsError(f"temperature is {self.temperature!r}; it must be a number from {least:g} to {most:g}.")
-        for name, modality, wanted in (
+        for name, modality, needed in (
             ("optical", self.optical, self.network.optical_bands),
             ("sar", self.sar, self.network.sar_bands),
         ):
-            if len(modality.bands) != wanted:
-                raise WeightsError(f"The card names {len(modality.bands)} {name} bands; its network takes {wanted}.")
+            if len(modality.bands) != needed:
+                raise WeightsError(f"The card names {len(modality.bands)} {name} bands; its network takes {needed}.")
             if modality.unit != (unit := SENSORS[name].card_unit):
                 raise WeightsError(f"{name}.unit is {modality.unit!r}; it must be {unit!r}.")
         if self.scheme.classes != self.network.classes:
@@ -212,7 +212,7 @@ def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:
         Naming the unknown keys.
     """
     if not isinstance(entries, Mapping):
-        raise WeightsError(f"found {type(entries).__name__} where a table was wanted.")
+        raise WeightsError(f"found {type(entries).__name__} where a table was expected.")
     unknown = set(entries) - {f.name for f in fields(kind)}
     if unknown:
         raise WeightsError(f"unknown entries {', '.join(sorted(map(str, unknown)))}.")

@@ -107,11 +107,11 @@ class Compiled(nn.Module):
         """Of batches, to which smaller ones are filled up; 0 before the first."""
 
     def forget_size(self) -> None:
-        """Let the next batch say anew how large batches are: where memory lacked, filling up would take the same."""
+        """Let the next batch set again how large batches are: where memory lacked, filling up would take the same."""
         self.size = 0
 
     def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
-        """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled anew."""
+        """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled again."""
         count = len(optical)
         self.size = self.size or count
         missing = (0, 0, 0, 0, 0, 0, 0, max(self.size - count, 0))
@@ -166,12 +166,12 @@ def _fold_encoder(encoder: nn.Module, bands: int) -> bool:
     ]
     image = torch.randn(1, bands, 64, 64, generator=torch.Generator().manual_seed(0))
     image = image.to(next(encoder.parameters()).device)
-    wanted = encoder(image)
+    expected = encoder(image)
     for handle in hooks:
         handle.remove()
     for convolution, norm in pairs:
         _fold(encoder, convolution, norm)
     return all(
         bool((ours - theirs).norm() <= 1e-4 * theirs.norm())
-        for ours, theirs in zip(encoder(image), wanted, strict=True)
+        for ours, theirs in zip(encoder(image), expected, strict=True)
     )

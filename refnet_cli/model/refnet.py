@@ -351,7 +351,7 @@ def _make_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
     levels: Any = encoder.feature_info
     strides = levels.reduction()
     if strides[-LEVELS:] != [2, 4, 8, 16, 32]:
-        raise WeightsError(f"Encoder {name!r} gives features at strides {strides}; wanted are 2, 4, 8, 16, 32.")
+        raise WeightsError(f"Encoder {name!r} gives features at strides {strides}; it must give 2, 4, 8, 16, 32.")
     return encoder, levels.channels()
 
 
@@ -454,7 +454,7 @@ def from_published(state: dict[str, Any]) -> REFNet:
     for name, target in expected.items():
         if name in renamed and name.endswith((".a_log", ".d_skip")):
             if renamed[name].numel() != target.numel():
-                raise WeightsError(f"{name} has {renamed[name].numel()} numbers; {target.numel()} are wanted.")
+                raise WeightsError(f"{name} has {renamed[name].numel()} numbers; it must have {target.numel()}.")
             # Published as (4D, S) and (4D): all channels of direction 0 first.
             renamed[name] = renamed[name].reshape(target.shape)
     load_strictly(net, renamed)

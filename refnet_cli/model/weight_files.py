@@ -100,7 +100,7 @@ def checksum(path: Path) -> str:
 
     Of an ONNX model, over the card and all else that the file holds.
     """
-    # Not over the card as it is read: that may gain entries, and class schemes may change their names.
+    # Not over the card as it is read: later versions may add entries to that, and class schemes may change their names.
     card = json.dumps(dict(_read_entries(path)) | {"sha256": ""}, sort_keys=True).encode()
     if is_onnx(path):
         return hashlib.sha256(card + digest(path, without=METADATA)).hexdigest()
@@ -141,7 +141,7 @@ def verify(path: str | Path) -> Card:
 
 
 def shipped_weights() -> list[Path]:
-    """Files of the weights that come along with refnet."""
+    """Files of the bundled weights."""
     package = Path(__file__).parents[1]
     installed, checkout = package / "_weights", package.parent / "weights"
     folder = installed if installed.is_dir() else checkout
@@ -149,16 +149,16 @@ def shipped_weights() -> list[Path]:
 
 
 def default_weights() -> Path:
-    """File of the weights that are used when none are named: in the form for torch, or without it the ONNX model.
+    """File of the weights that are used by default: in the form for torch, or without it the ONNX model.
 
     Raises
     ------
     InputMissingError
         If the installation lacks them.
     """
-    wanted = f"{BUNDLED}.safetensors" if find_spec("torch") else f"{BUNDLED}.onnx"
+    needed = f"{BUNDLED}.safetensors" if find_spec("torch") else f"{BUNDLED}.onnx"
     for path in shipped_weights():
-        if path.name == wanted:
+        if path.name == needed:
             return path
     raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
 

@@ -1,4 +1,4 @@
-"""What a prediction leaves behind: maps, pictures, polygons, tables, and what tells of them."""
+"""What a prediction writes: maps, pictures, polygons, tables, and descriptions of them."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _right_options(kind: str, path: Path) -> str:
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the names in `LAYERS` of what outputs of these kinds read of rows, and of what every map keeps."""
-    wanted = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].layers for kind in kinds))
-    return tuple(name for name in LAYERS if name in wanted)
+    needed = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].layers for kind in kinds))
+    return tuple(name for name in LAYERS if name in needed)
 
 
 def needs_quicklook(kinds: Iterable[str]) -> bool:

@@ -1,7 +1,7 @@
 """What all outputs share: the order of rows, the hidden folder, the check, the move into place.
 
 Every output takes finished rows from north to south and holds only what its width asks for. Its files grow in a hidden
-folder beside their target, are checked, and move into place at the very end: whatever happens, the target is the old
+folder next to their target, are checked, and move into place at the very end: in any case, the target is the old
 file or the complete new one.
 """
 
@@ -69,7 +69,7 @@ class Output(Protocol):
         Parameters
         ----------
         facts : mapping, optional
-            What is known of the map when all its rows are there, for outputs that tell of it.
+            What is known of the map when all its rows are there, for outputs that describe it.
         """
 
     def finish(self) -> Path:
@@ -123,9 +123,9 @@ class FileOutput(ABC):
     quicklook: ClassVar[bool] = False
     """Whether it shows `MapContext.look`."""
     fixed_memory: ClassVar[int] = 0
-    """Bytes that it takes besides the map's."""
+    """Bytes that it takes in addition to the map's."""
     pixel_memory: ClassVar[tuple[int, int]] = (0, 0)
-    """Bytes that it takes besides the map's for a pixel of a row of blocks, and for each class of the network there."""
+    """The same for a pixel of a row of blocks, and for each class of the network there."""
     own_options: ClassVar[tuple[str, ...]] = ()
     """Options of a prediction that are for it only."""
 
@@ -293,7 +293,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def write_sidecar(path: Path, sha256: str) -> None:
-    """Write the SHA-256 of a map beside it, as sha256sum does.
+    """Write the SHA-256 of a map next to it, as sha256sum does.
 
     Raises
     ------

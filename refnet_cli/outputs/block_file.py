@@ -1,4 +1,4 @@
-"""A part of a map as it is found, for other parts to be put beside it: no map yet, but all that outputs need of it."""
+"""A part of a map as it is found, for other parts to be put next to it: no map yet, but all that outputs need of it."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ REASONS = (
 )  # fmt: skip
 """What the numbers of the band "reason" say of why a pixel has no class."""
 REMEDY = "Make it again."
-_EXTRA_SAMPLES = 338  # TIFF's tag that says what a band beside the coloured one is
-# No second file beside the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
+_EXTRA_SAMPLES = 338  # TIFF's tag that says what a band next to the coloured one is
+# No second file next to the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
 # A map is read alone, and by threads that lose no errors: it may be one that others changed.
 READING = _GDAL | {
@@ -106,7 +106,7 @@ class CogOutput(FileOutput):
         """Write what else the file is to say of itself."""
         raster.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (raster.count - 1)]
 
-    def _mend(self, result: Path) -> None:
+    def _correct(self, result: Path) -> None:
         """Take back what GDAL's copy added."""
 
     def _start(self, folder: Path) -> None:
@@ -168,7 +168,7 @@ class CogOutput(FileOutput):
                 )  # fmt: skip
         except SystemError as error:  # what rasterio makes of it where GDAL fails and does not say why
             raise OSError(errno.EIO, "GDAL could not write it, and does not say why") from error
-        self._mend(result)
+        self._correct(result)
         with rasterio.Env(**READING):
             check_raster(result, self._checksums)
         return [result]
@@ -181,7 +181,7 @@ class ClassMap(CogOutput):
     """The map itself: class codes, uint8, 0 where there is no data.
 
     Colours and class names lie inside the file: a colour table, and the band's tags ``CLASS_SCHEME`` and
-    ``CLASS_<code>``. GDAL's own category names would need a second file beside it. A second band of quality has the
+    ``CLASS_<code>``. GDAL's own category names would need a second file next to it. A second band of quality has the
     tags ``QUALITY_<number>``.
 
     Parameters
@@ -235,7 +235,7 @@ class ClassMap(CogOutput):
         if self._with_quality:
             raster.update_tags(2, **{f"QUALITY_{number}": meaning for number, meaning in enumerate(QUALITY)})
 
-    def _mend(self, result: Path) -> None:
+    def _correct(self, result: Path) -> None:
         if self._with_quality:
             _unmark_opacity(result)
 
@@ -341,7 +341,7 @@ class Confidence(CogOutput):
 
 
 def _unmark_opacity(path: Path) -> None:
-    """Take back that the second band is opacity, as GDAL's copy marks each band that stands beside a coloured one.
+    """Take back that the second band is opacity, as GDAL's copy marks each band that stands next to a coloured one.
 
     Viewers would show hardly anything of the map. No option keeps GDAL from it, and if GDAL changed the mark
     afterwards, it would move to the file's end what has to stand at its beginning.
@@ -355,7 +355,7 @@ def _unmark_opacity(path: Path) -> None:
             raise OSError(errno.EIO, "the file's directories did not come back as they were written") from error
 
 
-def _find_tag(file: BinaryIO, wanted: int) -> list[int]:
+def _find_tag(file: BinaryIO, needed: int) -> list[int]:
     """Return where the value of a tag, of at most four bytes, stands in each directory of a TIFF file."""
     order = {b"II": "<", b"MM": ">"}[file.read(2)]
 
@@ -371,7 +371,7 @@ def _find_tag(file: BinaryIO, wanted: int) -> list[int]:
     while directory > after:  # GDAL writes them in this order; what goes back is damaged, and might go in circles
         entries = directory + struct.calcsize(order + count)
         after = entries + read(count, directory) * size
-        found += [entry + value for entry in range(entries, after, size) if read("H", entry) == wanted]
+        found += [entry + value for entry in range(entries, after, size) if read("H", entry) == needed]
         directory = read(address, after)
     return found
 

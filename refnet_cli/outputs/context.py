@@ -25,7 +25,7 @@ class MapContext:
     look: Quicklook | None = None
     """What the sensors saw, complete when the outputs are; the report shows it."""
     zones: Path | None = None
-    """Vector file of polygons that areas are wanted of, besides the whole map's."""
+    """Vector file of polygons to compute areas of, in addition to the whole map's."""
     zone_field: str | None = None
     """Field of that file with the zones' names; by default they are numbered."""
     zone_layer: str | None = None

@@ -106,7 +106,7 @@ class Journal:
     Parameters
     ----------
     path : Path
-        Is continued if it was begun for the same ``identity``, up to its last whole record, else begun anew.
+        Is continued if it was begun for the same ``identity``, up to its last whole record, else started again.
     identity : mapping
         Everything that the map's pixels depend on; JSON holds it.
     planes : mapping

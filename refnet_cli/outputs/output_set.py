@@ -24,7 +24,7 @@ class OutputSet:
     places : mapping of str to Path
         Where each is to appear, by its name in `OUTPUTS`; the first one's hidden folder holds the journal.
     stack : ExitStack
-        Whatever ends the run ends the outputs with it.
+        What ends the run ends the outputs with it.
     shard : Path, optional
         In place of the outputs, keep what they need in this file, for `refnet_cli.batch.run` to merge.
     """
@@ -100,7 +100,7 @@ class OutputSet:
         Parameters
         ----------
         facts : dict
-            What is known of the map, for outputs that tell of it; each is told of the files before it too, and where
+            What is known of the map, for outputs that describe it; each gets the files before it too, and where
             these lie as seen from the map's folder.
 
         Returns

@@ -95,13 +95,13 @@ class Rows:
     def check(self) -> None:
         """Raise a ValueError if probabilities or found layers have another shape than the rows."""
         height, width = self.valid.shape
-        wanted: tuple[int, ...] = (self.scheme.classes, height, width)
-        if self.probabilities is not None and self.probabilities.shape != wanted:
-            raise ValueError(f"Probabilities have the shape {self.probabilities.shape}; {wanted} was expected.")
+        needed: tuple[int, ...] = (self.scheme.classes, height, width)
+        if self.probabilities is not None and self.probabilities.shape != needed:
+            raise ValueError(f"Probabilities have the shape {self.probabilities.shape}; {needed} was expected.")
         for name, layer in (self.found or {}).items():
-            wanted = shape_of(name, self.code_scheme, height, width)
-            if layer.shape != wanted:
-                raise ValueError(f"{name.capitalize()} have the shape {layer.shape}; {wanted} was expected.")
+            needed = shape_of(name, self.code_scheme, height, width)
+            if layer.shape != needed:
+                raise ValueError(f"{name.capitalize()} have the shape {layer.shape}; {needed} was expected.")
 
     @property
     def code_scheme(self) -> ClassScheme:

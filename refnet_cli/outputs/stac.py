@@ -38,8 +38,8 @@ _SHA256 = "1220"  # multihash: SHA-256 (0x12) of 32 (0x20) bytes
 class StacItem(FileOutput):
     """A STAC 1.1 Item that describes the map and the files made with it.
 
-    It has the extensions classification, file, processing, projection and raster, and, where the facts tell of the
-    network, that of machine learning models. This one wants the model among the assets: the weights are, by their
+    It has the extensions classification, file, processing, projection and raster, and, where the facts say so of the
+    network, that of machine learning models. This one requires the model among the assets: the weights are, by their
     SHA-256 as a URN, for where they lie is the user's business.
 
     Parameters
@@ -105,7 +105,7 @@ class StacItem(FileOutput):
         """Nothing is to be opened."""
 
     def _put(self, rows: Rows) -> None:
-        """What an Item tells of the map's pixels is in the facts."""
+        """What an Item says about the map's pixels is in the facts."""
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         item = {

@@ -35,9 +35,9 @@ _COLUMNS = {
 
 
 class Style(FileOutput):
-    """A style of QGIS for the class map, with others beside it.
+    """A style of QGIS for the class map, with others next to it.
 
-    QGIS finds by itself a style that has the map's name, with ``.qml`` at its end. Beside it come a Styled Layer
+    QGIS finds by itself a style that has the map's name, with ``.qml`` at its end. Next to it come a Styled Layer
     Descriptor, with ``.sld``, for GeoServer and others; and, where the style is in the map's folder, GDAL's
     ``<map>.aux.xml`` with the classes as category names and as a raster attribute table. No data is transparent.
 
@@ -89,7 +89,7 @@ class Style(FileOutput):
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, map: Path
     ) -> None:
         if Path(path).suffix.lower() == ".sld":
-            raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made beside it.")
+            raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made next to it.")
         super().__init__(path, grid, scheme, tags, companions=self.companions(Path(path), map))
 
     def _start(self, folder: Path) -> None:
@@ -112,7 +112,7 @@ class Style(FileOutput):
 
 
 def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
-    """Warn of what lies beside a map and has GDAL or QGIS show other classes than it has.
+    """Warn of what lies next to a map and has GDAL or QGIS show other classes than it has.
 
     An earlier map's style does, if this one was made in another class scheme and without a style, or has other codes
     for the same classes. A user's own one, in which all of the scheme's codes have their names, does not.
@@ -133,7 +133,7 @@ def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
             continue
         if mark in text and not _named_in(text) >= {(code, name) for code, name, _ in _classes(scheme)}:
             warnings.append(
-                f"{name} beside the map names other classes than those of {scheme.name}, and GDAL or QGIS would show "
+                f"{name} next to the map names other classes than those of {scheme.name}, and GDAL or QGIS would show "
                 "them: add --output style, or remove it."
             )
     return warnings
@@ -191,7 +191,7 @@ def _sld(scheme: ClassScheme) -> ET.Element:
 
 
 def _gdal(scheme: ClassScheme) -> ET.Element:
-    """What GDAL takes besides the file's own: names of classes, and nothing that the file itself says."""
+    """What GDAL takes in addition to the file's own: names of classes, and nothing that the file itself says."""
     dataset = ET.Element("PAMDataset")
     # GDAL keeps this where it adds statistics, but would drop a comment.
     mark = ET.SubElement(ET.SubElement(dataset, "Metadata", domain="REFNET"), "MDI", key=MARK)

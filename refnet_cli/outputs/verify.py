@@ -28,7 +28,7 @@ from refnet_cli.system.marks import is_as_written
 
 
 def verify_map(path: Path) -> str:
-    """Hold a map against the checksum in its tags, and against the file beside it that ``--checksum`` wrote.
+    """Check a map against the checksum in its tags, and against the file next to it that ``--checksum`` wrote.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ def verify_map(path: Path) -> str:
     Returns
     -------
     str
-        What it was held against.
+        What it was checked against.
 
     Raises
     ------
     InputMissingError
         If it does not exist or may not be read.
     InputError
-        If it is damaged, or has nothing to be held against.
+        If it is damaged, or has nothing to be checked against.
     """
     if not path.is_file() or not os.access(path, os.R_OK):
         raise InputMissingError(f"The map {path} does not exist or cannot be read: check the path and its permissions.")
@@ -54,7 +54,7 @@ def verify_map(path: Path) -> str:
         with rasterio.Env(**READING), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path, driver="GTiff") as raster:
-                wanted = _checksum_in(path, raster)
+                needed = _checksum_in(path, raster)
                 check_blocks(raster)
                 checksums: list[list[int]] = []
                 for (_, column), window in raster.block_windows(1):
@@ -66,7 +66,7 @@ def verify_map(path: Path) -> str:
             if overviews != overview_count(*shape):
                 raise InputError(f"{path} is damaged: it has {overviews} overviews. {REMEDY}")
             check_raster(path, checksums)
-            if found != wanted:
+            if found != needed:
                 raise InputError(
                     f"{path} is not as refnet wrote it: its pixels, their place or their meaning are others. Another "
                     f"program changed it, or it is damaged. {REMEDY}"
@@ -98,6 +98,6 @@ def _checksum_in(path: Path, raster: Any) -> str:
 def _check_sidecar(path: Path, sidecar: Path) -> None:
     """Compare a map with the SHA-256 in the file next to it, if there is one."""
     if sidecar.is_file():
-        wanted = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
-        if wanted != [sha256_of(path)]:
+        needed = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
+        if needed != [sha256_of(path)]:
             raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. {REMEDY}")

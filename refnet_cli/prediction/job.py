@@ -46,7 +46,7 @@ class Job:
     Raises
     ------
     RefnetError
-        From `settle`, for whatever can be wrong before the scene is opened.
+        From `settle`, for all that can be wrong before the scene is opened.
     """
 
     options: PredictOptions

@@ -128,7 +128,7 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
 
 
 def memory_of_outputs(options: PredictOptions, card: Card, width: int) -> int:
-    """Bytes that smoothing and outputs take besides the map's own, for rows of tiles and of blocks in work."""
+    """Bytes that smoothing and outputs take in addition to the map's own, for rows of tiles and of blocks in work."""
     classes, places = card.network.classes, options.places
     layers = union_of_layers(places)
     copies = 3 * (options.smooth > 0) + 4 * (len(layers) > len(union_of_layers(())) or options.threshold > 0)

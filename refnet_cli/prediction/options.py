@@ -47,7 +47,7 @@ class MapOptions(SceneOptions):
         default_factory=_demand_output,
         help="Class map to write, a Cloud Optimized GeoTIFF [required]; and, each with an -o of its own, KIND or "
         "KIND=PATH of further outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, "
-        "style, report, stac. Without a path they lie beside the map and are named after it.",
+        "style, report, stac. Without a path they lie next to the map and are named after it.",
         affects="files",
     )
     weights: BundledName | Path | None = option(
@@ -72,7 +72,7 @@ class MapOptions(SceneOptions):
     )
     resume: bool = option(
         True,
-        help="Go on with what an interrupted run for the same map has finished, or begin anew.",
+        help="Go on with what an interrupted run for the same map has finished, or start again.",
         default_text="resume",
         affects="run",
     )
@@ -122,7 +122,7 @@ class MapOptions(SceneOptions):
         affects="files",
     )
     checksum: bool = option(
-        False, help="Also write the map's SHA-256 beside it, as sha256sum does.", affects="files"
+        False, help="Also write the map's SHA-256 next to it, as sha256sum does.", affects="files"
     )
     max_memory: str | None = option(
         None,

@@ -85,7 +85,7 @@ class Report:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What outputs may tell of a map: nothing that differs between two runs for the same map."""
+        """What outputs may say about a map: nothing that differs between two runs for the same map."""
         told = (
             "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "unlike", "low_confidence",
             "translation", "areas_hectares", "valid_share", "counts",
@@ -192,7 +192,7 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
         )
     share = totals.unreadable / pixels
     if share > MOST_UNREAD:
-        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: mend the files.")
+        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: repair the files.")
     if share:
         warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
     return warnings

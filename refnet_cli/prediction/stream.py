@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with the number of tiles done and of all tiles."""
-Wanted = Callable[[Window], NDArray[np.bool_]]
+Needed = Callable[[Window], NDArray[np.bool_]]
 AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
 
 
@@ -129,7 +129,7 @@ def predict_rows(
     tiling: Tiling,
     progress: Progress | None = None,
     counts: dict[str, int] | None = None,
-    wanted: Wanted | None = None,
+    needed: Needed | None = None,
 ) -> Generator[Rows, None, None]:
     """Predict a scene, row of tiles by row of tiles, while a thread reads the next tiles.
 
@@ -145,8 +145,8 @@ def predict_rows(
         Told after every batch how many tiles are done, and of how many.
     counts : dict, optional
         Its entries ``run`` and ``skipped`` are counted up.
-    wanted : callable, optional
-        Tells of a window of the grid which pixels are wanted; tiles without any are skipped, and the others are not
+    needed : callable, optional
+        Says which pixels of a window of the grid are needed; tiles without any are skipped, and the others are not
         valid.
 
     Yields
@@ -154,26 +154,26 @@ def predict_rows(
     Rows
         From north to south, each row of the grid once.
     """
-    expect(pair, tiling, tiling.whole, wanted)
+    expect(pair, tiling, tiling.whole, needed)
     finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
-    with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, wanted)) as done:
+    with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, needed)) as done:
         for batch, probabilities in done:
             for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
                 yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 
-def expect(pair: ScenePair, tiling: Tiling, area: Window, wanted: Wanted | None = None) -> None:
+def expect(pair: ScenePair, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
     """Have the pair's threads begin to read what the tiles of an area need."""
     inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
-    pair.expect(window for window in inside if wanted is None or wanted(window).any())
+    pair.expect(window for window in inside if needed is None or needed(window).any())
 
 
-def _read_seen(pair: ScenePair, window: Window, wanted: Wanted | None) -> UInt8:
-    """Read what was seen of a window's wanted pixels, and nothing where none is wanted."""
-    if wanted is None:
+def _read_seen(pair: ScenePair, window: Window, needed: Needed | None) -> UInt8:
+    """Read what was seen of a window's needed pixels, and nothing where no pixel is needed."""
+    if needed is None:
         return pair.read_seen(window)
-    chosen = wanted(window)
+    chosen = needed(window)
     seen = np.zeros(chosen.shape, np.uint8)
     columns = np.flatnonzero(chosen.any(0))
     if len(columns):
@@ -190,13 +190,13 @@ def _predict_batches(
     area: Window,
     progress: Progress | None,
     counts: dict[str, int],
-    wanted: Wanted | None = None,
+    needed: Needed | None = None,
     look_at: Callable[[Window], None] | None = None,
 ) -> Generator[tuple[Batch, Float32], None, None]:
     """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that touch an area."""
     total = sum(map(len, tiling.rows(area)))
     nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
-    with closing(read_ahead(_read_batches(pair, engine, tiling, area, wanted, look_at), AHEAD)) as batches:
+    with closing(read_ahead(_read_batches(pair, engine, tiling, area, needed, look_at), AHEAD)) as batches:
         for batch in batches:
             probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
             counts["run"] += len(batch.windows)
@@ -211,7 +211,7 @@ def _read_batches(
     engine: Engine,
     tiling: Tiling,
     area: Window,
-    wanted: Wanted | None,
+    needed: Needed | None,
     look_at: Callable[[Window], None] | None,
 ) -> Iterator[Batch]:
     """Read the tiles of an area that have any valid pixel, as many at once as the engine likes."""
@@ -221,7 +221,7 @@ def _read_batches(
         chosen: list[tuple[Window, Patch]] = []
         skipped = 0
         for window in windows:
-            if not pair.usable(_read_seen(pair, window.clip(*pair.grid.shape), wanted)).any():
+            if not pair.usable(_read_seen(pair, window.clip(*pair.grid.shape), needed)).any():
                 skipped += 1
                 continue
             chosen.append((window, read_tile(pair, window)))
@@ -235,7 +235,7 @@ def _read_batches(
         finished = area._replace(row=top, height=bottom - top)
         if look_at:
             look_at(finished)
-        yield _batch(chosen, skipped, _read_seen(pair, finished, wanted))
+        yield _batch(chosen, skipped, _read_seen(pair, finished, needed))
         top = bottom
 
 

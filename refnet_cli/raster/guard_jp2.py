@@ -44,7 +44,7 @@ class _Claims:
 
 
 def check_codestream(file: BinaryIO) -> None:
-    """Refuse a JPEG 2000 file that takes much memory beside its pixels. Damage is left to OpenJPEG.
+    """Refuse a JPEG 2000 file that takes much memory next to its pixels. Damage is left to OpenJPEG.
 
     Parameters
     ----------

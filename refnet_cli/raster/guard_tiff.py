@@ -84,7 +84,7 @@ def check_directories(file: BinaryIO) -> None:
 
 
 def _directory(file: BinaryIO, place: int, layout: _Layout) -> tuple[dict[int, int], list[int]]:
-    """Read a directory: of each tag that is wanted the largest first value, and the places of further directories."""
+    """Read a directory: of each tag asked for the largest first value, and the places of further directories."""
     file.seek(place)
     (count,) = layout.read(file, layout.number)
     if count > _MOST_ENTRIES:

@@ -48,7 +48,7 @@ _FILE_TAG = re.compile(
     r"band(_?(name|id))?|long_name|common_name|polari[sz]ation|(central_?)?wavelength", re.IGNORECASE
 )
 _CODEC = re.compile(r"missing codec (?!of code)(\w+)|(\w+) codec (?:is )?(?:not available|missing)", re.IGNORECASE)
-# Nothing beside the files themselves is looked for, no code in them is run, and no network is touched.
+# Nothing next to the files themselves is looked for, no code in them is run, and no network is touched.
 _GDAL: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_GEOREF_SOURCES": "INTERNAL",

@@ -79,7 +79,7 @@ class VectorFile:
         name = f"The {what} file {text}"
         with Path(text).open("rb") as file:
             if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(VECTORS[ending]):
-                raise InputError(f"{name} is no {ending} file, whatever its name says.")
+                raise InputError(f"{name} is no {ending} file, in spite of its name.")
         if VECTORS[ending] == b"{":
             _refuse_links(text, name)
         try:

@@ -1,4 +1,4 @@
-"""GDAL's virtual rasters (VRT), taken apart and made anew, since GDAL would follow them anywhere.
+"""GDAL's virtual rasters (VRT), taken apart and written again, since GDAL would follow them anywhere.
 
 A VRT is a short XML file that names others. GDAL opens these with any of its drivers, so they may be URLs, pixels in a
 file of any kind, or code. Here each has to be a GeoTIFF or JPEG 2000 file on this machine, and GDAL is given no more
@@ -100,7 +100,7 @@ def read_vrt(path: str | Path) -> Vrt:
 
 
 def _check(element: ElementTree.Element, path: Path, sources: dict[str, None]) -> None:
-    """Refuse or take out what is not wanted in an element, and note the files that it names."""
+    """Refuse or take out what is not allowed in an element, and note the files that it names."""
     kind = element.get("subClass")
     if kind not in (None, "VRTSourcedRasterBand"):
         raise InputError(
@@ -164,7 +164,7 @@ def _source(element: ElementTree.Element, path: Path) -> str:
             f"The virtual raster {path} leads to {hide_secrets(text[:200])!a}, which is no file of this machine: "
             "refnet fetches nothing that a virtual raster names."
         )
-    # As GDAL does: beside the file that a link leads to, and with .. being the parent of what a folder's link leads to.
+    # As GDAL does: next to the file that a link leads to, and .. is the parent of what a folder's link leads to.
     return os.path.realpath(Path(os.path.realpath(path)).parent / text if element.get("relativeToVRT") == "1" else text)
 
 

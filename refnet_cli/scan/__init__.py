@@ -168,7 +168,7 @@ def selective_scan(
 
     Direction 0 goes row by row, 1 column by column, 2 and 3 are 0 and 1 reversed. For direction k and position l, with
     (dt', b, c) from ``projection``: dt = softplus(W_dt[k] dt' + b_dt[k]); h_l = exp(dt A[k]) h_(l-1) + dt b u_l from
-    h = 0, with A = -exp(a_log); y_l = c h_l + d_skip[k] u_l. Softplus and recurrence run in float32, whatever u is.
+    h = 0, with A = -exp(a_log); y_l = c h_l + d_skip[k] u_l. Softplus and recurrence run in float32 for u of any dtype.
 
     Parameters
     ----------

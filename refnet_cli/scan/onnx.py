@@ -84,7 +84,7 @@ def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
 def _inputs(k: int, name: str) -> str:
     """Decay, input x and C of each step of one direction."""
     # Softplus as ONNX Runtime has it is slow, and loses the digits of small steps. This is max(z, 0) + log1p(e) with
-    # e = exp(-|z|); log1p(e) is log(1 + e), mended by what 1 + e lost of e (Kahan).
+    # e = exp(-|z|); log1p(e) is log(1 + e), corrected by what 1 + e lost of e (Kahan).
     return f"""
   k{k} = Constant <value_int = {k}> ()
   own_projection{k} = Gather <axis = 3> ({name}_projection, k{k})

@@ -2,8 +2,8 @@
 
 A scan over 16,384 pixels leaves a GPU idle if only samples and channels run side by side. So each way through the
 image is cut into chunks of ``CHUNK`` steps: all chunks are scanned at once from zero, one short scan over their ends
-gives the states they should have started from, and all chunks are scanned again from there. Each pass computes dt anew,
-so that no (4, L, D) array of it exists. A direction and its reverse share their chunks, so one program adds both into
+gives the states they should have started from, and all chunks are scanned again from there. Each pass computes dt
+again, so that no (4, L, D) array of it exists. A direction and its reverse share their chunks: one program adds both to
 the output; rows and columns follow each other. Hence no atomics: the same input gives the same bits. The backward pass
 runs the same three steps against the directions, starting from the chunks' kept states; its scratch memory is S times
 u in float32.

@@ -195,7 +195,7 @@ class ScenePair:
             a SAFE product as folder, zip or metadata file; where the options allow them, virtual rasters and URLs.
             None for one of them if the scene has no files of that sensor.
         optical_bands, sar_bands : sequence of str
-            Bands the network wants, in its order, such as ["B02", "B03"] and ["VV", "VH"].
+            Bands of the network, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
             What the user says about the files.
         kept_blocks : int, optional
@@ -203,7 +203,7 @@ class ScenePair:
             suits reading from north to south.
         read_threads : int
             How many threads make blocks of windows announced by `expect`; each opens all files for itself. Two blocks
-            a thread are kept in memory besides ``kept_blocks``. Values are the same for any number.
+            a thread are kept in memory in addition to ``kept_blocks``. Values are the same for any number.
 
         Raises
         ------
@@ -401,7 +401,7 @@ class ScenePair:
     def estimate_shift(self) -> Shift:
         """Find out how far SAR and optical are still apart; see `refnet_cli.scene.registration`.
 
-        Other bands than the wanted ones are read where they show edges better.
+        Other bands than those of the network are read where they show edges better.
 
         Raises
         ------
@@ -432,7 +432,7 @@ class ScenePair:
         return self._optical, self._sar
 
     def _coregister(self, how: Coregistration) -> None:
-        """Tell the shift of SAR against optical, and move SAR if that is wanted."""
+        """Tell the shift of SAR against optical, and move SAR if the options say so."""
         _, sar = self._both()
         shift = self.estimate_shift()
         if how == "require" and not shift.accepted:
@@ -443,7 +443,7 @@ class ScenePair:
         moves = [round(float(move), 2) for move in (shift.columns, shift.rows) if math.isfinite(move)]
         applied = shift.accepted and how in ("auto", "require")
         if applied:
-            # What lies at a place on the moved grid comes to lie where the shift wants it.
+            # What lies at a place on the moved grid comes to lie where the shift puts it.
             place = self.grid.transform @ Affine.translation(-moves[0], -moves[1])
             sar.move(GeoBox(self.grid.shape, place, self.grid.crs))
             self.decisions = [found for found in self.decisions if found.what not in ("overlap", "sar.resampling")]

@@ -44,7 +44,7 @@ TOLERANCE = 1.5
 
 _DIRECTIONS = 9
 _STEP = 32  # pixels; windows that begin closer together would hardly tell anything new
-_BESIDE = 4  # windows along each axis of a small piece, which overlap
+_ACROSS = 4  # windows along each axis of a small piece, which overlap
 _PIECES = 5  # along each axis of a large scene
 _SIDES_PER_REACH = 10
 _SURROUNDINGS = 25  # pixels along each axis
@@ -111,7 +111,7 @@ class Shift:
     agreeing : float
         Share of the windows whose own shift lies within ``TOLERANCE``.
     spread : float
-        Standard deviation in pixels, by drawing the windows anew. Windows of small scenes overlap: there it is too
+        Standard deviation in pixels, by drawing the windows again. Windows of small scenes overlap: there it is too
         small.
     polarisation_difference : float
         Distance in pixels between the shifts by VV and by VH alone; NaN with one polarisation.
@@ -251,7 +251,7 @@ def _describe(bands: Float32, sensor: _Sensor, *, apart: bool) -> _Features:
 
 def _window_starts(size: int) -> list[int]:
     """Where windows begin along an axis: side by side in a large piece, overlapping in a small one."""
-    count = max(size // WINDOW, min(_BESIDE, 1 + (size - WINDOW) // _STEP))
+    count = max(size // WINDOW, min(_ACROSS, 1 + (size - WINDOW) // _STEP))
     return [number * (size - WINDOW) // max(count - 1, 1) for number in range(count)]
 
 
@@ -370,7 +370,7 @@ def _mean(correlations: Float32, overlaps: Float32) -> NDArray[np.float64]:
 
 
 def _spread(correlations: Float32, overlaps: Float32) -> float:
-    """Standard deviation of the peak, in pixels, when the windows are drawn anew, with replacement.
+    """Standard deviation of the peak, in pixels, when the windows are drawn again, with replacement.
 
     The whole search is repeated: where two shifts fit about equally well, as where two scenes were joined, it jumps.
     """

@@ -181,31 +181,31 @@ def _how(said: Sequence[Said], names: Sequence[str | None]) -> str:
 
 
 def choose_bands(
-    wanted: Sequence[str],
+    needed: Sequence[str],
     descriptions: Sequence[str | None],
     modality: str,
     option: Sequence[str] | None = None,
     named: Named | None = None,
 ) -> tuple[tuple[int, ...], str]:
-    """Find the wanted bands in a file, or in several that count as one.
+    """Find the needed bands in a file, or in several that count as one.
 
     Parameters
     ----------
-    wanted : sequence of str
-        Bands the network wants, in its order.
+    needed : sequence of str
+        Bands of the network, in its order.
     descriptions : sequence of str or None
         Descriptions of the file's bands.
     modality : str
         Which sensor's file it is, a key of `SENSORS`.
     option : sequence of str, optional
-        Names or 1-based numbers of the file's bands in the order of ``wanted``, as the user gave them.
+        Names or 1-based numbers of the file's bands in the order of ``needed``, as the user gave them.
     named : Named, optional
         Canonical names and evidence where something else than the descriptions tells them; see `band_names`.
 
     Returns
     -------
     indexes : tuple of int
-        1-based band numbers in the order of ``wanted``.
+        1-based band numbers in the order of ``needed``.
     how : str
         The evidence.
 
@@ -223,7 +223,7 @@ def choose_bands(
     """
     named = named or band_names(descriptions, modality)
     try:
-        return _choose_bands(wanted, descriptions, modality, option, named)
+        return _choose_bands(needed, descriptions, modality, option, named)
     except (InputError, OptionsError) as refusal:
         if not named.alpha:
             raise
@@ -231,7 +231,7 @@ def choose_bands(
 
 
 def _choose_bands(
-    wanted: Sequence[str],
+    needed: Sequence[str],
     descriptions: Sequence[str | None],
     modality: str,
     option: Sequence[str] | None,
@@ -239,15 +239,15 @@ def _choose_bands(
 ) -> tuple[tuple[int, ...], str]:
     names, how, doubt, others, apart, _ = named
     if option is not None:
-        indexes_by_option = _bands_by_option(wanted, names, descriptions, option, modality, apart)
+        indexes_by_option = _bands_by_option(needed, names, descriptions, option, modality, apart)
         return indexes_by_option, f"option: --{modality}-bands {','.join(option)}."
-    advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(wanted)})"
+    advice = f"name them with --{modality}-bands (names or numbers in the order {','.join(needed)})"
     if not how:
-        return _by_number(wanted, names, doubt or apart, others, modality, advice)
-    if len(names) < len(wanted):
+        return _by_number(needed, names, doubt or apart, others, modality, advice)
+    if len(names) < len(needed):
         advice = "give a file that has it"
     indexes = []
-    for band in wanted:
+    for band in needed:
         places = _places(names, canonical_band(band) or band)
         if reason := apart if len(places) > 1 else doubt if not places else "":
             raise InputError(_with_advice(reason, advice))
@@ -278,43 +278,43 @@ def _with_advice(reason: str, advice: str) -> str:
 
 
 def _by_number(
-    wanted: Sequence[str],
+    needed: Sequence[str],
     names: Sequence[str | None],
     doubt: str,
     others: frozenset[int],
     modality: str,
     advice: str,
 ) -> tuple[tuple[int, ...], str]:
-    """Take bands that say nothing in the order wanted, if there are as many."""
+    """Take bands that say nothing in the order of the network, if there are as many."""
     places = [number for number in range(1, len(names) + 1) if number - 1 not in others]
     count = len(places)
     if doubt:
         raise InputError(_with_advice(doubt, advice))
-    if count == len(wanted):
+    if count == len(needed):
         return tuple(places), (
-            f"count: a guess, {count} bands without known names are taken in the wanted order: {', '.join(wanted)}."
+            f"count: a guess, {count} bands without known names are taken in the wanted order: {', '.join(needed)}."
         )
-    if count < len(wanted):
+    if count < len(needed):
         raise InputError(
-            f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(wanted)} are wanted "
-            f"({', '.join(wanted)}): give a file that has them."
+            f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(needed)} are needed "
+            f"({', '.join(needed)}): give a file that has them."
         )
     raise InputError(
-        f"The {modality} file has {count} bands without names that say which are {', '.join(wanted)}: {advice}."
+        f"The {modality} file has {count} bands without names that say which are {', '.join(needed)}: {advice}."
     )
 
 
 def _bands_by_option(
-    wanted: Sequence[str],
+    needed: Sequence[str],
     names: Sequence[str | None],
     descriptions: Sequence[str | None],
     option: Sequence[str],
     modality: str,
     apart: str,
 ) -> tuple[int, ...]:
-    if len(option) != len(wanted):
+    if len(option) != len(needed):
         raise OptionsError(
-            f"--{modality}-bands names {len(option)} bands, but the network wants {len(wanted)}: {', '.join(wanted)}."
+            f"--{modality}-bands names {len(option)} bands, but the network needs {len(needed)}: {', '.join(needed)}."
         )
     indexes = []
     for item in option:

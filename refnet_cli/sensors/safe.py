@@ -35,7 +35,7 @@ ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeE
 _WHOLE = "download it again or repair it"
 _RASTER = re.compile(r".+\.(?:tiff?|jp2)", re.IGNORECASE)
 _CORRECTED_NAME = re.compile(r"_RTC\d\d_|_(?:NRB|ORB)_", re.IGNORECASE)
-_AGAIN = "give a SAFE product as ESA hands it out, downloaded anew if this one is damaged"
+_AGAIN = "give a SAFE product as ESA hands it out, downloaded again if this one is damaged"
 
 _LEVELS: dict[str, Literal["L1C", "L2A"]] = {"Level-1C_User_Product": "L1C", "Level-2A_User_Product": "L2A"}
 _PRODUCT_NAME = re.compile(r"S[12][A-Z]_\w+", re.IGNORECASE | re.ASCII)
@@ -577,7 +577,7 @@ def _granules(files: _Files) -> tuple[Granule, ...]:
     )
     for name in files.names:
         match = _GRANULE_FILE.fullmatch(name)
-        # Copies from some systems hold, beside each file, one of its attributes whose name begins with a dot.
+        # Copies from some systems hold, next to each file, one of its attributes whose name begins with a dot.
         if match and "/." not in name:
             _sort_in(found[match[1]], match[2], name)
     if not found:

@@ -15,7 +15,7 @@ MODALITIES: tuple[Modality, ...] = ("optical", "sar")
 Values = Sequence[NDArray[np.floating[Any]]]
 """Sampled values of each of some bands, 1-D or 2-D together; NaN where there is no measurement."""
 Meaning = tuple[set[str], str]
-"""The bands that a word can mean, and the one that it usually means; "" where none is usual."""
+"""The bands that a word can mean, and the one that it usually means; "" where no one is usual."""
 
 
 def other_of(sensor: Modality) -> Modality:

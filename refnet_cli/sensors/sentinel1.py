@@ -140,7 +140,7 @@ def judge_sar_scale(sample: Values, dtype: str, said: tuple[SarScale, str] | Non
     bands = [band[~np.isin(band, FILL_VALUES)] for band in bands]
     bands = [band for band in bands if band.size]
     if not bands:
-        raise InputError(f"No sampled SAR value is a plausible measurement: {_SAY_SCALE}, or mend the file.")
+        raise InputError(f"No sampled SAR value is a plausible measurement: {_SAY_SCALE}, or repair the file.")
     values = np.concatenate(bands)
     negative = float(np.mean(values < 0))
     median = float(np.mean([np.median(band) for band in bands]))
@@ -209,14 +209,14 @@ def check_sar_scale(sample: Values, scale: SarScale) -> None:
         )
 
 
-def judge_sar_order(sample: NDArray[np.floating[Any]], wanted: Sequence[str]) -> str:
-    """Check that bands taken by count are in the order wanted: VV is brighter than VH, HH than HV.
+def judge_sar_order(sample: NDArray[np.floating[Any]], needed: Sequence[str]) -> str:
+    """Check that bands taken by count are in the order of the network: VV is brighter than VH, HH than HV.
 
     Parameters
     ----------
     sample : float array, shape (B, n)
         Backscatter in dB; NaN where there is no measurement.
-    wanted : sequence of str
+    needed : sequence of str
         What the bands were taken for.
 
     Returns
@@ -230,16 +230,16 @@ def judge_sar_order(sample: NDArray[np.floating[Any]], wanted: Sequence[str]) ->
         If the band taken for the like-polarised one is clearly the darker.
     """
     for like, cross in (("VV", "VH"), ("HH", "HV")):
-        if not {like, cross} <= set(wanted):
+        if not {like, cross} <= set(needed):
             continue
-        pair = sample[[wanted.index(like), wanted.index(cross)]]
+        pair = sample[[needed.index(like), needed.index(cross)]]
         pair = pair[:, np.isfinite(pair).all(axis=0)]
         if pair.shape[1] < 1000:
             return f"Too few pixels are valid to check that {like} is brighter than {cross}."
         brighter = float(np.subtract(*np.median(pair, axis=1)))
         if brighter < -1:
-            swapped = [{like: cross, cross: like}.get(band, band) for band in wanted]
-            numbers = ",".join(str(swapped.index(band) + 1) for band in wanted)
+            swapped = [{like: cross, cross: like}.get(band, band) for band in needed]
+            numbers = ",".join(str(swapped.index(band) + 1) for band in needed)
             raise InputError(
                 f"The SAR bands have no names, and the one taken for {like} is {-brighter:.1f} dB darker than the one "
                 f"taken for {cross}, which should be the darker: say which is which, probably --sar-bands {numbers}."

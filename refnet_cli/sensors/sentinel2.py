@@ -72,7 +72,7 @@ def judge_optical_scale(sample: Values, dtype: str) -> tuple[float, str]:
     """
     if dtype in ("uint8", "int8"):
         raise InputError(
-            "The optical file is an 8-bit picture, but reflectance is wanted: "
+            "The optical file is an 8-bit picture, but reflectance is needed: "
             "give the measured bands (16-bit numbers or 0 to 1 as float)."
         )
     bands = [band[np.isfinite(band)] for band in sample]

@@ -23,7 +23,7 @@ LEFT = 3600  # seconds after which a temporary file belongs to no one
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside a file; what is written there takes the file's place when all went well.
+    """Give a temporary path next to a file; what is written there takes the file's place when all went well.
 
     A missing folder is created, and removed again where that fails.
 

@@ -67,8 +67,8 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
         if fitting and _has_empty_path(value, kinds):
             raise ConfigError(f"{file}: {name} has an empty path. Name the file, or leave {name} out.")
         if not fitting:
-            wanted = " or ".join(_describe(kind) for kind in kinds)
-            raise ConfigError(f"{file}: {name} is {value!r}; wanted is {wanted}.")
+            needed = " or ".join(_describe(kind) for kind in kinds)
+            raise ConfigError(f"{file}: {name} is {value!r}; it must be {needed}.")
         values[name] = fitting[0]
     return values
 

@@ -1,4 +1,4 @@
-"""The hidden folder beside an output in which a run works: locked, and swept when its owner has died."""
+"""The hidden folder next to an output in which a run works: locked, and swept when its owner has died."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def workplace_of(output: Path) -> Path:
 
 
 class Workplace:
-    """A hidden folder beside an output, which one run at a time may have.
+    """A hidden folder next to an output, which one run at a time may have.
 
     A missing folder for the output is created, and removed again if nothing lies in it in the end.
 
@@ -59,7 +59,7 @@ class Workplace:
     Raises
     ------
     OutputError
-        If there is no place for a folder beside the output.
+        If there is no place for a folder next to the output.
     TryAgainError
         If another run has it; says which.
     StorageError

@@ -29,7 +29,7 @@ class Log:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, with lines for people."""
+        """Start again, with lines for people."""
         self.as_json = False
         self.scene: str | None = None
         self._last_progress = 0.0

@@ -119,7 +119,7 @@ def _is_without_gaps(file: BinaryIO, start: bytes) -> bool:
     return ends[-1] >= file.seek(0, os.SEEK_END) and ends[:-1] == [offset - 4 for offset, _ in blocks[1:]]
 
 
-def _tiff_tag(file: BinaryIO, start: bytes, wanted: int) -> tuple[int, ...]:
+def _tiff_tag(file: BinaryIO, start: bytes, needed: int) -> tuple[int, ...]:
     """Return the numbers or bytes of a tag in the first directory of a TIFF file, nothing where it is missing."""
     order, big = "<" if start[:2] == b"II" else ">", 43 in start[2:4]
     count, entry, at = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
@@ -130,7 +130,7 @@ def _tiff_tag(file: BinaryIO, start: bytes, wanted: int) -> tuple[int, ...]:
     table = file.read(min(entries, 4096) * size)
     for place in range(0, len(table), size):
         tag, kind, length, value = struct.unpack_from(order + entry, table, place)
-        if tag == wanted:
+        if tag == needed:
             numbers = f"{order}{length}{_TIFF_TYPES.get(kind, 'B')}"
             if struct.calcsize(numbers) > len(value):
                 file.seek(*struct.unpack(order + ("Q" if big else "I"), value))

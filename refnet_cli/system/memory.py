@@ -88,7 +88,7 @@ def _left_by_cgroup() -> int | None:
 
 
 def _left_by_limits() -> int | None:
-    """What a limit on address space (ulimit -v) leaves besides what libraries reserve without using it."""
+    """What a limit on address space (ulimit -v) leaves in addition to what libraries reserve without using it."""
     most, used = most_addresses(), _status("VmSize")
     return None if most is None or used is None else most - used - ("torch" not in sys.modules) * _RESERVED
 

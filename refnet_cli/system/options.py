@@ -65,7 +65,7 @@ def names(kind: type[Any], *affects: Affects) -> frozenset[str]:
 
 
 def _affected_by(field: Field[Any]) -> Affects:
-    """Return what a field affects: the pixels where it does not say, so that none is forgotten."""
+    """Return what a field affects: the pixels where it does not say, so that no field is forgotten."""
     found: Affects = field.metadata.get("affects", "pixels")
     return found
 

@@ -18,7 +18,7 @@ _END: Any = object()
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
     """Take items from an iterator in a thread, before they are asked for.
 
-    Best closed with ``contextlib.closing``, which ends the thread whatever happens.
+    Best closed with ``contextlib.closing``, which ends the thread in any case.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
         waiting = deque(pool.submit(next, items, _END) for _ in range(depth))
         while (item := waiting.popleft().result()) is not _END:
             yield item
-            # Let go first: what the user has finished with must not count beside what is read meanwhile.
+            # Let go first: what the user has finished with must not count next to what is read meanwhile.
             del item
             waiting.append(pool.submit(next, items, _END))
     finally:

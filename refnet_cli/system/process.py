@@ -19,7 +19,7 @@ def keep_freed_memory() -> bool:
     """Let freed memory stay with the process, for the whole process and for good.
 
     A network frees and takes the same hundred megabytes for every tile. glibc's malloc gives large pieces back to the
-    system at once, and each time they are taken anew the system fills them with zeros, page by page: a third of the
+    system at once, and each time they are taken again the system fills them with zeros, page by page: a third of the
     time of a batch of tiles. Elsewhere, and with other allocators, nothing happens.
 
     Returns
@@ -40,7 +40,7 @@ def let_waiting_threads_sleep() -> None:
     GNU's OpenMP, which torch comes with on Linux, lets a thread that has nothing to do turn in circles for some
     milliseconds and keep its core from all others: from the scan's own threads, those that read, and other programs.
     2000 turns, some ten microseconds, still bridge the gap from one operation to the next: on two idle cores a tile
-    takes as long as before, beside two other busy programs two thirds or half of that (benchmarks/README.md).
+    takes as long as before, next to two other busy programs two thirds or half of that (benchmarks/README.md).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
 

@@ -1,4 +1,4 @@
-"""From overlapping tiles of probabilities to finished rows of an area: stitched, smoothed if that is wanted, cut."""
+"""From overlapping tiles of probabilities to finished rows of an area: stitched, smoothed where asked for, cut."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Finishing:
     area : Window
         What to finish, inside the tiling's grid.
     radius : int
-        Pixels on each side over which probabilities are smoothed; 0 for not at all. What lies beside the area is then
+        Pixels on each side over which probabilities are smoothed; 0 for not at all. What lies next to the area is then
         stitched too, so that its border is no other than that of a larger area.
     usable : callable
         See `Usable`.

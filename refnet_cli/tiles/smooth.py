@@ -18,7 +18,7 @@ ALIKE = 0.35
 """Distance between the probabilities of two pixels, as vectors, at which their say in each other has fallen to 61 %.
 
 On made-up maps with rivers of 1 and 2 pixels and 2 % of wrong pixels whose class has a probability of 0.4 to 0.65, a
-radius of 2 mends 95 % of these and keeps all of the rivers down to a probability of 0.65. With 0.25 half of the wrong
+radius of 2 corrects 95 % of these and keeps all rivers down to a probability of 0.65. With 0.25 half of the wrong
 pixels stay, with 0.45 a third of such rivers goes.
 """
 
@@ -125,7 +125,7 @@ class Smoother:
         mask = None if valid.all() else valid.astype(np.float32)
         total = np.array(probabilities, np.float32, order="C")
         new = _Row(own, mask, total, np.ones(len(valid), np.float32))
-        # Each pixel's sums grow in this order, whatever came with the row.
+        # Each pixel's sums grow in this order, however many rows come at once.
         for down, above in zip(range(len(self._rows), 0, -1), self._rows, strict=True):
             for right in range(-self._radius, self._radius + 1):
                 self._meet(above, new, down, right)

@@ -12,8 +12,8 @@ from refnet_cli.types import Float32
 class Stitcher:
     """Blends overlapping tiles of probabilities and hands out rows as soon as no later tile touches them.
 
-    Holds one tile's height of the area's full width, whatever its height. A pixel's probabilities are the same to the
-    last bit for any area, if all tiles that touch it are added.
+    Holds one tile's height of the area's full width. A pixel's probabilities are the same to the last bit for any area,
+    if all tiles that touch it are added.
 
     Parameters
     ----------

@@ -88,11 +88,11 @@ def measure_calibration(logits: Float32, labels: UInt8, temperature: float) -> t
     surprise = 0.0
     bins = torch.zeros(BINS, dtype=torch.float64)  # of each, by how much more is promised than is right
     for start in range(0, len(labels), ROWS):
-        part, wanted = (torch.from_numpy(array[start : start + ROWS]) for array in (logits, labels))
-        logs, wanted = torch.log_softmax(part.double() / temperature, dim=1), wanted.long()
-        surprise -= float(logs.gather(1, wanted[:, None]).sum())
+        part, expected = (torch.from_numpy(array[start : start + ROWS]) for array in (logits, labels))
+        logs, expected = torch.log_softmax(part.double() / temperature, dim=1), expected.long()
+        surprise -= float(logs.gather(1, expected[:, None]).sum())
         best, place = logs[:, 1:].max(dim=1)  # no pixel is mapped as class 0, "no data"
         confidence = best.exp()
         number = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-        bins += torch.bincount(number, confidence - (place + 1 == wanted).double(), minlength=BINS)
+        bins += torch.bincount(number, confidence - (place + 1 == expected).double(), minlength=BINS)
     return surprise / len(labels), float(bins.abs().sum()) / len(labels)

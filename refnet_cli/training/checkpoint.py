@@ -136,7 +136,7 @@ class Checkpoints:
         """
         best = _read(self._folder / "best.pt")
         if best is None:
-            raise InputError(f"{self._folder / 'best.pt'} is missing or damaged; remove the folder to start anew.")
+            raise InputError(f"{self._folder / 'best.pt'} is missing or damaged; remove the folder to start again.")
         return best
 
 

@@ -61,10 +61,10 @@ def read_held_out(
             closing(read_ahead(_read_scored(files, scene, own, engine.batch), AHEAD)) as batches,
         ):
             for done, optical, sar, labelled in batches:
-                for found, wanted in zip(engine.predict(optical, sar), labelled, strict=True):
-                    pixels = random.permutation(np.flatnonzero(wanted))[:most]
+                for found, expected in zip(engine.predict(optical, sar), labelled, strict=True):
+                    pixels = random.permutation(np.flatnonzero(expected))[:most]
                     logits.append(found.reshape(len(found), -1)[:, pixels].T)
-                    labels.append(wanted.ravel()[pixels])
+                    labels.append(expected.ravel()[pixels])
                 if progress:
                     progress(done, len(own))
     return HeldOut(np.concatenate(logits), np.concatenate(labels))

@@ -61,7 +61,7 @@ class HistoryFiles:
     ----------
     folder : Path
     history : History
-        What happened so far; the tables are written anew from it.
+        What happened so far; the tables are written again from it.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Table:
-    """A CSV file that grows row by row; a row with new columns writes it anew."""
+    """A CSV file that grows row by row; a row with new columns has it written again."""
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
         self._path, self._rows = path, rows

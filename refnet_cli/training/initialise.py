@@ -55,7 +55,7 @@ def start(
     Parameters
     ----------
     config : REFNetConfig
-        The network wanted.
+        The network to initialise.
     optical_bands, sar_bands : tuple of str
         Bands of its inputs, in order.
     scheme : ClassScheme
@@ -130,13 +130,13 @@ def _from_refnet(net: REFNet, init: Path, bands: dict[str, tuple[str, ...]], sch
     tensors = new | {name: tensor for name, tensor in known.items() if name in new}
     decisions = [f"network: from {init.name}"]
     statistics: dict[str, Statistics] = {"optical": {}, "sar": {}}
-    for name, wanted in bands.items():
+    for name, needed in bands.items():
         if card is None:
-            decisions.append(_count_bands(init, name, getattr(theirs.config, f"{name}_bands"), wanted))
+            decisions.append(_count_bands(init, name, getattr(theirs.config, f"{name}_bands"), needed))
             continue
         modality: Modality = getattr(card, name)
-        decisions.append(adapt_bands(tensors, name, known, net.config.encoder, modality.bands, wanted))
-        statistics[name] = known_statistics(modality, wanted)
+        decisions.append(adapt_bands(tensors, name, known, net.config.encoder, modality.bands, needed))
+        statistics[name] = known_statistics(modality, needed)
     if card is None:
         rows, said = _count_classes(theirs.config.classes, scheme)
     else:
@@ -149,45 +149,45 @@ def _from_refnet(net: REFNet, init: Path, bands: dict[str, tuple[str, ...]], sch
     return Start(net, statistics["optical"], statistics["sar"], decisions)
 
 
-def _check_network(init: Path, found: REFNetConfig, wanted: REFNetConfig) -> None:
+def _check_network(init: Path, found: REFNetConfig, needed: REFNetConfig) -> None:
     """Refuse weights of another network; a tag of timm's, after a dot, only names pretrained weights."""
-    if found.encoder.partition(".")[0] == wanted.encoder.partition(".")[0] and (found.width, found.states) == (
-        wanted.width, wanted.states,
+    if found.encoder.partition(".")[0] == needed.encoder.partition(".")[0] and (found.width, found.states) == (
+        needed.width, needed.states,
     ):  # fmt: skip
         return
-    theirs, ours = (f"encoder {c.encoder!r}, width {c.width}, states {c.states}" for c in (found, wanted))
+    theirs, ours = (f"encoder {c.encoder!r}, width {c.width}, states {c.states}" for c in (found, needed))
     remedy = f'set encoder = "{found.encoder}" and width = {found.width} in the regions file'
-    if found.states != wanted.states:
+    if found.states != needed.states:
         remedy = "choose other weights"
-    raise WeightsError(f"{init} has {theirs}; wanted are {ours}: {remedy}.")
+    raise WeightsError(f"{init} has {theirs}; the training asks for {ours}: {remedy}.")
 
 
-def _count_bands(init: Path, modality: str, found: int, wanted: tuple[str, ...]) -> str:
+def _count_bands(init: Path, modality: str, found: int, needed: tuple[str, ...]) -> str:
     """Take the bands of a checkpoint that names none in the order given, if the number fits."""
-    if found != len(wanted):
+    if found != len(needed):
         raise WeightsError(
-            f"{init} takes {found} {modality} bands and does not name them; wanted are {len(wanted)} "
-            f"({', '.join(wanted)}). Import it with a card that names them, then start from that: "
+            f"{init} takes {found} {modality} bands and does not name them; the training has {len(needed)} "
+            f"({', '.join(needed)}). Import it with a card that names them, then start from that: "
             "refnet weights import."
         )
-    return f"{modality} bands: the checkpoint names none; they are taken to be {', '.join(wanted)}"
+    return f"{modality} bands: the checkpoint names none; they are taken to be {', '.join(needed)}"
 
 
-def _count_classes(found: int, wanted: ClassScheme) -> tuple[list[int | None], str]:
+def _count_classes(found: int, needed: ClassScheme) -> tuple[list[int | None], str]:
     """Rows of a head whose classes have no names: all of them if the number fits, else none."""
-    if found != wanted.classes:
-        return [None] * wanted.classes, f"head: new, for the checkpoint has {found} classes instead of {wanted.classes}"
-    names = ", ".join(wanted.names)
+    if found != needed.classes:
+        return [None] * needed.classes, f"head: new, for the checkpoint has {found} classes instead of {needed.classes}"
+    names = ", ".join(needed.names)
     return list(range(found)), f"head: taken over; the checkpoint names no classes, they are taken to be {names}"
 
 
-def _match_classes(found: ClassScheme, wanted: ClassScheme) -> tuple[list[int | None], str]:
+def _match_classes(found: ClassScheme, needed: ClassScheme) -> tuple[list[int | None], str]:
     """Row of the known head for each row of the new one, by class name; row 0 is "no data" in both."""
-    theirs, ours = ([name.strip().casefold() for name in scheme.names] for scheme in (found, wanted))
+    theirs, ours = ([name.strip().casefold() for name in scheme.names] for scheme in (found, needed))
     places = places_of(theirs, ours)
     rows = [0, *(None if place is None else place + 1 for place in places)]
-    taken = [name for name, place in zip(wanted.names, places, strict=True) if place is not None]
-    new = [name for name, place in zip(wanted.names, places, strict=True) if place is None]
+    taken = [name for name, place in zip(needed.names, places, strict=True) if place is not None]
+    new = [name for name, place in zip(needed.names, places, strict=True) if place is None]
     if not taken:
         return rows, f"head: new; the weights know {', '.join(found.names)}"
     said = f"head: {len(taken)} class{'es' * (len(taken) != 1)} taken over ({', '.join(taken)})"

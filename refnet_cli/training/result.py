@@ -27,7 +27,7 @@ from refnet_cli.training.trainer import Trainer
 from refnet_cli.training.validation import validate
 
 RESULTS = ("steps.csv", "validations.csv", "curves.png", "confusion.png", "tiles.png")
-"""What a run's folder holds besides weights, checkpoints and what TensorBoard shows."""
+"""What a run's folder holds in addition to weights, checkpoints and what TensorBoard shows."""
 VIEWS = 4
 
 

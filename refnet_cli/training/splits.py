@@ -28,7 +28,7 @@ from refnet_cli.types import Int64
 NEITHER, TRAIN, VALIDATION = 0, 1, 2
 METRES_PER_DEGREE = 111_320.0
 LOSS_COUNTS = 0.1
-"""What pixels lost to buffers count beside validation shares that miss their mark."""
+"""What pixels lost to buffers count next to validation shares that miss their mark."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a reference system."""
@@ -161,7 +161,7 @@ def draw_squares(counts: Mapping[Square, Int64], share: float, seed: int) -> set
 
 
 def _find_neighbours(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> Any:
-    """Sparse matrix (n, n) of 1 where a square lies in another's ring, itself among them, on whatever lattice."""
+    """Sparse matrix (n, n) of 1 where a square lies in another's ring, itself among them, on any lattice."""
     at = {square: index for index, square in enumerate(squares)}
     pairs = set()
     for index, (lattice, row, column) in enumerate(squares):

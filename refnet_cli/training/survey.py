@@ -230,4 +230,4 @@ def describe_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Ite
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     yield f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score"
     if config.method == "random":
-        yield "warning: patches at random lie beside each other, so that scores are leaky: they flatter"
+        yield "warning: random patches lie next to each other, so that scores are leaky: they flatter"

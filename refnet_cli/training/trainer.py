@@ -102,7 +102,7 @@ class Trainer:
         return due and bool(self.scored) and not any(scores["step"] == done for scores in self.history.validations)
 
     def _report(self, files: HistoryFiles | None) -> None:
-        """Tell of the last step, in the first process."""
+        """Report the last step, in the first process."""
         if files is None:
             return
         step, scores = self.history.steps[-1], self.history.validations

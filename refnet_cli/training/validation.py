@@ -99,7 +99,7 @@ def _count(
     matrix = np.zeros((card.scheme.classes - 1,) * 2, np.int64)
     with scene.open(config) as files:
         tiling = scene.tiling(card.tile)
-        for rows in predict_rows(files.pair, engine, tiling, progress, wanted=scene.held_out):
+        for rows in predict_rows(files.pair, engine, tiling, progress, needed=scene.held_out):
             if not rows.valid.any():
                 continue
             low += int(np.count_nonzero(rows.layer("low_confidence")))

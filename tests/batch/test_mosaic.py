@@ -98,7 +98,7 @@ LONG = {"larger blocks", "symmetries", "another scheme", "smooth"}
     "case", [pytest.param(case, marks=pytest.mark.long if case in LONG else ()) for case in CASES]
 )
 def test_blocks_are_the_single_run_byte_for_byte(case: str, tmp_path: Path, weights: Path, free: None) -> None:
-    """In whatever order they were run; and merging has done all that the single run had to do."""
+    """In any order they were run; and merging has done all that the single run had to do."""
     height, width, block, how = CASES[case]
     scene = make_scene(tmp_path / "scene", height, width, 1, punch if height > 20 and width > 20 else None)
     tasks = in_blocks(tmp_path, scene, weights, block, **how)
@@ -189,7 +189,7 @@ SIDECARS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("what", SIDECARS)
 def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None:
-    """Are told by name; what merging asks for mends it."""
+    """Are told by name; what merging asks for repairs it."""
     sidecar = json.loads(blocks[1].sidecar.read_text())
     SIDECARS[what](sidecar)
     blocks[1].sidecar.write_text(json.dumps(sidecar))
@@ -204,7 +204,7 @@ def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None
 
 @pytest.mark.parametrize("what", SPOILT)
 def test_blocks_that_are_missing_or_damaged(what: str, blocks: list[Task]) -> None:
-    """Are told by name, and no map is made; what merging asks for mends it."""
+    """Are told by name, and no map is made; what merging asks for repairs it."""
     SPOILT[what][0](blocks)
     message = merged(blocks)
     assert SPOILT[what][1] in message

@@ -391,7 +391,7 @@ def test_a_task_comes_back_from_its_line(
 
 
 def test_ids_leave_out_what_is_secret(weights: Path, tmp_path: Path) -> None:
-    """A signed URL is signed anew each day."""
+    """A signed URL is signed again each day."""
     sar, map = (tmp_path / "b",), tmp_path / "c.tif"
     given = [
         Task(PredictOptions((Remote(f"https://a.org/x.tif?sig={key}"),), sar, map, weights)) for key in (1, 2)

@@ -171,7 +171,7 @@ def test_as_a_slurm_array_with_a_task_killed_and_requeued(many: Many, tmp_path: 
 
 @contextmanager
 def ended(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave none of the processes, nor of their children, whatever happens."""
+    """Leave none of the processes, nor of their children, in any case."""
     try:
         yield
     finally:

@@ -64,7 +64,7 @@ def test_every_class_is_translated_into_one_that_exists(pair: tuple[str, str]) -
 
 @PAIRS
 def test_classes_of_one_meaning_keep_it(pair: tuple[str, str]) -> None:
-    """A class that the target has under whatever name becomes that one, and never one of another meaning."""
+    """A class that the target has under any name becomes that one, and never one of another meaning."""
     target = set(SCHEMES[pair[1]].names)
     for name, translated in in_words(find(*pair)).items():
         for alike in ALIKE.values():

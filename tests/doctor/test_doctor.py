@@ -254,7 +254,7 @@ def test_damaged_weights_are_told(
     assert "torch on cpu" not in captured.out  # damaged weights are not loaded
     monkeypatch.setattr(weight_files, "shipped_weights", lambda: [])
     assert run(["doctor"]) == 69
-    assert "the weights that come along are missing" in capfd.readouterr().err
+    assert "the bundled weights are missing" in capfd.readouterr().err
 
 
 def test_each_gpu_is_tried_with_each_kernel_that_runs_there(found: Examination) -> None:

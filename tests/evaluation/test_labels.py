@@ -281,7 +281,7 @@ def test_shapes_that_reach_round_the_world(tmp_path: Path) -> None:
 
 
 def test_a_scene_across_the_antimeridian(tmp_path: Path) -> None:
-    """Longitudes that go on beyond 180 degrees, and those that begin anew there, are the same."""
+    """Longitudes that go on beyond 180 degrees, and those that start again there, are the same."""
     grid = GeoBox((90, 900), Affine(100, 0, 735_000, 0, -100, 5_000_000), "EPSG:32660")
     split = shapely.union_all([shapely.box(179.5, 44, 180, 46), shapely.box(-180, 44, -179.5, 46)])
     for number, shape in enumerate((split, shapely.box(179.5, 44, 180.5, 46))):

@@ -127,7 +127,7 @@ def shown(path: Path) -> tuple[list[np.ndarray], list[object]] | None:
 
 @pytest.mark.parametrize("seeds", batches(120, 8, 56))
 def test_damaged_maps(seeds: range, scene: Scene, tmp_path: Path) -> None:
-    """Other pixels are told by the checksum inside, any other byte by the one that lies beside the map."""
+    """Other pixels are told by the checksum inside, any other byte by the one that lies next to the map."""
     whole = scene.optical.with_name("undisturbed.tif")
     intact = shown(whole)
     assert intact is not None

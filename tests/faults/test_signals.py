@@ -34,7 +34,7 @@ ONE_QUICK = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)
 
 
 def hold(ended: Ended, code: int, folder: Path, scene: Scene, old: bool) -> None:
-    """The map is what it was or complete; only the hidden folder may be beside it, for the next run."""
+    """The map is what it was or complete; only the hidden folder may be next to it, for the next run."""
     assert "Traceback" not in ended.err
     assert "bug" not in ended.err
     assert ended.seconds < WITHIN

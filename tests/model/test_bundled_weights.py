@@ -76,7 +76,7 @@ def test_without_torch_the_name_means_the_onnx_model(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_keep_the_name(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that they mean the same weights on another machine, in whatever folder; the id is that of the weights."""
+    """So that they mean the same weights on another machine, in any folder; the id is that of the weights."""
     optical, sar = make_pair(tmp_path, 64, 64)
     rows = [{"optical": str(optical), "sar": str(sar), "output": str(tmp_path / "map.tif")}]
     (task,) = plan(rows, Templates(), {"weights": name}, tmp_path)

@@ -209,7 +209,7 @@ FILE = f'file = "x.pth", sha256 = "{SHA["optical"]}", bands = ["B02", "B03"]'
          "The encoders of 'decur' are resnet50, but encoder is 'resnet18': set encoder = "),
         (f'encoder_weights = {{ optical = {{ {FILE}, url = "https://hf.co/a/b/resolve/c/d" }} }}', "file or url, or a"),
         (f"encoder_weights = {{ optical = {{ {FILE}, scale = 2 }} }}", "unknown entries scale; known are name, file"),
-        (f'encoder_weights = {{ optical = {{ {FILE}, mean = ["x"] }} }}', "mean is .*; wanted is a list of numbers"),
+        (f'encoder_weights = {{ optical = {{ {FILE}, mean = ["x"] }} }}', "mean is .*; it must be a list of numbers"),
         (f"encoder_weights = {{ optical = {{ {FILE}, mean = [1, 2] }} }}", "2 bands, 2 means and 0 deviations differ"),
         (f"encoder_weights = {{ optical = {{ {FILE}, mean = [1, 2], std = [1, 0] }} }}", "deviations positive"),
         (f"encoder_weights = {{ optical = {{ {FILE}, mean = [0.04, 0.06], std = [0.06, 0.07] }} }}",

@@ -82,7 +82,7 @@ def slow_areas(grid: GeoBox, codes: NDArray[np.uint8], shape: Any) -> dict[int, 
 
 
 def some_shapes(grid: GeoBox) -> list[Any]:
-    """Zones that overlap, have holes and several parts, reach beyond the map, and lie beside it."""
+    """Zones that overlap, have holes and several parts, reach beyond the map, and lie next to it."""
     height, width = grid.shape
     middle = shapely.Point(width / 2.1, height / 1.9)
     size = min(height, width)
@@ -134,7 +134,7 @@ def test_the_json_says_the_same_and_more(tmp_path: Path) -> None:
 
 
 def test_a_map_that_reaches_beyond_its_projection(tmp_path: Path) -> None:
-    """What lies beside the Earth's disk has no class and covers no ground."""
+    """What lies next to the Earth's disk has no class and covers no ground."""
     grid = GeoBox((700, 700), Affine(20_000, 0, -7e6, 0, -20_000, 7e6), "+proj=ortho +lat_0=50 +lon_0=10 +type=crs")
     codes = np.zeros(grid.shape, np.uint8)
     codes[345:355, 345:355] = 1
@@ -350,7 +350,7 @@ def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / "none.gpkg", None, InputMissingError, "does not exist"),
         (tmp_path / "a.kml", None, InputError, r"none of \.gpkg, \.geojson, \.json, \.shp, \.fgb.*ogr2ogr"),
         (tmp_path / "a.tif", None, InputError, "gdal_polygonize"),
-        (tmp_path / "text.gpkg", None, InputError, "whatever its name says"),
+        (tmp_path / "text.gpkg", None, InputError, "in spite of its name"),
         (tmp_path / "cut.gpkg", None, InputError, "cannot be read"),
         (two, None, OptionsError, "2 layers"),
         (nowhere, None, InputError, "reference system"),

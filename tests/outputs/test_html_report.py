@@ -1,4 +1,4 @@
-"""The page that tells of a map, and the quicklooks that it shows: contents, escapes, and what a browser makes of it."""
+"""The page that describes a map, and its quicklooks: contents, escapes, and what a browser makes of it."""
 
 from __future__ import annotations
 

@@ -127,8 +127,8 @@ def test_a_style_of_another_scheme_beside_the_map_is_told(tmp_path: Path) -> Non
     make_style(tmp_path / "map.qml", SCHEME, path)
     assert warn_of_styles(path, SCHEME) == []
     first, second = warn_of_styles(path, other)
-    assert first.startswith("map.tif.aux.xml beside the map names other classes than those of other")
-    assert second.startswith("map.qml beside")
+    assert first.startswith("map.tif.aux.xml next to the map names other classes than those of other")
+    assert second.startswith("map.qml next to")
     make_style(tmp_path / "map.qml", other, path)
     assert warn_of_styles(path, other) == []
     assert len(warn_of_styles(path, SCHEME)) == 2
@@ -141,9 +141,9 @@ def test_a_style_of_another_scheme_beside_the_map_is_told(tmp_path: Path) -> Non
 def test_prediction_warns_of_an_earlier_maps_style(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 96, 80)
     chosen = PredictOptions(*pair, tmp_path / "map.tif", coreg="off", outputs=("style",))
-    assert not [line for line in predict(chosen, PlaceEngine()).warnings if "beside" in line]
+    assert not [line for line in predict(chosen, PlaceEngine()).warnings if "next to" in line]
     changed = replace(chosen, outputs=(), scheme="worldcover")
-    assert len([line for line in predict(changed, PlaceEngine()).warnings if "beside the map" in line]) == 2
+    assert len([line for line in predict(changed, PlaceEngine()).warnings if "next to the map" in line]) == 2
 
 
 def map_with_style(folder: Path, scheme: ClassScheme = SCHEME, quality: bool = True) -> Path:
@@ -269,7 +269,7 @@ def ask_qgis(folder: Path, path: Path, qml: Path) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("qgis")
 def test_qgis_shows_the_classes(tmp_path: Path) -> None:
-    """QGIS 3.22 reads no SLD of rasters; what it writes itself is held against ours."""
+    """QGIS 3.22 reads no SLD of rasters; what it writes itself is compared with ours."""
     path = map_with_style(tmp_path)
     qml = path.with_suffix(".qml")
     found = ask_qgis(tmp_path, path, qml)

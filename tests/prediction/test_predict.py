@@ -318,7 +318,7 @@ def test_accuracy_on_the_sample_scene(made: dict[str, object]) -> None:
 
 
 def test_accuracy_on_a_real_place(shared: Path, tmp_path: Path) -> None:
-    """The weights that come along know this place; they are to make sense of it, from its files as they lie there."""
+    """The bundled weights know this place; they are to make sense of it, from its files as they lie there."""
     terramind, name = shared / "data" / "terramind", "282D_485L_3_3.tif"
     scenes = terramind / "S2L2A" / name, terramind / "S1RTC" / name
     predict(PredictOptions(*scenes, tmp_path / "map.tif", device="cpu", scheme="terramesh"))  # as the labels
@@ -545,7 +545,7 @@ def test_other_inputs_or_options_begin_anew_and_say_so(tmp_path: Path) -> None:
 
 
 def test_a_network_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """With batches of several tiles, whose arithmetic may depend on who is beside whom."""
+    """With batches of several tiles, whose arithmetic may depend on who is next to whom."""
     pair = make_pair(tmp_path, 700, 420, sar_pixel=14)
     chosen = options(pair, weights=default_weights(), batch=3, coreg="off")
     predict(chosen)
@@ -576,7 +576,7 @@ def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         content[place] ^= 255
         (tmp_path / "lulc.tif").write_bytes(content)
         code = run(["verify", str(chosen.output)])
-        # Without the file beside it, a byte of a tag or between blocks may go unnoticed, but none of a pixel.
+        # Without the file next to it, a byte of a tag or between blocks may go unnoticed, but none of a pixel.
         assert code == 65 or np.array_equal(read(chosen.output), wanted), place
         write_sidecar(chosen.output, hashlib.sha256(whole).hexdigest())
         assert run(["verify", str(chosen.output)]) == 65, place

@@ -58,7 +58,7 @@ def test_the_same_kind_of_ground_is_inside() -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), kind=st.floats(0, 1), scale=st.floats(0.5, 3))
 def test_a_part_of_what_was_learned_from_is_inside(seed: int, kind: float, scale: float) -> None:
-    """Also one of a single kind of ground, in whatever unit."""
+    """Also one of a single kind of ground, in any unit."""
     values = ground(seed % 50) * np.float32(scale)
     part = values[:, values[3] >= np.quantile(values[3], kind * 0.8)]
     for drift in learned(values).compare(part, "optical").values():

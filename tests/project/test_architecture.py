@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "refnet_cli"
 
-# A package imports what stands below it, nothing beside it and nothing above it.
+# A package imports what stands below it, nothing next to it and nothing above it.
 FLOORS = (
     {"errors", "types", "version"},
     {"system"},

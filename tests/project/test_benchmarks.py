@@ -29,7 +29,7 @@ TINY = REFNetConfig(encoder="test_resnet", width=16)
 
 
 def check(rows: list[Row]) -> None:
-    """Every row measures something; ratios and bars agree with the numbers beside them."""
+    """Every row measures something; ratios and bars agree with the numbers next to them."""
     assert rows
     for row in rows:
         assert sum(measure in row for measure in ("seconds", "megabytes", "difference")) == 1, row

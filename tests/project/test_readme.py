@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def read_commands() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("let the weights that come along learn the sample scene")[1]
+    section = text.split("let the bundled weights learn the sample scene")[1]
     commands = re.findall(r"^    (refnet .+)$", section.split("A regions file of your own")[0], re.MULTILINE)
     return [shlex.split(command)[1:] for command in commands]
 

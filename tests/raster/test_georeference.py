@@ -269,7 +269,7 @@ def corners(window: tuple[slice, slice], crs: str = "EPSG:32633", inset: float =
 
 @pytest.mark.parametrize("inset", [0.0, 0.2])
 def test_bounds_in_the_maps_own_system(pair: tuple[Path, Path], capsys: Any, inset: float) -> None:
-    """The map keeps the optical image's pixels, whatever part of it is wanted."""
+    """The map keeps the optical image's pixels, for any part of it."""
     bounds = ",".join(f"{edge:.3f}" for edge in corners(WINDOW, inset=inset))
     _, whole, _ = open_all(*pair)
     options = SceneOptions(bounds=tuple(bounds.split(",")), sar_scale="power")

@@ -85,7 +85,7 @@ def vrt(path: Path, size: int, sources: str, more: str = "") -> Path:
 
 
 def source(name: str, given: str = "", taken: str = "", attributes: str = "", mask: bool = False) -> str:
-    """A source beside the virtual raster; places as "xOff yOff xSize ySize"."""
+    """A source next to the virtual raster; places as "xOff yOff xSize ySize"."""
 
     def rect(tag: str, text: str) -> str:
         pairs = zip(("xOff", "yOff", "xSize", "ySize"), text.split(), strict=False)

@@ -92,7 +92,7 @@ def test_a_scale_of_nothing_is_refused(tmp_path: Path, sar: Path) -> None:
 
 
 def test_tags_of_files_that_are_not_used_do_not_count(tmp_path: Path, sar: Path) -> None:
-    """And a map that was written beside its bands is none of them."""
+    """And a map that was written next to its bands is none of them."""
     folder = tmp_path / "scene"
     folder.mkdir()
     band_files(folder, numbers(3000, 5000))

@@ -286,7 +286,7 @@ def make_weights(path: Path, optical: Modality, sar: Modality) -> Path:
 
 @pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
 def test_a_folder_of_both_sensors_as_the_downloader_leaves_it(data: Path, capsys: Any) -> None:
-    """The optical files are told from the SAR file beside them."""
+    """The optical files are told from the SAR file next to them."""
     folder = data / "cross_utm" / "Jun"
     optical, sar = cross_utm(data, "Jun")
     by_folder, by_files = inspect(capsys, folder, folder), inspect(capsys, optical, sar)
@@ -667,7 +667,7 @@ def test_optical_styles(name: str, sar: Path, capsys: Any, tmp_path: Path) -> No
 
 
 def test_level_by_names_that_only_level_2a_has(sar: Path, capsys: Any, tmp_path: Path) -> None:
-    """The resolution in the name, and the scene classification beside the bands."""
+    """The resolution in the name, and the scene classification next to the bands."""
     assert inspect(capsys, planetary_computer(tmp_path), sar)["optical"]["level"] == "L2A"
 
 

@@ -194,7 +194,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScenePair]:
     with ScenePair.open(
         folder / "s2.tif", folder / "s1.tif", BANDS, ["VV", "VH"], SceneOptions(sar_scale="power")
     ) as opened:
-        opened._kept = 1  # so that windows make blocks anew, in ever other orders
+        opened._kept = 1  # so that windows make blocks again, in ever other orders
         yield opened
 
 

@@ -423,7 +423,7 @@ def test_truncated_zips(tmp_path):
     content = whole.read_bytes()
     whole.write_bytes(content[: len(content) // 2])
     assert is_safe(whole)  # by its name, so that its user learns what is wrong with it
-    refuse(whole, "cannot be read as a zip.*downloaded anew")
+    refuse(whole, "cannot be read as a zip.*downloaded again")
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr("S2.SAFE/MTD_MSIL2A.xml", "<whole/>")
     whole.write_bytes(whole.read_bytes().replace(b"<whole/>", b"<other/>"))

@@ -1,4 +1,4 @@
-"""The hidden folder beside an output: one run at a time has it, and it is swept."""
+"""The hidden folder next to an output: one run at a time has it, and it is swept."""
 
 from __future__ import annotations
 

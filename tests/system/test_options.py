@@ -177,7 +177,7 @@ def test_output_of_a_config_may_be_a_list(predicted: Callable[..., PredictOption
 @pytest.mark.parametrize(
     ("output", "code", "message"),
     [('["a.tif", "b.tif"]', 2, "a.tif and b.tif are two class maps"), ('["preview"]', 2, "Missing option '--output'"),
-     ('["a.tif", 1]', 78, "output is ['a.tif', 1]; wanted is a path"), ('["a.tif", "areas=-"]', 2, "stdout"),
+     ('["a.tif", 1]', 78, "output is ['a.tif', 1]; it must be a path"), ('["a.tif", "areas=-"]', 2, "stdout"),
      ('["a.tif", "areas", "areas"]', 64, "'areas' is given twice"), ('[""]', 78, "output has an empty path")],
 )  # fmt: skip
 def test_lists_of_outputs_that_make_no_sense(

@@ -105,7 +105,7 @@ def test_an_absent_sensor_is_the_mean_to_onnx_models(tmp_path: Path, sensor: str
     np.testing.assert_array_equal(engine.predict(**blank), engine.predict(**zero))
 
 
-# --- what gaps do to the map beside them -----------------------------------------------------------------------------
+# --- what gaps do to the map next to them -----------------------------------------------------------------------------
 
 
 @pytest.mark.long

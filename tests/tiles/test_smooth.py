@@ -1,4 +1,4 @@
-"""Smoothing: the filter pixel by pixel, its indifference to how rows come, and what it keeps and mends."""
+"""Smoothing: the filter pixel by pixel, its indifference to how rows come, and what it keeps and corrects."""
 
 from __future__ import annotations
 

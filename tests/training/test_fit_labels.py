@@ -131,7 +131,7 @@ def test_files_that_are_missing_or_elsewhere(config: TrainConfig, tmp_path: Path
         ("label_weight = inf", "label_weight is inf"),
         ('confidence = "c.tif"\nconfidence_band = 0', "confidence_band is 0; bands are counted from 1"),
         ("confidence_band = 2", "there is no confidence file"),
-        ("confidence = 3", "wanted is a path"),
+        ("confidence = 3", "it must be a path"),
         ('confidence = "https://a.org/c.tif"', r"scene-0: confidence is a URL\. Download the file"),
     ],
 )
@@ -156,7 +156,7 @@ def test_entries_of_the_file(tmp_path: Path) -> None:
     for line, message in (
         ("label_smoothing = 0.6", "label_smoothing is 0.6; it must be from 0 to 0.5"),
         ('label_smoothing = 0.1\nloss = "focal"', "focal cannot be smoothed"),
-        ('balance = "classes"', "wanted is regions"),
+        ('balance = "classes"', "it must be regions"),
     ):
         (tmp_path / "regions.toml").write_text(f'scheme = "esri-io"\n{line}\n{scene}')
         with pytest.raises(ConfigError, match=message):

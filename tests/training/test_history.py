@@ -51,7 +51,7 @@ def test_what_is_kept_comes_back() -> None:
 
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_tables_are_the_same_after_an_interruption(tmp_path: Path, done: int) -> None:
-    """A row with a class that is new makes the table wider; what was written after the checkpoint is written anew."""
+    """A row with a class that is new makes the table wider; what was written after the checkpoint is written again."""
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
         write_all(tmp_path / name, History())

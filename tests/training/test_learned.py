@@ -1,4 +1,4 @@
-"""Ground that weights learned from: kept in their cards, and found again by position, whatever scenes are called."""
+"""Ground that weights learned from: kept in their cards, and found again by position, for any names of scenes."""
 
 from __future__ import annotations
 

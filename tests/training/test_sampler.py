@@ -87,7 +87,7 @@ def test_crops_keep_sensors_and_labels_together(config: TrainConfig) -> None:
         assert np.array_equal((crop.optical[0][labelled] - 100) // 300, DRAWN[crop.labels[labelled]])
         assert np.isfinite(crop.sar[:, labelled]).all()
         seen.add(crop.optical.strides)
-    assert len(seen) == 1  # turned crops are laid out anew, not as views that slow torch down
+    assert len(seen) == 1  # turned crops are laid out again, not as views that slow torch down
     sampler.close()
 
 

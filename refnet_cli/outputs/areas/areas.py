@@ -76,7 +76,7 @@ class AreaCounter:
 
 
 class Areas(FileOutput):
-    """A table of how much ground each class covers, on the whole map and in zones: CSV, and JSON beside it.
+    """A table of how much ground each class covers, on the whole map and in zones: CSV, and JSON next to it.
 
     The CSV (UTF-8, RFC 4180) has a header and the columns ``class_code``, ``class_name``, ``hectares`` and ``share``,
     of the area that has a class: a line for each class of the scheme in its order, and one of code 0, without a share,

@@ -13,7 +13,7 @@ CELL = 128
 
 
 class PixelAreas:
-    """The true area of pixels, whatever the grid's projection.
+    """The true area of pixels, in any projection of the grid.
 
     The area of a cell of 128 x 128 pixels is measured on the ellipsoid, along geodesics between points on its edges,
     and spread evenly over its pixels. In geographic grids and far from a projection's centre the pixels' nominal area

@@ -52,7 +52,7 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | 
         If the file is missing or may not be read.
     InputError
         If it is damaged, has no reference system or no polygon, or a feature has another shape, an invalid one that
-        cannot be mended, or no name.
+        cannot be repaired, or no name.
     OptionsError
         If it has not the layer or not the field, or several layers have shapes and none was named.
     """
@@ -63,16 +63,16 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | 
     shapes, values = file.read([field] if field is not None else [])
     if not len(shapes):
         raise InputError(f"{file.name} holds no polygon.")
-    mended = np.array([_mend(shape, number, file) for number, shape in enumerate(shapes, 1)])
+    repaired = np.array([_repair(shape, number, file) for number, shape in enumerate(shapes, 1)])
     names = _names(values[0].tolist(), file) if values else [str(number) for number in range(1, len(shapes) + 1)]
-    pieces, which = WayToGrid(file, grid).onto(mended)
+    pieces, which = WayToGrid(file, grid).onto(repaired)
     zones: dict[str, list[Any]] = {name: [] for name in names}
     for piece, index in zip(pieces, which.tolist(), strict=True):
         zones[names[index]].append(piece)
     return {name: shapely.get_parts(np.array(parts, object)) for name, parts in zones.items()}
 
 
-def _mend(shape: Any, number: int, file: VectorFile) -> Any:
+def _repair(shape: Any, number: int, file: VectorFile) -> Any:
     if shape is None or shape.is_empty or shapely.get_type_id(shape) not in _POLYGONS:
         kind = "no shape" if shape is None or shape.is_empty else f"a {shape.geom_type}"
         raise InputError(f"{file.name} has {kind} as feature {number}; every zone has to be a polygon.")
@@ -80,10 +80,10 @@ def _mend(shape: Any, number: int, file: VectorFile) -> Any:
         raise InputError(f"Feature {number} of {file.path} has coordinates that are no numbers: correct it.")
     if shape.is_valid:
         return shape
-    mended = shapely.make_valid(shape)
-    if mended.is_empty or shapely.get_type_id(mended) not in _POLYGONS:
+    repaired = shapely.make_valid(shape)
+    if repaired.is_empty or shapely.get_type_id(repaired) not in _POLYGONS:
         raise InputError(f"Feature {number} of {file.path} is no valid polygon: {shapely.is_valid_reason(shape)}.")
-    return mended
+    return repaired
 
 
 def _names(values: list[Any], file: VectorFile) -> list[str]:

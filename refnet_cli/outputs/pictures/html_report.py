@@ -1,4 +1,4 @@
-"""A page that tells of a map: the map over what the sensors saw, its figures, and how it came about."""
+"""A page that describes a map: the map over what the sensors saw, its figures, and how it came about."""
 
 from __future__ import annotations
 

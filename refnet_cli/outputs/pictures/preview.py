@@ -28,7 +28,7 @@ class Preview(FileOutput):
     """A picture of the class map for a first look: PNG, transparent where there is no data, with a legend.
 
     A pixel of the picture shows the commonest class of the map's pixels under it. The longer side of the map takes
-    at most 1000 pixels; small maps are enlarged. North is up, or where an arrow beside the map points to: true north in
+    at most 1000 pixels; small maps are enlarged. North is up, or where an arrow next to the map points: true north in
     the map's middle. A scale bar is as long as its label says along the map's middle row, on the ellipsoid; a map whose
     rows are not straight in its reference system has none.
 
@@ -104,7 +104,7 @@ def scale_bar(pixel: float) -> Bar:
 
 
 def _draw(codes: UInt8, scheme: ClassScheme, north: float | None, bar: Bar | None) -> Image.Image:
-    """Draw a map with the classes that occur in it beside it, commonest first, and what tells directions and sizes."""
+    """Draw a map with the classes that occur in it next to it, commonest first, and with a north arrow and a scale."""
     palette = np.zeros((256, 4), np.uint8)
     palette[list(scheme.codes)] = [(*colour, 255) for colour in scheme.colours]
     picture = Image.fromarray(palette[codes])

@@ -81,9 +81,9 @@ class Quicklook:
             If the window is not on the grid, or the bands are others.
         """
         height, width = optical.shape[1:]
-        wanted = (len(self._optical.names), height, width), (len(self._sar.names), height, width)
-        if (optical.shape, sar.shape) != wanted:
-            raise ValueError(f"Bands have the shapes {optical.shape} and {sar.shape}; {wanted} were expected.")
+        needed = (len(self._optical.names), height, width), (len(self._sar.names), height, width)
+        if (optical.shape, sar.shape) != needed:
+            raise ValueError(f"Bands have the shapes {optical.shape} and {sar.shape}; {needed} were expected.")
         if min(row, column) < 0 or row + height > self.shape[0] or column + width > self.shape[1]:
             raise ValueError(
                 f"A window of {height} x {width} pixels at {row}, {column} is not on a grid of "
@@ -196,7 +196,7 @@ class _Sums:
 
 
 def _stretch(values: Float64, usual: tuple[float, float]) -> tuple[float, float]:
-    """Return the values that become black and white; the usual ones where the values hardly differ, or none is."""
+    """Return the values that become black and white; the usual ones where there are no values or they hardly differ."""
     if values.size:
         low, high = np.percentile(values, _PERCENTILES).tolist()
         if high - low >= (usual[1] - usual[0]) / 100:

@@ -37,7 +37,7 @@ _NORTHWARD = (0, 5), (3, 7)
 
 
 class Runs:
-    """Pixels of equal code beside each other in the rows of a strip, and what they touch.
+    """Pixels of equal code next to each other in the rows of a strip, and what they touch.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Runs:
     ----------
     padded : uint8 array, shape (rows + 1, width + 2)
         All these codes with a column of zeros on both sides.
-    beside, below : bool arrays
+    sideways, below : bool arrays
         Whether a pixel of ``padded`` has the code of the next one in its row, and of the one below.
     starts : int array, shape (N,)
         Where runs begin in the flat ``padded``, in its order.
@@ -67,10 +67,10 @@ class Runs:
         self.padded = np.zeros((rows + 1, width + 2), np.uint8)
         self.padded[0, 1:-1] = above
         self.padded[1:, 1:-1] = codes
-        self.beside: Bool = self.padded[:, :-1] == self.padded[:, 1:]
+        self.sideways: Bool = self.padded[:, :-1] == self.padded[:, 1:]
         self.below: Bool = self.padded[:-1] == self.padded[1:]
         self._begin = np.ones(self.padded.shape, bool)
-        np.logical_not(self.beside, out=self._begin[:, 1:])
+        np.logical_not(self.sideways, out=self._begin[:, 1:])
         self.starts = np.flatnonzero(self._begin)
         self.number = (np.cumsum(self._begin, dtype=np.int32) - 1).reshape(self.padded.shape)
         self.codes = self.padded.ravel()[self.starts]
@@ -87,7 +87,7 @@ class Runs:
     def bordering(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return runs of different codes that share an edge, no data left out, some pairs more than once."""
         upon = ~self.below & (self._begin[:-1] | self._begin[1:]) & (self.padded[:-1] > 0) & (self.padded[1:] > 0)
-        side = ~self.beside & (self.padded[:, :-1] > 0) & (self.padded[:, 1:] > 0)
+        side = ~self.sideways & (self.padded[:, :-1] > 0) & (self.padded[:, 1:] > 0)
         side[0] = False  # told by the strip above
         return (
             np.concatenate([self.number[:-1][upon], self.number[:, :-1][side]]),
@@ -312,7 +312,7 @@ def _find_corners(runs: Runs) -> tuple[Int64, NDArray[np.uint8], Bool]:
     turning = np.zeros((len(runs.below), width), bool)
     # Where the codes on both sides of a line through the vertex are alike, no outline turns.
     np.logical_or(
-        runs.beside[:-1] & runs.beside[1:], runs.below[:, :-1] & runs.below[:, 1:], out=turning[:, :-1]
+        runs.sideways[:-1] & runs.sideways[1:], runs.below[:, :-1] & runs.below[:, 1:], out=turning[:, :-1]
     )
     np.logical_not(turning[:, :-1], out=turning[:, :-1])
     place = np.flatnonzero(turning)
@@ -331,8 +331,8 @@ def _find_corners(runs: Runs) -> tuple[Int64, NDArray[np.uint8], Bool]:
     return place[vertex], kinds, crossing
 
 
-def _where(kinds: NDArray[np.uint8], wanted: tuple[int, int]) -> Int64:
-    return np.flatnonzero((kinds == wanted[0]) | (kinds == wanted[1]))
+def _where(kinds: NDArray[np.uint8], needed: tuple[int, int]) -> Int64:
+    return np.flatnonzero((kinds == needed[0]) | (kinds == needed[1]))
 
 
 def _pair_columns(tops: Int64, bottoms: Int64, x: NDArray[np.int32], width: int) -> tuple[Int64, Int64, Int64]:
@@ -372,7 +372,7 @@ def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
     rings, ring = connected_components(_steps(following), connection="strong")
     first = _firsts(ring, rings)
     component_first = _firsts(corners.component, len(sums.codes))
-    # By the component's last row, its first pixel, and the ring's first corner: whatever the strips, the same.
+    # By the component's last row, its first pixel, and the ring's first corner: the same for any strips.
     of_ring = corners.component[first]
     order = np.lexsort((first, component_first[of_ring], sums.last[of_ring]))
     first, of_ring = first[order], of_ring[order]

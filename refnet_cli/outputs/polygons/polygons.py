@@ -35,7 +35,7 @@ class Polygons(FileOutput):
     """The class map as polygons, one for each 4-connected component of a class, without gaps and overlaps.
 
     The format is told by the path's ending: GeoPackage (``.gpkg``), FlatGeobuf (``.fgb``) or GeoParquet (``.parquet``).
-    Polygons follow each other by the row in which they end, then by their first pixel; FlatGeobuf orders them anew.
+    Polygons follow each other by the row in which they end, then by their first pixel; FlatGeobuf has its own order.
     Fields: ``class_code``, ``class_name``, ``area_ha``, the true area in hectares as `AreaCounter` measures it,
     ``pixels``, and ``confidence``, the mean probability, 0 to 1, of its pixels' classes before anything was merged.
 

@@ -3,7 +3,7 @@
 The rule, in rounds until it changes nothing: components stand in the order of their weights; equal ones in the order of
 their scrambled first pixels, so that not each of many equal ones has to wait for the one before it. A component below
 the least weight that has neighbours takes the code of the last of them in this order, if it stands before all its
-neighbours that are below the least weight too. Then whatever touches with equal codes becomes one component.
+neighbours that are below the least weight too. Then all that touches with equal codes becomes one component.
 """
 
 from __future__ import annotations

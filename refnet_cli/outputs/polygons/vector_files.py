@@ -151,7 +151,7 @@ class VectorFile(ABC):
 class GeoPackage(VectorFile):
     """A GeoPackage with a spatial index, the tags as metadata of its layer.
 
-    Of those of the whole file, GDAL would write a copy beside it (.aux.xml) whenever it is read.
+    Of those of the whole file, GDAL would write a copy next to it (.aux.xml) whenever it is read.
     """
 
     media_type = "application/geopackage+sqlite3"
