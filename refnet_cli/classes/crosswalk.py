@@ -22,224 +22,125 @@ from refnet_cli.system.config import read_toml
 # No pair leads to "c2seg-bw", "whu-opt-sar" or "corine". They divide by use (pastures, permanent crops, industry,
 # villages, roads), of which a map of cover knows nothing, and each of them divides what the others do not. No pair
 # begins with "corine-level1", whose five classes each hold what the other schemes tell apart.
+_TABLES: dict[str, tuple[tuple[str, ...], dict[tuple[int, ...], tuple[int, ...]]]] = {
+    "dfc2020": (
+        ("worldcover", "esri-io", "dynamic-world", "corine-level1"),
+        {
+            (1,): (10, 2, 2, 3),
+            (2,): (20, 11, 6, 3),  # rangeland is both, shrubs and grass
+            (3,): (30, 11, 3, 3),  # natural grassland; pastures would be agricultural areas
+            (4,): (90, 4, 4, 4),
+            (5,): (40, 5, 5, 2),
+            (6,): (50, 7, 7, 1),
+            (7,): (60, 8, 8, 3),  # rock and sand; quarries would be artificial surfaces
+            (8,): (80, 1, 1, 5),
+        },
+    ),
+    "worldcover": (
+        ("dfc2020", "esri-io", "dynamic-world", "corine-level1"),
+        {
+            (10,): (1, 2, 2, 3),
+            (20,): (2, 11, 6, 3),
+            (30,): (3, 11, 3, 3),  # natural grassland; pastures would be agricultural areas
+            (40,): (5, 5, 5, 2),
+            (50,): (6, 7, 7, 1),
+            (60,): (7, 8, 8, 3),  # rock and sand; quarries would be artificial surfaces
+            (70,): (0, 9, 9, 3),  # DFC's barren is bare soil or rock; glaciers are CORINE's open spaces
+            (80,): (8, 1, 1, 5),
+            (90,): (4, 4, 4, 4),
+            (95,): (4, 4, 4, 3),  # wetlands include those with trees; only open mangroves are flooded vegetation
+            (100,): (3, 11, 3, 3),  # as low plants; barren land is hardly covered at all
+        },
+    ),
+    "esri-io": (
+        ("dfc2020", "worldcover", "dynamic-world", "corine-level1"),
+        {
+            (1,): (8, 80, 1, 5),
+            (2,): (1, 10, 2, 3),
+            (4,): (4, 90, 4, 4),  # also paddies, and trees and shrubs that stand in water
+            (5,): (5, 40, 5, 2),
+            (7,): (6, 50, 7, 1),
+            (8,): (7, 60, 8, 3),  # rock and sand; quarries would be artificial surfaces
+            (9,): (0, 70, 9, 3),  # snow and ice, as above
+            (10,): (0, 0, 0, 0),  # clouds hide what is there
+            (11,): (3, 30, 3, 3),  # also shrubs; pastures would be agricultural areas
+        },
+    ),
+    "dynamic-world": (
+        ("dfc2020", "worldcover", "esri-io", "corine-level1"),
+        {
+            (1,): (8, 80, 1, 5),
+            (2,): (1, 10, 2, 3),
+            (3,): (3, 30, 11, 3),  # natural grassland; pastures would be agricultural areas
+            (4,): (4, 90, 4, 4),  # also paddies, and trees and shrubs that stand in water
+            (5,): (5, 40, 5, 2),
+            (6,): (2, 20, 11, 3),
+            (7,): (6, 50, 7, 1),
+            (8,): (7, 60, 8, 3),  # rock and sand; quarries would be artificial surfaces
+            (9,): (0, 70, 9, 3),  # snow and ice, as above
+        },
+    ),
+    "corine": (
+        ("dfc2020", "worldcover", "esri-io", "dynamic-world", "corine-level1"),
+        {
+            (1, 2, 3, 4, 5): (6, 50, 7, 7, 1),
+            (6,): (6, 50, 7, 7, 1),  # runways and buildings, with grass between them
+            (7, 8, 9): (7, 60, 8, 8, 1),
+            (10, 11): (3, 30, 11, 3, 1),  # lawns rather than the trees among them
+            (12, 13): (5, 40, 5, 5, 2),
+            (14,): (5, 40, 4, 4, 2),  # paddies are flooded vegetation
+            (15,): (2, 20, 5, 5, 2),  # woody crops are shrubs or trees by their height
+            (16, 17): (1, 10, 2, 2, 2),
+            (18,): (3, 30, 11, 3, 2),
+            (19, 20, 21): (5, 40, 5, 5, 2),  # mosaics of which fields are most
+            (22,): (3, 10, 11, 3, 2),  # grass under scattered trees, of which a tenth suffices for WorldCover
+            (23, 24, 25): (1, 10, 2, 2, 3),
+            (26,): (3, 30, 11, 3, 3),
+            (27, 28): (2, 20, 11, 6, 3),
+            (29,): (2, 20, 11, 6, 3),  # young trees among shrubs
+            (30, 31, 32): (7, 60, 8, 8, 3),
+            (33,): (0, 0, 0, 0, 3),  # what burnt is not known
+            (34,): (0, 70, 9, 9, 3),  # snow and ice, as above
+            (35, 36, 37): (4, 90, 4, 4, 4),
+            (38,): (8, 80, 1, 1, 4),  # ponds in which water evaporates
+            (39,): (7, 60, 8, 8, 4),  # mud and sand at low tide
+            (40, 41, 42, 43, 44): (8, 80, 1, 1, 5),
+        },
+    ),
+    "c2seg-bw": (
+        ("dfc2020", "worldcover", "esri-io"),
+        {
+            (1,): (8, 80, 1),
+            (2, 3, 4): (6, 50, 7),
+            (5,): (7, 60, 8),
+            (6,): (3, 30, 11),  # lawns rather than the trees among them
+            (7,): (5, 40, 5),
+            (8,): (1, 10, 2),  # orchards rather than vineyards
+            (9,): (3, 30, 11),
+            (10,): (1, 10, 2),
+            (11,): (2, 20, 11),
+            (12,): (7, 60, 8),
+            (13,): (4, 90, 4),
+        },
+    ),
+    "whu-opt-sar": (
+        ("dfc2020", "worldcover", "esri-io"),
+        {
+            (1,): (5, 40, 5),
+            (2, 3, 6): (6, 50, 7),
+            (4,): (8, 80, 1),
+            (5,): (1, 10, 2),
+            (7,): (0, 0, 0),  # "Others" may be anything that is not farmland, built up, water or forest
+        },
+    ),
+}
+"""For each scheme the schemes that its maps can be written in, and what its codes become in each of these."""
 TRANSLATIONS: dict[tuple[str, str], dict[int, int]] = {
-    ("dfc2020", "worldcover"): {1: 10, 2: 20, 3: 30, 4: 90, 5: 40, 6: 50, 7: 60, 8: 80},
-    ("dfc2020", "esri-io"): {
-        1: 2,
-        2: 11, 3: 11,  # rangeland is both, shrubs and grass
-        4: 4, 5: 5, 6: 7, 7: 8, 8: 1,
-    },
-    ("dfc2020", "dynamic-world"): {1: 2, 2: 6, 3: 3, 4: 4, 5: 5, 6: 7, 7: 8, 8: 1},
-    ("dfc2020", "corine-level1"): {
-        1: 3, 2: 3,
-        3: 3,  # natural grassland; pastures would be agricultural areas
-        4: 4, 5: 2, 6: 1,
-        7: 3,  # rock and sand; quarries would be artificial surfaces
-        8: 5,
-    },
-    ("worldcover", "dfc2020"): {
-        10: 1, 20: 2, 30: 3, 40: 5, 50: 6, 60: 7,
-        70: 0,  # snow and ice, which are not bare soil or rock, have no class
-        80: 8, 90: 4,
-        95: 4,  # wetlands include those with trees
-        100: 3,  # as low plants; barren land is hardly covered at all
-    },
-    ("worldcover", "esri-io"): {
-        10: 2, 20: 11, 30: 11, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90: 4,
-        95: 4,  # open mangroves are flooded vegetation, dense ones count among the trees
-        100: 11,  # as low plants
-    },
-    ("worldcover", "dynamic-world"): {
-        10: 2, 20: 6, 30: 3, 40: 5, 50: 7, 60: 8, 70: 9, 80: 1, 90: 4,
-        95: 4,  # open mangroves are flooded vegetation, dense ones count among the trees
-        100: 3,  # as low plants
-    },
-    ("worldcover", "corine-level1"): {
-        10: 3, 20: 3,
-        30: 3,  # natural grassland; pastures would be agricultural areas
-        40: 2, 50: 1,
-        60: 3,  # rock and sand; quarries would be artificial surfaces
-        70: 3,  # glaciers are open spaces there
-        80: 5, 90: 4,
-        95: 3,  # trees in water are forest
-        100: 3,
-    },
-    ("esri-io", "dfc2020"): {
-        1: 8, 2: 1, 4: 4, 5: 5, 7: 6, 8: 7,
-        9: 0,  # snow and ice, as above
-        10: 0,  # clouds hide what is there
-        11: 3,  # also shrubs
-    },
-    ("esri-io", "worldcover"): {
-        1: 80, 2: 10,
-        4: 90,  # also paddies, and trees and shrubs that stand in water
-        5: 40, 7: 50, 8: 60, 9: 70,
-        10: 0,  # clouds hide what is there
-        11: 30,  # also shrubs
-    },
-    ("esri-io", "dynamic-world"): {
-        1: 1, 2: 2, 4: 4, 5: 5, 7: 7, 8: 8, 9: 9,
-        10: 0,  # clouds hide what is there
-        11: 3,  # also shrubs
-    },
-    ("esri-io", "corine-level1"): {
-        1: 5, 2: 3,
-        4: 4,  # also paddies, which are agricultural areas
-        5: 2, 7: 1,
-        8: 3,  # rock and sand; quarries would be artificial surfaces
-        9: 3,  # glaciers are open spaces there
-        10: 0,  # clouds hide what is there
-        11: 3,  # grass and shrubs; pastures would be agricultural areas
-    },
-    ("dynamic-world", "dfc2020"): {
-        1: 8, 2: 1, 3: 3, 4: 4, 5: 5, 6: 2, 7: 6, 8: 7,
-        9: 0,  # snow and ice, as above
-    },
-    ("dynamic-world", "worldcover"): {
-        1: 80, 2: 10, 3: 30,
-        4: 90,  # also paddies, and trees and shrubs that stand in water
-        5: 40, 6: 20, 7: 50, 8: 60, 9: 70,
-    },
-    ("dynamic-world", "esri-io"): {
-        1: 1, 2: 2,
-        3: 11,  # rangeland is both, grass and shrubs
-        4: 4, 5: 5, 6: 11, 7: 7, 8: 8, 9: 9,
-    },
-    ("dynamic-world", "corine-level1"): {
-        1: 5, 2: 3,
-        3: 3,  # natural grassland; pastures would be agricultural areas
-        4: 4,  # also paddies, which are agricultural areas
-        5: 2, 6: 3, 7: 1,
-        8: 3,  # rock and sand; quarries would be artificial surfaces
-        9: 3,  # glaciers are open spaces there
-    },
-    ("corine", "dfc2020"): {
-        1: 6, 2: 6, 3: 6, 4: 6, 5: 6,
-        6: 6,  # runways and buildings, with grass between them
-        7: 7, 8: 7, 9: 7,
-        10: 3, 11: 3,  # lawns rather than the trees among them
-        12: 5, 13: 5, 14: 5,
-        15: 2, 16: 1, 17: 1,  # woody crops are shrubs or trees by their height
-        18: 3,
-        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
-        22: 3,  # grass and fields under trees that stand apart
-        23: 1, 24: 1, 25: 1,
-        26: 3, 27: 2, 28: 2,
-        29: 2,  # young trees among shrubs
-        30: 7, 31: 7, 32: 7,
-        33: 0,  # what burnt is not known
-        34: 0,  # snow and ice, as above
-        35: 4, 36: 4, 37: 4,
-        38: 8,  # ponds in which water evaporates
-        39: 7,  # mud and sand at low tide
-        40: 8, 41: 8, 42: 8, 43: 8, 44: 8,
-    },
-    ("corine", "worldcover"): {
-        1: 50, 2: 50, 3: 50, 4: 50, 5: 50,
-        6: 50,  # runways and buildings, with grass between them
-        7: 60, 8: 60, 9: 60,
-        10: 30, 11: 30,  # lawns rather than the trees among them
-        12: 40, 13: 40, 14: 40,
-        15: 20, 16: 10, 17: 10,  # woody crops are shrubs or trees by their height
-        18: 30,
-        19: 40, 20: 40, 21: 40,  # mosaics of which fields are most
-        22: 10,  # a tenth of the ground under trees suffices
-        23: 10, 24: 10, 25: 10,
-        26: 30, 27: 20, 28: 20,
-        29: 20,  # young trees among shrubs
-        30: 60, 31: 60, 32: 60,
-        33: 0,  # what burnt is not known
-        34: 70,
-        35: 90, 36: 90, 37: 90,
-        38: 80,  # ponds in which water evaporates
-        39: 60,  # mud and sand at low tide
-        40: 80, 41: 80, 42: 80, 43: 80, 44: 80,
-    },
-    ("corine", "esri-io"): {
-        1: 7, 2: 7, 3: 7, 4: 7, 5: 7,
-        6: 7,  # runways and buildings, with grass between them
-        7: 8, 8: 8, 9: 8,
-        10: 11, 11: 11,  # lawns rather than the trees among them
-        12: 5, 13: 5,
-        14: 4,  # paddies are flooded vegetation
-        15: 5,  # not at tree height
-        16: 2, 17: 2,
-        18: 11,
-        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
-        22: 11,  # grass and fields under trees that stand apart
-        23: 2, 24: 2, 25: 2,
-        26: 11, 27: 11, 28: 11,
-        29: 11,  # young trees among shrubs
-        30: 8, 31: 8, 32: 8,
-        33: 0,  # what burnt is not known
-        34: 9,
-        35: 4, 36: 4, 37: 4,
-        38: 1,  # ponds in which water evaporates
-        39: 8,  # mud and sand at low tide
-        40: 1, 41: 1, 42: 1, 43: 1, 44: 1,
-    },
-    ("corine", "dynamic-world"): {
-        1: 7, 2: 7, 3: 7, 4: 7, 5: 7,
-        6: 7,  # runways and buildings, with grass between them
-        7: 8, 8: 8, 9: 8,
-        10: 3, 11: 3,  # lawns rather than the trees among them
-        12: 5, 13: 5,
-        14: 4,  # paddies are flooded vegetation
-        15: 5,  # not at tree height
-        16: 2, 17: 2,
-        18: 3,
-        19: 5, 20: 5, 21: 5,  # mosaics of which fields are most
-        22: 3,  # grass and fields under trees that stand apart
-        23: 2, 24: 2, 25: 2,
-        26: 3, 27: 6, 28: 6,
-        29: 6,  # young trees among shrubs
-        30: 8, 31: 8, 32: 8,
-        33: 0,  # what burnt is not known
-        34: 9,
-        35: 4, 36: 4, 37: 4,
-        38: 1,  # ponds in which water evaporates
-        39: 8,  # mud and sand at low tide
-        40: 1, 41: 1, 42: 1, 43: 1, 44: 1,
-    },
-    ("corine", "corine-level1"): {
-        1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1,
-        12: 2, 13: 2, 14: 2, 15: 2, 16: 2, 17: 2, 18: 2, 19: 2, 20: 2, 21: 2, 22: 2,
-        23: 3, 24: 3, 25: 3, 26: 3, 27: 3, 28: 3, 29: 3, 30: 3, 31: 3, 32: 3, 33: 3, 34: 3,
-        35: 4, 36: 4, 37: 4, 38: 4, 39: 4,
-        40: 5, 41: 5, 42: 5, 43: 5, 44: 5,
-    },
-    ("c2seg-bw", "dfc2020"): {
-        1: 8,
-        2: 6, 3: 6, 4: 6,
-        5: 7,
-        6: 3,  # lawns rather than the trees among them
-        7: 5,
-        8: 1,  # orchards rather than vineyards
-        9: 3, 10: 1, 11: 2, 12: 7, 13: 4,
-    },
-    ("c2seg-bw", "worldcover"): {
-        1: 80,
-        2: 50, 3: 50, 4: 50,
-        5: 60,
-        6: 30,  # lawns rather than the trees among them
-        7: 40,
-        8: 10,  # orchards rather than vineyards
-        9: 30, 10: 10, 11: 20, 12: 60, 13: 90,
-    },
-    ("c2seg-bw", "esri-io"): {
-        1: 1,
-        2: 7, 3: 7, 4: 7,
-        5: 8,
-        6: 11,  # lawns rather than the trees among them
-        7: 5,
-        8: 2,  # orchards rather than vineyards
-        9: 11, 10: 2, 11: 11, 12: 8, 13: 4,
-    },
-    # "Others" may be anything that is not farmland, built up, water or forest.
-    ("whu-opt-sar", "dfc2020"): {1: 5, 2: 6, 3: 6, 4: 8, 5: 1, 6: 6, 7: 0},
-    ("whu-opt-sar", "worldcover"): {1: 40, 2: 50, 3: 50, 4: 80, 5: 10, 6: 50, 7: 0},
-    ("whu-opt-sar", "esri-io"): {1: 5, 2: 7, 3: 7, 4: 1, 5: 2, 6: 7, 7: 0},
-}  # fmt: skip
+    (source, target): dict(sorted((code, row[number]) for codes, row in rows.items() for code in codes))
+    for source, (targets, rows) in _TABLES.items()
+    for number, target in enumerate(targets)
+}
+"""From each scheme to each of those, by code."""
 
 
 def _add_terramesh() -> None:
