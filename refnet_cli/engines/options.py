@@ -19,9 +19,7 @@ class EngineOptions:
         help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.",
         affects="run",
     )
-    batch: int | None = option(
-        None, help="Tiles at once on each device.", default_text="what suits it", affects="run"
-    )
+    batch: int | None = option(None, help="Tiles at once on each device.", default_text="what suits it", affects="run")
     scan: str | None = option(
         None,
         help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can "
@@ -30,9 +28,7 @@ class EngineOptions:
         affects="run",
     )
     precision: Precision = option(
-        "fp32",
-        help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.",
-        affects="pixels",
+        "fp32", help="Number format of matrix products and convolutions; bf16 and fp16 on GPUs only.", affects="pixels"
     )
     compile: bool = option(
         False,

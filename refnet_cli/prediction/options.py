@@ -77,15 +77,9 @@ class MapOptions(SceneOptions):
         affects="run",
     )
     overwrite: bool = option(False, help="Replace existing files that refnet did not write.", affects="run")
-    outputs: tuple[str, ...] = option(
-        (),
-        help="Further outputs, KIND or KIND=PATH, as -o takes them.",
-        affects="files",
-    )
+    outputs: tuple[str, ...] = option((), help="Further outputs, KIND or KIND=PATH, as -o takes them.", affects="files")
     tta: bool = option(
-        False,
-        help="Average over the eight ways to turn and mirror a tile, in eight times the time.",
-        affects="pixels",
+        False, help="Average over the eight ways to turn and mirror a tile, in eight times the time.", affects="pixels"
     )
     smooth: int = option(
         0,
@@ -96,10 +90,7 @@ class MapOptions(SceneOptions):
         affects="pixels",
     )
     threshold: float = option(
-        0.0,
-        help="Make pixels no data whose class is less probable than this.",
-        metavar="PROBABILITY",
-        affects="pixels",
+        0.0, help="Make pixels no data whose class is less probable than this.", metavar="PROBABILITY", affects="pixels"
     )
     zones: Path | None = option(
         None, help="Polygons by which the output areas is told too, as regions.gpkg.", affects="files"
@@ -121,14 +112,9 @@ class MapOptions(SceneOptions):
         default_text="what the files' names tell",
         affects="files",
     )
-    checksum: bool = option(
-        False, help="Also write the map's SHA-256 next to it, as sha256sum does.", affects="files"
-    )
+    checksum: bool = option(False, help="Also write the map's SHA-256 next to it, as sha256sum does.", affects="files")
     max_memory: str | None = option(
-        None,
-        help="Memory to take at most, as 4G.",
-        default_text="what is free, less a tenth",
-        affects="run",
+        None, help="Memory to take at most, as 4G.", default_text="what is free, less a tenth", affects="run"
     )
     overlap: int | None = option(
         None,

@@ -33,9 +33,7 @@ class SceneOptions:
     """
 
     optical_bands: tuple[str, ...] | None = option(
-        None,
-        help="Names or numbers of the optical bands to use, in the order of the weights' bands.",
-        affects="pixels",
+        None, help="Names or numbers of the optical bands to use, in the order of the weights' bands.", affects="pixels"
     )
     sar_bands: tuple[str, ...] | None = option(None, help="The same for SAR.", affects="pixels")
     optical_offset: float | None = option(
@@ -66,9 +64,7 @@ class SceneOptions:
         affects="pixels",
     )
     allow_gcps: bool = option(
-        False,
-        help="Accept SAR that is not terrain-corrected, placed by ground control points only.",
-        affects="pixels",
+        False, help="Accept SAR that is not terrain-corrected, placed by ground control points only.", affects="pixels"
     )
     allow_vrt: bool = option(
         False,
@@ -82,9 +78,7 @@ class SceneOptions:
         affects="elsewhere",
     )
     extent: Extent = option(
-        "optical",
-        help="Map the whole optical image, or the rectangle where SAR lies too.",
-        affects="pixels",
+        "optical", help="Map the whole optical image, or the rectangle where SAR lies too.", affects="pixels"
     )
     bounds: tuple[str, ...] | None = option(
         None,
@@ -106,9 +100,7 @@ class SceneOptions:
         affects="pixels",
     )
     on_read_error: ReadErrors = option(
-        "fail",
-        help="Where a file is damaged: fail, or no data, up to a twentieth of the map.",
-        affects="pixels",
+        "fail", help="Where a file is damaged: fail, or no data, up to a twentieth of the map.", affects="pixels"
     )
     missing: Missing = option(
         "nodata",

@@ -110,8 +110,7 @@ class TrainConfig:
     """Decoder width; by default that of ``init``, else the published 128."""
     init: BundledName | Path | None = option(
         None,
-        help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED}, or "
-        "'shipped'.",
+        help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED}, or 'shipped'.",
         affects="pixels",
     )
     encoder_weights: Given = option(
@@ -133,9 +132,7 @@ class TrainConfig:
         affects="pixels",
     )
     fold: str | None = option(
-        None,
-        help="Hold out this region (a scene's region, by default its name) and score on it.",
-        affects="pixels",
+        None, help="Hold out this region (a scene's region, by default its name) and score on it.", affects="pixels"
     )
     block: float = 2560.0
     """Side in metres of the blocks."""
@@ -200,9 +197,7 @@ class TrainConfig:
     """Steps between checkpoints."""
     seed: int = option(0, help="Of everything that is drawn at random.", affects="pixels")
     without: Literal["optical", "sar"] | None = option(
-        None,
-        help="Set this sensor to its mean, to compare; the weights will never see it.",
-        affects="pixels",
+        None, help="Set this sensor to its mean, to compare; the weights will never see it.", affects="pixels"
     )
     """Scenes need no files of it."""
     licence: str = option("unknown", affects="files")
