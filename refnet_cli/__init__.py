@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from refnet_cli.model.config import REFNetConfig
     from refnet_cli.model.refnet import Prediction, REFNet, from_published
     from refnet_cli.model.weights import load_weights, save_weights
-    from refnet_cli.outputs import ClassMap
+    from refnet_cli.outputs.cog import ClassMap
     from refnet_cli.prediction.inspection import inspect
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.prediction.predict import predict
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Card": "model.card",
-    "ClassMap": "outputs",
+    "ClassMap": "outputs.cog",
     "EngineOptions": "engines.options",
     "PRODUCTS": "sensors",
     "Prediction": "model.refnet",

@@ -39,7 +39,7 @@ from refnet_cli.evaluation.scores import confusion_matrix
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
-from refnet_cli.outputs import LOW
+from refnet_cli.outputs.rows import LOW
 from refnet_cli.prediction.low_confidence import ENTRY, describe_shares
 from refnet_cli.prediction.stream import predict_rows
 from refnet_cli.system.atomic import replacing

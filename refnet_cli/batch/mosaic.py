@@ -17,9 +17,12 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.outputs import Quicklook, needs_quicklook, read_look, read_shard, sha256_of
+from refnet_cli.outputs import needs_quicklook
+from refnet_cli.outputs.base import sha256_of
+from refnet_cli.outputs.block_file import read_look, read_shard
 from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import OutputSet
+from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.job import context_of, files_of
 from refnet_cli.prediction.predict import add_sidecars, complete, rows_of

@@ -16,7 +16,7 @@ from refnet_cli.batch.task import Task, check_distinct, identify
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, read_card
-from refnet_cli.outputs import BLOCK
+from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.absent import without_absent
 from refnet_cli.scene.pair import ScenePair

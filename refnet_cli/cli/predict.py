@@ -138,6 +138,6 @@ def verify_command(map_: Path) -> None:
 
     Exit code 65 if it is damaged, or carries none.
     """
-    from refnet_cli.outputs import verify_map
+    from refnet_cli.outputs.verify import verify_map
 
     click.echo(f"{map_}: intact, {verify_map(map_)}")

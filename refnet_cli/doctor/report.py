@@ -22,7 +22,7 @@ from refnet_cli.engines.onnx_engine import choose_providers, import_runtime
 from refnet_cli.engines.providers import DISTRIBUTIONS, INSTALL, PROVIDERS
 from refnet_cli.errors import RefnetError, UnavailableError
 from refnet_cli.model.weight_files import default_weights, shipped_weights, verify
-from refnet_cli.outputs import describe_gdal
+from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.system.memory import free_memory
 from refnet_cli.system.process import usable_cores
 from refnet_cli.version import __version__

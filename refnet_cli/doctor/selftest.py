@@ -17,7 +17,8 @@ from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import InputError, UnavailableError
 from refnet_cli.model.card import Card
-from refnet_cli.outputs import verify_map, write_raster
+from refnet_cli.outputs.cog import write_raster
+from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.types import Float32

@@ -17,7 +17,7 @@ from refnet_cli.evaluation.class_map import describe_map
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
-from refnet_cli.outputs import AreaCounter
+from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.tiles.window import Window
 
 ROWS = 512

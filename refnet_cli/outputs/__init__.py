@@ -5,82 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from refnet_cli.outputs.areas.areas import AreaCounter, Areas
-from refnet_cli.outputs.base import JOURNAL, FileOutput, Output, sha256_of, sidecar_of, write_sidecar
-from refnet_cli.outputs.block_file import Shard, look_of, planes_of, read_look, read_shard
-from refnet_cli.outputs.cog import (
-    BLOCK,
-    CHECKSUM,
-    DRIVERS,
-    REASONS,
-    ClassMap,
-    Confidence,
-    HalfProbabilities,
-    Probabilities,
-    Quality,
-    describe_gdal,
-    write_raster,
-)
-from refnet_cli.outputs.context import MapContext
+from refnet_cli.outputs.areas.areas import Areas
+from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.cog import ClassMap, Confidence, HalfProbabilities, Probabilities, Quality
 from refnet_cli.outputs.pictures.html_report import HtmlReport
 from refnet_cli.outputs.pictures.preview import Preview
-from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.polygons.polygons import Polygons
-from refnet_cli.outputs.rows import CONFIDENCE, LAYERS, LOW, STEPS, Layer, Rows, class_codes
+from refnet_cli.outputs.rows import LAYERS
 from refnet_cli.outputs.stac import StacItem
-from refnet_cli.outputs.style import Style, warn_of_styles
-from refnet_cli.outputs.verify import verify_map
-from refnet_cli.sensors.quality import QUALITY
+from refnet_cli.outputs.style import Style
 from refnet_cli.system.atomic import check_ending
-
-__all__ = [
-    "BLOCK",
-    "CHECKSUM",
-    "CONFIDENCE",
-    "DRIVERS",
-    "JOURNAL",
-    "LAYERS",
-    "LOW",
-    "OUTPUTS",
-    "QUALITY",
-    "REASONS",
-    "STEPS",
-    "AreaCounter",
-    "Areas",
-    "ClassMap",
-    "Confidence",
-    "FileOutput",
-    "HalfProbabilities",
-    "HtmlReport",
-    "Layer",
-    "MapContext",
-    "Output",
-    "Polygons",
-    "Preview",
-    "Probabilities",
-    "Quality",
-    "Quicklook",
-    "Rows",
-    "Shard",
-    "StacItem",
-    "Style",
-    "check_endings",
-    "class_codes",
-    "describe_gdal",
-    "look_of",
-    "needs_quicklook",
-    "planes_of",
-    "read_look",
-    "read_shard",
-    "sha256_of",
-    "sidecar_of",
-    "union_of_layers",
-    "verify_map",
-    "warn_of_styles",
-    "write_raster",
-    "write_sidecar",
-]
-
 
 OUTPUTS: dict[str, type[FileOutput]] = {
     "classes": ClassMap,

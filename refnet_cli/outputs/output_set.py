@@ -8,9 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.outputs import OUTPUTS, MapContext, Output, Rows, Shard, planes_of, union_of_layers
+from refnet_cli.outputs import OUTPUTS, union_of_layers
+from refnet_cli.outputs.base import Output
+from refnet_cli.outputs.block_file import Shard, planes_of
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.resume_log import ResumeLog
+from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.totals import MapTotals
 
 

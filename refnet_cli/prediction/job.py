@@ -16,7 +16,11 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, verify
-from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, look_of, needs_quicklook, sidecar_of
+from refnet_cli.outputs import OUTPUTS, needs_quicklook
+from refnet_cli.outputs.base import sidecar_of
+from refnet_cli.outputs.block_file import look_of
+from refnet_cli.outputs.context import MapContext
+from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, memory_of_outputs, share_out
 from refnet_cli.prediction.options import PredictOptions

@@ -8,7 +8,7 @@ import numpy as np
 
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.card import Card
-from refnet_cli.outputs import LOW
+from refnet_cli.outputs.rows import LOW
 
 ENTRY = "low_confidence"
 """Entry of a card's ``scores["calibration"]``, see `describe_shares`."""

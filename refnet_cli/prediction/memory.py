@@ -7,7 +7,8 @@ from pathlib import Path
 
 from refnet_cli.errors import TryAgainError
 from refnet_cli.model.card import Card
-from refnet_cli.outputs import BLOCK, OUTPUTS, union_of_layers
+from refnet_cli.outputs import OUTPUTS, union_of_layers
+from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, most_addresses
 from refnet_cli.system.onnx_metadata import is_onnx

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.engines.tta import SymmetricEngine
-from refnet_cli.outputs import Rows, warn_of_styles, write_sidecar
+from refnet_cli.outputs.base import write_sidecar
 from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import OutputSet
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.outputs.style import warn_of_styles
 from refnet_cli.prediction.job import Job, Part, context_of, load, reading_threads
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import WARNING

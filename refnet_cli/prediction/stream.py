@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.outputs import BLOCK, Quicklook, Rows
+from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.outputs.output_set import OutputSet
+from refnet_cli.outputs.pictures.quicklook import Quicklook
+from refnet_cli.outputs.rows import Rows
 from refnet_cli.prediction.job import Job
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
 from refnet_cli.system.prefetch import WriteBehind, read_ahead

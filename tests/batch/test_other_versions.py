@@ -18,7 +18,7 @@ from refnet_cli.batch import run as batch
 from refnet_cli.batch.run import merge_maps, missing, run_here
 from refnet_cli.batch.task import Task
 from refnet_cli.errors import ConfigError, OptionsError
-from refnet_cli.outputs import JOURNAL
+from refnet_cli.outputs.base import JOURNAL
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.system.lock import workplace_of

@@ -28,7 +28,7 @@ from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import TryAgainError, UnavailableError
 from refnet_cli.model import weight_files
 from refnet_cli.model.weight_files import default_weights, read_card
-from refnet_cli.outputs import describe_gdal
+from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.scan import SCANS, choose_scan
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.model.weight_files import default_weights
-from refnet_cli.outputs import verify_map
+from refnet_cli.outputs.verify import verify_map
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
 from tests.faults.mutate import OF_TIFF, OF_WEIGHTS, mutate
 from tests.helpers.scenes import write

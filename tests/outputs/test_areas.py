@@ -23,7 +23,7 @@ from pyproj import Transformer
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import commands
 from refnet_cli.errors import InputError, InputMissingError, OptionsError
-from refnet_cli.outputs import AreaCounter, Areas
+from refnet_cli.outputs.areas.areas import AreaCounter, Areas
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
 from tests.outputs.test_outputs import TAGS, feed, random_codes, utm_grid

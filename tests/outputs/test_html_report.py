@@ -24,8 +24,10 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
-from refnet_cli.outputs import HtmlReport, Quicklook, Rows
 from refnet_cli.outputs.pictures.charts import histogram
+from refnet_cli.outputs.pictures.html_report import HtmlReport
+from refnet_cli.outputs.pictures.quicklook import Quicklook
+from refnet_cli.outputs.rows import Rows
 from tests.outputs.test_outputs import GRIDS, as_probabilities, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

@@ -17,7 +17,11 @@ import rasterio
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError
-from refnet_cli.outputs import OUTPUTS, REASONS, STEPS, HtmlReport, Polygons
+from refnet_cli.outputs import OUTPUTS
+from refnet_cli.outputs.cog import REASONS
+from refnet_cli.outputs.pictures.html_report import HtmlReport
+from refnet_cli.outputs.polygons.polygons import Polygons
+from refnet_cli.outputs.rows import STEPS
 from refnet_cli.prediction.job import files_of
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict

@@ -26,18 +26,15 @@ from rio_cogeo.cogeo import cog_validate
 from refnet_cli.classes.crosswalk import find_translation
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, OutputError, StorageError
-from refnet_cli.outputs import (
-    OUTPUTS,
-    QUALITY,
-    AreaCounter,
-    ClassMap,
-    MapContext,
-    Output,
-    Preview,
-    Rows,
-    class_codes,
-)
+from refnet_cli.outputs import OUTPUTS
 from refnet_cli.outputs import cog as geotiff
+from refnet_cli.outputs.areas.areas import AreaCounter
+from refnet_cli.outputs.base import Output
+from refnet_cli.outputs.cog import ClassMap
+from refnet_cli.outputs.context import MapContext
+from refnet_cli.outputs.pictures.preview import Preview
+from refnet_cli.outputs.rows import Rows, class_codes
+from refnet_cli.sensors.quality import QUALITY
 from tests.helpers.limits import file_size_limit, permissions_hold
 
 SCHEME = SCHEMES["esri-io"]

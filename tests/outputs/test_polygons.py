@@ -25,12 +25,13 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, OptionsError, StorageError, UnavailableError
-from refnet_cli.outputs import AreaCounter, Polygons, Rows
+from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.outputs.polygons import polygons
 from refnet_cli.outputs.polygons import vector_files as vectors
 from refnet_cli.outputs.polygons.polygonize import Tracer
+from refnet_cli.outputs.polygons.polygons import Polygons
 from refnet_cli.outputs.polygons.sieve import SCRAMBLE, Sieve, sieved
-from refnet_cli.outputs.rows import NO_SHARE, STEPS
+from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
 from tests.helpers.limits import file_size_limit
 
 UInt8 = NDArray[np.uint8]

@@ -16,9 +16,8 @@ from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw
 
 from refnet_cli.classes.schemes import SCHEMES
-from refnet_cli.outputs import Preview
 from refnet_cli.outputs.geodesy import Ground, view_of
-from refnet_cli.outputs.pictures.preview import scale_bar
+from refnet_cli.outputs.pictures.preview import Preview, scale_bar
 from tests.outputs.test_outputs import UTM, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]

@@ -33,9 +33,12 @@ from shapely.geometry.polygon import LinearRing
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.outputs import OUTPUTS, QUALITY, REASONS, MapContext
+from refnet_cli.outputs import OUTPUTS
+from refnet_cli.outputs.cog import REASONS
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
+from refnet_cli.sensors.quality import QUALITY
 from tests.outputs.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
 
 DRAFT = "http://json-schema.org/draft-07/schema#"

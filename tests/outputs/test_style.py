@@ -20,7 +20,11 @@ from PIL import Image
 
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.outputs import OUTPUTS, MapContext, Rows, Style, verify_map, warn_of_styles
+from refnet_cli.outputs import OUTPUTS
+from refnet_cli.outputs.context import MapContext
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.outputs.style import Style, warn_of_styles
+from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from tests.helpers.scenes import PlaceEngine, make_pair

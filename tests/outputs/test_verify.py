@@ -13,8 +13,8 @@ import rasterio
 import rasterio.shutil
 
 from refnet_cli.errors import InputError
-from refnet_cli.outputs import verify_map, write_sidecar
-from refnet_cli.outputs.base import sha256_of
+from refnet_cli.outputs.base import sha256_of, write_sidecar
+from refnet_cli.outputs.verify import verify_map
 from tests.outputs.test_outputs import random_codes, utm_grid, write_map
 
 

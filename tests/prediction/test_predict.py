@@ -26,7 +26,8 @@ from refnet_cli.engines.torch_engine import load_torch_engine
 from refnet_cli.errors import InputError, OptionsError, StorageError
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.model.weight_files import default_weights, read_card
-from refnet_cli.outputs import ClassMap, write_sidecar
+from refnet_cli.outputs.base import write_sidecar
+from refnet_cli.outputs.cog import ClassMap
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.stream import predict_rows

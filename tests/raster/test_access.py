@@ -19,7 +19,7 @@ import rasterio
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.evaluation.labels import open_labels
-from refnet_cli.outputs import verify_map
+from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.raster import raster

@@ -21,7 +21,9 @@ from refnet_cli.cli.main import run
 from refnet_cli.cli.options import PathList
 from refnet_cli.errors import InputError
 from refnet_cli.evaluation.labels import open_labels
-from refnet_cli.outputs import ClassMap, Rows, verify_map
+from refnet_cli.outputs.cog import ClassMap
+from refnet_cli.outputs.rows import Rows
+from refnet_cli.outputs.verify import verify_map
 from refnet_cli.raster import vectors
 from refnet_cli.raster.guard_jp2 import check_codestream
 from refnet_cli.raster.guard_tiff import check_directories

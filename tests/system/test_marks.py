@@ -21,8 +21,12 @@ from safetensors.numpy import save_file
 from refnet_cli.batch.task import Task
 from refnet_cli.batch.task import write_sidecar as write_task_sidecar
 from refnet_cli.errors import OutputError
-from refnet_cli.outputs import OUTPUTS, MapContext, Quicklook, Shard, write_sidecar
+from refnet_cli.outputs import OUTPUTS
+from refnet_cli.outputs.base import write_sidecar
+from refnet_cli.outputs.block_file import Shard
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.journal import Journal
+from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.plots import draw_confusion, draw_curves
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.marks import check_replaceable, is_ours
