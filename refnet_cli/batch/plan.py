@@ -328,10 +328,8 @@ def _blocks(options: PredictOptions, side: int) -> Iterator[Window]:
     card = read_card(find_weights(options.weights))
     scene = replace(options.scene, coreg="off")
     with ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, scene) as pair:
-        height, width = pair.grid.shape
-    for row in range(0, height, side):
-        for column in range(0, width, side):
-            yield Window(row, column, side, side).clip(height, width)
+        whole = Window(0, 0, *pair.grid.shape)
+    return whole.pieces(side)
 
 
 def read_list(source: Path | None, stdin: Any, null: bool = False) -> tuple[str, Path, str]:

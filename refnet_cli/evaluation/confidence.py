@@ -14,6 +14,7 @@ from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.evaluation.labels import Labels
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.raster.warp import Alignment
+from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
 
@@ -84,12 +85,10 @@ class Confidence:
     def _check_values(self) -> None:
         """Refuse a file with any value outside of its range on the grid."""
         region = self._alignment.source_window(Window(0, 0, *self._grid.shape))
-        end = region.row + region.height, region.column + region.width
         low, high = 0.0, 0.0
-        for row in range(region.row, end[0], 4 * BLOCK):
-            for column in range(region.column, end[1], 4 * BLOCK):
-                values = self._shares(Window(row, column, 4 * BLOCK, 4 * BLOCK).clip(*end))
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
+        for part in region.pieces(4 * BLOCK):
+            values = self._shares(part)
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
         unit = 100 if self._percent else 1
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             wrong = low if low < -_ROUNDING else high
@@ -125,11 +124,8 @@ class Confidence:
             If the file cannot be read there.
         """
         out = np.zeros((window.height, window.width), np.float32)
-        for row in range(0, window.height, BLOCK):
-            for column in range(0, window.width, BLOCK):
-                part = Window(row, column, BLOCK, BLOCK).clip(window.height, window.width)
-                target = out[row : row + part.height, column : column + part.width]
-                self._read_part(part._replace(row=row + window.row, column=column + window.column), target)
+        for part in window.pieces(BLOCK):
+            self._read_part(part, out[part.slices_in(window)])
         return np.clip(np.nan_to_num(out), 0, 1)
 
     def _read_part(self, window: Window, out: Float32) -> None:
@@ -141,7 +137,7 @@ class Confidence:
             self._alignment.warp(window, source, shares[None], out[None], self._method)
 
 
-class ConfidentLabels:
+class ConfidentLabels(Closing):
     """Labels of which those with a confidence of 0 are no label; see `refnet_cli.evaluation.labels.Labels`.
 
     Parameters
@@ -155,12 +151,6 @@ class ConfidentLabels:
         self._labels, self.confidence = labels, confidence
         self.on_grid = labels.on_grid
         self.warnings = [*labels.warnings, *confidence.warnings]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close both files."""

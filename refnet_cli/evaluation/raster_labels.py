@@ -18,11 +18,12 @@ from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, list_classes, text_of
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.raster.warp import Alignment
+from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8
 
 
-class RasterLabels:
+class RasterLabels(Closing):
     """A raster of codes served on a grid as the network's class indexes.
 
     Use ``RasterLabels.open`` and, best, a ``with`` statement. A grid pixel takes the label at its centre, or the most
@@ -125,12 +126,6 @@ class RasterLabels:
             raster.dataset.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file."""
         self._raster.dataset.close()
@@ -138,12 +133,8 @@ class RasterLabels:
     def _check_codes(self) -> None:
         region = self._alignment.source_window(Window(0, 0, *self._grid.shape))
         found: set[float] = set()
-        for row in range(region.row, region.row + region.height, 4 * BLOCK):
-            for column in range(region.column, region.column + region.width, 4 * BLOCK):
-                part = Window(row, column, 4 * BLOCK, 4 * BLOCK).clip(
-                    region.row + region.height, region.column + region.width
-                )
-                found.update(np.unique(self._stored(part)).tolist())
+        for part in region.pieces(4 * BLOCK):
+            found.update(np.unique(self._stored(part)).tolist())
         unknown = sorted(value for value in found if value not in self._indexes and not np.isnan(value))
         if unknown:
             advice = advise_on_unknown(self._text(unknown[0]))
@@ -182,11 +173,8 @@ class RasterLabels:
         """Read a window of the grid; see `Labels.read`."""
         window.check_inside(*self._grid.shape)
         out = np.zeros((window.height, window.width), np.uint8)
-        for row in range(0, window.height, BLOCK):
-            for column in range(0, window.width, BLOCK):
-                part = Window(row, column, BLOCK, BLOCK).clip(window.height, window.width)
-                target = out[row : row + part.height, column : column + part.width]
-                self._read_part(part._replace(row=row + window.row, column=column + window.column), target)
+        for part in window.pieces(BLOCK):
+            self._read_part(part, out[part.slices_in(window)])
         return out
 
     def _read_part(self, window: Window, out: UInt8) -> None:

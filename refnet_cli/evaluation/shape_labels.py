@@ -18,11 +18,12 @@ from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, list_classes, numbers_among, text_of
 from refnet_cli.raster.vectors import VectorFile, WayToGrid
+from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Bool, UInt8
 
 
-class ShapeLabels:
+class ShapeLabels(Closing):
     """Polygons or points of a vector file served on a grid as the network's class indexes.
 
     Use ``ShapeLabels.open``. A pixel takes the class of the polygon that its centre lies in, or of the point that lies
@@ -105,12 +106,6 @@ class ShapeLabels:
             raise InputError(f"{file.name} {mixed}")
         warnings += warn_of_codes(plain, scheme)
         return cls(shapes, found, grid, warnings)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Do nothing: the file was read whole."""

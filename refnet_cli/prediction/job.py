@@ -30,7 +30,6 @@ from refnet_cli.sensors.dates import acquired, read_dates
 from refnet_cli.system.atomic import check_places
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import may_use
-from refnet_cli.system.process import usable_cores
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 
@@ -141,11 +140,6 @@ def load(options: PredictOptions, weights: Path | None) -> Engine:
     if weights is None:
         raise OptionsError("Neither weights nor an engine were given.")
     return load_engine(weights, options.engine)
-
-
-def reading_threads() -> int:
-    """Return in how many threads to read by default: a core each, and at most 8, for more would read no faster."""
-    return min(usable_cores(), 8)
 
 
 def files_of(options: PredictOptions, part: Part | None = None) -> list[Path]:

@@ -16,13 +16,14 @@ from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.style import warn_of_styles
-from refnet_cli.prediction.job import Job, Part, context_of, load, reading_threads
+from refnet_cli.prediction.job import Job, Part, context_of, load
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import WARNING
 from refnet_cli.prediction.report import Report, check_map, examine
 from refnet_cli.prediction.stream import Progress, expect, write_rows
 from refnet_cli.scene.grid import crop
 from refnet_cli.sensors.quality import usable
+from refnet_cli.system.process import reading_threads
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine

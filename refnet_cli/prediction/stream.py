@@ -63,11 +63,9 @@ class Quicklooker:
         """Show a window, block by block."""
         if self._look is None:
             return
-        for row in range(window.row, window.row + window.height, BLOCK):
-            for column in range(window.column, window.column + window.width, BLOCK):
-                piece = Window(row, column, BLOCK, BLOCK).within(window)
-                patch = self._pair.read(piece)
-                self._look.add(piece.row, piece.column, patch.optical, patch.sar)
+        for piece in window.pieces(BLOCK):
+            patch = self._pair.read(piece)
+            self._look.add(piece.row, piece.column, patch.optical, patch.sar)
 
 
 def write_rows(

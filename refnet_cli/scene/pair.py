@@ -38,6 +38,7 @@ from refnet_cli.scene.source import Source
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
 from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE, usable
 from refnet_cli.sensors.sensor import Modality
+from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32, UInt8
 
@@ -92,7 +93,7 @@ class _Block(NamedTuple):
     counts: Counter[str]
 
 
-class ScenePair:
+class ScenePair(Closing):
     """Optical and SAR files of the same place, or of one sensor only, served on the optical image's grid or on SAR's.
 
     Use ``ScenePair.open`` and, best, a ``with`` statement. One thread at a time may read from it.
@@ -257,12 +258,6 @@ class ScenePair:
         self._most_ahead -= 2 * given_up  # first, so that closing never waits for files that are gone
         for _ in range(given_up):
             self._files.get()  # for good; closing closes them all the same
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the threads and close the files."""

@@ -11,11 +11,11 @@ import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from refnet_cli.errors import TryAgainError
 from refnet_cli.system.atomic import create_folder, explain, remove_empty
+from refnet_cli.system.closing import Closing
 from refnet_cli.system.disk import UNSUPPORTED
 
 try:
@@ -39,7 +39,7 @@ def workplace_of(output: Path) -> Path:
     return output.parent / f".{name}.refnet"
 
 
-class Workplace:
+class Workplace(Closing):
     """A hidden folder next to an output, which one run at a time may have.
 
     A missing folder for the output is created, and removed again if nothing lies in it in the end.
@@ -155,14 +155,6 @@ class Workplace:
     def keep(self, *names: str) -> None:
         """Leave files of these names to the next run."""
         self._kept = names
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go; may be called more than once."""

@@ -58,6 +58,11 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def reading_threads() -> int:
+    """Return in how many threads to read by default: a core each, and at most 8, for more would read no faster."""
+    return min(usable_cores(), 8)
+
+
 def allow_open_files(count: int) -> int:
     """Let this process open more files, as far as the system allows that, for the whole process and for good.
 

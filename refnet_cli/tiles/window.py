@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -35,6 +36,18 @@ class Window(NamedTuple):
         bottom = min(self.row + self.height, other.row + other.height)
         right = min(self.column + self.width, other.column + other.width)
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
+
+    def pieces(self, side: int) -> Iterator[Window]:
+        """Yield the window in pieces of at most ``side`` pixels each way, row by row.
+
+        Examples
+        --------
+        >>> [(piece.column, piece.width) for piece in Window(5, 6, 3, 10).pieces(8)]
+        [(6, 8), (14, 2)]
+        """
+        for row in range(self.row, self.row + self.height, side):
+            for column in range(self.column, self.column + self.width, side):
+                yield Window(row, column, side, side).within(self)
 
     def check_inside(self, height: int, width: int) -> None:
         """Raise ValueError if the window is empty or leaves a grid of ``height`` x ``width`` pixels."""

@@ -11,8 +11,9 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import RefnetError
 from refnet_cli.evaluation.confidence import Confidence, ConfidentLabels
 from refnet_cli.evaluation.labels import Labels, open_labels
-from refnet_cli.prediction.job import reading_threads
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.system.closing import Closing
+from refnet_cli.system.process import reading_threads
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
@@ -80,7 +81,7 @@ class LabelledScene:
         return SceneFiles.open(self.entry, config, read_threads=reading_threads())
 
 
-class SceneFiles:
+class SceneFiles(Closing):
     """The files of a scene with labels, opened; one thread at a time may read from them."""
 
     def __init__(self, entry: TrainScene, pair: ScenePair, labels: Labels) -> None:
@@ -110,12 +111,6 @@ class SceneFiles:
     def decided(self) -> dict[str, Any]:
         """What was found out of the files, see `DECISIVE`."""
         return {what: value for what, value, _ in self.pair.decisions if what in DECISIVE}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the files."""

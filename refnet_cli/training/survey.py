@@ -11,9 +11,9 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError
-from refnet_cli.prediction.job import reading_threads
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import other_of
+from refnet_cli.system.process import reading_threads
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import Cells, LabelledScene, SceneFiles
