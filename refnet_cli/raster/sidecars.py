@@ -11,8 +11,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from refnet_cli.sensors.band_names import only_numbers
-from refnet_cli.sensors.bands import band_evidence, band_of_wavelength
+from refnet_cli.sensors.bands import band_evidence, band_of_wavelength, only_numbers
 
 BAND_TAG = re.compile(
     r"(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"

@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.sensors import SENSORS
-from refnet_cli.sensors.bands import band_evidence, band_of_wavelength, canonical_band, is_landsat_name
+from refnet_cli.sensors.bands import (
+    band_evidence,
+    band_of_wavelength,
+    canonical_band,
+    is_landsat_name,
+    only_numbers,
+)
 
 
 class Said(NamedTuple):
@@ -85,11 +91,6 @@ def _without_numbering(said: list[Said]) -> list[Said]:
     if all(re.fullmatch(r"BAND[ _-]*(8A|0?[1-9]|1[0-2])", text, re.I) for text in texts):
         return [band._replace(description=f"Sentinel-2 {band.description}") for band in said]
     return said
-
-
-def only_numbers(text: str, number: int) -> bool:
-    """Whether a text says no more of a band than its number in the file."""
-    return re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.IGNORECASE) is not None
 
 
 def _texts(band: Said) -> list[set[str] | None]:

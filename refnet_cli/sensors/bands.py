@@ -88,6 +88,11 @@ def _simplified(text: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1 \2", plain)
 
 
+def only_numbers(text: str, number: int) -> bool:
+    """Whether a text says no more of a band than its number in the file."""
+    return re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.IGNORECASE) is not None
+
+
 def band_of_wavelength(text: str) -> str | None:
     """Recognise a band by the number that a tag gives for its wavelength, in nanometres or micrometres.
 
