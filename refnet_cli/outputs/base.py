@@ -17,11 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
-from odc.geo.geobox import GeoBox
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OutputError, TryAgainError
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import Rows
@@ -94,14 +92,10 @@ class FileOutput(ABC):
     ----------
     path : str or Path
         Where it is to appear; an earlier file there is replaced at the very end.
-    grid : GeoBox
-        The map's.
-    scheme : ClassScheme
-        The map's.
-    tags : dict of str to str
-        Provenance. The same rows and tags give the same bytes.
-    companions : sequence of Path
-        Further files that it makes.
+    context : MapContext
+        What the map is. The same rows and tags give the same bytes.
+    companions : sequence of Path, optional
+        Further files that it makes; by default those that `companions` names.
 
     Raises
     ------
@@ -132,30 +126,20 @@ class FileOutput(ABC):
     @classmethod
     def make(cls, path: Path, context: MapContext) -> Self:
         """Begin an output of a map."""
-        return cls(path, context.grid, context.scheme, context.tags)
+        return cls(path, context)
 
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
         """Return the further files that come with the one at a path, for a map at another."""
         return []
 
-    def __init__(
-        self,
-        path: str | Path,
-        grid: GeoBox,
-        scheme: ClassScheme,
-        tags: dict[str, str],
-        *,
-        companions: Sequence[Path] = (),
-    ) -> None:
+    def __init__(self, path: str | Path, context: MapContext, companions: Sequence[Path] | None = None) -> None:
         self.path = Path(path)
-        self.files = [self.path, *companions]
+        self.files = [self.path, *(self.companions(self.path, context.map) if companions is None else companions)]
         self.sha256: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.warnings: list[str] = []
-        self._grid = grid
-        self._scheme = scheme
-        self._tags = dict(tags)
+        self._grid, self._scheme, self._tags = context.grid, context.scheme, dict(context.tags)
         self._next_row = 0
         self._ready: list[Path] | None = None
         self._finished = False

@@ -8,11 +8,11 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.outputs.base import FileOutput
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.journal import Finished, Journal, Planes, read_journal
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import LAYERS, Rows
@@ -31,26 +31,16 @@ class Shard(FileOutput):
 
     Parameters
     ----------
-    path, grid, scheme, tags
-        See `FileOutput`.
+    path : str or Path
+    context : MapContext
+        Of the part. The quicklook of the whole map's grid is kept in a second file, without what lies beyond the part.
     layers : tuple of str
         Names in `LAYERS`.
-    look : Quicklook, optional
-        What is seen of the whole map's grid; kept in a second file, without what lies beyond the part.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        grid: GeoBox,
-        scheme: ClassScheme,
-        tags: dict[str, str],
-        layers: tuple[str, ...],
-        look: Quicklook | None = None,
-    ) -> None:
-        self.layers = layers
-        self._look = look
-        super().__init__(path, grid, scheme, tags, companions=[] if look is None else [look_of(Path(path))])
+    def __init__(self, path: str | Path, context: MapContext, layers: tuple[str, ...]) -> None:
+        self.layers, self._look = layers, context.look
+        super().__init__(path, context, [] if context.look is None else [look_of(Path(path))])
 
     def _start(self, folder: Path) -> None:
         self._working = folder / "shard"

@@ -212,7 +212,7 @@ class ClassMap(CogOutput):
         self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, quality: bool = False
     ) -> None:
         self._with_quality = quality
-        super().__init__(path, grid, scheme, tags)
+        super().__init__(path, MapContext(Path(path), grid, scheme, tags))
 
     @classmethod
     def make(cls, path: Path, context: MapContext) -> Self:

@@ -40,7 +40,7 @@ class OutputSet:
         self.layers = union_of_layers(places)
         self.outputs: dict[str, Output] = {}
         if shard is not None:
-            made = Shard(shard, context.grid, context.scheme, context.tags, self.layers, context.look)
+            made = Shard(shard, context, self.layers)
             self.outputs["shard"] = stack.enter_context(made)
         else:
             for kind, path in places.items():

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from odc.geo.geobox import GeoBox
@@ -46,15 +46,8 @@ class StacItem(FileOutput):
     ----------
     path : str or Path
         Where the Item is to appear.
-    grid : GeoBox
-    scheme : ClassScheme
-    tags : dict of str to str
-    map : Path
-        The class map's; its name without ending is the Item's id.
-    acquired : tuple of (str, str), optional
-        When the scenes were acquired, start and end in ISO 8601, UTC.
-    quality : bool
-        Whether the class map has a second band of quality.
+    context : MapContext
+        The name of the map without ending is the Item's id.
 
     Raises
     ------
@@ -73,33 +66,15 @@ class StacItem(FileOutput):
     layers = ()
     own_options = ("date",)
 
-    @classmethod
-    def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
-        return cls(
-            path, context.grid, context.scheme, context.tags, map=context.map, acquired=context.acquired,
-            quality=context.quality,
-        )  # fmt: skip
-
-    def __init__(
-        self,
-        path: str | Path,
-        grid: GeoBox,
-        scheme: ClassScheme,
-        tags: dict[str, str],
-        *,
-        map: Path,
-        acquired: tuple[str, str] | None,
-        quality: bool = False,
-    ) -> None:
-        if acquired is None:
+    def __init__(self, path: str | Path, context: MapContext) -> None:
+        if context.acquired is None:
             raise OptionsError(
                 "A STAC Item needs a date, and the files' names do not tell when the scenes were acquired: "
                 "give --date 2020-07-01, or from when to when as --date 2020-07-01/2020-07-05."
             )
-        self._map, self._acquired, self._with_quality = map, acquired, quality
-        self._geometry, self._bbox = footprint(grid)
-        super().__init__(path, grid, scheme, tags)
+        self._map, self._acquired, self._with_quality = context.map, context.acquired, context.quality
+        self._geometry, self._bbox = footprint(context.grid)
+        super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
         """Nothing is to be opened."""

@@ -7,10 +7,8 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from xml.etree import ElementTree as ET
-
-from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import OptionsError
@@ -45,12 +43,8 @@ class Style(FileOutput):
     ----------
     path : str or Path
         Where the style is to appear.
-    grid : GeoBox
-    scheme : ClassScheme
-        Codes, names and colours of the classes. What XML cannot hold of a name becomes U+FFFD.
-    tags : dict of str to str
-    map : Path
-        The class map's.
+    context : MapContext
+        What XML cannot hold of a class's name becomes U+FFFD.
 
     Raises
     ------
@@ -72,11 +66,6 @@ class Style(FileOutput):
     }
     layers = ()
 
-    @classmethod
-    def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
-        return cls(path, context.grid, context.scheme, context.tags, map=context.map)
-
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
         """Return where the Styled Layer Descriptor and GDAL's file lie, for QGIS's style of a map."""
@@ -85,12 +74,10 @@ class Style(FileOutput):
             made.append(path.parent / f"{map.name}.aux.xml")
         return made
 
-    def __init__(
-        self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, map: Path
-    ) -> None:
+    def __init__(self, path: str | Path, context: MapContext) -> None:
         if Path(path).suffix.lower() == ".sld":
             raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made next to it.")
-        super().__init__(path, grid, scheme, tags, companions=self.companions(Path(path), map))
+        super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
         """Nothing is to be opened."""

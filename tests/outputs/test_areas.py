@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.outputs.areas.areas import AreaCounter, Areas
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
+from refnet_cli.outputs.context import MapContext
 from tests.outputs.test_outputs import TAGS, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]
@@ -65,7 +67,7 @@ def on_map(grid: GeoBox, shape: Any, crs: str | None = None) -> Any:
 def areas_of(tmp_path: Path, grid: GeoBox, codes: NDArray[np.uint8], zones: Path | None, **options: Any) -> Any:
     """Lines of the table by zone and code, and the output."""
     path = tmp_path / "areas.csv"
-    with Areas(path, grid, SCHEME, TAGS, map_name="map.tif", zones=zones, **options) as output:
+    with Areas(path, MapContext(Path("map.tif"), grid, SCHEME, TAGS, zones=zones, **options)) as output:
         feed(output, codes, [len(codes) // 3])
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
@@ -118,7 +120,7 @@ def test_table_of_the_whole_map(tmp_path: Path) -> None:
 def test_the_json_says_the_same_and_more(tmp_path: Path) -> None:
     grid, codes = utm_grid(30, 40), random_codes(30, 40)
     path = write_zones(tmp_path / "z.gpkg", [on_map(grid, shapely.box(3, 4, 20, 25))], name=["Süd, \"rechts\""])
-    output = Areas(tmp_path / "a.csv", grid, SCHEME, TAGS, map_name="m.tif", zones=path, zone_field="name")
+    output = Areas(tmp_path / "a.csv", MapContext(Path("m.tif"), grid, SCHEME, TAGS, zones=path, zone_field="name"))
     feed(output, codes, [])
     output.complete({"files": {"classes": [{"name": "m.tif", "sha256": "12ab", "bytes": 3}]}})
     output.finish()
@@ -328,7 +330,7 @@ def test_a_layer_of_zones_can_be_chosen(tmp_path: Path) -> None:
         assert found == table
         assert json.loads((output.path.with_suffix(".json")).read_text())["zone_layer"] == name
     with pytest.raises(OptionsError, match="no zones that could have a layer"):
-        Areas(tmp_path / "new.csv", grid, SCHEME, TAGS, map_name="m.tif", zone_layer="districts")
+        Areas(tmp_path / "new.csv", MapContext(Path("m.tif"), grid, SCHEME, TAGS, zone_layer="districts"))
 
 
 def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
@@ -360,11 +362,12 @@ def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
         (write_zones(tmp_path / "line.gpkg", [box, box.boundary]), None, InputError, "a LineString as feature 2"),
         (write_zones(tmp_path / "gone.gpkg", [box, None]), None, InputError, "no shape as feature 2"),
     ]
+    context = MapContext(Path("m.tif"), grid, SCHEME, TAGS)
     for path, field, error, match in cases:
         with pytest.raises(error, match=match):
-            Areas(tmp_path / "new.csv", grid, SCHEME, TAGS, map_name="m.tif", zones=path, zone_field=field)
+            Areas(tmp_path / "new.csv", replace(context, zones=path, zone_field=field))
     with pytest.raises(OptionsError, match="no zones that could have a field"):
-        Areas(tmp_path / "new.csv", grid, SCHEME, TAGS, map_name="m.tif", zone_field="name")
+        Areas(tmp_path / "new.csv", replace(context, zone_field="name"))
     with pytest.raises(OptionsError, match="at once"):
-        Areas(tmp_path / "new.json", grid, SCHEME, TAGS, map_name="m.tif")
+        Areas(tmp_path / "new.json", context)
     assert not [path for path in tmp_path.iterdir() if "new" in path.name]

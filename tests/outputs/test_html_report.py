@@ -24,6 +24,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.pictures.charts import histogram
 from refnet_cli.outputs.pictures.html_report import HtmlReport
 from refnet_cli.outputs.pictures.quicklook import Quicklook
@@ -113,7 +114,8 @@ def make_page(
     grid: GeoBox | None = None,
     tags: dict[str, str] | None = None,
 ) -> str:
-    with HtmlReport(path / "page.html", grid or utm_grid(*codes.shape), scheme, tags or {}, look) as output:
+    context = MapContext(path / "map.tif", grid or utm_grid(*codes.shape), scheme, tags or {}, look=look)
+    with HtmlReport(path / "page.html", context) as output:
         output.write(rows_of(codes, scheme, confidence))
         output.complete(facts)
     return (path / "page.html").read_text("utf-8")
@@ -304,14 +306,15 @@ def test_a_histogram_of_nothing() -> None:
 
 def test_probabilities_of_the_network_are_taken(tmp_path: Path) -> None:
     codes = random_codes(20, 30)
-    with HtmlReport(tmp_path / "page.html", utm_grid(20, 30), SCHEME, {}) as output:
+    with HtmlReport(tmp_path / "page.html", MapContext(tmp_path / "map.tif", utm_grid(20, 30), SCHEME, {})) as output:
         output.write(Rows(0, *as_probabilities(codes), SCHEME))
     assert "Half of the pixels have a probability of 0.27 or more" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_a_quicklook_of_another_grid_is_refused(tmp_path: Path) -> None:
+    context = MapContext(tmp_path / "map.tif", utm_grid(40, 60), SCHEME, {}, look=some_look(40, 61))
     with pytest.raises(ValueError, match=r"\(40, 61\) pixels is none of a grid of \(40, 60\)"):
-        HtmlReport(tmp_path / "page.html", utm_grid(40, 60), SCHEME, {}, some_look(40, 61))
+        HtmlReport(tmp_path / "page.html", context)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -499,7 +499,8 @@ def test_preview_shows_the_map_and_its_classes(height: int, width: int, tmp_path
     codes = np.full((height, width), SCHEME.codes[1], np.uint8)
     codes[:, : width // 2] = SCHEME.codes[3]
     codes[:, : width // 4] = 0
-    with Preview(tmp_path / "map.png", utm_grid(height, width), SCHEME, TAGS) as output:
+    context = MapContext(tmp_path / "map.tif", utm_grid(height, width), SCHEME, TAGS)
+    with Preview(tmp_path / "map.png", context) as output:
         feed(output, codes, [height // 2])
     with Image.open(tmp_path / "map.png") as image:
         assert image.text == TAGS
@@ -517,7 +518,7 @@ def test_preview_shows_the_map_and_its_classes(height: int, width: int, tmp_path
 
 
 def test_preview_of_a_map_without_data(tmp_path: Path) -> None:
-    with Preview(tmp_path / "map.png", utm_grid(10, 10), SCHEME, {}) as output:
+    with Preview(tmp_path / "map.png", MapContext(tmp_path / "map.tif", utm_grid(10, 10), SCHEME, {})) as output:
         feed(output, np.zeros((10, 10), np.uint8), [])
     with Image.open(tmp_path / "map.png") as image:
         assert image.getextrema()[3][0] == 0

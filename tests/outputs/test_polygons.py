@@ -26,6 +26,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, OptionsError, StorageError, UnavailableError
 from refnet_cli.outputs.areas.areas import AreaCounter
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.polygons import polygons
 from refnet_cli.outputs.polygons import vector_files as vectors
 from refnet_cli.outputs.polygons.polygonize import Tracer
@@ -227,7 +228,7 @@ def rows_of(row: int, codes: UInt8, steps: UInt8) -> Rows:
 
 def write(path: Path, codes: UInt8, cuts: list[int] | None = None, grid: GeoBox | None = None, **options: Any) -> Path:
     steps = steps_of(codes)
-    with Polygons(path, grid or grid_of(codes.shape), SCHEME, TAGS, **options) as output:
+    with Polygons(path, MapContext(path, grid or grid_of(codes.shape), SCHEME, TAGS, **options)) as output:
         for top, bottom in pairwise([0, *sorted(cuts or []), len(codes)]):
             output.write(rows_of(top, codes[top:bottom], steps[top:bottom]))
     return path
@@ -410,14 +411,15 @@ def test_everything_may_be_too_small(min_area: float, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["map", "map.shp", "map.gpkg.zip", "map.geojson"])
 def test_other_formats_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match=r"\.gpkg, \.fgb, \.parquet"):
-        Polygons(tmp_path / name, grid_of((3, 4)), SCHEME, TAGS)
+        Polygons(tmp_path / name, MapContext(tmp_path / "map.tif", grid_of((3, 4)), SCHEME, TAGS))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("min_area", [-1.0, float("nan"), float("inf")])
 def test_impossible_areas_are_refused(min_area: float, tmp_path: Path) -> None:
+    context = MapContext(tmp_path / "map.tif", grid_of((3, 4)), SCHEME, TAGS, min_area=min_area)
     with pytest.raises(OptionsError, match="0 or more"):
-        Polygons(tmp_path / "map.gpkg", grid_of((3, 4)), SCHEME, TAGS, min_area=min_area)
+        Polygons(tmp_path / "map.gpkg", context)
 
 
 @pytest.mark.parametrize("min_area", [0.0, 0.5])
@@ -436,7 +438,7 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UnavailableError, match=r"refnet-cli\[parquet\]"):
-        Polygons(tmp_path / "map.parquet", grid_of((3, 4)), SCHEME, TAGS)
+        Polygons(tmp_path / "map.parquet", MapContext(tmp_path / "map.tif", grid_of((3, 4)), SCHEME, TAGS))
     for ending in (".gpkg", ".fgb"):
         write(tmp_path / f"map{ending}", patches(30, 40))
 
@@ -454,7 +456,7 @@ def test_a_full_disk_is_told(ending: str, min_area: float, tmp_path: Path) -> No
     size = path.stat().st_size
     path.write_text("old")
     for limit in (0, 300, size // 4, size // 2, size - 1000, size - 1):
-        output = Polygons(path, grid_of(codes.shape), SCHEME, TAGS, min_area=min_area)
+        output = Polygons(path, MapContext(path, grid_of(codes.shape), SCHEME, TAGS, min_area=min_area))
         with file_size_limit(limit), pytest.raises(StorageError, match="make room"):
             complete(output, codes)
         assert path.read_text() == "old"

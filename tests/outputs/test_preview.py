@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw
 
 from refnet_cli.classes.schemes import SCHEMES
+from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.geodesy import Ground, view_of
 from refnet_cli.outputs.pictures.preview import Preview, scale_bar
 from tests.outputs.test_outputs import UTM, feed, random_codes, utm_grid
@@ -26,7 +27,7 @@ LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
 
 
 def draw(path: Path, grid: GeoBox, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    with Preview(path, grid, SCHEME, {}) as output:
+    with Preview(path, MapContext(path, grid, SCHEME, {})) as output:
         feed(output, codes, [])
     with Image.open(path) as image:
         return np.asarray(image)

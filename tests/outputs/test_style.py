@@ -42,7 +42,7 @@ QGIS_PYTHON = "/usr/bin/python3"
 def make_style(path: Path, scheme: ClassScheme, map: Path | None = None) -> list[Path]:
     """Write a style for a map without a class."""
     grid = utm_grid(2, 3)
-    with Style(path, grid, scheme, TAGS, map=map or path.with_suffix(".tif")) as output:
+    with Style(path, MapContext(map or path.with_suffix(".tif"), grid, scheme, TAGS)) as output:
         output.write(Rows(0, np.zeros((scheme.classes, 2, 3), np.float32), np.zeros((2, 3), bool), scheme))
     return output.files
 

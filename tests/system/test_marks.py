@@ -81,7 +81,8 @@ def test_files_besides_outputs_are_known(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal", {}, {"codes": (np.uint8, 1)})):
         pass
     look = Quicklook(*GRID.shape, ("B04",), ("VV",))
-    with Shard(tmp_path / "block.shard", GRID, SCHEME, TAGS, ("codes",), look) as shard:
+    context = MapContext(tmp_path / "map.tif", GRID, SCHEME, TAGS, look=look)
+    with Shard(tmp_path / "block.shard", context, ("codes",)) as shard:
         feed(shard, CODES, [])
     for file in filter(Path.is_file, tmp_path.iterdir()):
         assert is_ours(file) == (file not in pair), file

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import pyproj
@@ -91,18 +91,8 @@ class Areas(FileOutput):
     ----------
     path : str or Path
         Where the CSV is to appear; the JSON has the same name but for its ending.
-    grid : GeoBox
-    scheme : ClassScheme
-    tags : dict of str to str
-        Provenance, for the JSON.
-    map_name : str
-        The name of the map's file.
-    zones : Path, optional
-        Vector file of polygons.
-    zone_layer : str, optional
-        Layer of the file of zones; needed where several have shapes.
-    zone_field : str, optional
-        Its field of names.
+    context : MapContext
+        The JSON has the map's name and the tags.
 
     Attributes
     ----------
@@ -122,44 +112,27 @@ class Areas(FileOutput):
     media: ClassVar = {".csv": ("text/csv", ("metadata",)), ".json": ("application/json", ("metadata",))}
     own_options = ("zones", "zone_field", "zone_layer")
 
-    @classmethod
-    def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
-        return cls(
-            path, context.grid, context.scheme, context.tags, map_name=context.map.name, zones=context.zones,
-            zone_field=context.zone_field, zone_layer=context.zone_layer,
-        )  # fmt: skip
-
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
         """Return where the JSON lies."""
         return [path.parent / f"{path.stem}.json"]
 
-    def __init__(
-        self,
-        path: str | Path,
-        grid: GeoBox,
-        scheme: ClassScheme,
-        tags: dict[str, str],
-        *,
-        map_name: str,
-        zones: Path | None = None,
-        zone_field: str | None = None,
-        zone_layer: str | None = None,
-    ) -> None:
-        for what, given in (("field", zone_field), ("layer", zone_layer)):
+    def __init__(self, path: str | Path, context: MapContext) -> None:
+        grid, scheme, zones = context.grid, context.scheme, context.zones
+        for what, given in (("field", context.zone_field), ("layer", context.zone_layer)):
             if given is not None and zones is None:
                 raise OptionsError(f"There are no zones that could have a {what} {given!r}; give a file of them.")
         self._whole = AreaCounter(grid, scheme)
-        read = read_zones(zones, grid, zone_field, zone_layer) if zones else None
+        read = read_zones(zones, grid, context.zone_field, context.zone_layer) if zones else None
         self._zones = ZoneCounter(read, grid, scheme) if read is not None else None
-        self._about = {"map": map_name, "zones_from": zones.name if zones else None, "zone_field": zone_field}
-        if zone_layer is not None:
-            self._about["zone_layer"] = zone_layer
+        source = zones.name if zones else None
+        self._about = {"map": context.map.name, "zones_from": source, "zone_field": context.zone_field}
+        if context.zone_layer is not None:
+            self._about["zone_layer"] = context.zone_layer
         outside = self._zones.outside if self._zones else []
         if Path(path).suffix == ".json":
             raise OptionsError(f"{path} would be the table of areas and its JSON at once; name it .csv.")
-        super().__init__(path, grid, scheme, tags, companions=self.companions(Path(path), Path(path)))
+        super().__init__(path, context)
         shown = ["".join(letter if letter.isprintable() else "?" for letter in zone) for zone in outside]
         self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in shown if zones]
 

@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyproj
@@ -71,18 +71,11 @@ class HtmlReport(FileOutput):
     fixed_memory = 150 * MB
     quicklook = True
 
-    @classmethod
-    def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
-        return cls(path, context.grid, context.scheme, context.tags, context.look)
-
-    def __init__(
-        self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], look: Quicklook | None = None
-    ) -> None:
-        if look is not None and look.shape != (*grid.shape,):
-            raise ValueError(f"A quicklook of {look.shape} pixels is none of a grid of {(*grid.shape,)}.")
-        self._look = look
-        super().__init__(path, grid, scheme, tags)
+    def __init__(self, path: str | Path, context: MapContext) -> None:
+        self._look, shape = context.look, (*context.grid.shape,)
+        if self._look is not None and self._look.shape != shape:
+            raise ValueError(f"A quicklook of {self._look.shape} pixels is none of a grid of {shape}.")
+        super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape

@@ -36,10 +36,8 @@ class Preview(FileOutput):
     ----------
     path : str or Path
         Where the picture is to appear.
-    grid : GeoBox
-    scheme : ClassScheme
-    tags : dict of str to str
-        Written as the picture's text entries.
+    context : MapContext
+        The tags become the picture's text entries.
 
     Raises
     ------

@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import shapely
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.base import FileOutput
@@ -43,13 +42,10 @@ class Polygons(FileOutput):
     ----------
     path : str or Path
         Where the file is to appear.
-    grid : GeoBox
-    scheme : ClassScheme
-    tags : dict of str to str
-        Provenance, written as the file's metadata.
-    min_area : float
-        Hectares; what is smaller becomes part of its largest neighbour, the smallest first, by the rule that
-        `refnet_cli.outputs.polygons.sieve` tells. An island in what is no data stays.
+    context : MapContext
+        The tags become the file's metadata. What is smaller than ``min_area`` becomes part of its largest neighbour,
+        the smallest first, by the rule that `refnet_cli.outputs.polygons.sieve` tells. An island in what is no data
+        stays.
 
     Raises
     ------
@@ -73,18 +69,11 @@ class Polygons(FileOutput):
     _STRIP = 2**18  # pixels that are gone through at once
     _BATCH = 50_000, 2_000_000  # features, and corners, that are written at once
 
-    @classmethod
-    def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
-        return cls(path, context.grid, context.scheme, context.tags, min_area=context.min_area)
-
-    def __init__(
-        self, path: str | Path, grid: GeoBox, scheme: ClassScheme, tags: dict[str, str], *, min_area: float = 0.0
-    ) -> None:
-        if not 0 <= min_area < math.inf:
-            raise OptionsError(f"A least area of {min_area} hectares is impossible; give 0 or more.")
-        self._min_area = min_area
-        super().__init__(path, grid, scheme, tags)
+    def __init__(self, path: str | Path, context: MapContext) -> None:
+        self._min_area = context.min_area
+        if not 0 <= self._min_area < math.inf:
+            raise OptionsError(f"A least area of {self._min_area} hectares is impossible; give 0 or more.")
+        super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
