@@ -16,7 +16,7 @@ from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.prediction.job import Part
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.options import as_paths
-from refnet_cli.system.atomic import replacing
+from refnet_cli.system.atomic import write_whole
 from refnet_cli.system.config import read_table
 from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
@@ -284,6 +284,4 @@ def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about:
     OutputError, StorageError
         If it cannot be written.
     """
-    content = {"id": identity, "files": files} | about
-    with replacing(sidecar_of(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    write_whole(sidecar_of(path), json.dumps({"id": identity, "files": files} | about, indent=2))

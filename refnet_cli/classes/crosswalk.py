@@ -185,13 +185,13 @@ class Translation:
         if given != sorted(self.source.codes):
             raise OptionsError(
                 f"A translation must give each class of scheme {self.source.name!r} once "
-                f"({_list_classes(self.source)}), but gives {', '.join(map(str, given)) or 'none'}."
+                f"({self.source.listed}), but gives {', '.join(map(str, given)) or 'none'}."
             )
         strange = sorted({code for _, code in self.codes} - {0, *self.target.codes})
         if strange:
             raise OptionsError(
                 f"A translation leads to {', '.join(map(str, strange))}, which scheme {self.target.name!r} does not "
-                f"have ({_list_classes(self.target)}; 0 is no data)."
+                f"have ({self.target.listed}; 0 is no data)."
             )
 
     @property
@@ -254,8 +254,8 @@ def find_translation(source: ClassScheme, name: str) -> Translation | None:
     known = SCHEMES.get(source.name, source)
     if source.by_code != known.by_code:
         raise OptionsError(
-            f"The weights call their class scheme {source.name!r}, but it has the classes {_list_classes(source)} "
-            f"instead of {_list_classes(known)}; state in a mapping of your own what they become."
+            f"The weights call their class scheme {source.name!r}, but it has the classes {source.listed} "
+            f"instead of {known.listed}; state in a mapping of your own what they become."
         )
     if name == source.name:
         return None
@@ -274,8 +274,8 @@ def warn_of_old_codes(scheme: ClassScheme) -> list[str]:
     if scheme.by_code != SCHEMES["terramesh"].by_code:
         return []
     return [
-        f"the map has the codes of class scheme 'terramesh' ({_list_classes(scheme)}), which refnet 0.1 called "
-        f"'esri-io'. Esri's own maps have other codes ({_list_classes(SCHEMES['esri-io'])}). Pass --scheme esri-io to "
+        f"the map has the codes of class scheme 'terramesh' ({scheme.listed}), which refnet 0.1 called "
+        f"'esri-io'. Esri's own maps have other codes ({SCHEMES['esri-io'].listed}). Pass --scheme esri-io to "
         "write those, or --scheme terramesh to keep these without this warning."
     ]
 
@@ -313,7 +313,7 @@ def make_translation(source: ClassScheme, target: ClassScheme, mapping: Mapping[
         if unknown:
             raise OptionsError(
                 f"The mapping names {', '.join(unknown)}, which class scheme {scheme.name!r} does not have "
-                f"({_list_classes(scheme)})."
+                f"({scheme.listed})."
             )
     pairs = [(before[text.casefold()], after[meaning.casefold()]) for text, meaning in mapping.items()]
     return Translation(source, target, tuple(sorted(pairs, key=lambda pair: source.codes.index(pair[0]))))
@@ -373,7 +373,3 @@ def _refuse_codes_of_0_1(given: str, target: ClassScheme, meanings: Iterable[str
 def _by_code_or_name(scheme: ClassScheme) -> dict[str, int]:
     names = scheme.by_code
     return {name.casefold(): code for code, name in names.items()} | {str(code): code for code in names}
-
-
-def _list_classes(scheme: ClassScheme) -> str:
-    return ", ".join(f"{code} {name}" for code, name in scheme.by_code.items())

@@ -72,6 +72,11 @@ class ClassScheme:
         """Names of the classes by their codes."""
         return dict(zip(self.codes, self.names, strict=True))
 
+    @property
+    def listed(self) -> str:
+        """Codes and names of the classes, for messages."""
+        return ", ".join(f"{code} {name}" for code, name in self.by_code.items())
+
     def to_dict(self) -> dict[str, Any]:
         """Return the scheme as plain lists and strings, ready for JSON."""
         return {

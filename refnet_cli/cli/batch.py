@@ -95,7 +95,7 @@ def batch_plan(
     """
     from refnet_cli.batch.plan import NONE, Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.options import PredictOptions
-    from refnet_cli.system.atomic import replacing
+    from refnet_cli.system.atomic import write_whole
 
     options = read_config(PredictOptions, config) if config else {}
     for name in ("optical", "sar", "output", "preview"):
@@ -118,8 +118,7 @@ def batch_plan(
     if output is None:
         click.echo(lines, nl=False)
         return
-    with replacing(output) as temporary:
-        temporary.write_text(lines, encoding="utf-8")
+    write_whole(output, lines)
     say([f"{len(tasks)} tasks"])
     click.echo(output)
 

@@ -219,15 +219,11 @@ def check_output(
     remedy: str = "",
 ) -> None:
     """Refuse a file to write, if there is one, that cannot be written, or in whose place another one lies."""
-    from refnet_cli.system.atomic import check_ending, check_folder, check_places
-    from refnet_cli.system.marks import check_replaceable
+    from refnet_cli.system import marks
 
-    if output is None:
-        return
-    check_ending(output, endings, "this output", remedy)
-    check_places([output], [path for path in inputs if isinstance(path, Path)])
-    check_replaceable([output], bool(overwrite))
-    check_folder(output)
+    if output is not None:
+        paths = [path for path in inputs if isinstance(path, Path)]
+        marks.check_output(output, endings, "this output", paths, bool(overwrite), remedy)
 
 
 def with_outputs(given: dict[str, Any]) -> dict[str, Any]:

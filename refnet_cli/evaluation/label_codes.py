@@ -34,7 +34,7 @@ def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None
     if strange:
         raise OptionsError(
             f"The label mapping leads to {', '.join(strange)}, which class scheme {scheme.name!r} does not have "
-            f"({list_classes(scheme)}).{explain_unknown(numbers_among(strange), scheme)}"
+            f"({scheme.listed}).{explain_unknown(numbers_among(strange), scheme)}"
         )
     return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
 
@@ -47,11 +47,6 @@ def advise_on_unknown(unknown: str) -> str:
         f"with [mapping] and a line as {value} = \"Trees\" for each code of the file. In a regions file, write "
         "label_codes, or choose the labels' scheme."
     )
-
-
-def list_classes(scheme: ClassScheme) -> str:
-    """Codes and names of a scheme's classes, for messages."""
-    return ", ".join(f"{code} {name}" for code, name in scheme.by_code.items())
 
 
 def numbers_among(texts: Collection[str]) -> set[int]:

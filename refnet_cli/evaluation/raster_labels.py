@@ -15,7 +15,7 @@ from rasterio.enums import Resampling
 from refnet_cli.classes.codes import explain_mixed, explain_unknown, indexes_by_name, tagged_classes, warn_of_codes
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, RefnetError
-from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, list_classes, text_of
+from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, text_of
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.system.closing import Closing
@@ -162,7 +162,7 @@ class RasterLabels(Closing):
         if all(names_of.get(self._text(code), "").casefold() in classes for code in unknown):
             return f" The mapping leaves out {', '.join(names)}, as the file's tags call them: add a line for each."
         return (
-            f" The file's tags call {', '.join(names)}, but the scheme's classes are {list_classes(self._scheme)}."
+            f" The file's tags call {', '.join(names)}, but the scheme's classes are {self._scheme.listed}."
         )
 
     def _stored(self, source: Window) -> NDArray[np.generic]:

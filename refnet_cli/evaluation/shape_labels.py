@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.codes import explain_mixed, explain_unknown, warn_of_codes
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, list_classes, numbers_among, text_of
+from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, numbers_among, text_of
 from refnet_cli.raster.vectors import VectorFile, WayToGrid
 from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
@@ -153,7 +153,7 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
             f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
-            f"({list_classes(scheme)}).{explain_unknown(numbers_among(unknown), scheme)} "
+            f"({scheme.listed}).{explain_unknown(numbers_among(unknown), scheme)} "
             f"{advise_on_unknown(unknown[0])}"
         )
     return np.array([known[text.casefold()] for text in texts], np.uint8)

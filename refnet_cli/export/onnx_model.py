@@ -36,8 +36,8 @@ from refnet_cli.scene.options import Paths, SceneOptions, as_paths
 from refnet_cli.scene.pair import ScenePair, read_tile
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import Modality, other_of
-from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
-from refnet_cli.system.marks import check_replaceable
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.marks import check_output
 from refnet_cli.system.onnx_metadata import SUFFIX, is_onnx
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.tiling import Tiling
@@ -184,8 +184,8 @@ def export_onnx(
     """
     weights, output = find_weights(weights), Path(output)
     scene = Scene(as_paths(optical), as_paths(sar))
-    _check_options(weights, output, precision, quantize)
-    _check_output(output, [weights, *scene.optical, *scene.sar], overwrite)
+    _check_options(weights, precision, quantize)
+    check_output(output, [SUFFIX], "an ONNX model", [weights, *scene.optical, *scene.sar], overwrite)
     import_runtime()
     net, card = load_weights(weights)
     _check_scene(scene, card, quantize)
@@ -198,18 +198,11 @@ def export_onnx(
     return Exported(str(output), output.stat().st_size / 1e6, OPSET, quantize or precision, card.name, sha256, parity)
 
 
-def _check_options(weights: Path, output: Path, precision: str, quantize: str | None) -> None:
+def _check_options(weights: Path, precision: str, quantize: str | None) -> None:
     if is_onnx(weights):
         raise OptionsError(f"{weights} is an ONNX model already; give the weights that it was made of.")
-    check_ending(output, [SUFFIX], "an ONNX model")
     if quantize and precision != "fp32":
         raise OptionsError("--quantize and --precision contradict each other: give one of them.")
-
-
-def _check_output(output: Path, inputs: list[Path], overwrite: bool) -> None:
-    check_places([output], inputs)
-    check_replaceable([output], overwrite)
-    check_folder(output)
 
 
 def _check_scene(scene: Scene, card: Card, quantize: str | None) -> None:

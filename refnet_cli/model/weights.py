@@ -19,8 +19,8 @@ from refnet_cli.model.refnet import REFNet, from_published, load_strictly
 from refnet_cli.model.weight_files import checksum, find_weights, verify
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
-from refnet_cli.system.atomic import check_ending, check_folder, check_places, replacing
-from refnet_cli.system.marks import check_replaceable
+from refnet_cli.system.atomic import replacing
+from refnet_cli.system.marks import check_output
 from refnet_cli.system.onnx_metadata import is_onnx
 
 
@@ -184,10 +184,7 @@ def import_published(
     WeightsError
         If the checkpoint or the card does not fit.
     """
-    check_ending(Path(output), [".safetensors"], "weights")
-    check_places([Path(output)], [Path(checkpoint)])
-    check_replaceable([Path(output)], overwrite)
-    check_folder(Path(output))
+    check_output(Path(output), [".safetensors"], "weights", [Path(checkpoint)], overwrite)
     net = from_published(read_checkpoint(checkpoint))
     scheme = entries.get("scheme")
     if isinstance(scheme, str):

@@ -16,7 +16,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.georeference import PIXEL, crs_name, lattice, moved, warn_of_pixels
 from refnet_cli.raster.raster import Raster, north_up_grid
 from refnet_cli.raster.warp import Alignment
-from refnet_cli.scene.inputs import Files, Layer
+from refnet_cli.scene.inputs import Files, Layer, file_numbers
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.decisions import Decision
@@ -104,7 +104,7 @@ def advise_grid(sar: Source, layers: Sequence[Layer], grid: GeoBox) -> list[str]
 
 
 def _rasters_of(source: Source, layers: Sequence[Layer]) -> list[Raster]:
-    return [source.rasters[file] for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces)]
+    return [source.rasters[file] for file in file_numbers(layers)]
 
 
 def _why_no_grid(raster: Raster) -> str:
@@ -163,10 +163,7 @@ def _between(grid: GeoBox, left: float, top: float, right: float, bottom: float)
 
 
 def _extent_of(sar: Source, grid: GeoBox) -> Window:
-    edges = [
-        Alignment(sar.rasters[file], grid).bounds()
-        for file in dict.fromkeys(file for layer in sar.layers for file, _ in layer.pieces)
-    ]
+    edges = [Alignment(sar.rasters[file], grid).bounds() for file in file_numbers(sar.layers)]
     left, top = max(edge[0] for edge in edges), max(edge[1] for edge in edges)
     window = _between(grid, left, top, min(edge[2] for edge in edges), min(edge[3] for edge in edges))
     if not window.height * window.width:

@@ -52,6 +52,11 @@ class Layer(NamedTuple):
     is_mask: bool = False
 
 
+def file_numbers(layers: Iterable[Layer]) -> list[int]:
+    """Return the numbers of the files that some layers are in, each once."""
+    return list(dict.fromkeys(file for layer in layers for file, _ in layer.pieces))
+
+
 @dataclass(frozen=True)
 class Files:
     """Which files to open, and what is known of them before they are."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.fills import without_repeated_extremes, without_repeated_lowest
 from refnet_cli.raster.sample import Sample, mean_of
-from refnet_cli.scene.inputs import Layer
+from refnet_cli.scene.inputs import Layer, file_numbers
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import (
     FileSample,
@@ -256,7 +256,7 @@ class OpticalReader:
         if found := stac_contradiction(stac):
             self.decisions.append(Decision("optical.stac", "contradictory", f"stac: {found}; the values decide."))
         said: dict[float, str] = {}
-        for file in dict.fromkeys(file for layer in judged for file, _ in layer.pieces):
+        for file in file_numbers(judged):
             told = told_offset({**source.rasters[file].tags, **stac}, [source.rasters[file].path])
             if told:
                 said.setdefault(told[0], f"{source.rasters[file].path} {told[0]:g} ({told[1].rstrip('.')})")

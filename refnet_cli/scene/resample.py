@@ -15,7 +15,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.raster.georeference import halves
 from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.warp import Alignment
-from refnet_cli.scene.inputs import Layer
+from refnet_cli.scene.inputs import Layer, file_numbers
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
@@ -55,7 +55,7 @@ def make_parts(source: Source, layers: Sequence[Layer], grid: GeoBox) -> list[Pa
     """
     parts: list[Part] = []
     missing: dict[int, InputError] = {}
-    for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+    for file in file_numbers(layers):
         own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
         try:
             alignment = Alignment(source.rasters[file], grid)

@@ -18,7 +18,7 @@ from refnet_cli.raster.georeference import AffinePlace
 from refnet_cli.raster.mosaic import Mosaic
 from refnet_cli.raster.raster import ZipMember, north_up_grid
 from refnet_cli.raster.sample import Sample, take_sample
-from refnet_cli.scene.inputs import Files, Layer
+from refnet_cli.scene.inputs import Files, Layer, file_numbers
 from refnet_cli.scene.look import look_at
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import Named
@@ -94,18 +94,18 @@ class Source:
 
     def tags(self, layers: Iterable[Layer]) -> dict[str, str]:
         """Tags of the files of some layers together; the first file's count."""
-        files = dict.fromkeys(file for layer in layers for file, _ in layer.pieces)
+        files = file_numbers(layers)
         return {key: value for file in reversed(files) for key, value in self.rasters[file].tags.items()}
 
     def paths(self, layers: Iterable[Layer]) -> list[str]:
         """Paths of the files of some layers, and of all pieces."""
-        files = dict.fromkeys(file for layer in layers for file, _ in layer.pieces)
+        files = file_numbers(layers)
         return [self.files.paths[file] for file in self.files.pieces(files)]
 
     def images(self, layers: Iterable[Layer]) -> list[list[str]]:
         """Paths of the files of some layers, those together that are of one image or piece of it."""
         images: dict[tuple[int, int] | None, list[str]] = defaultdict(list)
-        for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+        for file in file_numbers(layers):
             for piece in self.files.joined.get(file, ()):
                 images[piece.window.row, piece.window.column].append(self.files.paths[piece.file])
             if file not in self.files.joined:
@@ -169,7 +169,7 @@ class Source:
             If no layer has a valid pixel, unless that may be.
         """
         taken = []
-        for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces):
+        for file in file_numbers(layers):
             own = [(n, band) for n, layer in enumerate(layers) for number, band in layer.pieces if number == file]
             raster = self.rasters[file]
             targets, bands = zip(*own, strict=True)

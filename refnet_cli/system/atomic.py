@@ -102,6 +102,12 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in UTF-8 to a file, which appears whole or not at all; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def check_ending(path: Path, endings: Sequence[str], what: str, remedy: str = "") -> None:
     """Refuse a file's name whose ending promises another format than the file will have.
 

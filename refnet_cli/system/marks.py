@@ -14,13 +14,14 @@ import re
 import sqlite3
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from refnet_cli.errors import OutputError, WeightsError
+from refnet_cli.system.atomic import check_ending, check_folder, check_places
 from refnet_cli.system.onnx_metadata import is_onnx, read_metadata
 from refnet_cli.version import __version__
 
@@ -74,6 +75,31 @@ def check_replaceable(outputs: Iterable[Path | None], overwrite: bool) -> None:
             f"{listed} would be replaced, but refnet did not write this file, or another program changed it since. "
             "Choose another name, or pass --overwrite to replace it. (Some files of refnet 0.1 carry no mark.)"
         )
+
+
+def check_output(
+    output: Path, endings: Sequence[str], what: str, inputs: Iterable[Path | None], overwrite: bool, remedy: str = ""
+) -> None:
+    """Refuse a file to write that cannot be written, or in whose place another one lies.
+
+    Parameters
+    ----------
+    output : Path
+    endings, what, remedy
+        See `refnet_cli.system.atomic.check_ending`.
+    inputs : iterable of Path or None
+        Files that are read; None stands for one that is not given.
+    overwrite : bool
+        Whether any file may be replaced.
+
+    Raises
+    ------
+    OptionsError, OutputError
+    """
+    check_ending(output, endings, what, remedy)
+    check_places([output], list(inputs))
+    check_replaceable([output], overwrite)
+    check_folder(output)
 
 
 def is_ours(path: Path) -> bool:

@@ -25,7 +25,7 @@ from refnet_cli.errors import OptionsError, RefnetError
 from refnet_cli.evaluation.scores import score
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
-from refnet_cli.system.atomic import replacing
+from refnet_cli.system.atomic import replacing, write_whole
 from refnet_cli.system.lock import Workplace
 from refnet_cli.system.marks import MARK, check_replaceable
 from refnet_cli.training.calibration import fit_temperature, measure_calibration
@@ -126,8 +126,8 @@ def fit_folds(
                 say("finished before, not trained again")
             folds.append(fold)
         details = _describe(folds)
-        _write(folder / TABLE, _table(details))
-        _write(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
+        write_whole(folder / TABLE, _table(details))
+        write_whole(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
     return details
 
 
@@ -215,13 +215,8 @@ def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainRes
         arrays: dict[str, Any] = {MARK: np.array(__version__), **held_out._asdict()}
         np.savez(file, **arrays)
     record = {MARK: __version__, "region": region, "settings": settings, "sha256": result.card.sha256}
-    _write(folder / RECORD, json.dumps(record, indent=2))
+    write_whole(folder / RECORD, json.dumps(record, indent=2))
     return Fold(region, result.weights, result.card, held_out if len(kept) else None)
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _describe(folds: list[Fold]) -> dict[str, Any]:
