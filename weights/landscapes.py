@@ -75,12 +75,6 @@ RADAR = {TREES: (0.0, 1.0), CROPS: (-2.0, 1.5), RANGELAND: (-1.0, 1.5), BUILT: (
 """Mean and spread between scenes, in dB, of what is added to a class's backscatter. The measured pixels are composites
 of a month and calibrated in two ways; fields and grass of real scenes are 1 to 2 dB darker."""
 
-SPARSE, FEWEST_PLANTS = 0.2, 0.03
-"""NDVI that parts rangeland from bare ground, and the least of bare ground. ESA calls ground with sparse plants bare,
-and Esri calls it rangeland."""
-DRY_SCENES = 0.35
-"""Share of the scenes whose rangeland and fields are as dry and bright as the bare ground around them."""
-
 WATER_VV, WATER_VH_BELOW = (-29, -10), (6, 15)
 """VV of a scene's water in dB, from calm to wind and waves, and how far VH lies below."""
 
@@ -190,32 +184,17 @@ def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
     water[4] = rng.uniform(*WATER_VV)
     water[5] = water[4] - rng.uniform(*WATER_VH_BELOW)
     looks[WATER] = (water, np.append(looks[WATER][1][:4], [1.5, 1.5]), looks[WATER][2])
-    stony, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
-    bare = (with_ndvi(stony[0], FEWEST_PLANTS, rng.uniform(FEWEST_PLANTS, SPARSE)), *stony[1:])
-    dry_scene = rng.random() < DRY_SCENES
-    if dry_scene:
-        for code in (RANGELAND, CROPS):
-            dry = rng.uniform(0.2, 1)
-            mean = (1 - dry) * looks[code][0] + dry * stony[0]
-            looks[code] = (with_ndvi(mean, rng.uniform(SPARSE, 0.35), 1), *looks[code][1:])
+    bare, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
     if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
         smooth = rng.uniform(0, 8)
         bare = (bare[0] - np.array([0, 0, 0, 0, smooth, 0.9 * smooth]), *bare[1:])
-    if dry_scene or rng.random() < 0.5:  # roofs and roads of the stone around them
-        stone = rng.uniform(0.3 * dry_scene, 0.9)
+    if rng.random() < 0.5:  # roofs and roads of the stone around them
+        stone = rng.uniform(0, 0.9)
         mean = np.append((1 - stone) * built[0][:4] + stone * bare[0][:4], built[0][4:])
         built = (mean, built[1] * rng.uniform(0.4, 1), built[2])
     marsh = looks[FLOODED][0].copy()
     marsh[4:] = grass[0][4:] + rng.normal([1.5, 0], [3, 1.5])  # stems above water reflect twice; bogs do not
     return looks | {BARE: bare, BUILT: built, FLOODED: (marsh, *looks[FLOODED][1:])}
-
-
-def with_ndvi(mean: Array, least: float, most: float) -> Array:
-    """Change the NIR of a mean as little as possible to have an NDVI between two."""
-    least_nir, most_nir = (mean[2] + np.log((1 + index) / max(1 - index, 1e-3)) for index in (least, most))
-    changed = mean.copy()
-    changed[3] = np.clip(mean[3], least_nir, most_nir)
-    return changed
 
 
 def draw_stages(rng: Rng) -> Array:
