@@ -26,8 +26,10 @@ LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike thos
 LARGEST_HEADER = 16 * 2**20
 SENSORS_ALONE = "sensors_alone"
 """Entry of a card's ``training``: a list of the sensors that suffice alone."""
-BundledName = Literal["refnet-small", "shipped"]
+BundledName = Literal["refnet-base", "shipped"]
 """Names of the bundled weights; "shipped" stands for those that are used by default."""
+REPLACED = "refnet-small"
+"""Name of weights that were bundled before; files of them are read as any others."""
 METADATA = "refnet"  # name of the card among what a file says of itself
 
 
@@ -298,8 +300,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 )
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist. Check the path; bundled weights have the name "
-            f"{get_args(BundledName)[0]}.") from error
+        raise InputMissingError(f"Weights {path} do not exist. {_where_to_look(path)}") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -415,7 +416,7 @@ def default_weights() -> Path:
     InputMissingError
         If the installation lacks them.
     """
-    wanted = "refnet-small.safetensors" if find_spec("torch") else "refnet-small.onnx"
+    wanted = f"{get_args(BundledName)[0]}.{'safetensors' if find_spec('torch') else 'onnx'}"
     for path in shipped_weights():
         if path.name == wanted:
             return path
@@ -428,11 +429,18 @@ def as_weights(given: str | Path) -> BundledName | Path:
     A name is a text without slash and ending, and goes before a file of that name in the working folder: the same
     command means the same weights everywhere. A `Path` is always a path.
 
+    Raises
+    ------
+    WeightsError
+        If it is the name of weights that were bundled before.
+
     Examples
     --------
-    >>> as_weights("refnet-small"), as_weights("./refnet-small")
-    ('refnet-small', PosixPath('refnet-small'))
+    >>> as_weights("refnet-base"), as_weights("./refnet-base")
+    ('refnet-base', PosixPath('refnet-base'))
     """
+    if isinstance(given, str) and given == REPLACED:
+        raise WeightsError(f"The weights {REPLACED} are not bundled any more. {_where_to_look(Path(given))}")
     for name in get_args(BundledName):
         if isinstance(given, str) and given == name:
             found: BundledName = name
@@ -447,9 +455,23 @@ def find_weights(given: str | Path | None = None) -> Path:
     ------
     InputMissingError
         If bundled weights are missing from the installation.
+    WeightsError
+        If the name is that of weights that were bundled before.
     """
     chosen = "shipped" if given is None else as_weights(given)
     return chosen if isinstance(chosen, Path) else default_weights()
+
+
+def _where_to_look(path: Path) -> str:
+    """Say which weights to give in place of a file that does not exist."""
+    name = get_args(BundledName)[0]
+    if path.stem != REPLACED:
+        return f"Check the path; bundled weights have the name {name}."
+    return (
+        f"{name} has replaced {REPLACED}: give the name {name}, or the path of a file of {REPLACED} that you have kept, "
+        f"such as ./{REPLACED}.safetensors. Plan a batch of {REPLACED} again: refnet batch plan SCENES --weights {name} "
+        "-o TASKS."
+    )
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

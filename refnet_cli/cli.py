@@ -235,8 +235,8 @@ PREDICT_OPTIONS = (
     click.option(
         "--weights",
         type=WEIGHTS,
-        help="Weights of the network: a file, or the name of bundled ones, as refnet-small; a file without ending that "
-        "has such a name needs a slash, as ./refnet-small.  [default: refnet-small]",
+        help="Weights of the network: a file, or the name of bundled ones, as refnet-base; a file without ending that "
+        "has such a name needs a slash, as ./refnet-base.  [default: refnet-base]",
     ),
     *OUTPUT_OPTIONS,
     COREG_OPTION,
@@ -399,7 +399,7 @@ def predict_command(
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
-    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-small]"
+    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-base]"
 )
 @scene_options
 @MISSING_OPTION
@@ -487,7 +487,7 @@ def register_command(
 @click.option(
     "--init",
     type=WEIGHTS,
-    help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-small, or 'shipped'.",
+    help="Weights or published checkpoint to start from, or the name of bundled weights: refnet-base, or 'shipped'.",
 )
 @click.option(
     "--encoder-weights",
@@ -954,7 +954,7 @@ def export_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write WEIGHTS, a file or a name (default: refnet-small), as an ONNX model, which needs no torch to run.
+    """Write WEIGHTS, a file or a name (default: refnet-base), as an ONNX model, which needs no torch to run.
 
     Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
     own. It is held against the network in torch on sample tiles, of a scene or else drawn at random, and the
@@ -1012,7 +1012,7 @@ def weights_list() -> None:
 @weights_group.command("info")
 @click.argument("weights", type=WEIGHTS, required=False)
 def weights_info(weights: Any) -> None:
-    """Print the card of WEIGHTS, a file or a name (default: refnet-small), as JSON.
+    """Print the card of WEIGHTS, a file or a name (default: refnet-base), as JSON.
 
     sensors_alone lists the sensors that suffice alone, of optical and sar.
     """

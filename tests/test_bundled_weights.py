@@ -23,7 +23,7 @@ from tests.scenes import make_pair
 from tests.test_regions import scene
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["refnet-small", "shipped"]
+NAMES = ["refnet-base", "shipped"]
 
 
 def test_the_names_are_those_of_the_files() -> None:
@@ -50,20 +50,20 @@ def test_a_name_goes_before_a_file_of_that_name(
 
 
 def test_a_path_is_never_a_name() -> None:
-    for given in ("./refnet-small", "a/refnet-small", "refnet-small.onnx", "other", Path("refnet-small")):
+    for given in ("./refnet-base", "a/refnet-base", "refnet-base.onnx", "other", Path("refnet-base")):
         assert as_weights(given) == Path(given)
 
 
 def test_weights_that_do_not_exist_say_which_do(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["weights", "info", "refnet-large"]) == 66
-    assert "refnet-small" in capfd.readouterr().err
-    with pytest.raises(InputMissingError, match="refnet-small"):
+    assert "refnet-base" in capfd.readouterr().err
+    with pytest.raises(InputMissingError, match="refnet-base"):
         load_weights("refnet-large")
 
 
 def test_without_torch_the_name_means_the_onnx_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "find_spec", lambda name: None)
-    assert find_weights("refnet-small").name == "refnet-small.onnx"
+    assert find_weights("refnet-base").name == "refnet-base.onnx"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,11 +84,11 @@ def test_tasks_keep_the_name(name: Any, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_config_files_keep_the_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     optical, sar = make_pair(tmp_path, 64, 64)
-    (tmp_path / "run.toml").write_text('weights = "refnet-small"\n')
+    (tmp_path / "run.toml").write_text('weights = "refnet-base"\n')
     (tmp_path / "scenes.csv").write_text(f"optical,sar,output\n{optical.name},{sar.name},map.tif\n")
     words = ["batch", "plan", tmp_path / "scenes.csv", "--config", tmp_path / "run.toml"]
     assert run([*map(str, words)]) == 0
-    assert json.loads(capfd.readouterr().out)["options"] == {"weights": "refnet-small"}
+    assert json.loads(capfd.readouterr().out)["options"] == {"weights": "refnet-base"}
     assert run([*map(str, words[:3]), "--weights", "shipped"]) == 0
     assert json.loads(capfd.readouterr().out)["options"] == {"weights": "shipped"}
 
@@ -105,7 +105,7 @@ def test_the_other_commands_take_them(
     optical, sar = make_pair(tmp_path, 64, 64)
     monkeypatch.chdir(tmp_path)
     assert run(["inspect", "--optical", str(optical), "--sar", str(sar), "--weights", name]) == 0
-    assert "fit the weights refnet-small." in capfd.readouterr().out
+    assert "fit the weights refnet-base." in capfd.readouterr().out
     found: list[Any] = []
     monkeypatch.setattr(
         "refnet_cli.export.onnx_model.export_onnx", lambda weights, *_, **__: found.append(weights) or 1 / 0
