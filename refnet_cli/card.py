@@ -28,8 +28,8 @@ SENSORS_ALONE = "sensors_alone"
 """Entry of a card's ``training``: a list of the sensors that suffice alone."""
 BundledName = Literal["refnet-base", "shipped"]
 """Names of the bundled weights; "shipped" stands for those that are used by default."""
-REPLACED = "refnet-small"
-"""Name of weights that were bundled before; files of them are read as any others."""
+ReplacedName = Literal["refnet-small"]
+"""Name of weights that were bundled before; a name in files too, so that it is refused there and not read as a path."""
 METADATA = "refnet"  # name of the card among what a file says of itself
 
 
@@ -439,8 +439,8 @@ def as_weights(given: str | Path) -> BundledName | Path:
     >>> as_weights("refnet-base"), as_weights("./refnet-base")
     ('refnet-base', PosixPath('refnet-base'))
     """
-    if isinstance(given, str) and given == REPLACED:
-        raise WeightsError(f"The weights {REPLACED} are not bundled any more. {_where_to_look(Path(given))}")
+    if isinstance(given, str) and given in get_args(ReplacedName):
+        raise WeightsError(f"The weights {given} are not bundled any more. {_where_to_look(Path(given))}")
     for name in get_args(BundledName):
         if isinstance(given, str) and given == name:
             found: BundledName = name
@@ -464,13 +464,13 @@ def find_weights(given: str | Path | None = None) -> Path:
 
 def _where_to_look(path: Path) -> str:
     """Say which weights to give in place of a file that does not exist."""
-    name = get_args(BundledName)[0]
-    if path.stem != REPLACED:
+    name, old = get_args(BundledName)[0], path.stem
+    if old not in get_args(ReplacedName):
         return f"Check the path; bundled weights have the name {name}."
     return (
-        f"{name} has replaced {REPLACED}: give the name {name}, or the path of a file of {REPLACED} that you have kept, "
-        f"such as ./{REPLACED}.safetensors. Plan a batch of {REPLACED} again: refnet batch plan SCENES --weights {name} "
-        "-o TASKS."
+        f"{name} has replaced {old}: give the name {name}, or the path of a file of {old} that you have kept, such as "
+        f"./{old}.safetensors. If a batch names {old}, plan it again: "
+        f"refnet batch plan SCENES --weights {name} -o TASKS."
     )
 
 

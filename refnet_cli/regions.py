@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from refnet_cli.atmosphere import HAZE
-from refnet_cli.card import BundledName, REFNetConfig, as_weights, find_weights, is_pickled, read_card
+from refnet_cli.card import (
+    BundledName,
+    REFNetConfig,
+    ReplacedName,
+    as_weights,
+    find_weights,
+    is_pickled,
+    read_card,
+)
 from refnet_cli.encoders import Chosen, Given, Pretrained, choose_encoders, read_encoders
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import choose_loss
@@ -102,7 +110,7 @@ class TrainConfig:
     published ``resnet50``."""
     width: int | None = None
     """Decoder width; by default that of ``init``, else the published 128."""
-    init: BundledName | Path | None = None
+    init: BundledName | ReplacedName | Path | None = None
     """Weights or published checkpoint to start from, or the name of bundled weights."""
     encoder_weights: Given = None
     """Pretrained encoders to start from: timm's ``imagenet``, a file of such, a name in ``ENCODERS``, or names or files

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from refnet_cli import __version__
-from refnet_cli.card import BundledName, Card, as_weights, find_weights, verify, warn_of_drift
+from refnet_cli.card import BundledName, Card, ReplacedName, as_weights, find_weights, verify, warn_of_drift
 from refnet_cli.dates import acquired, read_dates
 from refnet_cli.drift import SEEN, compare, warn_of_level, warn_of_unlike
 from refnet_cli.errors import InputError, OptionsError
@@ -91,7 +91,7 @@ class PredictOptions(SceneOptions):
     """Sentinel-1: the same. One of both is needed."""
     output: Path = field(default_factory=_demand_output)
     """Class map to write, a Cloud Optimized GeoTIFF; always needed."""
-    weights: BundledName | Path | None = None
+    weights: BundledName | ReplacedName | Path | None = None
     """Weights of the network: a path, or the name of bundled ones, which are the default."""
     preview: Path | None = None
     """Picture of the map to write, a PNG with a legend."""
