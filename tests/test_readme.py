@@ -157,7 +157,8 @@ def test_every_python_block_is_run_here() -> None:
 
 
 def test_the_program_that_predicts(tmp_path: Path) -> None:
-    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    (tmp_path / "sample_data").mkdir()
+    cut_holes(tmp_path / "sample_data")
     (program,) = (block for block in python_blocks() if "predict(" in block)
     printed = ast.literal_eval(run_block(program, tmp_path))
     with rasterio.open(tmp_path / "lulc.tif") as file:
@@ -202,7 +203,8 @@ def shell(folder: Path, command: str, **environment: str) -> str:
 
 
 def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
-    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    (tmp_path / "sample_data").mkdir()
+    cut_holes(tmp_path / "sample_data")
     section = section_of("### What comes out")
     (command,) = commands_of(section)
     printed = shell(tmp_path, command).split()
