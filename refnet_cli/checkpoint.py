@@ -16,6 +16,8 @@ from refnet_cli.errors import InputError, OptionsError, OutputError, StorageErro
 from refnet_cli.files import replacing
 
 KEPT = 2
+CONFIDENCES = "confidences"
+"""Setting that is not compared where a checkpoint does not hold it."""
 _UNFINISHED = re.compile(r"\.(step-\d+|best)\.pt\.\d+\.tmp")
 
 
@@ -97,7 +99,7 @@ class Checkpoints:
                 tell(f"warning: checkpoint {path} is damaged and passed over")
                 continue
             _check_origin(path, state, tell)
-            stored = _settings_of(state)
+            stored = {CONFIDENCES: self._settings.get(CONFIDENCES)} | _settings_of(state)
             other = sorted(
                 name
                 for name in self._settings.keys() | stored.keys()

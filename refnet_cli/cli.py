@@ -724,7 +724,7 @@ def batch_group() -> None:
     metavar="TEMPLATE",
     help="Where the list has no column optical: a text with fields; or none, if no scene has optical files.",
 )
-@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif'.")
+@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif', or none.")
 @click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
 @click.option(
     "--also",
@@ -754,9 +754,10 @@ def batch_plan(
     """Turn a list of scenes into tasks.
 
     SCENES is a CSV table with columns optical, sar and output (and any others, as fields for templates), a STAC
-    ItemCollection, or a list of paths of optical files, a line each; - reads it from stdin. Paths in it are relative to
-    it; those of templates to the working directory. In templates {field} is a column, an asset or id of a STAC item, or
-    of the optical file its path, name, stem (the name without .tif), parent (the folder's path) and folder (its name).
+    ItemCollection, or a list of paths of optical files (of SAR files with --optical none), a line each; - reads it from
+    stdin. Paths in it are relative to it; those of templates to the working directory. In templates {field} is a
+    column, an asset or id of a STAC item, or of the optical file its path, name, stem (the name without .tif), parent
+    (the folder's path) and folder (its name).
     A scene of one sensor has an empty cell in the column of the other; its fields are those of the file that it has.
 
     \b
@@ -765,7 +766,7 @@ def batch_plan(
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """  # noqa: D301
     from refnet_cli.files import replacing
-    from refnet_cli.planning import Templates, plan, read_list, read_scenes
+    from refnet_cli.planning import NONE, Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.predict import PredictOptions
 
     options = _read_config(PredictOptions, config) if config else {}
@@ -783,7 +784,8 @@ def batch_plan(
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
         _say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
-    tasks = list(plan(read_scenes(text, folder, null), templates, options, folder, blocks, _say_line))
+    listed = read_scenes(text, folder, null, "sar" if templates.optical == NONE else "optical")
+    tasks = list(plan(listed, templates, options, folder, blocks, _say_line))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:
         click.echo(lines, nl=False)
@@ -939,7 +941,12 @@ def verify_command(map_: Path) -> None:
     "the sample pixels gets another class.",
 )
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
-@click.option("--sar", type=PathList(), help="Sentinel-1 of that scene.")
+@click.option(
+    "--sar",
+    type=PathList(),
+    help="Sentinel-1 of that scene. One sensor is enough for weights that can do without the other; --quantize needs "
+    "both.",
+)
 @OVERWRITE
 @file_options
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
@@ -1167,13 +1174,14 @@ def _report_step(bar: _ProgressBar, progress: Any, quiet: bool) -> None:
 
 def _describe(report: dict[str, Any]) -> list[str]:
     """The report in lines for people."""
-    from refnet_cli.one_sensor import NAMES, say_absent
+    from refnet_cli.one_sensor import say_absent
+    from refnet_cli.products import SENSOR_NAMES
 
     lines = [f"weights: {report['weights']['name']}"]
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
-    absent = [sensor for sensor in NAMES if sensor not in report["sensors"]]
-    lines += [f"{NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
+    absent = [sensor for sensor in SENSOR_NAMES if sensor not in report["sensors"]]
+    lines += [f"{SENSOR_NAMES[sensor]}: {say_absent(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

@@ -99,6 +99,11 @@ class Confidence:
                 f"The confidence file {self._raster.path} holds {wrong * unit:g}. {meaning}, or declare that it is no "
                 "data."
             )
+        if high <= 0:
+            self.warnings.append(
+                f"{self._raster.path} has a confidence of 0 everywhere on the scene, so that no label of it counts. "
+                f"Look at the file and at confidence_band, which is {self._band}."
+            )
         if self._percent and 0 < high <= 0.01 + _ROUNDING:
             self.warnings.append(
                 f"The highest confidence in {self._raster.path} is 1 %: its whole numbers are percent. If 1 means "

@@ -20,6 +20,7 @@ from refnet_cli.card import Card
 from refnet_cli.errors import InputError, WeightsError
 from refnet_cli.low_confidence import WHAT_TO_DO
 from refnet_cli.scene import BLOCK, Decision, Patch, ScenePair
+from refnet_cli.scene.bands import RADAR
 from refnet_cli.seen import BandDrift, Seen, thin
 from refnet_cli.tiling import Window
 
@@ -116,10 +117,12 @@ def warn_of_unlike(found: Mapping[str, BandDrift], weights: str) -> list[str]:
         return []
     named = [_describe(band, found[band]) for band in far[:_NAMED]]
     more = [f"also {', '.join(far[_NAMED:])}"] * (len(far) > _NAMED)
+    # What SAR alone differs by is neither an offset nor haze.
+    numbers, cause = ("unit", "weather") if {*far} <= {*RADAR} else ("unit, the offset", "haze")
     return [
-        f"the scene is unlike those that {weights} learned from (limit {LARGEST_SHARE:.0%} of a band's pixels): "
-        f"{'; '.join(named + more)}. Check the unit, the offset and the order of bands (refnet inspect). If they are "
-        f"right, haze, season or kind of ground is new to the weights. {WHAT_TO_DO}"
+        f"the scene is unlike those that the weights {weights} learned from (limit {LARGEST_SHARE:.0%} of a band's "
+        f"pixels): {'; '.join(named + more)}. Check the {numbers} and the order of bands (refnet inspect). If they are "
+        f"right, {cause}, season or kind of ground is new to the weights. {WHAT_TO_DO}"
     ]
 
 
@@ -151,12 +154,12 @@ def warn_of_level(decisions: Iterable[Decision], card: Card) -> list[str]:
     if level == "L1C" and "L1C" not in learned:
         known = "learned from L2A alone" if learned == ["L2A"] else "are not known to have learned from L1C"
         return [
-            f"the optical image is L1C, reflectance at the top of the atmosphere, and {card.name} {known}: haze may "
-            "pass for bright ground. Give L2A, or weights that learned from L1C."
+            f"the optical image is L1C, reflectance at the top of the atmosphere, and the weights {card.name} {known}: "
+            "haze may pass for bright ground. Give L2A, or weights that learned from L1C."
         ]
     if level == "L2A" and learned == ["L1C"]:
         return [
-            f"the optical image is L2A, reflectance at the surface, and {card.name} learned from L1C alone: ground "
-            "without haze may pass for dark ground. Give L1C, or weights that learned from L2A."
+            f"the optical image is L2A, reflectance at the surface, and the weights {card.name} learned from L1C "
+            "alone: ground without haze may pass for dark ground. Give L1C, or weights that learned from L2A."
         ]
     return []

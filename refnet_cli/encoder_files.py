@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -19,7 +20,7 @@ from refnet_cli.encoders import ENCODERS, IMAGENET, SENSORS, EncoderFile, Pretra
 from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.hub import fetch, quiet
 from refnet_cli.model import REFNet
-from refnet_cli.weights import read_checkpoint
+from refnet_cli.weights import read_pickled
 
 _OTHER_BANDS = (
     "If its input is not red, green and blue, name its bands in a table: encoder_weights = "
@@ -52,7 +53,7 @@ def load_plain(net: REFNet, weights: str | Path) -> list[str]:
     name = net.config.encoder
     path = _fetch_imagenet(name) if weights == IMAGENET else Path(weights)
     origin = f"timm's pretrained {name}" if weights == IMAGENET else path.name
-    tensors = read_tensors(path)
+    tensors = _without_common_prefix(read_tensors(path))
     shapes = {tensor.shape for tensor in tensors.values()}
     decisions = []
     for modality, bands in (("optical", net.config.optical_bands), ("sar", net.config.sar_bands)):
@@ -218,11 +219,46 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         names = ", ".join((IMAGENET, *ENCODERS))
         raise InputMissingError(f"{error} Check the path, or give the name of known encoders: {names}.") from error
     if pickled:
-        return read_checkpoint(path)
+        return _tensors_within(read_pickled(path), path)
     try:
         return load_file(path)
     except SafetensorError as error:
         raise WeightsError(f"{path} is neither a safetensors file nor a PyTorch checkpoint: {error}.") from error
+
+
+def _tensors_within(state: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors by name of what a checkpoint holds: those of its ``state_dict``, else of all tables of tensors in it.
+
+    Names in a table follow the table's own, with a dot between them, unless it is the only one.
+    """
+    found = state.get("state_dict", state) if isinstance(state, Mapping) else None
+    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+        tables = [value for value in found.values() if isinstance(value, Mapping) and _flat(value)]
+        if len(tables) != 1:
+            break
+        found = tables[0]
+    tensors = _flat(found) if isinstance(found, Mapping) else {}
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name.")
+    return tensors
+
+
+def _flat(table: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Tensors by dotted name; entries whose keys are no names, as an optimiser's, are left out."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in table.items():
+        if isinstance(name, str) and isinstance(value, Tensor):
+            tensors[name] = value
+        elif isinstance(name, str) and isinstance(value, Mapping):
+            tensors |= {f"{name}.{inner}": tensor for inner, tensor in _flat(value).items()}
+    return tensors
+
+
+def _without_common_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what all names begin with, up to a dot, as a wrapper around the network adds it."""
+    while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _load_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -23,6 +23,11 @@ SENSORS = ("optical", "sar")
 LEVELS = ("L1C", "L2A")
 _L1C = PRODUCTS["sentinel-2-l1c"].bands
 _KNOWN_BANDS = {"optical": set(_L1C), "sar": {"VV", "VH", "HH", "HV"}}
+_LEAST_DEVIATION = {
+    "optical": (10.0, "reflectance x 10,000: multiply mean and std by 10,000 if they are of reflectance from 0 to 1"),
+    "sar": (0.5, "dB: take them of backscatter in dB, not of linear power"),
+}
+"""Below what no sensor's bands all vary, and what the numbers must be."""
 _HUB = re.compile(
     r"https://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:\?download=true)?"
 )
@@ -312,6 +317,7 @@ def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture
     if sensor not in SENSORS:
         raise OptionsError(f"encoder_weights has {sensor!r}; known are {', '.join(SENSORS)}.")
     entry = EncoderFile(name=given) if isinstance(given, str) else given
+    entry = replace(entry, sha256=entry.sha256.strip().lower())
     if entry.name:
         entry = _of_registry(sensor, entry, architecture)
     elif (entry.file is None) == (not entry.url):
@@ -360,9 +366,12 @@ def _check_bands(where: str, sensor: str, entry: EncoderFile) -> None:
     if entry.level and (sensor == "sar" or entry.level not in LEVELS):
         raise OptionsError(f"{where}: level is {entry.level!r}; it must be L1C or L2A, and be left out for SAR.")
     try:
-        entry.statistics(sensor)
+        statistics = entry.statistics(sensor)
     except WeightsError as error:
         raise OptionsError(f"{where}: {error}") from error
+    least, unit = _LEAST_DEVIATION[sensor]
+    if statistics and max(statistics.std) < least:
+        raise OptionsError(f"{where}: the greatest std is {max(statistics.std):g}. The numbers must be {unit}.")
 
 
 def _checksum(sensor: str, entry: EncoderFile, stated: str) -> str:

@@ -7,6 +7,7 @@ is not trained again and an interrupted one goes on.
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -38,7 +39,7 @@ RECORD, PIXELS = "fold.json", "held-out.npz"
 """Of each fold: what it was trained with, and pixels with which temperatures of other folds are fitted."""
 MOST_PIXELS = 50_000  # of a fold that are kept
 POOLED = "(pooled)"
-_LONGEST = 100  # characters of a region in the name of a folder
+_LONGEST = 150  # bytes of a region in the name of a folder, of which systems allow 255
 _CHOSEN = (
     "scores are those of the best validation of each fold by mean IoU; where a fold has more than one, that flatters"
 )
@@ -111,10 +112,11 @@ def fit_folds(
             _prefixed(tell, "folds")(f"warning: {warning}")
         for region, config in configs.items():
             say = _prefixed(tell, f"fold {region}")
-            fold = _read_fold(region, config, folders[region])
+            settings = _settings_of(config)  # before the training, during which files may change
+            fold = _read_fold(region, config, folders[region], settings)
             if fold is None:
                 result = fit(config, folders[region], progress, say, stopping, overwrite)
-                fold = _write_fold(region, config, folders[region], result)
+                fold = _write_fold(region, config, folders[region], result, settings)
             else:
                 say("finished before, not trained again")
             folds.append(fold)
@@ -148,9 +150,7 @@ def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
     >>> name_folders(Path("out"), ["north/east"])["north/east"].name
     'fold-north_east'
     """
-    named = {
-        region: "fold-" + re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))[:_LONGEST] for region in regions
-    }
+    named = {region: f"fold-{_suit_file_names(region)}" for region in regions}
     for name in named.values():
         same = [other for other, theirs in named.items() if theirs.casefold() == name.casefold()]
         if len(same) > 1:
@@ -161,25 +161,37 @@ def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
     return {region: folder / name for region, name in named.items()}
 
 
+def _suit_file_names(region: str) -> str:
+    suiting = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))
+    return suiting.encode()[:_LONGEST].decode(errors="ignore")
+
+
 def _settings_of(config: TrainConfig) -> str:
     """Digest of all that a fold's training depends on: settings, and size and time of the label files."""
     files = []
     for scene in config.scenes:
-        for path in (scene.labels, scene.confidence):
-            if isinstance(path, Path) and path.exists():
+        for given in (scene.labels, scene.confidence):
+            for path in _parts_of(given) if isinstance(given, Path) else ():
                 about = path.stat()
                 files.append((str(path), about.st_size, about.st_mtime_ns))
     text = json.dumps([describe_settings(config.settled()), config.name, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_fold(region: str, config: TrainConfig, folder: Path) -> Fold | None:
+def _parts_of(path: Path) -> list[Path]:
+    """A file, if it exists; of a Shapefile all files of its name, one of which holds the classes."""
+    if path.suffix.lower() == ".shp":
+        return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path] if path.exists() else []
+
+
+def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) -> Fold | None:
     """Read a fold that is finished; None if it is not, or was trained with other settings."""
     weights = folder / f"{config.name}.safetensors"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         card = read_card(weights)
-        if (record["settings"], record["sha256"]) != (_settings_of(config), card.sha256):
+        if (record["settings"], record["sha256"]) != (settings, card.sha256):
             return None
         with (folder / PIXELS).open("rb") as file, np.load(file) as pixels:
             held_out = HeldOut(pixels["logits"], pixels["labels"])
@@ -188,7 +200,7 @@ def _read_fold(region: str, config: TrainConfig, folder: Path) -> Fold | None:
     return Fold(region, weights, card, held_out if len(held_out.labels) else None)
 
 
-def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult) -> Fold:
+def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult, settings: str) -> Fold:
     """Record that a fold is finished, the record last."""
     classes = result.card.network.classes
     logits, labels = result.held_out or HeldOut(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
@@ -197,7 +209,7 @@ def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainRes
     with replacing(folder / PIXELS) as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = {MARK: np.array(__version__), **held_out._asdict()}
         np.savez(file, **arrays)
-    record = {MARK: __version__, "region": region, "settings": _settings_of(config), "sha256": result.card.sha256}
+    record = {MARK: __version__, "region": region, "settings": settings, "sha256": result.card.sha256}
     _write(folder / RECORD, json.dumps(record, indent=2))
     return Fold(region, result.weights, result.card, held_out if len(kept) else None)
 

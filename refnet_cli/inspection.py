@@ -16,6 +16,7 @@ from pyproj import CRS
 from refnet_cli.card import Card, Modality, read_card, warn_of_drift
 from refnet_cli.drift import SEEN, compare, warn_of_level, warn_of_unlike
 from refnet_cli.errors import InputError
+from refnet_cli.one_sensor import say_lacking
 from refnet_cli.scene import (
     Decision,
     GridNeededError,
@@ -151,7 +152,8 @@ def inspect(
         If ``strict`` and something can only be guessed, if neither sensor has files, or if an option is for the sensor
         that has none.
     """
-    options = without_absent(options or SceneOptions(), absent_sensor(optical, sar))
+    absent = absent_sensor(optical, sar)
+    options = without_absent(options or SceneOptions(), absent)
     card = read_card(card) if isinstance(card, str | Path) else card
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:
@@ -163,7 +165,8 @@ def inspect(
             sar_layers = _look_at_sar(found, sar_source, card, options) if sar_source else []
         _place(found, optical_source, sar_source, layers or sar_layers, options)
     if card:
-        found.missing += _what_weights_lack(card, optical, sar)
+        if lacking := say_lacking(card, absent):
+            found.missing.append(lacking)
         if not found.missing:
             _try(found, optical, sar, card, options)
     for source in sources:
@@ -207,15 +210,6 @@ def _place(
         parts = make_parts(sar, sar.layers, grid)
         found.overlap = min(part.alignment.share for part in parts)
         found.decisions += describe_resampling("sar", parts)
-
-
-def _what_weights_lack(card: Card, optical: Paths | None, sar: Paths | None) -> list[str]:
-    """Say which sensor the weights need too, if files of one sensor are given."""
-    absent = absent_sensor(optical, sar)
-    if absent is None or {"optical": "sar", "sar": "optical"}[absent] in card.sensors_alone:
-        return []
-    satellite = {"optical": "Sentinel-2", "sar": "Sentinel-1"}[absent]
-    return [f"The weights {card.name} were not trained to predict without {satellite}: give --{absent} too."]
 
 
 def _try(

@@ -55,6 +55,6 @@ def warn_of_low_confidence(share: float, limit: float, weights: str) -> list[str
     if share <= limit:
         return []
     return [
-        f"in {share:.0%} of the mapped pixels no class has a probability of {LOW:g} (limit {limit:.0%}): {weights} may "
-        f"not know this kind of ground or season. {WHAT_TO_DO}"
+        f"in {share:.0%} of the mapped pixels no class has a probability of {LOW:g} (limit {limit:.0%}): the weights "
+        f"{weights} may not know this kind of ground or season. {WHAT_TO_DO}"
     ]

@@ -255,7 +255,10 @@ def _is_task_list(text: str) -> bool:
         tasks = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError:
         return False
-    return all(isinstance(task, dict) and {"id", "optical", "sar", "output"} <= task.keys() for task in tasks)
+    return all(
+        isinstance(task, dict) and {"id", "output"} <= task.keys() and {"optical", "sar"} & task.keys()
+        for task in tasks
+    )
 
 
 def _is_table(text: str) -> bool:

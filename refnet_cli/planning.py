@@ -12,10 +12,10 @@ from typing import Any
 
 from refnet_cli.card import find_weights, read_card
 from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
-from refnet_cli.one_sensor import NAMES, SATELLITES, check_sensors, other_of
+from refnet_cli.one_sensor import check_sensors
 from refnet_cli.outputs import BLOCK
 from refnet_cli.prediction.predict import PredictOptions
-from refnet_cli.products import Modality
+from refnet_cli.products import SATELLITES, SENSOR_NAMES, Modality, other_of
 from refnet_cli.remote import is_remote, split_paths
 from refnet_cli.scene import ScenePair, without_absent
 from refnet_cli.scene.stac import as_tags, stac_contradiction
@@ -42,8 +42,10 @@ class Templates:
     """Further outputs, as `refnet_cli.prediction.predict.PredictOptions.outputs`."""
 
 
-def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, str]]:
-    """Read what is said of scenes: a STAC ItemCollection, a CSV table with a header, or paths of optical files.
+def read_scenes(
+    text: str, folder: Path, null: bool = False, sensor: Modality = "optical"
+) -> list[dict[str, str]]:
+    """Read what is said of scenes: a STAC ItemCollection, a CSV table with a header, or paths of one sensor's files.
 
     Parameters
     ----------
@@ -54,12 +56,14 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
         That relative paths in it are relative to.
     null : bool
         Paths end with a zero byte, as those of ``find -print0``.
+    sensor : {"optical", "sar"}
+        Whose files a list of paths names.
 
     Returns
     -------
     list of dict
         The fields of each scene. Of STAC items those of `refnet_cli.stac_items.read_items`; of tables the columns; of
-        paths ``optical``.
+        paths the sensor.
 
     Raises
     ------
@@ -68,13 +72,13 @@ def read_scenes(text: str, folder: Path, null: bool = False) -> list[dict[str, s
     """
     text = text.removeprefix("\ufeff")
     if null:
-        scenes: list[dict[str, str]] = [{"optical": path} for path in text.split("\0") if path]
+        scenes: list[dict[str, str]] = [{sensor: path} for path in text.split("\0") if path]
     elif text.lstrip().startswith("{"):
         scenes = list(read_items(text, folder))
     else:
         lines = clean(text, folder)
         paths = (line.strip() for line in lines if line)
-        scenes = list(_read_table(lines)) if is_table(lines, folder) else [{"optical": path} for path in paths]
+        scenes = list(_read_table(lines)) if is_table(lines, folder) else [{sensor: path} for path in paths]
     if not scenes:
         raise ConfigError("The list of scenes is empty.")
     return scenes
@@ -175,7 +179,7 @@ def _check_sensors(tasks: Sequence[Task]) -> None:
 
 def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
     counts = Counter(task.options.absent for task in tasks)
-    for absent, name in NAMES.items():
+    for absent, name in SENSOR_NAMES.items():
         if counts[absent]:
             satellite = SATELLITES[other_of(absent)]
             yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
@@ -229,6 +233,11 @@ def _sensor(
 ) -> str | None:
     """Return the files of a sensor as `_fill_in` does; None where the list or the template says that there are none."""
     template = getattr(templates, what)
+    if scene.get(what) and template == NONE:
+        raise OptionsError(
+            f"--{what} {NONE} says that no scene has {SENSOR_NAMES[what]} files, but the scene with {_row(scene)} has: "
+            f"leave --{what} {NONE} out, or empty the column {what!r}."
+        )
     if not scene.get(what):
         if template == NONE or (template is None and (what in scene or _is_complete(scene, templates))):
             return None
@@ -272,7 +281,7 @@ def _fill_in(
 ) -> str:
     """Return a scene's own column, else what the template says; both with absolute paths."""
     if scene.get(what):
-        return _absolute(what, scene[what], folder)
+        return _absolute(what, scene[what], scene, folder)
     if template is None and what in scene:
         raise OptionsError(f"The scene with {_row(scene)} has no {what}: fill in its column {what!r}.")
     if template is None:
@@ -281,7 +290,7 @@ def _fill_in(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
             f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}.{none}"
         )
-    return _absolute(what, _resolved(template, known), Path.cwd())
+    return _absolute(what, _resolved(template, known), scene, Path.cwd())
 
 
 def _resolved(template: str, known: Mapping[str, str]) -> str:
@@ -297,9 +306,15 @@ def _listed(known: Mapping[str, str]) -> str:
     return ", ".join(f"{{{name}}}" for name in known)
 
 
-def _absolute(what: str, text: str, folder: Path) -> str:
+def _absolute(what: str, text: str, scene: Mapping[str, str], folder: Path) -> str:
     one = what == "output" or os.path.exists(folder / text)  # only inputs may be several
-    parts = [text] if one else split_paths(text)
+    parts = [text] if one and text else split_paths(text)
+    if not all(parts):
+        none = "" if what == "output" else f" A scene without any has an empty cell in a column {what!r}."
+        raise OptionsError(
+            f"The scene with {_row(scene)} has an empty path as its {what}: fill in the field that the path comes from."
+            f"{none}"
+        )
     return ",".join(part if is_remote(part) else os.path.abspath(folder / part) for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""Settings of the whole process that make it faster: freed memory, waiting threads, garbage."""
+"""Settings of the whole process that make it faster: freed memory, waiting threads, garbage, open files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import cache
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _MOST = 2**31 - 1
 _TURNS = "2000"
+_USUAL_FILES = 1024
 
 
 @cache
@@ -55,3 +56,34 @@ def collect_garbage_seldom() -> None:
 def usable_cores() -> int:
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allow_open_files(count: int) -> int:
+    """Let this process open more files, as far as the system allows that, for the whole process and for good.
+
+    The usual limit of 1024 (``ulimit -n``) protects programs that use ``select``, which refnet and its libraries do
+    not; a program may raise it up to the hard limit.
+
+    Parameters
+    ----------
+    count : int
+        Files to be open at once.
+
+    Returns
+    -------
+    int
+        The limit now, which may be below ``count`` or above it.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where GDAL's files have no limit of this kind
+        return max(count, _USUAL_FILES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return max(count, _USUAL_FILES) if soft == resource.RLIM_INFINITY else soft
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    except (ValueError, OSError):  # macOS has a lower limit that it does not state here
+        return soft
+    return allowed

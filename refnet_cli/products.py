@@ -18,6 +18,14 @@ Modality = Literal["optical", "sar"]
 SarScale = Literal["db", "db100", "power", "amplitude"]
 OpticalScale = Literal["dn", "reflectance"]
 
+SATELLITES: dict[Modality, str] = {"optical": "Sentinel-2", "sar": "Sentinel-1"}
+SENSOR_NAMES: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
+
+
+def other_of(sensor: Modality) -> Modality:
+    """Return the other sensor."""
+    return "sar" if sensor == "optical" else "optical"
+
 
 @dataclass(frozen=True)
 class Product:

@@ -22,6 +22,7 @@ from refnet_cli.encoders import Chosen, Given, Pretrained, choose_encoders, read
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.losses import choose_loss
 from refnet_cli.products import SCHEMES, ClassScheme
+from refnet_cli.remote import is_remote
 from refnet_cli.scene import SceneOptions
 from refnet_cli.schemes import read_scheme, with_ignored
 from refnet_cli.tables import read_table, read_toml
@@ -70,6 +71,8 @@ class TrainScene(SceneOptions):
             raise OptionsError(f"{self.name} is missing labels.")
         if self.optical is None and self.sar is None:
             raise OptionsError(f"{self.name} has neither optical nor sar: give one of them at least.")
+        if self.confidence is not None and is_remote(self.confidence):
+            raise OptionsError(f"{self.name}: confidence is a URL. Download the file and give its path.")
         if isinstance(self.confidence, str):
             object.__setattr__(self, "confidence", Path(self.confidence))
         if not 0 < self.label_weight < math.inf:

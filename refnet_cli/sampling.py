@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -26,8 +26,10 @@ from refnet_cli.errors import InputError, OptionsError, RefnetError
 from refnet_cli.gaps import fill_gaps
 from refnet_cli.labels import Labels, open_labels
 from refnet_cli.prediction.predict import read_tile, reading_threads
+from refnet_cli.processes import started_processes
+from refnet_cli.region_pool import RegionPool, choose_most
 from refnet_cli.regions import TrainConfig, TrainScene
-from refnet_cli.scene import Patch, ScenePair
+from refnet_cli.scene import BLOCK, Patch, ScenePair
 from refnet_cli.seen import describe_seen
 from refnet_cli.splits import (
     TRAIN,
@@ -50,8 +52,6 @@ STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
 """Crops that are measured: of all, at least of each sensor, and at most."""
 MEASURED = 2**31
 """In place of a step's number, for crops that are measured."""
-MOST_OPEN, KEPT_BLOCKS = 256, 8
-"""Regions that are open at once, and blocks of 512 x 512 pixels that each keeps at most."""
 ATTEMPTS = 1000
 
 Counts = NDArray[np.int64]
@@ -443,59 +443,46 @@ class Sampler:
 
 
 class _OpenRegions:
-    """Regions that are opened when needed and closed when too many are open; threads may read at the same time."""
+    """Regions that are opened when needed and stay open as long as files and memory allow; threads may read at once."""
 
     def __init__(self, scenes: Sequence[SurveyedScene], config: TrainConfig) -> None:
         self._scenes, self._config = scenes, config
-        self._kept_blocks = min(max(MOST_OPEN // (config.workers * len(scenes)), 1), KEPT_BLOCKS)
-        self._lock = threading.Lock()
         self._weighted = any(look.scene.label_weight != 1 or look.scene.confidence for look in scenes)
-        # A band may have a file of its own, and systems let a process have about a thousand open.
-        given = [path for surveyed in scenes for path in (surveyed.scene.optical, surveyed.scene.sar)]
-        single = all(path is None or (isinstance(path, Path) and path.is_file()) for path in given)
-        files = 3 if single else len(config.optical_bands) + len(config.sar_bands) + 1
-        files += any(look.scene.confidence for look in scenes)
-        self._most = max(3 * MOST_OPEN // files, 1)
-        # Each thread has its own, so that none waits for another.
-        self._open: OrderedDict[tuple[int, int], _OpenRegion] = OrderedDict()
+        taught = [look for look in scenes if look.training.counts.any()]
+        count = len(taught) + config.workers
+        files = max((_count_files(look.scene, config) for look in taught), default=1)
+        bands = len(config.optical_bands) + len(config.sar_bands)
+        block = max((_block_pixels(look.grid) for look in taught), default=1) * (4 * bands + 1)
+        most, self._kept_blocks = choose_most(count, files, block, started_processes())
+        self.pool = RegionPool(self._open, most)
+
+    def _open(self, index: int) -> Region:
+        return Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
 
     def read(self, index: int, window: Window) -> tuple[Patch, NDArray[np.uint8], NDArray[np.float32] | None]:
         """Read a window of a region; see `Region.read` and `Region.read_weights`. No weights where all are 1."""
-        key = index, threading.get_ident()
-        with self._lock:
-            opened = self._open.setdefault(key, _OpenRegion())
-            self._open.move_to_end(key)
-            oldest = self._open.popitem(last=False)[1] if len(self._open) > self._most else None
-        if oldest is not None:
-            oldest.close()
-        with opened.lock:
-            if opened.region is None:
-                opened.region = Region.open(self._scenes[index].scene, self._config, self._kept_blocks)
-            weights = opened.region.read_weights(window) if self._weighted else None
-            found = *opened.region.read(window), weights
-        if self._open.get(key) is not opened:  # let go while it was read
-            opened.close()
-        return found
+        with self.pool.borrow(index) as region:
+            weights = region.read_weights(window) if self._weighted else None
+            return *region.read(window), weights
 
     def close(self) -> None:
         """Close all."""
-        while self._open:
-            self._open.popitem()[1].close()
+        self.pool.close()
 
 
-class _OpenRegion:
-    """A region, once it is opened, and the lock of those who read from it."""
+def _count_files(scene: TrainScene, config: TrainConfig) -> int:
+    """How many files of a scene are open at once, at most: a band may have a file of its own."""
+    sensors = ((scene.optical, config.optical_bands), (scene.sar, config.sar_bands))
+    files = 1 + (scene.confidence is not None)
+    for path, bands in sensors:
+        single = path is None or (isinstance(path, Path) and path.suffix.lower() in (".tif", ".tiff"))
+        files += (path is not None) if single else len(bands)
+    return files
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.region: Region | None = None
 
-    def close(self) -> None:
-        """Close the region when nobody reads from it."""
-        with self.lock:
-            if self.region is not None:
-                self.region.close()
-                self.region = None
+def _block_pixels(grid: GeoBox) -> int:
+    height, width = grid.shape
+    return min(height, BLOCK) * min(width, BLOCK)
 
 
 def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:

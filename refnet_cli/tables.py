@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -64,6 +65,8 @@ def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, 
         kinds = get_args(hints[name]) if one_of else (hints[name],)
         converted = [_convert(value, kind, file.parent) for kind in kinds if kind is not NoneType]
         fitting = [made for made in converted if made is not None]
+        if fitting and _has_empty_path(value, kinds):
+            raise ConfigError(f"{file}: {name} has an empty path. Name the file, or leave {name} out.")
         if not fitting:
             wanted = " or ".join(_describe(kind) for kind in kinds if kind is not NoneType)
             raise ConfigError(f"{file}: {name} is {value!r}; wanted is {wanted}.")
@@ -89,6 +92,12 @@ def _convert(value: Any, kind: Any, folder: Path) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     return value if type(value) is kind else None
+
+
+def _has_empty_path(value: Any, kinds: Sequence[Any]) -> bool:
+    """Whether a text of a value that is a path or paths is empty, which would name the folder of the file."""
+    texts = value if isinstance(value, list) else [value]
+    return any(kind is Path or Path in get_args(kind) for kind in kinds) and "" in texts
 
 
 def _place(text: str, folder: Path) -> Path | Remote:

@@ -90,12 +90,14 @@ class Task:
             known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
             if not isinstance(entries, dict) or not entries.keys() <= known:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
-            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name)}
+            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name) is not None}
             table = files | {"output": entries["output"]} | entries.get("options", {})
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
             if not files:
                 raise ValueError("it has neither optical nor sar")
+            if empty := [name for name, paths in files.items() if not paths]:
+                raise ValueError(f"{empty[0]} is empty: name its files, or leave it out for a map without them")
             if "refnet" not in entries and table.get("scheme") == "esri-io":
                 raise ConfigError(
                     f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "

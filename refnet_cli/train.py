@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from refnet_cli import __version__
 from refnet_cli.calibration import fit_temperature
 from refnet_cli.card import SENSORS_ALONE, Card, is_pickled, read_card
-from refnet_cli.checkpoint import Checkpoints, Part
+from refnet_cli.checkpoint import CONFIDENCES, Checkpoints, Part
 from refnet_cli.drift import LEVELS, SEEN
 from refnet_cli.encoders import compare_levels, describe_encoders, identify_encoders
 from refnet_cli.errors import InputError, OptionsError, OutputError, TryAgainError
@@ -35,6 +35,7 @@ from refnet_cli.marks import check_replaceable
 from refnet_cli.model import REFNet
 from refnet_cli.process import keep_freed_memory
 from refnet_cli.processes import Processes, started_processes
+from refnet_cli.products import SENSOR_NAMES, other_of
 from refnet_cli.regions import TrainConfig, TrainScene
 from refnet_cli.sampling import (
     Batch,
@@ -193,11 +194,11 @@ def _describe(config: TrainConfig, scenes: Sequence[SurveyedScene], say: Tell) -
             say(f"warning: {look.scene.name}: {warning}")
     alone = sensors_that_suffice(config, scenes)
     for look in scenes:
-        present = {"optical": "sar", "sar": "optical", None: None}[look.scene.absent]
-        if look.validation.any() and present is not None and present not in alone:
+        absent = look.scene.absent
+        if look.validation.any() and absent is not None and other_of(absent) not in alone:
             say(
-                f"warning: {look.scene.name} is scored with {present} files alone, but nothing teaches the network "
-                f"that: set modality_dropout, or add training scenes without {look.scene.absent}"
+                f"warning: {look.scene.name} is scored with {SENSOR_NAMES[other_of(absent)]} files alone, but nothing "
+                f"teaches the network that: set modality_dropout, or add training scenes without {SENSOR_NAMES[absent]}"
             )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     say(f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score")
@@ -625,7 +626,18 @@ def _what_training_depends_on(config: TrainConfig, scenes: Sequence[SurveyedScen
     for look in scenes:
         for array in (*look.training, look.validation, np.array(look.roles.validation)):
             digest.update(np.ascontiguousarray(array).tobytes())
-    return describe_settings(config) | {"labels": digest.hexdigest(), "processes": str(started_processes())}
+    found = {"labels": digest.hexdigest(), "processes": str(started_processes())}
+    return describe_settings(config) | found | _identify_confidences(config)
+
+
+def _identify_confidences(config: TrainConfig) -> dict[str, str]:
+    """What the files of confidences hold, of which the labels show only where it is 0; nothing without such files."""
+    digest = hashlib.sha256()
+    paths = [scene.confidence for scene in config.scenes if scene.confidence]
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return {CONFIDENCES: digest.hexdigest()} if paths else {}
 
 
 def _settled(options: TrainConfig | TrainScene) -> dict[str, str]:

@@ -111,8 +111,27 @@ def without_msie(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(parts)}
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a PyTorch checkpoint as data only; code inside is refused.
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a PyTorch checkpoint, or of the ``state_dict`` in it; see `read_pickled`.
+
+    Raises
+    ------
+    InputMissingError
+        If there is no such file.
+    WeightsError
+        If it holds anything but tensors and plain values.
+    """
+    state = read_pickled(path)
+    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        raise WeightsError(f"{path} holds something else than tensors by name, or a 'state_dict' of them.")
+    return tensors
+
+
+def read_pickled(path: str | Path) -> Any:
+    """Read a PyTorch file as data only; code inside is refused.
 
     Raises
     ------
@@ -122,19 +141,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         If it holds anything but tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputMissingError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
             f"{path} could not be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
         ) from error
-    tensors = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
-        raise WeightsError(f"{path} holds something else than tensors by name, or a 'state_dict' of them.")
-    return tensors
 
 
 def import_published(

@@ -99,6 +99,13 @@ def test_a_warning_says_how_far_it_is() -> None:
     assert "some-weights" in text
 
 
+def test_the_causes_are_those_of_the_sensor() -> None:
+    drift = BandDrift(-2.0, (-18.0, -11.0, -4.0), 0.0, 0.6, 0.0, 0.0)
+    for bands, optical in ((("VV", "VH"), False), (("VV", "B02"), True), (("B02",), True)):
+        (text,) = warn_of_unlike(dict.fromkeys(bands, drift), "some-weights")
+        assert ("haze" in text, "offset" in text) == (optical, optical)
+
+
 def test_cards_that_do_not_say_what_was_seen_are_judged_by_means(tmp_path: Path) -> None:
     report = make_map(make_pair(tmp_path, 100, 100, holes=louder), CARD)
     assert report.unlike == {}

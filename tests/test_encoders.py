@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from refnet_cli.card import REFNetConfig
 from refnet_cli.cli import train_command
+from refnet_cli.encoder_files import read_tensors
 from refnet_cli.encoders import (
     ENCODERS,
     EncoderFile,
@@ -209,6 +210,10 @@ FILE = f'file = "x.pth", sha256 = "{SHA["optical"]}", bands = ["B02", "B03"]'
         (f'encoder_weights = {{ optical = {{ {FILE}, mean = ["x"] }} }}', "mean is .*; wanted is a list of numbers"),
         (f"encoder_weights = {{ optical = {{ {FILE}, mean = [1, 2] }} }}", "2 bands, 2 means and 0 deviations differ"),
         (f"encoder_weights = {{ optical = {{ {FILE}, mean = [1, 2], std = [1, 0] }} }}", "deviations positive"),
+        (f"encoder_weights = {{ optical = {{ {FILE}, mean = [0.04, 0.06], std = [0.06, 0.07] }} }}",
+         r"greatest std is 0\.07\. The numbers must be reflectance x 10,000: multiply mean and std by 10,000"),
+        (f"encoder_weights = {{ sar = {{ {FILE.replace('B02', 'VV').replace('B03', 'VH')}, mean = [0.1, 0.02], "
+         "std = [0.09, 0.01] } }", r"sar: the greatest std is 0\.09\. The numbers must be dB"),
         (f'encoder_weights = {{ optical = {{ {FILE}, level = "L3" }} }}', "level is 'L3'; it must be L1C or L2A"),
         (f"encoder_weights = {{ sar = {{ {FILE} }} }}", "sar: bands B02, B03 are unknown; known are HH"),
         (f"encoder_weights = {{ optical = {{ {FILE.replace('B03', 'B2')} }} }}", "bands B02, B2 are not all different"),
@@ -339,6 +344,47 @@ def test_the_prefix_says_which_of_two_encoders(donors: dict[str, Any], tmp_path:
     )
     begun = begin(choose(optical=file), BANDS["optical"])
     assert torch.equal(begun.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("nest", "prefix"),
+    [
+        (lambda x: {"model": x, "epoch": 3, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}}, None),
+        (lambda x: {"state_dict": x, "state_dict_ema": {}, "arch": "test_resnet"}, None),
+        (lambda x: {"state": {"model": {f"module.backbone.{name}": x[name] for name in x}}}, None),
+        (lambda x: {"student": {name: x[name] * 0 for name in x}, "teacher": x}, "teacher"),
+    ],
+)  # fmt: skip
+def test_tables_within_a_checkpoint(
+    donors: dict[str, Any], tmp_path: Path, nest: Callable[[Any], Any], prefix: str | None
+) -> None:
+    """Projects keep the network's tensors next to what else they need to go on."""
+    state = donors["optical"].state_dict()
+    path = tmp_path / "x.pth"
+    torch.save(nest(state), path)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    file = EncoderFile(file=link, sha256=checksum.upper(), bands=BANDS["optical"], prefix=prefix)
+    begun = begin(choose(optical=file), BANDS["optical"][::-1])
+    assert torch.equal(begun.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"].flip(1))
+    if prefix:
+        with pytest.raises(WeightsError, match=r"holds 2 encoders, .* 'student\.', 'teacher\.'"):
+            begin(choose(optical=replace(file, prefix=None)), BANDS["optical"])
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(1)], {"state_dict": 3}, {0: torch.zeros(1)}])
+def test_a_checkpoint_without_named_tensors(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"x\.pth holds no tensors by name"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_a_plain_file_of_a_wrapped_network(tmp_path: Path) -> None:
+    donor = make_donor("test_resnet", 3, 7)
+    save(donor.state_dict(), tmp_path / "x.pth", "module.")
+    net = start(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, tmp_path / "x.pth", 0).net
+    assert torch.equal(net.sar_encoder.layer1[0].conv1.weight, donor.state_dict()["layer1.0.conv1.weight"])
 
 
 def test_another_file_than_the_checksum_says(small: dict[str, EncoderFile], tmp_path: Path) -> None:

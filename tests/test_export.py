@@ -32,6 +32,7 @@ from tests.limits import file_size_limit
 from tests.real_data import EARTHNET, SSL4EO
 from tests.scenes import CARD as FREE
 from tests.scenes import make_pair
+from tests.small_models import make_model
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "weights" / "refnet-base.onnx"
@@ -260,10 +261,45 @@ def test_options_that_contradict_each_other(weights: Path, tmp_path: Path) -> No
         export_onnx(weights, out, precision="fp16", quantize="int8", optical=SAMPLE[0], sar=SAMPLE[1])
     with pytest.raises(OptionsError, match="--optical and --sar"):
         export_onnx(weights, out, quantize="int8")
-    for half in ({"optical": SAMPLE[0]}, {"sar": SAMPLE[1]}):
-        with pytest.raises(OptionsError, match="both"):
-            export_onnx(weights, out, **half)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", ["optical", "sar"])
+def test_tiles_of_one_sensor_need_weights_that_can(given: str, weights: Path, tmp_path: Path) -> None:
+    files = {given: SAMPLE[given == "sar"]}
+    with pytest.raises(WeightsError, match=f"Give --{'sar' if given == 'optical' else 'optical'} too"):
+        export_onnx(weights, tmp_path / "m.onnx", **files)  # type: ignore[arg-type]
+    able = save(tmp_path / "able.safetensors", replace(CARD, training={"modality_dropout": 0.2}))
+    with pytest.raises(OptionsError, match="--optical and --sar"):
+        export_onnx(able, tmp_path / "m.onnx", quantize="int8", **files)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("training", "sources"),
+    [({"modality_dropout": 0.2}, {"blank": 6, "whole": 6}), ({"without": "sar"}, {"blank": 6, "whole": 0})],
+)
+def test_a_scene_of_one_sensor_tests_both_encoders(
+    training: dict[str, Any], sources: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles in which the other sensor is blank would not show that its encoder was exported wrongly."""
+    held: list[Tiles] = []
+
+    def hold(model: bytes, deployed: Any, tiles: Tiles, source: str) -> None:
+        held.append(tiles)
+        assert SAMPLE[0].name in source
+        assert ("Sentinel-2 alone" in source and "random" in source) is (sources["whole"] > 0)
+        raise InterruptedError
+
+    monkeypatch.setattr("refnet_cli.export.onnx_model._trace", lambda *_: make_model())
+    monkeypatch.setattr("refnet_cli.export.onnx_model.compare", hold)
+    path = save(tmp_path / "able.safetensors", replace(CARD, training=training))
+    with pytest.raises(InterruptedError):
+        export_onnx(path, tmp_path / "m.onnx", optical=SAMPLE[0])
+    ((optical, sar),) = held
+    blank = np.isnan(sar).all(axis=(1, 2, 3))
+    assert {"blank": int(blank.sum()), "whole": int((~blank).sum())} == sources
+    assert np.isfinite(optical).any(axis=(1, 2, 3)).all()
 
 
 def test_an_onnx_model_is_not_exported_again(tmp_path: Path) -> None:

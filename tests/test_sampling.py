@@ -240,14 +240,14 @@ def _always_damaged(index: object, window: Window) -> object:
 
 
 def test_more_scenes_than_may_be_open(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "MOST_OPEN", 1)
+    monkeypatch.setattr(sampling, "choose_most", lambda *_: (1, 1))
     scenes = tuple(replace(scene, split=None) for scene in config.scenes)
     config = replace(config, scenes=scenes, split="none", workers=3, batch=6)
     sampler = Sampler(survey(config), config)
     assert len(list(read_batches(sampler, CARD, config, 0))) == config.steps
-    assert len(sampler._regions._open) <= 1
+    assert sampler._regions.pool.count <= 1
     sampler.close()
-    assert not sampler._regions._open
+    assert not sampler._regions.pool.count
 
 
 @pytest.mark.parametrize("dropout", [0.0, 1.0])
@@ -378,7 +378,7 @@ def test_a_folder_of_band_files_gives_the_same_crops_as_a_stack(config: TrainCon
         scenes.append(replace(scene, optical=folder, sar=sar))
     apart = replace(config, scenes=tuple(scenes))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sampling, "MOST_OPEN", 3)
+        patched.setattr(sampling, "choose_most", lambda *_: (1, 1))
         crops = [list(read_batches(Sampler(survey(chosen), chosen), CARD, chosen, 0)) for chosen in (config, apart)]
     assert len(crops[0]) == config.steps
     for ((whole,), (split,)) in zip(*crops, strict=True):

@@ -245,6 +245,22 @@ def ground_corners(path: Path, crs: str) -> list[tuple[float, float]]:
     return list(zip(x, y, strict=True))
 
 
+@pytest.mark.parametrize("metres", [4, 20])
+def test_the_pixels_of_sar_alone_may_not_be_sentinels(tmp_path: Path, metres: int) -> None:
+    """The warning names a command whose raster ends it, also where it is cut by bounds; one of 10 m needs none."""
+    place = Affine(metres, 0, 500_000, 0, -metres, 5_300_000)
+    path = radar(tmp_path / "s1.tif", place, "EPSG:32633")
+    with opened(None, path, bounds=("500000", "5299800", "500200", "5300000")) as pair:
+        size, remedy = pair.warnings
+    assert f"{metres} m wide" in size
+    grid = create(remedy, tmp_path / "grid.tif")
+    with opened(None, path, grid=grid) as pair:
+        assert pair.warnings == []
+        assert everything(pair).valid.mean() > 0.9
+    with opened(None, radar(tmp_path / "ten.tif", PLACE, "EPSG:32633")) as pair:
+        assert pair.warnings == []
+
+
 def test_ground_range_products_alone_need_a_grid(tmp_path: Path) -> None:
     product = make_grd_safe(tmp_path, power={"VV": np.full((480, 400), 0.08), "VH": np.full((480, 400), 0.015)})
     with pytest.raises(InputError, match="--allow-gcps"):
@@ -393,6 +409,17 @@ def test_products_of_the_other_sensor_are_recognised(tmp_path: Path, given: str)
         opened(**{given: product, other: None}, allow_gcps=True)
 
 
+@pytest.mark.parametrize("given", ["optical", "sar"])
+def test_folders_of_the_other_sensor_are_recognised(tmp_path: Path, given: str) -> None:
+    other = "sar" if given == "optical" else "optical"
+    names = BANDS if other == "optical" else RADAR
+    (tmp_path / "scene").mkdir()
+    for name in names:
+        write(tmp_path / "scene" / f"{name}.tif", np.full((1, 90, 90), 0.1, np.float32), (name,))
+    with pytest.raises(InputError, match=f"give it with --{other}"):
+        opened(**{"optical": None, "sar": None} | {given: tmp_path / "scene"})
+
+
 def test_a_folder_of_both_sensors_is_read_for_the_one_that_is_given(files: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "bands"
     folder.mkdir()
@@ -428,7 +455,7 @@ def test_inspect_says_whether_a_sensor_suffices(
         assert (found.grid["height"], found.grid["width"]) == (HEIGHT, WIDTH)
         assert bool(found.drift) is found.fits
         assert set(found.drift) <= set(BANDS if sensor == "optical" else RADAR)
-        assert any(f"give --{other} too" in reason for reason in found.missing) is not found.fits
+        assert any(f"Give --{other} too" in reason for reason in found.missing) is not found.fits
     assert inspect(**files, card=card).fits is True
 
 

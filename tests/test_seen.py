@@ -70,9 +70,9 @@ def test_a_part_of_what_was_learned_from_is_inside(seed: int, kind: float, scale
 def test_brighter_pixels_are_above_and_darker_ones_below() -> None:
     bright, dark = (SEEN.compare(ground(1) * np.float32(factor), "optical") for factor in (12, 0.02))
     for band in BANDS:
-        assert bright[band].above > 0.99
-        assert bright[band].below == 0
-        assert dark[band].below > LIMIT
+        assert bright[band].above > LIMIT
+        assert bright[band].below == dark[band].above == 0
+        assert dark[band].below > LIMIT or band == "B08"  # in which water is as dark
         assert dark[band].median < dark[band].seen[1] < bright[band].median
     sar = learned(backscatter(0), ("VV", "VH"), "sar")
     found = sar.compare(backscatter(1) + np.float32(10), "sar")

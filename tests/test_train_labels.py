@@ -16,6 +16,7 @@ import torch
 from affine import Affine
 
 from refnet_cli.balance import chances_of_cells
+from refnet_cli.checkpoint import CONFIDENCES, Checkpoints
 from refnet_cli.confidence import Confidence
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
 from refnet_cli.losses import LOSSES, choose_loss, labelled_weight
@@ -23,7 +24,7 @@ from refnet_cli.model import REFNet
 from refnet_cli.regions import TrainConfig, read_regions
 from refnet_cli.sampling import Region, Sampler, count_classes, read_batches, survey
 from refnet_cli.tiling import Window
-from refnet_cli.train import Training, fit
+from refnet_cli.train import Training, _what_training_depends_on, fit
 from tests.scenes import CARD, PLACE, grid_of, make_labelled_scene, write
 
 WHOLE = Window(0, 0, 160, 144)
@@ -126,6 +127,7 @@ def test_files_that_are_missing_or_elsewhere(config: TrainConfig, tmp_path: Path
         ('confidence = "c.tif"\nconfidence_band = 0', "confidence_band is 0; bands are counted from 1"),
         ("confidence_band = 2", "there is no confidence file"),
         ("confidence = 3", "wanted is a path"),
+        ('confidence = "https://a.org/c.tif"', r"scene-0: confidence is a URL\. Download the file"),
     ],
 )
 def test_entries_of_scenes_that_are_wrong(tmp_path: Path, entries: str, message: str) -> None:
@@ -340,6 +342,41 @@ def test_a_scene_of_little_weight_teaches_little(config: TrainConfig, tmp_path: 
         chosen = replace(config, scenes=(scene,), split="none", crop=160, batch=2, steps=1)
         losses.append(fit(chosen, tmp_path / f"run-{weak}").history.steps[0].loss)
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp_path: Path) -> None:
+    """Also where they are 0 at the same places, so that the labels are the same; a copy of the file is the same."""
+
+    def settings_of(name: str, values: np.ndarray) -> dict[str, str]:
+        chosen = sure(config, write(tmp_path / f"{name}.tif", values[None], ("confidence",)))
+        found = _what_training_depends_on(chosen, survey(chosen))
+        return {key: text for key, text in found.items() if key != "scenes"}  # which holds the path
+
+    values = percents()
+    first, copy, other = (
+        settings_of(*of) for of in (("a", values), ("b", values), ("c", np.where(values > 0, 100, 0).astype(np.uint8)))
+    )
+    assert first == copy
+    assert {key for key in first if first[key] != other[key]} == {CONFIDENCES}
+    assert CONFIDENCES not in _what_training_depends_on(config, survey(config))
+    said: list[str] = []
+    Checkpoints(tmp_path / "out", first, {}).save(3)
+    assert Checkpoints(tmp_path / "out", copy, {}).load(said.append) == 3
+    with pytest.raises(OptionsError, match="a training with other confidences; choose another folder"):
+        Checkpoints(tmp_path / "out", other, {}).load(said.append)
+
+
+def test_confidences_that_leave_no_label_are_doubted(config: TrainConfig, tmp_path: Path) -> None:
+    """As of a wrong band."""
+    bands = np.stack([np.zeros((160, 144), np.uint8), percents()])
+    path = write(tmp_path / "sure.tif", bands, ("class", "confidence"))
+    grid = grid_of(path)
+    none, some = (Confidence.open(path, grid, band) for band in (1, 2))
+    assert not some.warnings
+    assert "has a confidence of 0 everywhere" in none.warnings[0]
+    assert "confidence_band, which is 1" in none.warnings[0]
+    none.close()
+    some.close()
 
 
 def test_old_settings_of_a_checkpoint_leave_new_keys_out(config: TrainConfig, tmp_path: Path) -> None:

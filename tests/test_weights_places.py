@@ -372,10 +372,11 @@ def test_a_fold_scores_what_both_sensors_saw_of_its_country(folds: Path) -> None
     assert [*read] == ["Austria", "Finland"]
     assert [*read["Finland"].matrices["both"]] == ["f1", "f2"]
     for fold in read.values():
-        for name, (logs, labels) in fold.pixels.items():
+        for name, (logs, labels, thinned) in fold.pixels.items():
             for sensors in ("both", "optical", "sar"):
                 assert fold.matrices[sensors][name].sum(1).tolist() == labelled(name).tolist()
             assert np.exp(logs).sum(1) == pytest.approx(1, abs=1e-4)
+            assert np.exp(thinned).sum(1) == pytest.approx(1, abs=1e-4)
             right = int((1 + logs[:, 1:].argmax(1) == labels).sum())
             assert right == np.trace(fold.matrices["both"][name])
 
@@ -426,7 +427,8 @@ def drawn_fold(random: np.random.Generator, sharpness: float) -> score.Fold:
     logits[:, 0] = -20
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = (shares.cumsum(1) < random.random((len(shares), 1))).sum(1).clip(1, CLASSES)
-    return score.Fold({}, {"place": ((sharpness * logits).astype(np.float32), labels.astype(np.uint8))})
+    logs = (sharpness * logits).astype(np.float32)
+    return score.Fold({}, {"place": score.Pixels(logs, labels.astype(np.uint8), logs)})
 
 
 def test_a_temperature_comes_from_the_other_countries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,13 +482,13 @@ def opened(path: Path) -> Image.Image:
 def test_places_are_drawn_with_their_labels_the_worst_first(
     made: list[places.Place], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(draw_places, "SHEET", 3)
-    both = [place for place in made if place.both]
-    sheets = draw_places.draw_places(weights, both, tmp_path / "out" / "places")
+    monkeypatch.setattr(draw_places, "SHEET", 4)
+    assert {place.sensors for place in made} == {("optical", "sar"), ("optical",), ("sar",)}
+    sheets = draw_places.draw_places(weights, made, tmp_path / "out" / "places")
     assert [sheet.name for sheet in sheets] == ["sheet-00.png", "sheet-01.png"]
     side, gap, line = draw_places.SIDE, draw_places.GAP, draw_places.LINE
     scheme = SCHEMES["esri-io"]
-    for place in both:
+    for place in made:
         picture = opened(tmp_path / "out" / "places" / f"{place.name}.png")
         left, top = gap + 2 * (side + gap), 2 * line
         # 64 x 72 pixels: the panel's lower ninth is empty.

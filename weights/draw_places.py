@@ -1,4 +1,4 @@
-"""Draw real places: what both sensors saw, the labels, the map and its confidence.
+"""Draw real places: what the sensors saw, the labels, the map and its confidence.
 
 ``python weights/draw_places.py WEIGHTS PLACES [--country Austria] [--terramesh FOLDER] [--out out/places]`` writes one
 PNG a place and contact sheets of twelve, the worst places first. Pictures of found data are found data: do not commit
@@ -167,7 +167,7 @@ def main() -> None:
         places += read_terramesh(given.terramesh.resolve())
     if given.country:
         _, places = divide(places, given.country)
-    for sheet in draw_places(given.weights, [place for place in places if place.both], given.out):
+    for sheet in draw_places(given.weights, places, given.out):
         sys.stdout.write(f"{sheet}\n")
 
 

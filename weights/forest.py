@@ -33,6 +33,7 @@ from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
 from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.files import replacing
 from refnet_cli.sampling import Region
 from refnet_cli.tiling import Window
 
@@ -183,7 +184,8 @@ class Results:
 
     def _keep(self, name: str, entry: dict[str, Any]) -> None:
         self.found[name] = entry
-        self._out.with_suffix(".json").write_text(json.dumps(self.found, indent=1))
+        with replacing(self._out.with_suffix(".json")) as temporary:  # hours of forests
+            temporary.write_text(json.dumps(self.found, indent=1))
         self._out.with_suffix(".md").write_text(describe(self.found))
 
 

@@ -45,6 +45,7 @@ from simulate import (
 from vary import (
     MEADOW,
     SCATTERERS,
+    STAGE,
     Land,
     draw_classes,
     draw_recipe,
@@ -70,6 +71,12 @@ MOST_SPREAD = np.array([0.6, 0.6, 0.6, 0.6, 4, 4])
 STEPS = {TREES: (0.6, 0.4, 0.35), CROPS: (0.95, 0.25, 0.2), RANGELAND: (0.8, 0.45, 0.3), BUILT: (0.5, 0.4, 0.7),
          WATER: (0.3, 0.9, 0.15), SNOW: (0.2, 0.9, 0.3)}  # fmt: skip
 USUAL_STEPS = (0.7, 0.5, 0.4)
+RADAR = {TREES: (0.0, 1.0), CROPS: (-2.0, 1.5), RANGELAND: (-1.0, 1.5), BUILT: (0.0, 1.5), BARE: (0.0, 2.0)}
+"""Mean and spread between scenes, in dB, of what is added to a class's backscatter. The measured pixels are composites
+of a month and calibrated in two ways; fields and grass of real scenes are 1 to 2 dB darker."""
+
+WATER_VV, WATER_VH_BELOW = (-29, -10), (6, 15)
+"""VV of a scene's water in dB, from calm to wind and waves, and how far VH lies below."""
 
 Look = tuple[Array, Array, Array]
 """Mean, spread and root of the correlation of a class: logarithm of reflectance x 10,000 (4 bands), dB (2)."""
@@ -167,12 +174,16 @@ def draw_from_signatures(rng: Rng, season: str, signatures: dict[str, Any]) -> d
     return looks
 
 
-def draw_looks(rng: Rng, path: Path, season: str, signatures: dict[str, Any]) -> dict[int, Look]:
-    """Looks of all classes of one scene."""
-    looks = draw_from_signatures(rng, season, signatures)
-    if rng.random() < 0.5:
-        looks |= draw_from_cells(rng, path)
+def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
+    """Looks of all classes of one scene, varied by what the measurements do not tell."""
+    for code, (middle, width) in RADAR.items():
+        brighter = np.append(np.zeros(4), rng.normal(middle, width) + rng.normal(0, 0.3 * width, 2))
+        looks[code] = (looks[code][0] + brighter, *looks[code][1:])
     looks[MEADOW] = looks[RANGELAND]
+    water = looks[WATER][0].copy()
+    water[4] = rng.uniform(*WATER_VV)
+    water[5] = water[4] - rng.uniform(*WATER_VH_BELOW)
+    looks[WATER] = (water, np.append(looks[WATER][1][:4], [1.5, 1.5]), looks[WATER][2])
     bare, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
     if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
         smooth = rng.uniform(0, 8)
@@ -186,8 +197,18 @@ def draw_looks(rng: Rng, path: Path, season: str, signatures: dict[str, Any]) ->
     return looks | {BARE: bare, BUILT: built, FLOODED: (marsh, *looks[FLOODED][1:])}
 
 
-def paint(rng: Rng, land: Land, looks: dict[int, Look]) -> Array:
-    """Reflectance x 10,000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it."""
+def draw_stages(rng: Rng) -> Array:
+    """How green each field is, (TABLE,), mean 0: most fields alike, or some green and some ripe or tilled."""
+    low, high = rng.uniform(0.3, 2, 2)
+    green = rng.beta(float(low), float(high), TABLE)
+    return np.asarray(rng.uniform(2, 6) * (green - green.mean()), np.float32)
+
+
+def paint(rng: Rng, land: Land, looks: dict[int, Look], stages: Array | None) -> Array:
+    """Reflectance x 10,000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it.
+
+    ``stages`` (of `draw_stages`) makes fields differ; None where the crops' spread is that of fields already.
+    """
     n = len(land.cover)
     table = np.clip(rng.standard_normal((TABLE, 6)), -2.2, 2.2).astype(np.float32)
     size = log_uniform(rng, 5, 30)
@@ -200,6 +221,8 @@ def paint(rng: Rng, land: Land, looks: dict[int, Look]) -> Array:
         pixel = rng.standard_normal((len(patch), 6), dtype=np.float32)
         by_patch, smooth, by_pixel = STEPS.get(code, USUAL_STEPS)
         offset = (by_patch * table[patch] + smooth * textures[inside] + by_pixel * pixel) @ rooted.T * spread
+        if code == CROPS and stages is not None:
+            offset = 0.6 * offset + stages[patch, None] * STAGE * spread
         if code == BUILT:
             offset[:, 4:] += walls * SCATTERERS * np.maximum(np.abs(pixel[:, :1]) - 0.5, 0)
         seen[:, inside] = (mean + offset).T
@@ -217,7 +240,12 @@ def draw_scene(rng: Rng, path: Path, size: int) -> tuple[Place, Array, Array, Ar
     place = draw_place(rng, size, signatures)._replace(season=SEASONS[rng.integers(4)])
     place = place._replace(sar_crs=place.crs, sar_transform=place.transform, sar_shape=(size, size))
     land = lay_out(rng, size + 2 * MARGIN, draw_recipe(rng))
-    seen = paint(rng, land, draw_looks(rng, path, place.season, signatures))
+    looks, stages = draw_from_signatures(rng, place.season, signatures), None
+    if rng.random() < 0.5:
+        looks |= draw_from_cells(rng, path)
+    else:
+        stages = draw_stages(rng)
+    seen = paint(rng, land, draw_looks(rng, looks), stages)
     seen[:4] = ndimage.gaussian_filter(seen[:4], (0, *[rng.uniform(0, 0.6)] * 2))
     labels = generalise(rng, land)
     labels[land.cover == MEADOW] = 0  # maps do not agree on what mown grass is

@@ -7,10 +7,13 @@ keeps everything in FOLDER and goes on where it was interrupted. The steps, of w
 landscapes    simulate scenes whose classes look as measured around the world (landscapes.py)
 pretrained    learn from these alone
 COUNTRY       go on with the real places outside one country, and score its places (on a smaller budget)
+forest        score a random forest on the same places (forest.py, which needs scikit-learn)
 final         go on with all real places
-finish        put temperature, scores and sources into the card, and write the weights
+finish        put temperature, scores and sources into the card, and write the weights; it needs all other steps
 
-A country's step needs the step ``pretrained`` only, so that several can run side by side.
+A country's step needs the step ``pretrained`` only, so that several can run side by side. Training goes on from its
+last checkpoint, and the forest from the last country. To repeat a step, remove what it wrote: ``FOLDER/pretrained``;
+``FOLDER/without-COUNTRY`` and the scores of the country in ``FOLDER/scores``; ``FOLDER/final``; ``FOLDER/forest.json``.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from typing import Any
 from places import Place, divide, label_classes, read_places, read_terramesh, regions_text
 from score import pool_folds, score_fold, score_sample, score_terramesh
 
+from refnet_cli.drift import LEVELS
+from refnet_cli.files import replacing
 from refnet_cli.regions import read_regions
 from refnet_cli.train import fit
 from refnet_cli.weights import load_weights, save_weights
@@ -36,13 +41,18 @@ NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
 HELD_OUT = 16
 """Landscapes of the first seed that are only scored."""
-REHEARSED = 40
+REHEARSED = 25
 """Landscapes of each seed among the real places."""
 FOLDS = {
-    "Austria": "282D", "Belgium": None, "Canada": None, "Finland": "38D", "Germany": None, "Ireland": "637U",
+    "Austria": "282D", "Belgium": None, "Canada": "609U", "Finland": "38D", "Germany": None, "Ireland": "637U",
     "Lithuania": "433D", "Portugal": None,
 }  # fmt: skip
 """Each country that is left out, and the TerraMesh sample that is left out with it."""
+CLASS_WEIGHTS = (
+    '{ Water = 1, Trees = 1, "Flooded vegetation" = 1, Crops = 1, "Built area" = 1, "Bare ground" = 0.4, '
+    '"Snow/ice" = 0.5, Clouds = 1, Rangeland = 1 }'
+)
+"""Bare ground and snow, which are drawn as often as other classes, are rarer where people live."""
 SETTINGS = f"""
 name = "{NAME}"
 licence = "Apache-2.0"
@@ -52,12 +62,7 @@ tile = 256
 sampling = "classes"
 jitter = 0.1
 haze = 0.1
-sar_gain = 2.0
-sar_slope = 1.0
-sar_looks = 4.0
 shift = 1.0
-mix = 0.3
-modality_dropout = 0.3
 clip = 1.0
 device = "cpu"
 batch = 8
@@ -66,14 +71,24 @@ checkpoint_every = 250
 workers = 1
 """
 PRETRAINING = """
-steps = 4000
+sar_gain = 2.0
+sar_slope = 1.0
+sar_looks = 4.0
+mix = 0.3
+modality_dropout = 0.3
+steps = 3000
 learning_rate = 2e-3
 warmup = 100
 ema = 0.995
 validate_every = 1000
 """
-FINE_TUNING = """
+FINE_TUNING = f"""
+sar_gain = 1.0
+sar_slope = 0.5
+mix = 0.5
+modality_dropout = 0.25
 balance = "regions"
+class_weights = {CLASS_WEIGHTS}
 label_smoothing = 0.05
 learning_rate = 1e-3
 warmup = 50
@@ -104,15 +119,16 @@ class Maker:
     """
 
     def __init__(self, folder: Path, places: Path, terramesh: Path) -> None:
-        self._folder, self._data, self._terramesh = folder, places, terramesh
-        self._places = read_places(places)
+        self.folder, self._data, self._terramesh = folder, places, terramesh
+        self._places = [place for place in read_places(places) if label_classes([place])]
         self._samples = read_terramesh(terramesh)
+        self.places = [*self._places, *self._samples]
         folder.mkdir(parents=True, exist_ok=True)
 
     def landscapes(self) -> None:
         """Simulate scenes."""
         for part, seed in SEEDS.items():
-            folder = self._folder / f"landscapes-{part}"
+            folder = self.folder / f"landscapes-{part}"
             if not (folder / "regions.toml").exists():
                 options = ["--pixels", self._data / "pixels.npz", "--seed", seed, "--count", COUNT, "--size", SIZE]
                 command = [sys.executable, HERE / "landscapes.py", folder, *options]
@@ -120,31 +136,54 @@ class Maker:
 
     def pretrained(self) -> Path:
         """Learn from simulated scenes."""
-        return self._train("pretrained", PRETRAINING, [], self._simulated(COUNT, HELD_OUT))
+        return self._train("pretrained", PRETRAINING, [], self.simulated(COUNT, HELD_OUT))
 
     def fold(self, country: str) -> None:
         """Learn without a country, and score its places."""
-        scores = self._folder / "scores"
-        if (scores / f"{country}.json").exists():
+        if not self._missing_scores(country):
             return
+        scores = self.folder / "scores"
         sample = FOLDS[country]
-        learned, _ = divide([*self._places, *self._samples], country)
+        learned, _ = divide(self.places, country)
         learned = [place for place in learned if place.name != sample]
         weights = self._fine_tune(f"without-{country}", FOLD_STEPS, learned)
         score_fold(weights, self._places, country, scores)
         if sample:
             found = score_terramesh(weights, self._terramesh, sample, label_classes(learned))
-            (scores / f"terramesh-{sample}.json").write_text(json.dumps(found, indent=1))
+            with replacing(scores / f"terramesh-{sample}.json") as temporary:
+                temporary.write_text(json.dumps(found, indent=1))
+
+    def _missing_scores(self, country: str) -> list[Path]:
+        """Files of a country's step that are not there."""
+        sample = FOLDS[country]
+        names = [country, *([f"terramesh-{sample}"] if sample else [])]
+        paths = [self.folder / "scores" / f"{name}.json" for name in names]
+        return [path for path in paths if not path.exists()]
+
+    def forest(self) -> None:
+        """Score a random forest on the same places."""
+        command = [HERE / "forest.py", self._data, self.folder / "forest", "--terramesh", self._terramesh]
+        subprocess.run([sys.executable, *map(str, command)], check=True)
 
     def final(self) -> Path:
         """Learn from all real places."""
-        return self._fine_tune("final", FINAL_STEPS, [*self._places, *self._samples])
+        return self._fine_tune("final", FINAL_STEPS, self.places)
 
     def finish(self) -> None:
-        """Write the weights with their scores."""
-        scores = pool_folds(self._folder / "scores", self._places, self._folder / "forest.json")
+        """Write the weights with their scores.
+
+        Raises
+        ------
+        SystemExit
+            If a score is missing.
+        """
+        missing = [country for country in FOLDS if self._missing_scores(country)]
+        missing += [] if (self.folder / "forest.json").exists() else ["forest"]
+        if missing:
+            raise SystemExit(f"The scores of these steps are missing: {', '.join(missing)}. Run them first.")
+        scores = pool_folds(self.folder / "scores", self._places, self.folder / "forest.json")
         scores["terramesh"] = {
-            sample: json.loads((self._folder / "scores" / f"terramesh-{sample}.json").read_text())
+            sample: json.loads((self.folder / "scores" / f"terramesh-{sample}.json").read_text())
             for sample in FOLDS.values() if sample
         }  # fmt: skip
         weights = self.final()
@@ -155,6 +194,7 @@ class Maker:
             "data": self._describe_data(),
             "scenes": {name: role for name, role in card.training["scenes"].items() if "landscape" not in name},
             "decisions": {},
+            LEVELS: sorted({place.level for place in self._places if place.level}),  # which the files do not say
         }
         made = replace(
             card, training=training, scores=scores, notice=NOTICE, temperature=scores["calibration"]["temperature"]
@@ -164,30 +204,37 @@ class Maker:
     def _describe_data(self) -> list[str]:
         """One line a source: places, source and licence."""
         counts: dict[tuple[str, str], int] = {}
-        for place in [*self._places, *self._samples]:
+        for place in self.places:
             key = place.source, place.licence
             counts[key] = counts.get(key, 0) + 1
         lines = [f"{count} places of {source}; {licence}" for (source, licence), count in counts.items()]
         return [*lines, f"{COUNT * len(SEEDS)} simulated scenes of landscapes.py, from statistics of pixels.npz"]
 
     def _fine_tune(self, name: str, steps: int, places: Sequence[Place]) -> Path:
-        settings = f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
-        return self._train(name, settings, places, self._simulated(REHEARSED))
+        return self._train(name, self.fine_tuning(steps), places, self.simulated(REHEARSED))
+
+    def fine_tuning(self, steps: int) -> str:
+        """Settings of a training that goes on from the pretrained network."""
+        return f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
 
     def _train(self, name: str, settings: str, places: Sequence[Place], simulated: str) -> Path:
         """Train in a folder, unless that is done, and return the weights."""
-        folder = self._folder / name
-        weights = folder / f"{NAME}.safetensors"
+        folder = self.folder / name
+        weights, regions = folder / f"{NAME}.safetensors", folder / "regions.toml"
+        text = regions_text(SETTINGS + settings, places, confidence=True) + simulated
         if not weights.exists():
             folder.mkdir(exist_ok=True)
-            (folder / "regions.toml").write_text(regions_text(SETTINGS + settings, places, confidence=True) + simulated)
-            fit(read_regions(folder / "regions.toml"), folder, tell=say)
+            regions.write_text(text, encoding="utf-8")
+            fit(read_regions(regions), folder, tell=say)
+        elif regions.exists() and regions.read_text(encoding="utf-8") != text:
+            say(f"warning: {weights} was trained by other settings or on other places than now. To train again, remove "
+                f"{folder}.")  # fmt: skip
         return weights
 
-    def _simulated(self, count: int, held_out: int = 0) -> str:
+    def simulated(self, count: int, held_out: int = 0) -> str:
         """Tables of simulated scenes, whose files are what the simulation says, however untypical their values."""
         return "".join(
-            _simulated_table(self._folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
+            _simulated_table(self.folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
             for part in SEEDS for number in range(count)
         )  # fmt: skip
 
@@ -208,16 +255,18 @@ def _simulated_table(folder: Path, part: str, number: int, held_out: int) -> str
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Make the default weights.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="landscapes, pretrained, a country, final, finish")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="one of those listed above; all by default")
     parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
     parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
     given = parser.parse_args()
     maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
     steps: dict[str, Any] = {"landscapes": maker.landscapes, "pretrained": maker.pretrained}
     steps |= {country: lambda country=country: maker.fold(country) for country in FOLDS}
-    steps |= {"final": maker.final, "finish": maker.finish}
+    steps |= {"forest": maker.forest, "final": maker.final, "finish": maker.finish}
     unknown = [step for step in given.steps if step not in steps]
     if unknown:
         parser.error(f"there is no step {', '.join(unknown)}; there are {', '.join(steps)}")

@@ -150,12 +150,12 @@ def countries(places: Iterable[Place]) -> list[str]:
     return sorted({place.country for place in places if place.both and place.group != TERRAMESH})
 
 
-def divide(places: Iterable[Place], country: str) -> tuple[list[Place], list[Place]]:
-    """Return the places outside a country, to learn from, and all those in it, of one sensor or both."""
+def divide(places: Iterable[Place], *countries: str) -> tuple[list[Place], list[Place]]:
+    """Return the places outside some countries, to learn from, and all those in them, of one sensor or both."""
     learned: list[Place] = []
     held_out: list[Place] = []
     for place in places:
-        (held_out if place.country == country else learned).append(place)
+        (held_out if place.country in countries else learned).append(place)
     return learned, held_out
 
 
@@ -224,6 +224,7 @@ def _scene_table(place: Place, name: str, split: str, confidence: bool) -> str:
     if place.sar:
         entries |= {"sar": place.sar, "sar_scale": "db"}
         entries |= {"sar_bands": TERRAMESH_SAR} if place.group == TERRAMESH else {}
+        entries |= {} if place.optical else {"grid": place.labels}  # SAR alone may be in degrees
     entries["labels"] = place.labels
     if place.label_codes:
         entries["label_codes"] = place.label_codes

@@ -37,7 +37,10 @@ from pooled import NAMES, accuracy_of, shown, summarise
 from refnet_cli.calibration import Calibration, fit_temperature, measure_calibration
 from refnet_cli.card import Card
 from refnet_cli.evaluation.evaluate import confusion_matrix
+from refnet_cli.files import replacing
+from refnet_cli.low_confidence import ENTRY, describe_shares
 from refnet_cli.model import REFNet
+from refnet_cli.outputs import LOW
 from refnet_cli.prediction.predict import predict_rows
 from refnet_cli.regions import TrainConfig
 from refnet_cli.sampling import Region
@@ -50,6 +53,7 @@ WITHOUT: dict[str, Sensor | None] = {"both": None, "optical": "sar", "sar": "opt
 """Which sensor is blanked, by those that are used."""
 FITTED = 5000  # pixels of a place at most that a temperature is fitted to
 LEAST = 1e-30  # probability whose logarithm is still taken
+THINNED = 16  # of the pixels of a place, labelled or not, one in so many shows how sure its map is
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -128,9 +132,25 @@ def map_scenes(net: REFNet, card: Card, config: TrainConfig, moved: bool = False
             yield scene.name, map_region(region, engine, moved)
 
 
+class Pixels(NamedTuple):
+    """Log-probabilities of a place's pixels, and their labels."""
+
+    logs: Float32
+    """Of the labelled pixels, shape (n, K)."""
+    labels: UInt8
+    """Shape (n,)."""
+    thinned: Float32
+    """Of one in `THINNED` of the mapped pixels, labelled or not, shape (m, K)."""
+
+    def low_confidence(self, temperature: float) -> float:
+        """Return the share of pixels in whose map no class is likely, with a temperature."""
+        powers = np.exp(self.thinned[:, 1:] / temperature)
+        return float((powers.max(1) < LOW * powers.sum(1)).mean())
+
+
 def score_places(
     net: REFNet, card: Card, places: Sequence[Place], without: Sensor | None = None
-) -> tuple[dict[str, Counts], dict[str, tuple[Float32, UInt8]]]:
+) -> tuple[dict[str, Counts], dict[str, Pixels]]:
     """Map places and compare them with their labels.
 
     Parameters
@@ -146,15 +166,15 @@ def score_places(
     matrices : dict
         By place, labels by row and predictions by column.
     pixels : dict
-        By place, log-probabilities (n, K) of its labelled pixels and their labels (n,).
+        By place.
     """
     matrices, pixels = {}, {}
     seeing = replace(blinded(card, without), temperature=1.0)
     for name, mapped in map_scenes(net, seeing, read_config(regions_text("", places))):
         known = mapped.labels > 0
         matrices[name] = mapped.matrix
-        logs = np.log(np.maximum(mapped.probabilities[:, known].T, LEAST))
-        pixels[name] = (logs.astype(np.float32), mapped.labels[known])
+        logs = np.log(np.maximum(mapped.probabilities, LEAST)).astype(np.float32)
+        pixels[name] = Pixels(logs[:, known].T, mapped.labels[known], logs[:, mapped.predicted > 0].T[::THINNED])
     return matrices, pixels
 
 
@@ -172,11 +192,12 @@ def score_fold(weights: Path, places: Sequence[Place], country: str, folder: Pat
         matrices, pixels = score_places(net, card, scored(held_out), without)
         found[sensors] = {name: matrix.tolist() for name, matrix in matrices.items()}
         if without is None:
-            kept = {f"logs/{name}": logs for name, (logs, _) in pixels.items()}
-            kept |= {f"labels/{name}": labels for name, (_, labels) in pixels.items()}
+            kept = {f"{kind}/{name}": array for name, each in pixels.items() for kind, array in each._asdict().items()}
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / f"{country}.npz", **kept)  # type: ignore[arg-type]
-    (folder / f"{country}.json").write_text(json.dumps(found))
+    with replacing(folder / f"{country}.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+    with replacing(folder / f"{country}.json") as temporary:
+        temporary.write_text(json.dumps(found))
 
 
 class Fold(NamedTuple):
@@ -184,8 +205,8 @@ class Fold(NamedTuple):
 
     matrices: dict[str, dict[str, Counts]]
     """By sensors and place."""
-    pixels: dict[str, tuple[Float32, UInt8]]
-    """By place: log-probabilities and labels."""
+    pixels: dict[str, Pixels]
+    """By place."""
 
 
 def read_folds(folder: Path) -> dict[str, Fold]:
@@ -200,7 +221,9 @@ def read_folds(folder: Path) -> dict[str, Fold]:
             for sensors in WITHOUT
         }
         with np.load(path.with_suffix(".npz")) as kept:
-            pixels = {name: (kept[f"logs/{name}"], kept[f"labels/{name}"]) for name in matrices["both"]}
+            pixels = {
+                name: Pixels(*(kept[f"{kind}/{name}"] for kind in Pixels._fields)) for name in matrices["both"]
+            }
         folds[entries["country"]] = Fold(matrices, pixels)
     return folds
 
@@ -210,10 +233,10 @@ def fit_on(folds: Iterable[Fold]) -> Calibration | None:
     logs, labels = [], []
     random = np.random.default_rng(0)
     for fold in folds:
-        for place_logs, place_labels in fold.pixels.values():
-            chosen = random.permutation(len(place_labels))[:FITTED]
-            logs.append(place_logs[chosen])
-            labels.append(place_labels[chosen])
+        for pixels in fold.pixels.values():
+            chosen = random.permutation(len(pixels.labels))[:FITTED]
+            logs.append(pixels.logs[chosen])
+            labels.append(pixels.labels[chosen])
     return fit_temperature(np.concatenate(logs), np.concatenate(labels)) if logs else None
 
 
@@ -221,13 +244,14 @@ def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
     """Return the calibration error of each country with the temperature that the other countries give, and of all.
 
     ``pooled`` is the error over the pixels of all countries, each with its own fold's temperature; ``uncalibrated`` the
-    same with a temperature of 1; ``temperature`` the one that all countries together give.
+    same with a temperature of 1; ``temperature`` the one that all countries together give; ``low_confidence`` the share
+    of pixels in which no class is likely with it, see `describe_shares`.
     """
     by_country, scaled, plain, labels = {}, [], [], []
     for country, fold in folds.items():
         fitted = fit_on(other for name, other in folds.items() if name != country)
         temperature = fitted.temperature if fitted else 1.0
-        logs, wanted = (np.concatenate(arrays) for arrays in zip(*fold.pixels.values(), strict=True))
+        logs, wanted = (np.concatenate(arrays) for arrays in list(zip(*fold.pixels.values(), strict=True))[:2])
         error = measure_calibration(logs, wanted, temperature)[1]
         by_country[country] = {"temperature": temperature, "expected_calibration_error": error}
         scaled.append((logs / temperature).astype(np.float32))
@@ -235,11 +259,14 @@ def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
         labels.append(wanted)
     wanted = np.concatenate(labels)
     whole = fit_on(folds.values())
+    temperature = whole.temperature if whole else 1.0
+    shares = [pixels.low_confidence(temperature) for fold in folds.values() for pixels in fold.pixels.values()]
     return {
         "by_country": by_country,
         "pooled": measure_calibration(np.concatenate(scaled), wanted, 1.0)[1],
         "uncalibrated": measure_calibration(np.concatenate(plain), wanted, 1.0)[1],
-        "temperature": whole.temperature if whole else 1.0,
+        "temperature": temperature,
+        ENTRY: describe_shares(shares),
     }
 
 

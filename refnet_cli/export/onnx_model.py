@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -29,12 +29,14 @@ from refnet_cli.gaps import fill_gaps
 from refnet_cli.inference import prepare_for_inference
 from refnet_cli.marks import check_replaceable
 from refnet_cli.model import SS2D, REFNet
+from refnet_cli.one_sensor import check_sensors
 from refnet_cli.onnx_engine import import_runtime
 from refnet_cli.onnx_file import SUFFIX, is_onnx
 from refnet_cli.prediction.predict import as_paths, read_tile
+from refnet_cli.products import SATELLITES, Modality, other_of
 from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
-from refnet_cli.scene import Paths, SceneOptions, ScenePair
+from refnet_cli.scene import Paths, SceneOptions, ScenePair, absent_sensor
 from refnet_cli.tiling import Tiling
 from refnet_cli.torch_engine import Standardise, to_probabilities
 from refnet_cli.weights import load_weights
@@ -52,6 +54,18 @@ MOST_DIFFERENT = 0.01  # share of pixels whose class a coarser model may change
 BATCHES = (1, 3)  # that both take the samples in
 SAMPLES = 6
 STEP = 32  # sides of images are multiples of it
+
+
+class Scene(NamedTuple):
+    """Files of a scene; none of a sensor that is absent, and none at all where there is no scene."""
+
+    optical: tuple[Path, ...]
+    sar: tuple[Path, ...]
+
+    @property
+    def absent(self) -> Modality | None:
+        """The sensor that a scene has no files of."""
+        return absent_sensor(self.optical or None, self.sar or None)
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,8 @@ def export_onnx(
     quantize : {"int8"}, optional
         Compute convolutions in whole numbers of 8 bits, whose ranges are taken from the scene.
     optical, sar : path, or sequence of paths, optional
-        A scene to take the sample tiles from; by default they are drawn at random by the card's statistics.
+        A scene to take the sample tiles from; by default they are drawn at random by the card's statistics. One sensor
+        is enough for weights that can do without the other; tiles of both are drawn at random too then.
     options : SceneOptions, optional
         Of the scene.
     overwrite : bool
@@ -152,7 +167,8 @@ def export_onnx(
     InputMissingError, InputError
         If weights or scene cannot be read.
     WeightsError
-        If the weights are damaged, or a coarser model changes the class of more than a hundredth of the pixels.
+        If the weights are damaged, or a coarser model changes the class of more than a hundredth of the pixels; or if
+        the scene is of one sensor and the weights need the other one too.
     OptionsError
         If options contradict each other.
     OutputError, StorageError
@@ -161,19 +177,18 @@ def export_onnx(
         If ONNX Runtime is not there, or the exported model is not the network.
     """
     weights, output = find_weights(weights), Path(output)
-    scene = _scene(optical, sar)
-    _check_options(weights, output, precision, quantize, scene)
-    check_places([output], [weights, *(scene[0] + scene[1] if scene else ())])
+    scene = Scene(as_paths(optical), as_paths(sar))
+    _check_options(weights, output, precision, quantize)
+    check_places([output], [weights, *scene.optical, *scene.sar])
     check_replaceable([output], overwrite)
     check_folder(output)
     import_runtime()
     net, card = load_weights(weights)
+    _check_scene(scene, card, quantize)
     # Before the exporter traces, which cannot try kernels.
     kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
     deployed = Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
-    source = f"{scene[0][0].name} and {scene[1][0].name}" if scene else "random fields with the card's statistics"
-    count = 2 * SAMPLES if quantize else SAMPLES
-    tiles = _read_tiles(scene, card, options, count) if scene else draw_tiles(card, count)
+    tiles, source = _take_tiles(scene, card, options, 2 * SAMPLES if quantize else SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
         model = _trace(deployed, card)
         if precision == "fp16":
@@ -191,24 +206,33 @@ def export_onnx(
     )  # fmt: skip
 
 
-def _check_options(
-    weights: Path, output: Path, precision: str, quantize: str | None, scene: tuple[tuple[Path, ...], ...] | None
-) -> None:
+def _check_options(weights: Path, output: Path, precision: str, quantize: str | None) -> None:
     if is_onnx(weights):
         raise OptionsError(f"{weights} is an ONNX model already; give the weights that it was made of.")
     check_ending(output, [SUFFIX], "an ONNX model")
     if quantize and precision != "fp32":
         raise OptionsError("--quantize and --precision contradict each other: give one of them.")
-    if quantize and scene is None:
+
+
+def _check_scene(scene: Scene, card: Card, quantize: str | None) -> None:
+    """Refuse a scene of one sensor if the weights need both, or if ranges of both are needed."""
+    if any(scene):
+        check_sensors(card, scene.absent)
+    if quantize and not all(scene) and (not any(scene) or scene.absent != card.training.get("without")):
         raise OptionsError("--quantize takes the ranges of all numbers from a real scene: give --optical and --sar.")
 
 
-def _scene(optical: Paths | None, sar: Paths | None) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
-    if (optical is None) != (sar is None):
-        raise OptionsError("Sample tiles need both --optical and --sar, or none of them.")
-    if optical is None or sar is None:
-        return None
-    return as_paths(optical), as_paths(sar)
+def _take_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: int) -> tuple[Tiles, str]:
+    """Return sample tiles and what they are; those of a scene of one sensor say nothing of the other's encoder."""
+    drawn = "random fields with the card's statistics"
+    if not any(scene):
+        return draw_tiles(card, count), drawn
+    tiles = _read_tiles(scene, card, options, count)
+    names = " and ".join(paths[0].name for paths in scene if paths)
+    if scene.absent is None or scene.absent == card.training.get("without"):
+        return tiles, names
+    optical, sar = (np.concatenate(pair) for pair in zip(tiles, draw_tiles(card, count), strict=True))
+    return (optical, sar), f"{names} ({SATELLITES[other_of(scene.absent)]} alone) and {drawn}"
 
 
 def draw_tiles(card: Card, count: int) -> Tiles:
@@ -232,12 +256,10 @@ def draw_tiles(card: Card, count: int) -> Tiles:
     return found[0], found[1]
 
 
-def _read_tiles(
-    scene: tuple[tuple[Path, ...], tuple[Path, ...]], card: Card, options: SceneOptions | None, count: int
-) -> Tiles:
-    """Read tiles from all over a scene, of those that both sensors saw the most of."""
+def _read_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: int) -> Tiles:
+    """Read tiles from all over a scene, of those that its sensors saw the most of."""
     with ScenePair.open(
-        *scene, card.optical.bands, card.sar.bands, options or SceneOptions()
+        scene.optical or None, scene.sar or None, card.optical.bands, card.sar.bands, options or SceneOptions()
     ) as pair:
         height, width = pair.grid.shape
         windows = [window for row in Tiling(height, width, card.tile, 0).rows() for window in row]

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from PIL import Image
 
-from refnet_cli.one_sensor import SATELLITES
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.cells import ClassPicture
 from refnet_cli.outputs.charts import Bar, bar_chart, histogram
 from refnet_cli.outputs.ground import view_of
 from refnet_cli.outputs.quicklook import Quicklook
 from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
-from refnet_cli.products import ClassScheme
+from refnet_cli.products import SATELLITES, ClassScheme
 
 UInt8 = NDArray[np.uint8]
 

@@ -17,7 +17,6 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.one_sensor import SATELLITES
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.geotiff import (
@@ -30,7 +29,7 @@ from refnet_cli.outputs.geotiff import (
     Quality,
 )
 from refnet_cli.outputs.rows import CONFIDENCE, Rows
-from refnet_cli.products import QUALITY, ClassScheme
+from refnet_cli.products import QUALITY, SATELLITES, ClassScheme
 
 _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"

@@ -29,7 +29,7 @@ from refnet_cli.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confi
 from refnet_cli.mapping import Mapping, refuse_other_version
 from refnet_cli.marks import check_replaceable
 from refnet_cli.memory import MB, ONNX_LAYERS, TORCH_LAYERS, Demand, may_use, share_out
-from refnet_cli.one_sensor import SATELLITES, check_sensors, say_absent
+from refnet_cli.one_sensor import check_sensors, say_absent, warn_of_use_other
 from refnet_cli.onnx_file import is_onnx
 from refnet_cli.outputs import (
     BLOCK,
@@ -45,7 +45,7 @@ from refnet_cli.outputs import (
     write_sidecar,
 )
 from refnet_cli.process import usable_cores
-from refnet_cli.products import ClassScheme, Modality, usable
+from refnet_cli.products import SATELLITES, ClassScheme, Modality, usable
 from refnet_cli.remote import as_given
 from refnet_cli.scene import Coregistration, Patch, Paths, SceneOptions, ScenePair, absent_sensor, crop
 from refnet_cli.symmetries import SymmetricEngine
@@ -781,6 +781,7 @@ def _start_report(
             *([] if options.scheme else warn_of_old_codes(card.scheme)),
             *(warn_of_unlike(unlike, card.name) if SEEN in card.training else warn_of_drift(drift)),
             *warn_of_level(pair.decisions, card),
+            *(warn_of_use_other(card) if options.missing == "use-other" and not options.absent else []),
             *pair.warnings,
         ],
     )  # fmt: skip

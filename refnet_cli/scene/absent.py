@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.products import Modality
+from refnet_cli.products import SENSOR_NAMES, Modality
 from refnet_cli.scene.inputs import Paths
 from refnet_cli.scene.options import SceneOptions
 
@@ -13,7 +13,6 @@ _OPTIONS: dict[Modality, tuple[str, ...]] = {
     "optical": ("optical_bands", "optical_offset", "optical_scale", "mask_clouds"),
     "sar": ("sar_bands", "sar_scale"),
 }
-_NAMES: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
 
 
 def absent_sensor(optical: Paths | None, sar: Paths | None) -> Modality | None:
@@ -41,7 +40,7 @@ def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptio
     """
     if absent is None:
         return options
-    what = _NAMES[absent]
+    what = SENSOR_NAMES[absent]
     values = {name: getattr(options, name) for name in _OPTIONS[absent]}
     given = [f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)]
     if given:

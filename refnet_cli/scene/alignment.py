@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Alignment:
         self._place = raster.place
         self._grid_crs = CRS.from_user_input(grid.crs).to_2d()
         self._same = raster.crs == self._grid_crs
-        self._to_source = Transformer.from_crs(self._grid_crs, raster.crs, always_xy=True)
+        self._source_crs = raster.crs
         source_crs, self._wrap = raster.stored_crs, math.nan
         longitudes = self._place.to_ground(*lattice(Window(0, 0, *self._shape), 2))[0]
         box = grid.boundingbox
@@ -62,6 +63,11 @@ class Alignment:
         x, y = self.source_pixels(columns, rows)
         self.ratio = float(np.sqrt(abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))))
         """Size of a grid pixel in pixels of the file, where they overlap."""
+
+    @cached_property
+    def _to_source(self) -> Transformer:
+        """From the grid's reference system to the file's; it takes longer to create than small files to read."""
+        return Transformer.from_crs(self._grid_crs, self._source_crs, always_xy=True)
 
     @property
     def same_pixels(self) -> bool:

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from refnet_cli.errors import InputError
-from refnet_cli.products import Modality, canonical_band
+from refnet_cli.products import Modality, canonical_band, other_of
 from refnet_cli.scene.bands import RADAR
 from refnet_cli.scene.sample import take_sample
 from refnet_cli.scene.source import Source
 
 _NUMBERED = r"B(and)?[ _]*0*{}"
 _MISSION = re.compile(r"(?<![A-Z0-9])S([12])[A-D]_(?:MSI|IW|EW|SM)", re.IGNORECASE)
-_OTHER: dict[Modality, Modality] = {"optical": "sar", "sar": "optical"}
 
 
 def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None:
@@ -71,7 +70,7 @@ def advising_exchange(sources: Sequence[Source]) -> Iterator[None]:
 
 
 def _other_of(source: Source) -> Modality:
-    return _OTHER[source.files.modality]
+    return other_of(source.files.modality)
 
 
 def _article(modality: Modality) -> str:

@@ -14,7 +14,7 @@ from pyproj.exceptions import ProjError
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.scene.alignment import Alignment
-from refnet_cli.scene.geometry import PIXEL, crs_name, lattice, moved
+from refnet_cli.scene.geometry import PIXEL, crs_name, lattice, moved, warn_of_pixels
 from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.options import SceneOptions
@@ -82,7 +82,7 @@ def grid_of_sar(sar: Source, layers: Sequence[Layer]) -> GeoBox:
     GridNeededError
         If the image is not projected and north-up.
     """
-    rasters = [sar.rasters[file] for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces)]
+    rasters = _rasters_of(sar, layers)
     for raster in rasters:
         if reason := _why_no_grid(raster):
             raise GridNeededError(
@@ -91,6 +91,20 @@ def grid_of_sar(sar: Source, layers: Sequence[Layer]) -> GeoBox:
                 f"{PIXEL:g} m pixels; or give SAR that is projected and north-up."
             )
     return sar.grid(layers)
+
+
+def advise_grid(sar: Source, layers: Sequence[Layer], grid: GeoBox) -> list[str]:
+    """Say how to map SAR alone on pixels that weights learn from, where those of its own grid are others."""
+    if not warn_of_pixels(grid):
+        return []
+    return [
+        f"the pixels of the map are those of the SAR image {sar.label}. To map it on pixels of {PIXEL:g} m, name a "
+        f"raster that has such pixels with --grid. `{_empty_raster(_rasters_of(sar, layers))}` makes one."
+    ]
+
+
+def _rasters_of(source: Source, layers: Sequence[Layer]) -> list[Raster]:
+    return [source.rasters[file] for file in dict.fromkeys(file for layer in layers for file, _ in layer.pieces)]
 
 
 def _why_no_grid(raster: Raster) -> str:

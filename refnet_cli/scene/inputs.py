@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.files import local_file
-from refnet_cli.products import CLOUD_MASKS, PRODUCTS, Modality, band_of_file
+from refnet_cli.products import CLOUD_MASKS, PRODUCTS, SENSOR_NAMES, Modality, band_of_file
 from refnet_cli.remote import Remote, as_given
 from refnet_cli.scene.bands import RADAR
 from refnet_cli.scene.fills import Fills
@@ -37,7 +37,6 @@ MOST_FILES = 4096
 _MOST_LOOKED_AT = 1000  # files and folders within a folder
 _MOST_NESTED = 4  # folders within folders
 _NOT_LOOKED_AT = (".", "__MACOSX")  # how names begin that systems give files of their own
-WHAT: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}
 
 
 class Layer(NamedTuple):
@@ -114,7 +113,7 @@ class _Rasters(dict[int, Raster]):
         self._files, self._stack = files, stack
 
     def __missing__(self, number: int) -> Raster:
-        files, what = self._files, WHAT[self._files.modality]
+        files, what = self._files, SENSOR_NAMES[self._files.modality]
         raster: Raster
         if number in files.joined:
             raster = Mosaic(files.paths, files.joined[number], what, files.allow_vrt)
@@ -158,14 +157,14 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
         try:
             paths.append(_resolve(path, modality))
         except OSError as cause:
-            what = WHAT[modality]
+            what = SENSOR_NAMES[modality]
             raise InputMissingError(f"The {what} folder {path} cannot be read: {cause.strerror}.") from cause
     if len(paths) == 1 and is_safe(paths[0]):
         product = read_safe(paths[0])
         if not isinstance(product, CorrectedProduct):
             return _product_files(paths[0], product, modality, options.allow_gcps)
     if not paths:
-        raise InputMissingError(f"No {WHAT[modality]} file is given.")
+        raise InputMissingError(f"No {SENSOR_NAMES[modality]} file is given.")
     rasters = [raster for path in paths for raster in _expand(path, modality)]
     found = any(os.path.isdir(path) or path.suffix.lower() == ".zip" for path in paths)
     products = tuple(str(child) for path in paths if os.path.isdir(path) for child in _products_in(path, modality))
@@ -184,7 +183,7 @@ def _resolve(path: Path, modality: Modality) -> Path:
                 f", or those that lie side by side, joined by commas: --{modality} {inner[0]},{inner[1]}"
             )
             raise InputError(
-                f"The {WHAT[modality]} folder {path} holds {len(inner)} products or folders that can be used "
+                f"The {SENSOR_NAMES[modality]} folder {path} holds {len(inner)} products or folders that can be used "
                 f"({listed}): give one of them{several}."
             )
         if not inner:
@@ -233,7 +232,7 @@ def _rasters_in(folder: Path, modality: Modality | None = None) -> list[str]:
 
 def _expand(path: Path, modality: Modality) -> Iterator[str]:
     """Yield the raster files that one of a user's paths stands for."""
-    what = WHAT[modality]
+    what = SENSOR_NAMES[modality]
     if is_safe(path):
         product = read_safe(path)
         if not isinstance(product, CorrectedProduct):
@@ -245,8 +244,8 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
         found = _rasters_in(path, modality)
         if not found and (others := _rasters_in(path)):
             raise InputError(
-                f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): perhaps "
-                "--optical and --sar are exchanged."
+                f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): give it with "
+                f"--{'optical' if modality == 'sar' else 'sar'}; perhaps --optical and --sar are exchanged."
             )
         if not found:
             raise InputMissingError(
@@ -263,7 +262,7 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
 
 
 def _raster_files(paths: Sequence[str | Path], modality: Modality, options: SceneOptions) -> Files:
-    what = WHAT[modality]
+    what = SENSOR_NAMES[modality]
     if len(paths) > MOST_FILES:
         raise InputError(f"{len(paths)} {what} files are too many: at most {MOST_FILES} are read as one image.")
     # With --allow-remote a Remote passes; every other path must lead to a local file or a member of a zip.

@@ -14,9 +14,9 @@ import numpy as np
 
 from refnet_cli.dates import acquisition_of
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.products import Modality, band_of_file, canonical_band, canonical_mask
+from refnet_cli.products import SENSOR_NAMES, Modality, band_of_file, canonical_band, canonical_mask
 from refnet_cli.scene.bands import RADAR, Named, Said, band_names
-from refnet_cli.scene.inputs import WHAT, Files, Layer
+from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.judge import Decision, refuse_landsat
 from refnet_cli.scene.mosaic import Footprint, NotOneImageError, Placed, arrange, lie_apart, shape_of
 from refnet_cli.scene.raster import PictureError, Raster
@@ -70,7 +70,7 @@ def look_at(files: Files, rasters: dict[int, Raster]) -> Found:
             if number in rasters:
                 rasters.pop(number).close()
     layers = [layer for number, look in looks.items() for layer in _layers(number, look, files.modality)]
-    joined, apart = _join(layers, looks, WHAT[files.modality])
+    joined, apart = _join(layers, looks, SENSOR_NAMES[files.modality])
     later = {piece.file for placed in joined.values() for piece in placed[1:]}
     layers = [layer for layer in layers if layer.pieces[0][0] not in later]
     warnings = [text for placed in joined.values() for text in _different_times(placed, files)]
@@ -94,8 +94,8 @@ def _look_at_each(files: Files, rasters: dict[int, Raster]) -> dict[int, _Look]:
             rasters.pop(number).close()
     if not looks:
         raise InputMissingError(
-            f"The {len(files.paths)} {WHAT[files.modality]} files found, such as {files.paths[0]}, are pictures "
-            "without a place on the ground: give measured bands."
+            f"The {len(files.paths)} {SENSOR_NAMES[files.modality]} files found, such as {files.paths[0]}, are "
+            "pictures without a place on the ground: give measured bands."
         )
     return looks
 
@@ -256,7 +256,7 @@ def _different_times(placed: Sequence[Placed], files: Files) -> list[str]:
     if not times or (max(times) - min(times)).total_seconds() <= _SAME_PASS:
         return []
     return [
-        f"The {WHAT[files.modality]} pieces were acquired at different times by their names "
+        f"The {SENSOR_NAMES[files.modality]} pieces were acquired at different times by their names "
         f"({times[min(times)]} and {times[max(times)]})."
     ]
 

@@ -30,7 +30,7 @@ from refnet_cli.scene.absent import absent_sensor, without_absent
 from refnet_cli.scene.clouds import UInt8
 from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
 from refnet_cli.scene.geometry import warn_of_pixels
-from refnet_cli.scene.grid import choose_zone, result_grid, warn_of_zone
+from refnet_cli.scene.grid import advise_grid, choose_zone, result_grid, warn_of_zone
 from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
 from refnet_cli.scene.inputs import Paths, find_files
 from refnet_cli.scene.judge import Decision, refuse_guesses
@@ -171,6 +171,8 @@ class ScenePair:
         self.files = [path for image in self._images for path in image.source.files.on_disk(image.files)]
         self.remote = [url for image in self._images for url in image.source.files.remote(image.files)]
         self.warnings += warn_of_pixels(self.grid)
+        if sar_chosen and self.absent and options.grid is None:
+            self.warnings += advise_grid(sar_chosen.source, sar_chosen.layers, self.grid)
 
     @classmethod
     def open(

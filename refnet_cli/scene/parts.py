@@ -12,10 +12,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from refnet_cli.errors import InputError
-from refnet_cli.products import Modality
+from refnet_cli.products import SENSOR_NAMES, Modality
 from refnet_cli.scene.alignment import Alignment
 from refnet_cli.scene.geometry import halves
-from refnet_cli.scene.inputs import WHAT, Layer
+from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.raster import Float32, Raster
 from refnet_cli.scene.source import Source
@@ -79,7 +79,7 @@ def describe_resampling(modality: Modality, parts: Sequence[Part]) -> list[Decis
             value, how = "none", "values: the file's pixels are the grid's."
         else:
             ratio = part.alignment.ratio
-            value, how = part.method.name, f"values: a grid pixel spans {ratio:.3g} {WHAT[modality]} pixels."
+            value, how = part.method.name, f"values: a grid pixel spans {ratio:.3g} {SENSOR_NAMES[modality]} pixels."
         decisions[value, how] = Decision(f"{modality}.resampling", value, how)
     return list(decisions.values())
 

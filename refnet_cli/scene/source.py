@@ -13,10 +13,11 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError, RefnetError
+from refnet_cli.products import SENSOR_NAMES
 from refnet_cli.scene.bands import Named
 from refnet_cli.scene.fills import Fills
 from refnet_cli.scene.geometry import AffinePlace
-from refnet_cli.scene.inputs import WHAT, Files, Layer
+from refnet_cli.scene.inputs import Files, Layer
 from refnet_cli.scene.judge import Decision
 from refnet_cli.scene.look import look_at
 from refnet_cli.scene.mosaic import Mosaic
@@ -52,7 +53,7 @@ class Source:
 
     def __init__(self, files: Files, stack: ExitStack) -> None:
         self.files = files
-        self.what = WHAT[files.modality]
+        self.what = SENSOR_NAMES[files.modality]
         self.decisions: list[Decision] = []
         self.warnings: list[str] = []
         self.rasters = files.open(stack, ())
