@@ -89,7 +89,7 @@ def _haze(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Crop:
 
 
 def _shift(crop: Crop, random: np.random.Generator, config: TrainConfig) -> Crop:
-    """Move SAR against optical and labels, in half of the crops by whole pixels, which keeps speckle as it is."""
+    """Move SAR against optical and labels, in half of the crops by whole pixels, which leaves speckle unchanged."""
     down, right = random.uniform(-config.shift, config.shift, 2).tolist()
     if random.random() < 0.5:
         down, right = round(down), round(right)

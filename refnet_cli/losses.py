@@ -106,8 +106,8 @@ def cross_entropy_and_dice(
     """Cross entropy plus one minus the mean Dice coefficient of the classes among the labels; arXiv 1606.04797.
 
     Dice compares areas over the whole batch, so that small classes count as much as large ones. A pixel adds its own
-    weight to the areas; weights of classes and smoothing concern cross entropy alone. Parameters and what becomes of
-    unlabelled pixels are those of `cross_entropy`.
+    weight to the areas; class weights and smoothing apply to cross entropy only. Parameters and
+    the handling of unlabelled pixels are those of `cross_entropy`.
     """
     counted = (labels != IGNORED)[:, None] * (1 if pixels is None else pixels[:, None])
     shares = torch.softmax(logits.float(), dim=1)

@@ -336,7 +336,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
-        return Batch(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch(self.optical.to(device), self.sar.to(device), self.labels.to(device), weights)
 
 
 class Sampler:

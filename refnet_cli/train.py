@@ -154,17 +154,17 @@ def fit(
             say(f"warning: {choice.warning}")
         scenes = survey(config)
         _describe(config, scenes, say)
-        begun, known = start_network(config), _card_of_init(config)
+        initial, known = start_network(config), _card_of_init(config)
         levels = {look.scene.name: look.decided.get("optical.level") for look in scenes}
-        begun.decisions.extend(compare_levels(config.encoders, levels))
-        for line in (*begun.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
+        initial.decisions.extend(compare_levels(config.encoders, levels))
+        for line in (*initial.decisions, *(warn_of_learned(known, config, scenes) if known else ())):
             say(line)
         if processes.first:
             for warning in stack.enter_context(Workplace(folder / "training")).warnings:  # of which there may be one
                 say(f"warning: {warning}")
         sampler = stack.enter_context(closing(Sampler(scenes, config)))
-        card = _make_card(config, scenes, sampler, begun, known, processes)
-        training = Training(config, card, begun.net, scenes, sampler, folder, processes, choice)
+        card = _make_card(config, scenes, sampler, initial, known, processes)
+        training = Training(config, card, initial.net, scenes, sampler, folder, processes, choice)
         training.run(say, progress if processes.first else None, stopping or _go_on)
         return training.finish(say, stopping or _go_on)
 
@@ -225,12 +225,12 @@ def _make_card(
     config: TrainConfig,
     scenes: Sequence[SurveyedScene],
     sampler: Sampler,
-    begun: Start,
+    initial: Start,
     init: Card | None,
     processes: Processes,
 ) -> Card:
     """Card of the weights to be, without scores."""
-    known = {"optical": begun.optical_statistics, "sar": begun.sar_statistics}
+    known = {"optical": initial.optical_statistics, "sar": initial.sar_statistics}
     if init and (unseen := init.training.get("without")):
         known.pop(unseen, None)  # its encoder learned nothing, perhaps since there was nothing to measure
     optical, sar = measure(sampler, config, known)
@@ -242,7 +242,7 @@ def _make_card(
     settings["encoder_weights"] = describe_encoders(config.encoders)
     training = settings | {
         "refnet": __version__,
-        "start": begun.decisions,
+        "start": initial.decisions,
         "split": config.method,
         "buffer": config.buffer,
         "pixels": count_classes(scenes, config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,7 +311,7 @@ def test_the_only_sensor_of_a_crop_is_not_dropped(absent: str) -> None:
         ({"mix": 1.1}, "mix is 1.1; it must be from 0 to 1"),
     ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, object], why: str) -> None:
+def test_impossible_settings_are_refused(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(OptionsError, match=why):
-        replace(PLAIN, **settings)  # type: ignore[arg-type]
+        replace(PLAIN, **settings)
     assert replace(PLAIN, optical_bands=("B02", "panchromatic")).haze == 0

@@ -23,6 +23,7 @@ from refnet_cli.cli import train_command
 from refnet_cli.encoder_files import read_tensors
 from refnet_cli.encoders import (
     ENCODERS,
+    Chosen,
     EncoderFile,
     Pretrained,
     choose_encoders,
@@ -85,8 +86,8 @@ def choose(*, architecture: str = "test_resnet", **files: EncoderFile) -> Pretra
     return chosen
 
 
-def said(begun: Start, about: str) -> str:
-    (line,) = (line for line in begun.decisions if line.startswith(f"{about}:"))
+def said(started: Start, about: str) -> str:
+    (line,) = (line for line in started.decisions if line.startswith(f"{about}:"))
     return line
 
 
@@ -233,55 +234,55 @@ def test_regions_files_that_are_wrong(tmp_path: Path, before: str, message: str)
 
 def test_channels_are_chosen_by_band_name(small: dict[str, EncoderFile], donors: dict[str, Any]) -> None:
     """The donor's first convolution, on an image whose other bands are zero, says what ours must give."""
-    begun = begin(choose(**small), ("nir", "B2", "SWIR1 B11"))
+    started = begin(choose(**small), ("nir", "B2", "SWIR1 B11"))
     full = image(5)
     full[:, [1, 2]] = 0
     with torch.no_grad():
-        theirs, ours = donors["optical"].conv1[0](full), begun.net.optical_encoder.conv1[0](full[:, [3, 0, 4]])
+        theirs, ours = donors["optical"].conv1[0](full), started.net.optical_encoder.conv1[0](full[:, [3, 0, 4]])
         assert torch.allclose(ours, theirs, atol=1e-5)
         radar = image(2)
-        theirs, ours = donors["sar"].conv1[0](radar), begun.net.sar_encoder.conv1[0](radar[:, [1, 0]])
+        theirs, ours = donors["sar"].conv1[0](radar), started.net.sar_encoder.conv1[0](radar[:, [1, 0]])
         assert torch.allclose(ours, theirs, atol=1e-5)
-    assert said(begun, "optical bands") == "optical bands: nir, B2, SWIR1 B11 taken over; B03, B04 left out"
-    assert said(begun, "sar bands") == "sar bands: VV, VH taken over"
+    assert said(started, "optical bands") == "optical bands: nir, B2, SWIR1 B11 taken over; B03, B04 left out"
+    assert said(started, "sar bands") == "sar bands: VV, VH taken over"
 
 
 def test_all_bands_give_the_features_of_the_donor(small: dict[str, EncoderFile], donors: dict[str, Any]) -> None:
-    begun = begin(choose(**small), BANDS["optical"][::-1])
+    started = begin(choose(**small), BANDS["optical"][::-1])
     pixels = image(5)
     with torch.no_grad():
-        ours = begun.net.optical_encoder.eval()(pixels.flip(1))[-1]
+        ours = started.net.optical_encoder.eval()(pixels.flip(1))[-1]
         assert torch.allclose(ours, donors["optical"].forward_features(pixels), atol=1e-4)
 
 
 def test_a_band_that_the_encoder_lacks_is_the_mean_of_all(
     small: dict[str, EncoderFile], donors: dict[str, Any]
 ) -> None:
-    begun = begin(choose(**small), (*BANDS["optical"], "B12"))
-    ours, theirs = begun.net.optical_encoder.conv1[0].weight, donors["optical"].conv1[0].weight
+    started = begin(choose(**small), (*BANDS["optical"], "B12"))
+    ours, theirs = started.net.optical_encoder.conv1[0].weight, donors["optical"].conv1[0].weight
     assert torch.allclose(ours.sum(1), theirs.sum(1), atol=1e-5)
     assert torch.allclose(ours[:, 5], theirs.mean(1) * 5 / 6)
-    assert "B12 new, as the mean of all" in said(begun, "optical bands")
-    line = said(begun, "optical statistics")
+    assert "B12 new, as the mean of all" in said(started, "optical bands")
+    line = said(started, "optical statistics")
     assert line == "optical statistics: B02, B03, B04, B08, B11 of the encoder; B12 measured"
 
 
 def test_statistics_are_those_of_the_encoder(small: dict[str, EncoderFile]) -> None:
-    begun = begin(choose(**small), ("nir", "B02", "B12"))
-    assert begun.optical_statistics == {"nir": (400, 40), "B02": (100, 10)}
-    assert begun.sar_statistics == {}
-    assert said(begun, "sar statistics") == "sar statistics: VV, VH measured"
+    started = begin(choose(**small), ("nir", "B02", "B12"))
+    assert started.optical_statistics == {"nir": (400, 40), "B02": (100, 10)}
+    assert started.sar_statistics == {}
+    assert said(started, "sar statistics") == "sar statistics: VV, VH measured"
 
 
 def test_what_was_taken_from_where_is_said(small: dict[str, EncoderFile]) -> None:
-    begun = begin(choose(**small), BANDS["optical"])
+    started = begin(choose(**small), BANDS["optical"])
     checksum = small["optical"].sha256[:12]
-    assert said(begun, "optical encoder") == (
+    assert said(started, "optical encoder") == (
         f"optical encoder: from optical.safetensors (MIT), file optical.safetensors, SHA-256 {checksum}..."
     )
-    assert said(begun, "sar encoder").endswith(", names without 'module.encoder_q.'")
-    assert said(begun, "optical tensors") == "optical tensors: 2 of the file not used: fc.bias, fc.weight"
-    assert begun.decisions[-1] == "decoders and heads: new"
+    assert said(started, "sar encoder").endswith(", names without 'module.encoder_q.'")
+    assert said(started, "optical tensors") == "optical tensors: 2 of the file not used: fc.bias, fc.weight"
+    assert started.decisions[-1] == "decoders and heads: new"
 
 
 def test_a_bare_path_to_a_file_of_other_bands_is_refused_with_the_remedy(small: dict[str, EncoderFile]) -> None:
@@ -290,12 +291,12 @@ def test_a_bare_path_to_a_file_of_other_bands_is_refused_with_the_remedy(small: 
 
 
 def test_one_sensor_alone(small: dict[str, EncoderFile]) -> None:
-    begun = begin(choose(sar=small["sar"]), ("B02", "B03"))
-    fresh = start(begun.net.config, ("B02", "B03"), ("VV", "VH"), SCHEME, None, None, 0)
-    ours, theirs = (x.net.optical_encoder.state_dict() for x in (begun, fresh))
+    started = begin(choose(sar=small["sar"]), ("B02", "B03"))
+    fresh = start(started.net.config, ("B02", "B03"), ("VV", "VH"), SCHEME, None, None, 0)
+    ours, theirs = (x.net.optical_encoder.state_dict() for x in (started, fresh))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert said(begun, "optical encoder") == "optical encoder: new"
-    assert said(begun, "sar encoder").startswith("sar encoder: from sar.pth")
+    assert said(started, "optical encoder") == "optical encoder: new"
+    assert said(started, "sar encoder").startswith("sar encoder: from sar.pth")
 
 
 def test_many_tensors_are_listed_short(donors: dict[str, Any], tmp_path: Path) -> None:
@@ -303,9 +304,9 @@ def test_many_tensors_are_listed_short(donors: dict[str, Any], tmp_path: Path) -
     more = {f"projector.{number:02}": torch.zeros(1) for number in range(14)}
     checksum = save(state | more, tmp_path / "x.pth")
     file = EncoderFile(file=tmp_path / "x.pth", sha256=checksum, bands=BANDS["optical"])
-    begun = begin(choose(optical=file), ("B02",))
-    lost, unused = (line for line in begun.decisions if line.startswith("optical tensors:"))
-    count = sum(name.endswith("tracked") for name in begun.net.optical_encoder.state_dict())
+    started = begin(choose(optical=file), ("B02",))
+    lost, unused = (line for line in started.decisions if line.startswith("optical tensors:"))
+    count = sum(name.endswith("tracked") for name in started.net.optical_encoder.state_dict())
     assert count > 10
     assert lost.startswith(f"optical tensors: {count} not found, which stay new: conv1.1.num_batches_tracked, ")
     assert lost.endswith(f" and {count - 10} more")
@@ -342,8 +343,8 @@ def test_the_prefix_says_which_of_two_encoders(donors: dict[str, Any], tmp_path:
     file = EncoderFile(
         file=tmp_path / "x.pth", sha256=save(both, tmp_path / "x.pth"), bands=BANDS["optical"], prefix="q"
     )
-    begun = begin(choose(optical=file), BANDS["optical"])
-    assert torch.equal(begun.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"])
+    started = begin(choose(optical=file), BANDS["optical"])
+    assert torch.equal(started.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"])
 
 
 @pytest.mark.parametrize(
@@ -366,8 +367,8 @@ def test_tables_within_a_checkpoint(
     link = tmp_path / "link"
     link.symlink_to(path)
     file = EncoderFile(file=link, sha256=checksum.upper(), bands=BANDS["optical"], prefix=prefix)
-    begun = begin(choose(optical=file), BANDS["optical"][::-1])
-    assert torch.equal(begun.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"].flip(1))
+    started = begin(choose(optical=file), BANDS["optical"][::-1])
+    assert torch.equal(started.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"].flip(1))
     if prefix:
         with pytest.raises(WeightsError, match=r"holds 2 encoders, .* 'student\.', 'teacher\.'"):
             begin(choose(optical=replace(file, prefix=None)), BANDS["optical"])
@@ -449,8 +450,8 @@ def test_the_checksum_of_a_cached_file_counts_too(hub: Path, donors: dict[str, A
     checksum = save(donors["optical"].state_dict(), path)
     with pytest.raises(WeightsError, match=rf"x\.pth .* SHA-256 is {checksum}, stated is a{{64}}"):
         begin(choose(optical=file), ("B02",))
-    begun = begin(choose(optical=replace(file, sha256=checksum)), BANDS["optical"])
-    assert torch.equal(begun.net.optical_encoder.conv1[0].weight, donors["optical"].conv1[0].weight)
+    started = begin(choose(optical=replace(file, sha256=checksum)), BANDS["optical"])
+    assert torch.equal(started.net.optical_encoder.conv1[0].weight, donors["optical"].conv1[0].weight)
 
 
 @pytest.fixture(scope="module")
@@ -477,23 +478,23 @@ def test_resnet_50s_of_a_name(hub: Path, resnet: Any, name: str, prefix: str) ->
     chosen = choose_encoders(name, sums, "resnet50")
     assert isinstance(chosen, Pretrained)
     config = replace(SMALL, encoder="resnet50", optical_bands=4)
-    begun = start(config, optical, ("VH", "VV"), SCHEME, None, chosen, 0)
+    started = start(config, optical, ("VH", "VV"), SCHEME, None, chosen, 0)
     places = [entry.optical.bands.index(band) for band in optical]
-    ours = begun.net.optical_encoder.state_dict()
+    ours = started.net.optical_encoder.state_dict()
     assert torch.equal(ours["conv1.weight"], state["conv1.weight"][:, places])
     assert all(torch.equal(ours[x], state[x]) for x in ours if x != "conv1.weight")
     pixels = torch.zeros(1, 13, 64, 64)
     pixels[:, :2] = image(2)
     with torch.no_grad():
         theirs = resnet.forward_features(pixels)
-        radar = begun.net.sar_encoder.eval()(pixels[:, [1, 0]])[-1]
+        radar = started.net.sar_encoder.eval()(pixels[:, [1, 0]])[-1]
     assert torch.allclose(radar, theirs, atol=1e-4)
     for sensor, bands, known in (
-        ("optical", optical, begun.optical_statistics), ("sar", ("VH", "VV"), begun.sar_statistics),
+        ("optical", optical, started.optical_statistics), ("sar", ("VH", "VV"), started.sar_statistics),
     ):  # fmt: skip
         file = getattr(entry, sensor)
         assert known == {band: (file.mean[i], file.std[i]) for band in bands for i in [file.bands.index(band)]}
-    assert [line for line in begun.decisions if " tensors: " in line] == (
+    assert [line for line in started.decisions if " tensors: " in line] == (
         [f"{sensor} tensors: 2 of the file not used: {prefix}fc.bias, {prefix}fc.weight" for sensor in sums]
         if prefix else []
     )  # fmt: skip
@@ -510,8 +511,9 @@ def test_levels_are_compared_with_the_scenes() -> None:
     assert compare_levels(other, {"a": "L1C"})[-1].endswith("as ssl4eo-moco, decur.")
     own = Pretrained(EncoderFile(bands=("B02",)), None)
     assert "not stated" in compare_levels(own, {"a": "L2A"})[0]
-    for nothing in (None, "imagenet", Path("x.pth"), Pretrained(None, EncoderFile())):
-        assert compare_levels(nothing, {"a": "L2A"}) == []  # type: ignore[arg-type]
+    without_level: list[Chosen] = [None, "imagenet", Path("x.pth"), Pretrained(None, EncoderFile())]
+    for nothing in without_level:
+        assert compare_levels(nothing, {"a": "L2A"}) == []
 
 
 def test_a_card_holds_names_and_checksums_but_no_folders(small: dict[str, EncoderFile]) -> None:
@@ -520,7 +522,8 @@ def test_a_card_holds_names_and_checksums_but_no_folders(small: dict[str, Encode
         "file": "optical.safetensors", "sha256": small["optical"].sha256, "bands": BANDS["optical"], "level": "L2A",
         "mean": MEAN, "std": STD, "licence": "MIT",
     }  # fmt: skip
-    assert str(small["sar"].file.parent) not in str(described)  # type: ignore[union-attr]
+    assert small["sar"].file
+    assert str(small["sar"].file.parent) not in str(described)
     named = describe_encoders(choose_encoders("decur", SHA, "resnet50"))
     assert (named["sar"]["name"], named["sar"]["sha256"]) == ("decur", SHA["sar"])
     assert [describe_encoders(x) for x in (None, "imagenet", Path("a/b.pth"))] == [None, "imagenet", "b.pth"]
@@ -552,7 +555,8 @@ def test_a_training_with_them(small: dict[str, EncoderFile], tmp_path: Path, mon
     assert "optical level: the encoder learned from L2A" in lines
     assert set(result.card.training["start"]) <= set(lines)
     moved = tmp_path / "moved.pth"
-    moved.write_bytes(small["sar"].file.read_bytes())  # type: ignore[union-attr]
+    assert small["sar"].file
+    moved.write_bytes(small["sar"].file.read_bytes())
     again = replace(config, encoder_weights=small | {"sar": replace(small["sar"], file=moved)})
     assert fit(again, tmp_path / "run").card.optical == result.card.optical
     other = replace(config, encoder_weights=small | {"sar": replace(small["sar"], mean=(1, 2), std=(3, 4))})

@@ -266,12 +266,12 @@ def test_options_that_contradict_each_other(weights: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("given", ["optical", "sar"])
 def test_tiles_of_one_sensor_need_weights_that_can(given: str, weights: Path, tmp_path: Path) -> None:
-    files = {given: SAMPLE[given == "sar"]}
+    files: dict[str, Any] = {given: SAMPLE[given == "sar"]}
     with pytest.raises(WeightsError, match=f"Give --{'sar' if given == 'optical' else 'optical'} too"):
-        export_onnx(weights, tmp_path / "m.onnx", **files)  # type: ignore[arg-type]
+        export_onnx(weights, tmp_path / "m.onnx", **files)
     able = save(tmp_path / "able.safetensors", replace(CARD, training={"modality_dropout": 0.2}))
     with pytest.raises(OptionsError, match="--optical and --sar"):
-        export_onnx(able, tmp_path / "m.onnx", quantize="int8", **files)  # type: ignore[arg-type]
+        export_onnx(able, tmp_path / "m.onnx", quantize="int8", **files)
     assert not list(tmp_path.glob("*.onnx"))
 
 

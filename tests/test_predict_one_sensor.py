@@ -116,12 +116,13 @@ def test_a_card_says_which_sensors_suffice(training: dict[str, Any], alone: tupl
     card = replace(CARD, training=training)
     assert card.sensors_alone == alone
     check_sensors(card, None)
-    for present, absent in (("optical", "sar"), ("sar", "optical")):
+    pairs: list[tuple[Modality, Modality]] = [("optical", "sar"), ("sar", "optical")]
+    for present, absent in pairs:
         if present in alone:
-            check_sensors(card, absent)  # type: ignore[arg-type]
+            check_sensors(card, absent)
         else:
             with pytest.raises(WeightsError, match=f"Give --{absent} too"):
-                check_sensors(card, absent)  # type: ignore[arg-type]
+                check_sensors(card, absent)
 
 
 @pytest.mark.parametrize("listed", ["sar", ["radar"], [["sar"]], {"sar": 1}, 1], ids=str)
@@ -243,7 +244,7 @@ def test_without_any_files(tmp_path: Path, capfd: Any) -> None:
     with pytest.raises(OptionsError, match="Neither optical nor SAR"):
         PredictOptions(output=tmp_path / "map.tif")
     with pytest.raises(OptionsError, match="give output"):
-        PredictOptions("s2.tif")  # type: ignore[arg-type]
+        PredictOptions("s2.tif")
 
 
 def test_a_config_may_name_one_sensor(pair: tuple[Path, Path], model: Path, tmp_path: Path, capfd: Any) -> None:
@@ -422,7 +423,7 @@ def test_templates_of_one_sensor(tmp_path: Path, model: Path, monkeypatch: pytes
         ("sar,s2,output\na.tif,b.tif,m.tif\n", {}, OptionsError, "Nothing tells the optical"),
         ("optical,sar,output\n,,m.tif\n", {}, OptionsError, "output m.tif has neither optical nor SAR"),
         ("optical,sar,output\na.tif,,m.tif\n", {"coreg": "auto"}, OptionsError, "m.tif cannot be planned .*--coreg"),
-        ("optical,sar,output\n,b.tif,m.tif\n", {"mask_clouds": True}, OptionsError, "--mask-clouds is for optical"),
+        ("optical,sar,output\n,b.tif,m.tif\n", {"mask_clouds": True}, OptionsError, "mask-clouds needs optical files"),
         ("name\n", {}, OptionsError, "Nothing tells the sar"),
     ],
 )

@@ -82,11 +82,11 @@ def test_a_region_that_comes_back_to_a_closed_pool_is_closed() -> None:
 
 def test_what_cannot_be_opened_takes_no_place() -> None:
     def fail(number: int) -> Opened:
-        raise OSError
+        raise OSError("the file is gone")
 
     pool = RegionPool(fail, 1)
     for _ in range(3):
-        with pytest.raises(OSError), pool.borrow(0):  # noqa: PT011
+        with pytest.raises(OSError, match="the file is gone"), pool.borrow(0):
             pass
     assert pool.count == 0
 

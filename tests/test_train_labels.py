@@ -310,6 +310,7 @@ def _with_auxiliary(forward: Callable[..., object]) -> Callable[..., object]:
     return called
 
 
+@pytest.mark.long
 def test_weighted_passes_add_up_to_the_step(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +380,7 @@ def test_confidences_that_leave_no_label_are_doubted(config: TrainConfig, tmp_pa
     some.close()
 
 
+@pytest.mark.long
 def test_old_settings_of_a_checkpoint_leave_new_keys_out(config: TrainConfig, tmp_path: Path) -> None:
     """A run at the defaults has none of the newer settings, so that runs of older versions go on; one with has."""
     fit(replace(config, steps=1), tmp_path / "plain")

@@ -219,6 +219,7 @@ def test_a_mixed_training_scores_with_the_one_sensor_that_there_is(mixed: TrainC
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
+@pytest.mark.long
 def test_a_mixed_training_goes_on_to_the_same_weights(
     mixed: TrainConfig, trained: TrainResult, tmp_path: Path, no_pictures: None
 ) -> None:
@@ -257,6 +258,7 @@ def test_an_encoder_that_sees_nothing_keeps_its_statistics(
     assert set(seen) == {(True, False), (False, True)}
 
 
+@pytest.mark.long
 def test_scoring_with_a_sensor_that_is_not_taught_warns(
     scenes: dict[str, TrainScene], tmp_path: Path, no_pictures: None
 ) -> None:

@@ -186,9 +186,11 @@ class Maker:
             sample: json.loads((self.folder / "scores" / f"terramesh-{sample}.json").read_text())
             for sample in FOLDS.values() if sample
         }  # fmt: skip
-        weights = self.final()
-        scores["sample_data"] = score_sample(weights)
-        net, card = load_weights(weights)
+        net, card = load_weights(self.final())
+        temperature, path = scores["calibration"]["temperature"], HERE / f"{NAME}.safetensors"
+        # Where tiles overlap, what is blended are probabilities, which the temperature changes.
+        save_weights(net, replace(card, temperature=temperature), path)
+        scores["sample_data"] = score_sample(path)
         training = card.training | {
             "pretraining": " ".join(PRETRAINING.split()),
             "data": self._describe_data(),
@@ -196,10 +198,8 @@ class Maker:
             "decisions": {},
             LEVELS: sorted({place.level for place in self._places if place.level}),  # which the files do not say
         }
-        made = replace(
-            card, training=training, scores=scores, notice=NOTICE, temperature=scores["calibration"]["temperature"]
-        )
-        save_weights(net, made, HERE / f"{NAME}.safetensors")
+        made = replace(card, training=training, scores=scores, notice=NOTICE, temperature=temperature)
+        save_weights(net, made, path)
 
     def _describe_data(self) -> list[str]:
         """One line a source: places, source and licence."""

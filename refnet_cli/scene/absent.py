@@ -45,8 +45,8 @@ def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptio
     given = [f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)]
     if given:
         raise OptionsError(
-            f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for {what} files, but none are given: give "
-            f"them with --{absent}, or leave {' and '.join(given)} out."
+            f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {what} files. Give them with --{absent}, "
+            f"or remove {' and '.join(given)}."
         )
     if options.coreg in ("auto", "require"):
         raise OptionsError(

@@ -284,7 +284,7 @@ class ScenePair:
         Returns
         -------
         Patch
-            The same values for a pixel whatever the window. A `OneSensorPatch` if a sensor is absent.
+            A pixel has the same values in every window. A `OneSensorPatch` if a sensor is absent.
 
         Raises
         ------
