@@ -181,7 +181,7 @@ def as_weights(given: str | Path) -> BundledName | Path:
     ('refnet-base', PosixPath('refnet-base'))
     """
     if isinstance(given, str) and given in get_args(ReplacedName):
-        raise WeightsError(f"The weights {given} are not bundled any more. {_what_to_give(given)}")
+        raise WeightsError(f"The weights {given} are no longer bundled. {_what_to_give(given)}")
     for name in get_args(BundledName):
         if isinstance(given, str) and given == name:
             found: BundledName = name
