@@ -4,7 +4,7 @@
 #
 #   benchmarks/gpu.sh [FILE] [OPTION...]
 #
-# FILE is gpu.json by default; options are those of `python -m benchmarks gpu`, such as --networks small. PYTHON names a
+# FILE is gpu.json by default; options are those of `python -m benchmarks gpu`, such as --networks default. PYTHON names a
 # Python that has everything installed already; then nothing is installed. VENV is where the environment is made.
 set -euo pipefail
 

@@ -29,7 +29,7 @@ from refnet_cli.prediction.memory import demand_of
 from refnet_cli.system.memory import MB
 
 WIDTHS, BATCHES, THREADS = (512, 2048, 6000), (1, 2, 4), (1, 2)
-ROWS = {"small": 600, "published": 256}
+ROWS = {"default": 600, "published": 256}
 """Height of the scenes; the published preset takes a second for a tile and gets a single row of them."""
 LEAST = 0.66
 """Of what was reckoned, what has to be taken."""
@@ -48,7 +48,7 @@ def published_weights(folder: Path) -> Path:
 
 
 NETWORKS: dict[str, Callable[[Path], Path]] = {
-    "small": lambda _: default_weights(),
+    "default": lambda _: default_weights(),
     "published": published_weights,
 }
 

@@ -162,7 +162,7 @@ def measure_network(folder: Path, size: int, repeats: int) -> Row:
     network = network_only(optical, sar)
     network()  # kernels are compiled at the first call
     taken = medians({"predict": lambda: predict(options), "network": network}, repeats)
-    row = compare(f"small weights, {size} x {size}", taken["predict"], "network only", taken["network"])
+    row = compare(f"default weights, {size} x {size}", taken["predict"], "network only", taken["network"])
     return hold(row, "ratio", at_most=1.15)
 
 

@@ -138,7 +138,7 @@ def run(repeats: int = 5) -> list[Row]:
     keep_freed_memory()  # as engines do
     published = make_network(PUBLISHED)
     rows = []
-    for name, net in (("published preset", published), ("small weights", load_weights(default_weights())[0])):
+    for name, net in (("published preset", published), ("default weights", load_weights(default_weights())[0])):
         for side, batch in BATCHES.items():
             rows += measure_tiles(name, net, side, batch, repeats)
     rows[0] = hold(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu
@@ -147,7 +147,7 @@ def run(repeats: int = 5) -> list[Row]:
         weights = published_weights(folder)
         export_onnx(weights, folder / "published.onnx")
         rows += measure_runtime("published preset", weights, folder / "published.onnx", repeats)
-    rows += measure_runtime("small weights", default_weights(), default_weights().with_suffix(".onnx"), repeats)
+    rows += measure_runtime("default weights", default_weights(), default_weights().with_suffix(".onnx"), repeats)
     # A tile takes this kernel many seconds: once has to do.
     rows += measure_tiles("published preset", published, 256, 1, repeats=1, scans=["loop"])
     return [*rows, hold(measure_peak(PUBLISHED, 512), "megabytes", at_most=PEAK_LIMIT)]

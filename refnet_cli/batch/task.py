@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.errors import ConfigError, InputMissingError, WeightsError
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.prediction.job import Part
 from refnet_cli.prediction.options import PredictOptions
@@ -106,6 +106,8 @@ class Task:
             if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
                 raise ValueError("a block is a row, a column, a height and a width")
             return cls(PredictOptions(**read_table(PredictOptions, table, source)), block, str(entries.get("id", "")))
+        except WeightsError as error:
+            raise ConfigError(f"{source} cannot be used: {error}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
 

@@ -68,7 +68,7 @@ def predict_command(
 @click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
-    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-small]"
+    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-base]"
 )
 @field_options(SCENE, without=["on_read_error"])
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")

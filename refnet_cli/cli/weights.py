@@ -59,7 +59,7 @@ def export_command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write WEIGHTS, a file or a name (default: refnet-small), as an ONNX model, which needs no torch to run.
+    """Write WEIGHTS, a file or a name (default: refnet-base), as an ONNX model, which needs no torch to run.
 
     Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
     own. It is compared with the network in torch on sample tiles, of a scene or else drawn at random, and the
@@ -117,7 +117,7 @@ def weights_list() -> None:
 @weights_group.command("info")
 @click.argument("weights", type=WEIGHTS, required=False)
 def weights_info(weights: Any) -> None:
-    """Print the card of WEIGHTS, a file or a name (default: refnet-small), as JSON.
+    """Print the card of WEIGHTS, a file or a name (default: refnet-base), as JSON.
 
     sensors_alone lists the sensors that suffice alone, of optical and sar.
     """

@@ -13,9 +13,11 @@ from refnet_cli.model.card import Card
 from refnet_cli.system.onnx_metadata import digest, is_onnx, read_metadata
 
 LARGEST_HEADER = 16 * 2**20
-BundledName = Literal["refnet-small", "shipped"]
+BundledName = Literal["refnet-base", "shipped"]
 """Names of the bundled weights; "shipped" stands for those that are used by default."""
 BUNDLED: str = get_args(BundledName)[0]
+ReplacedName = Literal["refnet-small"]
+"""Name of weights that were bundled before; a name in files too, so that it is refused there and not read as a path."""
 METADATA = "refnet"  # name of the card among what a file says of itself
 
 
@@ -39,8 +41,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 )
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist. Check the path; bundled weights have the name "
-            f"{BUNDLED}.") from error
+        raise InputMissingError(f"Weights {path} do not exist. {_what_to_give(path.stem)}") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -169,11 +170,18 @@ def as_weights(given: str | Path) -> BundledName | Path:
     A name is a text without slash and ending, and goes before a file of that name in the working folder: the same
     command means the same weights everywhere. A `Path` is always a path.
 
+    Raises
+    ------
+    WeightsError
+        If it is the name of weights that were bundled before.
+
     Examples
     --------
-    >>> as_weights("refnet-small"), as_weights("./refnet-small")
-    ('refnet-small', PosixPath('refnet-small'))
+    >>> as_weights("refnet-base"), as_weights("./refnet-base")
+    ('refnet-base', PosixPath('refnet-base'))
     """
+    if isinstance(given, str) and given in get_args(ReplacedName):
+        raise WeightsError(f"The weights {given} are no longer bundled. {_what_to_give(given)}")
     for name in get_args(BundledName):
         if isinstance(given, str) and given == name:
             found: BundledName = name
@@ -188,6 +196,19 @@ def find_weights(given: str | Path | None = None) -> Path:
     ------
     InputMissingError
         If bundled weights are missing from the installation.
+    WeightsError
+        If it is the name of weights that were bundled before.
     """
     chosen = "shipped" if given is None else as_weights(given)
     return chosen if isinstance(chosen, Path) else default_weights()
+
+
+def _what_to_give(name: str) -> str:
+    """Say which weights to give in place of a name or a file that does not exist."""
+    if name not in get_args(ReplacedName):
+        return f"Check the path; bundled weights have the name {BUNDLED}."
+    return (
+        f"{BUNDLED} has replaced {name}: give the name {BUNDLED}, or the path of a file of {name} that you have kept, "
+        f"such as ./{name}.safetensors. If a batch names {name}, plan it again: "
+        f"refnet batch plan SCENES --weights {BUNDLED} -o TASKS."
+    )

@@ -75,7 +75,7 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
     Parameters
     ----------
     path : str or Path
-        A safetensors file with a card, or the name of bundled weights, as ``"refnet-small"``.
+        A safetensors file with a card, or the name of bundled weights, as ``"refnet-base"``.
     msie : bool
         Keep the MSIE decoders, if the file has them. Predicting needs none.
 

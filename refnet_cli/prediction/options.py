@@ -9,7 +9,7 @@ from typing import Any
 
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
-from refnet_cli.model.weight_files import BUNDLED, BundledName, as_weights
+from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, as_weights
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.dates import read_dates
@@ -50,7 +50,7 @@ class MapOptions(SceneOptions):
         "style, report, stac. Without a path they lie next to the map and are named after it.",
         affects="files",
     )
-    weights: BundledName | Path | None = option(
+    weights: BundledName | ReplacedName | Path | None = option(
         None,
         help=f"Weights of the network: a file, or the name of bundled ones, as {BUNDLED}; a file without ending that "
         f"has such a name needs a slash, as ./{BUNDLED}.",

@@ -11,7 +11,15 @@ from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoders import Chosen, Given, Pretrained, choose_encoders
-from refnet_cli.model.weight_files import BUNDLED, BundledName, as_weights, find_weights, is_pickled, read_card
+from refnet_cli.model.weight_files import (
+    BUNDLED,
+    BundledName,
+    ReplacedName,
+    as_weights,
+    find_weights,
+    is_pickled,
+    read_card,
+)
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.system.options import option
 from refnet_cli.system.urls import is_remote
@@ -108,7 +116,7 @@ class TrainConfig:
     published ``resnet50``."""
     width: int | None = None
     """Decoder width; by default that of ``init``, else the published 128."""
-    init: BundledName | Path | None = option(
+    init: BundledName | ReplacedName | Path | None = option(
         None,
         help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED}, or 'shipped'.",
         affects="pixels",

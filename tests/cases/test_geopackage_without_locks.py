@@ -16,7 +16,7 @@ def test_polygons_are_written(shared: Path, tmp_path: Path, number: int) -> None
     case = shared / "cases" / "geopackage-without-locks"
     shim = compile_shim(case / "fsx.c", tmp_path)
     words = ["predict", "--optical", case / "s2.tif", "--sar", case / "s1.tif", "--coreg", "off", "-q"]
-    words += ["--weights", ROOT / "weights" / "refnet-small.onnx"]  # starts sooner than torch
+    words += ["--weights", ROOT / "weights" / "refnet-base.onnx"]  # starts sooner than torch
     env = environment(LD_PRELOAD=shim, PLOCK=number, DIRSYNC=22)
     done = refnet(*words, "-o", "map.tif", "-o", "polygons", cwd=tmp_path, env=env)
     assert (done.code, done.err) == (0, "")

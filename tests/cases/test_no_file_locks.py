@@ -23,7 +23,7 @@ def test_the_run_goes_on_with_a_warning(shared: Path, tmp_path: Path, number: in
     case = shared / "cases" / "no-file-locks"
     shim = compile_shim(case / "nolock.c", tmp_path)
     words = ["predict", "--optical", case / "s2.tif", "--sar", case / "s1.tif", "--coreg", "off", "-o", "map.tif"]
-    words += ["--weights", ROOT / "weights" / "refnet-small.onnx"]  # starts sooner than torch
+    words += ["--weights", ROOT / "weights" / "refnet-base.onnx"]  # starts sooner than torch
     done = refnet(*words, cwd=tmp_path, env=environment(LD_PRELOAD=shim, FLOCK_ERRNO=number))
     assert done.code == 0, done.err
     assert done.out == "map.tif\n"

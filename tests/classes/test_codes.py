@@ -595,7 +595,7 @@ def test_old_weights_are_scored_on_labels_of_either_table(old_weights: Path, tmp
 
 
 def test_the_bundled_cards_have_official_codes() -> None:
-    for name in ("refnet-small.safetensors", "refnet-small.onnx"):
+    for name in ("refnet-base.safetensors", "refnet-base.onnx"):
         card = verify(ROOT / "weights" / name)
         assert card.scheme == ESRI
         assert read_card(ROOT / "weights" / name) == card

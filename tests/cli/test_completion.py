@@ -80,7 +80,7 @@ def test_what_is_offered(
 
 
 def test_weights_are_names_or_files(ask: Callable[..., set[tuple[str, str]]]) -> None:
-    assert ask("bash", "predict", "--weights", "refnet") == {("plain", "refnet-small"), ("file", "refnet")}
+    assert ask("bash", "predict", "--weights", "refnet") == {("plain", "refnet-base"), ("file", "refnet")}
 
 
 @pytest.mark.parametrize("command", ["predict", "train"])
@@ -126,5 +126,5 @@ def test_bash_completes(complete: Callable[..., list[str]]) -> None:
     assert complete("ins") == ["inspect"]
     assert complete("predict", "--on-r") == ["--on-read-error"]
     assert complete("predict", "--on-read-error", "") == ["fail", "mask"]
-    assert complete("predict", "--weights", "ref") == ["compopt -o default", "refnet-small"]
+    assert complete("predict", "--weights", "ref") == ["compopt -o default", "refnet-base"]
     assert complete("predict", "--optical", "s2") == ["compopt -o default", ""]

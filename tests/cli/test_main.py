@@ -134,7 +134,7 @@ def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    words = ["--optical", pair[0], "--sar", pair[1], "--weights", ROOT / "weights" / "refnet-small.onnx"]
+    words = ["--optical", pair[0], "--sar", pair[1], "--weights", ROOT / "weights" / "refnet-base.onnx"]
     done = call("predict", *words, "-o", tmp_path / "x.tif")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/x.tif\n")
     assert "sar.scale: power" in done.stderr
@@ -188,7 +188,7 @@ def test_closed_stdout_is_no_drama(tmp_path: Path, pair: tuple[Path, Path]) -> N
 
 @pytest.mark.parametrize(
     ("number", "code", "weights"),
-    [(signal.SIGTERM, 143, "refnet-small.safetensors"), (signal.SIGINT, 130, "refnet-small.onnx")],
+    [(signal.SIGTERM, 143, "refnet-base.safetensors"), (signal.SIGINT, 130, "refnet-base.onnx")],
 )
 def test_signals_end_a_run_and_leave_nothing(
     tmp_path: Path, number: signal.Signals, code: int, weights: str

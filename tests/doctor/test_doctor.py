@@ -105,7 +105,7 @@ def test_without_torch_onnx_runtime_does(found: Examination) -> None:
     assert "pip install 'refnet-cli[torch]'" in told["engines"]["torch"]
     assert [trial["name"] for trial in told["self_test"]] == ["onnx on cpu", "files to a map"]
     assert all(trial["passed"] for trial in told["self_test"])
-    assert [Path(entry["path"]).name for entry in told["weights"] if entry["default"]] == ["refnet-small.onnx"]
+    assert [Path(entry["path"]).name for entry in told["weights"] if entry["default"]] == ["refnet-base.onnx"]
     assert (told["devices"]["auto"], told["scans"]) == ("cpu", {})
 
 

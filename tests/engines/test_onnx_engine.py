@@ -29,7 +29,7 @@ from tests.helpers.scenes import CARD
 from tests.helpers.small_models import make_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ROOT / "weights" / "refnet-small.onnx"
+BASE = ROOT / "weights" / "refnet-base.onnx"
 GPU = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
@@ -411,7 +411,7 @@ def test_the_number_of_threads_changes_no_class(monkeypatch: pytest.MonkeyPatch)
     classes = []
     for threads in ("1", "2", "3"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        classes.append(OnnxEngine(SMALL, "cpu").predict(optical, sar).argmax(1))
+        classes.append(OnnxEngine(BASE, "cpu").predict(optical, sar).argmax(1))
     assert np.array_equal(classes[0], classes[1])
     assert np.array_equal(classes[0], classes[2])
 
@@ -459,7 +459,7 @@ def test_images_without_rows_and_columns_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
 def test_damaged_models_are_refused(tmp_path: Path, where: float) -> None:
-    content = bytearray(SMALL.read_bytes())
+    content = bytearray(BASE.read_bytes())
     content[int(where * len(content))] ^= 0x10
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(WeightsError):
@@ -467,7 +467,7 @@ def test_damaged_models_are_refused(tmp_path: Path, where: float) -> None:
 
 
 def test_truncated_and_missing_models_are_refused(tmp_path: Path, model: Path) -> None:
-    (tmp_path / "cut.onnx").write_bytes(SMALL.read_bytes()[:-9])
+    (tmp_path / "cut.onnx").write_bytes(BASE.read_bytes()[:-9])
     with pytest.raises(WeightsError):
         load_engine(tmp_path / "cut.onnx")
     with pytest.raises(InputMissingError):
@@ -514,10 +514,11 @@ def classes(path: Path) -> np.ndarray:
 def test_the_shipped_weights_map_the_sample_alike_in_both_forms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    part = ["--device", "cpu", "--bounds", "240000,6199440,243840,6203280"]
     maps = []
     for suffix, options in ((".onnx", ["--provider", "cpu"]), (".safetensors", [])):
         output = tmp_path / f"{suffix[1:]}.tif"
-        code, out = predict(capsys, SMALL.with_suffix(suffix), output, "--device", "cpu", "--json", *options)
+        code, out = predict(capsys, BASE.with_suffix(suffix), output, *part, "--json", *options)
         assert code == 0, out
         assert ("ONNX Runtime" in json.dumps(json.loads(out))) == (suffix == ".onnx")
         maps.append(classes(output))
@@ -560,7 +561,7 @@ def test_exit_codes_of_options_that_do_not_fit(
 ) -> None:
     runtime = FakeRuntime(["CPUExecutionProvider"])
     monkeypatch.setattr(onnx_engine, "import_runtime", lambda: runtime)
-    found, message = predict(capsys, SMALL.with_suffix(suffix), tmp_path / "map.tif", *options)
+    found, message = predict(capsys, BASE.with_suffix(suffix), tmp_path / "map.tif", *options)
     assert found == code
     assert options[0] in message or options[1] in message
     assert not list(tmp_path.iterdir())
@@ -581,5 +582,5 @@ print(engine.predict(np.zeros((1, 4, 32, 32), np.float32), np.zeros((1, 2, 32, 3
 
 
 def test_the_shipped_forms_have_one_card() -> None:
-    onnx, torch = (read_card(SMALL.with_suffix(suffix)) for suffix in (".onnx", ".safetensors"))
+    onnx, torch = (read_card(BASE.with_suffix(suffix)) for suffix in (".onnx", ".safetensors"))
     assert replace(onnx, sha256="") == replace(torch, sha256="", network=replace(torch.network, msie=False))

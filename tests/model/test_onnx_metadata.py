@@ -121,7 +121,7 @@ def test_cards_survive(path: Path) -> None:
 
 @pytest.mark.parametrize("shipped", sorted(WEIGHTS.glob("*.onnx")), ids=lambda path: path.name)
 def test_shipped_models_are_intact_and_the_onnx_package_reads_the_same(shipped: Path) -> None:
-    assert verify(shipped).name == "refnet-small"
+    assert verify(shipped).name == "refnet-base"
     model = onnx.load(shipped)
     assert read_metadata(shipped) == {entry.key: entry.value for entry in model.metadata_props}
 

@@ -228,7 +228,7 @@ def test_looking_at_weights(saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run(["weights", "verify", str(saved)]) == 0
     assert "intact" in capsys.readouterr().out
     assert run(["weights", "list"]) == 0
-    assert "refnet-small.safetensors" in capsys.readouterr().out
+    assert "refnet-base.safetensors" in capsys.readouterr().out
     saved.write_bytes(saved.read_bytes()[:-1] + b"?")
     assert run(["weights", "verify", str(saved)]) == 78
     assert "is damaged" in capsys.readouterr().err
@@ -239,8 +239,9 @@ def test_shipped_weights_are_intact() -> None:
     for path in shipped_weights():
         card = verify(path)
         assert card.training
-        assert card.scores
-        assert card.temperature == 1
+        assert card.notice
+        assert card.sensors_alone == ("optical", "sar")
+        assert card.temperature == card.scores["calibration"]["temperature"]
         assert path.stat().st_size < 20e6
         if path.suffix == ".safetensors":
             load_weights(path)
@@ -251,12 +252,12 @@ def test_shipped_weights_are_intact() -> None:
 
 def test_cards_by_name_text_and_path(tmp_path: Path) -> None:
     card = read_card(default_weights())
-    for given in ("refnet-small", str(default_weights()), default_weights()):
+    for given in ("refnet-base", str(default_weights()), default_weights()):
         assert read_card(given) == verify(given) == card
     scene = write(tmp_path / "s2.tif", np.full((3, 64, 64), 1500, np.uint16), ("B4", "B3", "B2"))
     found = inspect(scene, None, card).to_dict()
-    assert found["weights"] == "refnet-small"
-    for weights in ("refnet-small", default_weights()):
+    assert found["weights"] == "refnet-base"
+    for weights in ("refnet-base", default_weights()):
         assert inspect(scene, None, weights).to_dict() == found
     for read in (read_card, verify, lambda given: inspect(scene, None, given)):
         with pytest.raises(InputMissingError, match="do not exist"):

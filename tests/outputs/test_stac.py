@@ -44,7 +44,7 @@ from tests.outputs.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_
 DRAFT = "http://json-schema.org/draft-07/schema#"
 FACTS: dict[str, Any] = {
     "version": "1.2.3",
-    "weights": {"name": "refnet-small", "sha256": "ab" * 32, "notice": "Apache-2.0"},
+    "weights": {"name": "refnet-base", "sha256": "ab" * 32, "notice": "Apache-2.0"},
     "optical": "T32TQM_20200701T101031.tif",
     "sar": "S1A_IW_20200703T050912.tif",
 }
@@ -147,7 +147,7 @@ def test_dates_and_making(tmp_path: Path) -> None:
     assert item.properties["processing:software"] == {"refnet": "1.2.3"}
     assert item.properties["processing:level"] == "L4"
     lineage = item.properties["processing:lineage"]
-    assert all(text in lineage for text in ("refnet-small", "ab" * 32, FACTS["optical"], FACTS["sar"], SCHEME.name))
+    assert all(text in lineage for text in ("refnet-base", "ab" * 32, FACTS["optical"], FACTS["sar"], SCHEME.name))
     item = pystac.Item.from_dict(small_item(tmp_path, acquired=(DATES[1], DATES[1])))
     assert item.datetime is not None
     assert item.datetime.isoformat() == "2020-07-03T05:09:12+00:00"
@@ -398,7 +398,7 @@ def test_the_model_is_told_where_the_facts_tell_of_it(tmp_path: Path) -> None:
     item = write_item(tmp_path / "lulc.stac.json", context, FACTS | {"network": network})
     assert any("/mlm/" in extension for extension in item["stac_extensions"])
     told = item["properties"]
-    assert (told["mlm:name"], told["mlm:architecture"]) == ("refnet-small", "REF-Net")
+    assert (told["mlm:name"], told["mlm:architecture"]) == ("refnet-base", "REF-Net")
     assert [entry["name"] for entry in told["mlm:input"]] == ["optical: B02, B03", "SAR: VV, VH"]
     assert [entry["input"]["shape"] for entry in told["mlm:input"]] == [[-1, 2, 256, 256], [-1, 2, 256, 256]]
     assert told["mlm:output"][0]["result"]["shape"] == [-1, 10, 256, 256]

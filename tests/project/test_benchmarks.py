@@ -157,10 +157,10 @@ def test_a_small_scene_is_measured(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
 def test_what_a_prediction_takes_is_held_to_what_it_reckons_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(memory.ROWS, "small", 64)
-    rows = memory.run(widths=[128], batches=[1], threads=[2], networks=["small"])
+    monkeypatch.setitem(memory.ROWS, "default", 64)
+    rows = memory.run(widths=[128], batches=[1], threads=[2], networks=["default"])
     check(rows)
-    name = "small, 128 wide, batch 1, threads 2"
+    name = "default, 128 wide, batch 1, threads 2"
     assert {row["what"].removeprefix("least: ") for row in rows} == {name, f"{name}, first run"}
     assert bars(rows) == {"ratio at most 1", f"ratio at least {memory.LEAST}"}
     for row in rows:
@@ -365,7 +365,7 @@ def test_another_budget_is_another_run() -> None:
 
 @pytest.mark.parametrize("variant", ["scan torch", "onnx cpu"])
 def test_ways_to_predict_are_measured_beside_the_plain_one(variant: str) -> None:
-    rows = gpu.measure_tiles("small", variant, "cpu", 2, 1)
+    rows = gpu.measure_tiles("default", variant, "cpu", 2, 1)
     check(rows)
     (row,) = rows
     assert variant in row["what"]
@@ -382,8 +382,8 @@ def test_one_kernel_is_measured() -> None:
 
 @pytest.mark.long
 def test_what_fails_costs_one_row() -> None:
-    rows = gpu.measure_apart("tiles", network="small", variant="bf16", device="cpu", batch=1, repeats=1)
-    assert [row["what"] for row in rows] == ["tiles: small, bf16, cpu, 1, 1"]
+    rows = gpu.measure_apart("tiles", network="default", variant="bf16", device="cpu", batch=1, repeats=1)
+    assert [row["what"] for row in rows] == ["tiles: default, bf16, cpu, 1, 1"]
     assert "Precision bf16 is for GPUs" in rows[0]["failed"]
     assert "failed: exit code 1" in report.to_table(rows)
 
@@ -417,7 +417,7 @@ def test_all_gpus_are_measured_and_all_is_in_one_document(
     monkeypatch.setattr(gpu, "measure_apart", note)
     monkeypatch.setattr(gpu, "_say", lambda *command: {"exit_code": 0, "stdout": [command[0]], "stderr": []})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    main(["gpu", "--networks", "small", "--batches", "4", "--repeats", "1"])
+    main(["gpu", "--networks", "default", "--batches", "4", "--repeats", "1"])
     document = json.loads(capsys.readouterr().out)
     assert document["doctor"]["exit_code"] == 0
     assert document["installed"]["numpy"] == document["versions"]["numpy"]

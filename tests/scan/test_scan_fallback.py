@@ -142,8 +142,8 @@ def test_libraries_that_were_never_installed_are_no_failure() -> None:
 
 def test_the_report_warns_and_the_map_is_that_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_pair(tmp_path, 64, 64)
-    chosen = PredictOptions(*pair, tmp_path / "map.tif", weights="refnet-small", coreg="off", outputs=("report",))
-    asked = predict(chosen, load_torch_engine(find_weights("refnet-small"), "cpu", 1, scan="torch"))
+    chosen = PredictOptions(*pair, tmp_path / "map.tif", weights="refnet-base", coreg="off", outputs=("report",))
+    asked = predict(chosen, load_torch_engine(find_weights("refnet-base"), "cpu", 1, scan="torch"))
     wanted = chosen.output.read_bytes()
     break_kernels(monkeypatch, RuntimeError("LLVM ERROR"))
     scan._found.clear()

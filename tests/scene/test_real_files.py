@@ -1033,7 +1033,7 @@ def test_the_report_for_people_names_what_matters(optical: Path, sar: Path, caps
     assert run(["inspect", "--optical", str(optical), "--sar", str(sar)]) == 0
     text = capsys.readouterr().out
     for word in (*BANDS, "VV", "VH", "uint16", "float32", "optical.offset", "sar.scale", "EPSG:32633", "overlap",
-                 "resampling", "refnet-small"):  # fmt: skip
+                 "resampling", "refnet-base"):  # fmt: skip
         assert word in text, word
 
 
