@@ -96,7 +96,7 @@ warmup = 50
 ema = 0.99
 split = "none"
 """
-FOLD_STEPS, FINAL_STEPS = 500, 2000
+FOLD_STEPS, FINAL_STEPS = 500, 1500
 NOTICE = (
     "Trained on about a hundred small places, most of them in Europe, and on simulated scenes: look at the map and its "
     "confidence before you rely on it."
