@@ -40,6 +40,7 @@ ONLY_IN = {
     "accelerate": {"training"},
     "onnx": {"scan", "export"},
     "onnxruntime": {"engines", "export"},
+    "pystac": {"outputs"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}
@@ -160,6 +161,13 @@ def test_help_never_imports_torch(command: list[str]) -> None:
     loaded = loaded_by(f"import sys\nsys.argv = {arguments}\nfrom refnet_cli.cli.main import main\nmain()")
     assert "click" in loaded
     assert not loaded & {"torch", "timm", "numba", "rasterio"}
+
+
+def test_outputs_load_no_library_that_only_some_of_them_need() -> None:
+    """What a map without them does not pay for, nor `refnet --help`, which loads less."""
+    loaded = loaded_by("import refnet_cli.outputs")
+    assert "rasterio" in loaded
+    assert not loaded & {"pystac"}
 
 
 def test_help_is_quick() -> None:
