@@ -1,7 +1,7 @@
 """Pictures of how a training went and how good a map is.
 
 Figures are made through matplotlib's objects alone, without pyplot and its global state, so that they can be drawn
-in any thread. Sizes and places are in inches.
+in any thread. Sizes are in inches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
@@ -34,10 +35,10 @@ from refnet_cli.version import __version__
 
 DPI = 160
 SMALL, NORMAL, LARGE = 8.5, 10, 11  # points
-GAP, LINE, SWATCH = 0.1, 0.26, 0.17
+GAP, LINE = 0.1, 0.26
 BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"  # the palette of Okabe and Ito, told apart by the colour-blind too
 GREY = "#555555"
-HATCH = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "////"}
+HATCH: dict[str, Any] = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "////"}
 """Where nothing is known: not plain, for schemes may have white and greys of their own."""
 
 
@@ -153,31 +154,11 @@ def _figure(width: float, height: float, layout: Any = None) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, facecolor="white", layout=layout)
 
 
-def _extent(text: str, size: float) -> tuple[float, float]:
-    """Return width and height of a text."""
-    figure = _figure(1, 1)
-    FigureCanvasAgg(figure)
-    box = figure.text(0, 0, text, fontsize=size, parse_math=False).get_window_extent()
-    return box.width / DPI, box.height / DPI
-
-
 def _wrapped(text: str, characters: int, most_lines: int) -> str:
     lines = textwrap.wrap(text, characters)
     if len(lines) > most_lines:
         lines[most_lines - 1 :] = [lines[most_lines - 1][: characters - 1].rstrip() + "…"]
     return "\n".join(lines)
-
-
-def _write(figure: Figure, x: float, y: float, text: str, size: float, **style: Any) -> None:
-    place = figure.dpi_scale_trans
-    figure.text(x, y, text, fontsize=size, transform=place, parse_math=False, **style)
-
-
-def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    whole_width, whole_height = figure.get_size_inches()
-    axes = figure.add_axes((x / whole_width, y / whole_height, width / whole_width, height / whole_height))
-    axes.set(xticks=(), yticks=())
-    return axes
 
 
 CURVE_PIECES = 500
@@ -282,6 +263,10 @@ def _say(axes: Axes, text: str) -> None:
 
 
 WHAT_CELLS_SHOW = "Share of each row; the diagonal is the recall"
+ROOM = 3.2
+"""Inches for names and title, next to cells and above them."""
+LETTERS = 11
+"""Of a name, that surely fit on an inch."""
 PALE_TO_DARK = matplotlib.colormaps["Blues"].with_extremes(bad="#e4e4e4")
 
 
@@ -296,22 +281,16 @@ def _confusion_figure(matrix: NDArray[np.integer[Any]], names: Sequence[str], ti
     columns = [_wrapped(names[index], 26, 2) for index in present]
     rows = [f"{name} ({total:,})" for name, total in zip(columns, totals, strict=True)]
 
-    cell, axis_name = max(0.5, min(1.1, 5 / len(present))), 0.35
-    side = cell * len(present)
-    upright = max(_extent(name, SMALL)[0] for name in columns) > cell - GAP
-    left = axis_name + GAP + max(_extent(row, SMALL)[0] for row in rows)
-    bottom = axis_name + GAP + max(_extent(name, SMALL)[0 if upright else 1] for name in columns)
-    title = _wrapped(title, int(10 * max(4.5, left + side)), 3)
-    title_width, title_height = _extent(title, LARGE)
-    width = 2 * GAP + max(left + side, title_width, _extent(WHAT_CELLS_SHOW, SMALL)[0])
-    y = bottom + side + GAP
-    figure = _figure(width, y + LINE + title_height + GAP)
-    _write(figure, GAP, y, WHAT_CELLS_SHOW, SMALL, color=GREY, va="bottom")
-    _write(figure, GAP, y + LINE, title, LARGE, va="bottom")
-    _write(figure, left + side / 2, axis_name / 2, "prediction", NORMAL, ha="center", va="center")
-    _write(figure, axis_name / 2, bottom + side / 2, "label (pixels)", NORMAL, ha="center", va="center", rotation=90)
-    axes = _axes(figure, left, bottom, side, side)
+    cell = max(0.5, min(1.1, 5 / len(present)))
+    side = cell * len(present) + ROOM
+    figure = _figure(side, side, "constrained")
+    axes = figure.add_subplot()
     _fill_cells(axes, matrix / np.where(totals > 0, totals, np.nan)[:, None])
+    figure.suptitle(_wrapped(title, int(10 * side), 3), x=GAP / side, ha="left", fontsize=LARGE, parse_math=False)
+    axes.set_title(WHAT_CELLS_SHOW, loc="right", fontsize=SMALL, color=GREY)
+    axes.set_xlabel("prediction", fontsize=NORMAL)
+    axes.set_ylabel("label (pixels)", fontsize=NORMAL)
+    upright = max(len(line) for name in columns for line in name.splitlines()) > LETTERS * cell
     turned: dict[str, Any] = {"rotation": 90, "multialignment": "right"} if upright else {}
     axes.set_xticks(range(len(present)), columns, fontsize=SMALL, parse_math=False, **turned)
     axes.set_yticks(range(len(present)), rows, fontsize=SMALL, parse_math=False)
@@ -366,28 +345,29 @@ SIDE = 3.2
 
 
 def _views_figure(views: Sequence[View], scheme: ClassScheme) -> Figure:
-    sizes = [SIDE * np.array(view.labels.shape) / max(view.labels.shape) for view in views]
-    column = max([1.3, *(wide for _, wide in sizes)])
-    lefts = [GAP + number * (column + GAP) for number in range(4)]
-    names = [_wrapped(view.name, int(48 * column), 2) for view in views]
-    extents = [_extent(name, NORMAL) for name in names]
-    legend = _arrange(_keys(views, scheme), 4 * (column + GAP))
-
-    width = GAP + max([4 * (column + GAP), legend.columns * legend.column, *(GAP + wide for wide, _ in extents)])
-    y = LINE + sum(tall + 2 * GAP for _, tall in extents) + sum(tall for tall, _ in sizes) + legend.height
-    figure = _figure(width, y + GAP / 2)
-    y -= LINE
-    for left, title in zip(lefts, ("Optical", "SAR", "Label", "Prediction"), strict=True):
-        _write(figure, left + column / 2, y, title, LARGE, ha="center", va="bottom")
-    for view, name, (_, heading), (tall, wide) in zip(views, names, extents, sizes, strict=True):
-        y -= heading + 2 * GAP + tall
-        _write(figure, GAP, y + tall + GAP / 2, name, NORMAL, color=GREY, va="bottom")
-        for left, picture in zip(lefts, _pictures(view, scheme), strict=True):
-            axes = _axes(figure, left + (column - wide) / 2, y, wide, tall)
-            axes.patch.set(**HATCH)
+    shapes = [view.labels.shape for view in views] or [(1, 4)]
+    heights, widths = SIDE * np.array([np.divide(shape, max(shape)) for shape in shapes]).T
+    column = widths.max(initial=1.3)
+    keys = _keys(views, scheme)
+    columns = max(1, int(4 * column / max((0.6 + len(str(key.get_label())) / LETTERS for key in keys), default=1)))
+    names = [_wrapped(view.name, int(22 * column), 2) for view in views]
+    lines = 2 + sum(name.count("\n") + 1 for name in names) + math.ceil(len(keys) / columns)
+    layout = ConstrainedLayoutEngine(w_pad=GAP / 2, h_pad=GAP / 4, wspace=0, hspace=0)
+    figure = _figure(4 * (column + GAP), heights.sum() + LINE * lines, layout)
+    rows = figure.subplots(len(shapes), 4, squeeze=False, height_ratios=heights)
+    for axes, title in zip(rows[0], ("Optical", "SAR", "Label", "Prediction"), strict=True):
+        axes.set_title(title, fontsize=LARGE)
+    for axes in rows.flat:
+        axes.set(xticks=(), yticks=())
+        axes.patch.set(**HATCH)
+    for panels, view, name in zip(rows, views, names, strict=False):
+        panels[0].set_xlabel(name, loc="left", fontsize=NORMAL, color=GREY, parse_math=False)
+        for axes, picture in zip(panels, _pictures(view, scheme), strict=True):
             mixing = "nearest" if picture.dtype == np.uint8 else "antialiased"  # classes must not be mixed
-            axes.imshow(picture, interpolation=mixing, aspect="auto")
-    _draw_legend(figure, legend)
+            axes.imshow(picture, interpolation=mixing)
+    legend = figure.legend(handles=keys, loc="outside lower left", ncols=columns, frameon=False, fontsize=NORMAL)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -420,45 +400,16 @@ def _picture(bands: Float32) -> Float32:
     return np.concatenate((colours, known[None])).transpose(1, 2, 0).astype(np.float32)
 
 
-Key = tuple[str, Mapping[str, Any]]
-
-
-class _Legend(NamedTuple):
-    """Keys in columns of equal width."""
-
-    keys: Sequence[Key]
-    rows: int
-    columns: int
-    column: float
-    """Width of a column."""
-    height: float
-
-
-def _keys(views: Sequence[View], scheme: ClassScheme) -> list[Key]:
-    """Return name and style of each class in labels and predictions, and of the hatching where there is any."""
+def _keys(views: Sequence[View], scheme: ClassScheme) -> list[Patch]:
+    """Return a key of each class in labels and predictions, and of the hatching where there is any."""
     indexes = [array for view in views for array in (view.labels, view.predicted)]
     counts = sum((np.bincount(array.ravel(), minlength=scheme.classes) for array in indexes), np.zeros(scheme.classes))
     gaps = counts[0] or not all(np.isfinite(bands).all() for view in views for bands in (view.optical, view.sar))
-    keys: list[Key] = [
-        (_wrapped(name, 60, 1), {"facecolor": [value / 255 for value in colour], "edgecolor": GREY, "linewidth": 0.5})
+    keys = [
+        Patch(
+            facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor=GREY, linewidth=0.5, label=_wrapped(name, 60, 1)
+        )
         for name, colour, count in zip(scheme.names, scheme.colours, counts[1:], strict=True)
         if count
     ]
-    return keys + ([("no data or no label", HATCH)] if gaps else [])
-
-
-def _arrange(keys: Sequence[Key], room: float) -> _Legend:
-    column = SWATCH + 3 * GAP + max((_extent(name, NORMAL)[0] for name, _ in keys), default=0)
-    rows = math.ceil(len(keys) / max(1, int(room / column)))
-    return _Legend(keys, rows, math.ceil(len(keys) / max(1, rows)), column, rows * LINE + 3 * GAP)
-
-
-def _draw_legend(figure: Figure, legend: _Legend) -> None:
-    width = figure.get_size_inches()[0]
-    axes = _axes(figure, 0, 0, width, legend.height)
-    axes.set(xlim=(0, width), ylim=(legend.height, 0))
-    axes.axis("off")
-    for number, (name, style) in enumerate(legend.keys):
-        x, y = GAP + number // legend.rows * legend.column, 2 * GAP + (number % legend.rows + 0.5) * LINE
-        axes.add_patch(Rectangle((x, y - SWATCH / 2), SWATCH, SWATCH, **style))
-        axes.text(x + SWATCH + GAP, y, name, fontsize=NORMAL, va="center", parse_math=False)
+    return keys + ([Patch(label="no data or no label", **HATCH)] if gaps else [])

@@ -1,4 +1,8 @@
-"""Where on the Earth a grid lies, as GeoJSON tells it."""
+"""Where on the Earth a grid lies, as GeoJSON tells it.
+
+The library antimeridian cuts outlines too, but leaves latitudes beyond the poles as they are, loses what overlaps
+itself beyond a projection's edge, and takes a grid from 0 to 360 degrees for one without width.
+"""
 
 from __future__ import annotations
 

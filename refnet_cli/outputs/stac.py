@@ -8,8 +8,9 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from odc.geo.geobox import GeoBox
@@ -25,6 +26,9 @@ from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
+
+if TYPE_CHECKING:
+    from pystac import Asset
 
 _EXTENSIONS = [
     f"https://stac-extensions.github.io/{extension}/schema.json"
@@ -83,29 +87,28 @@ class StacItem(FileOutput):
         """What an Item says about the map's pixels is in the facts."""
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-        item = {
-            "type": "Feature",
-            "stac_version": "1.1.0",
-            "stac_extensions": _EXTENSIONS + [_MODEL] * ("network" in facts),
-            "id": self._map.stem,
-            "geometry": self._geometry,
-            "bbox": self._bbox,
-            "properties": self._properties(facts),
-            "links": [],
-            "assets": self._assets(facts),
-        }
+        from pystac import Item
+
+        start, end = map(datetime.fromisoformat, self._acquired)
+        item = Item(
+            id=self._map.stem,
+            geometry=self._geometry,
+            bbox=self._bbox,
+            datetime=start if start == end else None,
+            start_datetime=None if start == end else start,
+            end_datetime=None if start == end else end,
+            properties=self._properties(facts),
+            stac_extensions=_EXTENSIONS + [_MODEL] * ("network" in facts),
+            assets=self._assets(facts),
+        )
         result = folder / "complete.json"
-        text = json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(item.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         result.write_bytes(text.encode())
         return [result]
 
     def _properties(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        start, end = self._acquired
-        interval = {"start_datetime": start, "end_datetime": end} if start != end else {}
         return {
             "title": f"Land cover map {self._map.stem}",
-            "datetime": None if interval else start,
-            **interval,
             **_projection(self._grid),
             **_model(self._scheme, facts),
             "processing:level": "L4",
@@ -113,7 +116,9 @@ class StacItem(FileOutput):
             **({"processing:software": {"refnet": facts["version"]}} if "version" in facts else {}),
         }
 
-    def _assets(self, facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def _assets(self, facts: Mapping[str, Any]) -> dict[str, Asset]:
+        from pystac import Asset
+
         from refnet_cli.outputs import OUTPUTS  # this class is one of them
 
         files = {"classes": [{"name": self._map.name}]} | dict(facts.get("files", {}))
@@ -128,15 +133,13 @@ class StacItem(FileOutput):
                 media = output.media.get(Path(entry["name"]).suffix.lower(), usual if number == 1 else _UNKNOWN)
                 asset = _asset(entry, href, title if number == 1 else f"{title}, {entry['name']}", media)
                 if number == 1 and issubclass(output, CogOutput):
-                    asset["bands"] = self._bands(output)
+                    asset.extra_fields["bands"] = self._bands(output)
                 assets[kind if number == 1 else f"{kind}-{number}"] = asset
         if "network" in facts:
             weights = facts["weights"]
-            assets["model"] = {
-                "href": f"urn:sha256:{weights['sha256']}",
-                "title": f"Weights {weights['name']}",
-                "roles": ["mlm:model", "mlm:weights"],
-            }
+            assets["model"] = Asset(
+                f"urn:sha256:{weights['sha256']}", f"Weights {weights['name']}", roles=["mlm:model", "mlm:weights"]
+            )
         return assets
 
     def _bands(self, output: type[CogOutput]) -> list[dict[str, Any]]:
@@ -154,15 +157,12 @@ class StacItem(FileOutput):
         ]
 
 
-def _asset(entry: Mapping[str, Any], href: str, title: str, media: Media) -> dict[str, Any]:
+def _asset(entry: Mapping[str, Any], href: str, title: str, media: Media) -> Asset:
+    from pystac import Asset
+
     kind, roles = media
-    asset: dict[str, Any] = {"href": quote(href if href.startswith("../") else f"./{href}"), "title": title}
-    if kind is not None:
-        asset["type"] = kind
-    asset["roles"] = roles
-    if "sha256" in entry:
-        asset |= {"file:checksum": _SHA256 + entry["sha256"], "file:size": entry["bytes"]}
-    return asset
+    about = {"file:checksum": _SHA256 + entry["sha256"], "file:size": entry["bytes"]} if "sha256" in entry else {}
+    return Asset(quote(href if href.startswith("../") else f"./{href}"), title, None, kind, list(roles), about)
 
 
 def _projection(grid: GeoBox) -> dict[str, Any]:

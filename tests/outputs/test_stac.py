@@ -123,6 +123,7 @@ def test_items_are_valid(
 ) -> None:
     grid = GRIDS[name]
     item = small_item(tmp_path, GeoBox((3, 4), grid.affine, grid.crs), acquired=dates)
+    assert item["stac_version"] == "1.1.0"
     check(item, validator)
     for damage in ({"bbox": [1, 2]}, {"geometry": {"type": "Polygon"}}, {"properties": {}}, {"links": None}):
         with pytest.raises(STACValidationError):

@@ -40,6 +40,8 @@ ONLY_IN = {
     "accelerate": {"training"},
     "onnx": {"scan", "export"},
     "onnxruntime": {"engines", "export"},
+    "jinja2": {"outputs"},
+    "pystac": {"outputs"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}
@@ -159,7 +161,14 @@ def test_help_never_imports_torch(command: list[str]) -> None:
     arguments = ["refnet", *command, "--help"]
     loaded = loaded_by(f"import sys\nsys.argv = {arguments}\nfrom refnet_cli.cli.main import main\nmain()")
     assert "click" in loaded
-    assert not loaded & {"torch", "timm", "numba", "rasterio"}
+    assert not loaded & {"torch", "timm", "numba", "rasterio", "pystac"}
+
+
+def test_libraries_of_single_outputs_are_imported_when_these_are_made() -> None:
+    paths = (PACKAGE / "outputs").rglob("*.py")
+    top = {name.split(".")[0] for path in paths for name, _ in imports(path, inside=False)}
+    assert "rasterio" in top
+    assert not top & {"jinja2", "pyarrow", "pystac"}
 
 
 def test_help_is_quick() -> None:

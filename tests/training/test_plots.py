@@ -101,9 +101,9 @@ def pixels(figure: Figure) -> NDArray[np.uint8]:
 
 def texts(figure: Figure) -> list[Text]:
     """All texts that show, tick labels outside the axes' limits left out."""
-    found = list(figure.texts)
+    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
-        found += [*axes.texts, axes.xaxis.label, axes.yaxis.label]
+        found += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label]
         found += axes.get_legend().get_texts() if axes.get_legend() else []
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
@@ -287,13 +287,13 @@ def test_colours_and_names_of_absent_classes_are_nowhere(tmp_path: Path) -> None
     coloured = {index: colour for index, colour in enumerate(SCHEME.colours, 1) if len(set(colour)) > 1}
     assert {index for index, colour in coloured.items() if colour in found} == {1, 4, 10}
     figure = figures._views_figure([view._replace(optical=flat, sar=flat)], SCHEME)
-    legend = [text.get_text() for text in figure.axes[-1].texts]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [SCHEME.names[0], SCHEME.names[3], SCHEME.names[9]]
 
 
 def test_the_legend_lists_classes_of_all_views_and_says_what_hatching_is() -> None:
     views = [random_view(8, 8, (2,)), random_view(9, 9, (0, 3))]
-    legend = [text.get_text() for text in figures._views_figure(views, SCHEME).axes[-1].texts]
+    legend = [text.get_text() for text in figures._views_figure(views, SCHEME).legends[0].get_texts()]
     assert legend == [SCHEME.names[1], SCHEME.names[2], "no data or no label"]
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -90,25 +88,42 @@ class HtmlReport(FileOutput):
         classes = _classes(self._scheme, self._picture.pixels, facts.get("areas_hectares"))
         names = facts.get("files", {}).get("classes", [])
         sensors = facts.get("sensors", MODALITIES)
-        page = Template(files("refnet_cli.outputs.pictures").joinpath("page.html").read_text("utf-8")).substitute(
-            name=escape(names[0]["name"] if names else "Land cover map"),
-            kicker=" and ".join(sorted(SENSORS[sensor].satellite for sensor in sensors)),
-            meta="\n".join(f'<meta name="{escape(key)}" content="{escape(text)}">' for key, text in self._tags.items()),
+        height, width = self._picture.codes.shape
+        chart, confidence = _confidence(self._steps)
+        page = _render(
+            name=names[0]["name"] if names else "Land cover map",
+            satellites=sorted(SENSORS[sensor].satellite for sensor in sensors),
+            tags=self._tags,
             summary=_summary(self._grid, classes, facts),
-            notes=_notes(facts),
-            stage=_stage(self._picture.codes.shape),
+            warnings=facts.get("warnings"),
+            notice=facts.get("weights", {}).get("notice"),
+            height=height,
+            width=width,
+            rendering="auto" if max(height, width) > _FINE else "pixelated",
             pictures=_pictures(self._picture.codes, self._scheme, classes, self._look, sensors),
             scale=_scale(self._grid),
-            legend=_legend(classes),
+            classes=classes,
+            areas_known=any(one.area for one in classes),
             bars=bar_chart([Bar(one.name, one.share, one.label, one.colour) for one in classes], "Area of each class"),
-            histogram=_confidence(self._steps),
-            decisions=_decisions(facts.get("decisions", [])),
-            provenance=_provenance(self._grid, facts),
+            histogram=chart,
+            confidence=confidence,
+            decisions=[(item["what"], item["value"], item["how"]) for item in facts.get("decisions", [])],
+            **_provenance(self._grid, facts),
         )
         result = folder / "complete.html"
         # Names of files need not be text.
         result.write_bytes(page.encode("utf-8", "replace"))
         return [result]
+
+
+def _render(**values: Any) -> str:
+    """Fill in the page, every text escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters.update(text=_text, share=_share)
+    template = files("refnet_cli.outputs.pictures").joinpath("page.html").read_text("utf-8")
+    return environment.from_string(template).render(values)
 
 
 class _Class(NamedTuple):
@@ -120,8 +135,12 @@ class _Class(NamedTuple):
     hectares: float | None
 
     @property
+    def area(self) -> str:
+        return "" if self.hectares is None else _hectares(self.hectares)
+
+    @property
     def label(self) -> str:
-        return _share(self.share) if self.hectares is None else f"{_hectares(self.hectares)} ha"
+        return f"{self.area} ha" if self.area else _share(self.share)
 
 
 def _classes(scheme: ClassScheme, pixels: Mapping[int, int], areas: Mapping[str, float] | None) -> list[_Class]:
@@ -139,7 +158,7 @@ def _classes(scheme: ClassScheme, pixels: Mapping[int, int], areas: Mapping[str,
     return sorted(classes, key=lambda one: -one.share)
 
 
-def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) -> str:
+def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) -> dict[str, Any]:
     height, width = grid.shape
     items = {}
     if "areas_hectares" in facts:
@@ -149,37 +168,13 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
     if classes:
         items["Commonest class"] = f"{classes[0].name}, {_share(classes[0].share)}"
     items["Grid"] = f"{width:,} × {height:,} pixels of {_pixel(grid)}"
-    items |= {SENSORS[key].satellite: facts[key] for key in MODALITIES if key in facts}
-    return "".join(f"<div><dt>{escape(what)}</dt><dd>{_isolated(value)}</dd></div>" for what, value in items.items())
-
-
-def _notes(facts: Mapping[str, Any]) -> str:
-    notes = ""
-    if facts.get("warnings"):
-        listed = "".join(f"<li>{_isolated(text)}</li>" for text in facts["warnings"])
-        notes += (
-            '<section class="note warning" aria-labelledby="warnings"><h2 id="warnings">Warnings</h2>'
-            f"<ul>{listed}</ul></section>"
-        )
-    if facts.get("weights", {}).get("notice"):
-        notes += (
-            '<section class="note" aria-labelledby="notice"><h2 id="notice">About the weights</h2>'
-            f"<p>{_isolated(facts['weights']['notice'])}</p></section>"
-        )
-    return notes
-
-
-def _stage(shape: tuple[int, ...]) -> str:
-    """Return the style of what pictures of a shape are shown in."""
-    rendering = "auto" if max(shape) > _FINE else "pixelated"
-    return f"--height:{shape[0]};--width:{shape[1]};--rendering:{rendering}"
+    return items | {SENSORS[key].satellite: facts[key] for key in MODALITIES if key in facts}
 
 
 def _pictures(
     codes: UInt8, scheme: ClassScheme, classes: Sequence[_Class], look: Quicklook | None, sensors: Sequence[str]
-) -> str:
+) -> list[dict[str, str]]:
     """Return the pictures of the map and of the sensors that it is from; a script makes of them one to swipe over."""
-    height, width = codes.shape
     told = ", ".join(f"{one.name} {_share(one.share)}" for one in classes) or "no data"
     pictures = [("classes", "Class map", f"Map of land cover: {told}.", _class_picture(codes, scheme))]
     if look is not None:
@@ -189,11 +184,7 @@ def _pictures(
                 (bands, draw), satellite = seen[key], SENSORS[key].satellite
                 told = f"What {satellite} saw, bands {', '.join(bands)}."
                 pictures.append((key, f"{satellite} ({', '.join(bands)})", told, _few_colours(draw())))
-    return "".join(
-        f'<figure><img id="picture-{key}" data-name="{escape(name)}" alt="{escape(alt)}" src="{_data_uri(image)}" '
-        f'width="{width}" height="{height}"><figcaption>{escape(name)}</figcaption></figure>'
-        for key, name, alt, image in pictures
-    )
+    return [{"key": key, "name": name, "alt": alt, "source": _data_uri(image)} for key, name, alt, image in pictures]
 
 
 def _class_picture(codes: UInt8, scheme: ClassScheme) -> Image.Image:
@@ -223,20 +214,15 @@ def _data_uri(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode('ascii')}"
 
 
-def _scale(grid: GeoBox) -> str:
-    """Return a scale bar and an arrow to the north, if the grid's rows run eastwards and north is up."""
+def _scale(grid: GeoBox) -> dict[str, str] | None:
+    """Describe a scale bar and an arrow to the north, if the grid's rows run eastwards and north is up."""
     view = view_of(grid)
     if view.flip_rows or view.flip_columns or view.pixel is None or view.north is None:
-        return ""
-    metres, north = grid.shape[1] * view.pixel, view.north
+        return None
+    metres = grid.shape[1] * view.pixel
     length = _round_length(_BAR * metres)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    said = f"North lies {north:.1f} degrees clockwise from up."
-    return (
-        f'<div class="scale"><div class="bar" style="width:{length / metres:.2%}"></div><span>{label}</span>'
-        f'<svg viewBox="-12 -14 24 28" class="north" role="img" aria-label="{said}">'
-        f'<path d="M0 -12 L7 10 L0 5 L-7 10 Z" transform="rotate({north:.1f})"/></svg><span>N</span></div>'
-    )
+    return {"width": f"{length / metres:.2%}", "length": label, "north": f"{view.north:.1f}"}
 
 
 def _round_length(most: float) -> float:
@@ -245,43 +231,22 @@ def _round_length(most: float) -> float:
     return max(factor * power for factor in (1, 2, 5) if factor * power <= most)
 
 
-def _legend(classes: Sequence[_Class]) -> str:
-    rows = "".join(
-        f'<tr><td><span class="swatch" style="background:rgb{one.colour}"></span></td>'
-        f'<th scope="row">{_isolated(one.name)}</th>'
-        f"<td>{'' if one.hectares is None else _hectares(one.hectares)}</td><td>{_share(one.share)}</td></tr>"
-        for one in classes
-    )
-    unknown = all(one.hectares is None for one in classes)
-    return (
-        '<table class="legend"><caption>Classes</caption><thead><tr><td></td><th scope="col">Class</th>'
-        f'<th scope="col">{"" if unknown else "Hectares"}</th><th scope="col">Share</th></tr></thead>'
-        f'<tbody>{rows}<tr><td><span class="swatch none"></span></td><th scope="row">No data</th><td></td><td></td>'
-        "</tr></tbody></table>"
-    )
-
-
-def _confidence(steps: NDArray[np.int64]) -> str:
-    """Draw the probabilities, counted by steps of 1/`STEPS`."""
+def _confidence(steps: NDArray[np.int64]) -> tuple[str, str]:
+    """Draw the probabilities, counted by steps of 1/`STEPS`, and sum them up in words."""
     known = steps[: STEPS + 1]
     assert int(steps.sum() - known.sum()) == int(steps[NO_SHARE])
     total = int(known.sum())
     if not total:
-        return "<p>No pixel has a class.</p>"
+        return "", "No pixel has a class."
     bins = np.bincount(np.minimum(np.arange(len(known)) * _BINS // STEPS, _BINS - 1), known).astype(np.int64)
     median = int(np.searchsorted(np.cumsum(known), (total + 1) // 2)) / STEPS
     unsure = int(known[: STEPS // 2].sum()) / total
     told = f"Half of the pixels have a probability of {median:.2f} or more; {_share(unsure)} have less than 0.5."
-    return f"{histogram(bins.tolist(), f'Histogram of probabilities. {told}')}<p>{escape(told)}</p>"
+    return histogram(bins.tolist(), f"Histogram of probabilities. {told}"), told
 
 
-def _decisions(decisions: Sequence[Mapping[str, Any]]) -> str:
-    if not decisions:
-        return "<p>Nothing is known of them.</p>"
-    return _table(("What", "Value", "Why"), ((item["what"], item["value"], item["how"]) for item in decisions))
-
-
-def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> str:
+def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows of the tables that tell how the map was made, and the lines of the translation."""
     weights = facts.get("weights", {})
     crs = facts.get("grid", {}).get("crs") or pyproj.CRS.from_user_input(grid.crs).name
     height, width = grid.shape
@@ -294,40 +259,19 @@ def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> str:
         "Grid": f"{height} rows of {width} pixels of {_pixel(grid)}",
         "Upper left corner": f"{grid.affine.c:.10g}, {grid.affine.f:.10g}",
     }
-    parts = [_table(("", ""), ((what, value) for what, value in items.items() if value))]
-    if facts.get("translation"):
-        lines = facts["translation"].get("lines") or [_text(facts["translation"])]
-        listed = "".join(f"<li>{_isolated(line)}</li>" for line in lines)
-        parts.append(f"<h3>Translation of the classes</h3><ul>{listed}</ul>")
-    if facts.get("drift"):
-        parts.append("<h3>Distance of each band's mean from that of the training, in standard deviations</h3>")
-        parts.append(_table(("Band", "Distance"), ((band, f"{value:+.2f}") for band, value in facts["drift"].items())))
-    for title, key, heads in (("Options", "options", ("Option", "Value")), ("Pixels", "counts", ("What", "Pixels"))):
-        if facts.get(key):
-            parts += [f"<h3>{title}</h3>", _table(heads, facts[key].items())]
-    if facts.get("files"):
-        made = [
+    translation = facts.get("translation") or {}
+    return {
+        "provenance": [(what, value) for what, value in items.items() if value],
+        "translation": translation and (translation.get("lines") or [_text(translation)]),
+        "drift": [(band, f"{value:+.2f}") for band, value in (facts.get("drift") or {}).items()],
+        "options": list((facts.get("options") or {}).items()),
+        "counts": list((facts.get("counts") or {}).items()),
+        "files": [
             (kind, file["name"], f"{file['bytes']:,}", file["sha256"])
-            for kind, group in facts["files"].items()
+            for kind, group in facts.get("files", {}).items()
             for file in group
-        ]
-        parts += ["<h3>Files</h3>", _table(("What", "File", "Bytes", "SHA-256"), made)]
-    return "".join(parts)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table whose first column names its rows; heads that are all empty are left out."""
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    body = ""
-    for first, *rest in rows:
-        cells = "".join(f"<td>{_isolated(cell)}</td>" for cell in rest)
-        body += f'<tr><th scope="row">{_isolated(first)}</th>{cells}</tr>'
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if any(heads) else ''}<tbody>{body}</tbody></table>"
-
-
-def _isolated(value: Any) -> str:
-    """Return a value as HTML that no script's direction turns around."""
-    return f"<bdi>{escape(_text(value))}</bdi>"
+        ],
+    }
 
 
 def _text(value: Any) -> str:
