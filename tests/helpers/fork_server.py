@@ -140,9 +140,10 @@ def become(request: Request, streams: list[int]) -> None:
 
 
 def main() -> None:
-    """Load the libraries, serve, and become what a request says in each child."""
+    """Load the libraries, say so, serve, and become what a request says in each child."""
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         load()
+        os.write(1, b".")
         child = serve(listener)
     if child:
         become(*child)

@@ -103,8 +103,10 @@ def address() -> str:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.fork_server", str(listener.fileno())],
             cwd=ROOT, env=environment(JE_ARROW_MALLOC_CONF="background_thread:false"),  # pyogrio brings pyarrow
-            stdin=subprocess.PIPE, pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[listener.fileno()],
         )  # fmt: skip
+    assert server.stdout
+    assert server.stdout.read(1), "the fork server did not start"
 
     @atexit.register
     def end() -> None:

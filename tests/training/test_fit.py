@@ -425,9 +425,10 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("data", "side", "steps"),
-    each_source([(64, 40)], [(64, 120), (224, 600)], pytest.mark.long),
+    each_source([(64, 40)], [(64, 120), (224, 600)]),
     indirect=["data"],
 )
+@pytest.mark.long
 def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps: int) -> None:
     terramind, name = data / "terramind", "433D_629L_3_1.tif"
     with rasterio.open(terramind / "LULC" / name) as file:
