@@ -24,6 +24,7 @@ from refnet_cli.cli.main import commands, run
 from refnet_cli.prediction.options import PredictOptions
 from tests.helpers.programs import ROOT, refnet
 from tests.helpers.scenes import make_pair, write
+from tests.helpers.small_models import write_model
 
 
 @pytest.fixture
@@ -237,8 +238,9 @@ def test_names_of_any_characters(tmp_path: Path, name: bytes) -> None:
     optical, sar = make_pair(folder, 64, 64)
     optical = optical.rename(folder / os.fsdecode(name + b".tif"))
     out = folder / os.fsdecode(b"map " + name[:200] + b".tif")
-    arguments = ["--optical", str(optical), "--sar", str(sar), "-o", str(out), "--coreg", "off", "--checksum", "-q"]
-    assert run(["predict", *arguments]) == 0
+    weights = write_model(tmp_path / "w.onnx")
+    words = ["--optical", optical, "--sar", sar, "-o", out, "--weights", weights, "--coreg", "off", "--checksum", "-q"]
+    assert run(["predict", *map(str, words)]) == 0
     assert run(["verify", str(out)]) == 0
     assert sorted(folder.iterdir()) == sorted([optical, sar, out, out.with_name(f"{out.name}.sha256")])
 

@@ -212,7 +212,10 @@ def test_processes_end_when_closed_and_when_collected() -> None:
     assert all_go(processes)
 
 
-@pytest.mark.parametrize("closing", ["pass", "engines.close()", "raise SystemExit(3)", "import os; os._exit(3)"])
+@pytest.mark.parametrize(
+    "closing",
+    ["pass", "engines.close()", "import os; os._exit(3)", pytest.param("raise SystemExit(3)", marks=pytest.mark.long)],
+)
 def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> None:
     code = (
         "from tests.helpers.several_engines import *\nengines = SeveralEngines(load, ['cpu', 'cpu'])\n"
