@@ -149,8 +149,9 @@ def leave(code: Any) -> NoReturn:
     if not isinstance(code, int | None):
         sys.stderr.write(f"{code}\n")
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
     ctypes.PyDLL(None).exit(code or 0)  # with what libraries do then
     raise AssertionError
 
