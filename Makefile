@@ -35,10 +35,10 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 test: lint
-	$(BIN)/python -m pytest -W error -q -n auto --dist loadfile -m 'not long'
+	$(BIN)/python -m pytest -W error -q -n auto --dist worksteal -m 'not long'
 
 test-all: lint
-	$(BIN)/python -m pytest -W error -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -W error -q -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

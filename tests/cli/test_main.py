@@ -22,14 +22,9 @@ from refnet_cli.cli import main as cli
 from refnet_cli.cli import terminal
 from refnet_cli.cli.main import commands, run
 from refnet_cli.prediction.options import PredictOptions
+from tests.helpers.programs import ROOT, refnet
 from tests.helpers.scenes import make_pair, write
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "refnet_cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **settings)
+from tests.helpers.small_models import write_model
 
 
 @pytest.fixture
@@ -135,7 +130,7 @@ def test_unknown_entries_of_a_config_file(capfd: pytest.CaptureFixture[str], tmp
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     words = ["--optical", pair[0], "--sar", pair[1], "--weights", ROOT / "weights" / "refnet-base.onnx"]
-    done = call("predict", *words, "-o", tmp_path / "x.tif")
+    done = refnet("predict", *words, "-o", tmp_path / "x.tif")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/x.tif\n")
     assert "sar.scale: power" in done.stderr
     assert "it/s" not in done.stderr
@@ -143,7 +138,8 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(tmp_path: Path, pair: tuple
 
 def test_help_is_quick_and_names_the_defaults() -> None:
     started = time.perf_counter()
-    done = call("--help")
+    command = [sys.executable, "-m", "refnet_cli", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert time.perf_counter() - started < 2  # half a second on an idle machine; the architecture tests hold why
     shown = " ".join(CliRunner().invoke(commands, ["predict", "--help"]).output.split())
@@ -242,8 +238,9 @@ def test_names_of_any_characters(tmp_path: Path, name: bytes) -> None:
     optical, sar = make_pair(folder, 64, 64)
     optical = optical.rename(folder / os.fsdecode(name + b".tif"))
     out = folder / os.fsdecode(b"map " + name[:200] + b".tif")
-    arguments = ["--optical", str(optical), "--sar", str(sar), "-o", str(out), "--coreg", "off", "--checksum", "-q"]
-    assert run(["predict", *arguments]) == 0
+    weights = write_model(tmp_path / "w.onnx")
+    words = ["--optical", optical, "--sar", sar, "-o", out, "--weights", weights, "--coreg", "off", "--checksum", "-q"]
+    assert run(["predict", *map(str, words)]) == 0
     assert run(["verify", str(out)]) == 0
     assert sorted(folder.iterdir()) == sorted([optical, sar, out, out.with_name(f"{out.name}.sha256")])
 

@@ -36,6 +36,8 @@ from tests.helpers.several_engines import BUG, FULL_DISK, HALVE, KILL, NO_MEMORY
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
+STRIP = ("239040", "6202220", "246720", "6204780")
+"""Of the sample, 768 x 256 pixels."""
 WITHIN = 10  # seconds for processes to go
 
 
@@ -210,7 +212,10 @@ def test_processes_end_when_closed_and_when_collected() -> None:
     assert all_go(processes)
 
 
-@pytest.mark.parametrize("closing", ["pass", "engines.close()", "raise SystemExit(3)", "import os; os._exit(3)"])
+@pytest.mark.parametrize(
+    "closing",
+    ["pass", "engines.close()", "import os; os._exit(3)", pytest.param("raise SystemExit(3)", marks=pytest.mark.long)],
+)
 def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> None:
     code = (
         "from tests.helpers.several_engines import *\nengines = SeveralEngines(load, ['cpu', 'cpu'])\n"
@@ -322,12 +327,12 @@ def test_the_map_is_that_of_one_process_byte_for_byte(tmp_path: Path) -> None:
     """With the network itself; predict() ends the processes that it began."""
     before = children_of_this()
     files = SAMPLE / "s2.tif", SAMPLE / "s1.tif"
-    part = {"bounds": ("239040", "6199660", "246720", "6204780"), "overlap": 0, "coreg": "off"}
     maps = []
     for device in ("cpu", "cpu,cpu"):
         output = tmp_path / f"{len(device)}.tif"
-        report = predict(PredictOptions(*files, output=output, device=device, batch=2, **part))
-        assert report.tiles == {"run": 6, "skipped": 0}
+        options = PredictOptions(*files, output=output, device=device, batch=1, overlap=0, coreg="off", bounds=STRIP)
+        report = predict(options)
+        assert report.tiles == {"run": 3, "skipped": 0}
         maps.append(output.read_bytes())
     assert report.engine["device"] == "cpu, cpu"
     assert maps[0] == maps[1]

@@ -62,8 +62,14 @@ def test_it_is_the_mean_of_what_is_said_of_each_view_turned_back() -> None:
     assert np.abs(found - Lopsided().predict(optical, sar)).max() > 0.01
 
 
-@pytest.mark.parametrize("symmetry", [(1, False), (3, True)], ids=str)
-@pytest.mark.parametrize("kind", ["lopsided", "network"])
+@pytest.mark.parametrize(
+    ("kind", "symmetry"),
+    [
+        ("lopsided", (1, False)), ("lopsided", (3, True)), ("network", (3, True)),
+        pytest.param("network", (1, False), marks=pytest.mark.long),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_it_turns_with_what_is_seen(kind: str, symmetry: tuple[int, bool]) -> None:
     engine: Any = Lopsided() if kind == "lopsided" else load_torch_engine(default_weights(), "cpu", 2)
     both = SymmetricEngine(engine)

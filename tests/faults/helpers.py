@@ -20,10 +20,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from refnet_cli.model.weight_files import checksum
+from tests.helpers.programs import PATIENCE, ROOT, run_python
 from tests.helpers.scenes import CARD
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120  # seconds after which a test gives up on a child
 
 
 @dataclass
@@ -108,10 +106,15 @@ def end(process: subprocess.Popen[str], began: float | None = None) -> Ended:
     return Ended(process.returncode, out or "", err or "", time.monotonic() - began)
 
 
-def run_child(settings: dict[str, Any], arguments: list[str], **popen: Any) -> Ended:
-    """Run refnet in a child to its end."""
-    began = time.monotonic()
-    return end(start(settings, arguments, **popen), began)
+def run_child(
+    settings: dict[str, Any], arguments: list[str], cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> Ended:
+    """Run refnet in a child to its end; in one that begins without torch if its memory and modules are reported."""
+    began, env = time.monotonic(), env or child_environment()
+    if "report" in settings:
+        return end(start(settings, arguments, cwd=cwd, env=env), began)
+    done = run_python(*child_command(settings, arguments)[1:], cwd=cwd, env=env)
+    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
 
 def run_jobs(jobs: list[dict[str, Any]], noisy: bool = False, **environment: str) -> dict[str, dict[str, Any]]:

@@ -67,7 +67,7 @@ def kill_at_call(scene: Scene, folder: Path, call: int, *more: str) -> None:
     assert ended.code == -signal.SIGKILL, ended.err
 
 
-@pytest.mark.parametrize("seed", some_seeds(4, 40))
+@pytest.mark.parametrize("seed", some_seeds(2, 40))
 def test_a_kill_at_any_moment(seed: int, scene: Scene, tmp_path: Path) -> None:
     old, out, ready = bool(seed % 2), tmp_path / "out", tmp_path / "ready"
     out.mkdir()

@@ -18,11 +18,11 @@ import numpy as np
 from refnet_cli.batch.plan import Templates, plan
 from refnet_cli.batch.task import Task, read_tasks
 from refnet_cli.cli.main import run
+from tests.helpers import programs
+from tests.helpers.programs import PATIENCE, ROOT
 from tests.helpers.scenes import PlaceEngine, make_pair
 
-ROOT = Path(__file__).resolve().parents[2]
 DISTURBED = Path(__file__).resolve().parents[1] / "disturbed"
-PATIENCE = 120  # seconds after which a test gives up on a process
 KINDS = ("probabilities", "confidence", "quality", "preview", "areas", "report")
 """Further outputs, one of each way in which they are made."""
 
@@ -63,32 +63,25 @@ def count(things: Iterable[str]) -> dict[str, int]:
 
 def environment(*, disturbed: bool = False, **more: object) -> dict[str, str]:
     """Of child processes, which run this checkout's code."""
-    path = os.pathsep.join([*([str(DISTURBED)] if disturbed else []), str(ROOT)])
-    without = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "REFNET_"))}
-    return without | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | {key: str(value) for key, value in more.items()}
+    path = {"PYTHONPATH": os.pathsep.join([str(DISTURBED), str(ROOT)])} if disturbed else {}
+    return programs.environment(**path, **more)
 
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "refnet_cli", *map(str, arguments)]
 
 
-def refnet(
-    *arguments: object, cwd: Path = ROOT, env: dict[str, str] | None = None, stdin: bytes = b"",
-    seconds: float = PATIENCE,
-) -> Ended:  # fmt: skip
-    """Run the tool in a process of its own."""
-    return run_command(command(*arguments), cwd, env, stdin, seconds)
+def refnet(*arguments: object, **how: Any) -> Ended:
+    """Run the tool in a process of its own; for ``how`` see `tests.helpers.programs.run_python`."""
+    done = programs.refnet(*arguments, **how)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def run_command(
-    words: Sequence[str], cwd: Path = ROOT, env: dict[str, str] | None = None, stdin: bytes = b"",
-    seconds: float = PATIENCE,
-) -> Ended:  # fmt: skip
+def run_command(words: Sequence[str], cwd: Path = ROOT, env: dict[str, str] | None = None) -> Ended:
     done = subprocess.run(
-        words, cwd=cwd, env=env or environment(), input=stdin, capture_output=True, timeout=seconds,
-        check=False,
-    )  # fmt: skip
-    return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+        words, cwd=cwd, env=env or environment(), input="", capture_output=True, text=True, timeout=PATIENCE
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def here(capfd: Any, *arguments: object) -> Ended:

@@ -280,7 +280,7 @@ def named(kind: str, name: str = "result") -> str:
 @pytest.mark.parametrize("kind", OUTPUTS)
 class TestEveryOutput:
     grid = utm_grid(600, 530)
-    codes = np.repeat(np.repeat(random_codes(120, 106), 5, 0), 5, 1)  # single pixels would make too many polygons
+    codes = np.repeat(np.repeat(random_codes(60, 53), 10, 0), 10, 1)  # single pixels would make too many polygons
 
     def make(self, kind: str, path: Path) -> Output:
         return OUTPUTS[kind].make(path, MapContext(path, self.grid, SCHEME, TAGS, acquired=DATES))

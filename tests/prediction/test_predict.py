@@ -35,10 +35,11 @@ from refnet_cli.scene.pair import ScenePair, read_tile
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import FreeEngine
+from tests.helpers.once import once
+from tests.helpers.programs import ROOT, refnet
 from tests.helpers.real_data import PLACES, each_source
 from tests.helpers.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
 
 
@@ -298,16 +299,17 @@ def test_memory_does_not_grow_with_the_height(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Report of the documented command on the sample scene."""
-    folder = tmp_path_factory.mktemp("sample")
-    command = [
-        sys.executable, "-m", "refnet_cli", "predict", "--optical", "sample_data/s2.tif", "--sar",
-        "sample_data/s1.tif", "-o", str(folder / "lulc.tif"), "--preview", str(folder / "lulc.png"), "--json",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    notice = read_card(default_weights()).notice
-    assert notice
-    assert notice in done.stderr
-    return json.loads(done.stdout)
+
+    def make(folder: Path) -> dict[str, object]:
+        words = ("--optical", "sample_data/s2.tif", "--sar", "sample_data/s1.tif", "-o", folder / "lulc.tif")
+        done = refnet("predict", *words, "--preview", folder / "lulc.png", "--json", seconds=600)
+        assert done.returncode == 0, done.stderr
+        notice = read_card(default_weights()).notice
+        assert notice
+        assert notice in done.stderr
+        return json.loads(done.stdout)
+
+    return once(tmp_path_factory, "sample", make)
 
 
 def test_accuracy_on_the_sample_scene(made: dict[str, object]) -> None:

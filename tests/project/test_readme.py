@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from refnet_cli.outputs import OUTPUTS
+from tests.helpers import programs
+from tests.helpers.programs import run_python, write_command
 from tests.prediction.test_predict import shift_tiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +36,7 @@ def read_commands() -> list[list[str]]:
 
 
 def refnet(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "refnet_cli", *arguments], cwd=folder, capture_output=True, text=True, timeout=600,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = programs.refnet(*arguments, cwd=folder, seconds=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -140,12 +139,10 @@ def get(values):
 '''
 
 
-def run_block(program: str, folder: Path) -> str:
-    """Run a program in a fresh interpreter, as somebody who copies it out of the README."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], cwd=folder, capture_output=True, text=True, timeout=600,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(folder / "libraries")])},
-    )  # fmt: skip
+def run_block(program: str, folder: Path, begin: str = "") -> str:
+    """Run a program in a process of its own, as somebody who copies it out of the README."""
+    begin = f"import sys, warnings; warnings.simplefilter('error'); {begin}"
+    done = run_python("-c", f"{begin}\n{program}", cwd=folder, seconds=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -173,7 +170,7 @@ def test_the_program_for_ray(scenes: Path) -> None:
     (scenes / "libraries" / "ray.py").write_text(RAY)
     shell(scenes, "refnet batch plan scenes.csv -o tasks.jsonl")
     (program,) = (block for block in python_blocks() if "import ray" in block)
-    outcomes = ast.literal_eval(run_block(program, scenes))
+    outcomes = ast.literal_eval(run_block(program, scenes, "sys.path.append('libraries')"))
     assert [outcome["status"] for outcome in outcomes] == ["done", "done"]
     assert (scenes / "north.tif").exists()
 
@@ -192,11 +189,11 @@ def shell(folder: Path, command: str, **environment: str) -> str:
     """Run a line of the README as a shell would, with refnet on its path."""
     place = folder / ".bin"
     place.mkdir(exist_ok=True)
-    (place / "refnet").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m refnet_cli "$@"\n')
-    (place / "refnet").chmod(0o755)
+    write_command(place / "refnet")
+    path = {"PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=folder, capture_output=True, text=True, timeout=600,
-        env=os.environ | {"PATH": f"{place}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)} | environment,
+        env=programs.environment(**path, **environment),
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout

@@ -120,7 +120,7 @@ def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: 
     assert run([*arguments, "--max-memory", "nonsense"]) == 64
 
 
-@pytest.mark.parametrize("fits", [1, 4, *(pytest.param(fits, marks=pytest.mark.long) for fits in (2, 3))])
+@pytest.mark.parametrize("fits", [1, *(pytest.param(fits, marks=pytest.mark.long) for fits in (2, 3, 4))])
 def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:

@@ -40,8 +40,8 @@ def test_the_threads_of_a_command_wait_idly(given: str | None, turns: str) -> No
     """GNU's OpenMP itself says what it was told when it was loaded."""
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"GOMP_SPINCOUNT": given} if given else {})
-    command = [sys.executable, "-m", "refnet_cli", "doctor"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    code = "from refnet_cli.cli import main\nmain.run = lambda words: bool(__import__('torch')) - 1\nmain.main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this system's OpenMP is not GNU's")
     assert f"GOMP_SPINCOUNT = '{turns}'" in done.stderr

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,25 +50,28 @@ from refnet_cli.training.splits import VALIDATION
 from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.golden import Golden
+from tests.helpers.once import once
+from tests.helpers.programs import refnet
 from tests.helpers.real_data import each_source
 from tests.helpers.scenes import CARD, PLACE, make_labelled_scene, write
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    folder = tmp_path_factory.mktemp("scenes")
-    scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
-    return TrainConfig(
-        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64,
-        learning_rate=3e-3, device="cpu", checkpoint_every=2, validate_every=3,
-    )  # fmt: skip
+    def make(folder: Path) -> TrainConfig:
+        scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
+        return TrainConfig(
+            scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=6, batch=2, crop=64, tile=64,
+            learning_rate=3e-3, device="cpu", checkpoint_every=2, validate_every=3,
+        )  # fmt: skip
+
+    return once(tmp_path_factory, "fit-scenes", make)
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take a fifth of the time of a short training, and one test looks at them."""
-    if request.function is not test_what_a_training_leaves:
-        monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take a fifth of the time of a short training, and one test looks at those of `plain`."""
+    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 SOUTH = Affine.translation(100_000, 0) @ PLACE
@@ -96,15 +101,37 @@ ALL_AT_ONCE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def whole(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return fit(replace(config, **ALL_AT_ONCE), tmp_path_factory.mktemp("whole"))
+    return once(tmp_path_factory, "fit-whole", lambda folder: fit(replace(config, **ALL_AT_ONCE), folder))
+
+
+@dataclass
+class Plain:
+    """An undisturbed training, and what it said."""
+
+    result: TrainResult
+    said: list[str]
+
+    def copy(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.result.weights.parent, folder))
 
 
 @pytest.fixture(scope="module")
-def plain(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return fit(config, tmp_path_factory.mktemp("plain"))
+def plain(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    def make(folder: Path) -> Plain:
+        said: list[str] = []
+        return Plain(fit(config, folder, tell=said.append), said)
+
+    return once(tmp_path_factory, "fit-plain", make)
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.fixture(scope="module")
+def learned(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Of enough steps to have learned something."""
+    longer = replace(config, steps=30, checkpoint_every=30, validate_every=30)
+    return once(tmp_path_factory, "fit-learned", lambda folder: fit(longer, folder))
+
+
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 3, pytest.param(5, marks=pytest.mark.long)])
 def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, tmp_path: Path, step: int) -> None:
     """Before the first checkpoint, at a validation, and after a checkpoint."""
     config = replace(config, **ALL_AT_ONCE)
@@ -122,26 +149,25 @@ def test_resumed_equals_uninterrupted(config: TrainConfig, whole: TrainResult, t
         assert (tmp_path / "parts" / table).read_bytes() == (whole.weights.parent / table).read_bytes()
 
 
-def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, plain: TrainResult) -> None:
+def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, plain: Plain, tmp_path: Path) -> None:
     steps: list[int] = []
-    second = fit(config, plain.weights.parent, lambda progress: steps.append(progress.step))
+    second = fit(config, plain.copy(tmp_path / "run"), lambda progress: steps.append(progress.step))
     assert steps == []
-    assert second.card == plain.card
+    assert second.card == plain.result.card
 
 
-def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, plain: TrainResult, tmp_path: Path) -> None:
+def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, plain: Plain, tmp_path: Path) -> None:
     for limit in (1, 2, 6):  # the last one lies in a validation
         questions = iter([False] * limit)
         with pytest.raises(TryAgainError, match="the same command goes on"):
             fit(config, tmp_path / "parts", stopping=lambda questions=questions: next(questions, True))  # type: ignore[misc]
     parts = fit(config, tmp_path / "parts")
-    assert parts.history == plain.history
-    assert parts.card == plain.card
+    assert parts.history == plain.result.history
+    assert parts.card == plain.result.card
 
 
-def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: TrainConfig, tmp_path: Path) -> None:
-    said: list[str] = []
-    result = fit(config, tmp_path, tell=said.append)
+def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: TrainConfig, plain: Plain) -> None:
+    result = plain.result
     assert json.dumps(read_card(result.weights).to_dict()) == json.dumps(result.card.to_dict())
     found = result.card.scores["calibration"]
     assert found["temperature"] == result.card.temperature != 1
@@ -149,7 +175,7 @@ def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: Train
     assert found["pixels"] == labelled.validation.sum()
     assert found["nll_after"] < found["nll_before"]
     assert 0 <= found["ece_after"] < found["ece_before"] <= 1
-    assert len([line for line in said if line.startswith(f"temperature: {found['temperature']:g}, fitted")]) == 1
+    assert len([line for line in plain.said if line.startswith(f"temperature: {found['temperature']:g}, fitted")]) == 1
     # The scores are those of maps that the weights make, with their temperature.
     scores, by_scene = evaluate_weights(result.weights, config, "cpu")
     scored = result.card.scores["validation"]
@@ -189,8 +215,10 @@ def test_learning_starts_from_a_temperature_of_1(config: TrainConfig, tmp_path: 
 
 
 def test_it_leaves_while_it_calibrates(
-    config: TrainConfig, plain: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parts = plain.copy(tmp_path / "parts")
+    (parts / "refnet.safetensors").unlink()
     leaving: list[bool] = []
 
     def asked(*arguments: object) -> object:
@@ -200,22 +228,20 @@ def test_it_leaves_while_it_calibrates(
     with monkeypatch.context() as patch:
         patch.setattr("refnet_cli.training.result.read_held_out", asked)
         with pytest.raises(TryAgainError, match="the same command goes on"):
-            fit(config, tmp_path / "parts", stopping=lambda: bool(leaving))
-    assert not (tmp_path / "parts" / "refnet.safetensors").exists()
-    assert fit(config, tmp_path / "parts").card == plain.card
+            fit(config, parts, stopping=lambda: bool(leaving))
+    assert not (parts / "refnet.safetensors").exists()
+    assert fit(config, parts).card == plain.result.card
 
 
-def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, tmp_path: Path) -> None:
-    fit(replace(config, steps=2), tmp_path)
-    with pytest.raises(OptionsError, match="belongs to a training with other steps"):
-        fit(config, tmp_path)
-    with pytest.raises(OptionsError, match="belongs to a training with other haze"):
-        fit(replace(config, steps=2, haze=0.1), tmp_path)
+def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, plain: Plain, tmp_path: Path) -> None:
+    folder = plain.copy(tmp_path / "run")
+    for name, value in (("steps", 8), ("haze", 0.1)):
+        with pytest.raises(OptionsError, match=f"belongs to a training with other {name}"):
+            fit(replace(config, **{name: value}), folder)
 
 
-def test_it_learns_and_the_weights_predict(config: TrainConfig, tmp_path: Path) -> None:
-    result = fit(replace(config, steps=30, validate_every=30), tmp_path)
-    losses = [step.loss for step in result.history.steps]
+def test_it_learns_and_the_weights_predict(config: TrainConfig, learned: TrainResult, tmp_path: Path) -> None:
+    result, losses = learned, [step.loss for step in learned.history.steps]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     assert result.card.scores["validation"]["overall_accuracy"] > 0.8
     assert result.card.scores["validation"]["overall_accuracy_by_scene"].keys() == {"south"}
@@ -399,9 +425,10 @@ def test_only_held_out_pixels_are_scored(config: TrainConfig, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("data", "side", "steps"),
-    each_source([(64, 40)], [(64, 120), (224, 600)], pytest.mark.long),
+    each_source([(64, 40)], [(64, 120), (224, 600)]),
     indirect=["data"],
 )
+@pytest.mark.long
 def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps: int) -> None:
     terramind, name = data / "terramind", "433D_629L_3_1.tif"
     with rasterio.open(terramind / "LULC" / name) as file:
@@ -459,23 +486,23 @@ def test_what_a_killed_writer_left_is_removed(config: TrainConfig, tmp_path: Pat
     assert not list(tmp_path.glob("**/.*.tmp"))
 
 
-def test_what_a_training_leaves(config: TrainConfig, tmp_path: Path) -> None:
-    result = fit(config, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
+def test_what_a_training_leaves(plain: Plain) -> None:
+    result, folder = plain.result, plain.result.weights.parent
+    assert {path.name for path in folder.iterdir()} == {
         "refnet.safetensors", "checkpoints", "steps.csv", "validations.csv", "tensorboard", "curves.png",
         "confusion.png", "tiles.png",
     }  # fmt: skip
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
         "best.pt", "step-000000004.pt", "step-000000006.pt",
     }  # fmt: skip
     for name in ("curves", "confusion", "tiles"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
+        with Image.open(folder / f"{name}.png") as picture:
             assert picture.size[0] > 300
-    with (tmp_path / "steps.csv").open() as file:
+    with (folder / "steps.csv").open() as file:
         assert [Step(int(r["step"]), *(float(r[n]) for n in Step._fields[1:])) for r in csv.DictReader(file)] == (
             result.history.steps
         )
-    with (tmp_path / "validations.csv").open() as file:
+    with (folder / "validations.csv").open() as file:
         assert [float(row["mean_iou"]) for row in csv.DictReader(file)] == [
             scores["mean_iou"] for scores in result.history.validations
         ]
@@ -486,8 +513,8 @@ def test_what_a_training_leaves(config: TrainConfig, tmp_path: Path) -> None:
     assert training["start"] == ["network: from scratch"]
 
 
-def test_starting_from_other_weights(config: TrainConfig, tmp_path: Path) -> None:
-    first = fit(replace(config, steps=30, validate_every=30), tmp_path / "first")
+def test_starting_from_other_weights(config: TrainConfig, learned: TrainResult, tmp_path: Path) -> None:
+    first = learned
     again = fit(replace(config, init=first.weights, encoder=None, width=None, steps=1), tmp_path / "again")
     assert again.history.steps[0].loss < 0.5 * first.history.steps[0].loss
     assert again.card.optical == first.card.optical  # the statistics that it was trained with
@@ -537,8 +564,10 @@ def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_learns(config: TrainConfig, tmp_path: Path, loss: str) -> None:
-    result = fit(replace(config, loss=loss, steps=30, checkpoint_every=30, validate_every=30), tmp_path)
+def test_every_loss_learns(config: TrainConfig, tmp_path: Path, learned: TrainResult, loss: str) -> None:
+    result = learned
+    if loss != config.loss:
+        result = fit(replace(config, loss=loss, steps=30, checkpoint_every=30, validate_every=30), tmp_path)
     losses = [step.loss for step in result.history.steps]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert result.card.training["loss"] == loss
@@ -637,9 +666,8 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
 def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_path: Path, kills: int) -> None:
     steps = 8 if kills == 1 else 40
     regions = write_regions(config, tmp_path / "regions.toml", steps)
-    process = start_training(regions, tmp_path / "whole")
-    assert process.wait() == 0, process.communicate()
-    process.communicate()
+    train = partial(refnet, "train", regions, "-o")
+    assert train(tmp_path / "whole").returncode == 0
     random = np.random.default_rng(7)
     for kill in range(kills):
         process = start_training(regions, tmp_path / "parts")
@@ -647,9 +675,8 @@ def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_pat
         time.sleep(random.uniform(0, 0.4))
         process.kill()
         process.communicate()
-    process = start_training(regions, tmp_path / "parts")
-    assert process.wait() == 0, process.communicate()
-    process.communicate()
+    done = train(tmp_path / "parts")
+    assert done.returncode == 0, done.stderr
     assert same_results(tmp_path / "parts", tmp_path / "whole")
     assert not list((tmp_path / "parts").glob("**/.*.tmp"))
 

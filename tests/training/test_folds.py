@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from refnet_cli.training.history import History
 from refnet_cli.training.regions_file import read_folds
 from refnet_cli.training.result import TrainResult
 from refnet_cli.training.run import Progress
+from tests.helpers.once import once
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 HEAD = 'scheme = "esri-io"\nencoder = "test_resnet"\ndevice = "cpu"\n'
@@ -52,27 +54,33 @@ def table_of(name: str, entries: str = "") -> str:
 @pytest.fixture(scope="module")
 def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three regions, the last one of a scene whose name is not the region's."""
-    folder = tmp_path_factory.mktemp("regions")
-    for seed, name in enumerate(("north", "south", "east-1")):
-        make_labelled_scene(folder / name, seed=seed)
-    path = folder / "regions.toml"
-    path.write_text(HEAD + table_of("north") + table_of("south") + table_of("east-1", 'region = "east"'))
-    return path
+
+    def make(folder: Path) -> Path:
+        for seed, name in enumerate(("north", "south", "east-1")):
+            make_labelled_scene(folder / name, seed=seed)
+        path = folder / "regions.toml"
+        path.write_text(HEAD + table_of("north") + table_of("south") + table_of("east-1", 'region = "east"'))
+        return path
+
+    return once(tmp_path_factory, "folds-regions", make)
 
 
 @pytest.fixture(scope="module")
 def done(regions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folds that were stopped within the first one and again within the second."""
-    folder = tmp_path_factory.mktemp("folds")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
-        configs = read_folds(regions, "all")
-        for _ in range(2):
-            with pytest.raises(TryAgainError, match="the same command goes on"):
-                fit_folds(configs, folder, stopping=stop_in_a_new_fold(folder))
-            assert not (folder / "folds.csv").exists()
-        fit_folds(configs, folder)
-    return folder
+
+    def make(folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
+            configs = read_folds(regions, "all")
+            for _ in range(2):
+                with pytest.raises(TryAgainError, match="the same command goes on"):
+                    fit_folds(configs, folder, stopping=stop_in_a_new_fold(folder))
+                assert not (folder / "folds.csv").exists()
+            fit_folds(configs, folder)
+        return folder
+
+    return once(tmp_path_factory, "folds", make)
 
 
 def stop_in_a_new_fold(folder: Path) -> Callable[[], bool]:
@@ -127,20 +135,21 @@ def test_the_table_says_what_the_cards_say(done: Path) -> None:
     assert all(is_ours(path) for path in (done / "folds.csv", done / "folds.json", done / "fold-east" / "fold.json"))
 
 
-def test_finished_folds_are_not_trained_again(regions: Path, done: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")}
+def test_finished_folds_are_not_trained_again(regions: Path, done: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(done, tmp_path / "folds")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     said: list[str] = []
 
     def fail(progress: Progress) -> None:
         raise AssertionError
 
-    fit_folds(read_folds(regions, "all"), done, fail, said.append)
-    assert {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")} == before
+    fit_folds(read_folds(regions, "all"), folder, fail, said.append)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
     assert [line for line in said if "not trained again" in line] == [
         f"fold {name}: finished before, not trained again" for name in ("north", "south", "east")
     ]
     with pytest.raises(OptionsError, match="belongs to a training with other steps"):
-        fit_folds(read_folds(regions, "all", {"steps": 3}), done)
+        fit_folds(read_folds(regions, "all", {"steps": 3}), folder)
 
 
 def make_result(config: TrainConfig, folder: Path, number: int, pixels: int = 2000) -> TrainResult:
