@@ -17,10 +17,12 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -157,10 +159,14 @@ def leave(code: Any) -> NoReturn:
 
 
 def main() -> None:
-    """Load the libraries, say so, serve, and become what a request says in each child."""
+    """Load the libraries, say so, serve, and become what a request says in each child.
+
+    The folder of the socket goes with the server.
+    """
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         load()
         os.write(1, b".")
+        folder = Path(listener.getsockname()).parent
         child = serve(listener)
     if child:
         code: Any = 0
@@ -169,6 +175,7 @@ def main() -> None:
         except SystemExit as ended:
             code = ended.code
         leave(code)
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -108,11 +107,7 @@ def address() -> str:
     assert server.stdout
     assert server.stdout.read(1), "the fork server did not start"
 
-    @atexit.register
-    def end() -> None:
-        server.communicate()
-        shutil.rmtree(folder)
-
+    atexit.register(server.communicate)
     return f"{folder}/s"
 
 
