@@ -18,6 +18,8 @@ class RefnetError(Exception):
     """Base of all errors that the caller can fix; anything else is a bug."""
 
     exit_code = 70
+    window: tuple[int, int, int, int] | None = None
+    """Row, column, height and width of the pixels that cannot be used, where they are known."""
 
 
 class OptionsError(RefnetError):

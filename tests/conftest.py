@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # The networks of the tests are tiny: threads that wait for each other would cost more than they bring, all the more as
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests.helpers.messages import messages
 from tests.helpers.simulated_data import make_data
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -22,6 +24,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: it holds real scenes, which are not part of the project")
     return SHARED
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Messages that refnet logs during a test, as the lines that people see."""
+    with messages() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

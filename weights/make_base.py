@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,10 +33,12 @@ from score import pool_folds, score_fold, score_sample, score_terramesh
 
 from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.prediction.drift import LEVELS
+from refnet_cli.system import log
 from refnet_cli.system.atomic import replacing
 from refnet_cli.training.fit import fit
 from refnet_cli.training.regions_file import read_regions
 
+LOG = logging.getLogger("refnet_cli.weights")
 HERE = Path(__file__).resolve().parent
 NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
@@ -101,11 +104,6 @@ NOTICE = (
     "Trained on about a hundred small places, most of them in Europe, and on simulated scenes: look at the map and its "
     "confidence before you rely on it."
 )
-
-
-def say(line: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(f"{line}\n")
 
 
 class Maker:
@@ -226,10 +224,11 @@ class Maker:
         if not weights.exists():
             folder.mkdir(exist_ok=True)
             regions.write_text(text, encoding="utf-8")
-            fit(read_regions(regions), folder, tell=say)
+            fit(read_regions(regions), folder)
         elif regions.exists() and regions.read_text(encoding="utf-8") != text:
-            say(f"warning: {weights} was trained by other settings or on other places than now. To train again, remove "
-                f"{folder}.")  # fmt: skip
+            LOG.warning(
+                f"{weights} was trained with other settings or on other places. To train again, remove {folder}."
+            )
         return weights
 
     def simulated(self, count: int, held_out: int = 0) -> str:
@@ -264,6 +263,7 @@ def main() -> None:
     parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
     parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
     given = parser.parse_args()
+    log.start()
     maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
     steps: dict[str, Any] = {"landscapes": maker.landscapes, "pretrained": maker.pretrained}
     steps |= {country: lambda country=country: maker.fold(country) for country in FOLDS}

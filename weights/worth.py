@@ -58,7 +58,7 @@ def measure(maker: Maker, variant: str, seed: int) -> None:
     (folder / "regions.toml").write_text(text, encoding="utf-8")
     config = read_regions(folder / "regions.toml", VARIANTS[variant])
     if not (folder / f"{NAME}.safetensors").exists():
-        fit(config, folder, tell=lambda line: None)
+        fit(config, folder)
     net, card = load_weights(folder / f"{NAME}.safetensors")
     country = {place.name: place.country for place in held_out}
     scores = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 from refnet_cli.system.urls import is_remote, split_paths
 from refnet_cli.tiles.window import Window
 
+LOG = logging.getLogger(__name__)
 COLUMNS = ("optical", "sar", "output")
 NONE = "none"
 """Template of a sensor that no scene has files of."""
@@ -107,9 +109,8 @@ def plan(
     options: Mapping[str, Any],
     folder: Path,
     block: int | None = None,
-    tell: Callable[[str], None] | None = None,
 ) -> Iterator[Task]:
-    """Make tasks of scenes.
+    """Make tasks of scenes; log how many lack a sensor, and STAC items that contradict themselves.
 
     Parameters
     ----------
@@ -122,8 +123,6 @@ def plan(
         That paths in columns are relative to; those in templates are relative to the working directory.
     block : int, optional
         Side of the blocks that maps are cut into, in pixels.
-    tell : callable, optional
-        Told, in a line each, how many scenes lack a sensor, and of STAC items that contradict themselves.
 
     Yields
     ------
@@ -146,20 +145,19 @@ def plan(
     tasks = [_task(scene, scenes, templates, options, folder) for scene in scenes]
     check_distinct(tasks)
     _check_sensors(tasks)
-    if tell:
-        for line in (*_count_absent(tasks), *_warn_of_contradictions(tasks)):
-            tell(line)
+    _log_absent(tasks)
+    _warn_of_contradictions(tasks)
     for task in tasks:
         for part in [None] if block is None else _blocks(task.options, block):
             placed = replace(task, block=part)
             yield replace(placed, id=identify(placed))
 
 
-def _warn_of_contradictions(tasks: Sequence[Task]) -> Iterator[str]:
+def _warn_of_contradictions(tasks: Sequence[Task]) -> None:
     for task in tasks:
         if found := stac_contradiction(as_tags(task.options.stac)):
-            yield (
-                f"warning: the STAC item for {task.options.output} contradicts itself about the optical offset: "
+            LOG.warning(
+                f"the STAC item for {task.options.output} contradicts itself about the optical offset: "
                 f"{found}. The values will decide it, unless --optical-offset does."
             )
 
@@ -179,12 +177,14 @@ def _check_sensors(tasks: Sequence[Task]) -> None:
             raise OptionsError(f"{what} cannot be planned with the options for all: {error}") from error
 
 
-def _count_absent(tasks: Sequence[Task]) -> Iterator[str]:
+def _log_absent(tasks: Sequence[Task]) -> None:
     counts = Counter(task.options.absent for task in tasks)
     for absent in MODALITIES:
         if counts[absent]:
             name, satellite = SENSORS[absent].name, SENSORS[other_of(absent)].satellite
-            yield f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
+            LOG.info(
+                f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
+            )
 
 
 def _task(

@@ -65,6 +65,8 @@ class Outcome:
     tries: int = 1
     files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    window: tuple[int, int, int, int] | None = None
+    """Row, column, height and width of the pixels that cannot be used, where they made the task fail."""
 
     def to_line(self) -> str:
         """Return it as a line of JSON."""
@@ -148,7 +150,8 @@ def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Ou
     except Exception as error:  # a bug that one scene meets is told too, and must not cost the others
         known = as_known(error)
         code, message = (known.exit_code, str(known)) if known else (BUG, f"{type(error).__name__}: {error}")
-        return Outcome(identity, str(task.path), "failed", code, message, round(time.monotonic() - started, 3))
+        seconds, window = round(time.monotonic() - started, 3), known.window if known else None
+        return Outcome(identity, str(task.path), "failed", code, message, seconds, window=window)
 
 
 def share(tasks: Sequence[Task], index: int, of: int) -> list[Task]:
@@ -393,7 +396,7 @@ def _outcome_of(future: Any, task: Task) -> Outcome:
     if error is None:
         return Outcome(**future.result())
     known = error if isinstance(error, RefnetError) else TryAgainError(f"{type(error).__name__}: {error}")
-    return Outcome(task.id, str(task.path), "failed", known.exit_code, str(known), tries=TRIES)
+    return Outcome(task.id, str(task.path), "failed", known.exit_code, str(known), tries=TRIES, window=known.window)
 
 
 def missing(tasks: Iterable[Task]) -> list[Task]:

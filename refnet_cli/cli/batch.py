@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Generator
@@ -23,13 +24,13 @@ from refnet_cli.cli.options import (
     print_paths,
     read_config,
 )
-from refnet_cli.cli.terminal import say, say_line
 from refnet_cli.cli.usage import StrictGroup
 from refnet_cli.errors import ConfigError
-from refnet_cli.system.log import LOG
 
 if TYPE_CHECKING:
     from refnet_cli.batch.run import Outcome
+
+LOG = logging.getLogger(__name__)
 
 
 @click.group("batch", cls=StrictGroup)
@@ -111,15 +112,15 @@ def batch_plan(
         check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
-        say([f"warning: {scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8."])
+        LOG.warning(f"{scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8.")
     listed = read_scenes(text, folder, null, "sar" if templates.optical == NONE else "optical")
-    tasks = list(plan(listed, templates, options, folder, blocks, say_line))
+    tasks = list(plan(listed, templates, options, folder, blocks))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:
         click.echo(lines, nl=False)
         return
     write_whole(output, lines)
-    say([f"{len(tasks)} tasks"])
+    LOG.info(f"{len(tasks)} tasks")
     click.echo(output)
 
 
@@ -183,11 +184,12 @@ def _report_outcomes(outcomes: Generator[Outcome], quiet: bool = False) -> None:
         for outcome in outcomes:
             counts[outcome.status] += 1
             if outcome.failed and not quiet:
-                LOG.say(f"refnet: {outcome.output}: {outcome.message}", "failed", outcome.code)
+                about = {"event": "failed", "code": outcome.code, "window": outcome.window}
+                LOG.error(f"{outcome.output}: {outcome.message}", extra=about)
             click.echo(outcome.to_line())
             sys.stdout.flush()
     if not quiet:
-        say([", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))])
+        LOG.info(", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed")))
     if counts["failed"]:
         raise SystemExit(1)
 
@@ -226,6 +228,6 @@ def batch_status(tasks: Path, as_json: bool, null: bool) -> None:
         click.echo(json.dumps({"tasks": len(planned), "done": done, "missing": left}, indent=2))
     else:
         print_paths(left, null)
-    say([f"{done} of {len(planned)} done"])
+    LOG.info(f"{done} of {len(planned)} done")
     if left:
         raise SystemExit(1)

@@ -7,6 +7,7 @@ Only this package knows click. Commands import what they need when they run, so 
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -25,10 +26,11 @@ from refnet_cli.cli.train import evaluate_command, train_command
 from refnet_cli.cli.usage import StrictGroup
 from refnet_cli.cli.weights import doctor_command, export_command, weights_group
 from refnet_cli.errors import as_known
-from refnet_cli.system.log import LOG
+from refnet_cli.system import log
 from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep
 from refnet_cli.version import __version__
 
+LOG = logging.getLogger(__name__)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
 COMPLETE = "_REFNET_COMPLETE"
 """Variable of the environment by which shells ask how to complete a command line."""
@@ -58,7 +60,7 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     73 output impossible, 74 disk full or input/output error, 75 try again, 78 weights do not fit.
     """
     context.obj = debug
-    LOG.as_json = log_format == "json"
+    log.start(as_json=log_format == "json")
 
 
 for _command in (
@@ -112,7 +114,7 @@ def run(arguments: Sequence[str]) -> int:
     int
         The exit code.
     """
-    LOG.reset()
+    log.start()
     debug = "--debug" in arguments
     try:
         # Not commands.main, which would turn a closed pipe into exit code 1.
@@ -124,8 +126,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        if LOG.as_json:
-            LOG.say(error.format_message(), "failed", USAGE)
+        if log.is_json():
+            LOG.error(error.format_message(), extra={"event": "failed", "code": USAGE})
         else:
             error.show()
         return USAGE
@@ -141,10 +143,10 @@ def run(arguments: Sequence[str]) -> int:
             return ended_by[0]  # a library made an error of its own of the signal's SystemExit
         known = as_known(error)
         if known is None:
-            about = f"{type(error).__name__}: {error} (refnet --debug ... tells)"
-            LOG.say(f"refnet: this is a bug, not your mistake: {about}", "failed", BUG)
+            about = f"{type(error).__name__}: {error} (refnet --debug ... shows where)"
+            LOG.error(f"this is a bug, not your mistake: {about}", extra={"event": "failed", "code": BUG})
             return BUG
-        LOG.say(f"refnet: {known}", "failed", known.exit_code)
+        LOG.error(str(known), extra={"event": "failed", "code": known.exit_code, "window": known.window})
         return known.exit_code
 
 

@@ -24,10 +24,10 @@ from refnet_cli.cli.options import (
     print_paths,
     with_outputs,
 )
-from refnet_cli.cli.terminal import ProgressBar, say, say_line
+from refnet_cli.cli.terminal import ProgressBar, log_lines, log_warnings, set_level
 from refnet_cli.cli.text import describe_inspection, describe_report, describe_shift
 from refnet_cli.cli.usage import StrictCommand
-from refnet_cli.system.log import LOG
+from refnet_cli.system.log import set_context
 
 
 @click.command("predict", cls=OptionsCommand)
@@ -53,11 +53,12 @@ def predict_command(
     from refnet_cli.prediction.predict import predict
 
     options = PredictOptions(**fill(PredictOptions, with_outputs(given), config))
-    LOG.scene = str(options.output)
+    set_level(quiet, verbose)
+    set_context(scene=str(options.output))
     with ProgressBar("tiles", quiet) as progress:
-        report = predict(options, progress=progress, tell=say_line if verbose and not quiet else None)
-    if not quiet:
-        say(describe_report(report.to_dict()))
+        report = predict(options, progress=progress)
+    log_lines(describe_report(report.to_dict()))
+    log_warnings(report.warnings)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:

@@ -10,7 +10,7 @@ from refnet_cli.system.urls import is_remote
 
 
 def describe_report(report: dict[str, Any]) -> list[str]:
-    """The report in lines for people."""
+    """Return the report as lines for people, without its warnings."""
     from refnet_cli.model.one_sensor import say_absent
     from refnet_cli.sensors import SENSORS
     from refnet_cli.sensors.sensor import MODALITIES
@@ -41,7 +41,6 @@ def describe_report(report: dict[str, Any]) -> list[str]:
     if report["translation"]:
         lines.append("classes were translated from {source} to {target}:".format(**report["translation"]))
         lines += [f"  {line}" for line in report["translation"]["lines"]]
-    lines += [f"warning: {warning}" for warning in report["warnings"]]
     return lines
 
 
@@ -137,13 +136,13 @@ def describe_labels(counts: dict[str, dict[str, int]]) -> list[str]:
 
 
 def missing_labels(counts: dict[str, dict[str, int]]) -> list[str]:
-    """Warn of splits in which classes have no labelled pixel."""
+    """Return a warning for each split in which classes have no labelled pixel."""
     lines = []
     for split, pixels in counts.items():
         missing = [name for name, count in pixels.items() if not count]
         if missing:
             of = "at all" if len(missing) == len(pixels) else f"of {', '.join(missing)}"
-            lines.append(f"warning: {split} has no pixel {of}.")
+            lines.append(f"{split} has no pixel {of}.")
     return lines
 
 

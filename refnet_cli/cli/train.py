@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +21,12 @@ from refnet_cli.cli.options import (
     check_output,
     field_options,
 )
-from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, report_step, say, say_line
+from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, log_warnings, report_step, set_level
 from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.errors import OptionsError, TryAgainError
+
+LOG = logging.getLogger(__name__)
 
 
 @click.command("train", cls=OptionsCommand)
@@ -72,6 +75,7 @@ def train_command(
     --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """
+    set_level(quiet)
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
     if output is not None and output.suffix.lower() in FILES and not output.is_dir():
@@ -81,7 +85,7 @@ def train_command(
         )
     configs = _read_configs(regions, folds, {name: value for name, value in given.items() if value is not None})
     if output is None or dry_run:
-        _count_labels(configs, as_json, quiet)
+        _count_labels(configs, as_json)
         return
     from refnet_cli.training.fit import fit
     from refnet_cli.training.folds import TABLE, fit_folds
@@ -89,15 +93,15 @@ def train_command(
     with ProgressBar("steps", quiet) as bar, _Asked() as asked:
 
         def report(progress: Any) -> None:
-            report_step(bar, progress, quiet)
+            report_step(bar, progress)
 
-        run = output, report, None if quiet else bar.say, asked, bool(overwrite)
+        run = output, report, asked, bool(overwrite)
         try:
             made = fit(configs[""], *run) if folds is None else fit_folds(configs, *run)
         except TryAgainError as stopped:
             if not asked():
                 raise
-            bar.say(f"refnet: {stopped}")
+            LOG.error(str(stopped), extra={"event": "stopped", "code": ended_by[0]})
             raise SystemExit(ended_by[0]) from stopped
     if isinstance(made, dict):
         click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))
@@ -116,7 +120,7 @@ def _read_configs(regions: Path, folds: str | None, chosen: dict[str, Any]) -> d
     return {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
 
 
-def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> None:
+def _count_labels(configs: Mapping[str, Any], as_json: bool) -> None:
     """Print the labelled pixels of each class, of each fold where there are folds."""
     from refnet_cli.training.survey import count_classes, survey
 
@@ -126,9 +130,8 @@ def _count_labels(configs: Mapping[str, Any], as_json: bool, quiet: bool) -> Non
         found[fold] = counts = count_classes(scenes, config)
         if not as_json:
             click.echo("\n".join([*[f"fold {fold}"] * bool(fold), *describe_labels(counts)]))
-        if not quiet:
-            say([f"warning: {scene.name}: {warning}" for scene in scenes for warning in scene.warnings])
-            say(missing_labels(counts))
+        log_warnings(f"{scene.name}: {warning}" for scene in scenes for warning in scene.warnings)
+        log_warnings(missing_labels(counts))
     if as_json:
         click.echo(json.dumps(found.get("", found), indent=2))
 
@@ -224,7 +227,7 @@ def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
     if given["fold"]:
         raise click.UsageError("--fold is for --regions.")
     chosen = {name: given[name] for name in ("scheme", "sample", "field", "layer", "meanings")}
-    return evaluate(map_, labels, **chosen, tell=say_line).to_dict()
+    return evaluate(map_, labels, **chosen).to_dict()
 
 
 def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
@@ -238,5 +241,5 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
         )
     options = {"split": "region", "fold": given["fold"]} if given["fold"] else {}
     config = read_regions(given["regions"], options)
-    scores, by_scene = evaluate_weights(given["weights"], config, given["device"], say_line)
+    scores, by_scene = evaluate_weights(given["weights"], config, given["device"])
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}

@@ -18,7 +18,7 @@ from refnet_cli.cli.options import (
     PathList,
     field_options,
 )
-from refnet_cli.cli.terminal import say
+from refnet_cli.cli.terminal import log_lines
 from refnet_cli.cli.usage import StrictCommand, StrictGroup
 
 
@@ -75,7 +75,7 @@ def export_command(
         precision=precision, quantize=quantize, optical=optical, sar=sar, options=options, overwrite=bool(overwrite),
     ).to_dict()  # fmt: skip
     parity = done["parity"]
-    say([
+    log_lines([
         f"{done['card']}: ONNX, operators of version {done['opset']}, {done['precision']}, {done['megabytes']:.1f} MB",
         f"against torch on {parity['tiles']} tiles of {parity['source']}: logits differ by {parity['largest']:.2g} at "
         f"most and {parity['mean']:.2g} on average; {parity['agreement']:.4%} of the pixels get the same class",
@@ -110,7 +110,7 @@ def weights_list() -> None:
     from refnet_cli.model.weight_files import read_card, shipped_weights
 
     for path in shipped_weights():
-        say([f"{read_card(path).name}: {read_card(path).notice or read_card(path).scheme.name}"])
+        log_lines([f"{read_card(path).name}: {read_card(path).notice or read_card(path).scheme.name}"])
         click.echo(str(path))
 
 

@@ -133,7 +133,7 @@ class Confidence:
         if not source.height * source.width:
             return
         shares = self._shares(source)
-        with self._raster.naming(f"cannot be warped to {window} of the grid"):
+        with self._raster.naming(f"cannot be warped to {window} of the grid", window):
             self._alignment.warp(window, source, shares[None], out[None], self._method)
 
 

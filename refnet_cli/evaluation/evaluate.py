@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
 from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.tiles.window import Window
 
+LOG = logging.getLogger(__name__)
 ROWS = 512
 
 
@@ -32,9 +34,8 @@ def evaluate(
     field: str | None = None,
     layer: str | None = None,
     meanings: Mapping[str, str] | str | Path | None = None,
-    tell: Callable[[str], None] | None = None,
 ) -> Scores:
-    """Score a class map against reference labels.
+    """Score a class map against reference labels. Warnings of both files are logged.
 
     Parameters
     ----------
@@ -56,8 +57,6 @@ def evaluate(
     meanings : mapping of str to str, or path, optional
         From codes or names in the labels to the scheme's, 0 for no label; or a TOML file of them, see
         `refnet_cli.classes.scheme_files.read_label_codes`. By default codes and names mean themselves.
-    tell : callable, optional
-        Receives each warning of map and labels as a line.
 
     Returns
     -------
@@ -78,16 +77,11 @@ def evaluate(
         RasterLabels.open(map_path, grid, meaning, what="map") as mapped,
         open_labels(labels_path, grid, meaning, field, codes_mean, layer) as labelled,
     ):
-        if tell:
-            _tell_warnings(tell, mapped, labelled)
+        for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
+            LOG.warning(warning)
         if sample:
             _check_sample(labelled, labels_path, map_path)
         return _score(mapped, labelled, grid, meaning, sample)
-
-
-def _tell_warnings(tell: Callable[[str], None], mapped: Labels, labelled: Labels) -> None:
-    for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
-        tell(f"warning: {warning}")
 
 
 def _check_sample(labelled: Labels, labels_path: str | Path, map_path: str | Path) -> None:

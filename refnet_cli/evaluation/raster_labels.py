@@ -185,7 +185,7 @@ class RasterLabels(Closing):
         indexes = np.zeros(stored.shape, np.uint8)
         for value, index in self._indexes.items():
             indexes[stored == value] = index
-        with self._raster.naming(f"cannot be warped to {window} of the grid"):
+        with self._raster.naming(f"cannot be warped to {window} of the grid", window):
             self._alignment.warp(window, source, indexes[None], out[None], self._method)
 
 

@@ -6,6 +6,7 @@ reflectance x 10,000 and dB. This file neither reads nor fetches anything; `refn
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +22,7 @@ from refnet_cli.sensors.sentinel2 import BANDS
 from refnet_cli.system.config import read_table
 from refnet_cli.system.urls import is_remote
 
+LOG = logging.getLogger(__name__)
 IMAGENET: Literal["imagenet"] = "imagenet"
 _LEAST_DEVIATION = {
     "optical": (10.0, "reflectance x 10,000: multiply mean and std by 10,000 if they are of reflectance from 0 to 1"),
@@ -278,7 +280,7 @@ def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str
     Returns
     -------
     list of str
-        Lines for people; a warning where levels differ.
+        Lines for people. Where levels differ, a warning is logged.
     """
     if not isinstance(chosen, Pretrained) or chosen.optical is None:
         return []
@@ -292,8 +294,8 @@ def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str
         lines.append(f"optical level: the files of {len(unknown)} scenes do not say theirs: {shorten(unknown)}")
     if other:
         fitting = [name for name, entry in ENCODERS.items() if entry.optical.level != level]
-        lines.append(
-            f"warning: the optical encoder learned from {level}, but {len(other)} scenes have another level "
+        LOG.warning(
+            f"the optical encoder learned from {level}, but {len(other)} scenes have another level "
             f"({shorten(other)}), where haze and brightness differ. Use scenes of {level}, or an encoder of their "
             f"level, as {', '.join(fitting)}."
         )

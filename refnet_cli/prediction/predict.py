@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -28,12 +28,13 @@ from refnet_cli.system.process import reading_threads
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
 
+LOG = logging.getLogger(__name__)
+
 
 def predict(
     options: PredictOptions,
     engine: Engine | None = None,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
     part: Part | None = None,
 ) -> Report:
     """Map the land cover of a scene pair, or of a scene of one sensor.
@@ -45,8 +46,6 @@ def predict(
         In place of the one that ``options.weights`` makes.
     progress : callable, optional
         Told after every batch how many tiles are done, and of how many.
-    tell : callable, optional
-        Told before the first tile, in a line each, what the network runs on and with.
     part : Part, optional
         Predict only this part of the map, for `refnet_cli.batch.run` to put together, and make none of the outputs.
 
@@ -77,8 +76,7 @@ def predict(
         engine = _make_ready(engine, job, stack)
         pair.use_threads(_fit_engine(engine, job, threads, area.width))
         for name, value in engine.about.items():
-            if tell:
-                tell(f"{name}: {value}")
+            LOG.debug(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
         first = _resume(engine, job, outputs, identity)
         tiles = write_rows(job, pair, engine, first, outputs, look, progress)

@@ -189,8 +189,25 @@ class Raster:
         )
 
     @contextmanager
-    def naming(self, problem: str) -> Iterator[None]:
-        """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file."""
+    def naming(self, problem: str, window: Window | None = None) -> Iterator[None]:
+        """Set GDAL up, and turn its errors, and refusals that do not say so yet, into errors that name the file.
+
+        Parameters
+        ----------
+        problem : str
+            What is wrong with the file if GDAL fails.
+        window : Window, optional
+            The pixels that are read, for the error.
+        """
+        try:
+            with self._naming(problem):
+                yield
+        except RefnetError as error:
+            error.window = error.window or window
+            raise
+
+    @contextmanager
+    def _naming(self, problem: str) -> Iterator[None]:
         try:
             with rasterio.Env(**_GDAL | (_fetching(self._remote) if self._remote else {})):
                 yield
@@ -394,7 +411,7 @@ class Raster:
             return np.asarray(self.dataset.read(list(bands), window=raster_window(window)))
         except RasterioError:
             for band in bands:
-                with self.naming(f"is damaged: band {band} is unreadable in {window}"):
+                with self.naming(f"is damaged: band {band} is unreadable in {window}", window):
                     self.dataset.read(band, window=raster_window(window))
             raise
 
@@ -411,7 +428,7 @@ class Raster:
             Number of NaN and infinite values that were not declared nodata.
         """
         dataset = self.dataset
-        with self.naming(f"is damaged: {window} is unreadable"), np.errstate(over="ignore", invalid="ignore"):
+        with self.naming(f"is damaged: {window} is unreadable", window), np.errstate(over="ignore", invalid="ignore"):
             stored = self.read(bands, window)
             values = stored.astype(np.float32)
             absent = np.zeros(stored.shape, bool)

@@ -100,7 +100,7 @@ class RasterClouds(NamedTuple):
             stored = raster.read(part.bands, source)
             flagged = np.asarray(CLOUD_MASKS[self.name](stored).any(axis=0, keepdims=True), np.uint8)
             here = np.zeros_like(known)
-            with raster.naming(f"cannot be warped to {window} of the grid"):
+            with raster.naming(f"cannot be warped to {window} of the grid", window):
                 part.alignment.warp(window, source, flagged + np.uint8(1), here, part.method)
             np.maximum(known, here, out=known)
         return np.asarray(known[0] != 1, np.uint8)

@@ -170,7 +170,7 @@ def _read_part(
     values, wrong = raster.read_measured(part.bands, source)
     counts[f"{raster.what.lower()}_non_finite"] += wrong
     values = convert(values, part.file, source)
-    with raster.naming(f"cannot be warped to {window} of the grid"):
+    with raster.naming(f"cannot be warped to {window} of the grid", window):
         part.alignment.warp(window, source, values, out, part.method)
         if part.method is Resampling.average:
             known = np.isfinite(values)

@@ -1,68 +1,110 @@
-"""Messages on stderr: lines for people, or JSON for machines."""
+"""Messages through standard logging: a handler that writes lines for people or JSON for machines to stderr.
+
+Modules log to ``logging.getLogger(__name__)``. Only the command line tool calls `start`; a program that uses refnet as
+a library chooses handlers and levels for the logger ``refnet_cli`` itself.
+"""
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
 
-EVERY = 10.0
-"""Seconds between messages of progress, as JSON."""
+ROOT = logging.getLogger("refnet_cli")
+DETAILS = ("code", "window", "done", "total", "unit")
+"""Attributes of records, set by ``extra=``, that JSON has as keys of their own."""
+
+_context: ContextVar[dict[str, str]] = ContextVar("context")
 
 
-class Log:
-    """Where messages go.
+class TextFormatter(logging.Formatter):
+    """Lines for people: ``warning: fold Austria: 3 blocks cannot be read``."""
 
-    Attributes
-    ----------
-    as_json : bool
-        Whether each message is a JSON object with time, level, event and message, and where they are known scene,
-        window and code.
-    scene : str or None
-        What is worked on.
-    """
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line."""
+        start = {logging.WARNING: "warning: ", logging.ERROR: "refnet: "}.get(record.levelno, "")
+        fold = _context.get({}).get("fold")
+        return f"{start}{f'fold {fold}: ' if fold else ''}{record.getMessage()}"
 
-    def __init__(self) -> None:
-        self.reset()
 
-    def reset(self) -> None:
-        """Start again, with lines for people."""
-        self.as_json = False
-        self.scene: str | None = None
-        self._last_progress = 0.0
+class JsonFormatter(logging.Formatter):
+    """An object a line: time, level, event, message and, where known, scene, fold, code, window and progress."""
 
-    def say(self, message: str, event: str = "message", code: int | None = None) -> None:
-        """Say something; ``code`` is the exit code that it leads to."""
-        if not self.as_json:
-            self._write(message)
-            return
-        level = "error" if code else "warning" if message.startswith("warning: ") else "info"
-        window = re.search(r"Window\(row=(\d+), column=(\d+), height=(\d+), width=(\d+)\)", message)
-        self._emit(
-            level, event, message=message, code=code, window=[int(text) for text in window.groups()] if window else None
-        )
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a line."""
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", "message"),
+            **_context.get({}),
+            "message": record.getMessage() or None,
+            **{name: getattr(record, name, None) for name in DETAILS},
+        }
+        return json.dumps({name: value for name, value in entry.items() if value is not None})
 
-    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
-        """Tell, as JSON and now and then, how much is done."""
-        now = time.monotonic()
-        if self.as_json and (now - self._last_progress >= EVERY or done == total):
-            self._last_progress = now
-            self._emit("info", "progress", done=done, total=total, unit=unit, message=note or None)
 
-    def _emit(self, level: str, event: str, **details: Any) -> None:
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = {"time": moment, "level": level, "event": event, "scene": self.scene, **details}
-        self._write(json.dumps({name: value for name, value in entry.items() if value is not None}))
+class StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment, above a progress bar if one is shown."""
 
-    def _write(self, line: str) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; errors, such as a closed pipe, are raised."""
         if sys.stderr is None:  # closed before the program began
             return
-        sys.stderr.write(f"{line}\n")
+        line = self.format(record)
+        if bars := sys.modules.get("tqdm"):
+            bars.tqdm.write(line, file=sys.stderr)
+        else:
+            sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
 
-LOG = Log()
-"""The program's own."""
+def start(as_json: bool = False) -> None:
+    """Write the messages of refnet to stderr from now on, at level INFO.
+
+    Parameters
+    ----------
+    as_json : bool
+        As JSON instead of lines for people.
+    """
+    for handler in [handler for handler in ROOT.handlers if isinstance(handler, StderrHandler)]:
+        ROOT.removeHandler(handler)
+    handler = StderrHandler()
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    ROOT.addHandler(handler)
+    ROOT.setLevel(logging.INFO)
+    _context.set({})
+
+
+def is_json() -> bool:
+    """Return whether messages are written as JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in ROOT.handlers)
+
+
+def set_context(**fields: str) -> None:
+    """Add fields, such as the scene, to all messages of this thread until `start` is called again."""
+    _context.set(_context.get({}) | fields)
+
+
+@contextmanager
+def context(**fields: str) -> Iterator[None]:
+    """Add fields, such as the fold, to all messages of this thread meanwhile."""
+    token = _context.set(_context.get({}) | fields)
+    try:
+        yield
+    finally:
+        _context.reset(token)
+
+
+@contextmanager
+def at_least(level: int) -> Iterator[None]:
+    """Drop messages below a level meanwhile."""
+    before = ROOT.level
+    ROOT.setLevel(max(level, before))
+    try:
+        yield
+    finally:
+        ROOT.setLevel(before)

@@ -14,6 +14,17 @@ class Window(NamedTuple):
     height: int
     width: int
 
+    def __str__(self) -> str:
+        """Describe it for people.
+
+        Examples
+        --------
+        >>> str(Window(0, 512, 256, 256))
+        'rows 0 to 255, columns 512 to 767'
+        """
+        last_row, last_column = self.row + self.height - 1, self.column + self.width - 1
+        return f"rows {self.row} to {last_row}, columns {self.column} to {last_column}"
+
     def clip(self, height: int, width: int) -> Window:
         """Return the part of the window that lies on a grid of ``height`` x ``width`` pixels.
 

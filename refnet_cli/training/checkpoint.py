@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from refnet_cli.errors import InputError, OptionsError, OutputError, StorageErro
 from refnet_cli.system.atomic import replacing
 from refnet_cli.version import __version__
 
+LOG = logging.getLogger(__name__)
 KEPT = 2
 CONFIDENCES = "confidences"
 """Setting that is not compared where a checkpoint does not hold it."""
@@ -82,7 +84,7 @@ class Checkpoints:
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
 
-    def load(self, tell: Callable[[str], None]) -> int:
+    def load(self) -> int:
         """Restore the newest state that is intact, and return the number of steps done; 0 where there is none.
 
         Raises
@@ -96,9 +98,9 @@ class Checkpoints:
         for path in paths:
             state = _read(path)
             if state is None:
-                tell(f"warning: checkpoint {path} is damaged and passed over")
+                LOG.warning(f"checkpoint {path} is damaged and skipped")
                 continue
-            _check_origin(path, state, tell)
+            _check_origin(path, state)
             stored = {CONFIDENCES: self._settings.get(CONFIDENCES)} | _settings_of(state)
             other = sorted(
                 name
@@ -140,13 +142,13 @@ class Checkpoints:
         return best
 
 
-def _check_origin(path: Path, state: dict[str, Any], tell: Callable[[str], None]) -> None:
+def _check_origin(path: Path, state: dict[str, Any]) -> None:
     """Refuse what another program wrote; 0.1 noted no version, and its checkpoints can be gone on with."""
     if not {"settings", "step"} <= state.keys():
         raise OptionsError(f"{path} is no checkpoint of refnet. Choose another folder: refnet train REGIONS -o FOLDER.")
     version = str(state.get("refnet", "0.1"))
     if version != __version__:
-        tell(f"warning: refnet {version} wrote {path}, and refnet {__version__} goes on with it")
+        LOG.warning(f"refnet {version} wrote {path}, and refnet {__version__} continues from it")
 
 
 def _settings_of(state: Mapping[str, Any]) -> dict[str, str]:

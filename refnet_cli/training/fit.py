@@ -6,7 +6,8 @@ ground that training never saw, predicted as ``refnet predict`` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from refnet_cli.errors import OptionsError, OutputError
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.system.atomic import create_folder, remove_empty
 from refnet_cli.system.lock import Workplace
+from refnet_cli.system.log import at_least
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.process import keep_freed_memory
 from refnet_cli.training.card import card_of_init, make_card
@@ -26,24 +28,25 @@ from refnet_cli.training.initialise import start_network
 from refnet_cli.training.learned import warn_of_learned
 from refnet_cli.training.learner import Learner, class_weights
 from refnet_cli.training.result import TrainResult, existing_results, finish
-from refnet_cli.training.run import Progress, Run, Tell
+from refnet_cli.training.run import Progress, Run
 from refnet_cli.training.sampler import Sampler
-from refnet_cli.training.survey import describe_scenes, survey
+from refnet_cli.training.survey import log_scenes, survey
 from refnet_cli.training.trainer import Trainer
+
+LOG = logging.getLogger(__name__)
 
 
 def fit(
     config: TrainConfig,
     folder: str | Path,
     progress: Callable[[Progress], None] | None = None,
-    tell: Tell | None = None,
     stopping: Callable[[], bool] | None = None,
     overwrite: bool = False,
 ) -> TrainResult:
     """Train, score and save.
 
     A run that was interrupted goes on from its last checkpoint in ``folder`` when called again with the same config.
-    Started by torchrun, each process takes a device and a share of every batch.
+    Started by torchrun, each process takes a device and a share of every batch; only the first one logs.
 
     Parameters
     ----------
@@ -52,8 +55,6 @@ def fit(
         Where weights, checkpoints, tables and pictures go; made if it is missing.
     progress : callable, optional
         Told after every step, in the first process.
-    tell : callable, optional
-        Told in a line each what was decided, in the first process.
     stopping : callable, optional
         Asked after every step whether to write a checkpoint and leave.
     overwrite : bool
@@ -77,13 +78,17 @@ def fit(
     check_replaceable(existing_results(folder, config.name), overwrite)
     with ExitStack() as stack:
         _create_checkpoints(folder, stack)
-        run = Run(folder, Processes(device, config.precision), scan.name, tell, progress, stopping)
-        run.say(*_describe_devices(run, device, scan))
+        run = Run(folder, Processes(device, config.precision), scan.name, progress, stopping)
+        if not run.processes.first:
+            stack.enter_context(at_least(logging.ERROR))
+        _log_devices(run, device, scan)
         scenes = survey(config)
-        run.say(*describe_scenes(config, scenes))
+        log_scenes(config, scenes)
         initial, init = start_network(config, scenes), card_of_init(config)
-        run.say(*initial.decisions)
-        run.say(*(warn_of_learned(init, config, scenes) if init else ()))
+        for decision in initial.decisions:
+            LOG.info(decision)
+        if init:
+            warn_of_learned(init, config, scenes)
         _lock(run, stack)
         sampler = stack.enter_context(closing(Sampler(scenes, config)))
         card = make_card(config, sampler, initial, init, run.processes.count)
@@ -133,11 +138,12 @@ def _lock(run: Run, stack: ExitStack) -> None:
     """Keep other trainings out of the folder, in the first process."""
     if run.processes.first:
         workplace = stack.enter_context(Workplace(run.folder / "training"))
-        run.say(*(f"warning: {warning}" for warning in workplace.warnings))
+        for warning in workplace.warnings:
+            LOG.warning(warning)
 
 
-def _describe_devices(run: Run, device: str, scan: Choice) -> Iterator[str]:
-    yield f"device: {device}" + f", {run.processes.count} processes" * (run.processes.count > 1)
-    yield f"scan: {scan.name}: {scan.reason}"
+def _log_devices(run: Run, device: str, scan: Choice) -> None:
+    LOG.info(f"device: {device}" + f", {run.processes.count} processes" * (run.processes.count > 1))
+    LOG.info(f"scan: {scan.name}: {scan.reason}")
     if scan.warning:
-        yield f"warning: {scan.warning}"
+        LOG.warning(scan.warning)

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import re
 import unicodedata
 import zipfile
@@ -27,6 +28,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.system.atomic import replacing, write_whole
 from refnet_cli.system.lock import Workplace
+from refnet_cli.system.log import context
 from refnet_cli.system.marks import MARK, check_replaceable
 from refnet_cli.training.calibration import fit_temperature, measure_calibration
 from refnet_cli.training.config import TrainConfig
@@ -35,10 +37,11 @@ from refnet_cli.training.fit import fit
 from refnet_cli.training.held_out import HeldOut
 from refnet_cli.training.identity import describe_settings
 from refnet_cli.training.result import TrainResult
-from refnet_cli.training.run import Progress, Tell
+from refnet_cli.training.run import Progress
 from refnet_cli.types import Int64
 from refnet_cli.version import __version__
 
+LOG = logging.getLogger(__name__)
 TABLE, DETAILS = "folds.csv", "folds.json"
 RECORD, PIXELS = "fold.json", "held-out.npz"
 """Of each fold: what it was trained with, and pixels with which temperatures of other folds are fitted."""
@@ -75,7 +78,6 @@ def fit_folds(
     configs: Mapping[str, TrainConfig],
     folder: str | Path,
     progress: Callable[[Progress], None] | None = None,
-    tell: Tell | None = None,
     stopping: Callable[[], bool] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -90,8 +92,8 @@ def fit_folds(
         By region, from `refnet_cli.training.regions_file.read_folds`.
     folder : str or Path
         Created if it is missing.
-    progress, tell, stopping, overwrite
-        See `refnet_cli.training.fit.fit`; lines start with the fold's region.
+    progress, stopping, overwrite
+        See `refnet_cli.training.fit.fit`.
 
     Returns
     -------
@@ -114,32 +116,21 @@ def fit_folds(
     folds = []
     with Workplace(folder / "folds") as workplace:
         for warning in workplace.warnings:
-            _prefixed(tell, "folds")(f"warning: {warning}")
+            LOG.warning(warning)
         for region, config in configs.items():
-            say = _prefixed(tell, f"fold {region}")
             settings = _settings_of(config)  # before the training, during which files may change
-            fold = _read_fold(region, config, folders[region], settings)
-            if fold is None:
-                result = fit(config, folders[region], progress, say, stopping, overwrite)
-                fold = _write_fold(region, config, folders[region], result, settings)
-            else:
-                say("finished before, not trained again")
+            with context(fold=region):
+                fold = _read_fold(region, config, folders[region], settings)
+                if fold is None:
+                    result = fit(config, folders[region], progress, stopping, overwrite)
+                    fold = _write_fold(region, config, folders[region], result, settings)
+                else:
+                    LOG.info("finished before, not trained again")
             folds.append(fold)
         details = _describe(folds)
         write_whole(folder / TABLE, _table(details))
         write_whole(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
     return details
-
-
-def _prefixed(tell: Tell | None, start: str) -> Tell:
-    """Return what says lines with a start, after the word that makes a line a warning."""
-
-    def say(line: str) -> None:
-        kind = "warning: " if line.startswith("warning: ") else ""
-        if tell:
-            tell(f"{kind}{start}: {line.removeprefix(kind)}")
-
-    return say
 
 
 def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:

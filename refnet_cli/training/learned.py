@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from refnet_cli.scene.grid import crop
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 
+LOG = logging.getLogger(__name__)
 GROUND = "ground"
 """Entry of a card's ``training``: a list of trainings, the weights' own first, then those of the weights it began from.
 
@@ -72,8 +74,10 @@ def _checked(training: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": training["name"], "split": dict(training["split"]), "scenes": training["scenes"]}
 
 
-def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledScene]) -> list[str]:
-    """Say which of the ground that is scored weights have learned from.
+def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
+    """Log which of the ground that is scored weights have learned from.
+
+    By position where the card has positions, else by the scenes' names, which is logged.
 
     Parameters
     ----------
@@ -83,11 +87,6 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledSc
     scenes : sequence of LabelledScene
         Those of the config.
 
-    Returns
-    -------
-    list of str
-        Lines for people. By position where the card has positions, else by the scenes' names, which is said.
-
     Raises
     ------
     WeightsError
@@ -96,7 +95,7 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledSc
     trainings = ground_of(card)
     scored = {scene.name: scene for scene in scenes if config.role(scene.entry) != "train" and scene.scored}
     if not scored:
-        return []
+        return
     here = {"split": _split_of(config), "scenes": _place(config, scenes)}
     by_place: dict[str, set[str]] = {}
     by_name: list[str] = []
@@ -107,24 +106,23 @@ def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledSc
                 by_place.setdefault(name, set()).update(places)
             if _same_name(training, name, config.role(scene.entry), here["split"]):
                 by_name.append(name)
-    may = f"warning: the weights of {card.name} may have learned from what is scored in"
-    lines = [
-        f"{may} {name}, which lies on the ground of their training scenes {', '.join(sorted(places))}: the scores "
-        "flatter."
-        for name, places in by_place.items()
-    ]
+    may = f"the weights of {card.name} may have learned from what is scored in"
+    for name, grounds in by_place.items():
+        LOG.warning(
+            f"{may} {name}, which lies on the ground of their training scenes {', '.join(sorted(grounds))}: the scores "
+            "flatter."
+        )
     if named := [name for name in dict.fromkeys(by_name) if name not in by_place]:
-        lines.append(
+        LOG.warning(
             f"{may} {', '.join(named)}, as scenes of this name were in their training and the card does not say where "
             "those lay: the scores flatter."
         )
     unplaced = {name for training in trainings for name, scene in training["scenes"].items() if "outline" not in scene}
     if (unplaced or not any(training["scenes"] for training in trainings)) and not scored.keys() <= unplaced:
-        lines.append(
+        LOG.info(
             f"the card of {card.name} does not say where all of its training scenes lay: whether the weights learned "
             "from what is scored is judged by the names of scenes."
         )
-    return lines
 
 
 def _split_of(config: TrainConfig) -> dict[str, Any]:

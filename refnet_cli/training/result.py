@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from refnet_cli.training.history import History
 from refnet_cli.training.trainer import Trainer
 from refnet_cli.training.validation import validate
 
+LOG = logging.getLogger(__name__)
 RESULTS = ("steps.csv", "validations.csv", "curves.png", "confusion.png", "tiles.png")
 """What a run's folder holds in addition to weights, checkpoints and what TensorBoard shows."""
 VIEWS = 4
@@ -81,7 +83,7 @@ def finish(trainer: Trainer, skipped: Mapping[str, int]) -> TrainResult:
         held_out = read_held_out(net, card, trainer.scored, config, run.device, run.scan, leave_if_asked)
         card = _calibrate(net, card, held_out, trainer)
     if skipped:
-        run.say("crops passed over: " + ", ".join(f"{n} {why}" for why, n in skipped.items()))
+        LOG.info("crops passed over: " + ", ".join(f"{n} {why}" for why, n in skipped.items()))
     card = save_weights(net, card, path)
     draw_pictures(net, card, trainer)
     run.processes.end()
@@ -102,9 +104,9 @@ def _calibrate(net: REFNet, card: Card, held_out: HeldOut, trainer: Trainer) -> 
     run = trainer.run
     fitted = fit_temperature(*held_out)
     if fitted is None:
-        run.say("temperature: 1, for too few labelled pixels are held out to fit one")
+        LOG.info("temperature: 1, for too few labelled pixels are held out to fit one")
         return card
-    run.say(
+    LOG.info(
         f"temperature: {fitted.temperature:g}, fitted to {fitted.pixels:,} held-out pixels; expected calibration "
         f"error {fitted.ece_before:.4f} without it, {fitted.ece_after:.4f} with it"
     )

@@ -1,4 +1,4 @@
-"""A training under way: where it runs, whom it talks to, and how it is asked to leave."""
+"""A running training: its folder and device, and the callbacks that report progress and ask it to stop."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 from refnet_cli.errors import TryAgainError
 from refnet_cli.training.distributed import Processes
-
-Tell = Callable[[str], None]
 
 
 @dataclass
@@ -24,7 +22,7 @@ class Progress:
 
 
 class Run:
-    """Where a training runs, and whom it talks to.
+    """The folder, device and callbacks of a training.
 
     Parameters
     ----------
@@ -32,7 +30,7 @@ class Run:
     processes : Processes
     scan : str
         Kernel of the selective scan.
-    tell, progress, stopping : callable, optional
+    progress, stopping : callable, optional
         See `refnet_cli.training.fit.fit`.
     """
 
@@ -41,19 +39,12 @@ class Run:
         folder: Path,
         processes: Processes,
         scan: str,
-        tell: Tell | None = None,
         progress: Callable[[Progress], None] | None = None,
         stopping: Callable[[], bool] | None = None,
     ) -> None:
         self.folder, self.processes, self.scan = folder, processes, scan
         self.device = str(processes.device)
-        self._tell, self._progress, self._stopping = tell, progress, stopping
-
-    def say(self, *lines: str) -> None:
-        """Tell people something, in the first process."""
-        if self._tell and self.processes.first:
-            for line in lines:
-                self._tell(line)
+        self._progress, self._stopping = progress, stopping
 
     def report(self, progress: Progress) -> None:
         """Tell how far the training is, in the first process."""
@@ -66,13 +57,13 @@ class Run:
         return self._stopping is not None and self._stopping()
 
     def leave_if_asked(self, step: int) -> Callable[[int, int], None]:
-        """Make what is told of tiles that are done, and raises TryAgainError where the training is to leave."""
+        """Return a progress callback that raises TryAgainError when a stop was requested."""
 
-        def tell(done: int, total: int) -> None:
+        def stop_if_asked(done: int, total: int) -> None:
             if self.stopping:
                 raise stopped(step)
 
-        return tell
+        return stop_if_asked
 
 
 def stopped(step: int) -> TryAgainError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from refnet_cli.training.splits import (
 )
 from refnet_cli.types import Int64
 
+LOG = logging.getLogger(__name__)
 CELL = 64
 """Side in pixels of the cells in which labels are counted."""
 
@@ -212,22 +214,30 @@ def sensors_learned(scenes: Sequence[LabelledScene]) -> set[str]:
     return {name for name in ("optical", "sar") if any(entry.absent != name for entry in taught)}
 
 
-def describe_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Iterator[str]:
-    """Yield lines for people: what was decided of each scene, and what is doubtful."""
+def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
+    """Log what was decided about each scene, and what is doubtful."""
     for scene in scenes:
-        yield f"{scene.name}: " + ", ".join(f"{what} {value}" for what, value in scene.decided.items())
+        LOG.info(f"{scene.name}: " + ", ".join(f"{what} {value}" for what, value in scene.decided.items()))
         if scene.unreadable:
-            yield f"warning: {scene.name}: {scene.unreadable} blocks cannot be read and are passed over"
-        yield from (f"warning: {scene.name}: {warning}" for warning in scene.warnings)
+            LOG.warning(f"{scene.name}: {scene.unreadable} blocks cannot be read and are skipped")
+    log_warnings(scenes)
     alone = sensors_that_suffice(config, scenes)
     for scene in scenes:
         absent = scene.entry.absent
         if scene.scored and absent is not None and other_of(absent) not in alone:
-            yield (
-                f"warning: {scene.name} is scored with {SENSORS[other_of(absent)].name} files alone, but nothing "
+            LOG.warning(
+                f"{scene.name} is scored with {SENSORS[other_of(absent)].name} files alone, but nothing "
                 f"teaches the network that: set modality_dropout, or add training scenes without {SENSORS[absent].name}"
             )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
-    yield f"split: {config.method}; labelled pixels: {totals['train']:,} to learn, {totals['validation']:,} to score"
+    labelled = f"{totals['train']:,} to learn, {totals['validation']:,} to score"
+    LOG.info(f"split: {config.method}; labelled pixels: {labelled}")
     if config.method == "random":
-        yield "warning: random patches lie next to each other, so that scores are leaky: they flatter"
+        LOG.warning("random patches lie next to each other, so that scores are leaky: they flatter")
+
+
+def log_warnings(scenes: Sequence[LabelledScene]) -> None:
+    """Log the warnings of each scene."""
+    for scene in scenes:
+        for warning in scene.warnings:
+            LOG.warning(f"{scene.name}: {warning}")

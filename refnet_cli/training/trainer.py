@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -18,6 +19,8 @@ from refnet_cli.training.learner import Learner
 from refnet_cli.training.run import Progress, Run, stopped
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.validation import validate
+
+LOG = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -61,9 +64,9 @@ class Trainer:
         processes = self.run.processes
         if processes.first:
             self._checkpoints.remove_unfinished()
-        done = self._checkpoints.load(self.run.say)
+        done = self._checkpoints.load()
         if done:
-            self.run.say(f"going on after step {done}")
+            LOG.info(f"going on after step {done}")
         with ExitStack() as stack:
             files = None
             if processes.first:
@@ -130,7 +133,7 @@ class Trainer:
             files.add_validation(scores)
             if self.history.best is self.history.validations[-1]:
                 self._checkpoints.save_best(net.state_dict())
-            run.say(
+            LOG.info(
                 f"step {step}: validation mean IoU {scores['mean_iou']:.4f}, "
                 f"overall accuracy {scores['overall_accuracy']:.4f}"
             )

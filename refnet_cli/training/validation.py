@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,10 @@ from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.learned import warn_of_learned
-from refnet_cli.training.survey import survey
+from refnet_cli.training.survey import log_warnings, survey
 from refnet_cli.types import Int64
+
+LOG = logging.getLogger(__name__)
 
 
 class Validation(NamedTuple):
@@ -111,9 +114,11 @@ def _count(
 
 
 def evaluate_weights(
-    weights: str | Path, config: TrainConfig, device: str = "auto", tell: Callable[[str], None] | None = None
+    weights: str | Path, config: TrainConfig, device: str = "auto"
 ) -> tuple[Scores, dict[str, float]]:
     """Score weights on what a regions file holds out, or on all of its scenes where it holds out nothing.
+
+    Warnings are logged: scored ground that the weights may have learned from, and labels that count as no label.
 
     Parameters
     ----------
@@ -123,9 +128,6 @@ def evaluate_weights(
         Scenes, and how they are split; bands, and the tiles to predict, are those of the weights.
     device : str
         ``auto``, or a torch device.
-    tell : callable, optional
-        Told in a line each what of the scored ground the weights may have learned from, and what of the labels counts
-        as no label although it looks like one.
 
     Returns
     -------
@@ -155,10 +157,9 @@ def evaluate_weights(
     choice = choose_scan(device.partition(":")[0], card.network.states)
     surveyed = survey(config)
     scenes = [scene for scene in surveyed if scene.scored]
-    if tell:
-        kernel = [f"warning: {choice.warning}"] if choice.warning else []
-        labels = (f"warning: {scene.name}: {warning}" for scene in scenes for warning in scene.warnings)
-        for line in (*kernel, *warn_of_learned(card, config, surveyed), *labels):
-            tell(line)
+    if choice.warning:
+        LOG.warning(choice.warning)
+    warn_of_learned(card, config, surveyed)
+    log_warnings(scenes)
     found = validate(net, card, scenes, config, device)
     return found.scores, found.by_scene

@@ -84,10 +84,9 @@ CATALOGUES: dict[str, tuple[dict[str, Any], float | None]] = {
 
 
 @pytest.mark.parametrize("name", CATALOGUES)
-def test_catalogues_in_their_spellings(name: str, weights: Path) -> None:
+def test_catalogues_in_their_spellings(name: str, weights: Path, said: list[str]) -> None:
     entry, offset = CATALOGUES[name]
-    said: list[str] = []
-    found = stac_offset(as_tags(planned(entry, weights, tell=said.append).options.stac))
+    found = stac_offset(as_tags(planned(entry, weights).options.stac))
     assert (found and found[0]) == offset
     assert found is None or found[1].startswith("stac: ")
     assert not said
@@ -102,10 +101,9 @@ def test_catalogues_in_their_spellings(name: str, weights: Path) -> None:
     ],
 )
 def test_an_item_that_contradicts_itself_is_left_to_the_values(
-    properties: dict[str, Any], asset: dict[str, Any], weights: Path, pair: tuple[Path, Path]
+    properties: dict[str, Any], asset: dict[str, Any], weights: Path, pair: tuple[Path, Path], said: list[str]
 ) -> None:
-    said: list[str] = []
-    task = planned(item(properties, asset), weights, tell=said.append)
+    task = planned(item(properties, asset), weights)
     (line,) = said
     for part in ("warning: ", "contradicts itself", "processing_baseline=", "--optical-offset", str(task.path)):
         assert part in line

@@ -33,6 +33,7 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.validation import evaluate_weights
 from tests.helpers import several_engines
 from tests.helpers.batches import digests, here, make_scene, rewrite
+from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, grid_of, make_labelled_scene, make_pair, write
 from tests.helpers.small_models import write_model
 
@@ -360,10 +361,9 @@ def scenes(tmp_path: Path) -> list[tuple[Path, Path]]:
     return [make_scene(tmp_path / str(number), 64, 80, number) for number in range(3)]
 
 
-def planned(text: str, folder: Path, weights: Path, said: list[str] | None = None, **more: Any) -> list[Task]:
+def planned(text: str, folder: Path, weights: Path, **more: Any) -> list[Task]:
     templates = Templates(**{name: more.pop(name) for name in ("optical", "sar", "output") if name in more})
-    tell = None if said is None else said.append
-    return list(plan(read_scenes(text, folder), templates, {"weights": weights} | more, folder, tell=tell))
+    return list(plan(read_scenes(text, folder), templates, {"weights": weights} | more, folder))
 
 
 def sensors(tasks: Sequence[Task]) -> list[tuple[str, ...]]:
@@ -457,8 +457,8 @@ def test_stac_items_of_either_sensor(tmp_path: Path, model: Path) -> None:
 
     given = {"optical": "{B02},{B03}", "sar": "{vv},{vh}", "output": str(tmp_path / "{id}.tif")}
     both, optical, sar = ("B02", "B03", "vv", "vh"), ("B02", "B03"), ("vv", "vh")
-    said: list[str] = []
-    found = planned(items(both, optical, sar), tmp_path, model, said, **given)
+    with messages() as said:
+        found = planned(items(both, optical, sar), tmp_path, model, **given)
     assert sensors(found) == [("optical", "sar"), ("optical",), ("sar",)]
     assert len(said) == 2
     assert sensors(planned(items(optical, sar), tmp_path, model, **given)) == [("optical",), ("sar",)]

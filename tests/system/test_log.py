@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rasterio
+from tqdm import tqdm
 
 from refnet_cli.cli.main import run
-from refnet_cli.system.log import Log
+from refnet_cli.system import log
+from refnet_cli.tiles.window import Window
 from tests.helpers.scenes import make_pair
+
+LOG = logging.getLogger("refnet_cli.tests")
 
 
 def entries(text: str) -> list[dict[str, Any]]:
@@ -66,16 +72,60 @@ def test_a_damaged_block_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     out = str(tmp_path / "x.tif")
     assert run(["predict", "--log-format", "json", "--optical", str(optical), "--sar", str(sar), "-o", out]) == 65
     *_, last = entries(capsys.readouterr().err)
-    assert last["code"] == 65
+    assert (last["code"], last["scene"]) == (65, out)
     assert len(last["window"]) == 4
 
 
-def test_lines_for_people_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    log = Log()
-    log.say("warning: something")
-    log.progress(1, 1, "tiles")
-    log.as_json = True
-    log.say("warning: something")
-    plain, machine = capsys.readouterr().err.splitlines()
-    assert plain == "warning: something"
-    assert json.loads(machine)["level"] == "warning"
+def test_lines_for_people_have_no_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    log.start()
+    with log.context(fold="north"):
+        LOG.warning("3 blocks cannot be read: 50 %s")
+    LOG.error("no")
+    assert capsys.readouterr().err.splitlines() == ["warning: fold north: 3 blocks cannot be read: 50 %s", "refnet: no"]
+
+
+def test_levels_context_and_details_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    log.start(as_json=True)
+    LOG.debug("hidden")
+    with log.context(scene="a.tif"), log.context(fold="north"):
+        LOG.warning("doubtful")
+    with log.at_least(logging.ERROR):
+        LOG.warning("hidden")
+        LOG.error("wrong", extra={"event": "failed", "code": 65, "window": Window(0, 1, 2, 3)})
+    LOG.info("")
+    found = entries(capsys.readouterr().err)
+    for entry in found:
+        del entry["time"]
+    assert found == [
+        {"level": "warning", "event": "message", "scene": "a.tif", "fold": "north", "message": "doubtful"},
+        {"level": "error", "event": "failed", "message": "wrong", "code": 65, "window": [0, 1, 2, 3]},
+        {"level": "info", "event": "message"},
+    ]
+
+
+def test_a_program_that_uses_refnet_chooses_the_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "refnet_cli"):
+        LOG.info("decided")
+    assert caplog.messages == ["decided"]
+
+
+def test_messages_stand_above_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    log.start()
+    with tqdm(total=2, file=sys.stderr) as bar:
+        bar.update(1)
+        LOG.info("between")
+    assert "between" in [line.rstrip() for line in capsys.readouterr().err.replace("\r", "\n").split("\n")]
+
+
+def test_a_closed_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            pass
+
+    log.start()
+    monkeypatch.setattr("sys.stderr", Closed())
+    with pytest.raises(BrokenPipeError):
+        LOG.info("nobody reads this")

@@ -22,6 +22,7 @@ from tests.helpers.scenes import CARD, make_labelled_scene
 
 # Each process drops paths of its own, so none are dropped where they are to be compared.
 SCRIPT = """
+import logging
 import sys
 from pathlib import Path
 from dataclasses import replace
@@ -41,7 +42,8 @@ config = TrainConfig(
     learning_rate=1e-3, device="cpu", checkpoint_every=2, validate_every=2, warmup=1, clip=1.0,
     class_weights="balanced",
 )
-result = fit(config, sys.argv[1], tell=lambda line: print(line, flush=True))
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+result = fit(config, sys.argv[1])
 print("first" if result.first else "other", flush=True)
 """
 

@@ -50,6 +50,7 @@ from refnet_cli.training.splits import VALIDATION
 from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.golden import Golden
+from tests.helpers.messages import messages
 from tests.helpers.once import once
 from tests.helpers.programs import refnet
 from tests.helpers.real_data import each_source
@@ -118,8 +119,8 @@ class Plain:
 @pytest.fixture(scope="module")
 def plain(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Plain:
     def make(folder: Path) -> Plain:
-        said: list[str] = []
-        return Plain(fit(config, folder, tell=said.append), said)
+        with messages() as said:
+            return Plain(fit(config, folder), said)
 
     return once(tmp_path_factory, "fit-plain", make)
 
@@ -183,19 +184,20 @@ def test_the_card_says_the_temperature_that_suits_what_is_held_out(config: Train
     assert scored["overall_accuracy_by_scene"] == by_scene
 
 
-def test_without_enough_held_out_there_is_no_temperature(config: TrainConfig, tmp_path: Path) -> None:
+def test_without_enough_held_out_there_is_no_temperature(
+    config: TrainConfig, tmp_path: Path, said: list[str]
+) -> None:
     labels = np.zeros((1, 160, 144), np.uint8)
     labels[0, 40:50, 24:124] = 1
     few = write(tmp_path / "few.tif", labels[:, :, :123], ("labels",), SOUTH)
-    said: list[str] = []
     scenes = config.scenes[0], replace(config.scenes[1], labels=few)
-    result = fit(replace(config, scenes=scenes, steps=1), tmp_path / "few", tell=said.append)
+    result = fit(replace(config, scenes=scenes, steps=1), tmp_path / "few")
     assert result.card.scores["validation"]["pixels"] == 990
     assert result.card.temperature == 1
     assert "calibration" not in result.card.scores
     assert any("too few labelled pixels are held out" in line for line in said)
     north = replace(config.scenes[0], split=None)
-    result = fit(replace(config, scenes=(north,), split="none", steps=1), tmp_path / "none", tell=said.append)
+    result = fit(replace(config, scenes=(north,), split="none", steps=1), tmp_path / "none")
     assert (result.card.temperature, result.card.scores) == (1, {})
 
 
@@ -684,13 +686,14 @@ def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_pat
 def test_one_training_at_a_time_has_a_folder(config: TrainConfig, tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
-    def meanwhile(line: str) -> None:
-        if (folder / ".training.refnet").exists():
-            with pytest.raises(TryAgainError, match="another run"):
-                fit(config, folder)
-            told.append(line)
+    tried: list[int] = []
 
-    told: list[str] = []
-    fit(config, folder, tell=meanwhile)
-    assert told
+    def meanwhile(progress: Progress) -> None:
+        assert (folder / ".training.refnet").exists()
+        with pytest.raises(TryAgainError, match="another run"):
+            fit(config, folder)
+        tried.append(progress.step)
+
+    fit(replace(config, steps=1), folder, progress=meanwhile)
+    assert tried == [1]
     assert not list(folder.glob(".*"))

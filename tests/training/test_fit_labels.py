@@ -365,11 +365,10 @@ def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp
     assert first == copy
     assert {key for key in first if first[key] != other[key]} == {CONFIDENCES}
     assert CONFIDENCES not in what_training_depends_on(config, survey(config))
-    said: list[str] = []
     Checkpoints(tmp_path / "out", first, {}).save(3)
-    assert Checkpoints(tmp_path / "out", copy, {}).load(said.append) == 3
+    assert Checkpoints(tmp_path / "out", copy, {}).load() == 3
     with pytest.raises(OptionsError, match="a training with other confidences; choose another folder"):
-        Checkpoints(tmp_path / "out", other, {}).load(said.append)
+        Checkpoints(tmp_path / "out", other, {}).load()
 
 
 def test_confidences_that_leave_no_label_are_doubted(config: TrainConfig, tmp_path: Path) -> None:

@@ -135,15 +135,16 @@ def test_the_table_says_what_the_cards_say(done: Path) -> None:
     assert all(is_ours(path) for path in (done / "folds.csv", done / "folds.json", done / "fold-east" / "fold.json"))
 
 
-def test_finished_folds_are_not_trained_again(regions: Path, done: Path, tmp_path: Path) -> None:
+def test_finished_folds_are_not_trained_again(
+    regions: Path, done: Path, tmp_path: Path, said: list[str]
+) -> None:
     folder = shutil.copytree(done, tmp_path / "folds")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    said: list[str] = []
 
     def fail(progress: Progress) -> None:
         raise AssertionError
 
-    fit_folds(read_folds(regions, "all"), folder, fail, said.append)
+    fit_folds(read_folds(regions, "all"), folder, fail)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
     assert [line for line in said if "not trained again" in line] == [
         f"fold {name}: finished before, not trained again" for name in ("north", "south", "east")

@@ -21,6 +21,7 @@ from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.fit import fit
 from refnet_cli.training.learned import GROUND, describe_ground, ground_of, warn_of_learned
 from refnet_cli.training.survey import survey
+from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 WIDTH = 144  # pixels of a scene
@@ -63,7 +64,9 @@ def moved(scene: TrainScene, folder: Path, columns: float) -> TrainScene:
 
 
 def said(card: Card, config: TrainConfig) -> list[str]:
-    return warn_of_learned(card, config, survey(config))
+    with messages() as lines:
+        warn_of_learned(card, config, survey(config))
+    return lines
 
 
 REGION: dict[str, Any] = {"split": "region", "fold": "south"}
@@ -157,15 +160,17 @@ def test_a_training_keeps_its_ground_and_warns_of_that_of_its_start(
     scenes: tuple[TrainScene, ...], tmp_path: Path
 ) -> None:
     config = config_of(scenes, encoder="test_resnet", width=16, steps=1, batch=1, device="cpu", name="first")
-    lines: list[str] = []
-    first = fit(replace(config, split="region", fold="south"), tmp_path / "first", tell=lines.append)
+    with messages() as lines:
+        first = fit(replace(config, split="region", fold="south"), tmp_path / "first")
     assert not any("may have learned" in line for line in lines)
     assert [entry["role"] for entry in ground_of(read_card(first.weights))[0]["scenes"].values()] == [
         "train", "validation",
     ]  # fmt: skip
     again = replace(config, name="second", scenes=tuple(renamed(scenes)), init=first.weights)
-    same = fit(replace(again, split="region", fold="other 1"), tmp_path / "same", tell=lines.append)
+    with messages() as lines:
+        same = fit(replace(again, split="region", fold="other 1"), tmp_path / "same")
     assert not any("may have learned" in line for line in lines)
     assert len(ground_of(same.card)) == 2
-    fit(replace(again, split="region", fold="other 0"), tmp_path / "other", tell=lines.append)
+    with messages() as lines:
+        fit(replace(again, split="region", fold="other 0"), tmp_path / "other")
     assert any("may have learned from what is scored in other 0" in line for line in lines)

@@ -24,6 +24,7 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.result import choose_views
 from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights, validate
+from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, DRAWN, make_labelled_scene
 
 SMALL = replace(CARD, tile=64)
@@ -182,7 +183,7 @@ def test_scores_of_what_was_learned_from_are_warned_of(
     training = {name: getattr(before, name) for name in ("seed", "block", "crop", "buffer", "validation_share")}
     training |= {"split": before.method, "scenes": {scene.name: before.role(scene) for scene in before.scenes}}
     save_weights(net, replace(card, training=training), tmp_path / "w.safetensors")
-    said: list[str] = []
-    evaluate_weights(tmp_path / "w.safetensors", replace(config, **scored), "cpu", said.append)
+    with messages() as said:
+        evaluate_weights(tmp_path / "w.safetensors", replace(config, **scored), "cpu")
     assert bool(said) == warned
     assert all("the scores flatter" in line for line in said)
