@@ -19,10 +19,10 @@ from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.scene.absent import without_absent
+from refnet_cli.scene.absent import single_sensor_options
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors import SENSORS
-from refnet_cli.sensors.offset import as_tags, stac_contradiction
+from refnet_cli.sensors.offset import stac_conflict, stac_tags
 from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 from refnet_cli.system.urls import is_remote, split_paths
 from refnet_cli.tiles.window import Window
@@ -155,7 +155,7 @@ def plan(
 
 def _warn_of_contradictions(tasks: Sequence[Task]) -> None:
     for task in tasks:
-        if found := stac_contradiction(as_tags(task.options.stac)):
+        if found := stac_conflict(stac_tags(task.options.stac)):
             LOG.warning(
                 f"the STAC item for {task.options.output} contradicts itself about the optical offset: "
                 f"{found}. The values will decide it, unless --optical-offset does."
@@ -172,7 +172,7 @@ def _check_sensors(tasks: Sequence[Task]) -> None:
         what = f"The scene for {options.output}"
         check_sensors(card, options.absent, what)
         try:
-            without_absent(options.scene, options.absent)
+            single_sensor_options(options.scene, options.absent)
         except OptionsError as error:
             raise OptionsError(f"{what} cannot be planned with the options for all: {error}") from error
 

@@ -72,7 +72,7 @@ class Confidence:
         """
         raster = Raster(path, "confidence")
         try:
-            with raster.naming("cannot be understood"):
+            with raster.error_context("cannot be understood"):
                 return cls(raster, band, grid)
         except RefnetError:
             raster.close()
@@ -133,7 +133,7 @@ class Confidence:
         if not source.height * source.width:
             return
         shares = self._shares(source)
-        with self._raster.naming(f"cannot be warped to {window} of the grid", window):
+        with self._raster.error_context(f"cannot be warped to {window} of the grid", window):
             self._alignment.warp(window, source, shares[None], out[None], self._method)
 
 

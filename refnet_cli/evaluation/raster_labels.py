@@ -120,7 +120,7 @@ class RasterLabels(Closing):
         """
         raster = Raster(path, what)
         try:
-            with raster.naming("cannot be understood"):
+            with raster.error_context("cannot be understood"):
                 return cls(raster, grid, scheme, indexes or class_indexes(scheme), said, what)
         except RefnetError:
             raster.dataset.close()
@@ -166,7 +166,7 @@ class RasterLabels(Closing):
         )
 
     def _stored(self, source: Window) -> NDArray[np.generic]:
-        with self._raster.naming("is damaged"):
+        with self._raster.error_context("is damaged"):
             return np.asarray(self._raster.read([1], source)[0])
 
     def read(self, window: Window) -> UInt8:
@@ -185,7 +185,7 @@ class RasterLabels(Closing):
         indexes = np.zeros(stored.shape, np.uint8)
         for value, index in self._indexes.items():
             indexes[stored == value] = index
-        with self._raster.naming(f"cannot be warped to {window} of the grid", window):
+        with self._raster.error_context(f"cannot be warped to {window} of the grid", window):
             self._alignment.warp(window, source, indexes[None], out[None], self._method)
 
 

@@ -17,7 +17,7 @@ from refnet_cli.classes.codes import explain_mixed, explain_unknown, warn_of_cod
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, numbers_among, text_of
-from refnet_cli.raster.vectors import VectorFile, WayToGrid
+from refnet_cli.raster.vectors import ShapeProjector, VectorFile
 from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Bool, UInt8
@@ -73,7 +73,7 @@ class ShapeLabels(Closing):
             If there is no such field or layer, or several and none was named.
         """
         file = VectorFile.open(path, "label", layer, "--layer, or label_layer in a regions file")
-        way = WayToGrid(file, grid)
+        way = ShapeProjector(file, grid)
         chosen = _choose_field(file, field)
         shapes, (values,) = file.read([chosen], way.bounds)
         present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
@@ -81,7 +81,7 @@ class ShapeLabels(Closing):
         kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
         if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
             raise InputError(f"{file.name} holds other shapes than polygons and points.")
-        shapes, which = way.onto(shapes)
+        shapes, which = way.project(shapes)
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {file.path} lies on the scene.")

@@ -96,7 +96,7 @@ def _sample(pair: ScenePair) -> Patch:
     order = np.random.default_rng(0).permutation(down * across)[:_MOST_READ].tolist()
     corners = [(number // across * BLOCK, number % across * BLOCK) for number in order]
     windows = [Window(row, column, BLOCK, BLOCK).clip(height, width) for row, column in corners]
-    pair.expect(windows)
+    pair.prefetch(windows)
     taken: list[Patch] = []
     for window in windows:
         try:
@@ -107,7 +107,7 @@ def _sample(pair: ScenePair) -> Patch:
             taken.append(Patch(*(thin(values, _PER_BLOCK) for values in patch)))
         if len(taken) == _BLOCKS:
             break
-    pair.expect([])
+    pair.prefetch([])
     if not taken:
         return Patch(*np.empty((2, 0, 0), np.float32))
     return Patch(*(np.concatenate(arrays, axis=1) for arrays in zip(*taken, strict=True)))

@@ -18,16 +18,16 @@ from refnet_cli.model.one_sensor import say_lacking
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
 from refnet_cli.raster.georeference import crs_name, describe_grid
-from refnet_cli.scene.absent import absent_sensor, without_absent
-from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
-from refnet_cli.scene.grid import GridNeededError, choose_zone, result_grid, warn_of_zone
+from refnet_cli.scene.absent import absent_sensor, single_sensor_options
+from refnet_cli.scene.grid import GridNeededError, choose_zone, result_grid, zone_warnings
 from refnet_cli.scene.inputs import Layer, find_files
 from refnet_cli.scene.optical import OpticalReader
 from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.scene.resample import describe_resampling, make_parts
+from refnet_cli.scene.resample import align_bands, describe_resampling
 from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
+from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
@@ -143,14 +143,14 @@ def inspect(
         that has none.
     """
     absent = absent_sensor(optical, sar)
-    options = without_absent(options or SceneOptions(), absent)
+    options = single_sensor_options(options or SceneOptions(), absent)
     card = read_card(card) if isinstance(card, str | Path) else card
     found = Inspection(weights=card.name if card else None)
     with ExitStack() as stack:
         optical_source, sar_source = _open(found, optical, sar, options, stack)
         sources = [source for source in (optical_source, sar_source) if source]
-        refuse_exchanged(sources)
-        with advising_exchange(sources):
+        refuse_swapped(sources)
+        with explain_swapped(sources):
             layers = _look_at_optical(found, optical_source, card, options) if optical_source else []
             sar_layers = _look_at_sar(found, sar_source, card, options) if sar_source else []
         _place(found, optical_source, sar_source, layers or sar_layers, options)
@@ -179,7 +179,7 @@ def _open(
     files, decision = choose_zone(find_files(optical, "optical", options), sar_source)
     if decision:
         found.decisions.append(decision)
-        found.warnings += warn_of_zone(decision)
+        found.warnings += zone_warnings(decision)
     return Source(files, stack), sar_source
 
 
@@ -195,9 +195,9 @@ def _place(
     found.decisions.append(decision)
     found.grid = describe_grid(grid) | {"unit": _unit_of(CRS.from_user_input(grid.crs))}
     if optical is not None:
-        found.decisions += describe_resampling("optical", make_parts(optical, layers, grid))
+        found.decisions += describe_resampling("optical", align_bands(optical, layers, grid))
     if sar is not None:
-        parts = make_parts(sar, sar.layers, grid)
+        parts = align_bands(sar, sar.layers, grid)
         found.overlap = min(part.alignment.share for part in parts)
         found.decisions += describe_resampling("sar", parts)
 
@@ -227,7 +227,9 @@ def _chosen(
     """Bands to judge the files by: those that the weights want if they are there, else all that have names."""
     if modality is not None:
         try:
-            indexes, how = choose_bands(modality.bands, source.said, source.files.modality, option, source.named)
+            indexes, how = choose_bands(
+                modality.bands, source.descriptions, source.files.modality, option, source.band_names
+            )
             layers = [source.layers[index - 1] for index in indexes]
             if source.files.modality == "optical":
                 found.decisions.append(Decision("optical.bands", list(indexes), how))
@@ -242,7 +244,7 @@ def _look_at_optical(
     found: Inspection, source: Source, card: Card | None, options: SceneOptions
 ) -> list[Layer]:
     """Judge the optical files; the bands that are used."""
-    with source.naming():
+    with source.error_context():
         layers, names = _chosen(found, source, card.optical if card else None, options.optical_bands)
         named = dict(zip(layers, names, strict=True))
         others = [layer for layer in source.layers if layer not in named and layer.name]
@@ -268,9 +270,9 @@ def _look_at_sar(
     found: Inspection, source: Source, card: Card | None, options: SceneOptions
 ) -> list[Layer]:
     """Judge the SAR files; the bands that are used."""
-    with source.naming():
+    with source.error_context():
         layers, names = _chosen(found, source, card.sar if card else None, options.sar_bands)
-        how = source.named[1] or "count: a guess, the bands have no names."
+        how = source.band_names[1] or "count: a guess, the bands have no names."
         reader = SarReader(source, layers, names, how, options)
     found.decisions += reader.decisions
     found.warnings += reader.warnings
@@ -320,7 +322,7 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         nodata=nodata if nodata is None or np.isfinite(nodata) else str(nodata),
         scale=raster.scaling(number)[0],
         offset=raster.scaling(number)[1],
-        pixel=[] if raster.by_points else [abs(raster.transform.a), abs(raster.transform.e)],
+        pixel=[] if raster.gcps_only else [abs(raster.transform.a), abs(raster.transform.e)],
         pixel_unit=_unit_of(raster.crs),
         crs=crs_name(raster.crs),
         height=raster.shape[0],

@@ -26,7 +26,7 @@ from refnet_cli.prediction.memory import demand_of, memory_of_outputs, share_out
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.options import as_paths
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.dates import acquired, read_dates
+from refnet_cli.sensors.dates import acquisition_range, parse_dates
 from refnet_cli.system.atomic import check_places
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import may_use
@@ -178,6 +178,6 @@ def _check_files(
 def _acquired(options: PredictOptions) -> tuple[str, str] | None:
     """When the scenes were acquired, as the user or the files' names tell."""
     if options.date is not None:
-        return read_dates(options.date)
+        return parse_dates(options.date)
     given = (getattr(options, sensor) for sensor in options.sensors)
-    return acquired(*([Path(path).name for path in as_paths(files)] for files in given))
+    return acquisition_range(*([Path(path).name for path in as_paths(files)] for files in given))

@@ -12,7 +12,7 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, as_weights
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
-from refnet_cli.sensors.dates import read_dates
+from refnet_cli.sensors.dates import parse_dates
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import narrow, option
 
@@ -138,7 +138,7 @@ class MapOptions(SceneOptions):
             raise OptionsError(f"A least area of {self.min_area} hectares is impossible; give 0 or more.")
         self._check_own_options()
         if self.date is not None:
-            read_dates(self.date)
+            parse_dates(self.date)
 
     def _check_own_options(self) -> None:
         """Refuse options that are for an output which is not made."""

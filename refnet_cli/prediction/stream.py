@@ -166,7 +166,7 @@ def predict_rows(
 def expect(pair: ScenePair, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
     """Have the pair's threads begin to read what the tiles of an area need."""
     inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
-    pair.expect(window for window in inside if needed is None or needed(window).any())
+    pair.prefetch(window for window in inside if needed is None or needed(window).any())
 
 
 def _read_seen(pair: ScenePair, window: Window, needed: Needed | None) -> UInt8:

@@ -1,1 +1,1 @@
-"""Raster and vector files of strangers, opened with care."""
+"""Raster and vector files from untrusted sources, opened safely."""

@@ -1,9 +1,9 @@
-"""Fills that no file declares: one number, repeated where nothing was measured.
+"""Undeclared fill values: one number that is repeated where nothing was measured.
 
-A fill differs from measurements in three ways. Its pixels hold exactly one number, in all bands. Its number lies apart
-from what is measured: hardly any other pixel is near it in some band. And its pixels touch each other. Numbers that no
-unit allows need none of this but to be repeated. Where a file was resampled while the fill counted as a number, the
-pixels around it are blended with it; these are found by comparing them with pixels further away.
+A fill value differs from measurements in three ways. Its pixels have the same number in all bands. In some band, hardly
+any other pixel has a similar value. And its pixels are adjacent. Values that are impossible in any unit only need to be
+repeated. If a file was resampled before its fill value was declared, the surrounding pixels are blended with it. They
+are detected by comparing them with pixels further away.
 """
 
 from __future__ import annotations
@@ -19,95 +19,95 @@ from scipy.ndimage import maximum_filter1d
 from refnet_cli.types import Bool, Float32
 
 Level = Callable[[NDArray[Any]], NDArray[Any]]
-"""From values as read to a scale on which distances mean something; NaN where no unit allows a value."""
-Ground = Callable[[float, NDArray[Any]], bool]
-"""From a fill's level and the others', shape (B, n), to whether ground may be clipped to that level."""
-LONGEST_RIM = 8  # pixels, as of a band of 60 m that was interpolated to 10 m
-_REFERENCE = 12  # pixels from a fill at which nothing is blended with it
-_FEWEST = 20  # equal values that are no accident
-_LEAST_SHARE = 2e-4
-_FEWEST_APART = 100  # equal values that ground may have
-_FEWEST_LOWEST = 3  # equal values that decide nothing by being the least
-_CERTAIN_GAP = 1.0  # level between a fill far from all ground and measurements
-_NEAR = 0.05  # of the distance from a fill to the median: what lies nearer is near; and the share that may
-_MOST_FILLS = 16
-_MOST_EDGES = 20_000  # of a fill in a window that are looked at
-_BLENDED = 0.7  # share of pixels that lie on the fill's side of pixels further away; 0.5 where nothing is blended
-_PART = 0.05  # of the way to the fill that half of them have gone at least
-_ENOUGH = 50  # pixels to tell that
+"""From values as read to a scale on which differences are meaningful; NaN for values impossible in any unit."""
+IsGround = Callable[[float, NDArray[Any]], bool]
+"""From a value's level and the other levels, shape (B, n), to whether the value may be ground clipped to that level."""
+MAX_BUFFER = 8  # pixels, for a band of 60 m that was interpolated to 10 m
+_REFERENCE = 12  # distance in pixels from a fill value at which nothing is blended with it
+_MIN_COUNT = 20  # of equal values
+_MIN_SHARE = 2e-4
+_MIN_COUNT_ISOLATED = 100  # of equal values that might be ground
+_MIN_COUNT_LOWEST = 3  # of equal lowest values
+_CERTAIN_GAP = 1.0  # in level, between a fill value far from any ground and measurements
+_NEAR = 0.05  # relative to the distance between a fill value and the median; also the tolerated share of near values
+_MAX_FILLS = 16
+_MAX_EDGES = 20_000  # edge pixels of fill values that are compared per window
+_BLENDED = 0.7  # share of pixels closer to the fill value than their reference; 0.5 without blending
+_MIN_FRACTION = 0.05  # of the way to the fill value, for at least half of the blended pixels
+_MIN_PIXELS = 50  # to decide on blending
 
 
 class Fill(NamedTuple):
-    """A number that stands for no measurement."""
+    """A number that marks missing measurements."""
 
     value: float
-    """As read, with a declared scale and offset applied."""
-    together: bool
-    """Whether a pixel is fill only where all bands hold it; otherwise one band is enough."""
+    """As read, with declared scale and offset applied."""
+    all_bands: bool
+    """Whether all bands of a pixel must have it; otherwise one is enough."""
 
 
 class Fills(NamedTuple):
-    """The fills of a file."""
+    """The fill values of a file."""
 
     values: tuple[Fill, ...] = ()
-    rim: int = 0
-    """Pixels around them that are blended with them."""
+    buffer: int = 0
+    """Width in pixels of the blended zone around them."""
 
     def mask(self, values: Float32) -> Bool:
-        """Tell which pixels of values as read, shape (B, H, W), are fill or blended with it; shape (H, W)."""
-        return grow(fill_mask(values, self.values), self.rim)
+        """Return which pixels of values as read, shape (B, H, W), are fill values or blended with them; (H, W)."""
+        return dilate(fill_mask(values, self.values), self.buffer)
 
 
 def fill_mask(values: Float32, fills: Sequence[Fill]) -> Bool:
-    """Tell which pixels of values as read, shape (B, ...), are fill; shape (...)."""
+    """Return which pixels of values as read, shape (B, ...), are fill values; shape (...)."""
     mask = np.zeros(values.shape[1:], bool)
     for fill in fills:
         same = values == np.float32(fill.value)
-        mask |= same.all(axis=0) if fill.together else same.any(axis=0)
+        mask |= same.all(axis=0) if fill.all_bands else same.any(axis=0)
     return mask
 
 
-def grow(mask: Bool, pixels: int) -> Bool:
-    """Add the pixels that lie at most so many rows and columns from a mask, shape (H, W)."""
+def dilate(mask: Bool, pixels: int) -> Bool:
+    """Dilate a mask, shape (H, W), by a number of rows and columns."""
     if not pixels or not mask.any():
         return mask
-    grown = mask.view(np.uint8)
+    dilated = mask.view(np.uint8)
     for axis in (0, 1):
-        grown = maximum_filter1d(grown, 2 * pixels + 1, axis=axis, mode="constant")
-    return grown.view(bool)
+        dilated = maximum_filter1d(dilated, 2 * pixels + 1, axis=axis, mode="constant")
+    return dilated.view(bool)
 
 
 def without_repeated_extremes(values: NDArray[Any]) -> NDArray[Any]:
-    """Leave out the least and the greatest of values, shape (n,), where it is repeated; NaN too."""
+    """Remove NaN, and the minimum and the maximum of values, shape (n,), while they are repeated."""
     values = values[np.isfinite(values)]
     for extreme in (np.min, np.max):
-        for _ in range(_MOST_FILLS):
+        for _ in range(_MAX_FILLS):
             same = values == extreme(values) if values.size else np.zeros(0, bool)
             count = np.count_nonzero(same)
-            if count < _least(values.size) or count == values.size:
+            if count < _min_count(values.size) or count == values.size:
                 break
             values = values[~same]
     return values
 
 
-def without_repeated_lowest(values: NDArray[Any], least_gap: float) -> NDArray[Any]:
-    """Leave out the least of values, shape (n,), where it is repeated and nothing is near it; NaN too."""
+def without_repeated_lowest(values: NDArray[Any], min_gap: float) -> NDArray[Any]:
+    """Remove NaN, and the minimum of values, shape (n,), while it is repeated and isolated."""
     values = values[np.isfinite(values)]
-    for _ in range(_MOST_FILLS):
+    for _ in range(_MAX_FILLS):
         if not values.size:
             break
         same = values == values.min()
         count = int(np.count_nonzero(same))
-        if count < _FEWEST_LOWEST or not _apart(values[~same], float(values.min()), count, least_gap):
+        if count < _MIN_COUNT_LOWEST or not _is_isolated(values[~same], float(values.min()), count, min_gap):
             break
         values = values[~same]
     return values
 
 
-def certain_fills(values: Float32, level: Level, low: float, high: float) -> list[float]:
-    """Find repeated values that no unit allows, or far beyond any ground's level and next to no other value.
+def impossible_fills(values: Float32, level: Level, low: float, high: float) -> list[float]:
+    """Return repeated values that are impossible in any unit, or isolated and far beyond the level of any ground.
 
-    They must be repeated in all bands of pixels, or in one band.
+    They must be repeated in all bands of pixels or in one band.
 
     Parameters
     ----------
@@ -115,12 +115,12 @@ def certain_fills(values: Float32, level: Level, low: float, high: float) -> lis
         As read.
     level : callable
     low, high : float
-        Levels of ground lie between.
+        Range of the level of ground.
     """
     known, equal = _equal(values)
-    found = _repeated(values[0, equal], _least(int(np.count_nonzero(known))))
+    found = _repeated(values[0, equal], _min_count(int(np.count_nonzero(known))))
     for band in values:
-        found += _repeated(band, _least(int(np.count_nonzero(np.isfinite(band)))))
+        found += _repeated(band, _min_count(int(np.count_nonzero(np.isfinite(band)))))
     return [fill for fill in dict.fromkeys(found) if fill and _is_certain(values, fill, level, low, high)]
 
 
@@ -130,67 +130,67 @@ def _is_certain(values: Float32, fill: float, level: Level, low: float, high: fl
         return False
     same = values == np.float32(fill)
     others = level(values[np.isfinite(values) & ~same])
-    # A NaN, of a value that no unit allows, is near to nothing.
+    # Nothing is near NaN, the level of an impossible value.
     return _few_near(others, at, int(np.count_nonzero(same)), _CERTAIN_GAP)
 
 
-def shared_fills(values: Float32, level: Level, least_gap: float, ground: Ground) -> list[float]:
-    """Find repeated values that pixels hold in all bands, and that lie apart from the others in some band.
+def shared_fills(values: Float32, level: Level, min_gap: float, is_ground: IsGround) -> list[float]:
+    """Return repeated values that pixels have in all bands and that are isolated in at least one band.
 
     Parameters
     ----------
     values : float32 array, shape (B, n)
         As read.
     level : callable
-    least_gap : float
-        Level within which values always count as near.
-    ground : callable
+    min_gap : float
+        Values with a smaller difference in level always count as near.
+    is_ground : callable
     """
     known, equal = _equal(values)
-    return _apart_from_others(values[:, known], equal[known], _FEWEST_APART, level, least_gap, ground)
+    return _isolated_fills(values[:, known], equal[known], _MIN_COUNT_ISOLATED, level, min_gap, is_ground)
 
 
-def spikes(values: Float32, level: Level, least_gap: float, ground: Ground) -> list[float]:
-    """Find much repeated values of a band alone, shape (n,), that lie apart from the others; see `shared_fills`."""
+def spike_fills(values: Float32, level: Level, min_gap: float, is_ground: IsGround) -> list[float]:
+    """Return often repeated, isolated values of a single band, shape (n,); see `shared_fills`."""
     known = values[None, np.isfinite(values)]
-    least = max(_FEWEST_APART, known.size // 100)
-    return _apart_from_others(known, np.ones(known.shape[1], bool), least, level, least_gap, ground)
+    least = max(_MIN_COUNT_ISOLATED, known.size // 100)
+    return _isolated_fills(known, np.ones(known.shape[1], bool), least, level, min_gap, is_ground)
 
 
-def _apart_from_others(
-    values: Float32, equal: Bool, least: int, level: Level, least_gap: float, ground: Ground
+def _isolated_fills(
+    values: Float32, equal: Bool, least: int, level: Level, min_gap: float, is_ground: IsGround
 ) -> list[float]:
-    fills = _repeated(values[0, equal], max(least, _least(equal.size)))
+    fills = _repeated(values[0, equal], max(least, _min_count(equal.size)))
     others = level(values[:, ~(equal & np.isin(values[0], np.array(fills, np.float32)))])
     if not fills or not np.isfinite(others).any(axis=1).all():
         return []
     kept = []
     for fill in fills:
         at, count = _level_of(fill, level), int(np.count_nonzero(values[0, equal] == np.float32(fill)))
-        if not ground(at, others) and any(_apart(band, at, count, least_gap) for band in others):
+        if not is_ground(at, others) and any(_is_isolated(band, at, count, min_gap) for band in others):
             kept.append(fill)
     return kept
 
 
 def _equal(values: Float32) -> tuple[Bool, Bool]:
-    """Tell which pixels of values, shape (B, n), are known in all bands, and which of them are equal in all."""
+    """Return which pixels of values, shape (B, n), are valid in all bands, and which are equal in all bands."""
     known = np.isfinite(values).all(axis=0)
     return np.asarray(known), np.asarray(known & (values == values[:1]).all(axis=0))
 
 
-def holds(values: Float32, fill: float) -> bool:
-    """Tell whether a band, shape (n,), holds a value more often than by accident."""
-    return int(np.sum(values == np.float32(fill))) >= _least(int(np.count_nonzero(np.isfinite(values))))
+def contains_fill(values: Float32, fill: float) -> bool:
+    """Return whether a band, shape (n,), contains a value more often than by chance."""
+    return int(np.sum(values == np.float32(fill))) >= _min_count(int(np.count_nonzero(np.isfinite(values))))
 
 
-def _least(size: int) -> int:
-    return max(_FEWEST, math.ceil(_LEAST_SHARE * size))
+def _min_count(size: int) -> int:
+    return max(_MIN_COUNT, math.ceil(_MIN_SHARE * size))
 
 
 def _repeated(values: NDArray[Any], least: int) -> list[float]:
-    """Find the commonest values that occur so often, NaN apart."""
+    """Return the most common values with at least this count, without NaN."""
     found, counts = np.unique(values[np.isfinite(values)], return_counts=True)
-    order = np.argsort(-counts)[:_MOST_FILLS]
+    order = np.argsort(-counts)[:_MAX_FILLS]
     return [float(found[index]) for index in order if counts[index] >= least]
 
 
@@ -198,19 +198,19 @@ def _level_of(fill: float, level: Level) -> float:
     return float(level(np.array([fill], np.float32))[0])
 
 
-def _apart(others: NDArray[Any], at: float, count: int, least_gap: float) -> bool:
+def _is_isolated(others: NDArray[Any], at: float, count: int, min_gap: float) -> bool:
     others = others[np.isfinite(others)]
     if not others.size:
         return False
-    return _few_near(others, at, count, max(_NEAR * abs(float(np.median(others)) - at), least_gap))
+    return _few_near(others, at, count, max(_NEAR * abs(float(np.median(others)) - at), min_gap))
 
 
 def _few_near(others: NDArray[Any], at: float, count: int, gap: float) -> bool:
     return int(np.count_nonzero(np.abs(others - at) <= gap)) <= _NEAR * count
 
 
-class Surroundings:
-    """What pixels in and around fills are like, added up over windows of a file.
+class FillNeighbourhood:
+    """Statistics of pixels in and around fill values, accumulated over windows of a file.
 
     Parameters
     ----------
@@ -219,12 +219,12 @@ class Surroundings:
 
     def __init__(self, fills: Sequence[Fill]) -> None:
         self._fills = fills
-        self._touching = np.zeros((len(fills), 2), np.int64)  # pixels of each fill that touch another, and all
-        # Shape (3, bands, distances): pixels on the fill's side of those further away, those clearly so, and all.
+        self._touching = np.zeros((len(fills), 2), np.int64)  # per fill value: adjacent pixels, all pixels
+        # Shape (3, bands, distances): pixels closer to the fill value than their reference, clearly closer ones, all.
         self._sides: Any = 0
 
     def add(self, values: Float32) -> None:
-        """Look at a window of values as read, shape (B, H, W)."""
+        """Add a window of values as read, shape (B, H, W)."""
         for number, fill in enumerate(self._fills):
             mask = fill_mask(values, [fill])
             near = np.zeros_like(mask)
@@ -233,42 +233,43 @@ class Surroundings:
             near[:, 1:] |= mask[:, :-1]
             near[:, :-1] |= mask[:, 1:]
             self._touching[number] += np.count_nonzero(mask & near), np.count_nonzero(mask)
-        hole = fill_mask(values, self._fills)
+        is_fill = fill_mask(values, self._fills)
         numbers = np.array([fill.value for fill in self._fills], np.float32)
         for turns in range(4):
-            self._sides = self._sides + _sides(np.rot90(values, turns, (1, 2)), np.rot90(hole, turns), numbers)
+            turned, turned_fill = np.rot90(values, turns, (1, 2)), np.rot90(is_fill, turns)
+            self._sides = self._sides + _compare_sides(turned, turned_fill, numbers)
 
     def fills(self) -> Fills:
-        """Return the fills whose pixels touch each other, or that no unit allows, and their rim."""
+        """Return the fill values whose pixels are adjacent or that are impossible in any unit, and the buffer."""
         kept = tuple(
             fill
             for fill, (touching, count) in zip(self._fills, self._touching, strict=True)
-            if not fill.together or 2 * touching > count
+            if not fill.all_bands or 2 * touching > count
         )
-        return Fills(kept, self._rim() if kept else 0)
+        return Fills(kept, self._blended_width() if kept else 0)
 
-    def _rim(self) -> int:
+    def _blended_width(self) -> int:
         toward, clearly, seen = self._sides
-        blended = ((toward > _BLENDED * seen) & (2 * clearly > seen) & (seen >= _ENOUGH)).any(axis=0)
+        blended = ((toward > _BLENDED * seen) & (2 * clearly > seen) & (seen >= _MIN_PIXELS)).any(axis=0)
         rings = int(np.argmin(np.append(blended, False)))
-        return min(rings + 1, LONGEST_RIM) if rings else 0  # wider kernels reach one pixel further than they show
+        return min(rings + 1, MAX_BUFFER) if rings else 0  # wide kernels blend one pixel more than is detectable
 
 
-def _sides(values: Float32, hole: Bool, numbers: Float32) -> NDArray[np.int64]:
-    """Compare pixels to the right of fills with those `_REFERENCE` pixels from them; see `Surroundings`."""
-    counts = np.zeros((3, len(values), LONGEST_RIM), np.int64)
-    rows, columns = np.nonzero(hole[:, : -_REFERENCE - 1] & ~hole[:, 1:-_REFERENCE])
-    rows, columns = rows[:_MOST_EDGES, None], columns[:_MOST_EDGES, None]
+def _compare_sides(values: Float32, is_fill: Bool, numbers: Float32) -> NDArray[np.int64]:
+    """Compare pixels right of fill values with pixels `_REFERENCE` columns away; see `FillNeighbourhood`."""
+    counts = np.zeros((3, len(values), MAX_BUFFER), np.int64)
+    rows, columns = np.nonzero(is_fill[:, : -_REFERENCE - 1] & ~is_fill[:, 1:-_REFERENCE])
+    rows, columns = rows[:_MAX_EDGES, None], columns[:_MAX_EDGES, None]
     if not rows.size:
         return counts
-    places = columns + np.arange(1, _REFERENCE + 1)
-    free = ~hole[rows, places].any(axis=1)
-    rows, columns, places = rows[free], columns[free], places[free]
-    fill, line = values[:, rows[:, 0], columns[:, 0]], values[:, rows, places]
+    positions = columns + np.arange(1, _REFERENCE + 1)
+    free = ~is_fill[rows, positions].any(axis=1)
+    rows, columns, positions = rows[free], columns[free], positions[free]
+    fill, line = values[:, rows[:, 0], columns[:, 0]], values[:, rows, positions]
     far = line[:, :, -1:]
-    fill[~np.isin(fill, numbers)] = np.nan  # of a band that holds measurements there
+    fill[~np.isin(fill, numbers)] = np.nan  # bands with measurements at these pixels
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        part = (line[:, :, :LONGEST_RIM] - far) / (fill[:, :, None] - far)  # NaN where anything is missing
-    for count, some in zip(counts, (part > 0, part > _PART, np.abs(part) > 0), strict=True):
+        fraction = (line[:, :, :MAX_BUFFER] - far) / (fill[:, :, None] - far)  # NaN where a value is missing
+    for count, some in zip(counts, (fraction > 0, fraction > _MIN_FRACTION, np.abs(fraction) > 0), strict=True):
         count[:] = some.sum(axis=1)
     return counts

@@ -1,4 +1,4 @@
-"""Where pixels are: arithmetic of windows, transforms and reference systems."""
+"""Georeferencing: windows, transforms and coordinate reference systems."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float64
 
-PIXEL = 10.0  # metres; of Sentinel-2's finest bands
+PIXEL = 10.0  # metres: pixel size of Sentinel-2's finest bands
 
 
-class Place(Protocol):
-    """Where a raster's pixels lie in its reference system; pixel corners are whole numbers."""
+class Georeference(Protocol):
+    """Transformation between pixel coordinates, whose integers are pixel corners, and coordinates of the CRS."""
 
     method: str
     """GDAL's name of the transformation."""
 
     def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
-        """Turn pixel places into coordinates."""
+        """Transform pixel coordinates to coordinates of the CRS."""
 
     def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        """Turn coordinates into pixel places."""
+        """Transform coordinates of the CRS to pixel coordinates."""
 
     def profile(self, window: Window) -> dict[str, Any]:
-        """Tell rasterio where a window cut from the raster lies."""
+        """Return the georeferencing of a window as rasterio profile entries."""
 
 
-class AffinePlace:
-    """A place by an affine transform."""
+class AffineGeoreference:
+    """Georeferencing by an affine transform."""
 
     method = "GEOTRANSFORM"
 
@@ -44,29 +44,29 @@ class AffinePlace:
         self.transform = transform
 
     def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
-        """See `Place`."""
+        """See `Georeference`."""
         return apply(self.transform, columns, rows)
 
     def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        """See `Place`."""
+        """See `Georeference`."""
         return apply(~self.transform, x, y)
 
     def profile(self, window: Window) -> dict[str, Any]:
-        """See `Place`."""
-        return {"transform": moved(self.transform, window)}
+        """See `Georeference`."""
+        return {"transform": window_transform(self.transform, window)}
 
 
-class SplinePlace:
-    """A place by ground control points, with a thin-plate spline between them.
+class GcpGeoreference:
+    """Georeferencing by ground control points, with a thin-plate spline between them.
 
-    An affine fit to the points of a Sentinel-1 GRD file was 2 km off, the spline 0.3 m.
+    For a Sentinel-1 GRD file, an affine fit to the points was 2 km off, the spline 0.3 m.
     """
 
     method = "GCP_TPS"
 
     def __init__(self, points: Sequence[GroundControlPoint], crs: CRS) -> None:
         x = np.array([point.x for point in points])
-        # Across 180 degrees of longitude the points must not be torn apart.
+        # Keep the points together across the antimeridian.
         turns = 360.0 * ((x < 0) & (np.ptp(x) > 180) & crs.is_geographic)
         self._points = [
             GroundControlPoint(row=point.row, col=point.col, x=point.x + turn, y=point.y, z=0.0)
@@ -75,12 +75,12 @@ class SplinePlace:
         self._spline = GCPTransformer(self._points, tps=True)
 
     def to_ground(self, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
-        """See `Place`."""
+        """See `Georeference`."""
         x, y = self._spline.xy(np.ravel(rows), np.ravel(columns), offset="ul")
         return np.asarray(x, np.float64), np.asarray(y, np.float64)
 
     def to_pixels(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
-        """See `Place`."""
+        """See `Georeference`."""
         known = np.isfinite(x) & np.isfinite(y)
         columns, rows = np.full((2, *np.shape(x)), np.nan)
         if known.any():
@@ -88,7 +88,7 @@ class SplinePlace:
         return columns, rows
 
     def profile(self, window: Window) -> dict[str, Any]:
-        """See `Place`."""
+        """See `Georeference`."""
         points = [
             GroundControlPoint(
                 row=point.row - window.row, col=point.col - window.column, x=point.x, y=point.y, z=0.0
@@ -99,26 +99,26 @@ class SplinePlace:
 
 
 def raster_window(window: Window) -> RasterWindow:
-    """Return the window in rasterio's terms."""
+    """Convert a window to rasterio's type."""
     return RasterWindow(window.column, window.row, window.width, window.height)
 
 
 def apply(transform: Affine, x: Float64 | np.float64, y: Float64 | np.float64) -> tuple[Float64, Float64]:
-    """Transform points; those that are not finite stay so without a warning."""
+    """Apply an affine transform to points. Non-finite points stay non-finite without a warning."""
     with np.errstate(invalid="ignore"):
         across = transform.a * x + transform.b * y + transform.c
         down = transform.d * x + transform.e * y + transform.f
     return np.asarray(across), np.asarray(down)
 
 
-def moved(transform: Affine, window: Window) -> Affine:
-    """Return the transform of a window cut from a raster."""
+def window_transform(transform: Affine, window: Window) -> Affine:
+    """Return the affine transform of a window of a raster."""
     x, y = apply(transform, np.float64(window.column), np.float64(window.row))
     return Affine(transform.a, transform.b, float(x), transform.d, transform.e, float(y))
 
 
-def halves(window: Window) -> tuple[Window, Window]:
-    """Cut a window across its longer side."""
+def split_window(window: Window) -> tuple[Window, Window]:
+    """Split a window in half across its longer side."""
     row, column, height, width = window
     if height >= width:
         return Window(row, column, height // 2, width), Window(row + height // 2, column, height - height // 2, width)
@@ -126,7 +126,7 @@ def halves(window: Window) -> tuple[Window, Window]:
 
 
 def lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Float64, Float64]:
-    """Spread points over a window, its edges among them, or its outermost pixels' centres with an inset of 0.5."""
+    """Return a lattice of points that spans a window, edge to edge, or with an inset in pixels."""
     rows = np.linspace(window.row + inset, window.row + window.height - inset, points)
     columns = np.linspace(window.column + inset, window.column + window.width - inset, points)
     across, down = np.meshgrid(columns, rows)
@@ -134,30 +134,30 @@ def lattice(window: Window, points: int, inset: float = 0.0) -> tuple[Float64, F
 
 
 def cell_centres(window: Window, count: int) -> tuple[Float64, Float64]:
-    """Cut a window into ``count`` x ``count`` cells and return their middles."""
+    """Return the centres of ``count`` x ``count`` equal cells of a window."""
     steps = (np.arange(count) + 0.5) / count
     across, down = np.meshgrid(window.column + steps * window.width, window.row + steps * window.height)
     return across.ravel(), down.ravel()
 
 
 def describe_bounds(x: Float64, y: Float64) -> str:
-    """Name the bounds of points: west, south, east and north."""
+    """Return the bounds of points as text: west, south, east, north."""
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
-        return "an unknown place"
+        return "unknown bounds"
     edges = x[known].min(), y[known].min(), x[known].max(), y[known].max()
     return f"({', '.join(f'{edge:.10g}' for edge in edges)})"
 
 
 def to_degrees(grid: GeoBox, columns: Float64, rows: Float64) -> tuple[Float64, Float64]:
-    """Transform fractional pixel places on a grid to longitude and latitude."""
+    """Transform fractional pixel coordinates of a grid to longitude and latitude."""
     transformer = Transformer.from_crs(CRS.from_user_input(grid.crs).to_2d(), "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(*apply(grid.transform, columns, rows))
     return np.asarray(lon), np.asarray(lat)
 
 
 def pixel_metres(grid: GeoBox) -> tuple[float, float]:
-    """Width and height of a pixel on the ground at a grid's middle, in metres; NaN for what is no place on Earth."""
+    """Return the width and height in metres of a pixel at the centre of a grid; NaN if it is not on Earth."""
     rows, columns = grid.shape
     lon, lat = to_degrees(grid, columns / 2 + np.array([0.0, 1.0, 0.0]), rows / 2 + np.array([0.0, 0.0, 1.0]))
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
@@ -166,25 +166,25 @@ def pixel_metres(grid: GeoBox) -> tuple[float, float]:
     return float(distances[0]), float(distances[1])
 
 
-def warn_of_pixels(grid: GeoBox) -> list[str]:
-    """Put into words that pixels are much larger or smaller than Sentinel's, from which weights learn."""
+def pixel_size_warnings(grid: GeoBox) -> list[str]:
+    """Return a warning if pixels are much larger or smaller than the Sentinel pixels that weights are trained on."""
     size = math.prod(pixel_metres(grid)) ** 0.5
     if not PIXEL / 1.5 <= size <= PIXEL * 1.5:
         return [
-            f"a pixel of the map is {size:.3g} m wide, but weights learn from pixels of {PIXEL:g} m: what they see "
-            "looks unlike what they know."
+            f"the pixels of the map are {size:.3g} m wide, but the weights were trained on pixels of {PIXEL:g} m, so "
+            "the map is less reliable."
         ]
     return []
 
 
 def crs_name(crs: CRS) -> str:
-    """Name a reference system by its EPSG code if it has one."""
+    """Return the EPSG code of a CRS, or its name if it has none."""
     epsg = crs.to_epsg()
     return str(crs.name) if epsg is None else f"EPSG:{epsg}"
 
 
 def describe_grid(grid: GeoBox) -> dict[str, Any]:
-    """Describe a grid as plain values."""
+    """Describe a grid as a dict of plain values."""
     return {
         "crs": crs_name(CRS.from_user_input(grid.crs)),
         "transform": list(grid.transform)[:6],

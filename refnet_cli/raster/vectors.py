@@ -1,4 +1,4 @@
-"""Vector files, and how their shapes come onto a grid."""
+"""Vector files, and the projection of their features to a pixel grid."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ Bounds = tuple[float, float, float, float]
 VECTORS = {
     ".gpkg": b"SQLite format 3", ".geojson": b"{", ".json": b"{", ".shp": b"\x00\x00\x27\x0a", ".fgb": b"fgb\x03fgb",
 }  # fmt: skip
-"""How the vector files that are read begin: GDAL would open others too, some of which lead elsewhere."""
+"""Signatures of the accepted vector files. GDAL would open other formats too, some of which refer to other files."""
 _DRIVERS = ("GPKG", "GeoJSON", "ESRI Shapefile", "FlatGeobuf")
-_MOST_JSON = 256 << 20  # bytes
+_MAX_JSON = 256 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class VectorFile:
-    """A layer of a vector file that says in which reference system it is; use ``VectorFile.open``."""
+    """A layer of a vector file with a coordinate reference system; use ``VectorFile.open``."""
 
     path: str
     name: str
-    """What messages call it."""
+    """Name in messages."""
     crs: CRS
     fields: tuple[str, ...]
     layer: str
@@ -56,49 +56,49 @@ class VectorFile:
         path : str or Path
             A local file.
         what : str
-            What it holds, for messages.
+            Content of the file, for messages.
         layer : str or None
-            Name of the layer to read; None where only one of the file's layers has shapes.
+            Name of the layer to read. None if only one of the file's layers has geometries.
         option : str
-            The option that names the layer, for messages.
+            The option that selects the layer, for messages.
 
         Raises
         ------
         InputMissingError
-            If it is missing or may not be read.
+            If the file is missing or unreadable.
         InputError
-            If it is of another kind or damaged, or has no reference system.
+            If the file has another format, is damaged or has no coordinate reference system.
         OptionsError
-            If there is no such layer, or several have shapes and none was named.
+            If the layer does not exist, or if several layers have geometries and none was selected.
         """
         ending = Path(path).suffix.lower()
         if ending not in VECTORS and os.path.exists(path):
             advice = advise_conversion(path, rasters=False)
-            raise InputError(f"The {what} file {path} is none of {', '.join(VECTORS)}. {advice}")
+            raise InputError(f"The {what} file {path} has none of the extensions {', '.join(VECTORS)}. {advice}")
         text = local_file(path, what)
         name = f"The {what} file {text}"
         with Path(text).open("rb") as file:
             if not file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(VECTORS[ending]):
-                raise InputError(f"{name} is no {ending} file, in spite of its name.")
+                raise InputError(f"{name} is not a {ending} file, despite its extension. Check the file.")
         if VECTORS[ending] == b"{":
             _refuse_links(text, name)
         try:
             chosen = _choose_layer(text, name, layer, option)
             about = pyogrio.read_info(text, layer=chosen)
             if about["driver"] not in _DRIVERS:
-                raise InputError(f"{name} is read as {about['driver']}; give {', '.join(_DRIVERS)}.")
+                raise InputError(f"{name} has the format {about['driver']}. Use {', '.join(_DRIVERS)}.")
             if not about["features"] and not about["fields"].size:
-                raise InputError(f"{name} has no shapes.")
+                raise InputError(f"{name} has no features. Use a file that has some.")
             if not about["crs"]:
-                raise InputError(f"{name} does not say in which reference system it is.")
+                raise InputError(f"{name} has no coordinate reference system. Assign the right one first.")
             return cls(text, name, CRS.from_user_input(about["crs"]), tuple(about["fields"].tolist()), chosen)
         except (DataSourceError, DataLayerError) as error:
             raise _unreadable(name, error) from error
         except ProjError as error:
-            raise InputError(f"{name} has a reference system that cannot be used: {error}") from error
+            raise InputError(f"{name} has an unusable coordinate reference system: {error}") from error
 
     def read(self, fields: Sequence[str], bounds: Bounds | None = None) -> tuple[Shapes, list[NDArray[Any]]]:
-        """Read shapes, all or those that touch a box, and the values of some fields.
+        """Read the features, all or those that intersect a box, with the values of some fields.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class VectorFile:
         Raises
         ------
         InputError
-            If the file is damaged or holds shapes that are no points, lines or polygons.
+            If the file is damaged or contains other geometries than points, lines and polygons.
         """
         try:
             about, _, stored, values = pyogrio.raw.read(
@@ -125,52 +125,52 @@ class VectorFile:
 def _unreadable(name: str, error: Exception) -> InputError:
     reason = point_of(error)
     if "not recognized as being in a supported file format" in reason:
-        reason = "no layer with shapes is found in it; it holds rasters or other tables only, or is damaged"
+        reason = "it has no layer with geometries; it contains only rasters or other tables, or is damaged"
     if "database is locked" in reason:
         reason += (
-            ". Another program writes it, or it lies on a drive without file locks: close the other program, or copy "
-            "the file to a local disk"
+            ". Another program is writing it, or its drive does not support file locks. Close the other program, or "
+            "copy the file to a local disk"
         )
     return InputError(f"{name} cannot be read: {reason}.")
 
 
 def _choose_layer(path: str, name: str, asked: str | None, option: str) -> str:
-    """Name of the layer to read. Tables without shapes, as QGIS keeps styles in, are no layers."""
+    """Return the name of the layer to read. Tables without geometries, such as QGIS styles, are not layers."""
     kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(path).tolist()}
     layers = [layer for layer, kind in kinds.items() if kind is not None]
     listed = ", ".join(map(repr, layers))
     if not layers:
-        raise InputError(f"{name} has no layer with shapes, only {', '.join(map(repr, kinds)) or 'no table at all'}.")
+        raise InputError(f"{name} has no layer with geometries, only {', '.join(map(repr, kinds)) or 'no tables'}.")
     if asked is not None and asked not in layers:
-        found = f"has {asked!r} as a table without shapes" if asked in kinds else f"has no layer {asked!r}"
-        raise OptionsError(f"{name} {found}. Name one of its layers with {option}: {listed}.")
+        found = f"has {asked!r} only as a table without geometries" if asked in kinds else f"has no layer {asked!r}"
+        raise OptionsError(f"{name} {found}. Select one of its layers with {option}: {listed}.")
     if asked is None and len(layers) > 1:
-        raise OptionsError(f"{name} has {len(layers)} layers with shapes: {listed}. Name one of them with {option}.")
+        raise OptionsError(f"{name} has {len(layers)} layers with geometries: {listed}. Select one with {option}.")
     return asked or layers[0]
 
 
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".txt")
 _RASTERS = (".img", ".asc", ".nc", ".png", ".jpg", ".jpeg", ".gif", ".bil", ".bsq", ".grd", ".rst", ".hdf", ".h5")
-_OF_SHAPEFILES = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
+_SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx")
 
 
 def advise_conversion(path: str | Path, rasters: bool = True) -> str:
-    """Return what to do about a file whose ending is none of `VECTORS`, as sentences for messages.
+    """Return advice, in sentences for messages, on a file whose extension is not in `VECTORS`.
 
     Parameters
     ----------
     path : str or Path
     rasters : bool
-        Whether a GeoTIFF would do too.
+        Whether a GeoTIFF is accepted too.
     """
     given, ending = Path(path), Path(path).suffix.lower()
     if ending == ".zip":
-        return f"Unpack it and give the file in it: {'GeoTIFF or ' * rasters}{', '.join(VECTORS)}."
+        return f"Unpack it and use the file in it: {'GeoTIFF or ' * rasters}{', '.join(VECTORS)}."
     if ending in (".tif", ".tiff", ".jp2", *_RASTERS) and not rasters:
         command = shlex.join(["gdal_polygonize.py", str(given), str(given.with_suffix(".gpkg"))])
         return f"Convert it to polygons: {command}"
-    if ending in _OF_SHAPEFILES:
-        return f"It is one file of a Shapefile: give {given.with_suffix('.shp')}."
+    if ending in _SHAPEFILE_PARTS:
+        return f"It is one file of a Shapefile. Use {given.with_suffix('.shp')}."
     if ending in _RASTERS:
         return f"Convert it to GeoTIFF: {shlex.join(['gdal_translate', str(given), str(given.with_suffix('.tif'))])}"
     if ending in (".csv", ".tsv", *_SPREADSHEETS):
@@ -180,46 +180,46 @@ def advise_conversion(path: str | Path, rasters: bool = True) -> str:
             f"{first}onvert it to points: ogr2ogr -a_srs EPSG:4326 -oo X_POSSIBLE_NAMES='lon*,lng,x' "
             "-oo Y_POSSIBLE_NAMES='lat*,y' -oo KEEP_GEOM_COLUMNS=NO "
             f"{shlex.join([str(given.with_suffix('.gpkg')), str(table)])} "
-            "(with the reference system of the coordinates in place of EPSG:4326, if it is another one)."
+            "(replace EPSG:4326 if the coordinates have another reference system)."
         )
     command = shlex.join(["ogr2ogr", str(given.with_suffix(".gpkg")), str(given)])
     return f"Convert it to GeoPackage: {command} (or in QGIS: Export, Save Features As)."
 
 
 def _refuse_links(path: str, name: str) -> None:
-    """Refuse GeoJSON whose reference system is a link, which GDAL would fetch."""
+    """Refuse GeoJSON whose coordinate reference system is a link, which GDAL would fetch."""
 
-    def look(pairs: list[tuple[str, Any]]) -> frozenset[str] | None:
-        # GDAL takes names in any case, and up to a zero; which of two alike it takes is better not asked.
+    def check(pairs: list[tuple[str, Any]]) -> frozenset[str] | None:
+        # GDAL ignores the case of names and all after a null character. Check every one of several equal names.
         known = [(key.partition("\0")[0].lower(), value) for key, value in pairs]
         kinds = frozenset(str(value).partition("\0")[0].lower() for key, value in known if key == "type")
         systems = [value for key, value in known if key == "crs" and isinstance(value, frozenset)]
         if any(system - {"name", "epsg", "ogc"} for system in systems):
             raise InputError(
-                f"{name} has a reference system that is not in it, but behind a link: write it with "
-                "one by name, as urn:ogc:def:crs:EPSG::4326."
+                f"{name} only has a link to its coordinate reference system. Write it with a named one, such as "
+                "urn:ogc:def:crs:EPSG::4326."
             )
-        # There may be very many.
+        # Only return what is needed: there may be very many objects.
         return kinds or None
 
     size = os.path.getsize(path)
-    if size > _MOST_JSON:
+    if size > _MAX_JSON:
         raise InputError(
-            f"{name} has {size >> 20} MB, more than the {_MOST_JSON >> 20} that are read of GeoJSON: "
-            "write it as GeoPackage, for instance with ogr2ogr."
+            f"{name} has {size >> 20} MB (limit {_MAX_JSON >> 20} MB for GeoJSON). "
+            "Convert it to GeoPackage, for instance with ogr2ogr."
         )
     try:
-        json.loads(_without_coordinates(path).decode("utf-8-sig"), object_pairs_hook=look)
+        json.loads(_without_coordinates(path).decode("utf-8-sig"), object_pairs_hook=check)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} cannot be read as JSON ({error}): give an intact one.") from error
+        raise InputError(f"{name} cannot be read as JSON ({error}). Repair or re-download the file.") from error
 
 
 def _without_coordinates(path: str) -> bytes:
-    """Read JSON with a zero for each array of numbers alone, which Python would take many times its memory for."""
+    """Read JSON with a zero in place of each coordinate array, for which Python would need many times the memory."""
     parts = []
     with open(path, "rb") as file:
         while part := file.read(1 << 20):
-            for _ in range(5):  # as deep as coordinates are
+            for _ in range(5):  # the nesting depth of coordinates
                 part, found = re.subn(rb"\[[-+\d.eE,\s]*\]", b"0", part)
                 if not found:
                     break
@@ -227,12 +227,11 @@ def _without_coordinates(path: str) -> bytes:
     return b"".join(parts)
 
 
-class WayToGrid:
-    """Brings shapes of a file into pixels of a grid: x to the right, y down.
+class ShapeProjector:
+    """Projects the features of a file to pixel coordinates of a grid: x to the right, y down.
 
-    Shapes are cut to the grid and a margin first, as what lies far off may have no place in the grid's reference
-    system, and their long edges are cut up, so that they bend as on the ground. Longitudes may be written from -180 or
-    from 0 degrees.
+    Features are first clipped to the grid and a margin, because distant coordinates may be invalid in the grid's CRS.
+    Long edges are split, so that they follow the ground. Longitudes may start at -180 or at 0 degrees.
 
     Parameters
     ----------
@@ -242,7 +241,7 @@ class WayToGrid:
     Raises
     ------
     InputError
-        If the file's reference system cannot be used for the grid.
+        If the file's coordinate reference system cannot be transformed to that of the grid.
     """
 
     def __init__(self, file: VectorFile, grid: GeoBox) -> None:
@@ -254,15 +253,15 @@ class WayToGrid:
             self._transformer = Transformer.from_crs(self._source, self._target, always_xy=True)
             left, bottom, right, top = self._transformer.transform_bounds(*box.bbox, direction="INVERSE")
         except ProjError as error:
-            raise InputError(f"{file.name} has a reference system that cannot be used: {error}") from error
+            raise InputError(f"{file.name} has an unusable coordinate reference system: {error}") from error
         self._turn = _full_turn(self._source)
         right += self._turn * (left > right)
         if not left < right or not np.isfinite([left, bottom, right, top]).all():
-            raise InputError(f"{file.name} has a reference system in which the scene has no simple outline.")
+            raise InputError(f"The scene has no valid bounds in the coordinate reference system of {file.name}.")
         margin = max(right - left, top - bottom) / 10
         self._longest = max(right - left, top - bottom) * 1.2 / 100
         left, right, bottom, top = left - margin, right + margin, bottom - margin, top + margin
-        if self._turn:  # the poles have no place in many projections
+        if self._turn:  # many projections are undefined at the poles
             pole = self._turn / 4
             bottom, top = max(bottom, (bottom + margin - pole) / 2), min(top, (top - margin + pole) / 2)
         self._box = left, bottom, right, top
@@ -270,13 +269,13 @@ class WayToGrid:
 
     @property
     def bounds(self) -> Bounds | None:
-        """Box in the file's reference system outside of which nothing is on the grid; None if it is no single one."""
+        """Bounds of the grid in the file's CRS; None if they cross the antimeridian."""
         left, _, right, _ = self._box
         whole = not self._turn or (-self._turn / 2 <= left and right <= self._turn / 2)
         return self._box if whole else None
 
-    def onto(self, shapes: Shapes) -> tuple[Shapes, NDArray[np.intp]]:
-        """Bring shapes onto the grid.
+    def project(self, shapes: Shapes) -> tuple[Shapes, NDArray[np.intp]]:
+        """Project features to the grid.
 
         Parameters
         ----------
@@ -285,20 +284,20 @@ class WayToGrid:
         Returns
         -------
         pieces : array of shapely geometries, shape (M,)
-            What of them is near the grid; a shape may come in pieces.
+            The parts of the features near the grid. A feature may be split into several parts.
         which : int array, shape (M,)
-            The index of each piece's shape.
+            The index of the feature that each part comes from.
 
         Raises
         ------
         InputError
-            If a shape has no place in the grid's reference system even there.
+            If a part cannot be transformed to the grid's CRS.
         """
         left, bottom, right, top = self._box
         pieces, which = [], []
         for away in (-self._turn, 0.0, self._turn) if self._turn else (0.0,):
             cut = shapely.clip_by_rect(shapes, left - away, bottom, right - away, top)
-            # What a polygon only shares with the box's edge is a line or a point.
+            # Where a polygon only touches the box, the result is a line or a point.
             whole = shapely.get_dimensions(cut) == shapely.get_dimensions(shapes)
             kept = np.flatnonzero(whole & ~shapely.is_empty(cut))
             pieces.append(self._move(cut[kept], away))
@@ -313,7 +312,7 @@ class WayToGrid:
             if self._source != self._target:
                 x, y = self._transform(x, y)
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
-                raise InputError(f"{self._name} has shapes on the scene without a place in its reference system.")
+                raise InputError(f"{self._name} has features on the scene that cannot be transformed to its CRS.")
             return np.stack([
                 to_pixels.a * x + to_pixels.b * y + to_pixels.c, to_pixels.d * x + to_pixels.e * y + to_pixels.f
             ], axis=1)  # fmt: skip
@@ -326,11 +325,11 @@ class WayToGrid:
     def _transform(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         near = x
         x, y = self._transformer.transform(x, y)
-        if turn := _full_turn(self._target):  # as often round the world as the grid is
+        if turn := _full_turn(self._target):  # wrap longitudes to the range of the grid
             x = x + turn * np.rint(((near / self._turn * turn if self._turn else self._middle) - x) / turn)
         return x, y
 
 
 def _full_turn(crs: CRS) -> float:
-    """All degrees of longitude in the unit of a geographic reference system; 0 in others."""
+    """Return 360 degrees in the angular unit of a geographic CRS; 0 for a projected CRS."""
     return 2 * math.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else 0.0

@@ -1,1 +1,1 @@
-"""A pair of sensors on one grid: what the files are, how they are read, and where the result lies."""
+"""Optical and SAR files on a common grid: file detection, reading, and the grid of the result."""

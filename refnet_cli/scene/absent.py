@@ -1,4 +1,4 @@
-"""Scenes of one sensor: which sensor is absent, and the options that need it."""
+"""Single-sensor scenes: the absent sensor, and the options that need it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _OPTIONS: dict[Modality, tuple[str, ...]] = {
 
 
 def absent_sensor(optical: Paths | None, sar: Paths | None) -> Modality | None:
-    """Return the sensor that no files are given of; None if there are files of both.
+    """Return the sensor without files; None if both have files.
 
     Raises
     ------
     OptionsError
-        If no files are given at all.
+        If neither sensor has files.
     """
     if optical is None and sar is None:
-        raise OptionsError("Neither optical nor SAR files are given: give --optical, --sar or both.")
+        raise OptionsError("There are neither optical nor SAR files. Pass --optical, --sar or both.")
     return "optical" if optical is None else "sar" if sar is None else None
 
 
-def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptions:
-    """Return the options for a scene that lacks a sensor.
+def single_sensor_options(options: SceneOptions, absent: Modality | None) -> SceneOptions:
+    """Return the options for a scene without one of the sensors.
 
-    What ``missing`` says of pixels that one sensor alone saw has no meaning there, nor has ``coreg="check"``.
+    ``missing`` and ``coreg="check"`` have no effect in such a scene, so they are reset.
 
     Raises
     ------
@@ -45,17 +45,17 @@ def without_absent(options: SceneOptions, absent: Modality | None) -> SceneOptio
     given = [f"--{name.replace('_', '-')}" for name, value in values.items() if not (value is None or value is False)]
     if given:
         raise OptionsError(
-            f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {what} files. Give them with --{absent}, "
+            f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} {what} files. Pass them with --{absent}, "
             f"or remove {' and '.join(given)}."
         )
     if options.coreg in ("auto", "require"):
         raise OptionsError(
-            f"--coreg {options.coreg} compares SAR with the optical image, but no {what} file is given: give one with "
-            f"--{absent}, or leave --coreg out."
+            f"--coreg {options.coreg} compares SAR with the optical image, but there is no {what} file. Pass one with "
+            f"--{absent}, or omit --coreg."
         )
     if options.extent == "intersection":
         raise OptionsError(
-            f"--extent intersection needs optical and SAR files, but no {what} file is given: give one with "
+            f"--extent intersection needs optical and SAR files, but there is no {what} file. Pass one with "
             f"--{absent}, or limit the map with --bounds."
         )
     return replace(options.scene, missing="nodata", coreg="off")

@@ -1,4 +1,4 @@
-"""Masks of clouds that come with optical files, on the grid."""
+"""Cloud masks of optical files, on the grid."""
 
 from __future__ import annotations
 
@@ -18,106 +18,106 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.raster.georeference import apply
 from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.inputs import Layer
-from refnet_cli.scene.resample import Part, make_parts
+from refnet_cli.scene.resample import BandGroup, align_bands
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.quality import CLOUD_MASKS
-from refnet_cli.sensors.safe import read_outlines
+from refnet_cli.sensors.safe import read_cloud_polygons
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8
 
 
 class Clouds(Protocol):
-    """Tells where clouds are."""
+    """A cloud mask on the grid."""
 
     @property
     def files(self) -> set[int]:
         """Numbers of the optical files that `read` needs."""
 
     def read(self, rasters: Mapping[int, Raster], window: Window) -> UInt8:
-        """Read what is cloudy in a window of the grid, with the calling thread's files: 1 there, shape (H, W)."""
+        """Read a window of the grid with the calling thread's files: 1 where it is cloudy, shape (H, W)."""
 
 
 def choose_clouds(source: Source, grid: GeoBox) -> tuple[Clouds, Decision]:
-    """Find what tells where clouds are: of several masks the one that `CLOUD_MASKS` lists first.
+    """Return the cloud mask of a source: if there are several, the first one in `CLOUD_MASKS`.
 
     Raises
     ------
     OptionsError
-        If there is none.
+        If there is no mask.
     InputError
-        If it cannot be used.
+        If the mask is unusable.
     """
     for name in CLOUD_MASKS:
         layers = [layer for layer in source.masks if layer.name == name]
         if layers:
-            said = ", ".join(str(layer.said) for layer in layers if layer.said)
-            how = f"description: masked by {said}." if said else "name: the product's own file."
+            masks = ", ".join(str(layer.description) for layer in layers if layer.description)
+            how = f"description: masked by {masks}." if masks else "name: the mask file of the product."
             return RasterClouds.make(source, layers, grid), Decision("optical.clouds", name, how)
-    if source.files.outlines:
-        clouds = OutlinedClouds.make(source.files.outlines, grid)
-        return clouds, Decision("optical.clouds", "MSK_CLOUDS", "name: the product's own outlines.")
+    if source.files.cloud_vectors:
+        clouds = VectorClouds.make(source.files.cloud_vectors, grid)
+        return clouds, Decision("optical.clouds", "MSK_CLOUDS", "name: the cloud polygons of the product.")
     raise OptionsError(
-        f"--mask-clouds needs a mask, but {source.label} has none: give one of {', '.join(CLOUD_MASKS)} as a band or a "
-        "further file, or leave the option out."
+        f"--mask-clouds needs a cloud mask, but {source.label} has none. Pass one of {', '.join(CLOUD_MASKS)} as a "
+        "band or as a further file, or omit the option."
     )
 
 
 class RasterClouds(NamedTuple):
-    """A raster that tells where clouds are, on the grid."""
+    """A raster cloud mask on the grid."""
 
     name: str
     """A key of `CLOUD_MASKS`."""
-    parts: tuple[Part, ...]
+    groups: tuple[BandGroup, ...]
 
     @classmethod
     def make(cls, source: Source, layers: Sequence[Layer], grid: GeoBox) -> RasterClouds:
-        """Align masks of one kind; see `make_parts` for the errors."""
-        parts = []
-        for part in make_parts(source, layers, grid):
-            # A pixel is as cloudy as what is cloudiest in it.
-            method = Resampling.max if part.method is Resampling.average else Resampling.nearest
-            bands = part.bands
+        """Align masks of one kind; see `align_bands` for the errors."""
+        groups = []
+        for group in align_bands(source, layers, grid):
+            # A grid pixel is cloudy if any of its mask pixels is.
+            method = Resampling.max if group.method is Resampling.average else Resampling.nearest
+            bands = group.bands
             if source.files.product and layers[0].name == "MSK_CLASSI":
-                # Opaque clouds and cirrus have a band each; the third is snow.
-                bands = tuple(range(1, min(source.rasters[part.file].dataset.count, 2) + 1))
-            parts.append(part._replace(method=method, bands=bands))
-        return cls(str(layers[0].name), tuple(parts))
+                # Bands 1 and 2 are opaque clouds and cirrus, band 3 is snow.
+                bands = tuple(range(1, min(source.rasters[group.file].dataset.count, 2) + 1))
+            groups.append(group._replace(method=method, bands=bands))
+        return cls(str(layers[0].name), tuple(groups))
 
     @property
     def files(self) -> set[int]:
         """See `Clouds.files`."""
-        return {part.file for part in self.parts}
+        return {group.file for group in self.groups}
 
     def read(self, rasters: Mapping[int, Raster], window: Window) -> UInt8:
-        """See `Clouds.read`; where no mask reaches, nobody knows, which is taken for cloudy."""
-        known = np.zeros((1, window.height, window.width), np.uint8)  # 1 where it is clear, 2 where cloudy
-        for part in self.parts:
-            raster = rasters[part.file]
-            source = part.alignment.source_window(window)
+        """See `Clouds.read`. Pixels that no mask covers count as cloudy."""
+        known = np.zeros((1, window.height, window.width), np.uint8)  # 1 clear, 2 cloudy, 0 not covered
+        for group in self.groups:
+            raster = rasters[group.file]
+            source = group.alignment.source_window(window)
             if not source.height * source.width:
                 continue
-            stored = raster.read(part.bands, source)
+            stored = raster.read(group.bands, source)
             flagged = np.asarray(CLOUD_MASKS[self.name](stored).any(axis=0, keepdims=True), np.uint8)
             here = np.zeros_like(known)
-            with raster.naming(f"cannot be warped to {window} of the grid", window):
-                part.alignment.warp(window, source, flagged + np.uint8(1), here, part.method)
+            with raster.error_context(f"cannot be warped to {window} of the grid", window):
+                group.alignment.warp(window, source, flagged + np.uint8(1), here, group.method)
             np.maximum(known, here, out=known)
         return np.asarray(known[0] != 1, np.uint8)
 
 
-class OutlinedClouds(NamedTuple):
-    """Outlines of clouds, in pixels of the grid: x to the right, y down."""
+class VectorClouds(NamedTuple):
+    """Cloud polygons in pixel coordinates of the grid: x to the right, y down."""
 
     shapes: NDArray[np.object_]
 
     @classmethod
-    def make(cls, outlines: Sequence[tuple[str, str]], grid: GeoBox) -> OutlinedClouds:
-        """Read outlines, given their reference systems and files; see `read_outlines` for the errors."""
+    def make(cls, polygons: Sequence[tuple[str, str]], grid: GeoBox) -> VectorClouds:
+        """Read cloud polygons, given their CRS and files; see `read_cloud_polygons` for the errors."""
         shapes = []
-        for zone, location in outlines:
+        for zone, location in polygons:
             to_grid = Transformer.from_crs(zone, CRS.from_user_input(grid.crs).to_2d(), always_xy=True)
-            for rings in read_outlines(location):
+            for rings in read_cloud_polygons(location):
                 moved = [np.stack(apply(~grid.transform, *to_grid.transform(*ring.T)), axis=1) for ring in rings]
                 shapes.append(shapely.Polygon(moved[0], moved[1:]))
         return cls(np.array(shapes, object))
@@ -128,7 +128,7 @@ class OutlinedClouds(NamedTuple):
         return set()
 
     def read(self, rasters: Mapping[int, Raster], window: Window) -> UInt8:
-        """See `Clouds.read`: pixels whose centre lies in an outline."""
+        """See `Clouds.read`: pixels whose centre is inside a polygon."""
         box = shapely.box(window.column, window.row, window.column + window.width, window.row + window.height)
         near = [shape for shape in self.shapes if shape.intersects(box)]
         out = np.zeros((window.height, window.width), np.uint8)

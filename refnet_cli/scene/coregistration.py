@@ -1,4 +1,4 @@
-"""The shift that is left between the images of a pair, found for files and written for people and maps."""
+"""The residual shift between the images of a scene pair, estimated from files and exported as JSON or GeoJSON."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from refnet_cli.version import __version__
 
 @dataclass(frozen=True)
 class PairShift:
-    """The shift of a pair, on its grid."""
+    """The residual shift of a scene pair, on its grid."""
 
     shift: Shift
     grid: GeoBox
     decisions: tuple[Decision, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a plain dict that JSON can hold; ``metres`` is (east, south) along the grid's axes."""
+        """Return all values as a dict for JSON; ``metres`` is (east, south) along the grid's axes."""
         across, down = pixel_metres(self.grid)
         found = self.shift.to_dict()
         known = found["columns"] is not None
@@ -42,7 +42,7 @@ class PairShift:
         return found | {"metres": metres, "decisions": [decision._asdict() for decision in self.decisions]}
 
     def write_geojson(self, path: str | Path) -> None:
-        """Write each window's shift as a line from its centre, in true length, in longitude and latitude.
+        """Write the shift of each window as a line from its centre, in true length, in longitude and latitude.
 
         Raises
         ------
@@ -66,12 +66,12 @@ class PairShift:
 
 
 def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) -> PairShift:
-    """Find how far a SAR image must move to fit an optical one.
+    """Estimate how far a SAR image must be moved to match an optical image.
 
     Parameters
     ----------
     optical, sar : path, or sequence of paths
-        As `ScenePair.open` takes them. B03, B04 and B08 are used, or what there is of them, and all polarisations.
+        As for `ScenePair.open`. Uses the available ones of B03, B04 and B08, and all polarisations.
     options : SceneOptions, optional
 
     Raises
@@ -81,14 +81,14 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
     """
     options = replace(options or SceneOptions(), coreg="off")
     with ExitStack() as stack:
-        optical_names = list(Source(find_files(optical, "optical", options)[0], stack).named[0])
+        optical_names = list(Source(find_files(optical, "optical", options)[0], stack).band_names[0])
         sar_source = Source(find_files(sar, "sar", options)[0], stack)
         count = len(sar_source.layers)
-        found = [name for name in SENSORS["sar"].bands if name in sar_source.named[0]]
+        found = [name for name in SENSORS["sar"].bands if name in sar_source.band_names[0]]
     bands = [name for name in EDGES if name in optical_names]
     if options.optical_bands:
         bands = list(options.optical_bands)
-    elif not bands:  # any will do
+    elif not bands:  # use all of them
         bands = [name or f"band {number}" for number, name in enumerate(optical_names, 1)]
     with ScenePair.open(optical, sar, bands, found or ["VV", "VH"][:count], options) as pair:
         return PairShift(pair.estimate_shift(), pair.grid, tuple(pair.decisions))

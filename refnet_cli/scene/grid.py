@@ -13,7 +13,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.raster.georeference import PIXEL, crs_name, lattice, moved, warn_of_pixels
+from refnet_cli.raster.georeference import PIXEL, crs_name, lattice, pixel_size_warnings, window_transform
 from refnet_cli.raster.raster import Raster, north_up_grid
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.inputs import Files, Layer, file_numbers
@@ -24,20 +24,20 @@ from refnet_cli.tiles.window import Window
 
 
 class GridNeededError(OptionsError):
-    """There is no optical image, and the grid of the SAR image cannot be that of a map."""
+    """There is no optical image, and the SAR image has no grid that a map can use."""
 
 
 def result_grid(
     optical: Source | None, layers: Sequence[Layer], sar: Source | None, options: SceneOptions
 ) -> tuple[GeoBox, Decision]:
-    """Choose the grid of the result: the optical image's pixels, without one SAR's, or those of a file that is named.
+    """Return the grid of the result: that of a given file, else of the optical image, else of the SAR image.
 
     Parameters
     ----------
     optical : Source or None
         None if there are no optical files.
     layers : sequence of Layer
-        Optical bands that are used; SAR's if there are no optical files.
+        The optical bands used, or the SAR bands if there are no optical files.
     sar : Source or None
         Needed for the extent "intersection".
     options : SceneOptions
@@ -45,9 +45,9 @@ def result_grid(
     Raises
     ------
     InputError
-        If a grid cannot be used.
+        If the grid is unusable.
     OptionsError
-        If nothing is left of it within the bounds, or, as `GridNeededError`, if only the user can say what it is.
+        If the grid is empty within the bounds. As `GridNeededError`, if the user must name a grid.
     """
     if options.grid is not None:
         with ExitStack() as stack:
@@ -57,12 +57,12 @@ def result_grid(
         how = f"option: the grid of {options.grid.name}"
     elif optical is not None:
         grid = optical.grid(layers)
-        how = "tag: the optical file's own grid is kept"
+        how = "tag: the grid of the optical file"
     elif sar is not None:
-        grid = grid_of_sar(sar, layers)
-        how = "tag: there is no optical file, and the SAR file's own grid is kept"
+        grid = sar_grid(sar, layers)
+        how = "tag: the grid of the SAR file, because there is no optical file"
     else:
-        raise ValueError("There are no files that could have a grid.")
+        raise ValueError("There are no files, so there is no grid.")
     whole = grid.shape
     if options.extent == "intersection" and optical is not None and sar is not None:
         grid = crop(grid, _extent_of(sar, grid))
@@ -74,8 +74,8 @@ def result_grid(
     return grid, Decision("grid", [*grid.shape], f"{how}, {crs_name(CRS.from_user_input(grid.crs))}{cut}.")
 
 
-def grid_of_sar(sar: Source, layers: Sequence[Layer]) -> GeoBox:
-    """Return the grid of a SAR image as that of the result.
+def sar_grid(sar: Source, layers: Sequence[Layer]) -> GeoBox:
+    """Return the grid of a SAR image for the result.
 
     Raises
     ------
@@ -86,20 +86,20 @@ def grid_of_sar(sar: Source, layers: Sequence[Layer]) -> GeoBox:
     for raster in rasters:
         if reason := _why_no_grid(raster):
             raise GridNeededError(
-                f"The map has no grid: there is no optical image, and the SAR image {sar.label} {reason}. Name a "
-                f"raster with --grid whose pixels the map is to have. `{_empty_raster(rasters)}` makes one of "
-                f"{PIXEL:g} m pixels; or give SAR that is projected and north-up."
+                f"The map has no grid: there is no optical image, and the SAR image {sar.label} {reason}. Pass a "
+                f"raster on the map's grid with --grid; `{_empty_raster(rasters)}` creates one with {PIXEL:g} m "
+                "pixels. Or use projected, north-up SAR."
             )
     return sar.grid(layers)
 
 
-def advise_grid(sar: Source, layers: Sequence[Layer], grid: GeoBox) -> list[str]:
-    """Say how to map SAR alone on pixels that weights learn from, where those of its own grid are others."""
-    if not warn_of_pixels(grid):
+def grid_advice(sar: Source, layers: Sequence[Layer], grid: GeoBox) -> list[str]:
+    """Return advice on a grid with the pixel size of the training data if the SAR image has another pixel size."""
+    if not pixel_size_warnings(grid):
         return []
     return [
-        f"the pixels of the map are those of the SAR image {sar.label}. To map it on pixels of {PIXEL:g} m, name a "
-        f"raster that has such pixels with --grid. `{_empty_raster(_rasters_of(sar, layers))}` makes one."
+        f"the map has the pixels of the SAR image {sar.label}. To map pixels of {PIXEL:g} m, pass a raster with such "
+        f"pixels with --grid. `{_empty_raster(_rasters_of(sar, layers))}` creates one."
     ]
 
 
@@ -108,9 +108,9 @@ def _rasters_of(source: Source, layers: Sequence[Layer]) -> list[Raster]:
 
 
 def _why_no_grid(raster: Raster) -> str:
-    """Say why a raster's pixels cannot be a map's; nothing if they can."""
-    if raster.by_points:
-        return "is placed by ground control points only"
+    """Return why a raster's grid cannot be used for a map; "" if it can."""
+    if raster.gcps_only:
+        return "is georeferenced by ground control points only"
     if not raster.crs.is_projected:
         return f"is not projected (its pixels are degrees of {crs_name(raster.crs)})"
     transform = raster.transform
@@ -120,9 +120,9 @@ def _why_no_grid(raster: Raster) -> str:
 
 
 def _empty_raster(rasters: Sequence[Raster]) -> str:
-    """Return the command that makes an empty raster over all files, in the UTM zone of their middle."""
+    """Return the command that creates an empty raster that covers all files, in the UTM zone of their centre."""
     lon, lat = np.concatenate([_outline(raster) for raster in rasters], axis=1)
-    lon = (lon - lon[0] + 180) % 360 - 180 + lon[0]  # one piece at 180 degrees too
+    lon = (lon - lon[0] + 180) % 360 - 180 + lon[0]  # contiguous across the antimeridian
     zone = _projection_at(((lon.min() + lon.max()) / 2 + 180) % 360 - 180, (lat.min() + lat.max()) / 2)
     x, y = Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(lon, lat)
     west, south = (math.floor(np.min(edge) / PIXEL) * PIXEL for edge in (x, y))
@@ -135,14 +135,14 @@ def _empty_raster(rasters: Sequence[Raster]) -> str:
 
 
 def _outline(raster: Raster) -> NDArray[np.float64]:
-    """Return longitude and latitude of points spread over a raster, shape (2, n)."""
-    x, y = raster.place.to_ground(*lattice(Window(0, 0, *raster.shape), 9))
+    """Return the longitude and latitude of a lattice of points on a raster, shape (2, n)."""
+    x, y = raster.georeference.to_ground(*lattice(Window(0, 0, *raster.shape), 9))
     found = np.array(Transformer.from_crs(raster.crs, "EPSG:4326", always_xy=True).transform(x, y))
     return found[:, np.isfinite(found).all(axis=0)]
 
 
 def _projection_at(lon: float, lat: float) -> str:
-    """Return the code of a UTM zone, or near a pole that of a polar projection."""
+    """Return the EPSG code of the UTM zone, or of a polar projection near the poles."""
     if lat > 84:
         return "EPSG:3413"
     if lat < -80:
@@ -151,12 +151,12 @@ def _projection_at(lon: float, lat: float) -> str:
 
 
 def crop(grid: GeoBox, window: Window) -> GeoBox:
-    """Return the grid of a window of a grid."""
-    return GeoBox((window.height, window.width), moved(grid.transform, window), grid.crs)
+    """Return the grid of a window."""
+    return GeoBox((window.height, window.width), window_transform(grid.transform, window), grid.crs)
 
 
 def _between(grid: GeoBox, left: float, top: float, right: float, bottom: float) -> Window:
-    """Whole pixels that lie at least in part between fractional columns and rows; a rounding error is no part."""
+    """Return the pixels between fractional columns and rows, including partly covered ones, but not rounding errors."""
     first_row, first_column = math.floor(top + 1e-6), math.floor(left + 1e-6)
     height, width = math.ceil(bottom - 1e-6) - first_row, math.ceil(right - 1e-6) - first_column
     return Window(first_row, first_column, height, width).clip(*grid.shape)
@@ -167,7 +167,7 @@ def _extent_of(sar: Source, grid: GeoBox) -> Window:
     left, top = max(edge[0] for edge in edges), max(edge[1] for edge in edges)
     window = _between(grid, left, top, min(edge[2] for edge in edges), min(edge[3] for edge in edges))
     if not window.height * window.width:
-        raise InputError(f"The SAR input {sar.label} does not overlap the optical image: give files of the same place.")
+        raise InputError(f"The SAR input {sar.label} does not overlap the optical image. Use files of the same area.")
     return window
 
 
@@ -180,7 +180,7 @@ def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
             to_grid = Transformer.from_crs(source, target, always_xy=True)
             west, south, east, north = to_grid.transform_bounds(west, south, east, north, densify_pts=65)
     except ProjError as error:
-        raise OptionsError(f"--bounds {given} cannot be brought into the grid's reference system: {error}.") from error
+        raise OptionsError(f"--bounds {given} cannot be transformed to the grid's CRS: {error}.") from error
     if CRS.from_user_input(grid.crs).is_geographic:
         east += 360.0 * (west > east)
         box = grid.boundingbox
@@ -188,29 +188,29 @@ def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
         west, east = west + turns, east + turns
     corners = [~grid.transform @ point for point in ((west, north), (east, south))]
     if not np.isfinite(corners).all():
-        raise OptionsError(f"--bounds {given} has no place in the grid's reference system.")
+        raise OptionsError(f"--bounds {given} cannot be transformed to the grid's CRS. Check the order of the bounds.")
     window = _between(grid, *corners[0], *corners[1])
     if not window.height * window.width:
         box = grid.boundingbox
         raise OptionsError(
-            f"--bounds {given} lies outside the map's grid, which covers "
+            f"--bounds {given} is outside the map's grid, which covers "
             f"({box.left:.10g}, {box.bottom:.10g}, {box.right:.10g}, {box.top:.10g}) in "
-            f"{crs_name(CRS.from_user_input(grid.crs))}: order them west,south,east,north, in that reference system "
-            "or with another one behind them, as EPSG:4326."
+            f"{crs_name(CRS.from_user_input(grid.crs))}. Pass west,south,east,north in this CRS, or append another "
+            "CRS, such as EPSG:4326."
         )
     return window
 
 
 def choose_zone(alternatives: Sequence[Files], sar: Source | None) -> tuple[Files, Decision | None]:
-    """Choose, of a product's UTM zones, the one whose granules SAR covers most of; without SAR, the largest."""
+    """Choose the UTM zone of a product whose granules SAR covers best; without SAR, the zone with most granules."""
     if len(alternatives) == 1:
         return alternatives[0], None
     if sar is None:
         counts = [(_zone_of(files), len((files.layers or ())[0].pieces)) for files in alternatives]
         listed = ", ".join(f"{count} in {zone}" for zone, count in counts)
         how = (
-            f"count: a guess, the product has granules in {len(counts)} UTM zones ({listed}), of which the first with "
-            "most of them is mapped."
+            f"count: a guess, the product has granules in {len(counts)} UTM zones ({listed}); the first zone with the "
+            "most granules is mapped."
         )
         return alternatives[0], Decision("optical.zone", counts[0][0], how)
     covered = []
@@ -230,16 +230,16 @@ def choose_zone(alternatives: Sequence[Files], sar: Source | None) -> tuple[File
     return alternatives[best], Decision("optical.zone", zone, how)
 
 
-def warn_of_zone(decision: Decision) -> list[str]:
-    """Put into words that a product's zone was guessed, as `choose_zone` does without SAR."""
+def zone_warnings(decision: Decision) -> list[str]:
+    """Return a warning if `choose_zone` guessed the UTM zone of a product because there is no SAR."""
     if not decision.how.startswith("count: a guess"):
         return []
     how = decision.how.removeprefix("count: a guess, ")
-    return [f"the map covers one UTM zone of the optical product only, {decision.value}: {how}"]
+    return [f"the map covers only one UTM zone of the optical product, {decision.value}: {how}"]
 
 
 def _zone_of(files: Files) -> str:
-    """Name the reference system of a product's granules."""
+    """Return the CRS of a product's granules."""
     with ExitStack() as stack:
         source = Source(files, stack)
         return crs_name(source.rasters[source.layers[0].pieces[0][0]].crs)

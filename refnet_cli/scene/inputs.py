@@ -1,4 +1,4 @@
-"""Which files a user's path stands for: a stack, a file a band, a folder or zip of them, or a SAFE product."""
+"""Resolution of a user's paths to files: a stack, one file per band, a folder or zip of files, or a SAFE product."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.raster.fills import Fills
-from refnet_cli.raster.mosaic import Mosaic, Placed
+from refnet_cli.raster.mosaic import Mosaic, MosaicPiece
 from refnet_cli.raster.raster import Raster, ZipMember
 from refnet_cli.raster.vrt import is_vrt, read_vrt
 from refnet_cli.scene.options import Paths, SceneOptions
@@ -34,64 +34,64 @@ from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote, as_given
 
 RASTERS = {".tif", ".tiff", ".jp2"}
-MOST_FILES = 4096
-_MOST_LOOKED_AT = 1000  # files and folders within a folder
-_MOST_NESTED = 4  # folders within folders
-_NOT_LOOKED_AT = (".", "__MACOSX")  # how names begin that systems give files of their own
+MAX_FILES = 4096
+_MAX_FOLDER_ENTRIES = 1000  # files and folders that are listed of a folder
+_MAX_FOLDER_DEPTH = 4  # of nested folders
+_HIDDEN_PREFIXES = (".", "__MACOSX")  # of files that operating systems add
 
 
 class Layer(NamedTuple):
-    """One band of a sensor, or a mask that comes with its bands."""
+    """A band of a sensor, or a mask of its files."""
 
     name: str | None
     """Canonical name of the band or of the mask."""
-    said: str | None
+    description: str | None
     """The band's description, or its file's name."""
     pieces: tuple[tuple[int, int], ...]
-    """Numbers of files and of the band in each, from 1; several where the ground is cut into granules."""
+    """File numbers, and the band number in each file, from 1. Several for the granules of a product."""
     is_mask: bool = False
 
 
 def file_numbers(layers: Iterable[Layer]) -> list[int]:
-    """Return the numbers of the files that some layers are in, each once."""
+    """Return the numbers of the files that contain some layers, without duplicates."""
     return list(dict.fromkeys(file for layer in layers for file, _ in layer.pieces))
 
 
 @dataclass(frozen=True)
 class Files:
-    """Which files to open, and what is known of them before they are."""
+    """The files to open, and what is known of them beforehand."""
 
     modality: Modality
     paths: tuple[str, ...]
     product: OpticalProduct | SarProduct | None = None
     layers: tuple[Layer, ...] | None = None
-    """Known beforehand only of a product."""
-    outlines: tuple[tuple[str, str], ...] = ()
-    """Reference system and file of masks that give clouds by their outlines."""
+    """Known beforehand only for a product."""
+    cloud_vectors: tuple[tuple[str, str], ...] = ()
+    """CRS and GDAL path of cloud masks that consist of polygons."""
     allow_gcps: bool = False
     allow_vrt: bool = False
     mask_errors: bool = False
-    """Whether what cannot be read is passed over."""
-    found: bool = False
-    """Whether the files were found in a folder or zip, where pictures may lie next to them."""
-    products: tuple[str, ...] = ()
-    """SAFE products that lie next to the files in a folder, and are not read."""
+    """Whether unreadable blocks are skipped."""
+    in_folder: bool = False
+    """Whether the files come from a folder or zip, which may contain pictures as well."""
+    other_products: tuple[str, ...] = ()
+    """SAFE products in the same folder, which are not read."""
     fills: Mapping[int, Fills] = field(default_factory=dict)
-    """Undeclared fills, by the numbers of files."""
-    joined: Mapping[int, tuple[Placed, ...]] = field(default_factory=dict)
-    """Pieces of images, by the number of the first, which stands for all."""
+    """Undeclared fill values, by file number."""
+    mosaics: Mapping[int, tuple[MosaicPiece, ...]] = field(default_factory=dict)
+    """Pieces of mosaics, by the number of the first piece, which represents the mosaic."""
 
-    def pieces(self, needed: Iterable[int]) -> list[int]:
-        """Return the numbers of files, and of all pieces where one stands for an image."""
+    def expand_mosaics(self, needed: Iterable[int]) -> list[int]:
+        """Return file numbers, with those of all pieces in place of mosaics."""
         pieces: list[int] = []
         for number in needed:
-            pieces += [piece.file for piece in self.joined[number]] if number in self.joined else [number]
+            pieces += [piece.file for piece in self.mosaics[number]] if number in self.mosaics else [number]
         return pieces
 
     def on_disk(self, needed: Collection[int]) -> list[Path]:
-        """What is read of the files whose numbers are needed; of a zip, the zip; of a virtual raster, what it names."""
+        """Return the local paths that are read for some files: zips for their members, VRTs with their sources."""
         own = [Path(self.product.path)] if self.product else []
-        for path in (self.paths[file] for file in self.pieces(sorted(needed))):
+        for path in (self.paths[file] for file in self.expand_mosaics(sorted(needed))):
             if isinstance(path, ZipMember) and not self.product:
                 archive, _ = zip_member(path) or ("", "")
                 own.append(Path(archive))
@@ -100,11 +100,12 @@ class Files:
         return list(dict.fromkeys(own))
 
     def remote(self, needed: Collection[int]) -> list[str]:
-        """URLs of the files whose numbers are needed, as they may be shown."""
-        return [str(self.paths[file]) for file in self.pieces(sorted(needed)) if isinstance(self.paths[file], Remote)]
+        """Return the URLs of some files, without secrets."""
+        paths = [self.paths[file] for file in self.expand_mosaics(sorted(needed))]
+        return [str(path) for path in paths if isinstance(path, Remote)]
 
     def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
-        """Open files, to be closed by ``stack``: those whose numbers are needed, or all."""
+        """Open all files, or those with the given numbers; ``stack`` closes them."""
         rasters = _Rasters(self, stack)
         for number in range(len(self.paths)) if needed is None else needed:
             rasters[number]
@@ -112,7 +113,7 @@ class Files:
 
 
 class _Rasters(dict[int, Raster]):
-    """Files by their numbers, opened when they are first asked for."""
+    """Files by number, opened on first access."""
 
     def __init__(self, files: Files, stack: ExitStack) -> None:
         super().__init__()
@@ -121,8 +122,8 @@ class _Rasters(dict[int, Raster]):
     def __missing__(self, number: int) -> Raster:
         files, what = self._files, SENSORS[self._files.modality].name
         raster: Raster
-        if number in files.joined:
-            raster = Mosaic(files.paths, files.joined[number], what, files.allow_vrt)
+        if number in files.mosaics:
+            raster = Mosaic(files.paths, files.mosaics[number], what, files.allow_vrt)
         else:
             raster = Raster(files.paths[number], what, files.allow_gcps, files.allow_vrt)
         self._stack.callback(raster.close)
@@ -132,28 +133,28 @@ class _Rasters(dict[int, Raster]):
 
 
 def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[Files]:
-    """Tell what a user's path or paths stand for.
+    """Resolve a user's paths to files.
 
     Parameters
     ----------
     given : path or sequence of paths
-        A raster file; several; folders or zips of them; a SAFE product as folder, zip or metadata file, or the folder
-        that holds one. With ``allow_remote``, URLs of raster files too.
+        One or several raster files; folders or zips of them; a SAFE product as folder, zip or metadata file, or a
+        folder that contains one. With ``allow_remote``, also URLs of raster files.
     modality : {"optical", "sar"}
     options : SceneOptions
-        What files may be.
+        Which kinds of files are allowed.
 
     Returns
     -------
     list of Files
-        Alternatives, the largest first: more than one only for products that lie in several UTM zones.
+        Alternatives, the largest first. More than one only for products in several UTM zones.
 
     Raises
     ------
     InputMissingError
-        If a file is missing or may not be read.
+        If a file is missing or unreadable.
     InputError
-        If there is nothing that can be used.
+        If there are no usable files.
     """
     several = [as_given(path) for path in ([given] if isinstance(given, str | Path) else given)]
     if any(isinstance(path, Remote) for path in several):
@@ -170,27 +171,27 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
         if not isinstance(product, CorrectedProduct):
             return _product_files(paths[0], product, modality, options.allow_gcps)
     if not paths:
-        raise InputMissingError(f"No {SENSORS[modality].name} file is given.")
+        raise InputMissingError(f"There is no {SENSORS[modality].name} file. Pass one with --{modality}.")
     rasters = [raster for path in paths for raster in _expand(path, modality)]
-    found = any(os.path.isdir(path) or path.suffix.lower() == ".zip" for path in paths)
+    in_folder = any(os.path.isdir(path) or path.suffix.lower() == ".zip" for path in paths)
     products = tuple(str(child) for path in paths if os.path.isdir(path) for child in _products_in(path, modality))
-    return [replace(_raster_files(rasters, modality, options), found=found, products=products)]
+    return [replace(_raster_files(rasters, modality, options), in_folder=in_folder, other_products=products)]
 
 
 def _resolve(path: Path, modality: Modality) -> Path:
-    """Return a path itself, or the only thing in a folder that can be used."""
-    for _ in range(_MOST_NESTED):
+    """Return the path itself, or the only usable entry of a folder."""
+    for _ in range(_MAX_FOLDER_DEPTH):
         if not os.path.isdir(path) or has_metadata(path) or _rasters_in(path, modality):
             break
         inner = [child for child in _children(path) if _can_be_used(child, modality)]
         if len(inner) > 1:
             listed = ", ".join(child.name for child in inner[:5]) + ", ..." * (len(inner) > 5)
             several = "" if any(map(is_safe, inner)) else (
-                f", or those that lie side by side, joined by commas: --{modality} {inner[0]},{inner[1]}"
+                f", or adjacent ones separated by commas: --{modality} {inner[0]},{inner[1]}"
             )
             raise InputError(
-                f"The {SENSORS[modality].name} folder {path} holds {len(inner)} products or folders that can be used "
-                f"({listed}): give one of them{several}."
+                f"The {SENSORS[modality].name} folder {path} contains {len(inner)} usable products or folders "
+                f"({listed}). Pass one of them{several}."
             )
         if not inner:
             break
@@ -199,13 +200,13 @@ def _resolve(path: Path, modality: Modality) -> Path:
 
 
 def _children(folder: Path) -> list[Path]:
-    """Return what is in a folder, without what systems and programs hide there."""
-    entries = islice(folder.iterdir(), _MOST_LOOKED_AT)
-    return sorted(entry for entry in entries if not entry.name.startswith(_NOT_LOOKED_AT))
+    """Return the entries of a folder without hidden ones."""
+    entries = islice(folder.iterdir(), _MAX_FOLDER_ENTRIES)
+    return sorted(entry for entry in entries if not entry.name.startswith(_HIDDEN_PREFIXES))
 
 
 def _can_be_used(path: Path, modality: Modality) -> bool:
-    """Whether a folder or zip in a folder may be what is meant."""
+    """Return whether an entry of a folder is a usable product, folder or zip."""
     missions = {sensor.mission: key for key, sensor in SENSORS.items()}
     if missions.get(path.name[:2].upper(), modality) != modality:
         return False
@@ -225,44 +226,45 @@ def _products_in(folder: Path, modality: Modality) -> list[Path]:
 
 
 def _of_sensor(names: Iterable[str], modality: Modality) -> list[str]:
-    """Leave out the files that are a band of another sensor by their names; a folder may hold all sensors' files."""
+    """Remove the files that are bands of another sensor according to their names. A folder may contain both sensors."""
     own = (None, *SENSORS[modality].bands)
     return [name for name in names if band_of_file(Path(name).name) in own]
 
 
 def _rasters_in(folder: Path, modality: Modality | None = None) -> list[str]:
-    """Return the raster files in a folder, all of them or those that may be a sensor's."""
-    names = (entry for entry in folder.iterdir() if not entry.name.startswith(_NOT_LOOKED_AT))
+    """Return the raster files in a folder, or only those that may belong to a sensor."""
+    names = (entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN_PREFIXES))
     rasters = sorted(str(path) for path in names if path.suffix.lower() in RASTERS)
     return _of_sensor(rasters, modality) if modality else rasters
 
 
 def _expand(path: Path, modality: Modality) -> Iterator[str]:
-    """Yield the raster files that one of a user's paths stands for."""
+    """Yield the raster files of one path."""
     what = SENSORS[modality].name
     if is_safe(path):
         product = read_safe(path)
         if not isinstance(product, CorrectedProduct):
-            raise InputError(f"The SAFE product {path} is one of several {what} inputs: give it alone.")
+            raise InputError(f"The SAFE product {path} is one of several {what} inputs. Pass it alone.")
         if modality != "sar":
-            raise _exchanged(path, modality)
+            raise _swapped_error(path, modality)
         yield from (ZipMember(image) if image.startswith("/vsizip/") else image for image in product.images.values())
     elif os.path.isdir(path):
         found = _rasters_in(path, modality)
         if not found and (others := _rasters_in(path)):
             raise InputError(
-                f"The {what} folder {path} holds bands of the other sensor only ({Path(others[0]).name}): give it with "
-                f"--{other_of(modality)}; perhaps --optical and --sar are exchanged."
+                f"The {what} folder {path} contains only bands of the other sensor ({Path(others[0]).name}). Pass it "
+                f"with --{other_of(modality)}. Perhaps --optical and --sar are swapped."
             )
         if not found:
             raise InputMissingError(
-                f"The {what} folder {path} is no SAFE product and holds no GeoTIFF or JPEG 2000 file: name another."
+                f"The {what} folder {path} is not a SAFE product and contains no GeoTIFF or JPEG 2000 file. "
+                "Pass another one."
             )
         yield from found
     elif path.suffix.lower() == ".zip" and os.path.isfile(path):
         zipped = _of_sensor(zip_rasters(path), modality)
         if not zipped:
-            raise InputError(f"The {what} zip {path} holds no GeoTIFF or JPEG 2000 file: name another.")
+            raise InputError(f"The {what} zip {path} contains no GeoTIFF or JPEG 2000 file. Pass another one.")
         yield from map(ZipMember, zipped)
     else:
         yield str(path)
@@ -270,9 +272,9 @@ def _expand(path: Path, modality: Modality) -> Iterator[str]:
 
 def _raster_files(paths: Sequence[str | Path], modality: Modality, options: SceneOptions) -> Files:
     what = SENSORS[modality].name
-    if len(paths) > MOST_FILES:
-        raise InputError(f"{len(paths)} {what} files are too many: at most {MOST_FILES} are read as one image.")
-    # With --allow-remote a Remote passes; every other path must lead to a local file or a member of a zip.
+    if len(paths) > MAX_FILES:
+        raise InputError(f"There are {len(paths)} {what} files (limit {MAX_FILES}). Mosaic them first.")
+    # Remote files pass with --allow-remote. All other paths must be local files or members of a zip.
     known = tuple(
         path
         if isinstance(path, ZipMember) or (isinstance(path, Remote) and options.allow_remote)
@@ -282,12 +284,12 @@ def _raster_files(paths: Sequence[str | Path], modality: Modality, options: Scen
     return Files(modality, known, allow_gcps=options.allow_gcps and modality == "sar", allow_vrt=options.allow_vrt)
 
 
-def _exchanged(path: Path, modality: Modality) -> InputError:
-    """Return the refusal of a product of the other sensor."""
+def _swapped_error(path: Path, modality: Modality) -> InputError:
+    """Return the error for a product of the other sensor."""
     other = other_of(modality)
     return InputError(
-        f"--{modality} {path} is a {SENSORS[other].satellite} product: give it with --{other}, and "
-        f"{SENSORS[modality].satellite} with --{modality}; perhaps --optical and --sar are exchanged."
+        f"--{modality} {path} is a {SENSORS[other].satellite} product. Pass it with --{other}, and "
+        f"{SENSORS[modality].satellite} with --{modality}. Perhaps --optical and --sar are swapped."
     )
 
 
@@ -296,28 +298,28 @@ def _product_files(
 ) -> list[Files]:
     if isinstance(product, SarProduct):
         if modality != "sar":
-            raise _exchanged(path, modality)
+            raise _swapped_error(path, modality)
         if not allow_gcps:
             raise InputError(
                 f"The SAR product {path} is GRD and not terrain-corrected: in relief it is off by hundreds of metres. "
-                "Terrain-correct it first, for instance with SNAP or sarsen, or accept that with --allow-gcps."
+                "Terrain-correct it first, for instance with SNAP or sarsen, or accept the error with --allow-gcps."
             )
         found = {band: [location] for band, location in product.measurements.items()}
         return [replace(_with_layers(modality, product, found, {}), allow_gcps=True)]
     if modality != "optical":
-        raise _exchanged(path, modality)
+        raise _swapped_error(path, modality)
     choices = []
     for zone in dict.fromkeys(granule.zone for granule in product.granules):
         granules = [granule for granule in product.granules if granule.zone == zone]
         bands = _common([granule.bands for granule in granules])
         masks = _common([granule.masks for granule in granules])
-        outlines = tuple((zone, location) for location in masks.get("CLOUDS", []))
-        choices.append((len(granules), replace(_with_layers(modality, product, bands, masks), outlines=outlines)))
+        vectors = tuple((zone, location) for location in masks.get("CLOUDS", []))
+        choices.append((len(granules), replace(_with_layers(modality, product, bands, masks), cloud_vectors=vectors)))
     return [files for _, files in sorted(choices, key=lambda choice: -choice[0])]
 
 
 def _common(tables: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    """Gather what all granules have: what one of them lacks is no band, and no mask, of the product."""
+    """Return the paths of each band or mask that all granules have."""
     return {name: [table[name] for table in tables] for name in tables[0] if all(name in table for table in tables)}
 
 
@@ -327,7 +329,7 @@ def _with_layers(
     bands: dict[str, list[str]],
     masks: dict[str, list[str]],
 ) -> Files:
-    """Number the files, one a band and granule."""
+    """Number the files, one per band and granule."""
     paths: list[str] = []
     layers = []
     for table, is_mask in ((bands, False), (masks, True)):

@@ -1,4 +1,4 @@
-"""What the user says about the files instead of leaving it to be found out, and what is to be made of them."""
+"""Options of a scene: properties of the files that are given instead of detected, and the extent to map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refnet_cli.system.options import narrow, option
 from refnet_cli.system.urls import as_given
 
 Paths = str | Path | Sequence[str | Path]
-"""One path or several."""
+"""One or several paths."""
 Extent = Literal["optical", "intersection"]
 ReadErrors = Literal["fail", "mask"]
 Missing = Literal["nodata", "use-other"]
@@ -24,93 +24,93 @@ Coregistration = Literal["off", "check", "auto", "require"]
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-    """What the user says about the files instead of leaving it to be found out, and what is to be made of them.
+    """Options of a scene: properties of the files that are given instead of detected, and the extent to map.
 
     Raises
     ------
     OptionsError
-        If a value is impossible.
+        If a value is invalid.
     """
 
     optical_bands: tuple[str, ...] | None = option(
-        None, help="Names or numbers of the optical bands to use, in the order of the weights' bands.", affects="pixels"
+        None, help="Names or numbers of the optical bands, in the order of the weights' bands.", affects="pixels"
     )
     sar_bands: tuple[str, ...] | None = option(None, help="The same for SAR.", affects="pixels")
     optical_offset: float | None = option(
         None,
-        help="Number to subtract from the optical values: 1000 since baseline 04.00, else 0.",
+        help="Offset to subtract from the optical values: 1000 since baseline 04.00, otherwise 0.",
         default_text="detected",
         affects="pixels",
     )
     stac: dict[str, str] | None = option(
         None,
-        help="What a STAC item says of the optical files' offset, by property; `refnet batch plan` hands it on.",
+        help="Properties of a STAC Item that give the offset of the optical files; set by `refnet batch plan`.",
         affects="elsewhere",
         since="0.2",
     )
     sar_scale: SarScale | None = option(
-        None, help="Scale of the SAR values.", default_text="detected", affects="pixels"
+        None, help="Unit of the SAR values.", default_text="detected", affects="pixels"
     )
     optical_scale: OpticalScale | None = option(
         None,
-        help="Scale of the optical values: reflectance x 10,000, or from 0 to 1.",
+        help="Unit of the optical values: reflectance x 10,000 (dn), or from 0 to 1 (reflectance).",
         default_text="detected",
         affects="pixels",
     )
-    strict: bool = option(False, help="Refuse what can only be guessed from the values.", affects="pixels")
+    strict: bool = option(False, help="Refuse guesses based only on pixel values or band counts.", affects="pixels")
     mask_clouds: bool = option(
         False,
-        help="Leave out clouds by a mask that comes with the optical files, such as SCL or QA60.",
+        help="Mask clouds with a cloud mask of the optical files, such as SCL or QA60.",
         affects="pixels",
     )
     allow_gcps: bool = option(
-        False, help="Accept SAR that is not terrain-corrected, placed by ground control points only.", affects="pixels"
+        False, help="Accept SAR that is georeferenced by ground control points only.", affects="pixels"
     )
     allow_vrt: bool = option(
         False,
-        help="Accept GDAL virtual rasters (.vrt), which can make any raster file of this machine pixels.",
+        help="Accept GDAL virtual rasters (.vrt). They can expose any raster file of this machine.",
         affects="elsewhere",
     )
     allow_remote: bool = option(
         False,
-        help="Accept URLs, http:// and https://, of GeoTIFF and JPEG 2000 files, and read these over the network. "
-        "After a URL and a comma, a relative path begins with ./",
+        help="Accept http:// and https:// URLs of GeoTIFF and JPEG 2000 files, and read them over the network. "
+        "A relative path after a URL and a comma must start with ./",
         affects="elsewhere",
     )
     extent: Extent = option(
-        "optical", help="Map the whole optical image, or the rectangle where SAR lies too.", affects="pixels"
+        "optical", help="Map the full optical image, or its intersection with SAR.", affects="pixels"
     )
     bounds: tuple[str, ...] | None = option(
         None,
-        help="Map only west,south,east,north in the map's reference system, or in one named behind them, as "
+        help="Map only west,south,east,north, in the map's CRS or in the one appended, such as "
         "13.1,52.3,13.5,52.6,EPSG:4326.",
         affects="pixels",
     )
     grid: Path | None = option(
         None,
         help="Map on the grid of this raster.",
-        default_text="the optical image's finest grid; of SAR alone, its own",
+        default_text="the finest grid of the optical image; without one, the grid of SAR",
         affects="elsewhere",
     )
     coreg: Coregistration = option(
         "off",
-        default_text="check",  # in the commands that have it
-        help="The shift that is left between SAR and optical: tell it, correct it where it is certain, or fail where "
-        "it is not; of one sensor there is none.",
+        default_text="check",  # in the commands that have this option
+        help="The residual shift between SAR and optical: report it, correct it if it is certain, or fail if it is "
+        "uncertain. No effect with one sensor.",
         affects="pixels",
     )
     on_read_error: ReadErrors = option(
-        "fail", help="Where a file is damaged: fail, or no data, up to a twentieth of the map.", affects="pixels"
+        "fail", help="Where a file is unreadable: fail, or write no data for up to 5% of the map.", affects="pixels"
     )
     missing: Missing = option(
         "nodata",
-        help="Where one sensor saw nothing: no data, or a prediction from the other, which a second band of the map, "
-        "'quality', tells.",
+        help="Where one sensor has no data: write no data, or predict from the other sensor and write the sensors "
+        "used to a second band, 'quality'.",
         affects="pixels",
     )
 
     def __post_init__(self) -> None:
-        # Of classes that add them; from here on, what is secret in a URL is shown nowhere.
+        # Also those of subclasses. From here on, secrets in URLs are hidden.
         for name in {"optical", "sar"} & {field.name for field in fields(self)}:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_given(getattr(self, name)))
@@ -135,7 +135,7 @@ class SceneOptions:
 
     @property
     def scene(self) -> SceneOptions:
-        """These options without those that a class adds to them."""
+        """These options without those of subclasses."""
         return narrow(self, SceneOptions)
 
     def _check_bounds(self) -> None:
@@ -147,13 +147,13 @@ class SceneOptions:
             west = south = east = north = math.nan
         if not (len(self.bounds) in (4, 5) and south < north and math.isfinite(west) and math.isfinite(east)):
             raise OptionsError(
-                f"--bounds is {','.join(map(str, self.bounds))}, but must be west,south,east,north, "
-                "with south below north, and perhaps a reference system behind them, as EPSG:4326."
+                f"--bounds is {','.join(map(str, self.bounds))}, but must be west,south,east,north, with south below "
+                "north, optionally followed by a CRS, such as EPSG:4326."
             )
 
 
 def as_paths(given: Paths | None) -> tuple[Path, ...]:
-    """Return one path or several as several; none where no files are given."""
+    """Return paths as a tuple; an empty one for None."""
     if given is None:
         return ()
     paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)

@@ -1,9 +1,9 @@
-"""A scene pair on one grid: what all files are, and their pixels as reflectance x 10,000 and dB.
+"""A scene pair on one grid, read as reflectance x 10,000 and dB.
 
-The optical image's grid is the result's grid; only SAR is warped, in linear power. A pair may lack one sensor, whose
-pixels are then NaN; without optical files the grid is that of SAR. Both are served in blocks anchored
-at the grid's origin, from which every window is cut, so that values never depend on the window that was asked for.
-Threads may make the blocks ahead of time, each with files of its own, since GDAL's open files bear one thread only.
+The grid of the result is that of the optical image, or of the SAR image if there are no optical files. Only SAR is
+warped, in linear power. A pair may lack one sensor; its pixels are then NaN. Pixels are read in blocks anchored at the
+grid's origin, and windows are cut from these, so that a pixel's value never depends on the window. Threads may prepare
+blocks in advance. Each has its own open files, because GDAL datasets are not thread-safe.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.raster.georeference import warn_of_pixels
+from refnet_cli.raster.georeference import pixel_size_warnings
 from refnet_cli.raster.raster import BLOCK, Raster
-from refnet_cli.scene.absent import absent_sensor, without_absent
-from refnet_cli.scene.exchanged import advising_exchange, refuse_exchanged
-from refnet_cli.scene.grid import advise_grid, choose_zone, result_grid, warn_of_zone
-from refnet_cli.scene.images import OpticalImage, SarImage, choose_layers
+from refnet_cli.scene.absent import absent_sensor, single_sensor_options
+from refnet_cli.scene.grid import choose_zone, grid_advice, result_grid, zone_warnings
+from refnet_cli.scene.images import OpticalImage, SarImage, select_bands
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
 from refnet_cli.scene.registration import Piece, Shift, estimate_shift, spread_pieces
-from refnet_cli.scene.resample import make_parts
+from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
+from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
 from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE, usable
 from refnet_cli.sensors.sensor import Modality
@@ -47,7 +47,7 @@ Handles = tuple[dict[int, Raster], dict[int, Raster]]
 
 
 class Patch(NamedTuple):
-    """Pixels of both modalities on the same window of the grid.
+    """Pixels of both sensors in the same window of the grid.
 
     Parameters
     ----------
@@ -62,31 +62,31 @@ class Patch(NamedTuple):
 
     @property
     def optical_valid(self) -> NDArray[np.bool_]:
-        """Where all optical bands are known, shape (H, W)."""
+        """Where all optical bands are valid, shape (H, W)."""
         return np.asarray(np.isfinite(self.optical).all(axis=0))
 
     @property
     def sar_valid(self) -> NDArray[np.bool_]:
-        """Where all SAR bands are known, shape (H, W)."""
+        """Where all SAR bands are valid, shape (H, W)."""
         return np.asarray(np.isfinite(self.sar).all(axis=0))
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of both modalities are known, shape (H, W)."""
+        """Where all bands of both sensors are valid, shape (H, W)."""
         return self.optical_valid & self.sar_valid
 
 
 class OneSensorPatch(Patch):
-    """Pixels of a scene of one sensor; those of the absent one are NaN."""
+    """Pixels of a single-sensor scene. Those of the absent sensor are NaN."""
 
     @property
     def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of the sensor that there is are known, shape (H, W)."""
+        """Where all bands of the present sensor are valid, shape (H, W)."""
         return self.optical_valid | self.sar_valid
 
 
 class _Block(NamedTuple):
-    """A block of the grid, what was seen of it, and what was set aside while making it."""
+    """A block of the grid: its pixels, its quality bits, and the counts of rejected values."""
 
     patch: Patch
     seen: UInt8
@@ -94,30 +94,30 @@ class _Block(NamedTuple):
 
 
 class ScenePair(Closing):
-    """Optical and SAR files of the same place, or of one sensor only, served on the optical image's grid or on SAR's.
+    """Optical and SAR files of the same area, or of one sensor only, on a common grid.
 
-    Use ``ScenePair.open`` and, best, a ``with`` statement. One thread at a time may read from it.
+    Use ``ScenePair.open``, preferably in a ``with`` statement. Only one thread at a time may read.
 
     Attributes
     ----------
     grid : GeoBox
-        The result's grid.
+        The grid of the result.
     absent : {"optical", "sar"} or None
-        The sensor that there are no files of.
+        The sensor without files.
     decisions : list of Decision
-        What was found out about the files, and how.
+        The detected properties of the files, with evidence.
     counts : Counter of str
-        Values set aside so far: ``optical_non_finite``, ``optical_impossible``, ``sar_non_finite``,
-        ``sar_impossible`` (in the files' pixels where those are resampled, and then those that neighbouring blocks
-        share more than once), ``optical_cloudy`` and ``sar_clamped`` (in the grid's).
+        Numbers of values rejected so far: ``optical_non_finite``, ``optical_impossible``, ``sar_non_finite`` and
+        ``sar_impossible`` in file pixels, where neighbouring blocks count shared pixels twice; ``optical_cloudy`` and
+        ``sar_clamped`` in grid pixels.
     files : list of Path
-        All that is read from disks.
+        The local files that are read.
     remote : list of str
-        URLs of all that is fetched, as they may be shown.
+        The URLs that are read, without secrets.
     warnings : list of str
-        What may spoil a result.
+        Possible reasons for a poor result.
     levels : dict
-        Mean of each needed band that is there, in reflectance x 10,000 or dB, over pixels spread over the files.
+        Mean of each needed band over sampled pixels, as reflectance x 10,000 or in dB.
     """
 
     def __init__(
@@ -134,16 +134,16 @@ class ScenePair(Closing):
         self._bands = len(optical_bands), len(sar_bands)
         self.counts: Counter[str] = Counter()
         self._either = options.missing == "use-other"
-        refuse_exchanged(sources)
-        with advising_exchange(sources):
-            optical_chosen = choose_layers(optical, optical_bands, options.optical_bands) if optical else None
-            sar_chosen = choose_layers(sar, sar_bands, options.sar_bands) if sar else None
+        refuse_swapped(sources)
+        with explain_swapped(sources):
+            optical_chosen = select_bands(optical, optical_bands, options.optical_bands) if optical else None
+            sar_chosen = select_bands(sar, sar_bands, options.sar_bands) if sar else None
         chosen = [each for each in (optical_chosen, sar_chosen) if each]
         self.grid, decision = result_grid(optical, chosen[0].layers, sar, options)
-        parts = {each.modality: make_parts(each.source, each.layers, self.grid) for each in chosen}
+        parts = {each.modality: align_bands(each.source, each.layers, self.grid) for each in chosen}
         self._optical: OpticalImage | None = None
         self._sar: SarImage | None = None
-        with advising_exchange(sources):
+        with explain_swapped(sources):
             if optical_chosen:
                 self._optical = OpticalImage(
                     optical_chosen, parts["optical"], optical_bands, self.grid, options, edges=sar is not None
@@ -153,12 +153,14 @@ class ScenePair(Closing):
         self._images: list[OpticalImage | SarImage] = [image for image in (self._optical, self._sar) if image]
         self.decisions: list[Decision] = [decision]
         self.warnings: list[str] = []
-        if sar and any(raster.by_points for raster in sar.rasters.values()):
-            self.warnings.append("SAR is placed by ground control points: in relief it is off by hundreds of metres.")
+        if sar and any(raster.gcps_only for raster in sar.rasters.values()):
+            self.warnings.append(
+                "SAR is georeferenced by ground control points only: in relief it is off by hundreds of metres."
+            )
         for source in sources:
             self.decisions += source.decisions
             self.warnings += source.warnings
-        self.decisions += self._sar.describe_place() if self._sar else []
+        self.decisions += self._sar.describe_alignment() if self._sar else []
         for image in self._images:
             self.decisions += image.decisions
             self.warnings += image.warnings
@@ -172,9 +174,9 @@ class ScenePair(Closing):
         self._counted: dict[tuple[int, int], Counter[str]] = {}
         self.files = [path for image in self._images for path in image.source.files.on_disk(image.files)]
         self.remote = [url for image in self._images for url in image.source.files.remote(image.files)]
-        self.warnings += warn_of_pixels(self.grid)
+        self.warnings += pixel_size_warnings(self.grid)
         if sar_chosen and self.absent and options.grid is None:
-            self.warnings += advise_grid(sar_chosen.source, sar_chosen.layers, self.grid)
+            self.warnings += grid_advice(sar_chosen.source, sar_chosen.layers, self.grid)
 
     @classmethod
     def open(
@@ -187,41 +189,41 @@ class ScenePair(Closing):
         kept_blocks: int | None = None,
         read_threads: int = 1,
     ) -> Self:
-        """Open the files and decide what they are.
+        """Open the files and detect their properties.
 
         Parameters
         ----------
         optical, sar : path, or sequence of paths
-            Local GeoTIFF or JPEG 2000 files, one with all bands or several, also side by side; a folder or zip of them;
-            a SAFE product as folder, zip or metadata file; where the options allow them, virtual rasters and URLs.
-            None for one of them if the scene has no files of that sensor.
+            Local GeoTIFF or JPEG 2000 files: one with all bands, or several, which may form a mosaic; a folder or zip
+            of them; a SAFE product as folder, zip or metadata file; if the options allow them, virtual rasters and
+            URLs. None if the scene has no files of the sensor.
         optical_bands, sar_bands : sequence of str
             Bands of the network, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
-            What the user says about the files.
+            Options of the scene.
         kept_blocks : int, optional
-            How many blocks of 512 x 512 pixels to keep in memory; by default two rows of the grid's width, which
-            suits reading from north to south.
+            Number of blocks of 512 x 512 pixels in memory. By default two rows of the grid's width, for reading from
+            north to south.
         read_threads : int
-            How many threads make blocks of windows announced by `expect`; each opens all files for itself. Two blocks
-            a thread are kept in memory in addition to ``kept_blocks``. Values are the same for any number.
+            Number of threads that prepare the windows given to `prefetch`. Each opens all files and adds two blocks to
+            those in memory. The values do not depend on it.
 
         Raises
         ------
         InputMissingError
-            If a file is missing, may not be read or cannot be fetched.
+            If a file is missing, unreadable or cannot be fetched.
         InputError
-            If a file cannot be used or understood, they do not overlap, or a shift that is required is not found.
+            If a file is unusable or cannot be interpreted, the files do not overlap, or a required shift is uncertain.
         OptionsError
-            If the options do not fit the files.
+            If the options contradict the files.
         """
-        options = without_absent(options or SceneOptions(), absent_sensor(optical, sar))
+        options = single_sensor_options(options or SceneOptions(), absent_sensor(optical, sar))
         with ExitStack() as opened:
             optical_source, sar_source, decision = _open_sources(optical, sar, options, opened)
             pair = cls(optical_source, sar_source, optical_bands, sar_bands, options, kept_blocks)
             if decision:
                 pair.decisions.append(decision)
-                pair.warnings += warn_of_zone(decision)
+                pair.warnings += zone_warnings(decision)
             handles = [pair._first_handles(), *(pair._more_handles(opened) for _ in range(read_threads - 1))]
             pair._start_threads(handles)
             if options.coreg != "off":
@@ -230,14 +232,14 @@ class ScenePair(Closing):
         return pair
 
     def _first_handles(self) -> Handles:
-        """Return the files that are open already, and close those that are not read."""
+        """Return the files that are already open. Close those that are not needed."""
         for image in self._images:
             image.source.close_others(image.files)
         optical, sar = (image.source.rasters if image else {} for image in (self._optical, self._sar))
         return optical, sar
 
     def _more_handles(self, opened: ExitStack) -> Handles:
-        """Open the files that are read once more, to be closed by ``opened``."""
+        """Open the needed files again, to be closed by ``opened``."""
         optical, sar = (
             image.source.files.open(opened, image.files) if image else {} for image in (self._optical, self._sar)
         )
@@ -253,16 +255,16 @@ class ScenePair(Closing):
         self._expected: Iterator[tuple[int, int]] = iter(())
 
     def use_threads(self, count: int) -> None:
-        """Go on with fewer threads; more than there are change nothing."""
+        """Reduce the number of threads to ``count``; a larger number has no effect."""
         given_up = max(self._most_ahead // 2 - count, 0)
-        self._most_ahead -= 2 * given_up  # first, so that closing never waits for files that are gone
+        self._most_ahead -= 2 * given_up  # first, so that `close` never waits for these files
         for _ in range(given_up):
-            self._files.get()  # for good; closing closes them all the same
+            self._files.get()  # never returned; `close` closes them
 
     def close(self) -> None:
-        """End the threads and close the files."""
+        """Stop the threads and close the files."""
         self._threads.shutdown(cancel_futures=True)
-        files = [self._files.get() for _ in range(self._most_ahead // 2)]  # once nobody reads any more
+        files = [self._files.get() for _ in range(self._most_ahead // 2)]  # waits until all threads have finished
         self._opened.close()
         for pair in files:
             self._files.put(pair)
@@ -285,9 +287,9 @@ class ScenePair(Closing):
         Raises
         ------
         ValueError
-            If the window is empty or leaves the grid.
+            If the window is empty or extends beyond the grid.
         InputError
-            If a file cannot be read there.
+            If a file is unreadable there.
         """
         optical, sar = (np.empty((bands, window.height, window.width), np.float32) for bands in self._bands)
         for block, there, here in self._parts(window):
@@ -296,9 +298,9 @@ class ScenePair(Closing):
         return OneSensorPatch(optical, sar) if self.absent else Patch(optical, sar)
 
     def read_seen(self, window: Window) -> UInt8:
-        """Read which sensors' bands are all known, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
+        """Read which sensors are valid in all bands, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
 
-        Where one is not, `CLOUD` and `UNREADABLE` are added if that is why. `read` tells window and errors.
+        `CLOUD` and `UNREADABLE` are added where they are the reason for an invalid pixel. For errors, see `read`.
         """
         seen = np.empty((window.height, window.width), np.uint8)
         for block, there, here in self._parts(window):
@@ -306,26 +308,26 @@ class ScenePair(Closing):
         return seen
 
     def counts_in(self, area: Window) -> dict[str, int]:
-        """Return those of `counts` that are of an area of whole blocks, in the order of their names."""
+        """Return those of `counts` that apply to an area of complete blocks, sorted by name."""
         found = sum((self._counted[key] for key in _keys(area) if key in self._counted), Counter())
         return dict(sorted(found.items()))
 
     def usable(self, seen: UInt8) -> NDArray[np.bool_]:
-        """Tell which pixels are worth anything, given what `read_seen` returned."""
+        """Return which pixels can be classified, given the result of `read_seen`."""
         return usable(seen, self._either or self.absent is not None)
 
     def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read which pixels are worth anything, shape (H, W); `read` tells window and errors."""
+        """Read which pixels can be classified, shape (H, W). For errors, see `read`."""
         return self.usable(self.read_seen(window))
 
-    def expect(self, windows: Iterable[Window]) -> None:
-        """Announce the windows to be read next, in their order, so that threads make them ready.
+    def prefetch(self, windows: Iterable[Window]) -> None:
+        """Announce the next windows, in reading order, so that threads prepare them.
 
         Parameters
         ----------
         windows : iterable of Window
-            Taken one by one as reading goes on; what lies beyond the grid is passed over. Other windows may be read
-            too, and take the time they would take without threads.
+            Consumed one by one. Parts beyond the grid are ignored. Other windows may be read as well, at the speed of
+            reading without threads.
         """
         for future in self._ahead.values():
             future.cancel()
@@ -339,7 +341,7 @@ class ScenePair(Closing):
                 self._ahead[key] = self._threads.submit(self._make_block, key)
 
     def _parts(self, window: Window) -> Iterator[tuple[_Block, tuple[slice, slice], tuple[slice, slice]]]:
-        """Yield each block that a window needs, the part of it, and this part's place in the window."""
+        """Yield each block that a window needs, the slices to copy from it, and the slices of the window to fill."""
         if window != window.clip(*self.grid.shape) or window.height < 1 or window.width < 1:
             raise ValueError("{} is not inside the grid of {} x {} pixels.".format(window, *self.grid.shape))
         row, column = window.row, window.column
@@ -356,7 +358,7 @@ class ScenePair(Closing):
             self._blocks.move_to_end(key)
             return self._blocks[key]
         ahead = self._ahead.pop(key, None)
-        # Makes room first, so that kept and expected blocks together stay within bounds.
+        # Make room first, so that the number of blocks stays within its limit.
         while len(self._blocks) >= self._kept:
             self._blocks.popitem(last=False)
         block = ahead.result() if ahead else self._make_block(key)
@@ -368,7 +370,7 @@ class ScenePair(Closing):
         return block
 
     def _make_block(self, key: tuple[int, int]) -> _Block:
-        """Read and warp a block; any thread may, each with files of its own."""
+        """Read and warp a block. Any thread may call this; each uses its own files."""
         window = Window(key[0] * BLOCK, key[1] * BLOCK, BLOCK, BLOCK).clip(*self.grid.shape)
         counts: Counter[str] = Counter()
         optical, sar = files = self._files.get()
@@ -384,7 +386,7 @@ class ScenePair(Closing):
             self._files.put(files)
         optical_seen, sar_seen = patch.optical_valid, patch.sar_valid
         if self._either:
-            # A sensor that did not see all of a pixel has no say there, as the quality band tells.
+            # The quality band records a sensor only if all its bands are valid, so drop partly valid pixels.
             patch.optical[:, ~optical_seen] = np.nan
             patch.sar[:, ~sar_seen] = np.nan
         seen = optical_seen + np.uint8(2) * sar_seen
@@ -394,16 +396,16 @@ class ScenePair(Closing):
         return _Block(patch, seen, counts)
 
     def estimate_shift(self) -> Shift:
-        """Find out how far SAR and optical are still apart; see `refnet_cli.scene.registration`.
+        """Estimate the residual shift between SAR and optical; see `refnet_cli.scene.registration`.
 
-        Other bands than those of the network are read where they show edges better.
+        Reads other bands than those of the network if they show edges better.
 
         Raises
         ------
         InputError
-            If a file cannot be read.
+            If a file is unreadable.
         OptionsError
-            If the scene has one sensor only.
+            If the scene has only one sensor.
         """
         optical_image, sar_image = self._both()
         optical, sar = files = self._files.get()
@@ -423,40 +425,40 @@ class ScenePair(Closing):
 
     def _both(self) -> tuple[OpticalImage, SarImage]:
         if not (self._optical and self._sar):
-            raise OptionsError(f"A shift is found between optical and SAR files, but there are none of {self.absent}.")
+            raise OptionsError(f"A shift needs optical and SAR files, but there are no {self.absent} files. Pass both.")
         return self._optical, self._sar
 
     def _coregister(self, how: Coregistration) -> None:
-        """Tell the shift of SAR against optical, and move SAR if the options say so."""
+        """Record the shift of SAR against optical, and apply it to SAR if the options require it."""
         _, sar = self._both()
         shift = self.estimate_shift()
         if how == "require" and not shift.accepted:
             raise InputError(
-                f"--coreg require finds no certain shift between {sar.source.label} and the optical image "
-                f"({shift.reason}) Give files of the same place and season, or use --coreg auto."
+                f"--coreg require finds no reliable shift between {sar.source.label} and the optical image. "
+                f"{shift.reason} Use files of the same area and season, or pass --coreg auto."
             )
         moves = [round(float(move), 2) for move in (shift.columns, shift.rows) if math.isfinite(move)]
         applied = shift.accepted and how in ("auto", "require")
         if applied:
-            # What lies at a place on the moved grid comes to lie where the shift puts it.
+            # Align SAR with a grid moved in the opposite direction, so that it appears at its corrected position.
             place = self.grid.transform @ Affine.translation(-moves[0], -moves[1])
             sar.move(GeoBox(self.grid.shape, place, self.grid.crs))
             self.decisions = [found for found in self.decisions if found.what not in ("overlap", "sar.resampling")]
-            self.decisions += sar.describe_place()
+            self.decisions += sar.describe_alignment()
         columns, rows = moves or (None, None)
         value = {"columns": columns, "rows": rows, "accepted": shift.accepted, "applied": applied}
         self.decisions.append(Decision("coreg", value, f"values: {shift.reason}"))
         if shift.accepted and not applied and math.hypot(*moves) > 0.5:
             self.warnings.append(
-                f"SAR would have to move {moves[0]:+.2f} columns and {moves[1]:+.2f} rows to fit the optical image; "
-                "--coreg auto does that."
+                f"SAR must move by {moves[0]:+.2f} columns and {moves[1]:+.2f} rows to match the optical image; pass "
+                "--coreg auto to apply this shift."
             )
 
 
 def _open_sources(
     optical: Paths | None, sar: Paths | None, options: SceneOptions, opened: ExitStack
 ) -> tuple[Source | None, Source | None, Decision | None]:
-    """Open the files of both sensors, or of the only one, and say which of a product's zones was taken."""
+    """Open the files of the sensors, and return which UTM zone of a product was chosen."""
     mask_errors = options.on_read_error == "mask"
     found = [] if optical is None else find_files(optical, "optical", options)
     alternatives = [replace(files, mask_errors=mask_errors) for files in found]
@@ -470,19 +472,19 @@ def _open_sources(
 
 
 def _nothing(bands: int, window: Window) -> Float32:
-    """Pixels of a sensor that is absent, shape (B, H, W), which take no memory and cannot be written to."""
+    """Return the pixels of an absent sensor, shape (B, H, W): a read-only NaN array that takes no memory."""
     return np.broadcast_to(np.float32(np.nan), (bands, window.height, window.width))
 
 
 def _keys(window: Window) -> Iterator[tuple[int, int]]:
-    """Yield row and column of the blocks that a window needs."""
+    """Yield the row and column of the blocks that a window needs."""
     rows = range(window.row // BLOCK, -(-(window.row + window.height) // BLOCK))
     columns = range(window.column // BLOCK, -(-(window.column + window.width) // BLOCK))
     return product(rows, columns)
 
 
 def read_tile(pair: ScenePair, window: Window) -> Patch:
-    """Read a window that may reach beyond the grid, where there is no data."""
+    """Read a window that may extend beyond the grid, with NaN there."""
     inside = window.clip(*pair.grid.shape)
     patch = pair.read(inside)
     if inside == window:

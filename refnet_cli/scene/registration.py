@@ -1,15 +1,15 @@
-"""The shift that is left between a SAR and an optical image after georeferencing has aligned them.
+"""Estimation of the residual shift between a SAR and an optical image after georeferencing.
 
-Edges are what both sensors see, though not with the same sign. Images are therefore compared by how strong their
-gradient is in each of nine directions, without its sign: channel features of oriented gradients (Ye et al. 2019, "Fast
-and robust matching for multimodal remote sensing image registration", IEEE TGRS 57(11), doi:10.1109/TGRS.2019.2924684).
-Windows of the optical image are correlated with larger windows of the SAR image, and the mean of the correlations has
-its peak where both fit. A mean of many weak correlations is found much more safely, and more finely, than any of them.
+Both sensors see edges, but with different signs. The images are therefore compared by the magnitude of their gradients
+in nine directions, regardless of sign: channel features of oriented gradients (Ye et al. 2019, "Fast and robust
+matching for multimodal remote sensing image registration", IEEE TGRS 57(11), doi:10.1109/TGRS.2019.2924684). Windows of
+the optical image are correlated with larger windows of the SAR image. The mean of these correlations peaks at the
+shift. The peak of the mean is more reliable and more precise than that of any single, weak correlation.
 
-What there is no value for takes no part: every correlation is normalised by what overlaps (Padfield 2012, "Masked
+Invalid pixels are ignored: every correlation is normalised by the overlap of valid pixels (Padfield 2012, "Masked
 object registration in the Fourier domain", IEEE TIP 21(5)).
 
-Arithmetic on numpy arrays: no files, no coordinate systems.
+This module only does arithmetic on numpy arrays, without files and coordinate systems.
 """
 
 from __future__ import annotations
@@ -27,52 +27,52 @@ from refnet_cli.errors import InputError
 from refnet_cli.types import Bool, Float32
 
 WINDOW = 128
-"""Side of the windows of the optical image, in pixels."""
+"""Side in pixels of the windows of the optical image."""
 REACH = 48
-"""How far a SAR image is looked for at most, in pixels along each axis."""
+"""Maximum shift in pixels along each axis that is searched."""
 BLOCK = 512
-"""Pieces to read begin and end at multiples of it, as the blocks of files do."""
+"""Pieces start and end at multiples of this, like the blocks of files."""
 WHOLE = 768
-"""A scene no longer and no wider than this is one piece."""
+"""A scene whose height and width are at most this is one piece."""
 
-LEAST_PEAK = 0.12
-LEAST_AGREEING = 0.4
-LEAST_WINDOWS = 12
-MOST_SPREAD = 0.35
+MIN_PEAK = 0.12
+MIN_AGREEING = 0.4
+MIN_WINDOWS = 12
+MAX_SPREAD = 0.35
 TOLERANCE = 1.5
-"""How far, in pixels, a window's own shift may lie from that of all, and VV's from VH's."""
+"""Maximum distance in pixels of a window's shift from the common shift, and of the shift by VV from that by VH."""
 
 _DIRECTIONS = 9
-_STEP = 32  # pixels; windows that begin closer together would hardly tell anything new
-_ACROSS = 4  # windows along each axis of a small piece, which overlap
+_STEP = 32  # pixels; windows closer together would be nearly identical
+_ACROSS = 4  # overlapping windows along each axis of a small piece
 _PIECES = 5  # along each axis of a large scene
 _SIDES_PER_REACH = 10
-_SURROUNDINGS = 25  # pixels along each axis
+_SURROUNDINGS = 25  # pixels along each axis, for the local mean
 _RESAMPLES = 200
 
 
 class _Sensor(NamedTuple):
-    """How gradients of a sensor's images are taken: sigma in pixels, and the mean gradient of an image of nothing."""
+    """Gradient parameters of a sensor: sigma in pixels, and the minimum mean gradient of an image with edges."""
 
     sigma: float
     floor: float
 
 
-_OPTICAL = _Sensor(1.0, 10.0)  # calm water has 2 to 5 units of reflectance x 10,000 per pixel, land 30 and more
-_SAR = _Sensor(2.0, 0.1)  # speckle alone has 0.3 dB per pixel
+_OPTICAL = _Sensor(1.0, 10.0)  # reflectance x 10,000 per pixel: calm water 2 to 5, land 30 and more
+_SAR = _Sensor(2.0, 0.1)  # dB per pixel: speckle alone 0.3
 
 
 class Piece(NamedTuple):
-    """A part of the grid that both images are given on. What is not finite has no value.
+    """A part of the grid with both images. Non-finite values are invalid.
 
     Attributes
     ----------
     row, column : int
-        Its first row and column on the grid.
+        First row and column on the grid.
     optical : float32 array, shape (Bo, H, W)
-        Reflectance x 10,000: B03, B04 and B08, or some of them.
+        Reflectance x 10,000 of B03, B04 and B08, or some of them.
     sar : float32 array, shape (Bs, H, W)
-        Backscatter in dB: VV and VH, or one of them.
+        Backscatter in dB of VV and VH, or one of them.
     """
 
     row: int
@@ -82,7 +82,7 @@ class Piece(NamedTuple):
 
 
 class Vector(NamedTuple):
-    """What one window alone says: its centre on the grid, its shift (signs as in `Shift`), its correlation there."""
+    """Result of a single window: its centre on the grid, its shift (signs as in `Shift`), its peak correlation."""
 
     row: float
     column: float
@@ -93,36 +93,36 @@ class Vector(NamedTuple):
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a SAR image must move to fit an optical image, and whether to believe it.
+    """The shift that aligns a SAR image with an optical image, and whether it is reliable.
 
-    The shift is to be **added to where the SAR image lies**: with ``columns`` of +2 it must move two pixels to the
-    right (east on a north-up grid), with ``rows`` of +1 one pixel down (south).
+    The shift must be **added to the position of the SAR image**. With ``columns`` of +2, move it two pixels to the
+    right (east on a north-up grid). With ``rows`` of +1, move it one pixel down (south).
 
     Attributes
     ----------
     columns, rows : float
-        The shift in pixels of the grid; NaN where nothing could be compared.
+        The shift in pixels of the grid; NaN if nothing could be compared.
     accepted : bool
-        Whether it may be applied.
+        Whether it is reliable enough to be applied.
     reason : str
-        What speaks for it, or what does not suffice and which bound it misses.
+        The evidence for it, or the criterion that it fails.
     peak : float
         Mean correlation of the windows at the shift, at most 1.
     agreeing : float
-        Share of the windows whose own shift lies within ``TOLERANCE``.
+        Share of the windows whose own shift is within ``TOLERANCE`` of it.
     spread : float
-        Standard deviation in pixels, by drawing the windows again. Windows of small scenes overlap: there it is too
-        small.
+        Standard deviation in pixels, by bootstrap resampling of the windows. It is an underestimate for small scenes,
+        whose windows overlap.
     polarisation_difference : float
-        Distance in pixels between the shifts by VV and by VH alone; NaN with one polarisation.
+        Distance in pixels between the shift by VV alone and by VH alone; NaN with one polarisation.
     windows : int
-        Number of windows that were compared.
+        Number of compared windows.
     vectors : tuple of Vector
-        What each window says.
+        The result of each window.
 
     Examples
     --------
-    A field that the SAR image shows two columns too far to the left and one row too far up must move +2, +1:
+    In the SAR image, all fields are two columns too far left and one row too far up, so it must move by +2, +1:
 
     >>> random = np.random.default_rng(0)
     >>> fields = np.kron(random.normal(0, 1, (32, 32)), np.ones((8, 8))).astype(np.float32)
@@ -144,7 +144,7 @@ class Shift:
     vectors: tuple[Vector, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain objects for JSON, which knows no NaN: ``None`` stands for it."""
+        """Return all values as a dict for JSON, with ``None`` in place of NaN."""
         plain = {name: None if _is_nan(value) else value for name, value in asdict(self).items()}
         return plain | {"vectors": [vector._asdict() for vector in self.vectors]}
 
@@ -154,7 +154,7 @@ def _is_nan(value: object) -> bool:
 
 
 def spread_pieces(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Choose what to read of a scene: all of a small one, at most 25 blocks spread over a large one.
+    """Choose the pieces of a scene to read: all of a small scene, at most 25 blocks spread over a large one.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def spread_pieces(height: int, width: int) -> list[tuple[int, int, int, int]]:
 
 
 def _blocks(size: int) -> list[tuple[int, int]]:
-    """Start and length of the blocks along an axis; the last one only if it is long enough for some windows."""
+    """Return the start and length of the blocks along an axis. Omit the last one if it is too short."""
     blocks = [(start, min(BLOCK, size - start)) for start in range(0, size, BLOCK)]
     return blocks[:-1] if len(blocks) > 1 and blocks[-1][1] < BLOCK // 2 else blocks
 
@@ -194,15 +194,15 @@ def _choose(blocks: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int
 
 
 class _Features(NamedTuple):
-    """Nine channels for each part of an image (P, 9, H, W), where they are known, and the mean gradient there."""
+    """Nine channels per layer of an image (P, 9, H, W), its valid pixels, and its mean gradient."""
 
-    parts: Float32
+    layers: Float32
     known: Bool
     gradient: Float32
 
 
 def _smooth(values: Float32, known: Bool, sigma: float) -> Float32:
-    """Smooth the last two axes by a Gaussian of what is known; values must be 0 where nothing is."""
+    """Smooth the last two axes with a Gaussian over the valid pixels. Invalid values must be 0."""
     sigmas = (0,) * (values.ndim - 2) + (sigma, sigma)
     blurred: Float32 = ndimage.gaussian_filter(values, sigmas, mode="constant", truncate=3)
     weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=3)
@@ -211,9 +211,9 @@ def _smooth(values: Float32, known: Bool, sigma: float) -> Float32:
 
 
 def _subtract_surroundings(values: Float32, known: Bool) -> None:
-    """Subtract the mean of what is known around each pixel; values must be 0 where nothing is, and stay so.
+    """Subtract the mean of the valid pixels around each pixel. Invalid values must be 0, and stay 0.
 
-    That land has more edges than water would correlate over long distances, and say little.
+    Otherwise, differences in edge density, as between land and water, would dominate the correlation.
     """
     size = (1,) * (values.ndim - 2) + (_SURROUNDINGS, _SURROUNDINGS)
     mean = ndimage.uniform_filter(values, size, mode="constant")
@@ -222,35 +222,35 @@ def _subtract_surroundings(values: Float32, known: Bool) -> None:
     values *= known
 
 
-def _describe(bands: Float32, sensor: _Sensor, *, apart: bool) -> _Features:
-    """Describe an image by its gradients; its bands are parts of their own or, unless ``apart``, one part.
+def _describe(bands: Float32, sensor: _Sensor, *, per_band: bool) -> _Features:
+    """Compute the gradient features of an image, with one layer per band or one layer in all.
 
-    Each part is normalised by itself; their sum describes the image as a whole.
+    Each layer is normalised separately. The sum of the layers describes the full image.
     """
     known: Bool = np.asarray(np.isfinite(bands).all(axis=0))
     count = max(int(known.sum()), 1)
     angles = np.arange(_DIRECTIONS, dtype=np.float32)[:, None, None] * np.float32(np.pi / _DIRECTIONS)
     cosines, sines = np.cos(angles), np.sin(angles)
-    parts = np.zeros((len(bands) if apart else 1, _DIRECTIONS, *known.shape), np.float32)
+    layers = np.zeros((len(bands) if per_band else 1, _DIRECTIONS, *known.shape), np.float32)
     gradient = np.zeros(known.shape, np.float32)
     for number, band in enumerate(bands):
-        # Far from zero, float32 would round the gradients.
+        # Subtract the mean, because float32 would lose small gradients on top of it.
         values = np.where(known, band - band.sum(where=known, dtype=np.float64) / count, 0).astype(np.float32)
         down, right = (slope * known for slope in np.gradient(_smooth(values, known, sensor.sigma)))
         strength = np.hypot(down, right)
         scale = max(float(strength.sum()) / count, sensor.floor)
-        parts[number if apart else 0] += np.abs(right * (cosines / scale) + down * (sines / scale))
+        layers[number if per_band else 0] += np.abs(right * (cosines / scale) + down * (sines / scale))
         gradient += strength / len(bands)
-    parts = _smooth(parts, known, 1.0)
-    norm = np.sqrt(np.square(parts).sum(axis=1, keepdims=True)) * known
-    # An edge counts as much as another twice as strong, but what lies far below the mean hardly counts.
-    parts *= known / np.maximum(norm + norm.sum(axis=(2, 3), keepdims=True) / count, 1e-6)
-    _subtract_surroundings(parts, known)
-    return _Features(parts, known, gradient)
+    layers = _smooth(layers, known, 1.0)
+    norm = np.sqrt(np.square(layers).sum(axis=1, keepdims=True)) * known
+    # Edges count about equally, whatever their strength, unless they are far below the mean.
+    layers *= known / np.maximum(norm + norm.sum(axis=(2, 3), keepdims=True) / count, 1e-6)
+    _subtract_surroundings(layers, known)
+    return _Features(layers, known, gradient)
 
 
 def _window_starts(size: int) -> list[int]:
-    """Where windows begin along an axis: side by side in a large piece, overlapping in a small one."""
+    """Return the start of the windows along an axis: adjacent in a large piece, overlapping in a small one."""
     count = max(size // WINDOW, min(_ACROSS, 1 + (size - WINDOW) // _STEP))
     return [number * (size - WINDOW) // max(count - 1, 1) for number in range(count)]
 
@@ -258,8 +258,8 @@ def _window_starts(size: int) -> list[int]:
 class _Comparison(NamedTuple):
     """Correlations of one window at every lag of the SAR image, -REACH .. REACH down and to the right.
 
-    By all polarisations together and, if there are two, by each, shape (S, lags, lags); and the number of pixels that
-    overlap, shape (lags, lags).
+    The correlations, shape (S, lags, lags), are of all polarisations together and, if there are two, of each. The
+    overlap, shape (lags, lags), is in pixels.
     """
 
     row: float
@@ -269,13 +269,13 @@ class _Comparison(NamedTuple):
 
 
 def _compare(piece: Piece) -> Iterator[_Comparison]:
-    """Compare the windows of a piece that hold enough values and edges."""
+    """Compare the windows of a piece that have enough valid pixels and edges."""
     if min(piece.optical.shape[1:]) < WINDOW:
         return
-    optical = _describe(piece.optical, _OPTICAL, apart=False)
-    sar = _describe(piece.sar, _SAR, apart=True)
+    optical = _describe(piece.optical, _OPTICAL, per_band=False)
+    sar = _describe(piece.sar, _SAR, per_band=True)
     around = ((REACH, REACH), (REACH, REACH))
-    parts = np.pad(sar.parts, ((0, 0), (0, 0), *around))
+    layers = np.pad(sar.layers, ((0, 0), (0, 0), *around))
     known = np.pad(sar.known, around)
     both = optical.known & sar.known
     height, width = both.shape
@@ -286,7 +286,7 @@ def _compare(piece: Piece) -> Iterator[_Comparison]:
             seen = optical.known[inner]
             bare = optical.gradient[inner].sum() < _OPTICAL.floor * seen.sum()
             if both[inner].mean() >= 0.5 and not bare:
-                compared = _correlate(optical.parts[inner][0], seen, parts[outer], known[outer])
+                compared = _correlate(optical.layers[inner][0], seen, layers[outer], known[outer])
                 if compared[0].any():  # unless the SAR image is constant
                     yield _Comparison(piece.row + row + WINDOW / 2, piece.column + column + WINDOW / 2, *compared)
 
@@ -297,9 +297,9 @@ def _correlate(template: Float32, seen: Bool, field: Float32, known: Bool) -> tu
     Returns
     -------
     correlations : float32 array, shape (S, H - h + 1, W - w + 1)
-        Normalised by what overlaps: of the sum of the parts and, if there are several, of each part.
+        Normalised by the overlap: of the sum of the layers and, if there are several, of each layer.
     overlap : float32 array, shape (H - h + 1, W - w + 1)
-        Number of pixels with a value in both; where it is below a quarter of the template, both are 0.
+        Number of pixels that are valid in both. Where it is below a quarter of the template, both results are 0.
     """
     size = tuple(fft.next_fast_len(length, real=True) for length in known.shape)
     lags = tuple(outer - inner + 1 for outer, inner in zip(known.shape, seen.shape, strict=True))
@@ -307,27 +307,27 @@ def _correlate(template: Float32, seen: Bool, field: Float32, known: Bool) -> tu
     def transform(values: NDArray[Any]) -> NDArray[np.complex64]:
         return np.asarray(fft.rfft2(values.astype(np.float32, copy=False), size))
 
-    # Of real arrays, conjugate spectra make correlations of products.
-    pattern, place, energy = (transform(values).conj() for values in (template, seen, np.square(template).sum(axis=0)))
+    # For real arrays, products with conjugate spectra are correlations.
+    pattern, mask, energy = (transform(values).conj() for values in (template, seen, np.square(template).sum(axis=0)))
     products = (pattern * transform(field)).sum(axis=1)
     whole = field.sum(axis=0, keepdims=True)
     streams = np.concatenate((whole, field)) if len(field) > 1 else whole
     products = np.concatenate((products.sum(axis=0, keepdims=True), products)) if len(field) > 1 else products
-    powers = place * transform(np.square(streams).sum(axis=1))
+    powers = mask * transform(np.square(streams).sum(axis=1))
     outline = transform(known)
-    found = fft.irfft2(np.concatenate((products, powers, [energy * outline, place * outline])), size)
+    found = fft.irfft2(np.concatenate((products, powers, [energy * outline, mask * outline])), size)
     found = found[:, : lags[0], : lags[1]]
     count = len(streams)
     product, power, own, overlap = found[:count], found[count : 2 * count], found[-2], np.rint(found[-1])
     overlap = np.where(overlap >= seen.size / 4, overlap, 0)
     norm = np.sqrt(np.maximum(power, 0) * np.maximum(own, 0))
-    least = 1e-4 * seen.size  # rounding is far below this, any real image far above
+    least = 1e-4 * seen.size  # far above rounding errors, far below any real image
     correlations = np.where((norm > least) & (overlap > 0), product / np.maximum(norm, least), 0)
     return np.asarray(correlations, np.float32), np.asarray(overlap, np.float32)
 
 
 class _Peak(NamedTuple):
-    """Where a correlation is greatest, in rows and columns from the centre of its lags, and how great it is."""
+    """Position of the maximum correlation, in rows and columns from the central lag, and its value."""
 
     row: float
     column: float
@@ -335,7 +335,7 @@ class _Peak(NamedTuple):
 
 
 def _fit_matrix() -> NDArray[np.float64]:
-    """Least squares of 1, x, y, x², xy, y² to 3 x 3 values, as a matrix of shape (6, 9)."""
+    """Return the least-squares fit of 1, x, y, x², xy, y² to 3 x 3 values, as a matrix of shape (6, 9)."""
     y, x = (axis.ravel().astype(np.float64) for axis in np.mgrid[-1:2, -1:2])
     return np.linalg.pinv(np.stack([np.ones(9), x, y, x * x, x * y, y * y], axis=1))
 
@@ -344,7 +344,7 @@ _FIT = _fit_matrix()
 
 
 def _find_peak(surface: NDArray[Any]) -> _Peak:
-    """Find the peak of a correlation by a quadratic surface through the 3 x 3 values around the greatest."""
+    """Find the peak of a correlation with a quadratic surface through the 3 x 3 values around the maximum."""
     centre_row, centre_column = ((length - 1) / 2 for length in surface.shape)
     row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
     height = float(surface[row, column])
@@ -364,15 +364,15 @@ def _find_peak(surface: NDArray[Any]) -> _Peak:
 
 
 def _mean(correlations: Float32, overlaps: Float32) -> NDArray[np.float64]:
-    """Mean over the first axis, each weighted by the pixels that it is of."""
+    """Return the mean over the first axis, weighted by the overlap."""
     total = (correlations * overlaps).sum(axis=0, dtype=np.float64)
     return np.asarray(total / np.maximum(overlaps.sum(axis=0, dtype=np.float64), 1))
 
 
 def _spread(correlations: Float32, overlaps: Float32) -> float:
-    """Standard deviation of the peak, in pixels, when the windows are drawn again, with replacement.
+    """Return the bootstrap standard deviation of the peak, in pixels.
 
-    The whole search is repeated: where two shifts fit about equally well, as where two scenes were joined, it jumps.
+    The full search is repeated. If two shifts fit about equally well, as in a mosaic of two scenes, the peak jumps.
     """
     count, side = len(correlations), correlations.shape[-1]
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float32)
@@ -383,23 +383,24 @@ def _spread(correlations: Float32, overlaps: Float32) -> float:
 
 
 def estimate_shift(pieces: Iterable[Piece]) -> Shift:
-    """Find how far a SAR image must move to fit an optical image that it is said to be aligned with.
+    """Estimate the shift that aligns a SAR image with an optical image of the same georeferencing.
 
-    A shift of up to 48 pixels along each axis is found where much is seen, of up to a tenth of the side of a
-    smaller scene: among more places there would be more chance resemblances. There is no coarser level before: with
-    Fourier transforms, to look everywhere at once takes little longer.
+    The search covers up to 48 pixels along each axis, but at most a tenth of the side of a small scene, because a wider
+    search would find more chance matches. There is no coarse level first: with Fourier transforms, searching all lags
+    at once takes little longer.
 
-    It is accepted if at least 12 windows were compared, the peak is at least 0.12 and not where the search ends, at
-    least 40 % of the windows agree within 1.5 pixels, the spread is at most 0.35 pixels and VV and VH differ by at most
-    1.5 pixels. On seven real pairs of 224 to 264 pixels a side, true shifts had peaks from 0.17 on, 40 wrong pairs up
-    to 0.06, and pairs of which one image was turned or mirrored up to 0.12, but then elsewhere amiss. VV and VH see
-    edges in different places (tree lines, crops): in true pairs they differ by up to 1.2 pixels, and the shift is no
-    surer than half of that, however well it repeats: a known shift is found to 0.012 pixels (median of 84).
+    The shift is accepted if at least 12 windows were compared, the peak is at least 0.12 and not at the edge of the
+    search, at least 40% of the windows agree within 1.5 pixels, the spread is at most 0.35 pixels, and VV and VH differ
+    by at most 1.5 pixels. In seven real pairs of 224 to 264 pixels a side, correct shifts had peaks of 0.17 and more.
+    The peaks of 40 wrong pairs were at most 0.06. Pairs with one image rotated or mirrored had peaks up to 0.12, but
+    failed another criterion. VV and VH see edges at different positions (tree lines, crops). In correct pairs they
+    differ by up to 1.2 pixels, so the accuracy of a shift is at best half of that. The precision is better: known
+    shifts are recovered to 0.012 pixels (median of 84).
 
     Parameters
     ----------
     pieces : iterable of Piece
-        Parts of the scene, such as those of `spread_pieces`; only one is held at a time. Each is described on its own.
+        Parts of the scene, such as those of `spread_pieces`. Only one is in memory at a time.
 
     Returns
     -------
@@ -408,7 +409,7 @@ def estimate_shift(pieces: Iterable[Piece]) -> Shift:
     Raises
     ------
     InputError
-        If the images of a piece differ in size, or the pieces in their number of SAR bands.
+        If the images of a piece differ in size, or the pieces in the number of SAR bands.
     """
     comparisons: list[_Comparison] = []
     pixels = 0
@@ -418,7 +419,7 @@ def estimate_shift(pieces: Iterable[Piece]) -> Shift:
         if piece.optical.shape[1:] != piece.sar.shape[1:] or len(bands) > 1:
             raise InputError(
                 f"The piece at row {piece.row}, column {piece.column} has {piece.optical.shape} optical and "
-                f"{piece.sar.shape} SAR values: the images must be of one size, with the same bands in every piece."
+                f"{piece.sar.shape} SAR values. The images must have the same size, and all pieces the same bands."
             )
         comparisons += _compare(piece)
         pixels += int((np.isfinite(piece.optical).all(axis=0) & np.isfinite(piece.sar).all(axis=0)).sum())
@@ -432,7 +433,7 @@ _NOTHING = Shift(math.nan, math.nan, False, "", math.nan, math.nan, math.nan, ma
 
 
 def _summarise(comparisons: Sequence[_Comparison], reach: int) -> Shift:
-    """Make the shift, without a judgement, of the windows' correlations at lags up to ``reach``."""
+    """Return the shift at lags up to ``reach`` from the windows' correlations, without ``accepted`` and ``reason``."""
     inside = slice(REACH - reach, REACH + reach + 1)
     correlations = np.stack([compared.correlations[:, inside, inside] for compared in comparisons])
     overlaps = np.stack([compared.overlap[inside, inside] for compared in comparisons])
@@ -457,44 +458,43 @@ def _summarise(comparisons: Sequence[_Comparison], reach: int) -> Shift:
 
 
 def _judge(found: Shift, reach: int) -> tuple[bool, str]:
-    """Return whether a shift may be applied, and the first objection to it or what speaks for it."""
-    farthest, apart = max(abs(found.columns), abs(found.rows)), found.polarisation_difference
+    """Return whether a shift is reliable, and the first criterion that it fails or the evidence for it."""
+    farthest, difference = max(abs(found.columns), abs(found.rows)), found.polarisation_difference
     objections = (
         (
-            found.windows < LEAST_WINDOWS,
-            f"{found.windows} windows of {WINDOW} x {WINDOW} pixels could be compared, and {LEAST_WINDOWS} are needed: "
-            "the scene is too small, or has too few values or edges.",
+            found.windows < MIN_WINDOWS,
+            f"Only {found.windows} windows of {WINDOW} x {WINDOW} pixels could be compared (at least {MIN_WINDOWS}): "
+            "the scene is too small, or has too few valid pixels or edges.",
         ),
         (
-            found.peak < LEAST_PEAK,
-            f"The correlation of the edges is {found.peak:.3f} at most, and {LEAST_PEAK:g} is needed: "
-            "the images do not show the same ground, or nothing that both sensors see.",
+            found.peak < MIN_PEAK,
+            f"The correlation of the edges is {found.peak:.3f} (at least {MIN_PEAK:g}): "
+            "the images do not show the same ground, or have no common edges.",
         ),
         (
             farthest > reach - 1,
-            f"The shift is {farthest:.1f} pixels along an axis, where the search ends ({reach} pixels): "
+            f"The shift is {farthest:.1f} pixels along an axis, at the edge of the search ({reach} pixels): "
             "the images differ by more, or do not match.",
         ),
         (
-            found.agreeing < LEAST_AGREEING,
-            f"{found.agreeing:.0%} of the windows agree within {TOLERANCE:g} pixels, and {LEAST_AGREEING:.0%} are "
-            "needed: the images do not differ by one shift.",
+            found.agreeing < MIN_AGREEING,
+            f"{found.agreeing:.0%} of the windows agree within {TOLERANCE:g} pixels (at least {MIN_AGREEING:.0%}): "
+            "the images do not differ by a uniform shift.",
         ),
         (
-            found.spread > MOST_SPREAD,
-            f"The shift varies by {found.spread:.2f} pixels with the windows it is estimated from, "
-            f"and {MOST_SPREAD:g} may be.",
+            found.spread > MAX_SPREAD,
+            f"The shift varies by {found.spread:.2f} pixels with the choice of windows (at most {MAX_SPREAD:g}).",
         ),
         (
-            apart > TOLERANCE,
-            f"The shifts by VV and by VH alone lie {apart:.2f} pixels apart, and {TOLERANCE:g} may be.",
+            difference > TOLERANCE,
+            f"The shifts by VV alone and by VH alone differ by {difference:.2f} pixels (at most {TOLERANCE:g}).",
         ),
     )
-    objection = next((text for holds, text in objections if holds), None)
+    objection = next((text for failed, text in objections if failed), None)
     if objection:
         return False, objection
     return True, (
         f"{found.agreeing:.0%} of {found.windows} windows agree within {TOLERANCE:g} pixels; the correlation of the "
-        f"edges is {found.peak:.3f} (at least {LEAST_PEAK:g}), the spread {found.spread:.2f} pixels "
-        f"(at most {MOST_SPREAD:g})."
+        f"edges is {found.peak:.3f} (at least {MIN_PEAK:g}), the spread {found.spread:.2f} pixels "
+        f"(at most {MAX_SPREAD:g})."
     )

@@ -1,6 +1,6 @@
-"""What is known of Sentinel-1 and Sentinel-2: bands, units, offsets, names of files, and how each is found out.
+"""Sentinel-1 and Sentinel-2: bands, units, offsets and file names, and how to detect them.
 
-To add a sensor, describe it in a file of its own as `sentinel1` and `sentinel2` do, and add a line to `SENSORS`.
+To add a sensor, describe it in its own module, as `sentinel1` and `sentinel2` do, and add it to `SENSORS`.
 """
 
 from __future__ import annotations

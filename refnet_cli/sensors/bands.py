@@ -1,4 +1,4 @@
-"""Names of bands in text: descriptions, tags and names of files, of any sensor."""
+"""Recognise band names in text: in descriptions, tags and file names of any sensor."""
 
 from __future__ import annotations
 
@@ -25,54 +25,54 @@ def canonical_band(description: str | None) -> str | None:
     Returns
     -------
     str or None
-        "B01" ... "B12", "B8A", "VV", "VH", "HH", "HV"; None where the description names none or several of them, or
-        contradicts itself, as "B5 (865 nm)".
+        "B01" ... "B12", "B8A", "VV", "VH", "HH", "HV"; None if the description names no band, several bands, or
+        contradicts itself, such as "B5 (865 nm)".
 
     Examples
     --------
     >>> [canonical_band(text) for text in ("B4 (red)", "Sentinel-2 B8A", "sigma0_VV", "VV/VH", "Band 1")]
     ['B04', 'B8A', 'VV', None, None]
     """
-    found = band_evidence(description) or set()
+    found = candidate_bands(description) or set()
     if len(found) == 1:
         return next(iter(found))
     text = _simplified(description or "")
-    meanings = (meaning for sensor in SENSORS.values() for meaning in sensor.words.meanings(text))
+    meanings = (meaning for sensor in SENSORS.values() for meaning in sensor.naming.meanings(text))
     usual = {band for _, band in meanings if band in found}
     return usual.pop() if usual else None
 
 
-def band_evidence(description: str | None) -> set[str] | None:
-    """Return the bands that a description can mean: none if it means no band or contradicts itself.
+def candidate_bands(description: str | None) -> set[str] | None:
+    """Return the bands that a description can mean; an empty set if it rules out every band or contradicts itself.
 
     Returns
     -------
     set of str, or None
-        None where the description says nothing of bands.
+        None if the description does not refer to a band.
 
     Examples
     --------
-    >>> [band_evidence(text) for text in ("red", "NDVI", "Band 1")] == [{"B04"}, set(), None]
+    >>> [candidate_bands(text) for text in ("red", "NDVI", "Band 1")] == [{"B04"}, set(), None]
     True
     """
     text = _simplified(description or "")
     upper = text.upper()
     if _NOT_A_MEASUREMENT.search(upper) or is_landsat_name(description) or canonical_mask(description):
         return set()
-    codes = {code for sensor in SENSORS.values() for code in sensor.words.codes(upper)}
+    codes = {code for sensor in SENSORS.values() for code in sensor.naming.codes(upper)}
     if len(codes) > 1:
         return set()
     found = None
     for sensor in SENSORS.values():
         if codes <= {*sensor.bands}:
-            evidence = [*([codes] if codes else []), *(bands for bands, _ in sensor.words.meanings(text) if bands)]
+            evidence = [*([codes] if codes else []), *(bands for bands, _ in sensor.naming.meanings(text) if bands)]
             if evidence:
                 found = (found or set()) | set.intersection(*evidence) & {*sensor.bands}
     return found
 
 
 def is_landsat_name(description: str | None) -> bool:
-    """Tell whether only Landsat's products call their bands so, as SR_B4 or sr_band4.
+    """Return whether a band name is specific to Landsat products, such as SR_B4 or sr_band4.
 
     Examples
     --------
@@ -83,18 +83,18 @@ def is_landsat_name(description: str | None) -> bool:
 
 
 def _simplified(text: str) -> str:
-    """Return a text without accents, and with words that only capitals part, as "RedEdge", parted."""
+    """Remove accents, and split camel case such as "RedEdge" into words."""
     plain = "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
     return re.sub(r"([a-z])([A-Z])", r"\1 \2", plain)
 
 
-def only_numbers(text: str, number: int) -> bool:
-    """Whether a text says no more of a band than its number in the file."""
+def is_band_number(text: str, number: int) -> bool:
+    """Return whether a text only gives the band's number in the file."""
     return re.fullmatch(f"(B|BAND[ _-]*)?0*{number}", text, re.IGNORECASE) is not None
 
 
 def band_of_wavelength(text: str) -> str | None:
-    """Recognise a band by the number that a tag gives for its wavelength, in nanometres or micrometres.
+    """Recognise a band by the wavelength in a tag, in nanometres or micrometres.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def band_of_wavelength(text: str) -> str | None:
 
 
 def band_of_file(name: str) -> str | None:
-    """Recognise the only band of a file by the file's name.
+    """Recognise the band of a single-band file by the file's name.
 
     Examples
     --------
@@ -117,16 +117,16 @@ def band_of_file(name: str) -> str | None:
     ['B02', 'B04', 'VV', None, 'B04', None]
     """
     stem = re.sub(r"\.(tiff?|jp2)$", "", name, flags=re.IGNORECASE)
-    code = "|".join(sensor.words.file_code for sensor in SENSORS.values())
+    code = "|".join(sensor.naming.file_code for sensor in SENSORS.values())
     tokens = [token for token in re.split(r"[^A-Za-z0-9]+", stem) if re.fullmatch(code, token, re.IGNORECASE)]
     return canonical_band(tokens[-1]) if tokens else _word_of_file(stem)
 
 
 def _word_of_file(stem: str) -> str | None:
-    """Recognise a colour at the end of a file's name, since anywhere else it may be that of a river or of a house."""
+    """Recognise a colour at the end of a file's name. Elsewhere it may be part of a place name, such as red_river."""
     words = re.sub(r"[^a-z0-9]+", " ", re.sub(r"_\d+m$", "", _simplified(stem).lower())).split()
     for count in (3, 2, 1):
         text = " ".join(words[-count:])
-        if any(sensor.words.ends_name(text) for sensor in SENSORS.values()):
+        if any(sensor.naming.is_filename_ending(text) for sensor in SENSORS.values()):
             return canonical_band(text)
     return None

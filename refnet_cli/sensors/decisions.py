@@ -1,7 +1,7 @@
-"""What is decided about files, and the evidence.
+"""Decisions about the input files, with their evidence.
 
 The evidence is a sentence that begins with its kind: ``tag``, ``stac``, ``description``, ``name``, ``type``, ``count``,
-``values`` or ``option``. What cannot be decided is refused, never guessed in silence.
+``values`` or ``option``. If the evidence is insufficient, the input is refused. A guess is always marked as one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SETTLED_BY_FILES = ("fill", "clipped")
 
 
 class Decision(NamedTuple):
-    """One thing found out about the files: what, the value, and the evidence in a sentence."""
+    """A decision about the files: its subject, its value, and the evidence in one sentence."""
 
     what: str
     value: Any
@@ -24,33 +24,33 @@ class Decision(NamedTuple):
 
     @property
     def is_guess(self) -> bool:
-        """Whether pixel values rest on it and nothing but their number or look speaks for it."""
+        """Whether the decision affects pixel values and rests only on the values or on the number of bands."""
         kind = self.what.partition(".")[2]
         return kind in _SETTLED_BY_OPTIONS + _SETTLED_BY_FILES and self.how.startswith(("values:", "count:"))
 
 
 def refuse_guesses(decisions: Iterable[Decision]) -> None:
-    """Refuse everything that was guessed.
+    """Refuse all guesses.
 
     Raises
     ------
     OptionsError
-        Naming the guesses and the options that would settle them.
+        Names the guesses and the options that settle them.
     """
     guesses = [decision for decision in decisions if decision.is_guess]
     if guesses:
         listed = "; ".join(f"{what} {value} ({how.rstrip('.')})" for what, value, how in guesses)
         settled = [guess.what for guess in guesses if guess.what.endswith(_SETTLED_BY_OPTIONS)]
         options = " ".join(f"--{what.replace('.', '-')}" for what in dict.fromkeys(settled))
-        advice = f" Say what they are with {options}." if options else ""
+        advice = f" Specify them with {options}." if options else ""
         if any(guess.what.endswith(".fill") for guess in guesses):
             advice += (
-                " Declare fills as nodata, for instance with gdal_edit.py -a_nodata, or, where pixels around them are "
-                "blended with them, resample the files again from their sources with gdalwarp -srcnodata."
+                " Declare fill values as nodata, for instance with gdal_edit.py -a_nodata. If resampling has blended "
+                "them with neighbouring pixels, resample the original files again with gdalwarp -srcnodata."
             )
         if any(guess.what.endswith(".clipped") for guess in guesses):
             advice += (
-                " If the repeated number is a fill, declare it as nodata, for instance with gdal_edit.py "
-                "-a_nodata; if it is ground, leave --strict out."
+                " If the repeated number is a fill value, declare it as nodata, for instance with gdal_edit.py "
+                "-a_nodata. If it is ground, omit --strict."
             )
-        raise OptionsError(f"--strict allows no guess, but there would be: {listed}.{advice}")
+        raise OptionsError(f"--strict forbids guesses, but these are needed: {listed}.{advice}")

@@ -1,4 +1,4 @@
-"""The quality of a pixel: its bits, and the masks that tell where clouds are."""
+"""Quality bits of a pixel, and cloud masks."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUALITY = ("no data", "optical only", "SAR only", "optical and SAR")
-"""What the numbers of a quality say of the sensors that saw a pixel."""
+"""Names of the sensor codes 0 to 3: which sensors saw a pixel."""
 SENSOR_BITS, CLOUD, UNREADABLE = 3, 4, 8
-"""Bits of a quality: of those numbers; for what is left out as a cloud; for what lies in a damaged part of a file."""
+"""Bits of a quality value: the sensor code; masked as cloud; in a damaged part of a file."""
 
 
 def usable(quality: NDArray[np.uint8], either: bool) -> NDArray[np.bool_]:
-    """Tell which pixels are worth anything: those that both sensors saw, or either of them."""
+    """Return which pixels can be classified: those seen by both sensors or, if ``either``, by at least one."""
     seen = quality & SENSOR_BITS
     return np.asarray(seen > 0 if either else seen == SENSOR_BITS)
 
 
 CloudMask = Callable[[NDArray[Any]], NDArray[np.bool_]]
 CLOUD_MASKS: dict[str, CloudMask] = {
-    # ESA's scene classification: no data, defective, cloud shadow, clouds of medium and high probability, thin cirrus.
+    # ESA scene classification: no data, defective, cloud shadow, medium and high cloud probability, thin cirrus.
     "SCL": lambda stored: np.isin(stored, (0, 1, 3, 8, 9, 10)),
-    # ESA's classification of L1C and later: opaque clouds and cirrus, a band each; snow is no cloud.
+    # ESA's L1C classification since baseline 04.00: a band each for opaque clouds and cirrus. Snow is not cloud.
     "MSK_CLASSI": lambda stored: stored == 1,
     # Earth Engine: bit 10 opaque clouds, bit 11 cirrus.
     "QA60": lambda stored: stored.astype(np.int64) & 0b1100_0000_0000 != 0,
-    # HLS: bit 1 cloud, bit 2 next to one, bit 3 cloud shadow; 255 is no data.
+    # HLS: bit 1 cloud, bit 2 adjacent to cloud, bit 3 cloud shadow; 255 is no data.
     "FMASK": lambda stored: stored.astype(np.int64) & 0b1110 != 0,
     # Sentinel Hub: 1 cloud, 255 no data.
     "CLM": lambda stored: (stored == 1) | (stored == 255),
-    # Probabilities in percent: Earth Engine's and ESA's, and Sentinel Hub's from 0 to 255.
+    # Probabilities: 0 to 100 from Earth Engine and ESA, 0 to 255 from Sentinel Hub.
     "MSK_CLDPRB": lambda stored: stored >= 50,
     "CLP": lambda stored: stored >= 128,
 }
-"""From a mask's name to what is to be left out, given the stored numbers."""
+"""From a mask's name to the function that returns which stored values are masked."""
 
 
 def canonical_mask(text: str | None) -> str | None:
-    """Recognise a layer that tells where clouds are, by its description or its file's name.
+    """Recognise a cloud mask by its description or file name.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a sensor, its products and its names of bands are. What is known of each one lies in a file of its own."""
+"""Data classes for a sensor, its products and its band names. Each sensor has its own module."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Modality = Literal["optical", "sar"]
 """The sensors that the network takes."""
 MODALITIES: tuple[Modality, ...] = ("optical", "sar")
 Values = Sequence[NDArray[np.floating[Any]]]
-"""Sampled values of each of some bands, 1-D or 2-D together; NaN where there is no measurement."""
-Meaning = tuple[set[str], str]
-"""The bands that a word can mean, and the one that it usually means; "" where no one is usual."""
+"""Sampled values, one array per band, 1-D or 2-D; NaN where there is no measurement."""
+Candidates = tuple[set[str], str]
+"""The bands that a term can mean, and the most common one; "" if no band is most common."""
 
 
 def other_of(sensor: Modality) -> Modality:
@@ -25,83 +25,85 @@ def other_of(sensor: Modality) -> Modality:
 
 @dataclass(frozen=True)
 class Product:
-    """A product of a sensor: its usual name, and its bands in the order of the files."""
+    """A product of a sensor: its name, and its bands in file order."""
 
     name: str
     bands: tuple[str, ...]
 
 
-def _no_words(text: str) -> Iterable[Meaning]:
+def _no_meanings(text: str) -> Iterable[Candidates]:
     return ()
 
 
 @dataclass(frozen=True)
-class BandWords:
-    """How texts name the bands of a sensor."""
+class BandNaming:
+    """How band names of a sensor appear in text."""
 
     codes: Callable[[str], set[str]]
-    """From a text in capitals to the bands that it names by their codes, such as B04 or VV."""
+    """From an upper-case text to the bands whose codes it contains, such as B04 or VV."""
     file_code: str
-    """Pattern of such a code between the separators of a file's name."""
-    meanings: Callable[[str], Iterable[Meaning]] = _no_words
-    """From a text without accents to what each of its colours and wavelengths can mean: all evidence must agree.
+    """Regular expression for such a code between the separators of a file name."""
+    meanings: Callable[[str], Iterable[Candidates]] = _no_meanings
+    """From a text without accents to the candidates for each colour and wavelength in it. All must agree.
 
-    A set without any band of the sensor says that the text means none of them; an empty set says nothing."""
-    ends_name: Callable[[str], bool] = lambda text: False
-    """Whether words at the end of a file's name, in small letters, name the band."""
+    A set without any band of the sensor rules out all of them. An empty set says nothing."""
+    is_filename_ending: Callable[[str], bool] = lambda text: False
+    """Whether a lower-case term at the end of a file name identifies the band."""
     colours: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """From GDAL's colour interpretations to the bands that they can mean."""
-    vague_colours: frozenset[str] = frozenset()
-    """Colour interpretations of which no band is the usual one; of the others it is the first."""
+    """From GDAL colour interpretations to the bands that they can mean."""
+    ambiguous_colours: frozenset[str] = frozenset()
+    """Colour interpretations without a most common band. For the others it is the first."""
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """What the rest of the program needs to know of a sensor."""
+    """The properties of a sensor."""
 
     name: str
-    """As messages call it, such as "SAR"."""
+    """Name in messages, such as "SAR"."""
     satellite: str
     unit: str
-    """Of its physical values, as people read it."""
+    """Unit of the physical values, in messages."""
     card_unit: str
-    """The same as weights' cards spell it."""
+    """The same unit, as spelt in weight cards."""
     bands: tuple[str, ...]
-    """Canonical names of all its bands."""
-    words: BandWords
+    """Canonical names of all bands."""
+    naming: BandNaming
     products: tuple[Product, ...]
-    shown: tuple[tuple[str, ...], ...]
-    """Bands of a quicklook: of these choices, the first one whose bands are there."""
+    quicklook_bands: tuple[tuple[str, ...], ...]
+    """Choices of bands for a quicklook. The first one whose bands are all present is used."""
     mission: str
-    """How the names of its products begin, such as "S1"."""
+    """Prefix of product names, such as "S1"."""
     product_name: str
-    """Pattern of the beginning of such a name."""
+    """Regular expression for the start of a product name."""
     dates: tuple[str, ...]
-    """Patterns of names of files in capitals, with the acquisition's date or time as their first group."""
-    statement: str
-    """What `stated` returns, in words and the plural."""
-    stated: Callable[[Mapping[str, str], str, Sequence[str | None], Sequence[str | None]], tuple[Any, str] | None]
-    """From a file's tags, its path, and its bands' descriptions and units to what these say of all its values, and the
-    evidence; None if they say nothing."""
-    is_sure: Callable[[NDArray[np.floating[Any]], np.dtype[Any]], bool]
-    """Whether sampled values, without NaN, of a file's data type can be no other sensor's."""
+    """Regular expressions for upper-case file names, with the acquisition date or time as the first group."""
+    metadata_label: str
+    """What `read_metadata` returns, as a plural noun for messages."""
+    read_metadata: Callable[
+        [Mapping[str, str], str, Sequence[str | None], Sequence[str | None]], tuple[Any, str] | None
+    ]
+    """From a file's tags, path, band descriptions and band units to the unit or offset that they declare, and the
+    evidence; None if they declare nothing."""
+    recognises_values: Callable[[NDArray[np.floating[Any]], np.dtype[Any]], bool]
+    """Whether sampled values (without NaN) of this data type can only be this sensor's."""
     levels: tuple[str, ...] = ()
-    """Processing levels that are told apart."""
+    """Processing levels."""
     named_by_number: bool = False
-    """Whether bands without names are those of the product of as many bands, in its order."""
+    """Whether unnamed bands are read in the order of the product with the same number of bands."""
     zero_is_nodata: bool = False
-    """Whether 0 in all bands is no measurement even where a file declares another number for that."""
+    """Whether 0 in all bands is nodata even if the file declares another nodata value."""
 
-    def choose_shown(self, names: Sequence[str]) -> list[int]:
-        """Choose the bands of a quicklook by their indexes: one of `shown`, else as many as these are, else the first.
+    def choose_quicklook_bands(self, names: Sequence[str]) -> list[int]:
+        """Return the indexes of the bands for a quicklook: a choice of `quicklook_bands`, else the first bands.
 
         Parameters
         ----------
         names : sequence of str
-            The bands that are there, at least one.
+            The available bands, at least one.
         """
-        for bands in self.shown:
+        for bands in self.quicklook_bands:
             if set(bands) <= set(names):
                 return [names.index(band) for band in bands]
-        most = len(self.shown[0])
+        most = len(self.quicklook_bands[0])
         return list(range(most if len(names) >= most else 1))

@@ -83,7 +83,7 @@ def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene
         if config.method == "random":
             metres = config.crop * _pixel_metres(grid)
         windows = cut(grid, make_lattice(grid, metres))
-        files.pair.expect(windows.values())
+        files.pair.prefetch(windows.values())
         cells = {}
         for square, window in windows.items():
             with suppress(InputError):

@@ -16,7 +16,7 @@ from refnet_cli.batch.task import Task
 from refnet_cli.errors import ConfigError, InputError, OptionsError
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.sensors.offset import as_tags, stac_offset
+from refnet_cli.sensors.offset import stac_offset, stac_tags
 from tests.helpers.batches import here
 from tests.helpers.scenes import CARD, make_pair
 from tests.helpers.small_models import write_model
@@ -86,7 +86,7 @@ CATALOGUES: dict[str, tuple[dict[str, Any], float | None]] = {
 @pytest.mark.parametrize("name", CATALOGUES)
 def test_catalogues_in_their_spellings(name: str, weights: Path, said: list[str]) -> None:
     entry, offset = CATALOGUES[name]
-    found = stac_offset(as_tags(planned(entry, weights).options.stac))
+    found = stac_offset(stac_tags(planned(entry, weights).options.stac))
     assert (found and found[0]) == offset
     assert found is None or found[1].startswith("stac: ")
     assert not said
@@ -117,7 +117,7 @@ def test_each_item_goes_by_its_own_word(weights: Path) -> None:
     templates = Templates("{B02},{B03},{B04},{B08}", "{vv},{vh}", "/maps/{id}.tif")
     scenes = read_scenes(json.dumps({"type": "FeatureCollection", "features": entries}), Path("/data"))
     tasks = plan(scenes, templates, {"weights": weights}, Path("/data"))
-    offsets = [stac_offset(as_tags(task.options.stac)) for task in tasks]
+    offsets = [stac_offset(stac_tags(task.options.stac)) for task in tasks]
     assert [offset and offset[0] for offset in offsets] == [0, 1000, 0]
 
 
@@ -133,7 +133,7 @@ def test_the_original_files_keep_the_offset(weights: Path) -> None:
     for band in BANDS:
         entry["assets"][f"{band}-jp2"] = {"href": f"/x/{band}.jp2", "type": "image/jp2", "raster:bands": [V1]}
     originals = ",".join(f"{{{band}-jp2}}" for band in BANDS)
-    found = stac_offset(as_tags(planned(entry, weights, originals).options.stac))
+    found = stac_offset(stac_tags(planned(entry, weights, originals).options.stac))
     assert found == (1000, "stac: s2:processing_baseline=05.10, raster:offset=-1000.")
     with pytest.raises(ConfigError, match="partly ESA's JPEG 2000"):
         planned(entry, weights, "{B02-jp2},{B03},{B04},{B08}")
@@ -166,7 +166,7 @@ def test_columns_of_tables_are_properties_too(weights: Path, tmp_path: Path) -> 
     table += "a,b,c.tif,05.10,True\nd,e,f.tif,,\n"
     tasks = plan(read_scenes(table, tmp_path), Templates(), {"weights": weights}, tmp_path)
     first, second = (task.options.stac for task in tasks)
-    assert stac_offset(as_tags(first)) == (0, "stac: earthsearch:boa_offset_applied=True.")
+    assert stac_offset(stac_tags(first)) == (0, "stac: earthsearch:boa_offset_applied=True.")
     assert second is None
 
 
@@ -196,14 +196,14 @@ def test_the_item_decides_before_the_values(pair: tuple[Path, Path]) -> None:
     assert added["optical.offset"] == (1000, "stac: s2:processing_baseline=05.10.")
     assert removed["level"][0] - added["level"][0] == pytest.approx(1000)
     assert decided(pair, REMOVED, strict=True, **{"sar_scale": "power"})["optical.offset"][0] == 0
-    with pytest.raises(OptionsError, match="--strict allows no guess"):
+    with pytest.raises(OptionsError, match="--strict forbids guesses"):
         decided(pair, None, strict=True, **{"sar_scale": "power"})
     assert decided(pair, REMOVED, optical_offset=1000)["optical.offset"] == (1000, "option: --optical-offset 1000.")
 
 
 def test_an_item_that_the_values_contradict_is_refused(tmp_path: Path) -> None:
     dark = make_pair(tmp_path, 60, 50)
-    with pytest.raises(InputError, match=r"stac s2:processing_baseline=05.10 says that 1000 .*--optical-offset 0 or"):
+    with pytest.raises(InputError, match=r"s2:processing_baseline=05.10 declares that 1000 .*--optical-offset 0 or"):
         decided(dark, ADDED)
 
 
@@ -214,7 +214,7 @@ def set_tags(path: Path, **tags: str) -> None:
 
 def test_an_item_that_the_files_contradict_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
     set_tags(pair[0], processing_baseline="05.10")
-    with pytest.raises(InputError, match=r"STAC item says an offset of 0 .* files say 1000 .*--optical-offset"):
+    with pytest.raises(InputError, match=r"STAC Item gives an offset of 0 .* files give 1000 .*--optical-offset"):
         decided(pair, REMOVED)
     assert decided(pair, ADDED)["optical.offset"][0] == 1000
     assert decided(pair, REMOVED, optical_offset=0)["optical.offset"][0] == 0
@@ -223,7 +223,7 @@ def test_an_item_that_the_files_contradict_is_refused(pair: tuple[Path, Path], t
 def test_a_name_tells_what_was_before_the_offset_was_removed(pair: tuple[Path, Path]) -> None:
     named = pair[0].rename(pair[0].with_name(f"{NAME}.tif")), pair[1]
     assert decided(named, REMOVED)["optical.offset"][0] == 0
-    with pytest.raises(InputError, match="STAC item says an offset of 0"):
+    with pytest.raises(InputError, match="STAC Item gives an offset of 0"):
         decided(named, {"s2:processing_baseline": "03.01"})
 
 
@@ -231,7 +231,7 @@ def test_an_offset_that_the_file_declares_has_to_agree(pair: tuple[Path, Path]) 
     with rasterio.open(pair[0], "r+") as file:
         file.scales, file.offsets = [0.0001] * 4, [-0.1] * 4
     assert decided(pair, ADDED)["optical.offset"][0] == pytest.approx(1000)
-    with pytest.raises(InputError, match="STAC item says an offset of 0"):
+    with pytest.raises(InputError, match="STAC Item gives an offset of 0"):
         decided(pair, REMOVED)
 
 

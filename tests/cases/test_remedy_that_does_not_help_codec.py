@@ -21,4 +21,4 @@ def test_a_missing_codec_is_no_damage(shared: Path) -> None:
     assert str(path) in message
     assert "JXL" in message
     assert "gdal_translate -co COMPRESS=DEFLATE" in message
-    assert "intact GeoTIFF" not in message
+    assert "Repair or re-download" not in message

@@ -16,7 +16,7 @@ def test_it_is_refused(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["predict", *arguments, "-o", str(tmp_path / "map.tif")]) == 65
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert name in message
-    assert "no reflectance" in message
+    assert "not reflectance" in message
     assert "gdal_translate -a_scale 1 -a_offset 0" in message
     assert not (tmp_path / "map.tif").exists()
     assert run(["inspect", *arguments]) == 65

@@ -12,12 +12,12 @@ from refnet_cli.batch.task import read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.scene.pair import ScenePair
 
-WORDS = ["--optical", "{B02},{B03},{B04},{B08}", "--sar", "{vv},{vh}"]
+NAMING = ["--optical", "{B02},{B03},{B04},{B08}", "--sar", "{vv},{vh}"]
 
 
 def test_the_plan_hands_on_what_the_item_says(shared: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "t.jsonl"
-    words = ["batch", "plan", str(shared / "cases" / "stac-offset-ignored" / "item.json"), *WORDS]
+    words = ["batch", "plan", str(shared / "cases" / "stac-offset-ignored" / "item.json"), *NAMING]
     assert run([*words, "--map", str(tmp_path / "{id}.tif"), "-o", str(tasks)]) == 0
     (task,) = read_tasks(tasks)
     options = task.options
@@ -34,7 +34,7 @@ def test_the_map_is_that_of_the_option(shared: Path, tmp_path: Path) -> None:
     maps = {}
     for name, more in (("stac", []), ("option", ["--optical-offset", "0"])):
         tasks = tmp_path / f"{name}.jsonl"
-        words = ["batch", "plan", str(case / "item.json"), *WORDS, "--map", str(tmp_path / f"{name}.tif"), *more]
+        words = ["batch", "plan", str(case / "item.json"), *NAMING, "--map", str(tmp_path / f"{name}.tif"), *more]
         assert run([*words, "-o", str(tasks)]) == 0
         assert run(["batch", "run", str(tasks)]) == 0
         with rasterio.open(tmp_path / f"{name}.tif") as file:

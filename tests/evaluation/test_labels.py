@@ -259,7 +259,7 @@ def test_vector_files_that_cannot_be_used(tmp_path: Path) -> None:
         open_labels(write_shapes(tmp_path / "far.gpkg", far, values), GRID, ESRI)
     disguised = tmp_path / "vrt.gpkg"
     disguised.write_text("<OGRVRTDataSource><OGRVRTLayer name='a'/></OGRVRTDataSource>")
-    with pytest.raises(InputError, match=r"is no \.gpkg file"):
+    with pytest.raises(InputError, match=r"is not a \.gpkg file"):
         open_labels(disguised, GRID, ESRI)
     broken = tmp_path / "broken.geojson"
     broken.write_text('{"type": "FeatureCollection", "features": [')
@@ -332,7 +332,7 @@ def test_files_without_any_shape_are_called_so(tmp_path: Path) -> None:
         transform=Affine(10, 0, 5e5, 0, -10, 5e6),
     ) as file:  # fmt: skip
         file.write(np.ones((1, 8, 8), np.uint8))
-    with pytest.raises(InputError, match=r"no layer with shapes .* rasters"):
+    with pytest.raises(InputError, match=r"no layer with geometries.* rasters"):
         open_labels(rasters, GRID, ESRI)
 
 
@@ -341,7 +341,7 @@ def test_a_layer_can_be_chosen_and_has_to_be_among_several(tmp_path: Path) -> No
     for name, (shapes, values) in layers.items():
         add_layer(path, name, shapes, values)
     add_layer(path, "layer_styles")
-    with pytest.raises(OptionsError, match=r"2 layers with shapes: '2020', '2021'.*--layer, or label_layer"):
+    with pytest.raises(OptionsError, match=r"2 layers with geometries: '2020', '2021'.*--layer, or label_layer"):
         open_labels(path, GRID, ESRI)
     for name, (shapes, values) in layers.items():
         alone = write_shapes(tmp_path / f"{name}.gpkg", shapes, values)

@@ -323,7 +323,7 @@ def test_a_layer_of_zones_can_be_chosen(tmp_path: Path) -> None:
         )  # fmt: skip
         alone[name], _ = areas_of(tmp_path, grid, codes, write_zones(tmp_path / f"{name}.gpkg", [shape]))
     pyogrio.raw.write(path, None, [np.array(["x"])], ["styleName"], layer="layer_styles", driver="GPKG", append=True)
-    with pytest.raises(OptionsError, match=r"2 layers with shapes: 'districts', 'parcels'.*--zone-layer"):
+    with pytest.raises(OptionsError, match=r"2 layers with geometries: 'districts', 'parcels'.*--zone-layer"):
         areas_of(tmp_path, grid, codes, path)
     for name, table in alone.items():
         found, output = areas_of(tmp_path, grid, codes, path, zone_layer=name)
@@ -352,7 +352,7 @@ def test_files_of_zones_that_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / "none.gpkg", None, InputMissingError, "does not exist"),
         (tmp_path / "a.kml", None, InputError, r"none of \.gpkg, \.geojson, \.json, \.shp, \.fgb.*ogr2ogr"),
         (tmp_path / "a.tif", None, InputError, "gdal_polygonize"),
-        (tmp_path / "text.gpkg", None, InputError, "in spite of its name"),
+        (tmp_path / "text.gpkg", None, InputError, "despite its extension"),
         (tmp_path / "cut.gpkg", None, InputError, "cannot be read"),
         (two, None, OptionsError, "2 layers"),
         (nowhere, None, InputError, "reference system"),

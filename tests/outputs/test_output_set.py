@@ -214,7 +214,7 @@ def test_outputs_lie_where_they_are_told_to(pair: tuple[Path, Path]) -> None:
         ({"outputs": ("preview",), "preview": Path("a.png")}, "'preview' is given twice"),
         ({"outputs": (), "min_area": 1.0, "date": None}, "--min-area is for the output 'polygons': add --output"),
         ({"outputs": (), "date": "2020-07-01"}, "--date is for the output 'stac'"),
-        ({"outputs": ("stac",), "date": "July"}, "no date"),
+        ({"outputs": ("stac",), "date": "July"}, "not a date"),
         ({"threshold": 1.0}, "no probability"),
         ({"smooth": 17}, "impossible"),
         ({"min_area": -1.0}, "impossible"),

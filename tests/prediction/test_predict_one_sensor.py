@@ -247,7 +247,7 @@ def test_without_any_files(tmp_path: Path, capfd: Any) -> None:
         done = here(capfd, "predict", *words, *(["-o", tmp_path / "map.tif"] if not words else []))
         assert done.code == 2
         assert "Nothing to map: give --optical, --sar or both" in done.err
-    with pytest.raises(OptionsError, match="Neither optical nor SAR"):
+    with pytest.raises(OptionsError, match="neither optical nor SAR"):
         PredictOptions(output=tmp_path / "map.tif")
     with pytest.raises(OptionsError, match="give output"):
         PredictOptions("s2.tif")

@@ -159,7 +159,7 @@ def test_virtual_rasters_need_their_option(tmp_path: Path) -> None:
         assert np.array_equal(found.optical, expected.optical)
         assert np.array_equal(found.sar, expected.sar)
         assert pair.files == [path, optical, sar]  # so that none of them is written over
-    with pytest.raises(InputError, match=r"virtual raster \(VRT\).*names\.$"):
+    with pytest.raises(InputError, match=r"virtual raster \(VRT\).*refers to\.$"):
         Raster(disguised, "label")
     report = predict(PredictOptions(disguised, sar, tmp_path / "map.tif", allow_vrt=True, coreg="off"), PlaceEngine())
     assert report.valid_share == 1
@@ -177,12 +177,12 @@ def test_virtual_rasters_lead_nowhere_else(tmp_path: Path, server: Server) -> No
     inline = nested.read_text().replace("<", "&lt;").replace('"', "&quot;")
     for source in (url, f"/vsicurl/{url}", f"/vsicurl_streaming/{url}", f"/vsicurl?url={url}", "/vsimem/a.tif", "",
                    inline, f"WMS:{url}", f"vrt://{url}", f"GTIFF_DIR:1:{optical}", f"http:/{url[6:]}"):  # fmt: skip
-        assert "leads to" in refused(write_vrt(stack, [source] * 4), sar, everything), source
+        assert "refers to" in refused(write_vrt(stack, [source] * 4), sar, everything), source
     message = refused(write_vrt(stack, [server.url("s2.tif?key=1", SECRETS)] * 4), sar, everything)
     assert "user" not in message
     assert "key" not in message
     for path in (secret, nested):
-        assert "is no GeoTIFF or JPEG 2000" in refused(write_vrt(stack, [str(path)] * 4), sar, VRT)
+        assert "is neither GeoTIFF nor JPEG 2000" in refused(write_vrt(stack, [str(path)] * 4), sar, VRT)
     assert "does not exist" in refused(write_vrt(stack, ["gone.tif"] * 4, relative=1), sar, VRT, InputMissingError)
 
     code = "<PixelFunctionType>f</PixelFunctionType><PixelFunctionLanguage>Python</PixelFunctionLanguage>"
@@ -337,7 +337,7 @@ def test_overviews_in_another_file_are_refused(tmp_path: Path, server: Server) -
             file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=other)
             file.update_tags(REFNET_CHECKSUM="1")
         for given in (optical, stack):
-            with pytest.raises(InputError, match=r"overviews are in another file.*gdal_translate"):
+            with pytest.raises(InputError, match=r"another file for its overviews.*gdal_translate"):
                 Raster(given, "optical", allow_vrt=True)
         with pytest.raises(InputError, match="names a file of overviews"):
             verify_map(optical)
@@ -360,9 +360,9 @@ def test_labels_are_not_made_to_fetch_anything(tmp_path: Path, server: Server, s
     shape = '{"type": "Feature", "properties": {"c": 1}, "geometry": {"type": "Point", "coordinates": [15.001, 47.85]}}'
     system = system.replace("URL", server.url("crs"))
     labels.write_text(f'{{"type": "FeatureCollection", {system}, "features": [{shape}]}}')
-    with pytest.raises(InputError, match="behind a link"):
+    with pytest.raises(InputError, match="only has a link"):
         open_labels(labels, grid_of(optical), CARD.scheme)
     labels.write_text(labels.read_text()[:-1])
-    with pytest.raises(InputError, match=r"behind a link|as JSON"):
+    with pytest.raises(InputError, match=r"only has a link|as JSON"):
         open_labels(labels, grid_of(optical), CARD.scheme)
     assert server.asked == []

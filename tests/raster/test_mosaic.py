@@ -216,7 +216,7 @@ def test_tiles_of_other_bands_are_joined_after_what_the_message_says(
         cut(tmp_path / str(number), image[list(order)], [names[band] for band in order], (HALVES[number],))[0]
         for number, order in enumerate((first, second))
     ]
-    with pytest.raises((InputError, OptionsError), match="lie side by side, but have different bands") as refusal:
+    with pytest.raises((InputError, OptionsError), match="are adjacent, but have different bands") as refusal:
         opened(paths, sar, optical_bands=option)
     advice = re.findall(r"`gdal_translate ((?:-b \d )+)(\S+) (\S+)`", str(refusal.value))
     assert len(advice) == commands
@@ -236,7 +236,7 @@ def test_folders_of_neighbouring_tiles_in_one_folder_are_joined_as_the_message_s
     for side, box in zip(("west", "east"), HALVES, strict=True):
         (tmp_path / "in" / side).mkdir(parents=True)
         cut(tmp_path / "in" / side, optical_image(), BANDS, (box,))
-    with pytest.raises(InputError, match="give one of them") as refusal:
+    with pytest.raises(InputError, match="Pass one of them") as refusal:
         opened(tmp_path / "in", sar)
     (advice,) = re.findall(r"--optical (\S+)\.$", str(refusal.value))
     with opened(plain, sar) as one, opened(advice.split(","), sar) as joined:
@@ -283,7 +283,7 @@ def test_hundreds_of_pieces_keep_few_files_open(tmp_path: Path, monkeypatch: pyt
     with opened(plain, sar) as one, opened(tmp_path / "pieces", sar, on_read_error="fail") as joined:
         before = len(list(Path("/proc/self/fd").iterdir()))
         np.testing.assert_array_equal(whole(joined).optical, whole(one).optical)
-        assert len(list(Path("/proc/self/fd").iterdir())) - before <= mosaic_module.MOST_OPEN
+        assert len(list(Path("/proc/self/fd").iterdir())) - before <= mosaic_module.MAX_OPEN
         assert set(paths) <= set(joined.files)  # none of which may be replaced
 
 
@@ -298,9 +298,9 @@ def changed(path: Path, **change: Any) -> None:
     [
         (PLACE @ Affine.translation(50.3, 0), "0.3 columns", "gdalwarp -t_srs EPSG:32633 -tr 10 10 -tap"),
         (Affine(20, 0, PLACE.c + 500, 0, -20, PLACE.f), "10 x 10 and 20 x 20", "gdalwarp"),
-        (Affine(20, 0, PLACE.c, 0, -20, PLACE.f), "same ground", "Give one"),
-        (PLACE, "same ground", "Give one"),
-        (PLACE @ Affine.translation(5, 5), "same ground", "Give one"),
+        (Affine(20, 0, PLACE.c, 0, -20, PLACE.f), "same ground", "Use only one"),
+        (PLACE, "same ground", "Use only one"),
+        (PLACE @ Affine.translation(5, 5), "same ground", "Use only one"),
     ],
 )
 def test_what_lies_on_no_common_grid_is_refused_with_the_way_to_join_it(
@@ -393,7 +393,7 @@ def test_pieces_of_different_dates_are_warned_of(tmp_path: Path, stems: tuple[st
     with opened(optical, paths) as pair:
         assert any(stems[0] in warning and stems[1] in warning for warning in pair.warnings) == warned
         assert whole(pair).sar_valid[0].all()
-    assert any("different times" in warning for warning in inspect(optical, paths).warnings) == warned
+    assert any("different acquisition times" in warning for warning in inspect(optical, paths).warnings) == warned
 
 
 def test_neighbouring_tiles_of_two_dates_are_warned_of_and_bands_of_two_dates_refused(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_neighbouring_tiles_of_two_dates_are_warned_of_and_bands_of_two_dates_re
             (path,) = cut(tmp_path / tile, band[None], (None,), (box,))
             files[tile, name] = path.rename(path.with_name(f"{tile}_{date}T101010_{name}_10m.tif"))
     with opened(list(files.values()), sar, optical_offset=0) as pair:
-        assert any("different times" in warning for warning in pair.warnings)
+        assert any("different acquisition times" in warning for warning in pair.warnings)
         np.testing.assert_array_equal(whole(pair).optical_valid, optical_image()[0] > 0)
     path = files["T33UUP", "B08"]
     files["T33UUP", "B08"] = path.rename(path.with_name(path.name.replace("20200101", "20200601")))

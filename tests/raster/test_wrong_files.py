@@ -17,7 +17,7 @@ from rasterio.control import GroundControlPoint
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
-from refnet_cli.raster.georeference import SplinePlace
+from refnet_cli.raster.georeference import GcpGeoreference
 from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
@@ -87,7 +87,7 @@ def test_a_scale_of_nothing_is_refused(tmp_path: Path, sar: Path) -> None:
     path = write(tmp_path / "stack.tif", numbers(), BANDS, nodata=None)
     with rasterio.open(path, "r+") as file:
         file.scales, file.offsets = (0.0,) * 4, (-0.1,) * 4
-    with pytest.raises(InputError, match="declares the scale 0"):
+    with pytest.raises(InputError, match="declares the invalid scale 0"):
         opened(path, sar)
 
 
@@ -160,7 +160,7 @@ def test_granules_of_several_grids_are_refused(tmp_path: Path, sar: Path) -> Non
     far = make_optical_safe(tmp_path / "a", tiles={"32TQS": (left, top), "32TQT": (left, top + 9e6)})
     beside = make_optical_safe(tmp_path / "b", tiles={"32TQS": (left, top), "32TQT": (left + 3, top + 2400)})
     for product in (far, beside):
-        with pytest.raises(InputError, match="do not lie on one grid"):
+        with pytest.raises(InputError, match="are not on one grid"):
             opened(product, sar)
 
 
@@ -168,7 +168,7 @@ def test_control_points_across_zero_are_not_longitudes(tmp_path: Path) -> None:
     """Of a polar grid, whose coordinates are metres on both sides of the pole."""
     places = [(column, row) for column in range(0, 101, 25) for row in range(0, 101, 25)]
     points = [GroundControlPoint(row=row, col=column, x=40 * column - 2000, y=-40 * row) for column, row in places]
-    place = SplinePlace(points, Raster(write(tmp_path / "x.tif", numbers(), BANDS, crs="EPSG:3031"), "SAR").crs)
+    place = GcpGeoreference(points, Raster(write(tmp_path / "x.tif", numbers(), BANDS, crs="EPSG:3031"), "SAR").crs)
     x, y = place.to_ground(np.array([10.0, 90.0]), np.array([30.0, 60.0]))
     np.testing.assert_allclose(x, [-1600, 1600], atol=0.1)
     np.testing.assert_allclose(y, [-1200, -2400], atol=0.1)
@@ -184,7 +184,7 @@ def test_control_points_must_be_some_and_not_endless(tmp_path: Path, count: int)
     ) as file:
         file.write(np.full((2, 60, 60), 0.05, np.float32))
     began = time.monotonic()
-    with pytest.raises(InputError, match="ground control points in"):
+    with pytest.raises(InputError, match="ground control points at"):
         Raster(path, "SAR", allow_gcps=True)
     assert time.monotonic() - began < 5
 

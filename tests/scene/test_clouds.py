@@ -125,7 +125,7 @@ def test_without_a_mask_there_is_nothing_to_mask_by(tmp_path: Path) -> None:
     optical = np.random.default_rng(0).integers(100, 900, (2, 240, 240)).astype(np.uint16)
     place = type(PLACE)(10, 0, LEFT, 0, -10, TOP)
     path = write(tmp_path / "s2.tif", optical, ("B02", "B11"), place, zone_of("32TQS"))
-    with pytest.raises(OptionsError, match="needs a mask"):
+    with pytest.raises(OptionsError, match="needs a cloud mask"):
         read_cloudy(path, make_sar(tmp_path))
 
 
@@ -160,7 +160,7 @@ def test_a_granule_without_a_mask_leaves_the_product_without_one(tmp_path: Path)
         path.unlink()
     for path in (folder / "GRANULE").glob("*TQT*/QI_DATA/*CLASSI*"):
         path.unlink()
-    with pytest.raises(OptionsError, match="needs a mask"):
+    with pytest.raises(OptionsError, match="needs a cloud mask"):
         read_cloudy(folder, make_sar(tmp_path))
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from benchmarks import registration
 from benchmarks.registration import FAR, NEAR, Pair, errors, estimate, known_shifts, move, turned_pairs, wrong_pairs
 from refnet_cli.errors import InputError
-from refnet_cli.scene.registration import LEAST_PEAK, REACH, WHOLE, Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.registration import MIN_PEAK, REACH, WHOLE, Piece, Shift, estimate_shift, spread_pieces
 
 Float32 = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ SIMULATED_AND_LONG_REAL = pytest.mark.parametrize(
     "data", ["simulated", pytest.param("real", marks=pytest.mark.long)], indirect=True
 )
 
-WRONG_PEAK = {"simulated": LEAST_PEAK, "real": LEAST_PEAK / 1.5}
+WRONG_PEAK = {"simulated": MIN_PEAK, "real": MIN_PEAK / 1.5}
 """What no peak of images of different ground reaches; the simulated squares are of one kind of ground."""
 
 
@@ -85,8 +85,8 @@ def test_a_shift_of_45_pixels_is_found_in_a_large_scene(columns: int, rows: int)
 def test_a_shift_where_the_search_ends_is_rejected() -> None:
     found = estimate(*synthetic(256, 256, 25, 0))
     assert not found.accepted
-    assert found.peak > LEAST_PEAK
-    assert "where the search ends (25 pixels)" in found.reason
+    assert found.peak > MIN_PEAK
+    assert "at the edge of the search (25 pixels)" in found.reason
 
 
 @BOTH
@@ -165,11 +165,11 @@ def test_images_without_common_edges_are_rejected(name: str, optical: Float32, s
     assert not found.accepted
     if name in ("rough water", "speckle", "smoothed speckle"):
         assert found.windows == 16
-        assert found.peak < LEAST_PEAK / 1.5
+        assert found.peak < MIN_PEAK / 1.5
         assert "0.12 is needed" in found.reason
     else:
         assert np.isnan([found.columns, found.rows, found.peak]).all()
-        assert found.reason.startswith("0 windows of 128 x 128 pixels could be compared, and 12 are needed")
+        assert found.reason.startswith("Only 0 windows of 128 x 128 pixels could be compared (at least 12)")
 
 
 def gaps() -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -198,7 +198,7 @@ def test_gaps_hardly_matter(crops: Pair, gap: NDArray[np.bool_]) -> None:
 
 @pytest.mark.parametrize(
     ("data", "most"),
-    [("simulated", LEAST_PEAK), pytest.param("real", LEAST_PEAK / 1.5, marks=pytest.mark.long)],
+    [("simulated", MIN_PEAK), pytest.param("real", MIN_PEAK / 1.5, marks=pytest.mark.long)],
     indirect=["data"],
 )
 @pytest.mark.parametrize("gap", GAPS)
@@ -220,7 +220,7 @@ def test_the_rim_of_a_gap_is_no_edge(gap: NDArray[np.bool_]) -> None:
     sar = speckle((2, 224, 224)) + 7 * slope
     found = estimate(np.where(gap, np.nan, optical), np.where(gap, np.nan, sar))
     assert found.windows >= 12
-    assert found.peak < LEAST_PEAK / 1.5
+    assert found.peak < MIN_PEAK / 1.5
 
 
 def test_calm_water_takes_no_part() -> None:
@@ -259,7 +259,7 @@ def test_scenes_that_were_joined_are_rejected() -> None:
     assert all(estimate_shift([part]).accepted for part in parts)
     thirds, halves = estimate_shift(parts), estimate_shift(parts[:2])
     assert thirds.agreeing < 0.4
-    assert "do not differ by one shift" in thirds.reason
+    assert "do not differ by a uniform shift" in thirds.reason
     assert halves.spread > 1
     assert "varies" in halves.reason
     assert not thirds.accepted
@@ -271,7 +271,7 @@ def test_a_small_scene_is_rejected_and_says_so(crops: Pair) -> None:
     for size, windows in ((1, 0), (120, 0), (180, 4)):
         found = estimate(crops.optical[:, :size, :size], crops.sar[:, :size, :size])
         assert (found.accepted, found.windows) == (False, windows)
-        assert found.reason.startswith(f"{windows} windows of 128 x 128 pixels could be compared, and 12 are needed")
+        assert found.reason.startswith(f"Only {windows} windows of 128 x 128 pixels could be compared (at least 12)")
         assert "too small" in found.reason
 
 

@@ -236,7 +236,7 @@ def test_threads_change_no_value_and_no_count(write: Write) -> None:
     read = []
     for threads, announced in ((1, []), (1, windows), (4, windows), (4, windows[::2])):
         with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
-            pair.expect(announced)
+            pair.prefetch(announced)
             patches = [pair.read(window) for window in windows]
             assert all((pair.read_valid(w) == p.valid).all() for w, p in zip(windows, patches, strict=True))
             read.append((b"".join(p.optical.tobytes() + p.sar.tobytes() for p in patches), dict(pair.counts)))
@@ -249,7 +249,7 @@ def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
     read = []
     for threads, fewer in ((1, 1), (4, 2), (4, 1), (2, 3)):
         with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
-            pair.expect(windows)
+            pair.prefetch(windows)
             pair.use_threads(fewer)
             assert pair._files.qsize() <= min(threads, fewer)
             patches = [pair.read(window) for window in windows]
@@ -276,7 +276,7 @@ def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ScenePair, "_make_block", counting)
     with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], kept_blocks=2, read_threads=threads) as pair:
         windows = [Window(row, column, 300, 300) for row in (0, 600, 1100) for column in range(0, 2700, 300)]
-        pair.expect(windows)
+        pair.prefetch(windows)
         pair._threads.submit(int).result()
         for window in windows:
             pair.read(window)
@@ -296,7 +296,7 @@ def test_each_thread_has_files_of_its_own_and_all_are_closed(write: Write, monke
     monkeypatch.setattr(Raster, "__init__", noting)
     before = threading.active_count()
     with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], read_threads=3) as pair:
-        pair.expect([Window(0, 0, 1400, 2700)])
+        pair.prefetch([Window(0, 0, 1400, 2700)])
     assert len(opened) == 6
     assert all(dataset.closed for dataset in opened)
     assert threading.active_count() == before
@@ -409,7 +409,7 @@ def test_refused_paths(write: Write, tmp_path: Path) -> None:
     optical = write("s2.tif", optical_values())
     refuse(optical, tmp_path / "none.tif", "does not exist", InputMissingError)
     (tmp_path / "empty").mkdir()
-    refuse(optical, tmp_path / "empty", "holds no GeoTIFF", InputMissingError)
+    refuse(optical, tmp_path / "empty", "contains no GeoTIFF", InputMissingError)
     refuse(optical, "/vsicurl/http://a.b/c.tif", "not a local file")
     refuse(optical, "https://a.b/c.tif", "not a local file")
     (tmp_path / "page.tif").write_text("<html>")
@@ -424,7 +424,7 @@ def test_refused_places(write: Write) -> None:
     refuse(optical, write("b.tif", values, crs=local), "local coordinate system")
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         identity = write("c.tif", values, Affine.identity())
-    refuse(optical, identity, "no place on the ground")
+    refuse(optical, identity, "not georeferenced")
     refuse(optical, write("d.tif", values, Affine(10, 0, 600_960, 0, -10, 5_000_000)), r"\(600960, .*\(600000, ")
     refuse(optical, write("e.tif", values.astype(np.complex64)), "complex")
     for name, turned in (("f.tif", Affine.rotation(10)), ("g.tif", Affine.scale(1, -1)), ("h.tif", Affine.shear(5))):

@@ -84,7 +84,7 @@ def test_a_sensor_alone_is_read_as_in_a_pair(files: dict[str, Path], present: st
     windows = [Window(0, 0, HEIGHT, WIDTH), Window(3, 490, 50, 60)]
     with opened(**{present: files[present], absent: None}, threads=threads, missing=missing) as pair:
         assert (pair.absent, pair.grid, pair.files) == (absent, grid, [files[present]])
-        pair.expect(windows)
+        pair.prefetch(windows)
         for window in windows:
             here = np.s_[window.row : window.row + window.height, window.column : window.column + window.width]
             patch = pair.read(window)
@@ -371,14 +371,14 @@ def test_what_compares_both_sensors(
         return
     with opened(**alone, **options) as pair:
         assert "coreg" not in {found.what for found in pair.decisions}
-        with pytest.raises(OptionsError, match="between optical and SAR"):
+        with pytest.raises(OptionsError, match="needs optical and SAR"):
             pair.estimate_shift()
 
 
 def test_neither_sensor(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(OptionsError, match="give --optical, --sar or both"):
+    with pytest.raises(OptionsError, match="Pass --optical, --sar or both"):
         opened(None, None)
-    with pytest.raises(OptionsError, match="give --optical, --sar or both"):
+    with pytest.raises(OptionsError, match="Pass --optical, --sar or both"):
         inspect(None, None, CARD)
     assert run(["inspect"]) == 2
     assert "give --optical, --sar or both" in capsys.readouterr().err
@@ -398,7 +398,7 @@ def test_files_of_the_other_sensor_are_recognised(tmp_path: Path, given: str, na
         lambda files: opened(**files, bands=BANDS[:2]),
         lambda files: inspect(**files),
     ):
-        with pytest.raises(InputError, match=rf"--{given} .*x\.tif is an? \w+ image .* give it with --{other} instead"):
+        with pytest.raises(InputError, match=rf"--{given} .*x\.tif is an? \w+ image .* Pass it with --{other} instead"):
             look({given: path, other: None})
 
 
@@ -406,7 +406,7 @@ def test_files_of_the_other_sensor_are_recognised(tmp_path: Path, given: str, na
 def test_products_of_the_other_sensor_are_recognised(tmp_path: Path, given: str) -> None:
     product = make_grd_safe(tmp_path) if given == "optical" else make_optical_safe(tmp_path)
     other = {"optical": "sar", "sar": "optical"}[given]
-    with pytest.raises(InputError, match=f"give it with --{other}"):
+    with pytest.raises(InputError, match=f"Pass it with --{other}"):
         opened(**{given: product, other: None}, allow_gcps=True)
 
 
@@ -417,7 +417,7 @@ def test_folders_of_the_other_sensor_are_recognised(tmp_path: Path, given: str) 
     (tmp_path / "scene").mkdir()
     for name in names:
         write(tmp_path / "scene" / f"{name}.tif", np.full((1, 90, 90), 0.1, np.float32), (name,))
-    with pytest.raises(InputError, match=f"give it with --{other}"):
+    with pytest.raises(InputError, match=f"Pass it with --{other}"):
         opened(**{"optical": None, "sar": None} | {given: tmp_path / "scene"})
 
 

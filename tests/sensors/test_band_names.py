@@ -18,7 +18,7 @@ from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors import PRODUCTS
-from refnet_cli.sensors.band_names import Named, Said, band_names, choose_bands
+from refnet_cli.sensors.band_names import BandMetadata, BandNames, band_names, choose_bands
 from refnet_cli.sensors.bands import canonical_band
 from refnet_cli.sensors.sensor import Modality
 from refnet_cli.tiles.window import Window
@@ -39,7 +39,7 @@ def test_bands_by_count() -> None:
     assert choose_bands(["B04", "B11"], [None] * 12, "optical")[0] == (4, 11)
     assert choose_bands(["B04", "B11"], [None] * 13, "optical")[0] == (4, 12)
     assert choose_bands(["B04", "B03"], [None] * 2, "optical") == (
-        (1, 2), "count: a guess, 2 bands without known names are taken in the wanted order: B04, B03.",
+        (1, 2), "count: a guess, 2 unnamed bands are read in the order the network needs: B04, B03.",
     )  # fmt: skip
     assert choose_bands(["VV", "VH"], ["bands", "bands"], "sar")[0] == (1, 2)
 
@@ -55,7 +55,7 @@ def test_numbered_bands_are_not_names() -> None:
     ("wanted", "found", "match"),
     [
         (["B02", "B03"], [None], "has 1 band,"),
-        (["B02"], [None] * 5, "without names"),
+        (["B02"], [None] * 5, "5 unnamed bands"),
         (["B02"], ["B3", "B4"], "no band B02"),
         (["B02"], ["B2", "blue", "B4"], "several bands B02"),
     ],
@@ -77,9 +77,9 @@ def test_bands_by_option() -> None:
 @pytest.mark.parametrize("option", [("B02", "B03"), ("blue", "B3_max"), ("1", "green")])
 def test_a_name_of_two_bands_chooses_neither(option: tuple[str, str]) -> None:
     wanted, found = ["B02", "B03"], ["B2_min", "B3_min", "B2_max", "B3_max"]
-    with pytest.raises(OptionsError, match=r"give the number .* --optical-bands .*bands (1 and 3|2 and 4)"):
+    with pytest.raises(OptionsError, match=r"Give the number .* --optical-bands .*bands (1 and 3|2 and 4)"):
         choose_bands(wanted, found, "optical", option)
-    with pytest.raises(InputError, match=r"give the number .* --optical-bands \(B02 is the name of bands 1 and 3"):
+    with pytest.raises(InputError, match=r"Give the number .* --optical-bands \(B02 is the name of bands 1 and 3"):
         choose_bands(wanted, found, "optical")
     for unequivocal in (("3", "4"), ("B2_max", "B3_max")):
         assert choose_bands(wanted, found, "optical", unequivocal)[0] == (3, 4)
@@ -133,9 +133,9 @@ def test_what_is_no_band_or_several(text: str) -> None:
     assert canonical_band(text) is None
 
 
-def said(colours: str) -> list[Said]:
+def said(colours: str) -> list[BandMetadata]:
     """Bands of which nothing but a colour interpretation is known."""
-    return [Said(None, (), colour) for colour in colours.split()]
+    return [BandMetadata(None, (), colour) for colour in colours.split()]
 
 
 @given(st.permutations(["red", "green", "blue", "nir"]))
@@ -172,12 +172,12 @@ def test_colours_of_some_bands_are_not_enough(colours: str) -> None:
 
 
 def test_a_count_is_checked_by_the_bands_that_say_something() -> None:
-    bands = [Said()] * 12
+    bands = [BandMetadata()] * 12
     usual = PRODUCTS["sentinel-2-l2a"].bands
     bands[1:4] = said("blue green red")
     assert band_names(bands, "optical").names == usual
     bands[0:3] = said("red green blue")
-    with pytest.raises(InputError, match=r"Band 1 is not B01 .*--optical-bands"):
+    with pytest.raises(InputError, match=r"band 1 rule out B01, .*--optical-bands"):
         choose_bands(["B08"], [None] * 12, "optical", named=band_names(bands, "optical"))
 
 
@@ -189,11 +189,16 @@ def test_bands_that_say_that_they_are_none_do_not_count() -> None:
 
 @pytest.mark.parametrize(
     "band",
-    [Said("B04", ("blue",)), Said("B04", (), "blue"), Said("red", ("842 nm",)), Said(None, ("B02",), "red")],
+    [
+        BandMetadata("B04", ("blue",)),
+        BandMetadata("B04", (), "blue"),
+        BandMetadata("red", ("842 nm",)),
+        BandMetadata(None, ("B02",), "red"),
+    ],
 )
-def test_a_band_that_contradicts_itself_is_refused(band: Said) -> None:
-    named = band_names([band, Said("B03")], "optical")
-    with pytest.raises(InputError, match=r"band 1 contradicts itself .*--optical-bands"):
+def test_a_band_that_contradicts_itself_is_refused(band: BandMetadata) -> None:
+    named = band_names([band, BandMetadata("B03")], "optical")
+    with pytest.raises(InputError, match=r"band 1 contradict each other .*--optical-bands"):
         choose_bands(["B04", "B03"], [band.description, "B03"], "optical", named=named)
     assert choose_bands(["B04", "B03"], [band.description, "B03"], "optical", ["1", "2"], named)[0] == (1, 2)
 
@@ -235,7 +240,7 @@ def test_tags_of_bands_name_them(tmp_path: Path, key: str, texts: tuple[str, ...
     with rasterio.open(path, "r+") as file:
         for band, number in enumerate(order, 1):
             file.update_tags(band, **{key: texts[number]})
-    found = look(path)
+    found = bands_of(path)
     assert list(found.names) == [BANDS[number] for number in order]
     assert found.how.startswith("tag:")
 
@@ -245,13 +250,13 @@ def test_a_list_in_the_tags_of_a_file_names_its_bands(tmp_path: Path, text: str)
     path = write(tmp_path / "s2.tif", np.full((4, 20, 20), 500, np.uint16), (None,) * 4)
     with rasterio.open(path, "r+") as file:
         file.update_tags(band_names=text)
-    assert look(path).names == ("B08", "B04", "B03", "B02")
+    assert bands_of(path).names == ("B08", "B04", "B03", "B02")
 
 
 def test_tags_that_number_bands_in_a_row_are_no_names() -> None:
-    bands = [Said(None, (f"B{number}",)) for number in range(1, 5)]
+    bands = [BandMetadata(None, (f"B{number}",)) for number in range(1, 5)]
     assert band_names(bands, "optical").names == (None,) * 4
-    assert band_names([*bands[1:], Said(None, ("B8",))], "optical").names == BANDS
+    assert band_names([*bands[1:], BandMetadata(None, ("B8",))], "optical").names == BANDS
 
 
 def test_landsat_of_hls_is_refused_for_what_it_is(tmp_path: Path) -> None:
@@ -260,7 +265,7 @@ def test_landsat_of_hls_is_refused_for_what_it_is(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as file:
         file.update_tags(long_name="NIR_Narrow")
     with pytest.raises(InputError, match="Landsat"):
-        look(path)
+        bands_of(path)
 
 
 @pytest.mark.parametrize(("band", "name"), [("B05", "Red_Edge1"), ("B8A", "NIR_Narrow"), ("B08", "NIR_Broad")])
@@ -269,20 +274,20 @@ def test_names_of_hls_agree_with_its_files(tmp_path: Path, band: str, name: str)
     path = write(tmp_path / f"HLS.S30.T33UUP.2020001T101010.v2.0.{band}.tif", image, (None,))
     with rasterio.open(path, "r+") as file:
         file.update_tags(long_name=name)
-    assert look(path).names == (band,)
+    assert bands_of(path).names == (band,)
 
 
 def test_tags_of_a_single_band_name_it(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tif", np.full((1, 20, 20), 0.05, np.float32), (None,), nodata=None)
     with rasterio.open(path, "r+") as file:
         file.update_tags(POLARISATION="VH")
-    assert look(path, "sar").names == ("VH",)
+    assert bands_of(path, "sar").names == ("VH",)
 
 
-def look(path: Path, modality: Modality = "optical") -> Named:
+def bands_of(path: Path, modality: Modality = "optical") -> BandNames:
     """What the bands of a file are taken for."""
     with ExitStack() as stack:
-        return Source(find_files(path, modality, SceneOptions())[0], stack).named
+        return Source(find_files(path, modality, SceneOptions())[0], stack).band_names
 
 
 @pytest.mark.parametrize("colours", ["blue green red nir", "coastal blue green red rededge rededge nir swir swir"])
@@ -292,13 +297,13 @@ def test_colours_are_read_from_files(tmp_path: Path, colours: str) -> None:
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp[colour] for colour in listed]
     names = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "coastal": "B01"}
-    assert look(path).names == tuple(names.get(colour) for colour in listed)
+    assert bands_of(path).names == tuple(names.get(colour) for colour in listed)
 
 
 def test_eight_bit_pictures_have_colours_by_default(tmp_path: Path) -> None:
     """They are refused for being pictures, and not for lacking bands."""
     path = write(tmp_path / "rgb.tif", np.full((3, 64, 64), 90, np.uint8), (None,) * 3)
-    assert look(path).names == (None,) * 3
+    assert bands_of(path).names == (None,) * 3
 
 
 def test_near_infrared_that_a_writer_declared_alpha_is_said(tmp_path: Path) -> None:
@@ -307,7 +312,7 @@ def test_near_infrared_that_a_writer_declared_alpha_is_said(tmp_path: Path) -> N
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp[colour] for colour in ("red", "green", "blue", "alpha")]
     wanted = ["B02", "B03", "B04", "B08"]
-    named = look(path)
+    named = bands_of(path)
     with pytest.raises(InputError) as refusal:
         choose_bands(wanted, [None] * 3, "optical", named=named)
     with pytest.raises(OptionsError, match="gdal_translate -colorinterp_4 undefined"):
@@ -317,7 +322,7 @@ def test_near_infrared_that_a_writer_declared_alpha_is_said(tmp_path: Path) -> N
     with rasterio.open(path, "r+") as file:  # what gdal_translate does
         file.colorinterp = [*file.colorinterp[:3], ColorInterp.undefined]
     assert advice[0] == "4"
-    assert choose_bands(wanted, [None] * 4, "optical", named=look(path))[0] == (3, 2, 1, 4)
+    assert choose_bands(wanted, [None] * 4, "optical", named=bands_of(path))[0] == (3, 2, 1, 4)
 
 
 # --- alpha bands -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.sensors.dates import acquired, acquisition_of, read_dates
+from refnet_cli.sensors.dates import acquisition_range, acquisition_time, parse_dates
 
 TIME, DAY = "2020-07-01T10:10:31Z", "2020-07-01"
 
@@ -53,14 +53,14 @@ TIME, DAY = "2020-07-01T10:10:31Z", "2020-07-01"
     ],
 )
 def test_dates_in_names(name: str, expected: str | None) -> None:
-    assert acquisition_of(name) == expected
+    assert acquisition_time(name) == expected
 
 
 def test_no_name_makes_an_error() -> None:
     @given(st.from_regex(re.compile(r"(?a:S2A_MSIL2A_\d{8}T\d{6}|HLS\.S30\.T33UVU\.\d{7}T\d{6}|S2A_9XXX_\d{8}_0_L2A)")))
     def check(name: str) -> None:
-        when = acquisition_of(name)
-        assert when is None or read_dates(when)[0][:4] in name
+        when = acquisition_time(name)
+        assert when is None or parse_dates(when)[0][:4] in name
 
     check()
 
@@ -68,11 +68,13 @@ def test_no_name_makes_an_error() -> None:
 def test_acquisitions_of_both_sensors() -> None:
     early, late = (f"S1A_IW_2020070{day}T050912_DVP_RTC30_G_gpuned_1234_VV.tif" for day in (1, 9))
     optical = ["T32TQM_20200705T101031_B02_10m.jp2", "T32TQM_20200702T101031_B02_10m.jp2", "clouds.tif"]
-    assert acquired(optical, [late]) == ("2020-07-02T10:10:31Z", "2020-07-09T05:09:12Z")
-    assert acquired(optical, [early]) == ("2020-07-01T05:09:12Z", "2020-07-05T10:10:31Z")
-    assert acquired(optical[:1], ["S1A_IW_20200705T101031_DVP_RTC30_G"]) == ("2020-07-05T10:10:31Z",) * 2
-    assert acquired(["S2B_33UVU_20200701_0_L2A"], [early]) == ("2020-07-01T00:00:00Z", "2020-07-01T23:59:59Z")
-    assert acquired(optical, []) is acquired([], [late]) is acquired(["s2.tif"], ["s1.tif"]) is None
+    assert acquisition_range(optical, [late]) == ("2020-07-02T10:10:31Z", "2020-07-09T05:09:12Z")
+    assert acquisition_range(optical, [early]) == ("2020-07-01T05:09:12Z", "2020-07-05T10:10:31Z")
+    assert acquisition_range(optical[:1], ["S1A_IW_20200705T101031_DVP_RTC30_G"]) == ("2020-07-05T10:10:31Z",) * 2
+    assert acquisition_range(["S2B_33UVU_20200701_0_L2A"], [early]) == ("2020-07-01T00:00:00Z", "2020-07-01T23:59:59Z")
+    assert acquisition_range(optical, []) is None
+    assert acquisition_range([], [late]) is None
+    assert acquisition_range(["s2.tif"], ["s1.tif"]) is None
 
 
 @given(
@@ -85,14 +87,14 @@ def test_times_are_read_back(start: datetime, duration: timedelta, hours: int) -
     zone = f"{'-' if hours < 0 else '+'}{abs(hours):02d}:00"
     texts = [when.isoformat().replace("+00:00", "Z") for when in (start, start + duration)]
     elsewhere = f"{(start + shift).replace(tzinfo=None).isoformat()}{zone}"
-    assert read_dates("/".join(texts)) == tuple(texts)
-    assert read_dates(texts[0]) == read_dates(texts[0][:-1]) == read_dates(elsewhere) == (texts[0], texts[0])
+    assert parse_dates("/".join(texts)) == tuple(texts)
+    assert parse_dates(texts[0]) == parse_dates(texts[0][:-1]) == parse_dates(elsewhere) == (texts[0], texts[0])
 
 
 def test_days_are_whole() -> None:
-    assert read_dates(" 2020-07-01 ") == ("2020-07-01T00:00:00Z", "2020-07-01T23:59:59Z")
-    assert read_dates("2020-07-01/2020-07-05") == ("2020-07-01T00:00:00Z", "2020-07-05T23:59:59Z")
-    assert read_dates("2020-07-01/2020-07-01") == read_dates("2020-07-01")
+    assert parse_dates(" 2020-07-01 ") == ("2020-07-01T00:00:00Z", "2020-07-01T23:59:59Z")
+    assert parse_dates("2020-07-01/2020-07-05") == ("2020-07-01T00:00:00Z", "2020-07-05T23:59:59Z")
+    assert parse_dates("2020-07-01/2020-07-01") == parse_dates("2020-07-01")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +104,11 @@ def test_days_are_whole() -> None:
      "2020-07-01T10:10:31ZZ", "2020-07-01 10:10:31", "２０２０-07-01", "0001-01-01T00:00:00+05:00", "now"],
 )  # fmt: skip
 def test_what_is_no_date_is_refused(text: str) -> None:
-    with pytest.raises(OptionsError, match="is no date: give a day as 2020-07-01"):
-        read_dates(text)
+    with pytest.raises(OptionsError, match=r"is not a date\. Give a day such as 2020-07-01"):
+        parse_dates(text)
 
 
 @pytest.mark.parametrize("text", ["2020-07-05/2020-07-01", "2020-07-01T10:00:00Z/2020-07-01T11:00:00+02:00"])
 def test_an_end_before_the_start_is_refused(text: str) -> None:
     with pytest.raises(OptionsError, match="end before they start"):
-        read_dates(text)
+        parse_dates(text)

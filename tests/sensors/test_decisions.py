@@ -7,9 +7,9 @@ import pytest
 
 from refnet_cli.errors import InputError
 from refnet_cli.sensors import PRODUCTS
-from refnet_cli.sensors.offset import judge_optical_offset
-from refnet_cli.sensors.sentinel1 import judge_sar_order, judge_sar_scale
-from refnet_cli.sensors.sentinel2 import judge_optical_level, judge_optical_scale
+from refnet_cli.sensors.offset import detect_optical_offset
+from refnet_cli.sensors.sentinel1 import check_sar_band_order, detect_sar_scale
+from refnet_cli.sensors.sentinel2 import detect_optical_level, detect_optical_scale
 
 
 def backscatter(like: float, cross: float, looks: float = 4.4, texture: float = 2.0) -> np.ndarray:
@@ -22,10 +22,10 @@ def backscatter(like: float, cross: float, looks: float = 4.4, texture: float = 
 @pytest.mark.parametrize("level", [(-10, -16), (-12, -18), (-14, -20), (-8, -15)])
 def test_sar_scales(level: tuple[float, float]) -> None:
     power = backscatter(*level)
-    assert judge_sar_scale(power, "float32")[0] == "power"
-    assert judge_sar_scale(np.sqrt(power), "float32")[0] == "amplitude"
-    assert judge_sar_scale(10 * np.log10(power), "float32")[0] == "db"
-    assert judge_sar_scale(np.round(1000 * np.log10(power)), "int16")[0] == "db100"
+    assert detect_sar_scale(power, "float32")[0] == "power"
+    assert detect_sar_scale(np.sqrt(power), "float32")[0] == "amplitude"
+    assert detect_sar_scale(10 * np.log10(power), "float32")[0] == "db"
+    assert detect_sar_scale(np.round(1000 * np.log10(power)), "int16")[0] == "db100"
 
 
 def test_fill_values_do_not_decide() -> None:
@@ -33,7 +33,7 @@ def test_fill_values_do_not_decide() -> None:
     level[:, :9000] = -9999
     level[:, 9000:12_000] = np.nan
     level[:, 12_000:13_000] = 3e38
-    assert judge_sar_scale(level, "float32")[0] == "db"
+    assert detect_sar_scale(level, "float32")[0] == "db"
 
 
 @pytest.mark.parametrize(
@@ -48,28 +48,28 @@ def test_fill_values_do_not_decide() -> None:
 )
 def test_doubtful_sar_is_refused(values: np.ndarray, dtype: str) -> None:
     with pytest.raises(InputError, match="--sar-scale"):
-        judge_sar_scale(values, dtype)
+        detect_sar_scale(values, dtype)
 
 
 def test_sar_order() -> None:
     level = 10 * np.log10(backscatter(-12, -18))
-    assert "agree" in judge_sar_order(level, ["VV", "VH"])
-    assert "agree" in judge_sar_order(level[::-1], ["VH", "VV"])
-    assert "do not tell" in judge_sar_order(level[[0, 0]], ["HH", "HV"])
-    assert "Too few" in judge_sar_order(level[:, :10], ["VV", "VH"])
-    assert judge_sar_order(level[:1], ["VV"]) == ""
+    assert "confirm the order" in check_sar_band_order(level, ["VV", "VH"])
+    assert "confirm the order" in check_sar_band_order(level[::-1], ["VH", "VV"])
+    assert "inconclusive" in check_sar_band_order(level[[0, 0]], ["HH", "HV"])
+    assert "too few" in check_sar_band_order(level[:, :10], ["VV", "VH"])
+    assert check_sar_band_order(level[:1], ["VV"]) == ""
     with pytest.raises(InputError, match="--sar-bands 2,1"):
-        judge_sar_order(level[::-1], ["VV", "VH"])
+        check_sar_band_order(level[::-1], ["VV", "VH"])
 
 
 def test_optical_scale() -> None:
     values = np.random.default_rng(0).uniform(100, 4000, (3, 500))
-    assert judge_optical_scale(values, "uint16")[0] == 1
-    assert judge_optical_scale(values, "float32")[0] == 1
-    assert judge_optical_scale(values / 10_000, "float32")[0] == 10_000
+    assert detect_optical_scale(values, "uint16")[0] == 1
+    assert detect_optical_scale(values, "float32")[0] == 1
+    assert detect_optical_scale(values / 10_000, "float32")[0] == 10_000
     for bad, dtype in ((values, "uint8"), (values / 100, "float32")):
         with pytest.raises(InputError):
-            judge_optical_scale(bad, dtype)
+            detect_optical_scale(bad, dtype)
 
 
 NAMES = ["B02", "B03", "B04", "B08"]
@@ -98,7 +98,7 @@ def ground(lows: list[float]) -> np.ndarray:
     ],
 )
 def test_optical_offset_by_values(lows: list[float], offset: float, guess: bool) -> None:
-    value, how = judge_optical_offset(ground(lows), NAMES, {})
+    value, how = detect_optical_offset(ground(lows), NAMES, {})
     assert value == offset
     assert how.startswith("values:")
     assert ("guess" in how) == guess
@@ -115,17 +115,17 @@ def test_optical_offset_by_values(lows: list[float], offset: float, guess: bool)
     ],
 )
 def test_optical_offset_by_tags(tags: dict[str, str], offset: float) -> None:
-    value, how = judge_optical_offset(ground([1500, 1600, 1700, 2000]), NAMES, tags)
+    value, how = detect_optical_offset(ground([1500, 1600, 1700, 2000]), NAMES, tags)
     assert value == offset
     assert how.startswith("tag:")
     if offset:
         with pytest.raises(InputError, match="--optical-offset"):
-            judge_optical_offset(ground([60, 100, 80, 300]), NAMES, tags)
+            detect_optical_offset(ground([60, 100, 80, 300]), NAMES, tags)
 
 
 def test_optical_level() -> None:
-    assert judge_optical_level([None] * 4, {"PRODUCT_TYPE": "S2MSI2A"})[0] == "L2A"
-    assert judge_optical_level([None] * 4, {"PROCESSING_LEVEL": "Level-1C"})[0] == "L1C"
-    assert judge_optical_level(PRODUCTS["sentinel-2-l1c"].bands, {})[0] == "L1C"
-    assert judge_optical_level(PRODUCTS["sentinel-2-l2a"].bands, {})[0] == "L2A"
-    assert judge_optical_level(NAMES, {})[0] == "unknown"
+    assert detect_optical_level([None] * 4, {"PRODUCT_TYPE": "S2MSI2A"})[0] == "L2A"
+    assert detect_optical_level([None] * 4, {"PROCESSING_LEVEL": "Level-1C"})[0] == "L1C"
+    assert detect_optical_level(PRODUCTS["sentinel-2-l1c"].bands, {})[0] == "L1C"
+    assert detect_optical_level(PRODUCTS["sentinel-2-l2a"].bands, {})[0] == "L2A"
+    assert detect_optical_level(NAMES, {})[0] == "unknown"

@@ -18,17 +18,17 @@ import pytest
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.raster.raster import Raster
-from refnet_cli.scene.exchanged import refuse_exchanged
+from refnet_cli.scene.fill_values import FillRules, mask_fill_values
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import Source, nodata_decision
-from refnet_cli.scene.undeclared import Rules, remove_fills
+from refnet_cli.scene.swapped import refuse_swapped
 from refnet_cli.sensors import PRODUCTS, SENSORS
 from refnet_cli.sensors.band_names import band_names, choose_bands
-from refnet_cli.sensors.bands import band_evidence, band_of_file, canonical_band
-from refnet_cli.sensors.dates import acquisition_of
+from refnet_cli.sensors.bands import band_of_file, candidate_bands, canonical_band
+from refnet_cli.sensors.dates import acquisition_time
 from refnet_cli.sensors.decisions import refuse_guesses
-from refnet_cli.sensors.sensor import BandWords, Meaning, Product, Sensor
+from refnet_cli.sensors.sensor import BandNaming, Candidates, Product, Sensor
 from refnet_cli.tiles.window import Window
 from tests.helpers.scenes import PLACE, write
 
@@ -39,11 +39,11 @@ def _codes(text: str) -> set[str]:
     return set(re.findall(r"(?<![A-Z0-9])T1[01](?![A-Z0-9])", text))
 
 
-def _meanings(text: str) -> list[Meaning]:
+def _meanings(text: str) -> list[Candidates]:
     return [({*BANDS}, "T10")] if re.search(r"(?<![a-z])thermal(?![a-z])", text.lower()) else []
 
 
-def _stated(
+def _read_metadata(
     tags: Mapping[str, str], path: str, descriptions: Sequence[str | None], units: Sequence[str | None]
 ) -> tuple[str, str] | None:
     text = next((text for text in descriptions if text and text.endswith(("kelvin", "celsius"))), None)
@@ -56,15 +56,15 @@ THERMAL = Sensor(
     unit="K",
     card_unit="K",
     bands=BANDS,
-    words=BandWords(_codes, "T1[01]", _meanings, ends_name=lambda text: text == "thermal"),
+    naming=BandNaming(_codes, "T1[01]", _meanings, is_filename_ending=lambda text: text == "thermal"),
     products=(Product("kelvin-1", BANDS),),
-    shown=(("T11", "T10"),),
+    quicklook_bands=(("T11", "T10"),),
     mission="K1",
     product_name="K1A_TIR",
     dates=(r"K1A_TIR_(\d{8}T\d{6})",),
-    statement="units by description",
-    stated=_stated,
-    is_sure=lambda values, dtype: dtype.kind == "f" and 230 < float(np.median(values)) < 340,
+    metadata_label="units by description",
+    read_metadata=_read_metadata,
+    recognises_values=lambda values, dtype: dtype.kind == "f" and 230 < float(np.median(values)) < 340,
     named_by_number=True,
 )
 
@@ -101,7 +101,7 @@ def test_bands_of_the_other_sensors_stay_what_they_are(thermal: Sensor) -> None:
     for product in PRODUCTS.values():
         assert [canonical_band(band) for band in product.bands] == list(product.bands)
         assert [band_of_file(f"scene_{band}.tif") for band in product.bands] == list(product.bands)
-    assert band_evidence("red") == {"B04"}
+    assert candidate_bands("red") == {"B04"}
     assert canonical_band("infrared") is None
 
 
@@ -109,7 +109,7 @@ def test_its_bands_and_dates_are_recognised_in_names_of_files(thermal: Sensor) -
     name = "K1A_TIR_20240501T101112_T11.tif"
     assert band_of_file(name) == "T11"
     assert band_of_file("valley_thermal_30m.tif") == "T10"
-    assert acquisition_of(name) == "2024-05-01T10:11:12Z"
+    assert acquisition_time(name) == "2024-05-01T10:11:12Z"
 
 
 def test_its_bands_are_chosen_by_name_and_by_number(thermal: Sensor) -> None:
@@ -130,17 +130,20 @@ def test_a_folder_of_all_sensors_is_taken_apart(tmp_path: Path, thermal: Sensor)
 
 @pytest.mark.parametrize(
     ("name", "texts", "found"),
-    [("a.tif", ("T10", "T11"), "its bands are T10, T11"), ("K1A_TIR_x.tif", (None, None), "its name says Kelvin-1"),
-     ("a.tif", (None, None), "the median of its float32 values is 285, as in K")],
-)  # fmt: skip
+    [
+        ("a.tif", ("T10", "T11"), "its bands are T10, T11"),
+        ("K1A_TIR_x.tif", (None, None), "its file name is that of a Kelvin-1 product"),
+        ("a.tif", (None, None), "the median of its float32 values is 285, as in K"),
+    ],
+)
 def test_its_files_are_told_by_bands_name_or_unit(
     tmp_path: Path, thermal: Sensor, name: str, texts: tuple[str, str], found: str
 ) -> None:
     path = write(tmp_path / name, temperatures(), texts, nodata=None)
     with ExitStack() as stack:
-        refuse_exchanged([opened(stack, path)], by_values=True)
-        with pytest.raises(InputError, match=rf"is a thermal image \({re.escape(found)}\): give it with --thermal"):
-            refuse_exchanged([opened(stack, path, "sar")], by_values=True)
+        refuse_swapped([opened(stack, path)], by_values=True)
+        with pytest.raises(InputError, match=rf"is a thermal image \({re.escape(found)}\)\. Pass it with --thermal"):
+            refuse_swapped([opened(stack, path, "sar")], by_values=True)
 
 
 def test_pieces_of_one_image_are_of_one_unit(tmp_path: Path, thermal: Sensor) -> None:
@@ -150,8 +153,8 @@ def test_pieces_of_one_image_are_of_one_unit(tmp_path: Path, thermal: Sensor) ->
         second = write(tmp_path / "b.tif", temperatures(), (f"T10 {unit}", f"T11 {unit}"), right, nodata=None)
         with ExitStack() as stack:
             source = opened(stack, [first, second])
-            assert bool(source.files.joined) == joined
-            assert ("units by description kelvin and celsius" in source.named.apart) != joined
+            assert bool(source.files.mosaics) == joined
+            assert ("units by description kelvin and celsius" in source.band_names.not_joined) != joined
 
 
 def test_its_decisions_are_recorded(tmp_path: Path, thermal: Sensor) -> None:
@@ -159,13 +162,13 @@ def test_its_decisions_are_recorded(tmp_path: Path, thermal: Sensor) -> None:
     values[:, 10:30, 20:40] = -9999
     with ExitStack() as stack:
         source = opened(stack, write(tmp_path / "a.tif", values, BANDS, nodata=None))
-        rules = Rules(lambda stored: np.where(stored > 0, stored, np.nan), 0.5, 150, 400, lambda at, others: False)
-        decisions, _ = remove_fills(source, source.sample(source.layers), rules)
+        rules = FillRules(lambda stored: np.where(stored > 0, stored, np.nan), 0.5, 150, 400, lambda at, others: False)
+        decisions, _ = mask_fill_values(source, source.sample(source.layers), rules)
         assert nodata_decision(source, source.layers).what == "thermal.nodata"
         assert [(decision.what, decision.is_guess) for decision in decisions] == [("thermal.fill", True)]
-        read, _ = source.rasters[0].read_measured([1, 2], Window(0, 0, 64, 64))
+        read, _ = source.rasters[0].read_masked([1, 2], Window(0, 0, 64, 64))
     assert np.array_equal(np.isnan(read), values == -9999)
-    with pytest.raises(OptionsError, match=r"thermal\.fill .* Declare fills as nodata"):
+    with pytest.raises(OptionsError, match=r"thermal\.fill .* Declare fill values as nodata"):
         refuse_guesses(decisions)
 
 
@@ -181,7 +184,7 @@ def test_zero_is_a_value_where_another_number_is_declared(tmp_path: Path, therma
 
 
 def test_bands_of_its_quicklook_are_chosen(thermal: Sensor) -> None:
-    choose = SENSORS["thermal"].choose_shown
+    choose = SENSORS["thermal"].choose_quicklook_bands
     assert [choose(names) for names in (["T10", "T11"], ["T11", "T10"], ["T10"])] == [[1, 0], [0, 1], [0]]
     assert choose(["a", "b", "c"]) == [0, 1]
 

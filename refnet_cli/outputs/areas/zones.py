@@ -17,7 +17,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas, total_area
-from refnet_cli.raster.vectors import VectorFile, WayToGrid
+from refnet_cli.raster.vectors import ShapeProjector, VectorFile
 from refnet_cli.types import UInt8
 
 Shapes = NDArray[Any]
@@ -65,7 +65,7 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | 
         raise InputError(f"{file.name} holds no polygon.")
     repaired = np.array([_repair(shape, number, file) for number, shape in enumerate(shapes, 1)])
     names = _names(values[0].tolist(), file) if values else [str(number) for number in range(1, len(shapes) + 1)]
-    pieces, which = WayToGrid(file, grid).onto(repaired)
+    pieces, which = ShapeProjector(file, grid).project(repaired)
     zones: dict[str, list[Any]] = {name: [] for name in names}
     for piece, index in zip(pieces, which.tolist(), strict=True):
         zones[names[index]].append(piece)

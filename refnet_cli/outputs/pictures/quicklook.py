@@ -50,8 +50,8 @@ class Quicklook:
         """Of the grid, in pixels."""
         self._side = cell_side(height, width)
         cells = math.ceil(height / self._side), math.ceil(width / self._side)
-        self._optical = _Sums(optical, SENSORS["optical"].choose_shown(optical), 1, cells)
-        self._sar = _Sums(sar, SENSORS["sar"].choose_shown(sar), 100, cells)
+        self._optical = _Sums(optical, SENSORS["optical"].choose_quicklook_bands(optical), 1, cells)
+        self._sar = _Sums(sar, SENSORS["sar"].choose_quicklook_bands(sar), 100, cells)
 
     @property
     def optical_bands(self) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""How texts name Sentinel-2's bands: by codes, colours and wavelengths."""
+"""Sentinel-2 band names in text: codes, colours and wavelengths."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from refnet_cli.sensors.sensor import BandWords, Meaning
+from refnet_cli.sensors.sensor import BandNaming, Candidates
 
 _CODE = re.compile(r"(?<![A-Z0-9])B(?:0?(8A)|0?([1-9])|(1[0-2]))(?![A-Z0-9])")
 _COLOURS = {
@@ -19,16 +19,16 @@ _COLOURS = {
     "watervapour": ("B09",),
     "cirrus": ("B10",),
 }
-"""Bands that a colour can be."""
+"""Bands that a colour can mean."""
 _USUAL = {"nir": "B08"}
-"""What a colour is where nothing tells which of its bands."""
+"""The most common band of a colour."""
 _NUMBERED = {
     "rededge": {"1": "B05", "2": "B06", "3": "B07", "4": "B8A", "071": "B05", "075": "B06", "078": "B07"},
     "nir": {"1": "B08", "08": "B8A", "8": "B08", "8a": "B8A", "09": "B09"},
     "swir": {"1": "B11", "2": "B12", "16": "B11", "22": "B12"},
 }
-"""Bands by the numbers behind their colours."""
-# Longer words come first, since what one has matched no other may match.
+"""Bands by the number after their colour."""
+# Longer terms come first: text that has matched one pattern is not matched again.
 _COLOUR_WORDS = [
     (colour, re.compile(rf"(?<![a-z])(?:{words})(?![a-z])"))
     for colour, words in (
@@ -52,7 +52,7 @@ _WAVELENGTHS = {
     "B07": (776, 787), "B08": (830, 844), "B8A": (860, 869), "B09": (940, 949), "B10": (1368, 1382),
     "B11": (1605, 1618), "B12": (2180, 2206),
 }  # fmt: skip
-"""Nanometres between which all that is given for the centres of Sentinel-2's bands lies, of each of its satellites."""
+"""Ranges in nanometres of the published centre wavelengths of each band, across all Sentinel-2 satellites."""
 _LENGTH = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(nm|nano|\u00b5m|\u03bcm|um|micro)", re.IGNORECASE)
 _BARE_LENGTH = re.compile(
     r"(?:(?:rho[a-z]*|rrs|refl[a-z]*|boa|toa|wl|wavelength|lambda|band)[ _-]*)?(\d{3,4})", re.IGNORECASE
@@ -60,9 +60,9 @@ _BARE_LENGTH = re.compile(
 
 
 def _codes(text: str) -> set[str]:
-    """Return the bands named as B04, and those spelt out as "Sentinel-2 Band 4".
+    """Return the bands named by codes such as B04, or spelt out, such as "Sentinel-2 Band 4".
 
-    "Band 4" alone may be the fourth of any file.
+    "Band 4" alone may be the fourth band of any file.
     """
     spelt = re.findall(r"(?<![A-Z])BAND[ _-]*(8A|0?[1-9](?!\d)|1[0-2](?!\d))(?![A-Z])", text)
     if not re.search(r"SENTINEL[ _-]?2|(?<![A-Z0-9])S2(?![0-9])|(?<![A-Z])MSI(?![A-Z])", text):
@@ -71,9 +71,9 @@ def _codes(text: str) -> set[str]:
     return {"B8A" if number == "8A" else f"B{int(number):02d}" for number in numbers}
 
 
-def _meanings(text: str) -> list[Meaning]:
-    """Return what each wavelength and colour of a text can mean; of a text without any, what it means as a whole."""
-    # A bandwidth is a length too, and tells nothing.
+def _meanings(text: str) -> list[Candidates]:
+    """Return the candidates for each wavelength and colour in a text, or else for the text as a whole."""
+    # A bandwidth is a length as well. It does not identify a band.
     lengths = (_of_wavelength(float(number), unit) for number, unit in _LENGTH.findall(text))
     found = [*((bands, "") for bands in lengths), *_colours_of(text)]
     if not any(bands for bands, _ in found) and (bare := _BARE_LENGTH.fullmatch(text.strip())):
@@ -83,8 +83,8 @@ def _meanings(text: str) -> list[Meaning]:
     return found
 
 
-def _colours_of(text: str) -> Iterator[Meaning]:
-    """Yield, of each colour that a text names, the bands that it can be and the one that it usually is."""
+def _colours_of(text: str) -> Iterator[Candidates]:
+    """Yield the candidate bands of each colour in a text, and its most common band."""
     words = re.sub(r"[^a-z0-9]+", " ", text.lower())
     for colour, pattern in _COLOUR_WORDS:
         for match in pattern.finditer(words):
@@ -102,7 +102,7 @@ def _colours_of(text: str) -> Iterator[Meaning]:
 
 
 def _of_wavelength(number: float, unit: str) -> set[str]:
-    """Return the band whose centre a wavelength is, if there is one."""
+    """Return the band with this centre wavelength, {"none"} if there is none, or nothing outside 400 to 2500 nm."""
     length = number if unit.lower().startswith("n") else 1000 * number
     if not 400 <= length <= 2500:
         return set()
@@ -113,15 +113,15 @@ def _is_colour(text: str) -> bool:
     return bool(re.fullmatch(r"rho[st] \d{3,4}", text)) or any(words.fullmatch(text) for _, words in _COLOUR_WORDS)
 
 
-WORDS = BandWords(
+NAMING = BandNaming(
     codes=_codes,
     file_code=r"B(?:8A|0?[1-9]|1[0-2])",
     meanings=_meanings,
-    ends_name=_is_colour,
+    is_filename_ending=_is_colour,
     colours={
         "red": ("B04",), "green": ("B03",), "blue": ("B02",), "coastal": ("B01",), "nir": ("B08", "B8A"),
         "rededge": ("B05", "B06", "B07", "B8A"), "swir": ("B10", "B11", "B12"),
         **dict.fromkeys(("pan", "mwir", "lwir", "tir", "other_ir", "palette", "hue", "saturation", "lightness"), ()),
     },
-    vague_colours=frozenset({"rededge", "swir"}),
+    ambiguous_colours=frozenset({"rededge", "swir"}),
 )  # fmt: skip

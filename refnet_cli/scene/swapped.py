@@ -1,4 +1,4 @@
-"""Optical files that were given as SAR, and SAR files that were given as optical."""
+"""Detection of swapped inputs: optical files passed as SAR, and SAR files passed as optical."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from refnet_cli.sensors.bands import canonical_band
 _NUMBERED = r"B(and)?[ _]*0*{}"
 
 
-def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None:
-    """Refuse files of one sensor that were given as the other's.
+def refuse_swapped(sources: Sequence[Source], by_values: bool = False) -> None:
+    """Refuse files of one sensor that were passed as the other's.
 
     Parameters
     ----------
     sources : sequence of Source
-        Of one sensor, or of both.
+        Of one or both sensors.
     by_values : bool
-        Whether values count where nothing has names. They cost reading, and are worth it only where files turned out
-        not to be what they were given as.
+        Whether to use pixel values if no name identifies the sensor. This reads pixels, so use it only after the files
+        have turned out to be unusable.
 
     Raises
     ------
     InputError
-        With the advice to exchange the options.
+        With the advice to swap the options.
     """
     evidence = [(source, *found) for source in sources if (found := _sensor_of(source, by_values))]
     wrong = [(source, sensor, how) for source, sensor, how in evidence if sensor != source.files.modality]
@@ -43,28 +43,28 @@ def refuse_exchanged(sources: Sequence[Source], by_values: bool = False) -> None
     )
     source, sensor, _ = wrong[0]
     given = source.files.modality
-    advice = "exchange --optical and --sar"
+    advice = "Swap --optical and --sar."
     if len(sources) == 1:
-        advice = f"give it with --{sensor} instead"
+        advice = f"Pass it with --{sensor} instead."
     elif len(wrong) < len(sources):
         advice = (
-            f"give it with --{sensor}, and {_article(given)} image with --{given}; perhaps --optical and --sar are "
-            "exchanged"
+            f"Pass it with --{sensor}, and {_article(given)} image with --{given}. Perhaps --optical and --sar are "
+            "swapped."
         )
-    with source.naming():
-        raise InputError(f"{about}: {advice}.")
+    with source.error_context():
+        raise InputError(f"{about}. {advice}")
 
 
 @contextmanager
-def advising_exchange(sources: Sequence[Source]) -> Iterator[None]:
-    """Where files cannot be used, say so if that is because they are the other sensor's by their values."""
+def explain_swapped(sources: Sequence[Source]) -> Iterator[None]:
+    """If files turn out to be unusable and their values are those of the other sensor, raise that error instead."""
     try:
         yield
     except InputError as refusal:
         try:
-            refuse_exchanged(sources, by_values=True)
-        except InputError as exchanged:
-            raise exchanged from refusal
+            refuse_swapped(sources, by_values=True)
+        except InputError as swapped:
+            raise swapped from refusal
         raise
 
 
@@ -74,10 +74,10 @@ def _article(modality: str) -> str:
 
 
 def _sensor_of(source: Source, by_values: bool) -> tuple[str, str] | None:
-    """Tell the sensor of files by names, else perhaps by values, and the evidence; None if nothing tells."""
+    """Return the sensor of files according to names, else optionally values, and the evidence; None if unknown."""
     if source.files.product:
         return source.files.modality, "its product"
-    texts = [layer.said for layer in source.layers]
+    texts = [layer.description for layer in source.layers]
     if not _are_numbers(texts):
         named = [(canonical_band(text), text) for text in texts]
         by_sensor = {key: [text for band, text in named if band in SENSORS[key].bands] for key in SENSORS}
@@ -87,28 +87,28 @@ def _sensor_of(source: Source, by_values: bool) -> tuple[str, str] | None:
     missions = {mission for path in source.files.paths if (mission := _mission(Path(path).name))}
     if len(missions) == 1:
         (sensor,) = missions
-        return sensor, f"its name says {SENSORS[sensor].satellite}"
+        return sensor, f"its file name is that of a {SENSORS[sensor].satellite} product"
     return _sensor_by_values(source) if by_values else None
 
 
 def _mission(name: str) -> str | None:
-    """Return the sensor whose products' names begin as something in a file's name."""
+    """Return the sensor whose product names occur in a file name."""
     patterns = "|".join(f"(?P<{key}>{sensor.product_name})" for key, sensor in SENSORS.items())
     found = re.search(rf"(?<![A-Z0-9])(?:{patterns})", name, re.IGNORECASE)
     return found.lastgroup if found else None
 
 
 def _are_numbers(texts: Sequence[str | None]) -> bool:
-    """Tell whether bands are called B1, B2, B3 ... in a row, as some writers call those of any file."""
+    """Return whether bands are numbered B1, B2, B3 ... without a gap, as some writers number any bands."""
     return all(re.fullmatch(_NUMBERED.format(number), text or "", re.I) for number, text in enumerate(texts, 1))
 
 
 def _sensor_by_values(source: Source) -> tuple[str, str] | None:
     file, band = source.layers[0].pieces[0]
-    values = take_sample(source.rasters[file], [band], pass_over=True).judged
+    values = take_sample(source.rasters[file], [band], skip_unreadable=True).interior_values
     known = values[np.isfinite(values)]
     dtype = np.dtype(source.rasters[file].dataset.dtypes[band - 1])
-    sure = [key for key, sensor in SENSORS.items() if known.size and sensor.is_sure(known, dtype)]
+    sure = [key for key, sensor in SENSORS.items() if known.size and sensor.recognises_values(known, dtype)]
     if len(sure) != 1:
         return None
     found = f"the median of its {dtype} values is {float(np.median(known)):.4g}"
