@@ -40,7 +40,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.outputs.rows import LOW
-from refnet_cli.prediction.low_confidence import ENTRY, describe_shares
+from refnet_cli.prediction.low_confidence import LOW_CONFIDENCE, describe_shares
 from refnet_cli.prediction.stream import predict_rows
 from refnet_cli.system.atomic import replacing
 from refnet_cli.tiles.tiling import Tiling
@@ -267,7 +267,7 @@ def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
         "pooled": measure_calibration(np.concatenate(scaled), wanted, 1.0)[1],
         "uncalibrated": measure_calibration(np.concatenate(plain), wanted, 1.0)[1],
         "temperature": temperature,
-        ENTRY: describe_shares(shares),
+        LOW_CONFIDENCE: describe_shares(shares),
     }
 
 

@@ -65,9 +65,9 @@ def merge(tasks: Sequence[Task]) -> Report:
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
     tags = report.provenance.tags
-    look = _look(tasks) if needs_quicklook(options.places) else None
+    look = _look(tasks) if needs_quicklook(options.output_paths) else None
     with ExitStack() as stack:
-        outputs = OutputSet(context_of(options, scheme, grid, tags, look), options.places, stack)
+        outputs = OutputSet(context_of(options, scheme, grid, tags, look), options.output_paths, stack)
         for finished in _read_rows(tasks, tags, outputs.layers, scheme):
             outputs.add(rows_of(finished, scheme, options.either))
         report = complete(report, outputs)

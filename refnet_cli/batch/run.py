@@ -112,7 +112,7 @@ class Runner:
         engine, batch = self._engines[key]
         engine.batch = batch  # which a scene may have lowered for itself
         try:
-            return predict(options, engine, part=task.part)
+            return predict(options, engine, block=task.map_block)
         except TryAgainError:
             self._engines.pop(key)[0].close()
             raise

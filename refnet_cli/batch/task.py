@@ -13,7 +13,7 @@ from typing import Any
 
 from refnet_cli.errors import ConfigError, InputMissingError, WeightsError
 from refnet_cli.model.weight_files import find_weights, read_card
-from refnet_cli.prediction.job import Part
+from refnet_cli.prediction.job import MapBlock
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import write_whole
@@ -49,9 +49,9 @@ class Task:
         return sidecar_of(self.path)
 
     @property
-    def part(self) -> Part | None:
+    def map_block(self) -> MapBlock | None:
         """What `refnet_cli.prediction.predict.predict` is to make of the map, if not all."""
-        return None if self.block is None else Part(self.block, self.path)
+        return None if self.block is None else MapBlock(self.block, self.path)
 
     def to_line(self) -> str:
         """Return it as a line of JSON."""
@@ -160,7 +160,7 @@ def check_distinct(tasks: Iterable[Task]) -> None:
         seen.add(path)
         read.update(_plain(path) for path in _inputs_of(task.options) if not isinstance(path, Remote))
         output = _plain(task.options.output)
-        for place in map(_plain, task.options.places.values()):
+        for place in map(_plain, task.options.output_paths.values()):
             if maps.setdefault(place, output) != output:
                 raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
     sidecars = {sidecar_of(output) for output in maps.values()}

@@ -1,4 +1,4 @@
-"""What the codes of label files mean: by the file's own tags, or by a class scheme, which may not be the only fit."""
+"""Codes of label files: their meaning by tags or class scheme, and warnings if they also fit another class table."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from refnet_cli.classes.schemes import OTHER_CODES, SCHEMES, ClassScheme
 
 RENUMBERED = ("esri-io", "terramesh")
-"""Schemes of the same classes by other codes; refnet 0.1 called the second by the name of the first."""
+"""Schemes with the same classes and different codes; refnet 0.1 used the first name for the second scheme."""
 _NAMES_OF_0_1 = {"built": "built area", "bare": "bare ground"}
-"""Names in the tags of the label files that sample_data/simulate.py of refnet 0.1 wrote."""
+"""Class names in the tags of label files by sample_data/simulate.py of refnet 0.1."""
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Another table of codes, whose files are easily taken for those of a scheme."""
+    """Another table of codes that is easily confused with a scheme."""
 
     title: str
     names: Mapping[int, str]
     advice: str
-    """What to do if a file has these codes."""
+    """Advice for files with these codes."""
 
 
-_MAPPING = "say what each code means: label_codes in a regions file, --mapping of refnet evaluate"
+_MAPPING = "map the codes (label_codes in a regions file, --mapping of refnet evaluate)"
 _CORINE_LEVEL2 = _Table(
     "those of CORINE's level 2",
     {
@@ -41,21 +41,20 @@ _OTHERS: dict[str, tuple[_Table, ...]] = {
     "esri-io": (_Table(
         "those of scheme 'terramesh'",
         SCHEMES["terramesh"].by_code,
-        "Labels of TerraMesh, and of refnet 0.1, which called that scheme 'esri-io', have the other codes: state "
-        f'scheme = "terramesh" in the regions file, pass --scheme terramesh to refnet evaluate if the map has no tags, '
-        f'or {_MAPPING}. In Esri\'s first map of 2020, 3 is grass and 6 is '
-        "scrub: map both to Rangeland.",
+        "Labels of TerraMesh and of refnet 0.1, which used the name 'esri-io' for them, have the codes of 'terramesh'. "
+        'Set scheme = "terramesh" in the regions file, pass --scheme terramesh to refnet evaluate if the map has no '
+        f"tags, or {_MAPPING}. In Esri's first map of 2020, 3 is grass and 6 is scrub: map both to Rangeland.",
     ),),
     "terramesh": (_Table(
         "the official ones of scheme 'esri-io'",
         SCHEMES["esri-io"].by_code,
-        "Labels from Esri / Impact Observatory have the official codes: state scheme = \"esri-io\" in the regions "
-        f"file, pass --scheme esri-io to refnet evaluate if the map has no tags, or {_MAPPING}.",
+        "Labels from Esri / Impact Observatory have the official codes. Set scheme = \"esri-io\" in the regions file, "
+        f"pass --scheme esri-io to refnet evaluate if the map has no tags, or {_MAPPING}.",
     ),),
     "dynamic-world": (_Table(
         "the original ones of Dynamic World",
         {code - 1: name for code, name in SCHEMES["dynamic-world"].by_code.items()},
-        "If 0 is water in the files, map 0 to 8: README.md, \"Class codes\", has the label_codes.",
+        "If 0 is water in the files, map 0 to 8 as described in README.md, \"Class codes\".",
     ),),
     "corine": (_Table(
         "those of scheme 'corine-level1'",
@@ -65,13 +64,13 @@ _OTHERS: dict[str, tuple[_Table, ...]] = {
     "corine-level1": (_Table(
         "those of scheme 'corine'",
         SCHEMES["corine"].by_code,
-        f"If they are of level 3, {_MAPPING}, or give files with CORINE's codes of three digits.",
+        f"If they are of level 3, {_MAPPING}, or use files with CORINE's three-digit codes.",
     ), _CORINE_LEVEL2),
 }  # fmt: skip
 
 
 def codes_of(scheme: ClassScheme) -> dict[int, int]:
-    """Class index of every code that files of labels in a scheme may hold, without 0.
+    """Return the class index of every valid code in label files of a scheme, without 0.
 
     Examples
     --------
@@ -84,19 +83,19 @@ def codes_of(scheme: ClassScheme) -> dict[int, int]:
 
 
 def tagged_classes(tags: Mapping[str, str]) -> dict[int, str]:
-    """Names of classes by their codes, as the tags ``CLASS_<code>`` of a raster's band say."""
+    """Return the class names by code from the tags ``CLASS_<code>`` of a raster's band."""
     return {int(tag[6:]): name.strip() for tag, name in tags.items() if re.fullmatch(r"CLASS_\d{1,9}", tag)}
 
 
 def indexes_by_name(tagged: Mapping[int, str], indexes: Mapping[str, int]) -> dict[int, int]:
-    """Class index of every code whose name in a file's tags is known.
+    """Return the class index of every code whose name in the file's tags is known.
 
     Parameters
     ----------
     tagged : mapping of int to str
         See `tagged_classes`.
     indexes : mapping of str to int
-        From names in lower case to class indexes.
+        Class index of each name, in lower case.
     """
     found = {}
     for code, name in tagged.items():
@@ -108,38 +107,38 @@ def indexes_by_name(tagged: Mapping[int, str], indexes: Mapping[str, int]) -> di
 
 
 def explain_unknown(codes: Collection[float], scheme: ClassScheme) -> str:
-    """Return a sentence that says in which other table codes are that a scheme lacks, or nothing."""
-    said = ""
+    """Return a sentence on the other tables that contain the unknown codes; empty if there are none."""
+    text = ""
     for table in _other_tables(scheme):
         known = [int(code) for code in codes if code in table.names and code not in codes_of(scheme)]
         if known:
-            said += f" But {_list(table.names, known)} are among {table.title}. {table.advice}"
-    return said
+            text += f" But {_list(table.names, known)} are among {table.title}. {table.advice}"
+    return text
 
 
 def explain_mixed(codes: Collection[float], scheme: ClassScheme) -> str:
-    """Return why codes cannot be read if some are a scheme's own and others stand for them, or nothing."""
+    """Return an error text if codes mix a scheme's own codes with their long form; empty otherwise."""
     others = OTHER_CODES.get(scheme.name, {}) if _is_known(scheme) else {}
     long, short = ({int(code) for code in codes if code in known} for known in (others, scheme.by_code))
     if not long or not short:
         return ""
     return (
-        f"holds codes of two kinds: {_list(_named(scheme, short), short)}, and "
-        f"{_list(_named(scheme, long), long)}. One file has either those of three digits or the others. "
-        f"Correct the file, or {_MAPPING}, by name."
+        f"mixes two kinds of codes: {_list(_named(scheme, short), short)}, and "
+        f"{_list(_named(scheme, long), long)}. A file must have either three-digit codes or the others. Correct the "
+        f"file, or {_MAPPING} by name."
     )
 
 
 def _named(scheme: ClassScheme, codes: Collection[int]) -> dict[int, str]:
-    """Names of the classes that codes of label files stand for in a scheme."""
+    """Return the class names of codes in label files of a scheme."""
     indexes = codes_of(scheme)
     return {code: scheme.names[indexes[code] - 1] for code in codes}
 
 
 def warn_of_codes(codes: Collection[float], scheme: ClassScheme, what: str = "labels") -> list[str]:
-    """Warn where codes fit another table as well as a scheme, and do not mean the same in both.
+    """Warn if codes fit both a scheme and another table in which they have other meanings.
 
-    The warning does not name the codes, so that it is the same one for all files of a kind.
+    The warning does not list the codes of the file, so it is the same for all files of a kind.
     """
     return [warning for table in _other_tables(scheme) for warning in _warn_of_table(codes, scheme, table, what)]
 
@@ -155,7 +154,7 @@ def _warn_of_table(codes: Collection[float], scheme: ClassScheme, table: _Table,
     examples = " and ".join(f"{code} is {names[code]!r} or {table.names[code]!r}" for code in differ)
     advice = "Pass the scheme of the map: --scheme." if what == "map" else table.advice
     return [
-        f"the codes of the {what} fit class scheme {scheme.name!r}, as which they are read, but {table.title} too "
+        f"the codes of the {what} are read as class scheme {scheme.name!r}, but also match {table.title} "
         f"({examples}). {advice}"
     ]
 
@@ -169,5 +168,5 @@ def _other_tables(scheme: ClassScheme) -> tuple[_Table, ...]:
 
 
 def _is_known(scheme: ClassScheme) -> bool:
-    """Whether a scheme has the classes that its name promises."""
+    """Return whether a scheme is one of SCHEMES, by name and classes."""
     return scheme.name in SCHEMES and SCHEMES[scheme.name].by_code == scheme.by_code

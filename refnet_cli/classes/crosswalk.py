@@ -1,4 +1,4 @@
-"""Maps in another class scheme than the network's: which class becomes which, and what is lost on the way."""
+"""Crosswalks: write a map in another class scheme than the network's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
 from refnet_cli.system.config import read_toml
 
-# Judged by the targets' published definitions, not by the names alone: tree crops are trees there, quarries and dumps
-# bare ground and not built. Where a target divides what the source does not, the commonest part is taken; a class
-# without any counterpart becomes 0, "no data".
+# The crosswalks follow the published class definitions of the targets, not the names: tree crops are trees there, and
+# quarries and dumps are bare ground, not built area. If the target splits a class of the source, its most common part
+# is used. A class without a counterpart becomes 0, "no data".
 #
-# No pair leads to "c2seg-bw", "whu-opt-sar" or "corine". They divide by use (pastures, permanent crops, industry,
-# villages, roads), of which a map of cover knows nothing, and each of them divides what the others do not. No pair
-# begins with "corine-level1", whose five classes each hold what the other schemes tell apart.
+# "c2seg-bw", "whu-opt-sar" and "corine" are no targets: they distinguish land use (pastures, permanent crops, industry,
+# villages, roads), which a land cover map does not contain. "corine-level1" is no source: each of its five classes
+# covers several classes of the other schemes.
 _TABLES: dict[str, tuple[tuple[str, ...], dict[tuple[int, ...], tuple[int, ...]]]] = {
     "dfc2020": (
         ("worldcover", "esri-io", "dynamic-world", "corine-level1"),
@@ -134,46 +134,46 @@ _TABLES: dict[str, tuple[tuple[str, ...], dict[tuple[int, ...], tuple[int, ...]]
         },
     ),
 }
-"""For each scheme the schemes that its maps can be written in, and what its codes become in each of these."""
-TRANSLATIONS: dict[tuple[str, str], dict[int, int]] = {
+"""For each source scheme: the target schemes, and the target codes of its codes."""
+CROSSWALKS: dict[tuple[str, str], dict[int, int]] = {
     (source, target): dict(sorted((code, row[number]) for codes, row in rows.items() for code in codes))
     for source, (targets, rows) in _TABLES.items()
     for number, target in enumerate(targets)
 }
-"""From each scheme to each of those, by code."""
+"""Target code of each source code, by source and target scheme."""
 
 
 def _add_terramesh() -> None:
-    """Add the pairs of "terramesh", which has the classes of "esri-io" by other codes."""
+    """Add the pairs of "terramesh", which has the classes of "esri-io" with other codes."""
     old = {name: code for code, name in SCHEMES["terramesh"].by_code.items()}
     renumbered = {code: old[name] for code, name in SCHEMES["esri-io"].by_code.items()}
-    for (source, target), codes in list(TRANSLATIONS.items()):
+    for (source, target), codes in list(CROSSWALKS.items()):
         if source == "esri-io":
-            TRANSLATIONS["terramesh", target] = {renumbered[code]: new for code, new in codes.items()}
+            CROSSWALKS["terramesh", target] = {renumbered[code]: new for code, new in codes.items()}
         elif target == "esri-io":
-            TRANSLATIONS[source, "terramesh"] = {code: renumbered.get(new, 0) for code, new in codes.items()}
-    TRANSLATIONS["esri-io", "terramesh"] = renumbered
-    TRANSLATIONS["terramesh", "esri-io"] = {new: code for code, new in renumbered.items()}
+            CROSSWALKS[source, "terramesh"] = {code: renumbered.get(new, 0) for code, new in codes.items()}
+    CROSSWALKS["esri-io", "terramesh"] = renumbered
+    CROSSWALKS["terramesh", "esri-io"] = {new: code for code, new in renumbered.items()}
 
 
 _add_terramesh()
 
 
 @dataclass(frozen=True)
-class Translation:
-    """What each class of one scheme is called in another.
+class Crosswalk:
+    """Mapping from the classes of one scheme to those of another.
 
     Parameters
     ----------
     source, target : ClassScheme
         The network's scheme and the map's.
     codes : tuple of (int, int)
-        Each code of the source once, with its code in the target; 0 where the target has nothing like it.
+        Pairs of source and target code, one for each source code; the target is 0 if it has no such class.
 
     Raises
     ------
     OptionsError
-        If a class of the source is missing or given twice, or a code belongs to neither scheme.
+        If a class of the source is missing or given twice, or a code is in neither scheme.
     """
 
     source: ClassScheme
@@ -184,69 +184,69 @@ class Translation:
         given = sorted(code for code, _ in self.codes)
         if given != sorted(self.source.codes):
             raise OptionsError(
-                f"A translation must give each class of scheme {self.source.name!r} once "
-                f"({self.source.listed}), but gives {', '.join(map(str, given)) or 'none'}."
+                f"A crosswalk must have each class of scheme {self.source.name!r} once "
+                f"({self.source.listed}), but has {', '.join(map(str, given)) or 'none'}."
             )
         strange = sorted({code for _, code in self.codes} - {0, *self.target.codes})
         if strange:
             raise OptionsError(
-                f"A translation leads to {', '.join(map(str, strange))}, which scheme {self.target.name!r} does not "
-                f"have ({self.target.listed}; 0 is no data)."
+                f"A crosswalk has the targets {', '.join(map(str, strange))}, which are not in scheme "
+                f"{self.target.name!r} ({self.target.listed}; 0 is no data)."
             )
 
     @property
     def table(self) -> NDArray[np.uint8]:
-        """The target's code for every code of the source, shape (256,); 0 for numbers that are none."""
+        """Lookup table from source to target codes, shape (256,); 0 for all other numbers."""
         table = np.zeros(256, np.uint8)
-        for code, translated in self.codes:
-            table[code] = translated
+        for code, target in self.codes:
+            table[code] = target
         return table
 
     @property
     def never(self) -> tuple[str, ...]:
-        """Names of the target's classes that no class of the source becomes."""
+        """Names of the target's classes that no source class maps to."""
         reached = {code for _, code in self.codes}
         return tuple(name for code, name in self.target.by_code.items() if code not in reached)
 
     def lines(self) -> list[str]:
-        """Return the translation in words, one line for each class and one for what the map can never show."""
+        """Return the crosswalk as text: one line per class, and one with the classes that can never occur."""
         before, after = self.source.by_code, self.target.by_code | {0: "no data"}
-        lines = [f"{before[code]} -> {after[translated]}" for code, translated in self.codes]
+        lines = [f"{before[code]} -> {after[target]}" for code, target in self.codes]
         return [*lines, f"can never occur: {', '.join(self.never)}"] if self.never else lines
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the translation as plain dicts and strings, ready for JSON."""
+        """Return the crosswalk as a plain dict, ready for JSON."""
         return {
             "source": self.source.name,
             "target": self.target.name,
-            "codes": {str(code): translated for code, translated in self.codes},
+            "codes": {str(code): target for code, target in self.codes},
         }
 
 
-def find_translation(source: ClassScheme, name: str) -> Translation | None:
-    """Look up how a network's classes are written in another scheme.
+def find_crosswalk(source: ClassScheme, name: str) -> Crosswalk | None:
+    """Look up the crosswalk from a network's scheme to another one.
 
     Parameters
     ----------
     source : ClassScheme
         The network's scheme.
     name : str
-        Name of the scheme that the map is to have, see `SCHEMES`.
+        Name of the map's scheme, see `SCHEMES`.
 
     Returns
     -------
-    Translation or None
+    Crosswalk or None
         None if it is the network's own scheme.
 
     Raises
     ------
     OptionsError
-        If there is no such scheme or no translation into it, or if the network's scheme bears the name of a known one
-        without having its classes.
+        If there is no such scheme or no crosswalk to it, or if the network's scheme has the name of a known one but
+        other classes.
 
     Examples
     --------
-    >>> find_translation(SCHEMES["esri-io"], "worldcover").lines()[:2]
+    >>> find_crosswalk(SCHEMES["esri-io"], "worldcover").lines()[:2]
     ['Water -> Permanent water bodies', 'Trees -> Tree cover']
     """
     if name not in {*SCHEMES, source.name}:
@@ -254,46 +254,45 @@ def find_translation(source: ClassScheme, name: str) -> Translation | None:
     known = SCHEMES.get(source.name, source)
     if source.by_code != known.by_code:
         raise OptionsError(
-            f"The weights call their class scheme {source.name!r}, but it has the classes {source.listed} "
-            f"instead of {known.listed}; state in a mapping of your own what they become."
+            f"The class scheme of the weights is named {source.name!r}, but it has the classes {source.listed} "
+            f"instead of {known.listed}. Give --scheme a TOML file with your own mapping."
         )
     if name == source.name:
         return None
-    codes = TRANSLATIONS.get((source.name, name))
+    codes = CROSSWALKS.get((source.name, name))
     if codes is None:
-        targets = [target for origin, target in TRANSLATIONS if origin == source.name]
+        targets = [target for origin, target in CROSSWALKS if origin == source.name]
         raise OptionsError(
-            f"The classes of scheme {source.name!r} cannot be told in {name!r}; choose "
-            f"{' or '.join(targets) + ', or ' if targets else ''}a mapping of your own."
+            f"There is no crosswalk from scheme {source.name!r} to {name!r}. Choose "
+            f"{' or '.join(targets) + ', or ' if targets else ''}a TOML file with your own mapping."
         )
-    return Translation(source, SCHEMES[name], tuple(codes.items()))
+    return Crosswalk(source, SCHEMES[name], tuple(codes.items()))
 
 
 def warn_of_old_codes(scheme: ClassScheme) -> list[str]:
-    """Warn of a map in the codes that refnet 0.1 gave to Esri's classes."""
+    """Warn of a map with the codes that refnet 0.1 used for Esri's classes."""
     if scheme.by_code != SCHEMES["terramesh"].by_code:
         return []
     return [
-        f"the map has the codes of class scheme 'terramesh' ({scheme.listed}), which refnet 0.1 called "
-        f"'esri-io'. Esri's own maps have other codes ({SCHEMES['esri-io'].listed}). Pass --scheme esri-io to "
-        "write those, or --scheme terramesh to keep these without this warning."
+        f"the map has the codes of class scheme 'terramesh' ({scheme.listed}), which refnet 0.1 called 'esri-io'. "
+        f"Esri's maps have other codes ({SCHEMES['esri-io'].listed}). Pass --scheme esri-io to write Esri's codes, or "
+        "--scheme terramesh to keep the current ones without this warning."
     ]
 
 
-def make_translation(source: ClassScheme, target: ClassScheme, mapping: Mapping[str, str]) -> Translation:
-    """Make a translation of a mapping in words.
+def make_crosswalk(source: ClassScheme, target: ClassScheme, mapping: Mapping[str, str]) -> Crosswalk:
+    """Build a crosswalk from a mapping of codes or names.
 
     Parameters
     ----------
     source, target : ClassScheme
         The network's scheme and the map's.
     mapping : mapping of str to str
-        From each class of the source, by its code or its name in upper or lower case, to a code or name of the target;
-        "0" stands for no data.
+        Code or case-insensitive name of each source class, and code or name of its target class; "0" is no data.
 
     Returns
     -------
-    Translation
+    Crosswalk
         In the order of the source's classes.
 
     Raises
@@ -304,7 +303,7 @@ def make_translation(source: ClassScheme, target: ClassScheme, mapping: Mapping[
     Examples
     --------
     >>> two = ClassScheme("two", (1, 2), ("Wet", "Dry"), ((0, 0, 255), (0, 255, 0)))
-    >>> make_translation(two, SCHEMES["esri-io"], {"wet": "Water", "2": "0"}).codes
+    >>> make_crosswalk(two, SCHEMES["esri-io"], {"wet": "Water", "2": "0"}).codes
     ((1, 1), (2, 0))
     """
     before, after = _by_code_or_name(source), _by_code_or_name(target) | {"0": 0}
@@ -312,52 +311,52 @@ def make_translation(source: ClassScheme, target: ClassScheme, mapping: Mapping[
         unknown = sorted({text for text in given if text.casefold() not in known})
         if unknown:
             raise OptionsError(
-                f"The mapping names {', '.join(unknown)}, which class scheme {scheme.name!r} does not have "
+                f"The mapping has {', '.join(unknown)}, which are not in class scheme {scheme.name!r} "
                 f"({scheme.listed})."
             )
     pairs = [(before[text.casefold()], after[meaning.casefold()]) for text, meaning in mapping.items()]
-    return Translation(source, target, tuple(sorted(pairs, key=lambda pair: source.codes.index(pair[0]))))
+    return Crosswalk(source, target, tuple(sorted(pairs, key=lambda pair: source.codes.index(pair[0]))))
 
 
-def read_translation(source: ClassScheme, given: str) -> Translation | None:
-    """Find a translation by a scheme's name, or make that of a TOML file.
+def read_crosswalk(source: ClassScheme, given: str) -> Crosswalk | None:
+    """Find a crosswalk by the target scheme's name, or read it from a TOML file.
 
     Parameters
     ----------
     source : ClassScheme
     given : str
-        A name, see `find_translation`; or a path that ends with ``.toml``. The file has either ``scheme``, the name of
-        a known scheme, or ``name`` and ``classes`` of a new one as `read_scheme` takes them; and ``mapping``, a table
-        from the source's codes or names to the target's, 0 for no data.
+        A name, see `find_crosswalk`; or a path that ends with ``.toml``. The file has either ``scheme``, the name of a
+        known scheme, or ``name`` and ``classes`` of a new scheme, see `read_scheme`; and ``mapping``, a table from the
+        source's codes or names to the target's, 0 for no data.
 
     Raises
     ------
     InputMissingError, ConfigError
         If the file cannot be read.
     OptionsError, WeightsError
-        If it makes no translation, or leads to codes of esri-io that refnet 0.1 gave to other classes.
+        If it is not a valid crosswalk, or maps to codes of esri-io that had other meanings in refnet 0.1.
     """
     if not given.lower().endswith(".toml"):
-        return find_translation(source, given)
+        return find_crosswalk(source, given)
     table = read_toml(Path(given))
     mapping = table.pop("mapping", None)
     if not isinstance(mapping, dict):
-        raise OptionsError(f"{given} has no table [mapping] from codes or names to those of the new scheme.")
+        raise OptionsError(f"{given} lacks the table [mapping] from codes or names to those of the new scheme.")
     if "scheme" in table:
         if table["scheme"] not in SCHEMES:
-            raise OptionsError(f"{given} names scheme {table['scheme']!r}; known are {', '.join(SCHEMES)}.")
+            raise OptionsError(f"{given}: scheme is {table['scheme']!r}; it must be one of {', '.join(SCHEMES)}.")
         target = SCHEMES[table["scheme"]]
     else:
         target, _ = read_scheme(table)
     meanings = {str(code): str(new) for code, new in mapping.items()}
     _refuse_codes_of_0_1(given, target, meanings.values())
-    return make_translation(source, target, meanings)
+    return make_crosswalk(source, target, meanings)
 
 
 def _refuse_codes_of_0_1(given: str, target: ClassScheme, meanings: Iterable[str]) -> None:
-    """Refuse a mapping to codes of esri-io that were other classes of it in refnet 0.1.
+    """Refuse a mapping to codes of esri-io that had other meanings in refnet 0.1.
 
-    A mapping to names, or to a code that 0.1 did not have, is of this version.
+    A mapping to names, or to a code that 0.1 did not have, was written for this version.
     """
     codes = {int(new) for new in meanings if new.isdecimal()} - {0}
     old, now = SCHEMES["terramesh"].by_code, target.by_code
@@ -365,8 +364,8 @@ def _refuse_codes_of_0_1(given: str, target: ClassScheme, meanings: Iterable[str
     if target == SCHEMES["esri-io"] and differ and codes <= old.keys():
         listed = ", ".join(f"{code} was {old[code]} and is {now.get(code, 'no class')}" for code in differ)
         raise OptionsError(
-            f"{given} maps to scheme 'esri-io' by codes that had other meanings in refnet 0.1: {listed}. Write the "
-            'names of the classes instead of codes, or scheme = "terramesh" for a map with the codes of refnet 0.1.'
+            f"{given} maps to codes of scheme 'esri-io' that had other meanings in refnet 0.1: {listed}. Use class "
+            'names instead of codes, or scheme = "terramesh" for a map with the codes of refnet 0.1.'
         )
 
 

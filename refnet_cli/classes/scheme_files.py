@@ -1,4 +1,4 @@
-"""Class schemes of one's own, from tables of TOML files."""
+"""User-defined class schemes and label codes from TOML files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from refnet_cli.system.config import read_toml
 
 
 def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
-    """Make a class scheme of a table.
+    """Build a class scheme from a table.
 
     Parameters
     ----------
     table : mapping
         ``name``; ``classes``, a table from codes to names, or to tables of ``name`` and ``colour`` (#rrggbb); and
-        ``ignore``, codes of the label files that are no label.
+        ``ignore``, codes in label files that are no label.
 
     Returns
     -------
     scheme : ClassScheme
-        Classes without a colour get one.
+        Classes without a colour get a default one.
     ignored : dict
-        From each ignored code to 0, as `open_labels` takes it.
+        Mapping from each ignored code to 0, for `open_labels`.
 
     Raises
     ------
     OptionsError, WeightsError
-        If the table makes no scheme.
+        If the table is not a valid scheme.
 
     Examples
     --------
@@ -64,8 +64,8 @@ def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
     Parameters
     ----------
     given : str
-        A name of `SCHEMES`; or a path that ends with ``.toml``. The file describes the scheme as for ``refnet predict
-        --scheme``, or in an entry ``scheme`` as in a regions file: a name or a table.
+        A name in `SCHEMES`; or a path that ends with ``.toml``. The file has the same format as for ``refnet predict
+        --scheme``, or an entry ``scheme`` as in a regions file: a name or a table.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
     InputMissingError, ConfigError
         If the file cannot be read.
     OptionsError, WeightsError
-        If there is no such scheme, or the file makes none.
+        If there is no such scheme, or the file is not a valid scheme.
     """
     if not given.lower().endswith(".toml"):
         return _known_scheme(given), {}
@@ -103,27 +103,28 @@ def _known_scheme(name: str) -> ClassScheme:
 
 
 def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """Read what the codes or names of a label file stand for.
+    """Read a mapping of label codes or names.
 
     Parameters
     ----------
     path : Path
-        TOML with a table ``mapping`` or ``label_codes`` from what stands in the label file to the scheme's codes or
-        names, or with these pairs alone; and perhaps ``ignore``, a list of codes that are no label.
+        TOML file with a table ``mapping`` or ``label_codes`` from codes or names in the label file to the scheme's
+        codes or names, or with these pairs at the top level; optionally with ``ignore``, a list of codes that are no
+        label.
 
     Returns
     -------
     codes : dict or None
-        None if the file says only what to ignore.
+        None if the file only has ``ignore``.
     ignored : dict
-        From each ignored code to 0.
+        Mapping from each ignored code to 0.
 
     Raises
     ------
     InputMissingError, ConfigError
         If the file cannot be read.
     OptionsError
-        If it holds nothing of the kind.
+        If it has neither a mapping nor ``ignore``.
     """
     table = read_toml(path)
     ignored = table.pop("ignore", [])
@@ -143,7 +144,7 @@ def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]
 def with_ignored(
     scheme: ClassScheme, codes: Mapping[str, str] | None, ignored: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """Add codes that are no label to what label codes stand for; where nothing is said of the others, themselves.
+    """Add ignored codes to a mapping of label codes; without a mapping, all codes and names map to themselves.
 
     Examples
     --------

@@ -15,19 +15,19 @@ CORINE_CODES = (
     311, 312, 313, 321, 322, 323, 324, 331, 332, 333, 334, 335,
     411, 412, 421, 422, 423, 511, 512, 521, 522, 523,
 )  # fmt: skip
-"""CORINE's codes of three digits, in the order of the codes 1 to 44 that its rasters have."""
+"""CORINE's three-digit codes, in the order of the codes 1 to 44 in its rasters."""
 OTHER_CODES: dict[str, dict[int, int]] = {
     "corine": {long: short for short, long in enumerate(CORINE_CODES, 1)},
     "corine-level1": {long: long // 100 for long in CORINE_CODES},
 }
-"""For each scheme by its name, further codes that a label file may hold, and what they stand for."""
+"""Alternative codes in label files by scheme, and the scheme's codes that they stand for."""
 
 
 @dataclass(frozen=True)
 class ClassScheme:
-    """The classes of a map; code 0 always means "no data" and is not listed.
+    """The classes of a map. Code 0 always means "no data" and is not listed.
 
-    The network's class ``i`` (from 1) stands for ``codes[i - 1]``.
+    The network's class ``i`` (from 1) has the code ``codes[i - 1]``.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ class ClassScheme:
 
     @property
     def classes(self) -> int:
-        """Number of the network's classes, "no data" included."""
+        """Number of the network's classes, including "no data"."""
         return len(self.codes) + 1
 
     @property
     def by_code(self) -> dict[int, str]:
-        """Names of the classes by their codes."""
+        """Class names by code."""
         return dict(zip(self.codes, self.names, strict=True))
 
     @property
@@ -78,7 +78,7 @@ class ClassScheme:
         return ", ".join(f"{code} {name}" for code, name in self.by_code.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scheme as plain lists and strings, ready for JSON."""
+        """Return the scheme as a plain dict, ready for JSON."""
         return {
             "name": self.name,
             "codes": list(self.codes),
@@ -88,7 +88,7 @@ class ClassScheme:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> ClassScheme:
-        """Build a scheme from what ``to_dict`` returned; one of refnet 0.1 has its name of today, see `rename_old`.
+        """Build a scheme from the result of ``to_dict``; schemes of refnet 0.1 are renamed, see `rename_old`.
 
         Raises
         ------
@@ -252,6 +252,6 @@ SCHEMES: dict[str, ClassScheme] = {name: _scheme(name, table) for name, table in
 
 
 def rename_old(scheme: ClassScheme) -> ClassScheme:
-    """Return a scheme that was stored as today's scheme; refnet 0.1 called ``terramesh`` ``esri-io``."""
+    """Return a stored scheme with its current name; refnet 0.1 used the name ``esri-io`` for ``terramesh``."""
     same = dict(zip(scheme.codes, scheme.names, strict=True)) == SCHEMES["terramesh"].by_code
     return replace(scheme, name="terramesh") if scheme.name == "esri-io" and same else scheme

@@ -73,9 +73,9 @@ class Weights(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Keep a name, and make a path of all else."""
-        from refnet_cli.model.weight_files import as_weights
+        from refnet_cli.model.weight_files import parse_weights
 
-        chosen = as_weights(value)
+        chosen = parse_weights(value)
         return FILE.convert(value, param, ctx) if isinstance(chosen, Path) else chosen
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

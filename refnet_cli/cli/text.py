@@ -11,7 +11,7 @@ from refnet_cli.system.urls import is_remote
 
 def describe_report(report: dict[str, Any]) -> list[str]:
     """Return the report as lines for people, without its warnings."""
-    from refnet_cli.model.one_sensor import say_absent
+    from refnet_cli.model.one_sensor import describe_absent_sensor
     from refnet_cli.sensors import SENSORS
     from refnet_cli.sensors.sensor import MODALITIES
 
@@ -19,7 +19,7 @@ def describe_report(report: dict[str, Any]) -> list[str]:
     if report["weights"]["notice"]:
         lines.append(f"  note: {report['weights']['notice']}")
     absent = [sensor for sensor in MODALITIES if sensor not in report["sensors"]]
-    lines += [f"{SENSORS[sensor].name}: {say_absent(sensor)}" for sensor in absent]
+    lines += [f"{SENSORS[sensor].name}: {describe_absent_sensor(sensor)}" for sensor in absent]
     lines += _describe_decisions(report["decisions"])
     lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
     if report["resumed_rows"]:

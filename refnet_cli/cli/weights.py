@@ -107,9 +107,9 @@ def weights_group() -> None:
 @weights_group.command("list")
 def weights_list() -> None:
     """List the bundled weights."""
-    from refnet_cli.model.weight_files import read_card, shipped_weights
+    from refnet_cli.model.weight_files import bundled_weights, read_card
 
-    for path in shipped_weights():
+    for path in bundled_weights():
         log_lines([f"{read_card(path).name}: {read_card(path).notice or read_card(path).scheme.name}"])
         click.echo(str(path))
 

@@ -21,7 +21,7 @@ from refnet_cli.doctor.selftest import Run, Trial, plan_runs, run_self_test
 from refnet_cli.engines.onnx_engine import choose_providers, import_runtime
 from refnet_cli.engines.providers import DISTRIBUTIONS, INSTALL, PROVIDERS
 from refnet_cli.errors import RefnetError, UnavailableError
-from refnet_cli.model.weight_files import default_weights, shipped_weights, verify
+from refnet_cli.model.weight_files import bundled_weights, default_weights, verify
 from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.system.memory import free_memory
 from refnet_cli.system.process import usable_cores
@@ -243,7 +243,7 @@ def _look_at_folders(with_torch: bool) -> dict[str, str]:
 
 def _look_at_weights() -> list[dict[str, Any]]:
     try:
-        default, paths = default_weights(), shipped_weights()
+        default, paths = default_weights(), bundled_weights()
     except (RefnetError, OSError):
         return []
     found = []

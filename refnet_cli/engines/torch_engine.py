@@ -134,7 +134,7 @@ class TorchEngine(HalvingEngine):
 
     def _free_memory(self) -> None:
         if isinstance(self._net, Compiled):
-            self._net.forget_size()
+            self._net.reset_size()
         torch.cuda.empty_cache()
 
     def _logits(self, optical: Float32, sar: Float32) -> Tensor:

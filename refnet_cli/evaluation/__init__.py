@@ -1,1 +1,1 @@
-"""How good a map is, by labels."""
+"""Evaluation: score a map against reference labels."""

@@ -1,4 +1,4 @@
-"""What a class map says of itself: its grid and its class scheme."""
+"""Read the grid and the class scheme of a class map."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from refnet_cli.raster.raster import Raster, north_up_grid
 
 
 def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
-    """Read the grid of a class map and the class scheme that its tags and colours tell; None where the tags do not.
+    """Read the grid of a class map, and its class scheme from the tags and the colour table; None without tags.
 
-    Without a colour table, as some programs write maps, all classes are black.
-
-    The scheme of a map of refnet 0.1 has its name of today, see `rename_old`.
+    Without a colour table all classes are black. The scheme of a map by refnet 0.1 gets its current name, see
+    `rename_old`.
 
     Raises
     ------
     InputMissingError, InputError
-        If the file cannot be read or used.
+        If the file is unreadable or not usable.
     """
     raster = Raster(path, "map")
     with raster.dataset as dataset:
@@ -41,4 +40,4 @@ def describe_map(path: str | Path) -> tuple[GeoBox, ClassScheme | None]:
         )  # fmt: skip
         return grid, rename_old(scheme)
     except (WeightsError, KeyError) as error:
-        raise InputError(f"The tags of the map {path} make no class scheme: {error}") from error
+        raise InputError(f"The tags of the map {path} are not a valid class scheme: {error}") from error

@@ -1,4 +1,4 @@
-"""How sure each label is, from a raster file on a grid of its own."""
+"""Confidence of labels, from a raster file on any grid."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _ROUNDING = 1e-5
 
 
 class Confidence:
-    """A raster of confidences served on a grid as numbers from 0 to 1; use ``Confidence.open``.
+    """A raster of confidences, resampled to a grid as numbers from 0 to 1; use ``Confidence.open``.
 
-    A grid pixel takes the confidence at its centre, or the mean of those inside it where the file's pixels are finer
-    than half the grid's. What the file declares as no data, and what lies outside of it, has a confidence of 0.
+    A grid pixel gets the confidence at its centre, or the mean of the file's pixels inside it if these are smaller than
+    half of it. No data, and the area outside of the file, have a confidence of 0.
 
     Attributes
     ----------
     warnings : list of str
-        What of the file is doubtful, in a line each.
+        Warnings about the file.
     """
 
     def __init__(self, raster: Raster, band: int, grid: GeoBox) -> None:
@@ -49,30 +49,30 @@ class Confidence:
 
     @classmethod
     def open(cls, path: str | Path, grid: GeoBox, band: int = 1) -> Self:
-        """Open a file of confidences and check its values.
+        """Open a confidence file and check its values.
 
         Parameters
         ----------
         path : str or Path
-            A local GeoTIFF of any reference system and pixel size. Whole numbers are percent, from 0 to 100; numbers
-            of floating point are shares, from 0 to 1, as are those of a file that declares a scale or an offset.
+            A local GeoTIFF in any CRS and with any pixel size. Integers are percent, from 0 to 100. Floating-point
+            numbers, and files with a declared scale or offset, are shares from 0 to 1.
         grid : GeoBox
-            Grid to bring them onto.
+            Grid to resample to.
         band : int
-            Number of the band that holds them, from 1.
+            Number of the band, from 1.
 
         Raises
         ------
         InputMissingError
-            If the file is missing or may not be read.
+            If the file is missing or unreadable.
         InputError
-            If it cannot be used, does not overlap the grid, or holds other numbers.
+            If it is not usable, does not overlap the grid, or has values out of range.
         OptionsError
             If it has no such band.
         """
         raster = Raster(path, "confidence")
         try:
-            with raster.error_context("cannot be understood"):
+            with raster.error_context("is invalid"):
                 return cls(raster, band, grid)
         except RefnetError:
             raster.close()
@@ -83,7 +83,7 @@ class Confidence:
         self._raster.close()
 
     def _check_values(self) -> None:
-        """Refuse a file with any value outside of its range on the grid."""
+        """Refuse a file with a value out of range on the grid."""
         region = self._alignment.source_window(Window(0, 0, *self._grid.shape))
         low, high = 0.0, 0.0
         for part in region.pieces(4 * BLOCK):
@@ -92,22 +92,22 @@ class Confidence:
         unit = 100 if self._percent else 1
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             wrong = low if low < -_ROUNDING else high
-            meaning = "Floating-point numbers are shares, from 0 to 1. Divide percent by 100"
+            meaning = "Floating-point numbers must be from 0 to 1. Divide percent by 100"
             if self._percent:
-                meaning = "Whole numbers are percent, from 0 to 100. Scale them"
+                meaning = "Integers must be percent, from 0 to 100. Scale them"
             raise InputError(
-                f"The confidence file {self._raster.path} holds {wrong * unit:g}. {meaning}, or declare that it is no "
-                "data."
+                f"The confidence file {self._raster.path} has the value {wrong * unit:g}. {meaning}, or declare the "
+                "value as nodata."
             )
         if high <= 0:
             self.warnings.append(
-                f"{self._raster.path} has a confidence of 0 everywhere on the scene, so that no label of it counts. "
-                f"Look at the file and at confidence_band, which is {self._band}."
+                f"{self._raster.path} has a confidence of 0 everywhere on the scene, so its labels have no effect. "
+                f"Check the file and confidence_band, which is {self._band}."
             )
         if self._percent and 0 < high <= 0.01 + _ROUNDING:
             self.warnings.append(
-                f"The highest confidence in {self._raster.path} is 1 %: its whole numbers are percent. If 1 means "
-                "certain, write 100, or write shares as floating-point numbers."
+                f"The highest confidence in {self._raster.path} is 1%, because integers are percent. If 1 means "
+                "certain, write 100 instead, or floating-point numbers from 0 to 1."
             )
 
     def _shares(self, source: Window) -> Float32:
@@ -116,12 +116,12 @@ class Confidence:
         return np.asarray(np.nan_to_num(values / np.float32(100 if self._percent else 1)), np.float32)
 
     def read(self, window: Window) -> Float32:
-        """Read a window inside the grid, as numbers from 0 to 1, shape (H, W).
+        """Read the confidence of a window inside the grid, from 0 to 1, shape (H, W).
 
         Raises
         ------
         InputError
-            If the file cannot be read there.
+            If the file is unreadable there.
         """
         out = np.zeros((window.height, window.width), np.float32)
         for part in window.pieces(BLOCK):
@@ -138,13 +138,13 @@ class Confidence:
 
 
 class ConfidentLabels(Closing):
-    """Labels of which those with a confidence of 0 are no label; see `refnet_cli.evaluation.labels.Labels`.
+    """Labels that are removed where the confidence is 0; see `refnet_cli.evaluation.labels.Labels`.
 
     Parameters
     ----------
     labels : Labels
     confidence : Confidence
-        On the same grid.
+        Confidence on the same grid.
     """
 
     def __init__(self, labels: Labels, confidence: Confidence) -> None:

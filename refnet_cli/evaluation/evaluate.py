@@ -1,4 +1,4 @@
-"""How well a map agrees with reference labels: confusion matrix, scores, and areas estimated from a sample."""
+"""Score a map against reference labels: confusion matrix, scores, and stratified estimates from a sample."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ def evaluate(
     layer: str | None = None,
     meanings: Mapping[str, str] | str | Path | None = None,
 ) -> Scores:
-    """Score a class map against reference labels. Warnings of both files are logged.
+    """Score a class map against reference labels; log warnings about both files.
 
     Parameters
     ----------
     map_path : str or Path
-        Raster of codes of a class scheme.
+        Raster of class codes.
     labels_path : str or Path
-        Raster of codes of the same scheme, resampled to the map's grid by nearest neighbour, or polygons or points
-        with such codes or the classes' names.
+        Raster of codes in the same scheme, resampled to the map's grid by nearest neighbour; or polygons or points with
+        codes or class names.
     scheme : str, optional
-        Name or TOML file of the class scheme, see `refnet_cli.classes.scheme_files.find_scheme`. It must not contradict
-        the map's tags, which name the default.
+        Name or TOML file of the class scheme, see `refnet_cli.classes.scheme_files.find_scheme`. The default is in the
+        map's tags, and it must not contradict them.
     sample : bool
-        The labels are a probability sample: pixels of the map's grid drawn at random, over all of it or within each
-        class of the map. Estimate accuracies and areas with confidence intervals.
+        The labels are a probability sample: pixels of the map's grid drawn at random, from the whole map or from each
+        class. Estimate accuracies and areas with confidence intervals.
     field : str, optional
-        Field of a vector file of labels that holds the class; needed where it has several.
+        Field with the class in a vector file of labels; required if it has several fields.
     layer : str, optional
-        Layer of a vector file of labels; needed where several have shapes.
+        Layer of a vector file of labels; required if several layers have geometries.
     meanings : mapping of str to str, or path, optional
-        From codes or names in the labels to the scheme's, 0 for no label; or a TOML file of them, see
-        `refnet_cli.classes.scheme_files.read_label_codes`. By default codes and names mean themselves.
+        Mapping from codes or names in the labels to the scheme's codes or names, 0 for no label; or a TOML file, see
+        `refnet_cli.classes.scheme_files.read_label_codes`. By default the labels use the scheme's codes and names.
 
     Returns
     -------
@@ -65,10 +65,10 @@ def evaluate(
     Raises
     ------
     OptionsError
-        If the map names no scheme and none is given, or it is unknown or contradicts the map's tags.
+        If neither the map's tags nor ``scheme`` name a class scheme, or it is unknown or contradicts the map's tags.
     InputMissingError, InputError
-        If a file cannot be read, has codes that are not in the scheme, or the two have no labelled pixel in common.
-        If a sample is on another grid or too small.
+        If a file is unreadable or has unknown codes, if map and labels do not overlap, or if a sample is too small or
+        on another grid.
     """
     grid, tagged = describe_map(map_path)
     meaning, ignored = _choose_scheme(map_path, tagged, scheme)
@@ -87,13 +87,13 @@ def evaluate(
 def _check_sample(labelled: Labels, labels_path: str | Path, map_path: str | Path) -> None:
     if not labelled.on_grid:
         raise InputError(
-            f"{labels_path} does not lie on the pixels of {map_path}: a sample's label must be of one of the map's "
-            "pixels, or it would count for several or for none."
+            f"{labels_path} is not on the grid of {map_path}. With a sample, each label must belong to exactly one "
+            "pixel of the map."
         )
 
 
 def _score(mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, sample: bool) -> Scores:
-    """Score what both say of each pixel; estimate areas if the labels are a sample."""
+    """Compute the scores, and estimate areas if the labels are a sample."""
     height, width = grid.shape
     matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
     areas = AreaCounter(grid, scheme) if sample else None
@@ -115,12 +115,12 @@ def _score(mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, 
 def _choose_scheme(
     map_path: str | Path, tagged: ClassScheme | None, asked: str | None
 ) -> tuple[ClassScheme, Mapping[str, str]]:
-    """Return the map's class scheme, from its tags or as asked for, and the label codes that the scheme ignores."""
+    """Return the map's class scheme, as given or from the tags, and the label codes to ignore."""
     scheme, ignored = (tagged, {}) if asked is None else find_scheme(str(asked))
     if scheme is None:
         raise OptionsError(
-            f"{map_path} does not say what its classes are; give a scheme with --scheme: {', '.join(SCHEMES)}, or a "
-            "file of your own that ends with .toml."
+            f"{map_path} has no tags with its class scheme. Give it with --scheme: {', '.join(SCHEMES)}, or your own "
+            ".toml file."
         )
     if tagged is not None:
         _refuse_contradiction(map_path, tagged, scheme)
@@ -128,23 +128,22 @@ def _choose_scheme(
 
 
 def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: ClassScheme) -> None:
-    """Refuse a scheme in which a map's codes have other names than in the map's tags."""
+    """Refuse a scheme with other names for the map's codes than the map's tags."""
     names = asked.by_code
     other = [code for code, name in tagged.by_code.items() if names.get(code, "").casefold() != name.casefold()]
     if other:
         listed = ", ".join(f"{code} {tagged.by_code[code]}" for code in other)
         old = ", which refnet 0.1 called 'esri-io'" if tagged.name == "terramesh" else ""
         raise OptionsError(
-            f"The tags of {map_path} say that its classes are of scheme {tagged.name!r}{old}. Among them are {listed}, "
-            f"which scheme {asked.name!r} does not have by these codes: leave --scheme out. It is for maps whose tags "
-            "do not name their classes."
+            f"The tags of {map_path} state the class scheme {tagged.name!r}{old}, with {listed}. Scheme "
+            f"{asked.name!r} has other names for these codes. Remove --scheme: it is only for maps without these tags."
         )
 
 
 def _read_meanings(
     given: Mapping[str, str] | str | Path | None, scheme: ClassScheme, ignored: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """What the labels' codes and names stand for; None if themselves."""
+    """Return the mapping of the labels' codes and names; None without one."""
     codes: dict[str, str] | None = None
     if isinstance(given, str | Path):
         codes, more = read_label_codes(Path(given))

@@ -1,4 +1,4 @@
-"""What codes and names of label files stand for: the network's class indexes."""
+"""Map the codes and names in label files to class indexes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from refnet_cli.errors import OptionsError
 
 
 def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Class index of every code, as text, and of every name in lower case, that labels may hold; 0 is no label.
+    """Return the class index of every valid code, as text, and name, in lower case; 0 is no label.
 
-    Parameters and what it raises are those of `open_labels`.
+    See `open_labels` for parameters and errors.
 
     Examples
     --------
@@ -33,29 +33,29 @@ def class_indexes(scheme: ClassScheme, meanings: Mapping[str, str] | None = None
     strange = sorted({meaning for meaning in meanings.values() if meaning.casefold() not in own})
     if strange:
         raise OptionsError(
-            f"The label mapping leads to {', '.join(strange)}, which class scheme {scheme.name!r} does not have "
+            f"The label mapping has the targets {', '.join(strange)}, which are not in class scheme {scheme.name!r} "
             f"({scheme.listed}).{explain_unknown(numbers_among(strange), scheme)}"
         )
     return {"0": 0} | {value.casefold(): own[meaning.casefold()] for value, meaning in meanings.items()}
 
 
 def advise_on_unknown(unknown: str) -> str:
-    """What to do about a code or name of a label file that the scheme does not have."""
+    """Return advice for a code or name in a label file that is not in the scheme."""
     value = unknown if re.fullmatch(r"-?\d+", unknown) else json.dumps(unknown, ensure_ascii=False)
     return (
-        f"Say what they mean in a TOML file: --mapping codes.toml with ignore = [{value}] if they are no label, or "
-        f"with [mapping] and a line as {value} = \"Trees\" for each code of the file. In a regions file, write "
-        "label_codes, or choose the labels' scheme."
+        f"Map them in a TOML file (--mapping codes.toml): ignore = [{value}] if they are no labels, or [mapping] with "
+        f"a line such as {value} = \"Trees\" for each code. In a regions file, set label_codes, or the scheme of the "
+        "labels."
     )
 
 
 def numbers_among(texts: Collection[str]) -> set[int]:
-    """Those texts that are codes."""
+    """Return the texts that are integers, as int."""
     return {int(text) for text in texts if re.fullmatch(r"-?\d+", text)}
 
 
 def text_of(value: Any) -> str:
-    """Write a value so that another value has another text; whole numbers without a point."""
+    """Return a unique text for a value; whole numbers without a decimal point."""
     if isinstance(value, bool | int | np.bool_ | np.integer):
         return str(int(value))
     if isinstance(value, float | np.floating):

@@ -20,12 +20,12 @@ from refnet_cli.types import UInt8
 
 
 class Labels(Protocol):
-    """Labels served on a grid as the network's class indexes; best used in a ``with`` statement."""
+    """Labels on a grid, as the network's class indexes; use in a ``with`` statement."""
 
     on_grid: bool
-    """Whether each label is that of one pixel of the grid."""
+    """Whether each label belongs to exactly one pixel of the grid."""
     warnings: list[str]
-    """What of the file is doubtful, in a line each."""
+    """Warnings about the file."""
 
     def __enter__(self) -> Self: ...
 
@@ -41,17 +41,17 @@ class Labels(Protocol):
         Parameters
         ----------
         window : Window
-            Any rectangle inside the grid.
+            A rectangle inside the grid.
 
         Returns
         -------
         uint8 array, shape (H, W)
-            The network's class indexes; 0 where there is no label.
+            Class indexes of the network; 0 where there is no label.
 
         Raises
         ------
         ValueError
-            If the window is empty or leaves the grid.
+            If the window is empty or extends beyond the grid.
         """
         ...
 
@@ -64,57 +64,57 @@ def open_labels(
     meanings: Mapping[str, str] | None = None,
     layer: str | None = None,
 ) -> Labels:
-    """Open a file of labels, raster or vector by its name's ending.
+    """Open a label file; its ending decides whether it is a raster or a vector file.
 
     Parameters
     ----------
     path : str or Path
-        A local GeoTIFF of one band of codes, or a GeoPackage (.gpkg), GeoJSON (.geojson, .json), Shapefile (.shp) or
+        A local GeoTIFF with one band of codes, or a GeoPackage (.gpkg), GeoJSON (.geojson, .json), Shapefile (.shp) or
         FlatGeobuf (.fgb) of polygons or points.
     grid : GeoBox
-        Grid to bring the labels onto.
+        Grid to resample or rasterize to.
     scheme : ClassScheme
-        What they mean.
+        Class scheme of the labels.
     field : str, optional
-        Field of the vector file that holds codes or names of classes; needed where it has several.
+        Field with class codes or names in a vector file; required if it has several fields.
     meanings : mapping of str to str, optional
-        From what stands in the file to the scheme's codes or names of classes, 0 for no label; by default every code
-        and name means itself, and a raster whose tags ``CLASS_<code>`` name its classes is read by these names. What
-        it leaves out is refused.
+        Mapping from codes or names in the file to the scheme's codes or names, 0 for no label; values that are not in
+        it are refused. By default the file uses the scheme's codes and names. A raster with tags ``CLASS_<code>`` is
+        read by the names in these tags.
     layer : str, optional
-        Layer of the vector file; needed where several have shapes.
+        Layer of a vector file; required if several layers have geometries.
 
     Raises
     ------
     InputMissingError, InputError, OptionsError
-        If the file is missing, cannot be used, or does not fit grid and scheme; see `RasterLabels` and `ShapeLabels`.
+        If the file is missing or not usable, or does not match grid and scheme; see `RasterLabels` and `ShapeLabels`.
     """
-    indexes, said = class_indexes(scheme, meanings), _said(meanings, scheme)
+    indexes, mapped = class_indexes(scheme, meanings), _mapped_codes(meanings, scheme)
     if Path(path).suffix.lower() in VECTORS:
-        labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, layer, said=said)
-        return _with_doubts(labels, meanings, scheme)
+        labels: Labels = ShapeLabels.open(path, grid, scheme, field, indexes, layer, mapped=mapped)
+        return _with_warning(labels, meanings, scheme)
     _refuse_other_formats(path)
     for what, given in (("field", field), ("layer", layer)):
         if given is not None:
-            raise OptionsError(f"{path} is taken for a raster, which has no {what} {given!r}; leave the {what} out.")
-    return _with_doubts(RasterLabels.open(path, grid, scheme, indexes, said=said), meanings, scheme)
+            raise OptionsError(f"{what} is {given!r}, but {path} is a raster file. Remove the {what}.")
+    return _with_warning(RasterLabels.open(path, grid, scheme, indexes, mapped=mapped), meanings, scheme)
 
 
-def _said(meanings: Mapping[str, str] | None, scheme: ClassScheme) -> frozenset[str]:
-    """Codes and names, in lower case, of which a mapping says what they mean.
+def _mapped_codes(meanings: Mapping[str, str] | None, scheme: ClassScheme) -> frozenset[str]:
+    """Return the codes and names, in lower case, that a mapping defines.
 
-    Where it has all codes and names of the scheme, as a list of codes to ignore makes it, those that it leaves as they
-    are do not count.
+    If it contains all codes and names of the scheme (`with_ignored` adds them), those that map to themselves are left
+    out.
     """
     pairs = {text.casefold(): meaning.casefold() for text, meaning in (meanings or {}).items()}
     own = {*map(str, codes_of(scheme)), *map(str.casefold, scheme.names)}
     return frozenset(text for text, meaning in pairs.items() if text != meaning or not own <= pairs.keys())
 
 
-def _with_doubts(labels: Labels, meanings: Mapping[str, str] | None, scheme: ClassScheme) -> Labels:
-    """Add a warning where a mapping leads to codes that meant other classes in refnet 0.1."""
-    said = _said(meanings, scheme)
-    targets = {int(new) for old, new in (meanings or {}).items() if old.casefold() in said and new.isdecimal()}
+def _with_warning(labels: Labels, meanings: Mapping[str, str] | None, scheme: ClassScheme) -> Labels:
+    """Add a warning if the targets of a mapping are codes that meant other classes in refnet 0.1."""
+    mapped = _mapped_codes(meanings, scheme)
+    targets = {int(new) for old, new in (meanings or {}).items() if old.casefold() in mapped and new.isdecimal()}
     if scheme.name in RENUMBERED:
         labels.warnings += [warning for warning in warn_of_codes(targets, scheme) if warning not in labels.warnings]
     return labels
@@ -126,20 +126,20 @@ _RASTER_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\
 
 
 def _refuse_other_formats(path: str | Path) -> None:
-    """Refuse a file that is neither raster nor vector by its ending and does not begin as a raster either.
+    """Refuse a file that is neither a known raster or vector format by its ending, nor a raster by its first bytes.
 
     Raises
     ------
     InputError
-        With the endings that are read, and how to convert the file.
+        With the supported endings, and how to convert the file.
     """
-    place = Path(path)
-    if place.suffix.lower() in _RASTER_ENDINGS or not place.exists():
+    file_path = Path(path)
+    if file_path.suffix.lower() in _RASTER_ENDINGS or not file_path.exists():
         return
-    if place.is_file():
-        with place.open("rb") as file:
+    if file_path.is_file():
+        with file_path.open("rb") as file:
             if file.read(12).startswith(_RASTER_STARTS):
                 return
     raise InputError(
-        f"The label file {path} is neither GeoTIFF nor one of {', '.join(VECTORS)}. {advise_conversion(path)}"
+        f"The label file {path} is neither a GeoTIFF nor one of {', '.join(VECTORS)}. {advise_conversion(path)}"
     )

@@ -1,4 +1,4 @@
-"""Reference labels, or a class map, from a raster of codes."""
+"""Reference labels or a class map from a raster of codes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from refnet_cli.types import UInt8
 
 
 class RasterLabels(Closing):
-    """A raster of codes served on a grid as the network's class indexes.
+    """A raster of codes, resampled to a grid as the network's class indexes.
 
-    Use ``RasterLabels.open`` and, best, a ``with`` statement. A grid pixel takes the label at its centre, or the most
-    frequent one inside it where the labels' pixels are finer than half the grid's.
+    Use ``RasterLabels.open`` in a ``with`` statement. A grid pixel gets the label at its centre, or the most frequent
+    label inside it if the labels' pixels are smaller than half of it.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RasterLabels(Closing):
         grid: GeoBox,
         scheme: ClassScheme,
         indexes: Mapping[str, int],
-        said: Collection[str] = (),
+        mapped: Collection[str] = (),
         what: str = "label",
     ) -> None:
         self._raster, self._grid, self._what = raster, grid, what
@@ -44,34 +44,34 @@ class RasterLabels(Closing):
         dataset = raster.dataset
         self._tagged = tagged_classes(dataset.tags(1))
         if dataset.count != 1 and not self._tagged:  # a map with --missing use-other has a second band, quality
-            raise InputError(f"The {what} file {raster.path} has {dataset.count} bands: give one band of class codes.")
+            raise InputError(f"The {what} file {raster.path} has {dataset.count} bands; it must have one, class codes.")
         self._indexes = {self._stored_as(text): indexes[text] for text in indexes if _is_number(text)}
-        self._scheme, self._said = scheme, {self._stored_as(text) for text in said if _is_number(text)}
+        self._scheme, self._mapped = scheme, {self._stored_as(text) for text in mapped if _is_number(text)}
         if self._tagged:
-            kept = {code: index for code, index in self._indexes.items() if code in {0, *self._said}}
+            kept = {code: index for code, index in self._indexes.items() if code in {0, *self._mapped}}
             self._indexes = {0: 0} | indexes_by_name(self._tagged, indexes) | kept
-        self._leave_out_nodata(dataset.nodata)
+        self._ignore_nodata(dataset.nodata)
         self._alignment = Alignment(raster, grid)
         self._method = Resampling.mode if self._alignment.ratio > 2 else Resampling.nearest
         self.on_grid = self._alignment.same_pixels
         self._check_codes()
 
-    def _leave_out_nodata(self, nodata: float | None) -> None:
-        """Count what the file declares as no data as no label, unless a mapping says otherwise."""
+    def _ignore_nodata(self, nodata: float | None) -> None:
+        """Treat the file's nodata value as no label, unless a mapping gives it a class."""
         if nodata is None or not np.isfinite(nodata):
             return
         code = self._stored_as(repr(nodata))
-        if code in self._said and self._indexes[code]:
+        if code in self._mapped and self._indexes[code]:
             name = self._scheme.names[self._indexes[code] - 1]
             self.warnings.append(
-                f"{self._raster.path} declares {self._text(code)} as no data, but the mapping says that it is {name}, "
-                "as which it is read."
+                f"{self._raster.path} declares {self._text(code)} as nodata, but the mapping assigns it to {name}. The "
+                "mapping is used."
             )
         else:
             self._indexes[code] = 0
 
     def _stored_as(self, text: str) -> float:
-        """Return the number that the raster has for a code; one of floating point may round it."""
+        """Return a code as the raster stores it; floating-point types may round it."""
         if re.fullmatch(r"[-+]?\d+", text):
             return int(text)
         dtype = np.dtype(self._raster.dataset.dtypes[0])
@@ -79,7 +79,7 @@ class RasterLabels(Closing):
             return float(dtype.type(text)) if dtype.kind == "f" else float(text)
 
     def _text(self, code: float) -> str:
-        """Write a number of the raster as a mapping can name it."""
+        """Return the text with which a mapping can refer to a value of the raster."""
         dtype = np.dtype(self._raster.dataset.dtypes[0])
         return text_of(dtype.type(code) if dtype.kind == "f" else code)
 
@@ -91,7 +91,7 @@ class RasterLabels(Closing):
         scheme: ClassScheme,
         indexes: Mapping[str, int] | None = None,
         *,
-        said: Collection[str] = (),
+        mapped: Collection[str] = (),
         what: str = "label",
     ) -> Self:
         """Open a label file and check its codes.
@@ -99,29 +99,29 @@ class RasterLabels(Closing):
         Parameters
         ----------
         path : str or Path
-            A local GeoTIFF of any reference system and pixel size with one band of codes.
+            A local GeoTIFF in any CRS and with any pixel size, with one band of codes.
         grid : GeoBox
-            Grid to bring the labels onto.
+            Grid to resample to.
         scheme : ClassScheme
-            What the codes mean.
+            Class scheme of the codes.
         indexes : mapping of str to int, optional
-            From `class_indexes`; by default every code means itself.
-        said : collection of str
-            Codes in ``indexes`` that a mapping explains; they take precedence over the file's tags and its nodata.
+            Class index of each code, from `class_indexes`; by default the codes of the scheme.
+        mapped : collection of str
+            Codes in ``indexes`` that a mapping defines; they take precedence over the file's tags and nodata.
         what : str
-            What the file is, "label" or "map", for messages.
+            Kind of file for messages, "label" or "map".
 
         Raises
         ------
         InputMissingError
-            If the file is missing or may not be read.
+            If the file is missing or unreadable.
         InputError
-            If it cannot be used, does not overlap the grid, or holds unknown codes.
+            If it is not usable, does not overlap the grid, or has unknown codes.
         """
         raster = Raster(path, what)
         try:
-            with raster.error_context("cannot be understood"):
-                return cls(raster, grid, scheme, indexes or class_indexes(scheme), said, what)
+            with raster.error_context("is invalid"):
+                return cls(raster, grid, scheme, indexes or class_indexes(scheme), mapped, what)
         except RefnetError:
             raster.dataset.close()
             raise
@@ -140,29 +140,29 @@ class RasterLabels(Closing):
             advice = advise_on_unknown(self._text(unknown[0]))
             listed = ", ".join(map(self._text, unknown[:20])) + ", ..." * (len(unknown) > 20)
             raise InputError(
-                f"The {self._what} file {self._raster.path} holds the codes {listed}, which mean nothing in class "
-                f"scheme {self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))})."
+                f"The {self._what} file {self._raster.path} has the codes {listed}, which are not in class scheme "
+                f"{self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))})."
                 + self._explain(unknown)
-                + (f" {advice}" if self._what == "label" else " Name the map's scheme: --scheme.")
+                + (f" {advice}" if self._what == "label" else " Give the map's scheme: --scheme.")
             )
         if not self._tagged:
             plain = {value for value in found if self._indexes.get(value)}
-            if mixed := explain_mixed(plain - self._said, self._scheme):
+            if mixed := explain_mixed(plain - self._mapped, self._scheme):
                 raise InputError(f"The {self._what} file {self._raster.path} {mixed}")
             what = "map" if self._what == "map" else "labels"
-            self.warnings += warn_of_codes(plain - self._said, self._scheme, what)
+            self.warnings += warn_of_codes(plain - self._mapped, self._scheme, what)
 
     def _explain(self, unknown: Sequence[float]) -> str:
-        """Say what is known of codes that mean nothing."""
+        """Return an explanation for unknown codes, from the file's tags or other known class tables."""
         if not self._tagged:
             return explain_unknown(unknown, self._scheme)
         names_of = {self._text(code): name for code, name in self._tagged.items()}
         names = [f"{text} {names_of.get(text, 'nothing')!r}" for text in map(self._text, unknown[:20])]
         classes = {name.casefold() for name in self._scheme.names}
         if all(names_of.get(self._text(code), "").casefold() in classes for code in unknown):
-            return f" The mapping leaves out {', '.join(names)}, as the file's tags call them: add a line for each."
+            return f" The mapping lacks {', '.join(names)} (names from the file's tags). Add a line for each."
         return (
-            f" The file's tags call {', '.join(names)}, but the scheme's classes are {self._scheme.listed}."
+            f" The file's tags have {', '.join(names)}, but the scheme's classes are {self._scheme.listed}."
         )
 
     def _stored(self, source: Window) -> NDArray[np.generic]:
@@ -190,7 +190,7 @@ class RasterLabels(Closing):
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text can be a code in a raster, which may be no whole number."""
+    """Return whether a text is a number, and can therefore be a code in a raster."""
     try:
         return not np.isnan(float(text))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Scores of a map by its confusion matrix."""
+"""Accuracy scores from a confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refnet_cli.types import Float64, Int64
 
 
 def confusion_matrix(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Int64:
-    """Count pixels by label (row) and prediction (column), both as network indexes; pixels with a 0 are left out.
+    """Count pixels by label (row) and prediction (column), both as class indexes; skip pixels where one is 0.
 
     Examples
     --------
@@ -28,52 +28,52 @@ def confusion_matrix(labels: NDArray[np.uint8], predicted: NDArray[np.uint8], cl
 
 @dataclass(frozen=True)
 class Scores:
-    """Agreement of a map with labels, classes by name; those without any pixel in either are left out.
+    """Scores of a map against labels, by class name; classes without a pixel in map and labels are left out.
 
-    A share of nothing counts as 0: the precision of a class that was never mapped, the recall of one never labelled.
+    The precision of a class that is never mapped is 0, and so is the recall of a class without labels.
     """
 
     overall_accuracy: float
     balanced_accuracy: float
-    """Mean recall of the classes that have labels."""
+    """Mean recall of the classes with labels."""
     mean_iou: float
     mean_f1: float
     kappa: float
     precision: dict[str, float]
-    """User's accuracy: of the pixels mapped as a class, the share that is labelled so."""
+    """User's accuracy: share of the pixels mapped as a class that are labelled as it."""
     recall: dict[str, float]
-    """Producer's accuracy: of the pixels labelled as a class, the share that is mapped so."""
+    """Producer's accuracy: share of the pixels labelled as a class that are mapped as it."""
     f1: dict[str, float]
     iou: dict[str, float]
     labelled: dict[str, int]
-    """Pixels by label."""
+    """Number of pixels by label."""
     confusion_matrix: list[list[int]]
-    """Pixels by label (row) and prediction (column), in the order of the classes in `labelled`."""
+    """Number of pixels by label (row) and prediction (column), in the class order of `labelled`."""
     pixels: int
     area_estimates: AreaEstimates | None = None
     """In hectares, where the labels are a probability sample."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a plain dict that JSON can hold, without area estimates where there are none."""
+        """Return the scores as a plain dict, ready for JSON; without area estimates if there are none."""
         found = asdict(replace(self, area_estimates=None))
         del found["area_estimates"]
         return found | ({"area_estimates": self.area_estimates.to_dict()} if self.area_estimates else {})
 
 
 def score(matrix: Int64, names: tuple[str, ...]) -> Scores:
-    """Score a confusion matrix.
+    """Compute scores from a confusion matrix.
 
     Parameters
     ----------
     matrix : int array, shape (classes, classes)
         Labels by row, predictions by column.
     names : tuple of str
-        One a class.
+        Name of each class.
 
     Raises
     ------
     InputError
-        If it counts no pixel.
+        If the matrix is empty.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def score(matrix: Int64, names: tuple[str, ...]) -> Scores:
     """
     total = int(matrix.sum())
     if not total:
-        raise InputError("Map and labels have no labelled pixel in common; nothing can be scored.")
+        raise InputError("No labelled pixel has a class in the map, so there is nothing to score.")
     hits = np.diag(matrix).astype(float)
     labelled, predicted = matrix.sum(1), matrix.sum(0)
     present = labelled + predicted > 0
@@ -92,7 +92,7 @@ def score(matrix: Int64, names: tuple[str, ...]) -> Scores:
     accuracy = float(hits.sum()) / total
 
     def by_name(values: NDArray[Any]) -> dict[str, Any]:
-        return {name: value for name, value, there in zip(names, values.tolist(), present, strict=True) if there}
+        return {name: value for name, value, shown in zip(names, values.tolist(), present, strict=True) if shown}
 
     return Scores(
         overall_accuracy=accuracy,

@@ -1,4 +1,4 @@
-"""Reference labels from polygons or points of a vector file."""
+"""Reference labels from the polygons or points of a vector file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from refnet_cli.types import Bool, UInt8
 
 
 class ShapeLabels(Closing):
-    """Polygons or points of a vector file served on a grid as the network's class indexes.
+    """Polygons or points of a vector file, rasterized on a grid as the network's class indexes.
 
-    Use ``ShapeLabels.open``. A pixel takes the class of the polygon that its centre lies in, or of the point that lies
-    in it; where shapes of several classes claim it, it has no label.
+    Use ``ShapeLabels.open``. A pixel gets the class of the polygon that contains its centre, or of the point inside it.
+    If shapes of several classes cover it, it has no label.
 
     Parameters
     ----------
     shapes : array of shapely geometries
-        In pixels of the grid: x to the right, y down.
+        Shapes in pixel coordinates of the grid: x to the right, y down.
     indexes : uint8 array
-        The network's class index of each.
+        Class index of each shape.
     grid : GeoBox
     warnings : sequence of str
         See `Labels`.
@@ -56,32 +56,31 @@ class ShapeLabels(Closing):
         indexes: Mapping[str, int] | None = None,
         layer: str | None = None,
         *,
-        said: Collection[str] = (),
+        mapped: Collection[str] = (),
     ) -> Self:
         """Open a vector file and check its classes; see `open_labels` and `class_indexes` for the parameters.
 
-        ``said`` are the codes of which a mapping says what they mean. Shapes whose class is NULL, NaN or an empty text
-        are unlabelled.
+        ``mapped`` are the codes that a mapping defines. Shapes whose class is NULL, NaN or empty are unlabelled.
 
         Raises
         ------
         InputMissingError
-            If the file is missing or may not be read.
+            If the file is missing or unreadable.
         InputError
-            If it cannot be used, does not overlap the grid, or holds unknown classes.
+            If it is not usable, does not overlap the grid, or has unknown classes.
         OptionsError
-            If there is no such field or layer, or several and none was named.
+            If the field or layer does not exist, or is not given although there are several.
         """
         file = VectorFile.open(path, "label", layer, "--layer, or label_layer in a regions file")
-        way = ShapeProjector(file, grid)
+        to_grid = ShapeProjector(file, grid)
         chosen = _choose_field(file, field)
-        shapes, (values,) = file.read([chosen], way.bounds)
+        shapes, (values,) = file.read([chosen], to_grid.bounds)
         present = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
         shapes, values = shapes[present], values[present]
         kinds = set(np.unique(shapely.get_type_id(shapes)).tolist())
-        if not kinds <= {0, 3, 4, 6}:  # points and polygons, single and multiple
-            raise InputError(f"{file.name} holds other shapes than polygons and points.")
-        shapes, which = way.project(shapes)
+        if not kinds <= {0, 3, 4, 6}:  # (multi)points and (multi)polygons
+            raise InputError(f"{file.name} has geometries other than polygons and points. Remove or convert them.")
+        shapes, which = to_grid.project(shapes)
         inside = shapely.intersects(shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
         if not inside.any():
             raise InputError(f"No shape of the label file {file.path} lies on the scene.")
@@ -91,35 +90,35 @@ class ShapeLabels(Closing):
         if without == len(np.unique(which)):
             raise InputError(
                 f"None of the {without} shapes of the label file {file.path} on the scene has a class: field "
-                f"{chosen!r} is empty. Fill it in, or name another field: --field, or label_field in a regions file."
+                f"{chosen!r} is empty. Fill it in, or give another field: --field, or label_field in a regions file."
             )
         warnings = [
             f"{without} of the {len(np.unique(which))} shapes of {file.path} on the scene have no class in field "
-            f"{chosen!r} and count as unlabelled."
+            f"{chosen!r} and are ignored."
         ] * (without > 0)
         shapes, which = shapes[labelled[which]], which[labelled[which]]
         known = indexes or class_indexes(scheme)
         values = values[which]
         found = _indexes_of(file, values, scheme, known)
-        plain = numbers_among({text for text in _texts(values) if known[text.casefold()]} - set(said))
+        plain = numbers_among({text for text in _texts(values) if known[text.casefold()]} - set(mapped))
         if mixed := explain_mixed(plain, scheme):
             raise InputError(f"{file.name} {mixed}")
         warnings += warn_of_codes(plain, scheme)
         return cls(shapes, found, grid, warnings)
 
     def close(self) -> None:
-        """Do nothing: the file was read whole."""
+        """Do nothing: the file was read completely."""
 
     def read(self, window: Window) -> UInt8:
         """Read a window of the grid; see `Labels.read`."""
         window.check_inside(*self._grid.shape)
         out, claimed = np.zeros((2, window.height, window.width), np.uint8)
-        place = Affine.translation(window.column, window.row)
+        transform = Affine.translation(window.column, window.row)
         box = shapely.box(window.column, window.row, window.column + window.width, window.row + window.height)
         near = self._tree.query(box)
         for index in np.unique(self._indexes[near]):
             shapes = self._shapes[near[self._indexes[near] == index]]
-            covered = rasterio.features.rasterize(shapes, out.shape, transform=place, dtype=np.uint8)
+            covered = rasterio.features.rasterize(shapes, out.shape, transform=transform, dtype=np.uint8)
             claimed += covered
             out[covered > 0] = index
         out[claimed > 1] = 0
@@ -132,27 +131,27 @@ def _choose_field(file: VectorFile, asked: str | None) -> str:
         raise OptionsError(f"{file.name} has no field {asked!r}; its fields are {listed}.")
     if asked is None and len(file.fields) != 1:
         raise OptionsError(
-            f"{file.name} has {len(file.fields)} fields ({listed}); name the one with the "
-            "class: --field, or label_field in a regions file."
+            f"{file.name} has {len(file.fields)} fields ({listed}). Give the one with the class: --field, or "
+            "label_field in a regions file."
         )
     return asked or file.fields[0]
 
 
 def _has_value(values: NDArray[Any]) -> Bool:
-    """Which values of a field are neither NULL nor NaN nor an empty text."""
+    """Return which values of a field are neither NULL, NaN nor an empty text."""
     return np.array([
         value is not None and value == value and bool(str(value).strip()) for value in values.tolist()
     ], bool)  # fmt: skip
 
 
 def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, known: Mapping[str, int]) -> UInt8:
-    """Class index of each value of a field: a code as number or text, or a class's name in any case."""
+    """Return the class index of each value of a field: a code as number or text, or a class name in any case."""
     texts = _texts(values)
     unknown = sorted({text for text in texts if text.casefold() not in known})
     if unknown:
         listed = ", ".join(unknown[:20]) + ", ..." * (len(unknown) > 20)
         raise InputError(
-            f"{file.name} holds the classes {listed}, which mean nothing in class scheme {scheme.name!r} "
+            f"{file.name} has the classes {listed}, which are not in class scheme {scheme.name!r} "
             f"({scheme.listed}).{explain_unknown(numbers_among(unknown), scheme)} "
             f"{advise_on_unknown(unknown[0])}"
         )
@@ -160,5 +159,5 @@ def _indexes_of(file: VectorFile, values: NDArray[Any], scheme: ClassScheme, kno
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
-    """Values of a field as text."""
+    """Return the values of a field as text."""
     return [text_of(value) for value in values]

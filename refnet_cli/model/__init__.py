@@ -1,1 +1,1 @@
-"""The network, its settings and its weights."""
+"""The network, its configuration and its weights."""

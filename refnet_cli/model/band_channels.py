@@ -1,4 +1,4 @@
-"""Give the first convolution of an encoder its channels by band name."""
+"""Adapt the first convolution of an encoder to other bands."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def adapt_bands(
     found: Sequence[str],
     needed: Sequence[str],
 ) -> str:
-    """Give the first convolution its channels by band name; a new band gets the mean of all channels.
+    """Copy the channels of the first convolution by band name; a new band gets the mean of all channels.
 
     Parameters
     ----------
     tensors : dict of str to Tensor
-        By name, with ``MODALITY_encoder.`` before an encoder's names; what sees the bands is replaced in it.
+        Tensors by name, with the prefix ``MODALITY_encoder.``; the first convolution is replaced in place.
     modality : str
         ``optical`` or ``sar``.
     known : dict of str to Tensor
-        The tensors that channels are taken from, by the same names.
+        Tensors to copy channels from, with the same names.
     encoder : str
         Name of the timm model.
     found, needed : sequence of str
@@ -42,57 +42,57 @@ def adapt_bands(
     Returns
     -------
     str
-        A line for people: which bands were taken over, are new, or are left out.
+        Log line: which bands were copied, are new, or were removed.
 
     Raises
     ------
     WeightsError
-        If the encoder cannot be adapted to other bands.
+        If the encoder does not support other bands.
     """
-    places = places_of(plain_bands(found), plain_bands(needed))
-    taken = {place for place in places if place is not None}
-    # New bands take the place of those left out; any more must not make the sum over the bands larger than it was.
-    scale = min(1.0, len(found) / len(needed)) if None in places else 1.0
-    if places != list(range(len(found))):
+    matches = match_names(plain_bands(found), plain_bands(needed))
+    copied = {match for match in matches if match is not None}
+    # New bands replace removed ones; additional bands must not increase the sum over the bands.
+    scale = min(1.0, len(found) / len(needed)) if None in matches else 1.0
+    if matches != list(range(len(found))):
         for name in band_tensors(encoder, len(found)):
             weight = known[f"{modality}_encoder.{name}"]
             mean = weight.mean(1)
-            channels = [mean if place is None else weight[:, place] for place in places]
+            channels = [mean if match is None else weight[:, match] for match in matches]
             tensors[f"{modality}_encoder.{name}"] = torch.stack(channels, 1) * scale
     parts = {
-        "taken over": [band for band, place in zip(needed, places, strict=True) if place is not None],
-        "new, as the mean of all": [band for band, place in zip(needed, places, strict=True) if place is None],
-        "left out": [band for place, band in enumerate(found) if place not in taken],
+        "copied": [band for band, match in zip(needed, matches, strict=True) if match is not None],
+        "new (mean of all bands)": [band for band, match in zip(needed, matches, strict=True) if match is None],
+        "removed": [band for index, band in enumerate(found) if index not in copied],
     }
     return f"{modality} bands: " + "; ".join(f"{', '.join(names)} {what}" for what, names in parts.items() if names)
 
 
-def places_of(found: Sequence[str], needed: Sequence[str]) -> list[int | None]:
-    """Where each needed name is among those found; None where it is not."""
+def match_names(found: Sequence[str], needed: Sequence[str]) -> list[int | None]:
+    """Return the index of each needed name in ``found``; None if it is missing."""
     return [found.index(name) if name in found else None for name in needed]
 
 
 def plain_bands(bands: Sequence[str]) -> list[str]:
-    """Return the canonical names of bands; of bands that have none, the name in lower case."""
+    """Return the canonical names of bands, or the name in lower case if there is none."""
     return [canonical_band(band) or band.casefold() for band in bands]
 
 
 def band_tensors(encoder: str, bands: int) -> list[str]:
-    """Name an encoder's tensors that see the bands: those whose shape changes with their number."""
+    """Return the names of an encoder's tensors whose shape depends on the number of bands."""
     few, more = (
         timm.create_model(encoder, features_only=True, in_chans=number).state_dict() for number in (bands, bands + 1)
     )
     names = [name for name, tensor in few.items() if tensor.shape != more[name].shape]
     if not all(few[name].ndim == 4 and few[name].shape[1] == bands for name in names):
-        raise WeightsError(f"Encoder {encoder!r} cannot be adapted to other bands; train with those of the weights.")
+        raise WeightsError(f"Encoder {encoder!r} cannot be adapted to other bands. Use the bands of the weights.")
     return names
 
 
 def known_statistics(modality: Modality, needed: Sequence[str]) -> Statistics:
-    """Return mean and standard deviation of those needed bands that a modality has, by their needed names."""
-    places = places_of(plain_bands(modality.bands), plain_bands(needed))
+    """Return mean and standard deviation of the needed bands that a modality has."""
+    matches = match_names(plain_bands(modality.bands), plain_bands(needed))
     return {
-        band: (modality.mean[place], modality.std[place])
-        for band, place in zip(needed, places, strict=True)
-        if place is not None
+        band: (modality.mean[match], modality.std[match])
+        for band, match in zip(needed, matches, strict=True)
+        if match is not None
     }

@@ -1,7 +1,7 @@
-"""What weights say of themselves: network settings, bands, statistics, classes, origin and scores.
+"""The card of weights: network settings, bands, statistics, classes, origin and scores.
 
-The card travels as JSON in the header of a safetensors file, or in the metadata of an ONNX model. It is read and
-checked here without torch, so that a call with the wrong weights fails at once.
+The card is stored as JSON in the header of a safetensors file, or in the metadata of an ONNX model. It is read and
+checked without torch, so that a call with the wrong weights fails at once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
 
 FORMAT_VERSION = 1
-TEMPERATURES = 0.05, 20.0  # the least and the greatest that a card may name
-LARGEST_DRIFT = 2.0  # standard deviations beyond which a band looks unlike those in training
+TEMPERATURES = 0.05, 20.0  # minimum and maximum of a card's temperature
+LARGEST_DRIFT = 2.0  # limit for the drift of a band's mean, in standard deviations of the training data
 SENSORS_ALONE = "sensors_alone"
-"""Entry of a card's ``training``: a list of the sensors that suffice alone."""
+"""Key in a card's ``training``: a list of the sensors that work alone."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Modality:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that predicting needs to know about weights, and what their user should.
+    """Everything about weights that prediction needs, and information for their users.
 
     Raises
     ------
     WeightsError
-        If its parts contradict each other.
+        If entries contradict each other.
     """
 
     name: str
@@ -81,15 +81,15 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     """How the weights were made."""
     scores: dict[str, Any] = field(default_factory=dict)
-    """How good they are, on what."""
+    """Scores of the weights, and the data they were computed on."""
     notice: str = ""
-    """What everyone who uses the weights should be told."""
+    """Notice to all users of the weights."""
     temperature: float = 1.0
-    """What the logits are divided by before the softmax, so that probabilities are as often right as they say (Guo et
-    al. 2017, arXiv 1706.04599). ONNX models do so themselves."""
+    """Divisor of the logits before the softmax, for calibrated probabilities (Guo et al. 2017, arXiv 1706.04599). ONNX
+    models include the division."""
     format_version: int = FORMAT_VERSION
     sha256: str = ""
-    """Of the tensors and of all other entries of the card; empty until saved."""
+    """Checksum of the tensors and of all other entries of the card; empty until saved."""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -120,15 +120,15 @@ class Card:
 
     @property
     def sensors_alone(self) -> tuple[str, ...]:
-        """Sensors that suffice alone, of "optical" and "sar".
+        """Sensors that work alone: "optical", "sar" or both.
 
-        Those that the card lists; of a card without that list, both where modality dropout let the network learn to do
-        without each. Weights that were trained ``without`` one sensor need the other one only.
+        They are listed in the card. Without the list, both work alone if the weights were trained with modality
+        dropout. Weights that were trained ``without`` one sensor only need the other one.
 
         Raises
         ------
         WeightsError
-            If the card's list cannot be understood.
+            If the card's list is invalid.
         """
         known = MODALITIES
         if (left_out := self.training.get("without")) in known:
@@ -144,12 +144,12 @@ class Card:
         return tuple(sensor for sensor in known if sensor in listed)
 
     def drift(self, levels: Mapping[str, float]) -> dict[str, float]:
-        """Tell how far bands' means are from those of training, in its standard deviations.
+        """Return the difference of each band's mean from the training mean, in training standard deviations.
 
         Parameters
         ----------
         levels : mapping of str to float
-            Mean of each band, in the card's units; bands that it leaves out are left out.
+            Mean of each band, in the card's units; missing bands are skipped.
         """
         return {
             band: (levels[band] - mean) / std
@@ -159,9 +159,9 @@ class Card:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as a plain dict that JSON can hold, without a temperature of 1.
+        """Return the card as a plain dict, ready for JSON; without the temperature if it is 1.
 
-        Cards from before there were temperatures have none, and their checksums cover this dict.
+        Early cards have no temperature, and their checksums cover this dict.
         """
         entries = asdict(self) | {"scheme": self.scheme.to_dict()}
         if self.temperature == 1:
@@ -170,12 +170,12 @@ class Card:
 
     @classmethod
     def from_dict(cls, entries: Any) -> Card:
-        """Make a card of a plain dict.
+        """Build a card from a plain dict.
 
         Raises
         ------
         WeightsError
-            If entries are missing, unknown or impossible.
+            If entries are missing, unknown or invalid.
         """
         try:
             known = check_keys(cls, entries)
@@ -193,7 +193,7 @@ class Card:
 
 
 def warn_of_drift(drift: Mapping[str, float]) -> list[str]:
-    """Put into words which bands look unlike those in training; see `Card.drift`."""
+    """Warn of bands whose mean differs from the training mean by more than the limit; see `Card.drift`."""
     far = [f"{band} by {value:+.1f}" for band, value in drift.items() if abs(value) > LARGEST_DRIFT]
     if not far:
         return []
@@ -204,12 +204,12 @@ def warn_of_drift(drift: Mapping[str, float]) -> list[str]:
 
 
 def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:
-    """Return the entries if they are a mapping with keys of the dataclass ``kind`` only.
+    """Check that entries are a mapping whose keys are fields of the dataclass ``kind``, and return them as a dict.
 
     Raises
     ------
     WeightsError
-        Naming the unknown keys.
+        With the names of unknown keys.
     """
     if not isinstance(entries, Mapping):
         raise WeightsError(f"found {type(entries).__name__} where a table was expected.")
@@ -220,7 +220,7 @@ def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:
 
 
 def from_plain(kind: type[Any], entries: Any) -> Any:
-    """Make a dataclass of a plain dict, refusing unknown keys.
+    """Build a dataclass from a plain dict, and refuse unknown keys.
 
     Raises
     ------

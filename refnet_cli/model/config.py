@@ -1,4 +1,4 @@
-"""Settings of the network."""
+"""Configuration of the network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from refnet_cli.errors import WeightsError
 
 @dataclass(frozen=True)
 class REFNetConfig:
-    """Settings of the network; the defaults are the published ones.
+    """Configuration of the network; the defaults are the published values.
 
     Raises
     ------
     WeightsError
-        If a value makes no network.
+        If a value is invalid.
     """
 
     encoder: str = "resnet50"
-    """Any timm model that gives five levels of features at strides 2 to 32."""
+    """Any timm model with five levels of features at strides 2 to 32."""
     optical_bands: int = 3
     sar_bands: int = 2
     classes: int = 9
@@ -29,9 +29,9 @@ class REFNetConfig:
     states: int = 1
     """State size S of the selective scan."""
     drop_path: float = 0.1
-    """Share of samples for which a residual branch is left out in training."""
+    """Share of samples for which a residual branch is dropped in training."""
     msie: bool = True
-    """Whether the MSIE decoders exist; predicting needs none."""
+    """Whether the network has MSIE decoders; prediction does not need them."""
 
     def __post_init__(self) -> None:
         check_whole("network.classes", self.classes, 2, 256)
@@ -47,6 +47,6 @@ class REFNetConfig:
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse a value that is no whole number, or is out of bounds."""
+    """Refuse a value that is not a whole number or is out of range."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise WeightsError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")

@@ -1,4 +1,4 @@
-"""Read pretrained encoders from files, and put them into a network."""
+"""Load pretrained encoders from files into a network."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.hub import fetch, quiet
 
 _OTHER_BANDS = (
-    "If its input is not red, green and blue, name its bands in a table: encoder_weights = "
+    "If its input is not RGB, name its bands in a table: encoder_weights = "
     "{ optical = { file = ..., sha256 = ..., bands = [...] } }."
 )
 
 
-def load_plain(net: REFNet, weights: str | Path) -> list[str]:
-    """Put timm's pretrained weights, or a file of such, into both encoders, whose bands it does not name.
+def load_timm_encoders(net: REFNet, weights: str | Path) -> list[str]:
+    """Load timm's pretrained weights, or a file in timm's format without band names, into both encoders.
 
     Parameters
     ----------
     net : REFNet
-        It is changed.
+        Modified in place.
     weights : str or Path
         ``imagenet``, or a file.
 
     Returns
     -------
     list of str
-        A line each for people: what was taken from where.
+        Log lines: what was loaded from where.
 
     Raises
     ------
     InputMissingError
-        If the file cannot be read or fetched.
+        If the file is unreadable or cannot be downloaded.
     WeightsError
-        If it is damaged or of another network.
+        If it is damaged or belongs to another network.
     """
     name = net.config.encoder
     path = _fetch_imagenet(name) if weights == IMAGENET else Path(weights)
@@ -63,38 +63,38 @@ def load_plain(net: REFNet, weights: str | Path) -> list[str]:
         adapted = any(tensor.shape not in shapes for tensor in loaded.values())
         decisions.append(
             f"{modality} encoder: from {origin}"
-            + (f", its first convolution adapted to {bands} bands by repeating and scaling channels" if adapted else "")
+            + (f", first convolution adapted to {bands} bands by repeating and scaling channels" if adapted else "")
         )
     unused = sorted(set(tensors) - set(loaded)) if set(loaded) <= set(tensors) else []
-    return [*decisions, *_say_unused("pretrained encoders", unused), "decoders and heads: new"]
+    return [*decisions, *_describe_unused("pretrained encoders", unused), "decoders and heads: new"]
 
 
 def load_pretrained(
     net: REFNet, encoders: Pretrained, bands: Mapping[str, tuple[str, ...]]
 ) -> tuple[list[str], dict[str, Statistics]]:
-    """Put pretrained encoders whose bands are known into a network.
+    """Load pretrained encoders with known bands into a network.
 
     Parameters
     ----------
     net : REFNet
-        It is changed.
+        Modified in place.
     encoders : Pretrained
     bands : mapping of str to tuple of str
-        Bands of the network's inputs by sensor, in order.
+        Input bands of the network by sensor, in order.
 
     Returns
     -------
     decisions : list of str
-        A line each for people: what was taken from where, and which tensors were not found or not used.
+        Log lines: what was loaded from where, and which tensors were missing or not used.
     statistics : dict of str to dict
-        By sensor and band, the mean and standard deviation that an encoder was trained with, of the bands it knows.
+        Mean and standard deviation that an encoder was trained with, by sensor and band.
 
     Raises
     ------
     InputMissingError
-        If a file cannot be read or fetched.
+        If a file is unreadable or cannot be downloaded.
     WeightsError
-        If a file is another one than its checksum says, or does not fit the network.
+        If a file does not match its checksum or the network.
     """
     decisions: list[str] = []
     statistics: dict[str, Statistics] = {}
@@ -110,7 +110,7 @@ def load_pretrained(
         decisions += _load_file(encoder, net.config.encoder, path, sensor, file, bands[sensor])
         modality = file.statistics(sensor)
         statistics[sensor] = known_statistics(modality, bands[sensor]) if modality else Statistics()
-        decisions.append(_say_statistics(sensor, statistics[sensor], bands[sensor]))
+        decisions.append(_describe_statistics(sensor, statistics[sensor], bands[sensor]))
     return [*decisions, "decoders and heads: new"], statistics
 
 
@@ -126,7 +126,7 @@ def _fetch_file(sensor: str, file: EncoderFile) -> Path:
 
 
 def _check_file(path: Path, sensor: str, file: EncoderFile) -> None:
-    """Refuse a file that is not the one whose checksum is stated."""
+    """Refuse a file that does not match the stated checksum."""
     try:
         with path.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -135,15 +135,15 @@ def _check_file(path: Path, sensor: str, file: EncoderFile) -> None:
         raise InputMissingError(f"The {sensor} encoder {path} cannot be read: {error.strerror}.") from error
     if found != file.sha256:
         raise WeightsError(
-            f"{path} ({size:,} bytes) is not the {sensor} encoder that is stated: its SHA-256 is {found}, stated is "
-            f"{file.sha256}. Remove the file and fetch it again, or correct the checksum."
+            f"{path} ({size:,} bytes) is not the expected {sensor} encoder: its SHA-256 is {found}, stated is "
+            f"{file.sha256}. Download the file again, or correct the checksum."
         )
 
 
 def _load_file(
     encoder: nn.Module, architecture: str, path: Path, sensor: str, file: EncoderFile, bands: tuple[str, ...]
 ) -> list[str]:
-    """Put a file's tensors into an encoder, with the channels that its bands need; return what to say of it."""
+    """Load the tensors of a file into an encoder, adapt its bands, and return log lines."""
     tensors = read_tensors(path)
     own = encoder.state_dict()
     inputs = band_tensors(architecture, len(file.bands))
@@ -154,31 +154,30 @@ def _load_file(
     needed = [name for name in missing if own[name].is_floating_point()]
     if needed:
         raise WeightsError(
-            f"{path} is not the weights of encoder {architecture!r}: {len(needed)} of {len(own)} tensors are missing "
-            f"({shorten(needed)}). Not used are {shorten(unused) or 'none'}. Set encoder to the network of the file."
+            f"{path} does not fit encoder {architecture!r}: {len(needed)} of {len(own)} tensors are missing "
+            f"({shorten(needed)}). Unused tensors: {shorten(unused) or 'none'}. Set encoder to the file's architecture."
         )
     for name in inputs:
         if found[name].ndim != 4 or found[name].shape[1] != len(file.bands):
             raise WeightsError(
                 f"{path} takes {_channels(found[name])} bands, but {len(file.bands)} are named: "
-                f"{', '.join(file.bands)}. Name the bands of the file's input, in order."
+                f"{', '.join(file.bands)}. Set bands to the input bands of the encoder, in order."
             )
     full = {f"{sensor}_encoder.{name}": tensor for name, tensor in found.items()}
-    said = adapt_bands(full, sensor, dict(full), architecture, file.bands, bands)
+    decision = adapt_bands(full, sensor, dict(full), architecture, file.bands, bands)
     adapted = {name: full[f"{sensor}_encoder.{name}"] for name in found}
     other = [name for name, tensor in adapted.items() if tensor.shape != own[name].shape]
     if other:
         raise WeightsError(
-            f"{path} is not the weights of encoder {architecture!r}: {len(other)} tensors have another shape "
-            f"({shorten(other)})."
+            f"{path} does not fit encoder {architecture!r}: {len(other)} tensors have another shape ({shorten(other)})."
         )
     encoder.load_state_dict(own | adapted)
     return [
         f"{sensor} encoder: from {file.title} ({file.licence}), file {path.name}, SHA-256 {file.sha256[:12]}..."
         + (f", names without {prefix!r}" if prefix else ""),
-        said,
-        *([f"{sensor} tensors: {len(missing)} not found, which stay new: {shorten(missing)}"] if missing else []),
-        *_say_unused(f"{sensor} tensors", unused),
+        decision,
+        *([f"{sensor} tensors: {len(missing)} not found, left new: {shorten(missing)}"] if missing else []),
+        *_describe_unused(f"{sensor} tensors", unused),
     ]
 
 
@@ -189,7 +188,7 @@ def _channels(tensor: Tensor) -> int | str:
 def _find_prefix(
     path: Path, sensor: str, stated: str | None, own: Iterable[str], tensors: Mapping[str, Tensor], first: str
 ) -> str:
-    """Return what the names of an encoder's tensors begin with in a file: what most of them are found by."""
+    """Return the prefix of an encoder's tensor names in a file: the one that matches the most tensors."""
     if stated is not None:
         return stated if not stated or stated.endswith(".") else f"{stated}."
     prefixes = [name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")]
@@ -197,29 +196,29 @@ def _find_prefix(
     best = sorted(prefix for prefix, count in counts.items() if count == max(counts.values()))
     if len(best) > 1:
         raise WeightsError(
-            f"{path} holds {len(best)} encoders, whose tensors' names begin with {shorten(list(map(repr, best)))}. "
-            f'State which, as encoder_weights = {{ {sensor} = {{ ..., prefix = "{best[0]}" }} }}.'
+            f"{path} contains {len(best)} encoders, with the prefixes {shorten(list(map(repr, best)))}. "
+            f'Choose one: encoder_weights = {{ {sensor} = {{ ..., prefix = "{best[0]}" }} }}.'
         )
     return best[0] if best else ""
 
 
-def _say_unused(what: str, unused: list[str]) -> list[str]:
-    return [f"{what}: {len(unused)} of the file not used: {shorten(unused)}"] if unused else []
+def _describe_unused(what: str, unused: list[str]) -> list[str]:
+    return [f"{what}: {len(unused)} in the file not used: {shorten(unused)}"] if unused else []
 
 
-def _say_statistics(sensor: str, known: Statistics, bands: tuple[str, ...]) -> str:
+def _describe_statistics(sensor: str, known: Statistics, bands: tuple[str, ...]) -> str:
     measured = [band for band in bands if band not in known]
-    parts = {"of the encoder": list(known), "measured": measured}
+    parts = {"from the encoder": list(known), "measured": measured}
     return f"{sensor} statistics: " + "; ".join(f"{', '.join(names)} {how}" for how, names in parts.items() if names)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a safetensors file or a PyTorch checkpoint, read as data only."""
+    """Read the tensors of a safetensors file or a PyTorch checkpoint, without running code from it."""
     try:
         pickled = is_pickled(path)
     except InputMissingError as error:
         names = ", ".join((IMAGENET, *ENCODERS))
-        raise InputMissingError(f"{error} Check the path, or give the name of known encoders: {names}.") from error
+        raise InputMissingError(f"{error} Check the path, or choose known encoders: {names}.") from error
     if pickled:
         return _tensors_within(read_pickled(path), path)
     try:
@@ -229,9 +228,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors_within(state: Any, path: Path) -> dict[str, Tensor]:
-    """Tensors by name of what a checkpoint holds: those of its ``state_dict``, else of all tables of tensors in it.
+    """Return the tensors of a checkpoint by name: those of its ``state_dict``, otherwise of all dicts of tensors.
 
-    Names in a table follow the table's own, with a dot between them, unless it is the only one.
+    Names in a nested dict get the dict's name and a dot as prefix, unless it is the only dict.
     """
     found = state.get("state_dict", state) if isinstance(state, Mapping) else None
     while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
@@ -241,12 +240,12 @@ def _tensors_within(state: Any, path: Path) -> dict[str, Tensor]:
         found = tables[0]
     tensors = _flat(found) if isinstance(found, Mapping) else {}
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors by name.")
+        raise WeightsError(f"{path} contains no named tensors.")
     return tensors
 
 
 def _flat(table: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Tensors by dotted name; entries whose keys are no names, as an optimiser's, are left out."""
+    """Return the tensors by dotted name; skip entries whose keys are not str, as in an optimiser's state."""
     tensors: dict[str, Tensor] = {}
     for name, value in table.items():
         if isinstance(name, str) and isinstance(value, Tensor):
@@ -257,24 +256,24 @@ def _flat(table: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def _without_common_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what all names begin with, up to a dot, as a wrapper around the network adds it."""
+    """Remove the first part of all names, up to the dot, if it is the same, as added by a wrapper module."""
     while len({name.partition(".")[0] for name in tensors}) == 1 and all("." in name for name in tensors):
         tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
     return tensors
 
 
 def _load_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Tensors of an encoder, by the encoder's names, that timm made of a checkpoint's.
+    """Return the encoder's tensors after timm loaded a checkpoint into it.
 
-    timm loads what it finds and is silent about the rest. So the same is done with numbers that are none: what stays
-    a number does not come from the checkpoint.
+    timm silently ignores missing tensors. To detect them, load the checkpoint a second time with NaN: tensors that are
+    not NaN do not come from the checkpoint.
     """
     loaded = _adapt_timm(name, bands, tensors, path)
     marked = _adapt_timm(name, bands, {key: _mark(tensor) for key, tensor in tensors.items()}, path)
     missing = [key for key, tensor in marked.items() if tensor.is_floating_point() and not tensor.isnan().all()]
     if missing:
         raise WeightsError(
-            f"{path} is not the weights of encoder {name!r}: {len(missing)} tensors are missing, first "
+            f"{path} does not fit encoder {name!r}: {len(missing)} tensors are missing, first "
             f"{', '.join(missing[:3])}. {_OTHER_BANDS}"
         )
     return loaded
@@ -297,19 +296,19 @@ def _adapt_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"{path} is not the weights of encoder {name!r} for {bands} bands: {reason} {_OTHER_BANDS}"
+            f"{path} does not fit encoder {name!r} with {bands} bands: {reason} {_OTHER_BANDS}"
         ) from error
     return encoder.state_dict()
 
 
 def _fetch_imagenet(encoder: str) -> Path:
-    """File of timm's pretrained weights, from the hub's cache or the network."""
+    """Return the file of timm's pretrained weights, from the cache or the Hugging Face hub."""
     known = timm.models.get_pretrained_cfg(encoder)
     if not known or not known.hf_hub_id:
         elsewhere = f", but {known.url}" if known and known.url else ""
         raise InputMissingError(
-            f"timm names no pretrained weights on the hub for encoder {encoder!r}{elsewhere}: "
-            "give a file of them as --encoder-weights, or train without."
+            f"timm has no pretrained weights on the Hugging Face hub for encoder {encoder!r}{elsewhere}. "
+            "Give a file: --encoder-weights FILE, or train without pretrained weights."
         )
     filename = known.hf_hub_filename or "model.safetensors"
     return fetch(

@@ -1,7 +1,7 @@
-"""Pretrained encoders: those known by name, and what a regions file says of others.
+"""Pretrained encoders: a registry of known ones, and the options of a regions file for others.
 
-To add one, add an entry to `ENCODERS`. Its numbers are those that its authors trained with, in the card's units:
-reflectance x 10,000 and dB. This file neither reads nor fetches anything; `refnet_cli.model.encoder_files` does.
+To add one, add an entry to `ENCODERS`. Its statistics are those of its authors' training, in the card's units:
+reflectance x 10,000 and dB. This module neither reads nor downloads files; see `refnet_cli.model.encoder_files`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LEAST_DEVIATION = {
     "optical": (10.0, "reflectance x 10,000: multiply mean and std by 10,000 if they are of reflectance from 0 to 1"),
     "sar": (0.5, "dB: take them of backscatter in dB, not of linear power"),
 }
-"""Below what no sensor's bands all vary, and what the numbers must be."""
+"""Minimum of the largest standard deviation of a sensor's bands, and the unit to state in the error message."""
 _HUB = re.compile(
     r"https://(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)/(?:resolve|blob)/([^/?#]+)/([^?#]+)(?:\?download=true)?"
 )
@@ -36,35 +36,35 @@ _HUB = re.compile(
 
 @dataclass(frozen=True)
 class EncoderFile:
-    """A file with the pretrained encoder of one sensor, and what its input was."""
+    """A file with the pretrained encoder of one sensor, and the standardisation of its input."""
 
     name: str = ""
-    """Name in `ENCODERS` that the rest is taken from."""
+    """Name in `ENCODERS`, which defines the other fields."""
     file: Path | None = None
-    """Where the file is; otherwise it is fetched from ``url``."""
+    """Local path; without it the file is downloaded from ``url``."""
     url: str = ""
     """Address on the Hugging Face hub, with the commit."""
     sha256: str = ""
     """Checksum of the file, 64 hexadecimal digits."""
     bands: tuple[str, ...] = ()
-    """Names of the bands that its first convolution takes, in order."""
+    """Input bands of the first convolution, in order."""
     level: str = ""
-    """``L1C`` or ``L2A``; empty where it is not known, and for SAR."""
+    """Processing level, ``L1C`` or ``L2A``; empty if unknown, and for SAR."""
     mean: tuple[float, ...] = ()
-    """What was subtracted from each band, in reflectance x 10,000 or dB; empty where it is not known."""
+    """Value subtracted from each band, in reflectance x 10,000 or dB; empty if unknown."""
     std: tuple[float, ...] = ()
-    """What each band was divided by."""
+    """Divisor of each band."""
     prefix: str | None = None
-    """What the names of the encoder's tensors begin with; None where the file tells."""
+    """Prefix of the encoder's tensor names; None to detect it."""
     licence: str = "unknown"
 
     @property
     def title(self) -> str:
-        """Name for messages: that of the registry, else the file's."""
+        """Name for messages: the registry's name, otherwise the file name."""
         return self.name or (self.file.name if self.file else self.url.rsplit("/", 1)[-1])
 
     def statistics(self, sensor: str) -> Modality | None:
-        """Bands with mean and standard deviation; None where these are not known.
+        """Return bands, means and standard deviations; None if these are unknown.
 
         Raises
         ------
@@ -76,12 +76,12 @@ class EncoderFile:
         return Modality(self.bands, SENSORS[sensor].card_unit, self.mean, self.std)
 
     def hub_file(self) -> tuple[str, str, str]:
-        """Repository, commit and file name of ``url``.
+        """Return repository, commit and file name of ``url``.
 
         Raises
         ------
         OptionsError
-            If it is not that of a file on the hub.
+            If it is not the URL of a file on the hub.
         """
         match = _HUB.fullmatch(self.url)
         if not match:
@@ -94,10 +94,10 @@ class EncoderFile:
 
 @dataclass(frozen=True)
 class Registered:
-    """Pretrained encoders that go by a name."""
+    """Pretrained encoders with a name."""
 
     architecture: str
-    """The timm model."""
+    """Name of the timm model."""
     optical: EncoderFile
     sar: EncoderFile
 
@@ -111,7 +111,7 @@ _SSL4EO_OPTICAL = EncoderFile(
 _SSL4EO_SAR = EncoderFile(bands=("VV", "VH"), mean=(-12.59, -20.26), std=(5.26, 5.91), licence="CC-BY-4.0")
 
 ENCODERS: dict[str, Registered] = {
-    # Version 0.1.1 of these has other orders of bands: VH before VV, and B08 before B05.
+    # Version 0.1.1 of these models has another band order: VH before VV, and B08 before B05.
     "bigearthnet": Registered(
         "resnet50",
         EncoderFile(
@@ -157,7 +157,7 @@ ENCODERS: dict[str, Registered] = {
         ),
     ),
 }
-"""No entry has a checksum yet, so whoever uses one states it."""
+"""The entries have no checksums yet, so users must state them."""
 
 
 @dataclass(frozen=True)
@@ -169,14 +169,14 @@ class Pretrained:
 
     @property
     def files(self) -> dict[str, EncoderFile]:
-        """By sensor, those that there are."""
+        """The given encoders by sensor."""
         return {sensor: file for sensor in MODALITIES if (file := getattr(self, sensor)) is not None}
 
 
 Chosen = Literal["imagenet"] | Path | Pretrained | None
-"""What encoders begin as: timm's, a file of such, those of `Pretrained`, or at random."""
+"""Initial encoders: timm's, a file in timm's format, `Pretrained`, or random."""
 Given = str | Path | Mapping[str, str | EncoderFile] | Pretrained | None
-"""How a user says it."""
+"""The option value that `choose_encoders` resolves."""
 
 
 def read_encoders(value: Any, regions: Path) -> Given:
@@ -185,14 +185,14 @@ def read_encoders(value: Any, regions: Path) -> Given:
     Parameters
     ----------
     value : object
-        A name, a path relative to the regions file, or a table by sensor, of names or tables of `EncoderFile`.
+        A name, a path relative to the regions file, or a table by sensor with names or tables of `EncoderFile`.
     regions : Path
         The regions file.
 
     Raises
     ------
     ConfigError
-        If it is none of these.
+        If the value is none of these.
     """
     if isinstance(value, str):
         return value if value == IMAGENET or value in ENCODERS or is_remote(value) else regions.parent / value
@@ -210,7 +210,7 @@ def read_encoders(value: Any, regions: Path) -> Given:
 
 
 def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architecture: str) -> Chosen:
-    """Complete what a user says of encoders by what is known of them, and check it.
+    """Resolve the encoders that a user chose: complete them from the registry, and check them.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architect
     checksums : mapping of str to str, optional
         SHA-256 by sensor.
     architecture : str
-        The timm model that is trained.
+        Name of the timm model to train.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architect
     Raises
     ------
     OptionsError
-        If it contradicts itself or the network, or a checksum is not stated.
+        If values contradict each other or the network, or a checksum is missing.
     """
     if isinstance(given, Pretrained):
         return given
@@ -251,7 +251,7 @@ def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architect
 
 
 def describe_encoders(chosen: Chosen) -> Any:
-    """Return what a card keeps of the choice: names, checksums and inputs, but no folders of this machine."""
+    """Return the description for the card: names, checksums and inputs, without local folders."""
     if not isinstance(chosen, Pretrained):
         return chosen.name if isinstance(chosen, Path) else chosen
     kept = {}
@@ -262,25 +262,25 @@ def describe_encoders(chosen: Chosen) -> Any:
 
 
 def identify_encoders(chosen: Chosen) -> str:
-    """Return what a training depends on: of `Pretrained` the contents, wherever the files are."""
+    """Return the identity of the encoders for the checkpoint; that of `Pretrained` does not depend on file paths."""
     if not isinstance(chosen, Pretrained):
         return str(chosen.resolve() if isinstance(chosen, Path) else chosen)
     return str({sensor: replace(file, name="", file=None, url="", licence="") for sensor, file in chosen.files.items()})
 
 
 def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str]:
-    """Compare the level of the optical encoder's images with that of the scenes.
+    """Compare the processing level of the optical encoder's training images with that of the scenes.
 
     Parameters
     ----------
     chosen : "imagenet", Path, Pretrained or None
     levels : mapping of str to str or None
-        By scene: ``L1C``, ``L2A``, ``unknown``, or None without optical files.
+        Level of each scene: ``L1C``, ``L2A``, ``unknown``, or None without optical files.
 
     Returns
     -------
     list of str
-        Lines for people. Where levels differ, a warning is logged.
+        Log lines. If levels differ, a warning is logged.
     """
     if not isinstance(chosen, Pretrained) or chosen.optical is None:
         return []
@@ -303,7 +303,7 @@ def compare_levels(chosen: Chosen, levels: Mapping[str, str | None]) -> list[str
 
 
 def shorten(names: list[str], shown: int = 10) -> str:
-    """List the first names, and how many more there are."""
+    """List the first names and the number of further ones."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
 
@@ -313,7 +313,7 @@ def _names() -> str:
 
 
 def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture: str) -> EncoderFile:
-    """Return the file of a sensor with all that is known of it."""
+    """Return the completed and checked file of a sensor."""
     where = f"encoder_weights.{sensor}"
     if sensor not in MODALITIES:
         raise OptionsError(f"encoder_weights has {sensor!r}; known are {', '.join(MODALITIES)}.")
@@ -332,7 +332,7 @@ def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture
 
 
 def _of_registry(sensor: str, given: EncoderFile, architecture: str) -> EncoderFile:
-    """Return the registered file of a name, at the place and with the checksum that the user gives."""
+    """Return the registered file with this name, with the path and checksum that the user gave."""
     where = f"encoder_weights.{sensor}"
     if given.name not in ENCODERS:
         raise OptionsError(
@@ -342,7 +342,7 @@ def _of_registry(sensor: str, given: EncoderFile, architecture: str) -> EncoderF
     if given != EncoderFile(name=given.name, file=given.file, sha256=given.sha256):
         raise OptionsError(f"{where} has a name, next to which only file and sha256 can be stated.")
     known = ENCODERS[given.name]
-    # A tag of timm's, after a dot, only names pretrained weights.
+    # timm's tag after the dot only names pretrained weights.
     if architecture.partition(".")[0] != known.architecture:
         raise OptionsError(
             f"The encoders of {given.name!r} are {known.architecture}, but encoder is {architecture!r}: set "
@@ -376,7 +376,7 @@ def _check_bands(where: str, sensor: str, entry: EncoderFile) -> None:
 
 
 def _checksum(sensor: str, entry: EncoderFile, stated: str) -> str:
-    """Return the file's SHA-256, stated in one place or in two."""
+    """Return the file's SHA-256, which may be stated in the table, in encoder_sha256 or in both."""
     both = {text.strip().lower() for text in (entry.sha256, stated) if text}
     if len(both) > 1:
         raise OptionsError(f"Two checksums are stated for the {sensor} encoder: {' and '.join(sorted(both))}.")

@@ -1,4 +1,4 @@
-"""The network made ready to predict: the same results, less arithmetic and less memory traffic."""
+"""Prepare a network for inference: the same results with less arithmetic and memory traffic."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SLICE = 4096
 
 
 class Sliced(nn.Module):
-    """Layers that treat each pixel by itself, run on ``SLICE`` pixels at a time.
+    """Pointwise layers that run on ``SLICE`` pixels at a time.
 
-    What lies between the layers then stays in the processor's cache; the wide middle of an MLP never exists as a whole.
+    Intermediate results then stay in the processor's cache, and an MLP's wide hidden layer is never stored as a whole.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -31,7 +31,7 @@ class Sliced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C')."""
-        # A compiler makes slices of its own.
+        # torch.compile does its own tiling.
         if x.device.type != "cpu" or torch.compiler.is_compiling():
             result: Tensor = self.layers(x)
             return result
@@ -47,20 +47,20 @@ class Sliced(nn.Module):
 
 
 def prepare_for_inference(net: REFNet) -> REFNet:
-    """Return a copy of the network for predicting, called in the same way.
+    """Return a copy of the network for inference, with the same call signature.
 
-    The MSIE decoders are left out, batch norms are folded into their convolutions, the layers that treat each pixel by
-    itself run in slices, weights lie channels last and take no gradients.
+    It has no MSIE decoders, batch norms are folded into convolutions, pointwise layers run in slices, and weights are
+    channels-last without gradients.
 
     Parameters
     ----------
     net : REFNet
-        Left as it is.
+        Not modified.
 
     Returns
     -------
     REFNet
-        In evaluation mode; its logits differ from the network's by float rounding only. It can not be trained or saved.
+        In evaluation mode. Its logits differ from the network's by float rounding only. It cannot be trained or saved.
     """
     prepared = copy.deepcopy(net).eval().requires_grad_(False)
     if prepared.config.msie:
@@ -82,36 +82,36 @@ def prepare_for_inference(net: REFNet) -> REFNet:
 
 
 class Compiled(nn.Module):
-    """A network whose kernels torch.compile makes at the first call, for one shape of input.
+    """A network that torch.compile compiles at the first call, for one input shape.
 
     Parameters
     ----------
     net : REFNet
-        Made ready by `prepare_for_inference`.
+        From `prepare_for_inference`.
 
     Raises
     ------
     UnavailableError
-        If there is no C++ compiler, which torch.compile calls.
+        If no C++ compiler is installed, which torch.compile needs.
     """
 
     def __init__(self, net: REFNet) -> None:
         super().__init__()
         if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl") if name):
             raise UnavailableError(
-                "torch.compile needs a C++ compiler and there is none. Install g++ or clang++, or predict without "
+                "torch.compile needs a C++ compiler, but none was found. Install g++ or clang++, or predict without "
                 "--compile."
             )
         self._compiled: Any = torch.compile(net, dynamic=False)
         self.size = 0
-        """Of batches, to which smaller ones are filled up; 0 before the first."""
+        """Batch size that smaller batches are padded to; 0 before the first batch."""
 
-    def forget_size(self) -> None:
-        """Let the next batch set again how large batches are: where memory lacked, filling up would take the same."""
+    def reset_size(self) -> None:
+        """Let the next batch set the batch size; after an out-of-memory error padding would need the same memory."""
         self.size = 0
 
     def forward(self, optical: Tensor, sar: Tensor, auxiliary: bool | None = None) -> Prediction:
-        """Classify a batch; one smaller than the first is filled up, since a new shape would be compiled again."""
+        """Classify a batch; pad one that is smaller than the first, because a new shape would be compiled again."""
         count = len(optical)
         self.size = self.size or count
         missing = (0, 0, 0, 0, 0, 0, 0, max(self.size - count, 0))
@@ -121,7 +121,7 @@ class Compiled(nn.Module):
 
 
 def _slice(block: Any) -> None:
-    """Run the layers of a VSS block that treat each pixel by itself in slices, its layer norms with them."""
+    """Run the pointwise layers of a VSS block in slices, including the layer norms."""
     scan = block.ss2d
     scan.in_projection, block.norm = Sliced(block.norm, scan.in_projection), nn.Identity()
     scan.out_projection, scan.norm = Sliced(scan.norm, scan.out_projection), nn.Identity()
@@ -129,23 +129,23 @@ def _slice(block: Any) -> None:
 
 
 def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
-    """Fold a batch norm into the convolution before it; an activation that is part of the norm stays."""
+    """Fold a batch norm into the preceding convolution; keep the norm's activation."""
     before: Any = parent.get_submodule(convolution)
     after: Any = parent.get_submodule(norm)
     before.weight, before.bias = fuse_conv_bn_weights(
         before.weight, before.bias, after.running_mean, after.running_var, after.eps, after.weight, after.bias
     )
     owner, _, name = norm.rpartition(".")
-    # timm's batch norms may end in an activation.
+    # timm's batch norms may include an activation.
     setattr(parent.get_submodule(owner), name, getattr(after, "act", nn.Identity()))
 
 
 @torch.no_grad()
 def _fold_encoder(encoder: nn.Module, bands: int) -> bool:
-    """Fold every batch norm whose input is what a convolution made; tell whether the encoder still does the same.
+    """Fold every batch norm that follows a convolution, and return whether the encoder's output is unchanged.
 
-    An encoder is timm's and of any shape: which layer follows which is seen by running it on an image. Folding would
-    change one that uses a convolution's output twice.
+    The encoder may be any timm model, so the layer order is observed by running it on an image. Folding changes the
+    result if a convolution's output is used twice.
     """
     made: list[tuple[str, Tensor]] = []
     pairs: list[tuple[str, str]] = []

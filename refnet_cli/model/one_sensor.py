@@ -1,4 +1,4 @@
-"""Maps from one sensor: whether weights can do without the other one, and how a map says so."""
+"""Prediction from one sensor: check that the weights support it, and describe the absent sensor."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 
 
 def check_sensors(card: Card, absent: Modality | None, what: str = "") -> None:
-    """Refuse to predict from one sensor with weights that did not learn to do without the other.
-
-    Parameters and errors are those of `say_lacking`.
+    """Refuse to predict from one sensor with weights that need both; see `explain_missing_sensor` for the parameters.
 
     Raises
     ------
     WeightsError
-        Also if the weights do need the other sensor.
+        If the weights need the absent sensor, or the card is invalid.
     """
-    if lacking := say_lacking(card, absent, what):
-        raise WeightsError(lacking)
+    if reason := explain_missing_sensor(card, absent, what):
+        raise WeightsError(reason)
 
 
-def say_lacking(card: Card, absent: Modality | None, what: str = "") -> str | None:
-    """Return why weights cannot predict from one sensor and what to do; None if they can.
+def explain_missing_sensor(card: Card, absent: Modality | None, what: str = "") -> str | None:
+    """Return why the weights cannot predict without a sensor, and the remedy; None if they can.
 
     Parameters
     ----------
     card : Card
-        Of the weights.
+        Card of the weights.
     absent : {"optical", "sar"} or None
-        The sensor that there are no files of.
+        The sensor without files.
     what : str
-        The scene, where there are several.
+        Name of the scene, if there are several.
 
     Raises
     ------
     WeightsError
-        If the card cannot be understood.
+        If the card is invalid.
     """
     if absent is None or (present := other_of(absent)) in card.sensors_alone:
         return None
@@ -45,30 +43,31 @@ def say_lacking(card: Card, absent: Modality | None, what: str = "") -> str | No
     found = f"{what} has no {name} files" if what else f"No {name} files are given"
     remedy = f"Add its {name} files" if what else f"Give --{absent} too"
     return (
-        f"{found}, and the weights {card.name} were not trained to predict without {satellite}. {remedy}, or "
-        "choose other weights: `refnet weights info` lists under sensors_alone the sensors that are enough alone. "
-        "`refnet train` makes such weights with modality_dropout above 0, or from scenes of which some have "
-        f"{SENSORS[present].name} files alone."
+        f"{found}, and the weights {card.name} were not trained to predict without {satellite}. {remedy}, or choose "
+        "other weights: `refnet weights info` lists the sensors that work alone as sensors_alone. To train such "
+        "weights, set modality_dropout above 0, or include scenes with only "
+        f"{SENSORS[present].name} files."
     )
 
 
 def warn_of_use_other(card: Card) -> list[str]:
-    """Warn that ``missing="use-other"`` maps pixels that the weights did not learn to map."""
+    """Warn if ``missing="use-other"`` maps pixels that the weights were not trained for."""
     needed = [SENSORS[sensor].satellite for sensor in MODALITIES if other_of(sensor) not in card.sensors_alone]
     if not needed:
         return []
     return [
-        f"--missing use-other also maps pixels that one sensor alone saw, but the weights {card.name} were not trained "
-        f"to predict without {' or '.join(needed)}: do not rely on such pixels. The quality output marks them."
+        "--missing use-other also maps pixels with data from only one sensor, but the weights "
+        f"{card.name} were not trained to predict without {' or '.join(needed)}. Do not rely on these pixels; the "
+        "quality output marks them."
     ]
 
 
-def say_absent(absent: Modality) -> str:
-    """Return what a map says in place of the names of an absent sensor's files.
+def describe_absent_sensor(absent: Modality) -> str:
+    """Return the text that replaces the file names of an absent sensor in a map's tags.
 
     Examples
     --------
-    >>> say_absent("sar")
+    >>> describe_absent_sensor("sar")
     'none given; the map is from Sentinel-2 alone'
     """
     return f"none given; the map is from {SENSORS[other_of(absent)].satellite} alone"

@@ -1,4 +1,4 @@
-"""REF-Net: retain and enhance what only one of two sensors sees.
+"""REF-Net: retain and enhance modality-specific information.
 
 Source: Wei, Chen, Liu, Chen, Wang, "Retain and Enhance Modality-Specific Information for Multimodal Remote Sensing
 Image Land Use/Land Cover Classification", IEEE TGRS 63, 2025, doi 10.1109/TGRS.2025.3591926. VSS blocks are VMamba's
@@ -6,14 +6,14 @@ Image Land Use/Land Cover Classification", IEEE TGRS 63, 2025, doi 10.1109/TGRS.
 
 Glossary
 --------
-optical, SAR    the two modalities, each with an encoder of its own
-share           what both modalities see, at one level of the features
-difference      what only one of them sees: made from optical minus SAR
-fused           share and difference put together again (retain)
-MDF             multimodal difference fusion: the decoder that makes the map
-MSIE            modality-specific information enhancement: two decoders, used in training only, that let each modality
-                classify by itself with the help of the difference (enhance)
-VSS block       visual state space block: a selective scan and an MLP, each behind a layer norm
+optical, SAR    the two modalities, each with its own encoder
+share           information that both modalities have, at one feature level
+difference      information that only one modality has: computed from optical minus SAR
+fused           share and difference combined (retain)
+MDF             multimodal difference fusion: the decoder that produces the map
+MSIE            modality-specific information enhancement: two decoders, used in training only, in which each modality
+                classifies alone with the help of the difference (enhance)
+VSS block       visual state space block: a selective scan and an MLP, each after a layer norm
 SS2D            the two-dimensional selective scan with its projections
 
 Shapes: N batch, C decoder width, D = 2C scan width, R = ceil(C / 16) rank of dt, S state size, K classes including
@@ -39,7 +39,7 @@ SMALLEST_SIDE = 64
 
 
 class Prediction(NamedTuple):
-    """Logits of shape (N, K, H, W); those of the single modalities are None unless the MSIE decoders ran."""
+    """Logits of shape (N, K, H, W); the single-modality logits are None unless the MSIE decoders ran."""
 
     logits: Tensor
     optical_logits: Tensor | None
@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
 
 
 class MDFFeatures(NamedTuple):
-    """What an MDF-VSS block makes of one level, each (N, C, H, W)."""
+    """Outputs of an MDF-VSS block for one level, each (N, C, H, W)."""
 
     share: Tensor
     difference: Tensor
@@ -55,7 +55,7 @@ class MDFFeatures(NamedTuple):
 
 
 class DropPath(nn.Module):
-    """Leaves out a residual branch for a random share of the samples, in training only."""
+    """Drops a residual branch for a random share of the samples, in training only."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class SS2D(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Mamba's: dt starts log-uniform in [0.001, 0.1], A at -1 .. -S, the skip at 1."""
+        """Initialise as in Mamba: dt log-uniform in [0.001, 0.1], A at -1 .. -S, the skip at 1."""
         inner, states = self.a_log.shape[1:]
         nn.init.uniform_(self.x_projection, -(inner**-0.5), inner**-0.5)
         bound = self.dt_weight.shape[-1] ** -0.5
@@ -112,7 +112,7 @@ class SS2D(nn.Module):
 
 
 class VSSBlock(nn.Module):
-    """Visual state space block, (N, C, H, W) -> (N, C, H, W): SS2D and MLP, each behind a layer norm, as residuals."""
+    """Visual state space block, (N, C, H, W) -> (N, C, H, W): SS2D and MLP, each after a layer norm, as residuals."""
 
     def __init__(self, width: int, states: int, drop_path: float) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class MDFVSSBlock(nn.Module):
 
     def forward(self, optical: Tensor, sar: Tensor) -> MDFFeatures:
         """Decompose and fuse two (N, C, H, W) tensors."""
-        # One block serves both modalities, so they pass as one batch of 2N.
+        # Both modalities share one block, so they pass through it as one batch of 2N.
         both = self.share_vss(torch.cat([optical, sar]))
         count = optical.shape[0]
         both = torch.cat([both[:count], both[count:]], dim=1)
@@ -170,14 +170,14 @@ class MDFVSSBlock(nn.Module):
 
 
 class TopDown(nn.Module):
-    """From the coarsest level to the finest: doubles, adds the next level, refines."""
+    """Top-down pathway from the coarsest to the finest level: upsample by 2, add the next level, refine."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.refine = nn.ModuleList(ResBlock(width) for _ in range(LEVELS - 1))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Return the finest level's features of (N, C, H / 2**i, W / 2**i) for i = 1..5, finest first."""
+        """Return the finest level's features for levels (N, C, H / 2**i, W / 2**i), i = 1..5, finest first."""
         x = levels[-1]
         for refine, level in zip(reversed(self.refine), reversed(levels[:-1]), strict=True):
             x = F.interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=False)
@@ -194,13 +194,13 @@ class MDFDecoder(nn.Module):
         self.top_down = TopDown(config.width)
 
     def forward(self, fused: list[Tensor]) -> Tensor:
-        """Return (N, C, H / 2, W / 2) of the five levels' fused features, finest first."""
+        """Return features (N, C, H / 2, W / 2) for the five levels' fused features, finest first."""
         features: Tensor = self.top_down([vss(level) for vss, level in zip(self.vss, fused, strict=True)])
         return features
 
 
 class MSIEDecoder(nn.Module):
-    """Modality-specific information enhancement: one modality's features helped by the difference."""
+    """Modality-specific information enhancement: one modality's features plus the difference."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class MSIEDecoder(nn.Module):
         self.top_down = TopDown(width)
 
     def forward(self, modality: list[Tensor], difference: list[Tensor]) -> Tensor:
-        """Return (N, C, H / 2, W / 2) of the five levels' features, finest first."""
+        """Return features (N, C, H / 2, W / 2) for the five levels' features, finest first."""
         features: Tensor = self.top_down(
             [block(x + d) for block, x, d in zip(self.enhance, modality, difference, strict=True)]
         )
@@ -216,7 +216,7 @@ class MSIEDecoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Classifies at half resolution and doubles the logits, corners aligned as published."""
+    """Classifies at half resolution and upsamples the logits by 2, with aligned corners as published."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class REFNet(nn.Module):
     Raises
     ------
     WeightsError
-        If timm knows no such encoder or it does not give five levels at strides 2 to 32.
+        If timm has no such encoder, or it does not have five levels at strides 2 to 32.
     """
 
     def __init__(self, config: REFNetConfig) -> None:
@@ -273,7 +273,7 @@ class REFNet(nn.Module):
                         nn.init.zeros_(module.bias)
 
     def use_scan(self, name: str | None) -> REFNet:
-        """Let every selective scan run on the kernel of that name (None: what suits the device); returns self."""
+        """Set the kernel of every selective scan (None: chosen for the device), and return self."""
         for module in self.modules():
             if isinstance(module, SS2D):
                 module.scan = name
@@ -288,7 +288,7 @@ class REFNet(nn.Module):
         sar : tensor, shape (N, sar_bands, H, W), standardised
             H and W even and at least 64.
         auxiliary : bool, optional
-            Whether to run the MSIE decoders; by default while training, where they exist.
+            Whether to run the MSIE decoders; by default in training mode if they exist.
 
         Returns
         -------
@@ -297,13 +297,13 @@ class REFNet(nn.Module):
         Raises
         ------
         ValueError
-            If the shapes do not fit, or the MSIE decoders are asked for and not there.
+            If the shapes do not match, or the network has no MSIE decoders to run.
         """
         self._check(optical, sar)
         if auxiliary is None:
             auxiliary = self.training and self.config.msie
         if auxiliary and not self.config.msie:
-            raise ValueError("The MSIE decoders were asked for, but this network was made without them.")
+            raise ValueError("auxiliary is True, but this network has no MSIE decoders.")
         optical_levels = _project(self.optical_projection, self.optical_encoder(optical))
         sar_levels = _project(self.sar_projection, self.sar_encoder(sar))
         levels = [
@@ -322,7 +322,7 @@ class REFNet(nn.Module):
     def _check(self, optical: Tensor, sar: Tensor) -> None:
         height, width = optical.shape[-2:]
         if optical.ndim != 4 or sar.ndim != 4 or optical.shape[0] != sar.shape[0] or sar.shape[-2:] != (height, width):
-            raise ValueError(f"Optical {tuple(optical.shape)} and SAR {tuple(sar.shape)} are not one batch of images.")
+            raise ValueError(f"Optical {tuple(optical.shape)} and SAR {tuple(sar.shape)} must be batches of one size.")
         if (optical.shape[1], sar.shape[1]) != (self.config.optical_bands, self.config.sar_bands):
             raise ValueError(
                 f"Got {optical.shape[1]} optical and {sar.shape[1]} SAR bands; the network takes "
@@ -343,15 +343,15 @@ def _bias(convolution: nn.Conv2d) -> Tensor:
 
 
 def _make_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
-    """A timm encoder and the channels of its five levels."""
+    """Return a timm encoder and the number of channels of its five levels."""
     try:
         encoder = timm.create_model(name, features_only=True, in_chans=bands)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise WeightsError(f"timm {timm.__version__} cannot make an encoder {name!r}: {error}") from error
+        raise WeightsError(f"timm {timm.__version__} cannot create the encoder {name!r}: {error}") from error
     levels: Any = encoder.feature_info
     strides = levels.reduction()
     if strides[-LEVELS:] != [2, 4, 8, 16, 32]:
-        raise WeightsError(f"Encoder {name!r} gives features at strides {strides}; it must give 2, 4, 8, 16, 32.")
+        raise WeightsError(f"Encoder {name!r} has features at strides {strides}; it must have 2, 4, 8, 16, 32.")
     return encoder, levels.channels()
 
 
@@ -374,7 +374,7 @@ _PUBLISHED_RES = {"conv1": "convolution1", "bn1": "norm1", "conv2": "convolution
 
 
 def published_names() -> dict[str, str]:
-    """Prefix of each part's tensors in a published checkpoint -> prefix of the same part here."""
+    """Return the mapping from tensor name prefixes in a published checkpoint to those here."""
     names = {
         "opt_encoder": "optical_encoder",
         "sar_encoder": "sar_encoder",
@@ -405,7 +405,7 @@ def published_names() -> dict[str, str]:
 
 
 def rename_published(name: str, prefixes: dict[str, str]) -> str:
-    """Our name of a published tensor.
+    """Return the name here of a tensor in a published checkpoint.
 
     Parameters
     ----------
@@ -417,7 +417,7 @@ def rename_published(name: str, prefixes: dict[str, str]) -> str:
     Raises
     ------
     WeightsError
-        If no part of the network has tensors of that name.
+        If the network has no such tensor.
     """
     prefix = name
     while prefix not in prefixes:
@@ -428,23 +428,22 @@ def rename_published(name: str, prefixes: dict[str, str]) -> str:
 
 
 def from_published(state: dict[str, Any]) -> REFNet:
-    """Make the network of a published checkpoint.
+    """Build a network from a published checkpoint.
 
     Parameters
     ----------
     state : dict
-        The file's dict, whose ``state_dict`` holds the tensors, or the tensors by name themselves; with or without
-        the MSIE decoders.
+        The file's dict with a ``state_dict``, or the tensors by name; with or without the MSIE decoders.
 
     Returns
     -------
     REFNet
-        In evaluation mode, with the config that the names and shapes imply.
+        In evaluation mode, with the config inferred from names and shapes.
 
     Raises
     ------
     WeightsError
-        If tensors are missing, unknown or of other shapes.
+        If tensors are missing, unknown or have other shapes.
     """
     tensors: dict[str, Tensor] = state.get("state_dict", state)
     prefixes = published_names()
@@ -462,12 +461,12 @@ def from_published(state: dict[str, Any]) -> REFNet:
 
 
 def load_strictly(net: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load every tensor of a network, none missing, none left over, all of the right shape.
+    """Load the tensors of a network; refuse missing, unknown and wrongly shaped tensors.
 
     Raises
     ------
     WeightsError
-        Naming what does not fit.
+        With the names of these tensors.
     """
     expected = net.state_dict()
     missing = sorted(expected.keys() - tensors.keys())
@@ -477,14 +476,14 @@ def load_strictly(net: nn.Module, tensors: dict[str, Tensor]) -> None:
         for name in sorted(expected.keys() & tensors.keys())
         if tensors[name].shape != expected[name].shape
     ]
-    for what, names in (("misses", missing), ("has unknown", unknown), ("has wrongly shaped", shapes)):
+    for what, names in (("lacks", missing), ("has unknown", unknown), ("has wrongly shaped", shapes)):
         if names:
-            raise WeightsError(f"The checkpoint {what} tensors, {len(names)} in all, first: {', '.join(names[:3])}.")
+            raise WeightsError(f"The checkpoint {what} tensors ({len(names)}), first: {', '.join(names[:3])}.")
     net.load_state_dict(tensors)
 
 
 def _infer_config(tensors: dict[str, Tensor]) -> REFNetConfig:
-    """Read the settings off the names and shapes of renamed published tensors."""
+    """Infer the settings from the names and shapes of renamed published tensors."""
     try:
         return REFNetConfig(
             encoder=_infer_resnet(tensors),
@@ -496,7 +495,7 @@ def _infer_config(tensors: dict[str, Tensor]) -> REFNetConfig:
             msie="optical_head.classify.weight" in tensors,
         )
     except KeyError as error:
-        raise WeightsError(f"The checkpoint misses {error.args[0]!r}, so it is no REF-Net.") from error
+        raise WeightsError(f"The checkpoint lacks {error.args[0]!r}, so it is not a REF-Net.") from error
 
 
 def _infer_resnet(tensors: dict[str, Tensor]) -> str:
@@ -512,5 +511,5 @@ def _infer_resnet(tensors: dict[str, Tensor]) -> str:
         ((3, 4, 23, 3), True): "resnet101",
     }
     if (blocks, bottleneck) not in known:
-        raise WeightsError(f"The checkpoint's encoder has {blocks} blocks per layer, which is no known ResNet.")
+        raise WeightsError(f"The checkpoint's encoder has {blocks} blocks per layer, which matches no known ResNet.")
     return known[blocks, bottleneck]

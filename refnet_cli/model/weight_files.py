@@ -1,4 +1,4 @@
-"""Files of weights: their cards and checksums, without torch."""
+"""Weight files: find them, read their cards and verify their checksums, without torch."""
 
 from __future__ import annotations
 
@@ -14,50 +14,49 @@ from refnet_cli.system.onnx_metadata import digest, is_onnx, read_metadata
 
 LARGEST_HEADER = 16 * 2**20
 BundledName = Literal["refnet-base", "shipped"]
-"""Names of the bundled weights; "shipped" stands for those that are used by default."""
+"""Names of the bundled weights; "shipped" is an alias of the default ones."""
 BUNDLED: str = get_args(BundledName)[0]
 ReplacedName = Literal["refnet-small"]
-"""Name of weights that were bundled before; a name in files too, so that it is refused there and not read as a path."""
-METADATA = "refnet"  # name of the card among what a file says of itself
+"""Names of weights that are no longer bundled; files and options refuse them instead of reading them as paths."""
+METADATA = "refnet"  # metadata key of the card
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Read a safetensors header and return it with the position at which the tensors' bytes begin.
+    """Read a safetensors header, and return it with the offset of the tensor data.
 
     Raises
     ------
     InputMissingError
-        If there is no such file or it cannot be read.
+        If the file does not exist or is unreadable.
     WeightsError
-        If it is no safetensors file.
+        If it is not a safetensors file.
     """
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             if not 2 <= size <= LARGEST_HEADER:
                 raise WeightsError(
-                    f"{path} is not a safetensors file. A PyTorch checkpoint has to be imported first: "
-                    "refnet weights import."
+                    f"{path} is not a safetensors file. Import PyTorch checkpoints first: refnet weights import."
                 )
             header = json.loads(file.read(size))
     except FileNotFoundError as error:
-        raise InputMissingError(f"Weights {path} do not exist. {_what_to_give(path.stem)}") from error
+        raise InputMissingError(f"Weights {path} do not exist. {_advise_weights(path.stem)}") from error
     except OSError as error:
         raise InputMissingError(f"Weights {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.") from error
+        raise WeightsError(f"{path} is damaged or not a safetensors file.") from error
     if not isinstance(header, dict):
-        raise WeightsError(f"{path} is not a safetensors file, or a damaged one.")
+        raise WeightsError(f"{path} is damaged or not a safetensors file.")
     return header, 8 + size
 
 
 def is_pickled(path: Path) -> bool:
-    """Tell whether a file is PyTorch's, by its first bytes; safetensors have a brace as the ninth.
+    """Return whether a file is a PyTorch file, by its first bytes; the ninth byte of safetensors is a brace.
 
     Raises
     ------
     InputMissingError
-        If there is no such file or it cannot be read.
+        If the file does not exist or is unreadable.
     """
     try:
         with path.open("rb") as file:
@@ -73,23 +72,23 @@ def read_card(path: str | Path) -> Card:
     Parameters
     ----------
     path : str or Path
-        A text may be the name of bundled weights.
+        A str may also be the name of bundled weights.
 
     Raises
     ------
     InputMissingError
-        If there is no such file.
+        If the file does not exist.
     WeightsError
-        If it has no card or a wrong one.
+        If its card is missing or invalid.
     """
     return Card.from_dict(_read_entries(find_weights(path)))
 
 
 def _read_entries(path: Path) -> Any:
-    """Read a card's entries as they are stored."""
+    """Read the stored entries of a card."""
     metadata = read_metadata(path) if is_onnx(path) else read_header(path)[0].get("__metadata__")
     if not isinstance(metadata, dict) or METADATA not in metadata:
-        raise WeightsError(f"{path} carries no refnet card, so its bands, units and classes are unknown.")
+        raise WeightsError(f"{path} has no refnet card, so its bands, units and classes are unknown.")
     try:
         return json.loads(metadata[METADATA])
     except (TypeError, ValueError) as error:
@@ -97,11 +96,11 @@ def _read_entries(path: Path) -> Any:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 over the stored card without its own checksum, the tensors' names, types and shapes, and their bytes.
+    """Compute the SHA-256 of the stored card without its checksum, and of the tensors' names, types, shapes and bytes.
 
-    Of an ONNX model, over the card and all else that the file holds.
+    For an ONNX model it covers the card and the rest of the file.
     """
-    # Not over the card as it is read: later versions may add entries to that, and class schemes may change their names.
+    # Use the stored card, not the parsed one: later versions may add entries or rename class schemes.
     card = json.dumps(dict(_read_entries(path)) | {"sha256": ""}, sort_keys=True).encode()
     if is_onnx(path):
         return hashlib.sha256(card + digest(path, without=METADATA)).hexdigest()
@@ -116,17 +115,17 @@ def checksum(path: Path) -> str:
 
 
 def verify(path: str | Path) -> Card:
-    """Read the card and hold the whole file against its checksum.
+    """Read the card, and compare the checksum of the file with it.
 
     Parameters
     ----------
     path : str or Path
-        A text may be the name of bundled weights.
+        A str may also be the name of bundled weights.
 
     Raises
     ------
     InputMissingError
-        If there is no such file.
+        If the file does not exist.
     WeightsError
         If the file is damaged.
     """
@@ -135,14 +134,14 @@ def verify(path: str | Path) -> Card:
     found = checksum(path)
     if found != card.sha256:
         raise WeightsError(
-            f"{path} is damaged: its checksum is {found[:12]}..., its card says {card.sha256[:12]}... "
-            "Fetch the file again."
+            f"{path} is damaged: its checksum is {found[:12]}..., but the card states {card.sha256[:12]}... "
+            "Download the file again."
         )
     return card
 
 
-def shipped_weights() -> list[Path]:
-    """Files of the bundled weights."""
+def bundled_weights() -> list[Path]:
+    """Return the files of the bundled weights."""
     package = Path(__file__).parents[1]
     installed, checkout = package / "_weights", package.parent / "weights"
     folder = installed if installed.is_dir() else checkout
@@ -150,38 +149,38 @@ def shipped_weights() -> list[Path]:
 
 
 def default_weights() -> Path:
-    """File of the weights that are used by default: in the form for torch, or without it the ONNX model.
+    """Return the file of the default weights: safetensors, or the ONNX model if torch is not installed.
 
     Raises
     ------
     InputMissingError
-        If the installation lacks them.
+        If the installation does not include them.
     """
     needed = f"{BUNDLED}.safetensors" if find_spec("torch") else f"{BUNDLED}.onnx"
-    for path in shipped_weights():
+    for path in bundled_weights():
         if path.name == needed:
             return path
-    raise InputMissingError("The default weights are missing from this installation; name others with --weights.")
+    raise InputMissingError("The default weights are missing from this installation. Give other weights: --weights.")
 
 
-def as_weights(given: str | Path) -> BundledName | Path:
-    """Tell the name of bundled weights from a path.
+def parse_weights(given: str | Path) -> BundledName | Path:
+    """Return the name of bundled weights, or a path.
 
-    A name is a text without slash and ending, and goes before a file of that name in the working folder: the same
-    command means the same weights everywhere. A `Path` is always a path.
+    A name is a str without slash and ending. It takes precedence over a file with that name in the working folder, so
+    that a command means the same weights everywhere. A `Path` is always a path.
 
     Raises
     ------
     WeightsError
-        If it is the name of weights that were bundled before.
+        If it is the name of weights that are no longer bundled.
 
     Examples
     --------
-    >>> as_weights("refnet-base"), as_weights("./refnet-base")
+    >>> parse_weights("refnet-base"), parse_weights("./refnet-base")
     ('refnet-base', PosixPath('refnet-base'))
     """
     if isinstance(given, str) and given in get_args(ReplacedName):
-        raise WeightsError(f"The weights {given} are no longer bundled. {_what_to_give(given)}")
+        raise WeightsError(f"The weights {given} are no longer bundled. {_advise_weights(given)}")
     for name in get_args(BundledName):
         if isinstance(given, str) and given == name:
             found: BundledName = name
@@ -190,25 +189,24 @@ def as_weights(given: str | Path) -> BundledName | Path:
 
 
 def find_weights(given: str | Path | None = None) -> Path:
-    """Return the file of weights that are given by name or path; by default the bundled ones.
+    """Return the file of weights given by name or path; the default weights if None.
 
     Raises
     ------
     InputMissingError
         If bundled weights are missing from the installation.
     WeightsError
-        If it is the name of weights that were bundled before.
+        If it is the name of weights that are no longer bundled.
     """
-    chosen = "shipped" if given is None else as_weights(given)
+    chosen = "shipped" if given is None else parse_weights(given)
     return chosen if isinstance(chosen, Path) else default_weights()
 
 
-def _what_to_give(name: str) -> str:
-    """Say which weights to give in place of a name or a file that does not exist."""
+def _advise_weights(name: str) -> str:
+    """Return advice on which weights to give instead of a missing file or a replaced name."""
     if name not in get_args(ReplacedName):
-        return f"Check the path; bundled weights have the name {BUNDLED}."
+        return f"Check the path. The bundled weights are named {BUNDLED}."
     return (
-        f"{BUNDLED} has replaced {name}: give the name {BUNDLED}, or the path of a file of {name} that you have kept, "
-        f"such as ./{name}.safetensors. If a batch names {name}, plan it again: "
-        f"refnet batch plan SCENES --weights {BUNDLED} -o TASKS."
+        f"Use {BUNDLED} instead, or the path of your own copy of {name}, such as ./{name}.safetensors. If a batch "
+        f"uses {name}, plan it again: refnet batch plan SCENES --weights {BUNDLED} -o TASKS."
     )

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a card in the header, written atomically and loaded strictly."""
+"""Save and load weights: safetensors files with a card in the header, written atomically and loaded strictly."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ from refnet_cli.system.onnx_metadata import is_onnx
 
 
 def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
-    """Write a network with its card; the file appears whole or not at all.
+    """Write a network with its card atomically.
 
     Parameters
     ----------
     net : REFNet
     card : Card
-        Its checksum is filled in.
+        Its checksum is replaced.
     path : str or Path
 
     Returns
     -------
     Card
-        As written.
+        The card with its checksum.
 
     Raises
     ------
     WeightsError
         If the card describes another network.
     OutputError
-        If the folder cannot be written to.
+        If the folder is not writable.
     StorageError
         If writing fails, for example because the disk is full.
     """
     if card.network != net.config:
-        raise WeightsError(f"The card describes {card.network}, the network is {net.config}.")
+        raise WeightsError(f"The card describes {card.network}, but the network is {net.config}.")
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     with replacing(path) as temporary:
-        # The checksum covers the card, so it is known only once the tensors are laid out.
+        # The checksum covers the stored card and tensors, so write once without it and once with it.
         _write(tensors, card, temporary)
         card = replace(card, sha256=checksum(temporary))
         _write(tensors, card, temporary)
         try:
             verify(temporary)
         except WeightsError as error:
-            raise StorageError(f"{path} did not come back from the disk as it was written: {error}") from error
+            raise StorageError(f"{path} was corrupted when it was written: {error} Check the disk.") from error
     return card
 
 
 def _write(tensors: dict[str, torch.Tensor], card: Card, path: Path) -> None:
-    # Not save_file, which gives the file to its owner alone.
+    # Not save_file, which makes the file readable for its owner only.
     path.write_bytes(save(tensors, metadata={"refnet": json.dumps(card.to_dict())}))
 
 
 def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]:
-    """Load a network.
+    """Load a network and its card.
 
     Parameters
     ----------
     path : str or Path
-        A safetensors file with a card, or the name of bundled weights, as ``"refnet-base"``.
+        A safetensors file with a card, or the name of bundled weights, such as ``"refnet-base"``.
     msie : bool
-        Keep the MSIE decoders, if the file has them. Predicting needs none.
+        Keep the MSIE decoders if the file has them. Prediction does not need them.
 
     Returns
     -------
@@ -88,14 +88,14 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
     Raises
     ------
     InputMissingError
-        If there is no such file.
+        If the file does not exist.
     WeightsError
-        If it is damaged or card and tensors do not fit.
+        If the file is damaged, or card and tensors do not match.
     """
     path = find_weights(path)
     if is_onnx(path):
         raise WeightsError(
-            f"{path} is an ONNX model, with which one can only predict: give the safetensors that it was made of."
+            f"{path} is an ONNX model, which only works for prediction. Give the safetensors file it was exported from."
         )
     card = verify(path)
     tensors = load_file(path)
@@ -109,39 +109,39 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
 
 
 def without_msie(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors by name, without those of the MSIE decoders and their heads."""
+    """Remove the tensors of the MSIE decoders and their heads."""
     parts = ("optical_msie.", "sar_msie.", "optical_head.", "sar_head.")
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(parts)}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a PyTorch checkpoint, or of the ``state_dict`` in it; see `read_pickled`.
+    """Read the tensors of a PyTorch checkpoint or of its ``state_dict``; see `read_pickled`.
 
     Raises
     ------
     InputMissingError
-        If there is no such file.
+        If the file does not exist.
     WeightsError
-        If it holds anything but tensors and plain values.
+        If it contains anything other than tensors and plain values.
     """
     state = read_pickled(path)
     tensors = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
     ):
-        raise WeightsError(f"{path} holds something else than tensors by name, or a 'state_dict' of them.")
+        raise WeightsError(f"{path} must contain a dict of tensors by name, or a 'state_dict' with them.")
     return tensors
 
 
 def read_pickled(path: str | Path) -> Any:
-    """Read a PyTorch file as data only; code inside is refused.
+    """Read a PyTorch file, and refuse code in it.
 
     Raises
     ------
     InputMissingError
-        If there is no such file.
+        If the file does not exist.
     WeightsError
-        If it holds anything but tensors and plain values.
+        If it contains anything other than tensors and plain values.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -149,24 +149,24 @@ def read_pickled(path: str | Path) -> Any:
         raise InputMissingError(f"Checkpoint {path} cannot be read: {error.strerror}.") from error
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(
-            f"{path} could not be read as a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
+            f"{path} is not a checkpoint of tensors and plain values: {str(error).splitlines()[0]}"
         ) from error
 
 
 def import_published(
     checkpoint: str | Path, output: str | Path, entries: dict[str, Any], overwrite: bool = False
 ) -> Path:
-    """Turn a published checkpoint into weights with a card.
+    """Convert a published checkpoint to weights with a card.
 
     Parameters
     ----------
     checkpoint : str or Path
-        A ``.pth`` file as the authors' code saves it.
+        A ``.pth`` file saved by the authors' code.
     output : str or Path
         Weights to write.
     entries : dict
-        The card's entries but ``network``, ``format_version`` and ``sha256``, which the tensors say; ``scheme`` may be
-        a name from ``SCHEMES``.
+        The card's entries without ``network``, ``format_version`` and ``sha256``, which are derived from the tensors;
+        ``scheme`` may be a name from ``SCHEMES``.
     overwrite : bool
         Replace an existing file that refnet did not write.
 
@@ -193,7 +193,7 @@ def import_published(
         entries = entries | {"scheme": SCHEMES[scheme].to_dict()}
     derived = sorted({"network", "format_version", "sha256"} & entries.keys())
     if derived:
-        raise WeightsError(f"The card must not say {', '.join(derived)}: the checkpoint does.")
+        raise WeightsError(f"The card must not have {', '.join(derived)}. Remove them: the checkpoint defines them.")
     units = {
         name: {"unit": SENSORS[name].card_unit} | entries[name]
         for name in MODALITIES

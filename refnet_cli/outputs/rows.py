@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.classes.crosswalk import Translation
+from refnet_cli.classes.crosswalk import Crosswalk
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.sensors.quality import SENSOR_BITS
 from refnet_cli.types import Float32, UInt8
@@ -72,7 +72,7 @@ class Rows:
     """False where there is nothing to say, shape (rows, width)."""
     scheme: ClassScheme
     """The network's."""
-    translation: Translation | None = None
+    crosswalk: Crosswalk | None = None
     """From the network's scheme to that of `codes`, if that is another."""
     quality: UInt8 | None = None
     """Which sensors saw each pixel, as numbered in `QUALITY`, and the bits of what was set aside, shape
@@ -83,9 +83,9 @@ class Rows:
     """Probability below which a pixel gets no class."""
 
     def __post_init__(self) -> None:
-        if self.translation is not None and self.translation.source != self.scheme:
+        if self.crosswalk is not None and self.crosswalk.source != self.scheme:
             raise ValueError(
-                f"A translation of class scheme {self.translation.source.name!r} is none of {self.scheme.name!r}."
+                f"A translation of class scheme {self.crosswalk.source.name!r} is none of {self.scheme.name!r}."
             )
         if self.probabilities is None and "codes" not in (self.found or {}):
             raise ValueError("Rows need either probabilities or codes that were found before.")
@@ -106,7 +106,7 @@ class Rows:
     @property
     def code_scheme(self) -> ClassScheme:
         """Class scheme of `codes`."""
-        return self.scheme if self.translation is None else self.translation.target
+        return self.scheme if self.crosswalk is None else self.crosswalk.target
 
     def layer(self, name: str) -> NDArray[Any]:
         """Return a layer by its name in `LAYERS`.
@@ -160,11 +160,11 @@ class Rows:
             raise ValueError("These rows were found without probabilities.")
         classes = self.probabilities[1:]
         total = np.maximum(_sum(classes), np.finfo(np.float32).tiny)
-        if self.translation is None:
+        if self.crosswalk is None:
             return np.asarray(classes / total, np.float32)
         shares = np.zeros((len(self.code_scheme.codes), *self.valid.shape), np.float32)
         for code, layer in zip(self.scheme.codes, classes, strict=True):
-            target = int(self.translation.table[code])
+            target = int(self.crosswalk.table[code])
             if target:
                 shares[self.code_scheme.codes.index(target)] += layer / total
         return shares
@@ -174,7 +174,7 @@ class Rows:
         """Codes without regard to the threshold."""
         assert self.probabilities is not None  # the caller has looked
         codes = class_codes(self.probabilities, self.valid, self.scheme)
-        return codes if self.translation is None else self.translation.table[codes]
+        return codes if self.crosswalk is None else self.crosswalk.table[codes]
 
     @cached_property
     def _probability(self) -> Float32:

@@ -1,13 +1,13 @@
-"""Whether a scene is like what weights learned from: said before anyone trusts its map.
+"""Compare a scene with the data that the weights were trained on, and warn where it differs.
 
-A scene is compared, by pixels of up to 16 blocks spread over its grid, with what the card keeps; see
-`refnet_cli.prediction.seen`. The pixels depend on the grid alone, so that all parts of a map and a run that continues
-say the same.
+The comparison uses pixels of up to 16 blocks spread over the grid, and the distributions in the card; see
+`refnet_cli.prediction.distribution`. The choice of pixels depends on the grid alone, so all parts of a map and a
+resumed run give the same result.
 
-The limit is a quarter of the pixels. On 117 real places and five in both optical levels, each compared with those of
-other countries, 7 % of the L2A images and 10 % of the SAR images exceed it, 94 % of SAR images that are 10 dB too
-bright, all images of noise, and, where only L2A was learned from, 86 % of hazy images. Of images that are twice as
-bright as they should be, a third does: the others look like brighter ground.
+The limit is a quarter of the pixels. It was tested on 117 real places, and on five places at both optical levels, each
+compared with places in other countries. The limit is exceeded by 7% of the L2A images, 10% of the SAR images, 94% of
+SAR images that are 10 dB too bright, all images of noise and, if training used L2A alone, 86% of hazy images. Images
+that are twice as bright as they should be exceed it in a third of the cases: the others look like brighter ground.
 """
 
 from __future__ import annotations
@@ -19,78 +19,78 @@ import numpy as np
 
 from refnet_cli.errors import InputError, WeightsError
 from refnet_cli.model.card import Card
-from refnet_cli.prediction.low_confidence import WHAT_TO_DO
-from refnet_cli.prediction.seen import BandDrift, Seen, thin
+from refnet_cli.prediction.distribution import BandDrift, InputDistribution, thin
+from refnet_cli.prediction.low_confidence import ADVICE
 from refnet_cli.raster.raster import BLOCK
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.tiles.window import Window
 
-SEEN = "seen"
-"""Entry of a card's ``training``: by sensor, ``optical`` or ``sar``, what `Seen.to_dict` returns."""
+DISTRIBUTIONS = "seen"
+"""Key in a card's ``training``: for each sensor, ``optical`` or ``sar``, the result of `InputDistribution.to_dict`."""
 LEVELS = "levels"
-"""Entry of a card's ``training``: processing levels of the optical images that were learned from, also "unknown"."""
+"""Key in a card's ``training``: processing levels of the optical training images, including "unknown"."""
 LARGEST_SHARE = 0.25
-"""Share of a scene's pixels that may lie outside a range."""
-_BLOCKS, _MOST_READ = 16, 64  # blocks with measurements to compare, and blocks to read until these are found
-_PER_BLOCK = 4096  # pixels, about
-_NAMED = 3  # bands that a warning describes
+"""Limit for the share of a scene's pixels outside the training range."""
+_BLOCKS, _MOST_READ = 16, 64  # blocks with data to compare; maximum number of blocks to read to find them
+_PER_BLOCK = 4096  # approximate number of pixels
+_NAMED = 3  # maximum number of bands that a warning describes in detail
 
 
-def seen_by(card: Card) -> dict[str, Seen]:
-    """Return what weights learned from, by sensor; empty where the card does not say.
+def distributions_of(card: Card) -> dict[str, InputDistribution]:
+    """Return the training distribution of each sensor in a card; empty if the card has none.
 
     Raises
     ------
     WeightsError
-        If the card's entry cannot be understood.
+        If the card's entry is invalid.
     """
-    entries = card.training.get(SEEN, {})
+    entries = card.training.get(DISTRIBUTIONS, {})
     try:
         if not isinstance(entries, Mapping) or not set(entries) <= {"optical", "sar"}:
-            raise WeightsError("it must be a table of optical, sar or both.")
-        found = {name: Seen.from_dict(entry) for name, entry in entries.items()}
-        for name, seen in found.items():
-            if seen.bands != getattr(card, name).bands:
-                raise WeightsError(f"its {name} bands are not those of the card.")
+            raise WeightsError("it must be a table with the keys optical, sar or both.")
+        found = {name: InputDistribution.from_dict(entry) for name, entry in entries.items()}
+        for name, distribution in found.items():
+            if distribution.bands != getattr(card, name).bands:
+                raise WeightsError(f"its {name} bands differ from the card's.")
     except WeightsError as error:
-        raise WeightsError(f"The card's entry training.{SEEN} cannot be understood: {error}") from error
+        raise WeightsError(f"The card's entry training.{DISTRIBUTIONS} is invalid: {error}") from error
     return found
 
 
 def compare(card: Card, pair: ScenePair) -> dict[str, BandDrift]:
-    """Compare a scene with what weights learned from.
+    """Compare a scene with the training data of the weights.
 
     Parameters
     ----------
     card : Card
         Of the weights.
     pair : ScenePair
-        Nothing else may read from it meanwhile; what it was told to expect is forgotten.
+        Nothing else may read from it during the call. Its read-ahead queue is cleared.
 
     Returns
     -------
     dict
-        By band; without those of a sensor that measured fewer than 100 of the compared pixels, and empty where the card
-        does not say what was learned from.
+        By band. Sensors with fewer than 100 valid pixels in the sample are left out. Empty if the card does not
+        describe the training data.
 
     Raises
     ------
     WeightsError
-        If the card's entry cannot be understood.
+        If the card's entry is invalid.
     """
-    known = seen_by(card)
+    known = distributions_of(card)
     sample = _sample(pair) if known else None
     return {
         band: drift
-        for name, seen in known.items()
-        for band, drift in seen.compare(getattr(sample, name), name).items()
+        for name, distribution in known.items()
+        for band, drift in distribution.compare(getattr(sample, name), name).items()
     }
 
 
 def _sample(pair: ScenePair) -> Patch:
-    """Read pixels of blocks spread over a pair's grid, shapes (Bo, n) and (Bs, n); what cannot be read is left out."""
+    """Read pixels of blocks spread over the grid, shapes (Bo, n) and (Bs, n); skip unreadable blocks."""
     height, width = pair.grid.shape
     down, across = math.ceil(height / BLOCK), math.ceil(width / BLOCK)
     order = np.random.default_rng(0).permutation(down * across)[:_MOST_READ].tolist()
@@ -101,7 +101,7 @@ def _sample(pair: ScenePair) -> Patch:
     for window in windows:
         try:
             patch = pair.read(window)
-        except InputError:  # a prediction that needs the block says so
+        except InputError:  # a prediction that needs the block raises it
             continue
         if np.isfinite(patch.optical).any() or np.isfinite(patch.sar).any():
             taken.append(Patch(*(thin(values, _PER_BLOCK) for values in patch)))
@@ -113,34 +113,34 @@ def _sample(pair: ScenePair) -> Patch:
     return Patch(*(np.concatenate(arrays, axis=1) for arrays in zip(*taken, strict=True)))
 
 
-def warn_of_unlike(found: Mapping[str, BandDrift], weights: str) -> list[str]:
-    """Say which bands of a scene are unlike what weights of a name learned from, how far, and what to do."""
+def warn_of_band_drift(found: Mapping[str, BandDrift], weights: str) -> list[str]:
+    """Warn which bands of a scene differ from the training data and by how much; empty if all are within the limit."""
     far = sorted((band for band in found if found[band].outside > LARGEST_SHARE), key=lambda b: -found[b].outside)
     if not far:
         return []
     named = [_describe(band, found[band]) for band in far[:_NAMED]]
     more = [f"also {', '.join(far[_NAMED:])}"] * (len(far) > _NAMED)
-    # What SAR alone differs by is neither an offset nor haze.
+    # Offsets and haze affect optical bands only.
     numbers, cause = ("unit", "weather") if {*far} <= {*SENSORS["sar"].bands} else ("unit, the offset", "haze")
     return [
-        f"the scene is unlike those that the weights {weights} learned from (limit {LARGEST_SHARE:.0%} of a band's "
-        f"pixels): {'; '.join(named + more)}. Check the {numbers} and the order of bands (refnet inspect). If they are "
-        f"right, {cause}, season or kind of ground is new to the weights. {WHAT_TO_DO}"
+        f"the scene differs from the training data of the weights {weights} (limit {LARGEST_SHARE:.0%} of a band's "
+        f"pixels): {'; '.join(named + more)}. Check the {numbers} and the band order (refnet inspect). If they are "
+        f"correct, the weights do not know this {cause}, season or land cover. {ADVICE}"
     ]
 
 
 def _describe(band: str, drift: BandDrift) -> str:
     low, middle, high = map(_number, drift.seen)
-    said = []
+    texts = []
     if drift.below + drift.above > LARGEST_SHARE:
         parts = ((drift.below, f"below {low}"), (drift.above, f"above {high}"))
-        said += [f"{share:.0%} of the pixels are {where}" for share, where in parts if share >= 0.01]
-        said[-1] += f" (median {_number(drift.median)}, in training {middle})"
+        texts += [f"{share:.0%} of the pixels are {where}" for share, where in parts if share >= 0.01]
+        texts[-1] += f" (median {_number(drift.median)}, in training {middle})"
     if drift.lower + drift.higher > LARGEST_SHARE:
         parts = ((drift.lower, "lower"), (drift.higher, "higher"))
         listed = [f"{share:.0%} of the pixels are {word}" for share, word in parts if share >= 0.01]
-        said += [f"{text} than the other bands suggest" for text in listed]
-    return f"{band}: {', '.join(said)}"
+        texts += [f"{text} than the other bands predict" for text in listed]
+    return f"{band}: {', '.join(texts)}"
 
 
 def _number(value: float) -> str:
@@ -148,21 +148,21 @@ def _number(value: float) -> str:
 
 
 def warn_of_level(decisions: Iterable[Decision], card: Card) -> list[str]:
-    """Warn of an optical image of a processing level that weights did not learn from.
+    """Warn if the optical image has a processing level that the weights were not trained on.
 
-    Weights whose card names no level are taken to have learned from L2A.
+    Assume L2A for weights whose card names no level.
     """
     level = next((found.value for found in decisions if found.what == "optical.level"), None)
     learned = card.training.get(LEVELS, [])
     if level == "L1C" and "L1C" not in learned:
-        known = "learned from L2A alone" if learned == ["L2A"] else "are not known to have learned from L1C"
+        known = "were trained on L2A only" if learned == ["L2A"] else "do not list L1C as training data"
         return [
-            f"the optical image is L1C, reflectance at the top of the atmosphere, and the weights {card.name} {known}: "
-            "haze may pass for bright ground. Give L2A, or weights that learned from L1C."
+            f"the optical image is L1C (top-of-atmosphere reflectance), but the weights {card.name} {known}. "
+            "Haze may be classified as bright ground. Give an L2A image, or weights trained on L1C."
         ]
     if level == "L2A" and learned == ["L1C"]:
         return [
-            f"the optical image is L2A, reflectance at the surface, and the weights {card.name} learned from L1C "
-            "alone: ground without haze may pass for dark ground. Give L1C, or weights that learned from L2A."
+            f"the optical image is L2A (surface reflectance), but the weights {card.name} were trained on L1C only. "
+            "Haze-free ground may be classified as dark ground. Give an L1C image, or weights trained on L2A."
         ]
     return []

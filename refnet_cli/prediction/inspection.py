@@ -1,4 +1,4 @@
-"""What files are and what will be done with them: the decisions of a prediction, without one."""
+"""Inspect input files: what they contain, and which decisions a prediction makes about them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pyproj import CRS
 
 from refnet_cli.errors import InputError
 from refnet_cli.model.card import Card, Modality, warn_of_drift
-from refnet_cli.model.one_sensor import say_lacking
+from refnet_cli.model.one_sensor import explain_missing_sensor
 from refnet_cli.model.weight_files import read_card
-from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.drift import DISTRIBUTIONS, compare, warn_of_band_drift, warn_of_level
 from refnet_cli.raster.georeference import crs_name, describe_grid
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
 from refnet_cli.scene.grid import GridNeededError, choose_zone, result_grid, zone_warnings
@@ -38,42 +38,42 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 @dataclass(frozen=True)
 class Band:
-    """A band of a file, and its values over pixels spread over the file, in the network's unit."""
+    """A band of a file, with statistics of sampled pixels in the network's unit."""
 
     name: str | None
-    """Canonical name; None if nothing tells it."""
+    """Canonical name; None if unknown."""
     file: str
     band: int
-    """Number in the file, from 1."""
+    """Number of the band in the file, from 1."""
     description: str | None
     dtype: str
     nodata: float | str | None
     """As declared in the file."""
     scale: float
-    """As declared in the file; 1 if nothing is."""
+    """As declared in the file; 1 if undeclared."""
     offset: float
-    """As declared in the file; 0 if nothing is."""
+    """As declared in the file; 0 if undeclared."""
     pixel: list[float]
-    """Width and height of a pixel in units of the reference system; empty where ground control points place it."""
+    """Width and height of a pixel in units of the CRS; empty for files georeferenced by ground control points."""
     pixel_unit: str
-    """Of the reference system: m, degrees ..."""
+    """Unit of the CRS: m, degrees ..."""
     crs: str
     height: int
     width: int
     unit: str
-    """Of the numbers below."""
+    """Unit of the statistics below."""
     minimum: float | None
     maximum: float | None
     mean: float | None
     std: float | None
     percentiles: dict[str, float]
     valid_share: float
-    """Of the sampled pixels."""
+    """Share of the sampled pixels that are valid."""
 
 
 @dataclass
 class SensorReport:
-    """What the files of one sensor are."""
+    """Bands and properties of the files of one sensor."""
 
     paths: list[str]
     sensor: str
@@ -82,39 +82,39 @@ class SensorReport:
     level: str | None = None
     """Processing level of optical files."""
     offset: float | None = None
-    """Number to subtract from optical numbers."""
+    """Offset to subtract from optical values."""
     scale: float | str | None = None
     """Optical: factor to reflectance x 10,000. SAR: power, amplitude, db or db100."""
     nodata: float | str | None = None
     values: str = ""
-    """How the bands' values come from the numbers in the files."""
+    """How physical values are computed from the stored ones."""
 
 
 @dataclass
 class Inspection:
-    """What was found; `to_dict` is what ``refnet inspect --json`` prints."""
+    """The result of an inspection; ``refnet inspect --json`` prints `to_dict`."""
 
     optical: SensorReport | None = None
     sar: SensorReport | None = None
     grid: dict[str, Any] | None = None
-    """The result's grid."""
+    """Grid of the map."""
     overlap: float | None = None
     """Share of the grid that SAR covers."""
     weights: str | None = None
     fits: bool | None = None
     """Whether a prediction with the weights is possible; None without weights."""
     missing: list[str] = field(default_factory=list)
-    """Why not."""
+    """Reasons why it is not possible."""
     drift: dict[str, float] = field(default_factory=dict)
-    """How far each band's mean is from that of the weights' training, in its standard deviations."""
+    """Difference of each band's mean from the training mean, in standard deviations of the training data."""
     unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """How each band differs from what the weights learned from, see `refnet_cli.prediction.seen.BandDrift`; empty if
-    their card does not say what that was."""
+    """How each band differs from the training data, see `refnet_cli.prediction.distribution.BandDrift`; empty if the
+    card does not describe the training data."""
     warnings: list[str] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as a plain dict that JSON can hold."""
+        """Return the inspection as a plain dict, ready for JSON."""
         return asdict(self) | {"decisions": [decision._asdict() for decision in self.decisions]}
 
 
@@ -124,23 +124,24 @@ def inspect(
     card: Card | str | Path | None = None,
     options: SceneOptions | None = None,
 ) -> Inspection:
-    """Tell what files are and what a prediction would do with them.
+    """Inspect files: report their content and the decisions that a prediction makes about them.
 
     Parameters
     ----------
     optical, sar : path, or sequence of paths, or None
-        As `ScenePair.open` takes them; one of them may be None.
+        As in `ScenePair.open`; one of them may be None.
     card : Card, str or Path, optional
-        Of the weights that they are to fit; or these weights, as a path or the name of bundled ones.
+        Card of the weights to check the files against; or the weights, as a path or the name of bundled ones.
     options : SceneOptions, optional
 
     Raises
     ------
     RefnetError
-        If a file cannot be read or understood at all; that bands are missing for the weights is told and no error.
+        If a file is unreadable or not usable at all. Bands that the weights need but the files lack are reported, not
+        raised.
     OptionsError
-        If ``strict`` and something can only be guessed, if neither sensor has files, or if an option is for the sensor
-        that has none.
+        If ``strict`` is set and a decision is a guess, if neither sensor has files, or if an option is for the absent
+        sensor.
     """
     absent = absent_sensor(optical, sar)
     options = single_sensor_options(options or SceneOptions(), absent)
@@ -151,14 +152,14 @@ def inspect(
         sources = [source for source in (optical_source, sar_source) if source]
         refuse_swapped(sources)
         with explain_swapped(sources):
-            layers = _look_at_optical(found, optical_source, card, options) if optical_source else []
-            sar_layers = _look_at_sar(found, sar_source, card, options) if sar_source else []
-        _place(found, optical_source, sar_source, layers or sar_layers, options)
+            layers = _inspect_optical(found, optical_source, card, options) if optical_source else []
+            sar_layers = _inspect_sar(found, sar_source, card, options) if sar_source else []
+        _describe_grid(found, optical_source, sar_source, layers or sar_layers, options)
     if card:
-        if lacking := say_lacking(card, absent):
+        if lacking := explain_missing_sensor(card, absent):
             found.missing.append(lacking)
         if not found.missing:
-            _try(found, optical, sar, card, options)
+            _open_pair(found, optical, sar, card, options)
     for source in sources:
         found.decisions += [decision for decision in source.decisions if decision not in found.decisions]
         found.warnings += [warning for warning in source.warnings if warning not in found.warnings]
@@ -172,7 +173,7 @@ def inspect(
 def _open(
     found: Inspection, optical: Paths | None, sar: Paths | None, options: SceneOptions, stack: ExitStack
 ) -> tuple[Source | None, Source | None]:
-    """Open the files of each sensor that there are files of."""
+    """Open the files of each sensor that has files."""
     sar_source = Source(find_files(sar, "sar", options)[0], stack) if sar is not None else None
     if optical is None:
         return None, sar_source
@@ -183,10 +184,10 @@ def _open(
     return Source(files, stack), sar_source
 
 
-def _place(
+def _describe_grid(
     found: Inspection, optical: Source | None, sar: Source | None, layers: Sequence[Layer], options: SceneOptions
 ) -> None:
-    """Choose the grid and say how the files come onto it; ``layers`` as `result_grid` takes them."""
+    """Choose the grid and describe the resampling onto it; see `result_grid` for ``layers``."""
     try:
         grid, decision = result_grid(optical, layers, sar, options)
     except GridNeededError as refusal:
@@ -202,29 +203,30 @@ def _place(
         found.decisions += describe_resampling("sar", parts)
 
 
-def _try(
+def _open_pair(
     found: Inspection, optical: Paths | None, sar: Paths | None, card: Card, options: SceneOptions
 ) -> None:
-    """Open the pair as a prediction does; its decisions are the ones that count."""
+    """Open the pair as a prediction does; its decisions replace those made so far."""
     try:
         with ScenePair.open(optical, sar, card.optical.bands, card.sar.bands, options) as pair:
             own = {decision.what for decision in pair.decisions}
             found.decisions = [*pair.decisions, *(other for other in found.decisions if other.what not in own)]
             found.drift, unlike = card.drift(pair.levels), compare(card, pair)
             found.unlike = {band: asdict(drift) for band, drift in unlike.items()}
+            described = DISTRIBUTIONS in card.training
             found.warnings = [
                 *pair.warnings,
                 *warn_of_level(pair.decisions, card),
-                *(warn_of_unlike(unlike, card.name) if SEEN in card.training else warn_of_drift(found.drift)),
+                *(warn_of_band_drift(unlike, card.name) if described else warn_of_drift(found.drift)),
             ]
     except InputError as refusal:
         found.missing.append(str(refusal))
 
 
-def _chosen(
+def _choose_layers(
     found: Inspection, source: Source, modality: Modality | None, option: Sequence[str] | None
 ) -> tuple[list[Layer], list[str]]:
-    """Bands to judge the files by: those that the weights want if they are there, else all that have names."""
+    """Choose the bands to inspect: those of the weights if the files have them, otherwise all named bands."""
     if modality is not None:
         try:
             indexes, how = choose_bands(
@@ -240,12 +242,12 @@ def _chosen(
     return layers, [layer.name or f"band {number}" for number, layer in enumerate(layers, 1)]
 
 
-def _look_at_optical(
+def _inspect_optical(
     found: Inspection, source: Source, card: Card | None, options: SceneOptions
 ) -> list[Layer]:
-    """Judge the optical files; the bands that are used."""
+    """Inspect the optical files, and return the layers that a prediction uses."""
     with source.error_context():
-        layers, names = _chosen(found, source, card.optical if card else None, options.optical_bands)
+        layers, names = _choose_layers(found, source, card.optical if card else None, options.optical_bands)
         named = dict(zip(layers, names, strict=True))
         others = [layer for layer in source.layers if layer not in named and layer.name]
         reader = OpticalReader(source, [*layers, *others], [*names, *(layer.name for layer in others)], options)
@@ -261,18 +263,18 @@ def _look_at_optical(
         offset=values["optical.offset"],
         scale=values["optical.scale"],
         nodata=values["optical.nodata"],
-        values=_from_numbers(reader.declared, float(reader.scale), float(reader.offsets[0])),
+        values=_describe_scaling(reader.declared, float(reader.scale), float(reader.offsets[0])),
     )
     return layers
 
 
-def _look_at_sar(
+def _inspect_sar(
     found: Inspection, source: Source, card: Card | None, options: SceneOptions
 ) -> list[Layer]:
-    """Judge the SAR files; the bands that are used."""
+    """Inspect the SAR files, and return the layers that a prediction uses."""
     with source.error_context():
-        layers, names = _chosen(found, source, card.sar if card else None, options.sar_bands)
-        how = source.band_names[1] or "count: a guess, the bands have no names."
+        layers, names = _choose_layers(found, source, card.sar if card else None, options.sar_bands)
+        how = source.band_names[1] or "count: a guess, because the bands have no names."
         reader = SarReader(source, layers, names, how, options)
     found.decisions += reader.decisions
     found.warnings += reader.warnings
@@ -284,16 +286,16 @@ def _look_at_sar(
         masks=[],
         scale=values["sar.scale"],
         nodata=values["sar.nodata"],
-        values="dB" if values["sar.scale"] == "db" else f"dB, from the files' {SCALES[values['sar.scale']]}",
+        values="dB" if values["sar.scale"] == "db" else f"dB, converted from {SCALES[values['sar.scale']]}",
     )
     return layers
 
 
-def _from_numbers(declared: tuple[float, float], scale: float, offset: float) -> str:
-    steps = " with the scale {:g} and the offset {:g} that they declare".format(*declared) * (declared != (1.0, 0.0))
+def _describe_scaling(declared: tuple[float, float], scale: float, offset: float) -> str:
+    steps = " with the declared scale {:g} and offset {:g}".format(*declared) * (declared != (1.0, 0.0))
     steps += f" x {scale:g}" if scale != 1 else ""
-    steps += f", less the offset of {offset:g}" if offset else ""
-    return f"reflectance x 10,000: the files' numbers{steps or ', unchanged'}"
+    steps += f", minus the offset {offset:g}" if offset else ""
+    return f"reflectance x 10,000: stored values{steps or ', unchanged'}"
 
 
 def _unit_of(crs: CRS) -> str:

@@ -1,4 +1,4 @@
-"""What to predict, with what, and where to put it."""
+"""Options of a prediction: inputs, weights, outputs and engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
-from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, as_weights
+from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, parse_weights
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.dates import parse_dates
@@ -18,47 +18,47 @@ from refnet_cli.system.options import narrow, option
 
 
 def _demand_output() -> Path:
-    raise OptionsError('There is no file to write: give output, as output="lulc.tif".')
+    raise OptionsError('There is no output file. Set output, for example output="lulc.tif".')
 
 
 @dataclass(frozen=True)
 class MapOptions(SceneOptions):
-    """What to map, what to make of it, and where to write it.
+    """Options that describe a map: inputs, weights, post-processing and outputs.
 
     Raises
     ------
     OptionsError
-        If a value is impossible.
+        If a value is invalid.
     """
 
     optical: Path | tuple[Path, ...] | None = option(
         None,
         help="Sentinel-2: a GeoTIFF or JPEG 2000, several (B02.tif,B03.tif,...), a folder of them, or a SAFE folder or "
-        "zip; its finest grid is the map's. May be left out where the weights can do with --sar alone.",
+        "zip. The map uses its finest grid. Optional if the weights work with --sar alone.",
         affects="elsewhere",
     )
     sar: Path | tuple[Path, ...] | None = option(
         None,
-        help="Sentinel-1, terrain-corrected, of any grid: a file, or VV.tif,VH.tif. May be left out where the weights "
-        "can do with --optical alone. Without --optical the map lies on the SAR file's grid.",
+        help="Sentinel-1, terrain-corrected, on any grid: a file, or VV.tif,VH.tif. Optional if the weights work with "
+        "--optical alone. Without --optical the map uses the SAR file's grid.",
         affects="elsewhere",
     )
     output: Path = option(
         default_factory=_demand_output,
-        help="Class map to write, a Cloud Optimized GeoTIFF [required]; and, each with an -o of its own, KIND or "
-        "KIND=PATH of further outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, "
-        "style, report, stac. Without a path they lie next to the map and are named after it.",
+        help="Class map to write, a Cloud Optimized GeoTIFF [required]. Repeat -o with KIND or KIND=PATH for further "
+        "outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, style, report, stac. "
+        "Without PATH, an output is written next to the map and named after it.",
         affects="files",
     )
     weights: BundledName | ReplacedName | Path | None = option(
         None,
-        help=f"Weights of the network: a file, or the name of bundled ones, as {BUNDLED}; a file without ending that "
-        f"has such a name needs a slash, as ./{BUNDLED}.",
+        help=f"Weights of the network: a file, or the name of bundled weights such as {BUNDLED}. To use a file with "
+        f"that name, add a slash: ./{BUNDLED}.",
         default_text=BUNDLED,
         affects="elsewhere",
     )
     preview: Path | None = option(
-        None, help="Also draw the map with a legend into this PNG; as -o preview=PATH.", affects="files"
+        None, help="Also write a PNG of the map with a legend; same as -o preview=PATH.", affects="files"
     )
     coreg: Coregistration = field(
         default="check", kw_only=True, metadata=SceneOptions.__dataclass_fields__["coreg"].metadata
@@ -66,162 +66,170 @@ class MapOptions(SceneOptions):
     scheme: str | None = option(
         None,
         help="Class scheme to write the map in: corine-level1, dfc2020, dynamic-world, esri-io, terramesh, worldcover, "
-        "or a TOML file of your own.",
+        "or a TOML file with your own scheme.",
         default_text="the weights'",
         affects="pixels",
     )
     resume: bool = option(
         True,
-        help="Go on with what an interrupted run for the same map has finished, or start again.",
+        help="Continue an interrupted run of the same map, or start again.",
         default_text="resume",
         affects="run",
     )
     overwrite: bool = option(False, help="Replace existing files that refnet did not write.", affects="run")
-    outputs: tuple[str, ...] = option((), help="Further outputs, KIND or KIND=PATH, as -o takes them.", affects="files")
+    outputs: tuple[str, ...] = option((), help="Further outputs, KIND or KIND=PATH, as in -o.", affects="files")
     tta: bool = option(
-        False, help="Average over the eight ways to turn and mirror a tile, in eight times the time.", affects="pixels"
+        False,
+        help="Test-time augmentation: average over the eight rotations and reflections of each tile. Takes eight times "
+        "as long.",
+        affects="pixels",
     )
     smooth: int = option(
         0,
-        help="Smooth probabilities over this many pixels on each side, where they are alike: single pixels that stand "
-        "out unsurely go, edges stay.",
-        default_text="0, not at all",
+        help="Smooth probabilities within this many pixels where they are similar. Removes isolated uncertain pixels "
+        "and keeps edges.",
+        default_text="0, no smoothing",
         metavar="PIXELS",
         affects="pixels",
     )
     threshold: float = option(
-        0.0, help="Make pixels no data whose class is less probable than this.", metavar="PROBABILITY", affects="pixels"
+        0.0,
+        help="Set pixels to no data if their class is less probable than this.",
+        metavar="PROBABILITY",
+        affects="pixels",
     )
     zones: Path | None = option(
-        None, help="Polygons by which the output areas is told too, as regions.gpkg.", affects="files"
+        None, help="Polygons, such as regions.gpkg: report areas per polygon too (-o areas).", affects="files"
     )
     zone_field: str | None = option(
-        None, help="Field of the zones that names them.", default_text="they are numbered", affects="files"
+        None, help="Field with the names of the zones.", default_text="zones are numbered", affects="files"
     )
     zone_layer: str | None = option(
-        None, help="Layer of the file of zones; needed where several have shapes.", affects="files", since="0.2"
+        None, help="Layer of the zones file; required if several layers have geometries.", affects="files", since="0.2"
     )
     min_area: float = option(
         0.0,
-        help="Hectares below which the output polygons merges a polygon into its largest neighbour.",
+        help="Merge polygons smaller than this (ha) into the largest neighbour (-o polygons).",
         affects="files",
     )
     date: str | None = option(
         None,
-        help="When the scenes were taken, for the output stac: 2020-07-01, or an interval as 2020-07-01/2020-07-05.",
-        default_text="what the files' names tell",
+        help="Acquisition date of the scenes for -o stac: 2020-07-01, or an interval such as 2020-07-01/2020-07-05.",
+        default_text="from the file names",
         affects="files",
     )
-    checksum: bool = option(False, help="Also write the map's SHA-256 next to it, as sha256sum does.", affects="files")
+    checksum: bool = option(
+        False, help="Also write the map's SHA-256 next to it, in the format of sha256sum.", affects="files"
+    )
     max_memory: str | None = option(
-        None, help="Memory to take at most, as 4G.", default_text="what is free, less a tenth", affects="run"
+        None, help="Memory limit, such as 4G.", default_text="90% of the free memory", affects="run"
     )
     overlap: int | None = option(
         None,
-        help="Pixels that neighbouring tiles share.",
-        default_text="a quarter of a tile, that is 64 of 256",
+        help="Overlap of neighbouring tiles in pixels.",
+        default_text="a quarter of a tile: 64 for tiles of 256",
         affects="pixels",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        absent_sensor(self.optical, self.sar)  # raises if both are
+        absent_sensor(self.optical, self.sar)  # raises if both are absent
         if self.weights is not None:
-            object.__setattr__(self, "weights", as_weights(self.weights))
+            object.__setattr__(self, "weights", parse_weights(self.weights))
         if isinstance(self.outputs, str):
             object.__setattr__(self, "outputs", (self.outputs,))
         if not 0 <= self.smooth <= 16:
-            raise OptionsError(f"Smoothing over {self.smooth} pixels is impossible; give a number from 1 to 16.")
+            raise OptionsError(f"smooth is {self.smooth}; it must be from 0 to 16 pixels.")
         if not 0 <= self.threshold < 1:
-            raise OptionsError(f"A threshold of {self.threshold} is no probability; give one from 0 to below 1.")
+            raise OptionsError(f"threshold is {self.threshold}; it must be a probability from 0 to below 1.")
         if not 0 <= self.min_area < math.inf:
-            raise OptionsError(f"A least area of {self.min_area} hectares is impossible; give 0 or more.")
+            raise OptionsError(f"min_area is {self.min_area} ha; it must be 0 or more.")
         self._check_own_options()
         if self.date is not None:
             parse_dates(self.date)
 
     def _check_own_options(self) -> None:
-        """Refuse options that are for an output which is not made."""
+        """Refuse options for outputs that were not requested."""
         from refnet_cli.outputs import OUTPUTS
 
-        others = {name: kind for kind in OUTPUTS.keys() - self.places for name in OUTPUTS[kind].own_options}
+        others = {name: kind for kind in OUTPUTS.keys() - self.output_paths for name in OUTPUTS[kind].own_options}
         for name in (one.name for one in fields(self) if one.name in others and getattr(self, one.name)):
             kind = others[name]
-            raise OptionsError(f"--{name.replace('_', '-')} is for the output {kind!r}: add --output {kind}.")
+            raise OptionsError(f"--{name.replace('_', '-')} needs the output {kind!r}: add --output {kind}.")
 
     @property
     def absent(self) -> Modality | None:
-        """The sensor that there are no files of."""
+        """The sensor without files, if any."""
         return absent_sensor(self.optical, self.sar)
 
     @property
     def sensors(self) -> tuple[Modality, ...]:
-        """Those that there are files of."""
+        """The sensors with files."""
         return tuple(sensor for sensor in MODALITIES if sensor != self.absent)
 
     @property
     def either(self) -> bool:
-        """Whether pixels that only one sensor saw get a class."""
+        """Whether pixels with data from only one sensor get a class."""
         return self.missing == "use-other" or self.absent is not None
 
     @property
-    def places(self) -> dict[str, Path]:
-        """Where each output is to appear, by its name, in the order in which they are made.
+    def output_paths(self) -> dict[str, Path]:
+        """Path of each output by its kind, in the order of writing.
 
         Raises
         ------
         OptionsError
-            If there is no such output, one is given twice, or a name's ending is that of another format.
+            If a kind is unknown or given twice, or a file name has the ending of another format.
         """
         from refnet_cli.outputs import OUTPUTS, check_endings  # takes a second to import, and --help needs the fields
 
         check_endings({"classes": self.output})
         stem = self.output.with_suffix("")
-        places = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
+        paths = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
         for given in self.outputs:
             kind, equals, path = given.partition("=")
             if equals and not path:
-                raise OptionsError(f"The output {given!r} names no file: give a path, or {kind} alone.")
+                raise OptionsError(f"The output {given!r} has no path. Give {kind}=PATH, or {kind} alone.")
             if kind not in OUTPUTS:
-                raise OptionsError(f"There is no output {kind!r}; there are {', '.join(OUTPUTS)}.")
-            if kind in places:
+                raise OptionsError(f"The output {kind!r} is unknown; choose from {', '.join(OUTPUTS)}.")
+            if kind in paths:
                 raise OptionsError(f"The output {kind!r} is given twice.")
-            places[kind] = Path(path) if path else stem.with_name(stem.name + OUTPUTS[kind].ending)
-        check_endings(places)
-        return {kind: places[kind] for kind in OUTPUTS if kind in places}
+            paths[kind] = Path(path) if path else stem.with_name(stem.name + OUTPUTS[kind].ending)
+        check_endings(paths)
+        return {kind: paths[kind] for kind in OUTPUTS if kind in paths}
 
 
 @dataclass(frozen=True)
 class PredictOptions(EngineOptions, MapOptions):
-    """What to map, what to make of it and where to write it, and what the network is to run on and with.
+    """Options that describe a map, and the engine to run the network with.
 
     Raises
     ------
     OptionsError
-        If a value is impossible.
+        If a value is invalid.
     """
 
     read_threads: int | None = option(
         None,
-        help="Threads that read and warp ahead of the network; the map is the same for any number.",
-        default_text="the processor's cores, at most 8",
+        help="Threads that read and warp ahead of the network. They do not affect the map.",
+        default_text="number of processor cores, at most 8",
         affects="run",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.read_threads is not None and not 1 <= self.read_threads <= 256:
-            raise OptionsError(f"Reading in {self.read_threads} threads is impossible; give a number from 1 to 256.")
+            raise OptionsError(f"read_threads is {self.read_threads}; it must be from 1 to 256.")
         if self.batch is not None and self.batch < 1:
-            raise OptionsError(f"A batch of {self.batch} tiles is impossible; it takes at least one.")
+            raise OptionsError(f"batch is {self.batch}; it must be 1 tile or more.")
 
     @property
     def engine(self) -> EngineOptions:
-        """What the network is to run on and with."""
+        """The options of the engine."""
         return narrow(self, EngineOptions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options as a plain dict that JSON can hold."""
+        """Return the options as a plain dict, ready for JSON."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
 

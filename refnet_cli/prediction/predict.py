@@ -16,11 +16,11 @@ from refnet_cli.outputs.journal import Finished
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.style import warn_of_styles
-from refnet_cli.prediction.job import Job, Part, context_of, load
+from refnet_cli.prediction.job import Job, MapBlock, context_of, load
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import WARNING
-from refnet_cli.prediction.report import Report, check_map, examine
-from refnet_cli.prediction.stream import Progress, expect, write_rows
+from refnet_cli.prediction.report import Report, check_map, describe_scene
+from refnet_cli.prediction.stream import Progress, prefetch, write_rows
 from refnet_cli.scene.grid import crop
 from refnet_cli.sensors.quality import usable
 from refnet_cli.system.process import reading_threads
@@ -35,7 +35,7 @@ def predict(
     options: PredictOptions,
     engine: Engine | None = None,
     progress: Progress | None = None,
-    part: Part | None = None,
+    block: MapBlock | None = None,
 ) -> Report:
     """Map the land cover of a scene pair, or of a scene of one sensor.
 
@@ -43,11 +43,12 @@ def predict(
     ----------
     options : PredictOptions
     engine : Engine, optional
-        In place of the one that ``options.weights`` makes.
+        Use this engine instead of loading ``options.weights``.
     progress : callable, optional
-        Told after every batch how many tiles are done, and of how many.
-    part : Part, optional
-        Predict only this part of the map, for `refnet_cli.batch.run` to put together, and make none of the outputs.
+        Called after every batch with the number of finished tiles and of all tiles.
+    block : MapBlock, optional
+        Predict only this block of the map and write its shard, without any output; `refnet_cli.batch.mosaic` joins the
+        shards.
 
     Returns
     -------
@@ -56,41 +57,41 @@ def predict(
     Raises
     ------
     RefnetError
-        Of the kind that fits; then no unfinished output is left behind, and no new map.
+        If the prediction fails. No output is written then.
     """
     started = time.monotonic()
-    job = Job.settle(options, engine.card if engine else None, part)
+    job = Job.resolve(options, engine.card if engine else None, block)
     _, threads = job.fit(1, options.read_threads or reading_threads())
     with job.open_scene(threads) as pair, ExitStack() as stack:
         job.check_files(pair.files)
         tiling, area = job.tiling(pair.grid)
-        # The report says what was done, not what was left open.
+        # The report states the overlap that was used, not the default.
         job = replace(job, options=replace(job.options, overlap=tiling.overlap))
         _, threads = job.fit(1, threads, area.width)
         pair.use_threads(threads)
-        report = examine(job, pair)
-        look = job.quicklook(pair.grid)
-        context = context_of(job.options, job.scheme, crop(pair.grid, area), report.provenance.tags, look)
-        outputs = OutputSet(context, options.places, stack, part.shard if part else None)
-        expect(pair, tiling, area)  # the first blocks are read while the engine loads
-        engine = _make_ready(engine, job, stack)
+        report = describe_scene(job, pair)
+        quicklook = job.quicklook(pair.grid)
+        context = context_of(job.options, job.scheme, crop(pair.grid, area), report.provenance.tags, quicklook)
+        outputs = OutputSet(context, options.output_paths, stack, block.shard if block else None)
+        prefetch(pair, tiling, area)  # the first blocks are read while the engine loads
+        engine = _prepare_engine(engine, job, stack)
         pair.use_threads(_fit_engine(engine, job, threads, area.width))
         for name, value in engine.about.items():
             LOG.debug(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
         first = _resume(engine, job, outputs, identity)
-        tiles = write_rows(job, pair, engine, first, outputs, look, progress)
+        tiles = write_rows(job, pair, engine, first, outputs, quicklook, progress)
         report = replace(report, engine=engine.about, tiles=tiles, counts=pair.counts_in(area))
         report = replace(report, resumed_rows=first, renewed=outputs.log.renewed)
-        report = complete(report, outputs, of_map=part is None)
+        report = complete(report, outputs, of_map=block is None)
         report = report.with_warnings_of_run(*(text for name, text in engine.about.items() if name == WARNING))
-    if part is None:
+    if block is None:
         report = add_sidecars(report, job.options, job.scheme)
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _make_ready(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
-    """Return the engine that was given, or that is loaded and closed with the stack, as the options want it."""
+def _prepare_engine(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
+    """Return the given engine, or load one and close it with the stack; add test-time augmentation if requested."""
     if engine is None:
         engine = load(job.options, job.weights)
         stack.callback(engine.close)
@@ -98,7 +99,7 @@ def _make_ready(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
 
 
 def _fit_engine(engine: Engine, job: Job, threads: int, width: int) -> int:
-    """Lower the batch of an engine on the CPU so that it fits into memory, and return how many threads read."""
+    """Reduce the batch size of an engine on the CPU until it fits into memory, and return the number of threads."""
     devices = engine.about.get("device", "").split(", ")
     if set(devices) == {"cpu"}:
         engine.batch, threads = job.fit(engine.batch, threads, width, len(devices))
@@ -106,27 +107,27 @@ def _fit_engine(engine: Engine, job: Job, threads: int, width: int) -> int:
 
 
 def _resume(engine: Engine, job: Job, outputs: OutputSet, identity: dict[str, Any]) -> int:
-    """Add the rows that an interrupted run finished, with its batch; return how many."""
+    """Restore the rows and the batch size of an interrupted run, and return the number of rows."""
     as_rows = partial(rows_of, scheme=job.scheme, either=job.options.either)
     first, engine.batch = outputs.resume(identity, engine.batch, as_rows, resume=job.options.resume)
     return first
 
 
 def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
-    """Make rows of what a journal holds; ``either`` tells whether one sensor does."""
+    """Return the rows of a journal entry; with ``either``, pixels with one sensor are valid."""
     quality = finished.layers["quality"]
     return Rows(finished.row, None, usable(quality, either), scheme, None, quality, finished.layers)
 
 
 def complete(report: Report, outputs: OutputSet, of_map: bool = True) -> Report:
-    """Check a map whose rows are all there, make its outputs complete and move them into place.
+    """Check a map with all of its rows, finish its outputs and move them into place.
 
     Parameters
     ----------
     report : Report
     outputs : OutputSet
     of_map : bool
-        False for a part of a map, which alone may show nothing.
+        False for a block of a map, which may have no valid pixel.
 
     Returns
     -------
@@ -136,7 +137,7 @@ def complete(report: Report, outputs: OutputSet, of_map: bool = True) -> Report:
     Raises
     ------
     InputError
-        If the map shows nothing, or much of it could not be read.
+        If no pixel of the map is valid, or more than 5% are unreadable.
     """
     report = report.with_warnings(*outputs.warnings).with_totals(outputs.totals)
     if of_map:
@@ -147,7 +148,7 @@ def complete(report: Report, outputs: OutputSet, of_map: bool = True) -> Report:
 
 
 def add_sidecars(report: Report, options: PredictOptions, scheme: ClassScheme) -> Report:
-    """Write the map's checksum next to it if the options say so, and warn of styles that other programs prefer."""
+    """Write the map's checksum file if requested, and warn of style files next to the map that show other classes."""
     if options.checksum:
         write_sidecar(options.output, report.sha256)
     return report.with_warnings(*warn_of_styles(options.output, scheme))

@@ -1,4 +1,4 @@
-"""What the pixels of a map depend on, said once: tags, the identity of a resumed run and facts come from it."""
+"""What the pixels of a map depend on: the one source for tags, the resume identity and the outputs' metadata."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refnet_cli.model.one_sensor import say_absent
+from refnet_cli.model.one_sensor import describe_absent_sensor
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.sensor import MODALITIES, Modality
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
 
 WARNING = "warning"
-"""Entry of `refnet_cli.engines.base.Engine.about` that is a warning."""
+"""Key of the warning in `refnet_cli.engines.base.Engine.about`."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the pixels of a map depend on and nothing else, so that equal maps are equal."""
+    """What the pixels of a map depend on, and nothing else: equal maps have equal provenance."""
 
     weights: str
     weights_sha256: str
     optical: str
-    """Names of the files, or that there are none."""
+    """File names, or a note that the sensor is absent."""
     sar: str
     options: dict[str, Any]
     decisions: list[dict[str, Any]]
@@ -55,27 +55,29 @@ class Provenance:
         options : mapping
             All options as plain values.
         sensors : sequence of str
-            Those that the map is from.
+            Sensors with input files.
         weights : mapping
-            Their ``name`` and ``sha256``.
+            ``name`` and ``sha256`` of the weights.
         scheme : str
             Name of the map's class scheme.
         decisions : list of dict
-            What was decided about the files.
+            Decisions about the input files.
         translation : dict or None
-            What the network's classes became.
+            Crosswalk from the network's classes to the map's.
         version : str
-            Of refnet.
+            Version of refnet.
         """
         chosen = {name: options[name] for name in sorted(options) if name in names(PredictOptions, "pixels")}
-        if chosen["scheme"] is not None:  # perhaps a file's path, whose content is in the translation
+        if chosen["scheme"] is not None:  # may be a path; the file's content is in the crosswalk
             chosen["scheme"] = scheme
-        optical, sar = (_names(options[name]) if name in sensors else say_absent(name) for name in MODALITIES)
+        optical, sar = (
+            _names(options[name]) if name in sensors else describe_absent_sensor(name) for name in MODALITIES
+        )
         return cls(weights["name"], weights["sha256"], optical, sar, chosen, decisions, translation, version)
 
     @property
     def tags(self) -> dict[str, str]:
-        """What the map says of itself."""
+        """Tags of the map's file."""
         return {
             "REFNET_VERSION": self.version,
             "REFNET_WEIGHTS": self.weights,
@@ -88,13 +90,13 @@ class Provenance:
         }
 
     def identity(self, pair: ScenePair, grid: dict[str, Any], engine: Engine, area: Window) -> dict[str, Any]:
-        """Return everything that the pixels of an area depend on, to the last bit."""
+        """Return everything that the exact pixel values of an area depend on."""
         states = [(path.name, path.stat()) for path in pair.files]
         return {
             "tags": self.tags,
             "grid": grid,
             "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
-            # What a server has, its pixels tell.
+            # Remote files have no local size and time: the means of the bands stand for their content.
             "remote": [pair.remote, pair.levels] if pair.remote else [],
             "engine": {name: value for name, value in engine.about.items() if name not in ("threads", WARNING)},
             "area": area,

@@ -1,4 +1,4 @@
-"""What was done, and what is strange about it."""
+"""The report of a prediction, and the checks of the finished map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.model.card import warn_of_drift
 from refnet_cli.model.one_sensor import warn_of_use_other
 from refnet_cli.outputs.totals import MapTotals
-from refnet_cli.prediction.drift import SEEN, compare, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.drift import DISTRIBUTIONS, compare, warn_of_band_drift, warn_of_level
 from refnet_cli.prediction.job import Job
 from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
 from refnet_cli.prediction.provenance import Provenance
@@ -21,53 +21,53 @@ from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.sensors.sentinel1 import DB_RANGE
 from refnet_cli.version import __version__
 
-MOST_CLAMPED = 0.01  # share of SAR values beyond all that is measured
-MOST_UNREAD = 0.05  # share of the map that may be masked because it cannot be read
+MOST_CLAMPED = 0.01  # limit for the share of SAR values outside the physical range
+MOST_UNREAD = 0.05  # limit for the share of unreadable pixels
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was done; `to_dict` is what ``refnet predict --json`` prints."""
+    """The report of a prediction; ``refnet predict --json`` prints `to_dict`."""
 
     output: str
     preview: str | None
     weights: dict[str, str]
     grid: dict[str, Any]
     wkt: str
-    """Of the grid's reference system."""
+    """The grid's coordinate reference system as WKT."""
     decisions: list[dict[str, Any]]
     options: dict[str, Any]
     scheme: dict[str, Any]
     """Class scheme of the map."""
     network: dict[str, Any]
-    """Bands that the network takes, by sensor; how many classes it tells apart; side of its tiles."""
+    """Input bands of the network by sensor, number of classes, and side of its tiles."""
     sensors: list[Modality] = field(default_factory=lambda: [*MODALITIES])
-    """Which sensors the map is from: "optical", "sar" or both."""
+    """Sensors with input files: "optical", "sar" or both."""
     engine: dict[str, str] = field(default_factory=dict)
-    """What the network ran on and with."""
+    """Device, kernel and settings of the engine."""
     version: str = __version__
     translation: dict[str, Any] | None = None
-    """What the network's classes became in the map's scheme."""
+    """Crosswalk from the network's classes to the map's."""
     drift: dict[str, float] = field(default_factory=dict)
-    """How far each band's mean is from that of training, in standard deviations."""
+    """Difference of each band's mean from the training mean, in standard deviations of the training data."""
     unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """How each band differs from what the weights learned from, see `refnet_cli.prediction.seen.BandDrift`; empty if
-    their card does not say what that was."""
+    """How each band differs from the training data, see `refnet_cli.prediction.distribution.BandDrift`; empty if the
+    card does not describe the training data."""
     low_confidence: float = 0.0
-    """Share of the pixels that the sensors saw in which no class of the network has a probability of 0.5."""
+    """Share of the valid pixels in which no class of the network reaches a probability of 0.5."""
     low_confidence_limit: float = LARGEST_SHARE
     """Share above which there is a warning."""
     warnings: list[str] = field(default_factory=list)
     warnings_of_run: list[str] = field(default_factory=list)
-    """Those of `warnings` that concern this run and not the map; no output holds them."""
+    """Those of `warnings` that concern this run and not the map; outputs do not contain them."""
     resumed_rows: int = 0
     """Rows of the map that an interrupted run had finished."""
     renewed: bool = False
-    """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
+    """Whether an interrupted run's rows were discarded because its inputs, weights or options differed."""
     sha256: str = ""
-    """Of the map's file."""
+    """Checksum of the map's file."""
     files: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """For each output by its name, what files it consists of: name, path, SHA-256 and size in bytes."""
+    """Files of each output, by the output's name: name, path, SHA-256 and size in bytes."""
     tiles: dict[str, int] = field(default_factory=lambda: {"run": 0, "skipped": 0})
     valid_share: float = 0.0
     """Share of the map's pixels that have a class."""
@@ -77,7 +77,7 @@ class Report:
 
     @property
     def provenance(self) -> Provenance:
-        """What the map's pixels depend on."""
+        """What the pixels of the map depend on."""
         return Provenance.of(
             self.options, self.sensors, self.weights, self.scheme["name"], self.decisions, self.translation,
             self.version,
@@ -85,13 +85,13 @@ class Report:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What outputs may say about a map: nothing that differs between two runs for the same map."""
-        told = (
+        """Metadata for outputs: only what is equal in all runs for the same map."""
+        common = (
             "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "unlike", "low_confidence",
             "translation", "areas_hectares", "valid_share", "counts",
         )  # fmt: skip
         provenance = self.provenance
-        return {name: getattr(self, name) for name in told} | {
+        return {name: getattr(self, name) for name in common} | {
             "weights": {name: self.weights[name] for name in ("name", "sha256", "notice")},
             "optical": provenance.optical,
             "sar": provenance.sar,
@@ -99,15 +99,15 @@ class Report:
         }
 
     def with_warnings(self, *warnings: str) -> Report:
-        """Return the report with further warnings."""
+        """Return the report with these warnings added."""
         return replace(self, warnings=[*self.warnings, *warnings])
 
     def with_warnings_of_run(self, *warnings: str) -> Report:
-        """Return the report with warnings that no output holds, when all outputs are complete."""
+        """Return the report with warnings added that outputs do not contain; call it when all outputs are complete."""
         return replace(self.with_warnings(*warnings), warnings_of_run=[*self.warnings_of_run, *warnings])
 
     def with_totals(self, totals: MapTotals) -> Report:
-        """Return the report of a map whose pixels add up to something."""
+        """Return the report with the totals of the map's pixels."""
         return replace(
             self, valid_share=totals.valid_share, low_confidence=totals.low_confidence,
             areas_hectares=totals.areas_hectares,
@@ -118,8 +118,8 @@ class Report:
         return asdict(self)
 
 
-def examine(job: Job, pair: ScenePair) -> Report:
-    """Describe a scene and what will be made of it, before a tile is predicted."""
+def describe_scene(job: Job, pair: ScenePair) -> Report:
+    """Return the report before the first tile: input files, decisions, options and drift from the training data."""
     card, options = job.card, job.options
     unlike, drift = compare(card, pair), card.drift(pair.levels)
     return Report(
@@ -136,13 +136,13 @@ def examine(job: Job, pair: ScenePair) -> Report:
             "tile": card.tile,
         },
         sensors=[*options.sensors],
-        translation=job.translation.to_dict() | {"lines": job.translation.lines()} if job.translation else None,
+        translation=job.crosswalk.to_dict() | {"lines": job.crosswalk.lines()} if job.crosswalk else None,
         drift=drift,
         unlike={band: asdict(found) for band, found in unlike.items()},
         low_confidence_limit=limit_of(card),
         warnings=[
             *([] if options.scheme else warn_of_old_codes(card.scheme)),
-            *(warn_of_unlike(unlike, card.name) if SEEN in card.training else warn_of_drift(drift)),
+            *(warn_of_band_drift(unlike, card.name) if DISTRIBUTIONS in card.training else warn_of_drift(drift)),
             *warn_of_level(pair.decisions, card),
             *(warn_of_use_other(card) if options.missing == "use-other" and not options.absent else []),
             *pair.warnings,
@@ -151,7 +151,7 @@ def examine(job: Job, pair: ScenePair) -> Report:
 
 
 def check_map(report: Report, totals: MapTotals) -> list[str]:
-    """Refuse a map that shows nothing, or of which much could not be read, and warn of what is strange.
+    """Refuse a map without valid pixels or with too many unreadable ones, and return warnings about the rest.
 
     Parameters
     ----------
@@ -167,6 +167,7 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
     Raises
     ------
     InputError
+        If no pixel is valid, or more than 5% of the pixels are unreadable.
     """
     given = (report.options[sensor] for sensor in report.sensors)
     names = " and ".join(",".join([paths] if isinstance(paths, str) else paths) for paths in given)
@@ -174,25 +175,27 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
         saw = "either sensor" if report.options["missing"] == "use-other" else "both sensors"
         if len(report.sensors) == 1:
             saw = SENSORS[report.sensors[0]].satellite
-        raise InputError(f"{names} have no pixel that {saw} saw; nothing can be mapped.")
+        raise InputError(f"{names} have no pixel with data from {saw}: nothing to map. Check nodata and the overlap.")
     warnings = []
     if not report.valid_share:
         warnings.append(
-            "no pixel of the map has a class: no class reaches the threshold of "
-            f"{report.options['threshold']:g}, or the map's scheme lacks the classes; lower --threshold or check "
-            "--scheme."
+            "no pixel of the map has a class. Either no class reaches the threshold of "
+            f"{report.options['threshold']:g} (lower --threshold), or the map's scheme lacks the predicted classes "
+            "(check --scheme)."
         )
     warnings += warn_of_low_confidence(report.low_confidence, report.low_confidence_limit, report.weights["name"])
     pixels = report.grid["height"] * report.grid["width"]
     clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
     if clamped > MOST_CLAMPED:
         warnings.append(
-            f"{clamped:.0%} of the SAR values lie beyond {DB_RANGE[0]:g} to {DB_RANGE[1]:+g} dB, which no ground does: "
-            "a number that stands for no data may be undeclared."
+            f"{clamped:.0%} of the SAR values lie outside {DB_RANGE[0]:g} to {DB_RANGE[1]:+g} dB (limit "
+            f"{MOST_CLAMPED:.0%}). The file may use a nodata value that it does not declare."
         )
     share = totals.unreadable / pixels
     if share > MOST_UNREAD:
-        raise InputError(f"{share:.0%} of {names} cannot be read, and {MOST_UNREAD:.0%} may be: repair the files.")
+        raise InputError(
+            f"{share:.0%} of {names} is unreadable (limit {MOST_UNREAD:.0%}). Repair or re-download the files."
+        )
     if share:
-        warnings.append(f"{share:.2%} of the map is no data because it could not be read.")
+        warnings.append(f"{share:.2%} of the map has no data because the input is unreadable there.")
     return warnings

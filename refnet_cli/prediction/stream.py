@@ -1,4 +1,4 @@
-"""From tiles of a scene to rows of probabilities, while threads read ahead."""
+"""Predict the tiles of a scene, and stitch them to rows of probabilities while threads read ahead."""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
 
 Progress = Callable[[int, int], None]
-"""Called with the number of tiles done and of all tiles."""
+"""Called with the number of finished tiles and of all tiles."""
 Needed = Callable[[Window], NDArray[np.bool_]]
-AHEAD, BEHIND = 3, 2  # batches that are in the network or read for it, and that wait to be written
+AHEAD, BEHIND = 3, 2  # batches that are read or in the network; batches that wait to be written
 
 
 class Batch(NamedTuple):
-    """Tiles to predict at once."""
+    """Tiles that the network predicts in one call."""
 
     windows: list[Window]
-    """May be none, at the end of a row of tiles."""
+    """Positions of the tiles; may be empty at the end of a row of tiles."""
     optical: Float32
     """Shape (N, Bo, tile, tile)."""
     sar: Float32
     """Shape (N, Bs, tile, tile)."""
     skipped: int
-    """Tiles without any valid pixel that were passed over since the batch before."""
+    """Tiles without a valid pixel that were skipped since the previous batch."""
     finished: UInt8 | None
-    """After the last tiles of a row: what was seen of the rows that no later tile touches, shape (rows, width)."""
+    """After the last tiles of a row: the quality of the rows that no later tile overlaps, shape (rows, width)."""
 
 
-class Quicklooker:
-    """Shows a quicklook what both sensors saw, while a scene is read.
+class QuicklookFeed:
+    """Adds the pixels of a scene to a quicklook while the scene is read.
 
     Parameters
     ----------
     pair : ScenePair
-    look : Quicklook or None
-        None to show nothing.
+    quicklook : Quicklook or None
+        None to do nothing.
     """
 
-    def __init__(self, pair: ScenePair, look: Quicklook | None) -> None:
-        self._pair, self._look = pair, look
+    def __init__(self, pair: ScenePair, quicklook: Quicklook | None) -> None:
+        self._pair, self._quicklook = pair, quicklook
 
-    def show(self, window: Window) -> None:
-        """Show a window, block by block."""
-        if self._look is None:
+    def add(self, window: Window) -> None:
+        """Add a window, block by block."""
+        if self._quicklook is None:
             return
         for piece in window.pieces(BLOCK):
             patch = self._pair.read(piece)
-            self._look.add(piece.row, piece.column, patch.optical, patch.sar)
+            self._quicklook.add(piece.row, piece.column, patch.optical, patch.sar)
 
 
 def write_rows(
@@ -74,10 +74,10 @@ def write_rows(
     engine: Engine,
     first: int,
     outputs: OutputSet,
-    look: Quicklook | None = None,
+    quicklook: Quicklook | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
-    """Predict the rows of a map and give them to its outputs, in a thread of their own.
+    """Predict the rows of a map, and write them to its outputs in a background thread.
 
     Parameters
     ----------
@@ -85,37 +85,37 @@ def write_rows(
     pair : ScenePair
     engine : Engine
     first : int
-        Row of the mapped area; those above it are finished.
+        First row of the mapped area to predict; the rows above it are finished.
     outputs : OutputSet
-    look : Quicklook, optional
-        Is shown the whole area.
+    quicklook : Quicklook, optional
+        Receives the whole area, including finished rows.
     progress : callable, optional
-        Told after every batch how many tiles are done, and of how many.
+        Called after every batch with the number of finished tiles and of all tiles.
 
     Returns
     -------
     dict
-        How many tiles were ``run``, and how many ``skipped`` because no pixel is valid.
+        Number of tiles that were ``run``, and ``skipped`` because they have no valid pixel.
     """
     counts = {"run": 0, "skipped": 0}
     tiling, area = job.tiling(pair.grid)
     missing = area._replace(row=area.row + first, height=area.height - first)
-    looker = Quicklooker(pair, look)
-    looker.show(area._replace(height=first))
+    feed = QuicklookFeed(pair, quicklook)
+    feed.add(area._replace(height=first))
     if not missing.height:
         return counts
     finishing = Finishing(tiling, engine.card.network.classes, missing, job.options.smooth, pair.usable)
-    if look or finishing.stitched != area:  # else the threads have begun to read what the whole area needs
-        expect(pair, tiling, finishing.stitched)
+    if quicklook or finishing.stitched != area:  # otherwise the blocks of the area are being read already
+        prefetch(pair, tiling, finishing.stitched)
 
     def take(batch: Batch, probabilities: Float32) -> None:
         for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
-            rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.translation, seen)
+            rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.crosswalk, seen)
             outputs.add(replace(rows, threshold=job.options.threshold))
 
     batches = _predict_batches(
         pair, engine, tiling, finishing.stitched, progress, counts,
-        look_at=lambda window: looker.show(window.within(missing)),
+        on_rows=lambda window: feed.add(window.within(missing)),
     )  # fmt: skip
     with closing(batches) as done, WriteBehind(BEHIND) as behind:
         for batch, probabilities in done:
@@ -131,30 +131,30 @@ def predict_rows(
     counts: dict[str, int] | None = None,
     needed: Needed | None = None,
 ) -> Generator[Rows, None, None]:
-    """Predict a scene, row of tiles by row of tiles, while a thread reads the next tiles.
+    """Predict a scene one row of tiles at a time, while a thread reads the next tiles.
 
-    Until it is exhausted or closed, nothing else may read from the pair.
+    Nothing else may read from the pair until the generator is exhausted or closed.
 
     Parameters
     ----------
     pair : ScenePair
     engine : Engine
     tiling : Tiling
-        Of the pair's grid.
+        Tiling of the pair's grid.
     progress : callable, optional
-        Told after every batch how many tiles are done, and of how many.
+        Called after every batch with the number of finished tiles and of all tiles.
     counts : dict, optional
-        Its entries ``run`` and ``skipped`` are counted up.
+        Its entries ``run`` and ``skipped`` are incremented.
     needed : callable, optional
-        Says which pixels of a window of the grid are needed; tiles without any are skipped, and the others are not
-        valid.
+        Returns the mask of needed pixels for a window of the grid. Tiles without a needed pixel are skipped, and other
+        pixels are not valid.
 
     Yields
     ------
     Rows
         From north to south, each row of the grid once.
     """
-    expect(pair, tiling, tiling.whole, needed)
+    prefetch(pair, tiling, tiling.whole, needed)
     finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, needed)) as done:
@@ -163,14 +163,14 @@ def predict_rows(
                 yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 
-def expect(pair: ScenePair, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
-    """Have the pair's threads begin to read what the tiles of an area need."""
+def prefetch(pair: ScenePair, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
+    """Start reading the blocks of the tiles of an area in the pair's threads."""
     inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
     pair.prefetch(window for window in inside if needed is None or needed(window).any())
 
 
 def _read_seen(pair: ScenePair, window: Window, needed: Needed | None) -> UInt8:
-    """Read what was seen of a window's needed pixels, and nothing where no pixel is needed."""
+    """Read the quality of a window's needed pixels; 0 elsewhere."""
     if needed is None:
         return pair.read_seen(window)
     chosen = needed(window)
@@ -191,14 +191,14 @@ def _predict_batches(
     progress: Progress | None,
     counts: dict[str, int],
     needed: Needed | None = None,
-    look_at: Callable[[Window], None] | None = None,
+    on_rows: Callable[[Window], None] | None = None,
 ) -> Generator[tuple[Batch, Float32], None, None]:
-    """Yield batches with their probabilities, shape (N, K, tile, tile), of the tiles that touch an area."""
+    """Yield the batches of the tiles that overlap an area, with their probabilities, shape (N, K, tile, tile)."""
     total = sum(map(len, tiling.rows(area)))
-    nothing = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
-    with closing(read_ahead(_read_batches(pair, engine, tiling, area, needed, look_at), AHEAD)) as batches:
+    empty = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
+    with closing(read_ahead(_read_batches(pair, engine, tiling, area, needed, on_rows), AHEAD)) as batches:
         for batch in batches:
-            probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else nothing
+            probabilities = engine.predict(batch.optical, batch.sar) if batch.windows else empty
             counts["run"] += len(batch.windows)
             counts["skipped"] += batch.skipped
             if progress:
@@ -212,9 +212,9 @@ def _read_batches(
     tiling: Tiling,
     area: Window,
     needed: Needed | None,
-    look_at: Callable[[Window], None] | None,
+    on_rows: Callable[[Window], None] | None,
 ) -> Iterator[Batch]:
-    """Read the tiles of an area that have any valid pixel, as many at once as the engine likes."""
+    """Read the tiles of an area that have a valid pixel, in batches of the engine's size."""
     top, end = area.row, area.row + area.height
     rows = list(tiling.rows(area))
     for windows, later in zip(rows, [*rows[1:], None], strict=True):
@@ -229,12 +229,12 @@ def _read_batches(
                 yield _batch(chosen, skipped)
                 chosen, skipped = [], 0
         bottom = end if later is None else min(later[0].row, end)
-        if bottom <= top:  # these tiles have a say further below
+        if bottom <= top:  # no row is finished yet: the next tiles overlap them all
             yield _batch(chosen, skipped)
             continue
         finished = area._replace(row=top, height=bottom - top)
-        if look_at:
-            look_at(finished)
+        if on_rows:
+            on_rows(finished)
         yield _batch(chosen, skipped, _read_seen(pair, finished, needed))
         top = bottom
 

@@ -1,1 +1,1 @@
-"""From scenes with labels to weights."""
+"""Training: from labelled scenes to weights."""

@@ -1,4 +1,4 @@
-"""How often crops are drawn from where: by pixels, by classes, by regions."""
+"""Sampling probabilities of crops: by pixels, by classes, by regions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.types import Int64
 
 
-def number_regions(scenes: Sequence[TrainScene]) -> Int64:
-    """Number of each scene's region, counted from 0; a scene without one is a region of its own."""
-    names = [scene.held_out_with for scene in scenes]
+def index_regions(scenes: Sequence[TrainScene]) -> Int64:
+    """Return the index of each scene's region; a scene without a region is its own."""
+    names = [scene.region_name for scene in scenes]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def chances_of_cells(counts: Int64, regions: Int64, config: TrainConfig) -> NDArray[np.float64]:
-    """How likely each cell is where the next crop lies, up to a factor common to all.
+def cell_probabilities(counts: Int64, regions: Int64, config: TrainConfig) -> NDArray[np.float64]:
+    """Return the probability that the next crop is drawn from each cell, not normalised.
 
-    With ``sampling = "area"`` a cell has its share of all labelled pixels. With ``"classes"``, all classes that have
-    labels are as likely, and a cell has its share of each class's pixels. ``balance = "regions"`` draws a region first,
-    of all or of those that have the class, with a probability proportional to the square root of its pixels (of the
-    class); a cell then has its share of the region's.
+    With ``sampling = "area"`` it is proportional to the cell's labelled pixels. With ``"classes"`` all classes with
+    labels have the same probability, and a cell is drawn in proportion to its pixels of the class. ``balance =
+    "regions"`` draws a region first, in proportion to the square root of its labelled pixels (of the class), and then a
+    cell in proportion to its pixels.
 
     Parameters
     ----------
     counts : int array, shape (n, classes)
         Labelled pixels of each class in each cell.
     regions : int array, shape (n,)
-        Number of each cell's region.
+        Index of each cell's region.
     config : TrainConfig
 
     Returns

@@ -1,4 +1,4 @@
-"""Batches of crops, standardised, and read ahead of the network."""
+"""Standardised batches of crops, read ahead of the network."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Batch(NamedTuple):
     sar: Tensor
     labels: Tensor
     weights: Tensor | None = None
-    """What each label counts in the loss, (N, H, W); None where all count 1."""
+    """Weight of each label in the loss, (N, H, W); None if all are 1."""
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
+        """Copy the batch to a device."""
         weights = None if self.weights is None else self.weights.to(device)
         return Batch(self.optical.to(device), self.sar.to(device), self.labels.to(device), weights)
 
 
 def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:
-    """Make a batch of crops; ``without`` names a sensor that the network is not to see."""
+    """Standardise crops and stack them to a batch; ``without`` names a sensor to hide from the network."""
     seen = [leave_out(crop.optical, crop.sar, without) for crop in crops]
     inputs = [
         Standardise(modality)(torch.from_numpy(np.stack(arrays)))
@@ -49,9 +49,9 @@ def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) 
 def read_batches(
     sampler: Sampler, card: Card, config: TrainConfig, first: int, rank: int = 0, processes: int = 1
 ) -> Generator[list[Batch], None, None]:
-    """Yield the batches of each step from ``first`` on, read ahead by threads; one for each of the step's passes.
+    """Yield the batches of each step from ``first`` on, one per forward pass; threads read ahead.
 
-    With several processes, each gets every ``processes``-th crop of a step from the ``rank``-th on.
+    With several processes, a process gets every ``processes``-th crop of a step, starting with number ``rank``.
     """
     numbers = range(rank, config.batch, processes)
     size = len(numbers) // config.accumulate

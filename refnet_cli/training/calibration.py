@@ -1,7 +1,7 @@
-"""How sure a network may be: one temperature for all logits, so that probabilities are as often right as they say.
+"""Temperature scaling: one temperature for all logits, so that probabilities match the observed accuracy.
 
-Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. No
-tile's classes change by it; where tiles overlap and are blended, some may.
+Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The classes of a tile do not change.
+Where overlapping tiles are blended, some classes may change.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from refnet_cli.types import Float32, UInt8
 
 FEWEST_PIXELS = 1000
 BINS = 15
-ROWS = 2**16  # pixels at once, in double precision
+ROWS = 2**16  # pixels per batch, in double precision
 NEAR_BOUND = 1.01
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A temperature and what it is worth on the pixels that it was fitted to."""
+    """A temperature, and the calibration with and without it on the pixels it was fitted to."""
 
     temperature: float
     pixels: int
@@ -31,36 +31,36 @@ class Calibration:
     """Mean negative log likelihood of the labels, in nats, with a temperature of 1."""
     nll_after: float
     ece_before: float
-    """Expected calibration error, from 0 to 1, with a temperature of 1: how far the probability of the class that is
-    mapped is from the share that is right, in 15 bins of this probability."""
+    """Expected calibration error, from 0 to 1, with a temperature of 1: the difference between the probability of the
+    mapped class and the share of correct pixels, in 15 bins of the probability."""
     ece_after: float
 
     def to_dict(self) -> dict[str, float]:
-        """Return the numbers as a plain dict that JSON can hold."""
+        """Return the numbers as a plain dict, ready for JSON."""
         return asdict(self)
 
 
 def fit_temperature(logits: Float32, labels: UInt8) -> Calibration | None:
-    """Find the temperature that makes labels the most likely.
+    """Find the temperature with the lowest negative log likelihood of the labels.
 
     Parameters
     ----------
     logits : float32 array, shape (n, K)
-        Of labelled pixels that the network never learned from.
+        Logits of labelled held-out pixels.
     labels : uint8 array, shape (n,)
-        Network indexes from 1 to K - 1.
+        Class indexes from 1 to K - 1.
 
     Returns
     -------
     Calibration or None
-        With a temperature of 1 where no other one makes the labels more likely, or where they are the more likely the
-        nearer it is to a bound, as they are if all of them are right. None for fewer than 1000 pixels.
+        The temperature is 1 if no other value is better, or if the optimum is at a bound, for example because all
+        pixels are correct. None for fewer than 1000 pixels.
     """
     if len(labels) < FEWEST_PIXELS:
         return None
     before = measure_calibration(logits, labels, 1.0)
     low, high = map(math.log, TEMPERATURES)
-    # Convex in 1 / T, the mean has one minimum in log T too.
+    # The mean is convex in 1 / T, so it has a single minimum in log T too.
     found = minimize_scalar(
         lambda log: measure_calibration(logits, labels, math.exp(log))[0], bounds=(low, high), method="bounded",
         options={"xatol": 1e-6},
@@ -74,25 +74,25 @@ def fit_temperature(logits: Float32, labels: UInt8) -> Calibration | None:
 
 
 def measure_calibration(logits: Float32, labels: UInt8, temperature: float) -> tuple[float, float]:
-    """Return the mean negative log likelihood and the expected calibration error with a temperature.
+    """Return the mean negative log likelihood and the expected calibration error for a temperature.
 
     Parameters
     ----------
     logits : float32 array, shape (n, K)
-        Of labelled pixels; a constant may be added to all of a pixel's, so logarithms of probabilities will do.
+        Logits of labelled pixels, or log probabilities: a constant per pixel has no effect.
     labels : uint8 array, shape (n,)
-        Network indexes from 1 to K - 1.
+        Class indexes from 1 to K - 1.
     temperature : float
-        The logits are divided by it.
+        Divisor of the logits.
     """
-    surprise = 0.0
-    bins = torch.zeros(BINS, dtype=torch.float64)  # of each, by how much more is promised than is right
+    nll = 0.0
+    bins = torch.zeros(BINS, dtype=torch.float64)  # sum of confidence minus correctness, per bin
     for start in range(0, len(labels), ROWS):
         part, expected = (torch.from_numpy(array[start : start + ROWS]) for array in (logits, labels))
         logs, expected = torch.log_softmax(part.double() / temperature, dim=1), expected.long()
-        surprise -= float(logs.gather(1, expected[:, None]).sum())
-        best, place = logs[:, 1:].max(dim=1)  # no pixel is mapped as class 0, "no data"
+        nll -= float(logs.gather(1, expected[:, None]).sum())
+        best, index = logs[:, 1:].max(dim=1)  # no pixel is mapped as class 0, "no data"
         confidence = best.exp()
         number = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
-        bins += torch.bincount(number, confidence - (place + 1 == expected).double(), minlength=BINS)
-    return surprise / len(labels), float(bins.abs().sum()) / len(labels)
+        bins += torch.bincount(number, confidence - (index + 1 == expected).double(), minlength=BINS)
+    return nll / len(labels), float(bins.abs().sum()) / len(labels)

@@ -1,4 +1,4 @@
-"""The card of weights to be: what they take and give, and all that they were trained with."""
+"""The card of the weights that a training produces: inputs, classes, and training settings."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from typing import Any
 from refnet_cli.model.card import SENSORS_ALONE, Card
 from refnet_cli.model.encoders import describe_encoders
 from refnet_cli.model.weight_files import is_pickled, read_card
-from refnet_cli.prediction.drift import LEVELS, SEEN
+from refnet_cli.prediction.drift import DISTRIBUTIONS, LEVELS
 from refnet_cli.system.options import settings_of_result
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
-from refnet_cli.training.initialise import Start
-from refnet_cli.training.learned import GROUND, describe_ground
+from refnet_cli.training.initialise import InitialNetwork
+from refnet_cli.training.leakage import TRAINING_GROUND, describe_training_ground
 from refnet_cli.training.sampler import Sampler
-from refnet_cli.training.statistics import measure, see
-from refnet_cli.training.survey import count_classes, sensors_that_suffice
+from refnet_cli.training.statistics import describe_inputs, measure_statistics
+from refnet_cli.training.survey import count_classes, sensors_usable_alone
 from refnet_cli.version import __version__
 
 
 def card_of_init(config: TrainConfig) -> Card | None:
-    """Card of the weights that a training starts from; None if there are none or they have no card."""
+    """Read the card of the initial weights; None without initial weights or without a card."""
     init = Path(config.init) if config.init else None
     return None if init is None or is_pickled(init) else read_card(init)
 
 
-def make_card(config: TrainConfig, sampler: Sampler, initial: Start, init: Card | None, processes: int) -> Card:
-    """Make the card of the weights to be, without scores.
+def make_card(
+    config: TrainConfig, sampler: Sampler, initial: InitialNetwork, init: Card | None, processes: int
+) -> Card:
+    """Create the card of the trained weights, without scores.
 
     Parameters
     ----------
     config : TrainConfig
     sampler : Sampler
-        Of the scenes; some of its crops are measured.
-    initial : Start
+        Its crops give the band statistics.
+    initial : InitialNetwork
     init : Card or None
         See `card_of_init`.
     processes : int
-        How many train together.
+        Number of training processes.
     """
     known = {"optical": initial.optical_statistics, "sar": initial.sar_statistics}
     if init and (unseen := init.training.get("without")):
-        known.pop(unseen, None)  # its encoder learned nothing, perhaps since there was nothing to measure
-    optical, sar = measure(sampler, config, known)
+        known.pop(unseen, None)  # that sensor was not trained, so its statistics may be placeholders
+    optical, sar = measure_statistics(sampler, config, known)
     scenes = sampler.scenes
     training = _settings(config) | {
         "refnet": __version__,
@@ -53,13 +55,13 @@ def make_card(config: TrainConfig, sampler: Sampler, initial: Start, init: Card 
         "buffer": config.buffer,
         "pixels": count_classes(scenes, config),
         "scenes": {entry.name: config.role(entry) for entry in config.scenes},
-        GROUND: describe_ground(config, scenes, init),
+        TRAINING_GROUND: describe_training_ground(config, scenes, init),
         "unreadable_blocks": {scene.name: scene.unreadable for scene in scenes if scene.unreadable},
         "decisions": {scene.name: scene.decided for scene in scenes},
         LEVELS: _levels(scenes),
-        SEEN: see(sampler, config),
+        DISTRIBUTIONS: describe_inputs(sampler, config),
         "processes": processes,
-        SENSORS_ALONE: sensors_that_suffice(config, scenes),
+        SENSORS_ALONE: sensors_usable_alone(config, scenes),
     }
     return Card(
         name=config.name,
@@ -75,7 +77,7 @@ def make_card(config: TrainConfig, sampler: Sampler, initial: Start, init: Card 
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Settings that the weights depend on, without paths of this machine."""
+    """Return the settings that the weights depend on, without local folders."""
     settings = settings_of_result(config) | {
         "scheme": config.classes.name,
         "init": Path(config.init).name if config.init else None,
@@ -86,6 +88,6 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _levels(scenes: Sequence[LabelledScene]) -> list[str]:
-    """Processing levels of the optical images that are learned from; "unknown" among them where that is so."""
+    """Return the processing levels of the optical training images, including "unknown"."""
     found = {scene.decided.get("optical.level") for scene in scenes if scene.trains}
     return sorted(level for level in found if level)

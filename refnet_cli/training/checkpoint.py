@@ -1,4 +1,4 @@
-"""Everything a training needs to go on: the last two states of it, and the best network."""
+"""Checkpoints of a training: the last two states to resume from, and the best network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from refnet_cli.version import __version__
 LOG = logging.getLogger(__name__)
 KEPT = 2
 CONFIDENCES = "confidences"
-"""Setting that is not compared where a checkpoint does not hold it."""
+"""Setting that is only compared if the checkpoint has it."""
 _UNFINISHED = re.compile(r"\.(step-\d+|best)\.pt\.\d+\.tmp")
 
 
-class Part(Protocol):
-    """What has a state: network, optimiser, schedule and the like."""
+class Stateful(Protocol):
+    """An object with a state to save: network, optimiser, schedule and so on."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
@@ -36,63 +36,63 @@ class Part(Protocol):
 
 
 class Checkpoints:
-    """Checkpoints in a folder, each a file that appears whole or not at all.
+    """Checkpoints in a folder, written atomically.
 
     Parameters
     ----------
     folder : Path
-        Made if it is missing.
+        Created if missing.
     settings : mapping of str to str
-        What the training depends on; checkpoints of other settings are refused.
-    parts : mapping of str to Part
-        What a checkpoint holds, by name.
+        Settings that the training depends on; checkpoints with other settings are refused.
+    stateful : mapping of str to Stateful
+        Objects to save and restore, by name.
 
     Raises
     ------
     OutputError
-        If the folder cannot be made.
+        If the folder cannot be created.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], parts: Mapping[str, Part]) -> None:
-        self._folder, self._settings, self._parts = folder, dict(settings), dict(parts)
+    def __init__(self, folder: Path, settings: Mapping[str, str], stateful: Mapping[str, Stateful]) -> None:
+        self._folder, self._settings, self._stateful = folder, dict(settings), dict(stateful)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
+            raise OutputError(f"Cannot create the folder {folder}: {error.strerror}.") from error
 
     def remove_unfinished(self) -> None:
-        """Remove what a training left that was killed while it wrote; no other may be writing here."""
+        """Remove temporary files of a killed training; no other training may use the folder."""
         for temporary in self._folder.glob(".*.tmp"):
             if _UNFINISHED.fullmatch(temporary.name):
                 temporary.unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
-        """Return the checkpoints, the newest first."""
+        """Return the paths of the checkpoints, newest first."""
         return sorted(self._folder.glob("step-*.pt"), reverse=True)
 
     def save(self, step: int) -> None:
-        """Write the state after ``step`` steps, and let go of all but the last two.
+        """Write the state after ``step`` steps, and delete all but the last two checkpoints.
 
         Raises
         ------
         OutputError, StorageError
-            If it cannot be written; the others stay.
+            If the checkpoint cannot be written; the previous ones remain.
         """
-        state = {name: part.state_dict() for name, part in self._parts.items()}
+        state = {name: part.state_dict() for name, part in self._stateful.items()}
         about = {"settings": self._settings, "step": step, "refnet": __version__}
         _write(self._folder / f"step-{step:09}.pt", state | about)
         for old in self._paths()[KEPT:]:
             old.unlink(missing_ok=True)
 
     def load(self) -> int:
-        """Restore the newest state that is intact, and return the number of steps done; 0 where there is none.
+        """Restore the newest intact checkpoint, and return its number of steps; 0 without a checkpoint.
 
         Raises
         ------
         OptionsError
-            If it belongs to another training, or another program wrote it.
+            If the checkpoint belongs to a training with other settings, or another program wrote it.
         InputError
-            If there are checkpoints and all are damaged.
+            If all checkpoints are damaged.
         """
         paths = self._paths()
         for path in paths:
@@ -109,13 +109,14 @@ class Checkpoints:
             )
             if other:
                 raise OptionsError(
-                    f"{path} belongs to a training with other {', '.join(other)}; choose another folder or remove it."
+                    f"{path} belongs to a training with different settings ({', '.join(other)}). Choose another "
+                    "folder, or remove this one."
                 )
-            for name, part in self._parts.items():
+            for name, part in self._stateful.items():
                 part.load_state_dict(state[name])
             return int(state["step"])
         if paths:
-            raise InputError(f"All checkpoints in {self._folder} are damaged. Remove that folder to start again.")
+            raise InputError(f"All checkpoints in {self._folder} are damaged. Remove the folder to start again.")
         return 0
 
     def save_best(self, tensors: Mapping[str, Tensor]) -> None:
@@ -124,7 +125,7 @@ class Checkpoints:
         Raises
         ------
         OutputError, StorageError
-            If it cannot be written; the one before stays.
+            If it cannot be written; the previous one remains.
         """
         _write(self._folder / "best.pt", dict(tensors))
 
@@ -138,21 +139,23 @@ class Checkpoints:
         """
         best = _read(self._folder / "best.pt")
         if best is None:
-            raise InputError(f"{self._folder / 'best.pt'} is missing or damaged; remove the folder to start again.")
+            raise InputError(f"{self._folder / 'best.pt'} is missing or damaged. Remove the folder to start again.")
         return best
 
 
 def _check_origin(path: Path, state: dict[str, Any]) -> None:
-    """Refuse what another program wrote; 0.1 noted no version, and its checkpoints can be gone on with."""
+    """Refuse checkpoints of other programs; refnet 0.1 stored no version, and its checkpoints can be resumed."""
     if not {"settings", "step"} <= state.keys():
-        raise OptionsError(f"{path} is no checkpoint of refnet. Choose another folder: refnet train REGIONS -o FOLDER.")
+        raise OptionsError(
+            f"{path} is not a checkpoint of refnet. Choose another folder: refnet train REGIONS -o FOLDER."
+        )
     version = str(state.get("refnet", "0.1"))
     if version != __version__:
         LOG.warning(f"refnet {version} wrote {path}, and refnet {__version__} continues from it")
 
 
 def _settings_of(state: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that a checkpoint holds; 0.1 called the scheme ``terramesh`` ``esri-io``."""
+    """Return the settings of a checkpoint; refnet 0.1 used the name ``esri-io`` for the scheme ``terramesh``."""
     settings = dict(state["settings"])
     if "refnet" not in state and settings.get("scheme") == "esri-io":
         settings["scheme"] = "terramesh"
@@ -163,12 +166,12 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch raises it if the disk is full
             raise StorageError(f"Checkpoint {path} could not be written: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """Read a checkpoint as data only; None if it is damaged."""
+    """Read a checkpoint without running code from it; None if it is damaged."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What to train, on what, and how."""
+"""Training configuration: scenes, network, split, sampling, augmentation and optimisation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from refnet_cli.model.weight_files import (
     BUNDLED,
     BundledName,
     ReplacedName,
-    as_weights,
     find_weights,
     is_pickled,
+    parse_weights,
     read_card,
 )
 from refnet_cli.scene.options import SceneOptions
@@ -31,195 +31,197 @@ SplitMethod = Literal["blocks", "region", "random", "none"]
 
 @dataclass(frozen=True)
 class TrainScene(SceneOptions):
-    """A scene of both sensors, or of one of them, with its labels.
+    """A labelled scene of one or both sensors.
 
     Raises
     ------
     OptionsError
-        If it has no labels or no sensor, or a value is impossible.
+        If labels or both sensors are missing, or a value is invalid.
     """
 
     optical: Path | tuple[Path, ...] | None = None
-    """A file, files of some bands each, a folder of them, or a SAFE product; None if only SAR saw the scene."""
+    """A file, several files with some bands each, a folder of them, or a SAFE product; None for a scene with SAR only.
+    """
     sar: Path | tuple[Path, ...] | None = None
-    """The same; None if only the optical sensor saw the scene."""
+    """The same for SAR; None for a scene with optical data only."""
     labels: Path = Path()
-    """Raster of codes, or polygons or points in a vector file; needed."""
+    """Raster of codes, or vector file of polygons or points; required."""
     name: str = ""
     region: str = ""
-    """What it is held out with; by default the scene's name."""
+    """Region of the scene, the unit of leave-one-region-out validation; by default the scene's name."""
     split: Literal["train", "validation"] | None = None
-    """All of it is learned from, or only scored; by default as the regions file's ``split`` says."""
+    """Use the whole scene for training or for validation; by default the ``split`` of the regions file applies."""
     label_field: str | None = None
-    """Field of a vector file of labels that holds the class; needed where it has several."""
+    """Field with the class in a vector file of labels; required if it has several fields."""
     label_codes: dict[str, str] | None = None
-    """What the labels' codes or names stand for, instead of what the regions file says for all scenes."""
+    """Meaning of the labels' codes or names; overrides that of the regions file."""
     label_layer: str | None = option(None, affects="pixels", since="0.2")
-    """Layer of a vector file of labels; needed where several have shapes."""
+    """Layer of a vector file of labels; required if several layers have geometries."""
     label_weight: float = option(1.0, affects="pixels", since="0.2")
-    """What a label of this scene counts in the loss."""
+    """Weight of this scene's labels in the loss."""
     confidence: Path | None = option(None, affects="pixels", since="0.2")
-    """Raster of how sure each label is, see `refnet_cli.evaluation.confidence.Confidence.open`; it multiplies
-    ``label_weight``."""
+    """Raster with the confidence of each label, see `refnet_cli.evaluation.confidence.Confidence.open`; it is
+    multiplied by ``label_weight``."""
     confidence_band: int = option(1, affects="pixels", since="0.2")
-    """Number of the raster's band, from 1."""
+    """Band number in the confidence raster, from 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels == Path():
-            raise OptionsError(f"{self.name} is missing labels.")
+            raise OptionsError(f"{self.name} lacks labels.")
         if self.optical is None and self.sar is None:
-            raise OptionsError(f"{self.name} has neither optical nor sar: give one of them at least.")
+            raise OptionsError(f"{self.name} lacks optical and sar. Give at least one of them.")
         if self.confidence is not None and is_remote(self.confidence):
-            raise OptionsError(f"{self.name}: confidence is a URL. Download the file and give its path.")
+            raise OptionsError(f"{self.name}: confidence is a URL. Download the file, and give its path.")
         if isinstance(self.confidence, str):
             object.__setattr__(self, "confidence", Path(self.confidence))
         if not 0 < self.label_weight < math.inf:
             raise OptionsError(f"{self.name}: label_weight is {self.label_weight:g}; it must be a number above 0.")
         if self.confidence_band < 1:
-            raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; bands are counted from 1.")
+            raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; it must be 1 or more.")
         if self.confidence is None and self.confidence_band != 1:
-            raise OptionsError(f"{self.name}: confidence_band names a band, but there is no confidence file.")
+            raise OptionsError(f"{self.name}: confidence_band is set, but confidence is not.")
 
     @property
-    def held_out_with(self) -> str:
-        """The region that the scene belongs to, perhaps alone."""
+    def region_name(self) -> str:
+        """Region of the scene; its name if no region is set."""
         return self.region or self.name
 
     @property
     def absent(self) -> Literal["optical", "sar"] | None:
-        """The sensor that the scene has no files of."""
+        """The sensor without files, if any."""
         return "optical" if self.optical is None else "sar" if self.sar is None else None
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train, on what, and how.
+    """Configuration of a training.
 
     Raises
     ------
     OptionsError
-        If a value is impossible.
+        If a value is invalid.
     """
 
     scenes: tuple[TrainScene, ...]
     scheme: str | ClassScheme = ""
-    """The labels' class scheme, or its name; it must be stated."""
+    """Class scheme of the labels, or its name; required."""
     label_codes: dict[str, str] | None = None
-    """From the label files' codes or names to the scheme's codes or names, 0 for no label; what it leaves out is
-    refused. By default codes and names mean themselves."""
+    """Mapping from the label files' codes or names to the scheme's codes or names, 0 for no label; codes that are not
+    in it are refused. By default the label files use the scheme's codes and names."""
     optical_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
     sar_bands: tuple[str, ...] = ("VV", "VH")
     name: str = option("refnet", help="Name of the weights.", affects="files")
     encoder: str | None = None
-    """Any timm model that gives five levels of features at strides 2 to 32; by default that of ``init``, else the
+    """Any timm model with five levels of features at strides 2 to 32; by default that of ``init``, otherwise the
     published ``resnet50``."""
     width: int | None = None
-    """Decoder width; by default that of ``init``, else the published 128."""
+    """Decoder width; by default that of ``init``, otherwise the published 128."""
     init: BundledName | ReplacedName | Path | None = option(
         None,
-        help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED}, or 'shipped'.",
+        help=f"Weights or published checkpoint to start from, or the name of bundled weights: {BUNDLED} or 'shipped'.",
         affects="pixels",
     )
     encoder_weights: Given = option(
         None,
-        help="Pretrained encoders to start from: 'imagenet', which timm fetches, a file of such, or a name: "
-        "'bigearthnet', 'ssl4eo-moco' or 'decur', whose checksums the regions file states as encoder_sha256.",
+        help="Pretrained encoders to start from: 'imagenet' (downloaded by timm), a file in timm's format, or a name: "
+        "'bigearthnet', 'ssl4eo-moco' or 'decur'. For a name, state the checksums as encoder_sha256 in the regions "
+        "file.",
         affects="pixels",
     )
-    """Or names or files by sensor. It becomes what `choose_encoders` returns."""
+    """Also a table with names or files by sensor. `choose_encoders` resolves the value."""
     encoder_sha256: dict[str, str] | None = option(None, affects="run")
-    """Checksums of the files of pretrained encoders, by ``optical`` and ``sar``; a table of a file may hold its own.
-    They become a part of ``encoder_weights``."""
-    freeze: Literal["encoders"] | None = option(None, help="What is not to learn.", affects="pixels")
+    """SHA-256 of the pretrained encoders' files, by ``optical`` and ``sar``; a file's table may state it instead.
+    Merged into ``encoder_weights``."""
+    freeze: Literal["encoders"] | None = option(None, help="Parts of the network to freeze.", affects="pixels")
     split: SplitMethod | None = option(
         None,
-        help="How validation is held out: in blocks of 2.56 km with a buffer of a tile, by region, in patches at "
-        "random (whose scores flatter), or not at all.",
-        default_text="by region where a scene is marked or a fold named, else blocks",
+        help="Validation split: blocks of 2.56 km with a buffer of one tile, whole regions, random patches (optimistic "
+        "scores), or none.",
+        default_text="region if a scene or fold is held out, otherwise blocks",
         affects="pixels",
     )
     fold: str | None = option(
-        None, help="Hold out this region (a scene's region, by default its name) and score on it.", affects="pixels"
+        None, help="Hold out this region (by default a scene's region is its name) and score on it.", affects="pixels"
     )
     block: float = 2560.0
-    """Side in metres of the blocks."""
+    """Side of the blocks in metres."""
     validation_share: float = 0.2
-    """Of the labelled pixels of each class, to be held out in blocks or at random."""
-    steps: int = option(70_000, help="Optimiser steps.", affects="pixels")
-    batch: int = option(8, help="Crops of each step, over all devices.", affects="pixels")
+    """Share of the labelled pixels of each class to hold out in blocks or random patches."""
+    steps: int = option(70_000, help="Number of optimiser steps.", affects="pixels")
+    batch: int = option(8, help="Crops per step, over all devices.", affects="pixels")
     accumulate: int = 1
-    """Passes through the network over which a step's crops are spread, to save memory."""
+    """Number of passes per step (gradient accumulation), to save memory."""
     crop: int = 256
-    """Side in pixels of the crops to train on, a multiple of 32."""
+    """Side of the training crops in pixels, a multiple of 32."""
     tile: int = 256
-    """Side in pixels of the tiles to predict."""
+    """Side of the prediction tiles in pixels."""
     sampling: Literal["area", "classes"] = "area"
-    """Where crops lie: every labelled pixel alike, as published, or every class alike."""
+    """Sampling of crops: all labelled pixels with equal probability, as published, or all classes."""
     balance: Literal["regions"] | None = option(None, affects="pixels", since="0.2")
-    """``regions`` draws crops from a region in proportion to the square root of its labelled pixels, of each class by
-    itself with ``sampling = "classes"``; by default in proportion to their number."""
+    """``regions`` samples a region in proportion to the square root of its labelled pixels (of each class with
+    ``sampling = "classes"``); by default in proportion to their number."""
     jitter: float = 0.0
-    """Standard deviation of random factors on reflectance and, times 10, of random decibels on SAR."""
+    """Standard deviation of random factors on reflectance; that of the offsets on SAR in dB is 10 times as large."""
     haze: float = option(0.0, affects="pixels", since="0.2")
-    """Most path radiance that is added to a crop or removed from it, as reflectance in blue; 0.08 is about what lies
-    between L2A and L1C. No more is removed than the darkest pixels allow. 0: none."""
+    """Maximum path radiance to add to or remove from a crop, as reflectance in blue; 0.08 is about the difference
+    between L2A and L1C. The darkest pixels limit how much is removed. 0: none."""
     sar_gain: float = option(0.0, affects="pixels", since="0.2")
-    """Standard deviation in dB of a crop's SAR calibration; a third as much again for each polarisation. 0: none."""
+    """Standard deviation of a crop's SAR gain in dB; a third of it is added for each polarisation. 0: none."""
     sar_slope: float = option(0.0, affects="pixels", since="0.2")
-    """Standard deviation in dB of the difference that tilts SAR across a crop, in any direction. 0: none."""
+    """Standard deviation in dB of a linear trend across a SAR crop, in any direction. 0: none."""
     sar_looks: float = option(0.0, affects="pixels", since="0.2")
-    """Least equivalent number of looks of extra speckle: two thirds of the crops get some, of this number to 20 times
-    as many. 0: none."""
+    """Minimum equivalent number of looks of extra speckle; the maximum is 20 times as high. Two thirds of the crops get
+    speckle. 0: none."""
     shift: float = option(0.0, affects="pixels", since="0.2")
-    """Most pixels by which SAR is moved against optical and labels, along rows and along columns. 0: none."""
+    """Maximum shift of SAR against optical and labels in pixels, along rows and columns. 0: none."""
     gaps: float = option(0.0, affects="pixels", since="0.2")
-    """Share of the crops that lose a part of one sensor or both, which is filled as predicting fills it: as at the
-    edges of scenes and swaths. 0: none."""
+    """Share of the crops in which a part of one or both sensors is removed and filled as in prediction, as at the edges
+    of scenes and swaths. 0: none."""
     mix: float = option(0.0, affects="pixels", since="0.2")
-    """Share of the crops of which a random part is replaced by that of another crop, with its labels. 0: none."""
+    """Share of the crops in which a random part is replaced by another crop, with its labels (CutMix). 0: none."""
     modality_dropout: float = 0.0
-    """Share of the crops that lack one of the sensors, either as often."""
+    """Share of the crops from which one sensor is removed, each with equal probability."""
     loss: str = "cross-entropy"
-    """Name of the loss; the published one is cross entropy."""
+    """Name of the loss; cross entropy is the published one."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
-    """How much a pixel of each class counts: by name, or ``balanced`` so that all classes count alike."""
+    """Class weights of the loss by name, or ``balanced`` for equal total weight of all classes."""
     label_smoothing: float = option(0.0, affects="pixels", since="0.2")
-    """Share of the probability that labels spread over all classes, with the losses of cross entropy."""
+    """Share of the target probability that is spread over all classes; for losses with cross entropy."""
     learning_rate: float = 5e-4
     weight_decay: float = 5e-4
     warmup: int = 0
-    """Steps over which the learning rate rises to its full value."""
+    """Number of steps in which the learning rate rises to its full value."""
     clip: float | None = None
-    """Greatest norm of the gradients."""
+    """Maximum norm of the gradients."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights, which is then what is validated and kept."""
+    """Decay of an exponential moving average of the weights; the average is validated and saved."""
     precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32", help="Number format; half ones on GPUs only.", affects="pixels"
+        "fp32", help="Number format; bf16 and fp16 need a GPU.", affects="pixels"
     )
     validate_every: int | None = None
-    """Steps between validations; by default a tenth of all."""
+    """Steps between validations; by default a tenth of all steps."""
     patience: int | None = None
-    """Validations without a better mean IoU after which to stop; by default never."""
+    """Early stopping after this many validations without a better mean IoU; by default never."""
     checkpoint_every: int = option(100, affects="run")
     """Steps between checkpoints."""
-    seed: int = option(0, help="Of everything that is drawn at random.", affects="pixels")
+    seed: int = option(0, help="Seed of all random numbers.", affects="pixels")
     without: Literal["optical", "sar"] | None = option(
-        None, help="Set this sensor to its mean, to compare; the weights will never see it.", affects="pixels"
+        None, help="Train without this sensor: its input is always the mean. For comparisons.", affects="pixels"
     )
-    """Scenes need no files of it."""
+    """Scenes do not need files of this sensor."""
     licence: str = option("unknown", affects="files")
     notice: str = option("", affects="files")
-    """What everyone who uses the weights should be told."""
+    """Notice to all users of the weights."""
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
     scan: str | None = option(None, help="Kernel of the selective scan; see refnet predict.", affects="run")
     workers: int = option(2, affects="run")
-    """Threads that read crops ahead of the network."""
+    """Number of threads that read crops ahead of the network."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", tuple(self.scenes))
         if self.init is not None:
-            object.__setattr__(self, "init", as_weights(self.init))
+            object.__setattr__(self, "init", parse_weights(self.init))
         encoders = choose_encoders(self.encoder_weights, self.encoder_sha256, self.encoder or PUBLISHED.encoder)
         object.__setattr__(self, "encoder_weights", encoders)
         for name, least in (
@@ -247,9 +249,9 @@ class TrainConfig:
             if getattr(self, name) % 32:
                 raise OptionsError(f"{name} is {getattr(self, name)}; it must be a multiple of 32.")
         if self.batch % self.accumulate:
-            raise OptionsError(f"A batch of {self.batch} crops cannot be spread over {self.accumulate} equal passes.")
+            raise OptionsError(f"batch is {self.batch}; it must be a multiple of accumulate ({self.accumulate}).")
         if self.warmup >= self.steps:
-            raise OptionsError(f"A warm-up of {self.warmup} steps leaves nothing of {self.steps}; make it shorter.")
+            raise OptionsError(f"warmup is {self.warmup}; it must be less than steps ({self.steps}).")
         self._check_names()
         self._check_split()
         self._check_augmentation()
@@ -257,8 +259,8 @@ class TrainConfig:
     def _check_names(self) -> None:
         if not self.scheme:
             raise OptionsError(
-                "Nothing says what the codes of the label files mean: state their class scheme, as scheme = "
-                f'"esri-io"; choose one of {", ".join(SCHEMES)}, or a table [scheme] of your own.'
+                'The class scheme of the labels is missing. Set scheme, for example scheme = "esri-io": one of '
+                f"{', '.join(SCHEMES)}, or your own table [scheme]."
             )
         if isinstance(self.scheme, str) and self.scheme not in SCHEMES:
             raise OptionsError(f"Class scheme {self.scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
@@ -266,7 +268,7 @@ class TrainConfig:
 
         choose_loss(self.loss, self.label_smoothing)
         if self.balance not in (None, "regions"):
-            raise OptionsError(f"balance is {self.balance!r}; it must be regions, or left out.")
+            raise OptionsError(f"balance is {self.balance!r}; it must be regions or absent.")
         if isinstance(self.class_weights, dict):
             classes = self.classes.names
             if set(self.class_weights) != set(classes) or min(self.class_weights.values()) <= 0:
@@ -274,68 +276,68 @@ class TrainConfig:
         if self.without not in (None, "optical", "sar"):
             raise OptionsError(f"without is {self.without!r}; it must be optical or sar.")
         if Path(self.name).name != self.name:
-            raise OptionsError(f"name is {self.name!r}; it becomes a file's name and must not lead elsewhere.")
+            raise OptionsError(f"name is {self.name!r}; it must be a file name without folders.")
         names = [scene.name for scene in self.scenes]
         if len(set(names)) < len(names):
-            raise OptionsError(f"Scenes must have names of their own; found {', '.join(map(repr, names))}.")
+            raise OptionsError(f"Scene names must be unique; found {', '.join(map(repr, names))}.")
         if self.init is not None and self.encoder_weights is not None:
-            raise OptionsError("init and encoder_weights both say what to start from; give one of them.")
+            raise OptionsError("init and encoder_weights both initialise the encoders. Give one of them.")
         if self.freeze and self.init is None and self.encoder_weights is None:
-            raise OptionsError("freeze keeps encoders as they begin, which is at random: give init or encoder_weights.")
+            raise OptionsError("freeze would freeze random encoders. Give init or encoder_weights.")
         if self.freeze and isinstance(self.encoders, Pretrained) and len(self.encoders.files) < 2:
             raise OptionsError(
-                "freeze keeps encoders as they begin, but encoder_weights gives only the "
-                f"{' '.join(self.encoders.files)} one, and the other begins at random: give both."
+                "freeze needs pretrained encoders for both sensors, but encoder_weights only has the "
+                f"{' '.join(self.encoders.files)} one. Give both."
             )
         if self.without and self.modality_dropout:
-            raise OptionsError("without and modality_dropout together leave crops without any sensor; choose one.")
+            raise OptionsError("without and modality_dropout together leave crops without any sensor. Choose one.")
         for scene in self.scenes if self.without else ():
             if self.without != scene.absent is not None:
                 raise OptionsError(
-                    f'{scene.name} has no {scene.absent} file, and without = "{self.without}" leaves out its only '
+                    f'{scene.name} has no {scene.absent} file, and without = "{self.without}" removes its only '
                     "sensor. Remove the scene, or without."
                 )
 
     def _check_augmentation(self) -> None:
         if 0 < self.sar_looks < 1:
-            raise OptionsError(f"sar_looks is {self.sar_looks!r}; it must be 0 for no extra speckle, or from 1.")
+            raise OptionsError(f"sar_looks is {self.sar_looks!r}; it must be 0 (no extra speckle), or 1 or more.")
         unknown = [band for band in self.optical_bands if band not in HAZE]
         if self.haze and unknown:
             raise OptionsError(
-                f"haze needs Sentinel-2 bands, but optical_bands names {', '.join(unknown)}. Name them as "
+                f"haze needs Sentinel-2 bands, but optical_bands has {', '.join(unknown)}. Use the names "
                 f"{', '.join(HAZE)}, or remove haze."
             )
 
     def _check_split(self) -> None:
-        regions = {scene.held_out_with for scene in self.scenes}
+        regions = {scene.region_name for scene in self.scenes}
         if self.fold is not None and self.fold not in regions:
-            raise OptionsError(f"There is no region {self.fold!r} to hold out; there are {', '.join(sorted(regions))}.")
+            raise OptionsError(f"fold is {self.fold!r}, but the regions are {', '.join(sorted(regions))}.")
         if self.fold is not None and self.method != "region":
-            raise OptionsError(f'A fold is a region that is held out, but split is "{self.method}".')
+            raise OptionsError(f'fold holds out a region, but split is "{self.method}". Remove one of them.')
         roles = [self.role(scene) for scene in self.scenes]
         if not roles:
-            raise OptionsError("There is no scene; describe each in a [[scenes]] table.")
+            raise OptionsError("There are no scenes. Add a [[scenes]] table for each scene.")
         if self.method == "region" and "validation" not in roles:
             raise OptionsError(
-                'split is "region", but no region is held out: name one as fold, or mark a scene with '
-                'split = "validation".'
+                'split is "region", but no region is held out. Set fold to a region, or split = "validation" for a '
+                "scene."
             )
         if self.patience is not None and self.method == "none":
-            raise OptionsError('patience waits for better validations, but split is "none"; leave one of them out.')
+            raise OptionsError('patience needs validations, but split is "none". Remove one of them.')
 
     @property
     def classes(self) -> ClassScheme:
-        """The class scheme."""
+        """Class scheme of the labels."""
         return SCHEMES[self.scheme] if isinstance(self.scheme, str) else self.scheme
 
     @property
     def encoders(self) -> Chosen:
-        """Pretrained encoders to start from."""
+        """Resolved pretrained encoders."""
         return cast(Chosen, self.encoder_weights)
 
     @property
     def method(self) -> SplitMethod:
-        """How validation is held out."""
+        """The validation split: ``split``, or its default."""
         if self.split:
             return self.split
         by_hand = self.fold is not None or any(scene.split == "validation" for scene in self.scenes)
@@ -343,20 +345,20 @@ class TrainConfig:
 
     @property
     def buffer(self) -> int:
-        """Pixels between training and validation: a tile, and no less than what a crop sees."""
+        """Pixels between training and validation: the side of a tile or of a crop, whichever is larger."""
         return 0 if self.method == "random" else max(self.tile, self.crop)
 
     def role(self, scene: TrainScene) -> Literal["train", "validation", "divided"]:
-        """Tell whether a scene is learned from, scored, or divided into parts of both."""
+        """Return the role of a scene: training, validation, or divided into both."""
         if scene.split:
             return scene.split
-        if self.fold is not None and scene.held_out_with == self.fold:
+        if self.fold is not None and scene.region_name == self.fold:
             return "validation"
         return "divided" if self.method in ("blocks", "random") else "train"
 
     @property
     def network(self) -> REFNetConfig:
-        """Settings of the network."""
+        """Configuration of the network."""
         return REFNetConfig(
             encoder=self.encoder or PUBLISHED.encoder,
             optical_bands=len(self.optical_bands),
@@ -365,13 +367,13 @@ class TrainConfig:
             width=self.width or PUBLISHED.width,
         )
 
-    def settled(self) -> TrainConfig:
-        """Fill in what ``init`` says of the network.
+    def resolved(self) -> TrainConfig:
+        """Return the config with encoder and width taken from ``init``.
 
         Raises
         ------
         InputMissingError, WeightsError
-            If it is missing or its card cannot be used.
+            If ``init`` is missing or its card is invalid.
         """
         init = None if self.init is None else find_weights(self.init)
         network = PUBLISHED

@@ -1,4 +1,4 @@
-"""Scenes with labels: what is known of each, and how its files are read."""
+"""Labelled scenes: their metadata after the survey, and reading of their files."""
 
 from __future__ import annotations
 
@@ -20,69 +20,71 @@ from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.splits import VALIDATION, Roles
 from refnet_cli.types import Bool, Float32, Int64, UInt8
 
-DECISIVE = ("optical.level", "optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg")
-"""What is found out of the files that a mistake would spoil a training with."""
+RECORDED_DECISIONS = (
+    "optical.level", "optical.bands", "optical.scale", "optical.offset", "sar.bands", "sar.scale", "coreg",
+)  # fmt: skip
+"""Decisions about the files that are logged and stored in the card, because a wrong one would spoil the training."""
 
 
 class Cells(NamedTuple):
-    """Small windows of a scene with the labelled pixels of each class in them."""
+    """Small windows of a scene, with the number of labelled pixels of each class."""
 
     windows: Int64
-    """Shape (n, 4): row, column, height and width of each."""
+    """Row, column, height and width, shape (n, 4)."""
     counts: Int64
-    """Shape (n, classes), without "no data"."""
+    """Labelled pixels, shape (n, classes), without "no data"."""
 
 
 @dataclass(frozen=True)
 class LabelledScene:
-    """A scene of the config: what its files are, where its labels lie, and what each pixel is for."""
+    """A scene of the config after the survey: decisions about its files, label counts, and the role of each pixel."""
 
     entry: TrainScene
-    """What the config says of it."""
+    """The scene's entry in the config."""
     grid: GeoBox
     decided: dict[str, Any]
-    """What was found out of its files, see `DECISIVE`."""
+    """Decisions about the files, see `RECORDED_DECISIONS`."""
     roles: Roles
     training: Cells
-    """Labelled pixels that are learned from."""
+    """Labelled training pixels."""
     validation: Int64
-    """Labelled pixels of each class that are only scored, shape (classes,)."""
+    """Labelled validation pixels of each class, shape (classes,)."""
     unreadable: int = 0
-    """Blocks that cannot be read, which are passed over."""
+    """Number of unreadable blocks, which are skipped."""
     warnings: tuple[str, ...] = ()
-    """Of the labels, see `refnet_cli.evaluation.labels.Labels`."""
+    """Warnings about the labels, see `refnet_cli.evaluation.labels.Labels`."""
 
     @property
     def name(self) -> str:
-        """The scene's name."""
+        """Name of the scene."""
         return self.entry.name
 
     @property
     def trains(self) -> bool:
-        """Whether any labelled pixel is learned from."""
+        """Whether the scene has labelled training pixels."""
         return bool(self.training.counts.any())
 
     @property
     def scored(self) -> bool:
-        """Whether any labelled pixel is only scored."""
+        """Whether the scene has labelled validation pixels."""
         return bool(self.validation.any())
 
     def held_out(self, window: Window) -> Bool:
-        """Tell which pixels of a window are only scored, shape (H, W)."""
+        """Return the validation mask of a window, shape (H, W)."""
         return np.asarray(self.roles.read(window) == VALIDATION)
 
     def tiling(self, side: int) -> Tiling:
-        """Tiles of ``side`` pixels as ``refnet predict`` lays them by default."""
+        """Return the default tiling of ``refnet predict`` with tiles of ``side`` pixels."""
         height, width = self.grid.shape
         return Tiling.of(height, width, side)
 
     def open(self, config: TrainConfig) -> SceneFiles:
-        """Open its files to read all that is scored, block after block; see `SceneFiles.open`."""
+        """Open the files for sequential reading in several threads; see `SceneFiles.open`."""
         return SceneFiles.open(self.entry, config, read_threads=reading_threads())
 
 
 class SceneFiles(Closing):
-    """The files of a scene with labels, opened; one thread at a time may read from them."""
+    """The open files of a labelled scene; only one thread at a time may read from them."""
 
     def __init__(self, entry: TrainScene, pair: ScenePair, labels: Labels) -> None:
         self.entry = entry
@@ -109,8 +111,8 @@ class SceneFiles(Closing):
 
     @property
     def decided(self) -> dict[str, Any]:
-        """What was found out of the files, see `DECISIVE`."""
-        return {what: value for what, value, _ in self.pair.decisions if what in DECISIVE}
+        """Decisions about the files, see `RECORDED_DECISIONS`."""
+        return {what: value for what, value, _ in self.pair.decisions if what in RECORDED_DECISIONS}
 
     def close(self) -> None:
         """Close the files."""
@@ -118,11 +120,11 @@ class SceneFiles(Closing):
         self.labels.close()
 
     def read_labels(self, window: Window) -> UInt8:
-        """Read the labels of a window inside the grid; 0 where there is none or a sensor of the scene saw nothing."""
+        """Read the labels of a window inside the grid; 0 where there is no label or a sensor has no data."""
         return np.where(self.pair.read_valid(window), self.labels.read(window), 0).astype(np.uint8)
 
     def read(self, window: Window) -> tuple[Patch, UInt8]:
-        """Read a window that may reach beyond the grid; there sensors have no data, and labels are 0."""
+        """Read sensors and labels of a window; beyond the grid there is no data, and labels are 0."""
         patch = read_tile(self.pair, window)
         inside = window.clip(*self.pair.grid.shape)
         labels = np.zeros((window.height, window.width), np.uint8)
@@ -131,7 +133,7 @@ class SceneFiles(Closing):
         return patch, labels
 
     def read_weights(self, window: Window) -> Float32:
-        """Read what each label of a window counts in the loss, (H, W); the window may reach beyond the grid."""
+        """Read the weight of each label in the loss, (H, W); the window may extend beyond the grid."""
         weights = np.full((window.height, window.width), self.entry.label_weight, np.float32)
         if isinstance(self.labels, ConfidentLabels):
             inside = window.clip(*self.pair.grid.shape)
@@ -140,7 +142,7 @@ class SceneFiles(Closing):
 
 
 def _with_confidence(labels: Labels, entry: TrainScene, grid: GeoBox) -> Labels:
-    """Labels with the scene's file of confidences, if it has one."""
+    """Add the scene's confidence file to its labels, if it has one."""
     if entry.confidence is None:
         return labels
     try:

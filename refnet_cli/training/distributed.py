@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as torchrun started, each with a device of its own."""
+"""Training processes: a single one, or several started by torchrun, each with its own device."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from torch.distributed.nn.functional import all_reduce
 
 from refnet_cli.model.refnet import Prediction, REFNet
 
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for the first one, which alone validates."""
+TIMEOUT = timedelta(hours=12)
+"""Time that processes wait for the first one, which alone validates."""
 
 
 class Processes:
-    """What accelerate makes of a device, a number format and the environment that torchrun sets.
+    """The training processes, through accelerate.
 
     Parameters
     ----------
     device : str
-        A torch device; with several processes, each takes the one of its own number.
+        A torch device; with several processes, each uses the device with its rank.
     precision : str
         fp32, bf16 or fp16.
     """
 
     def __init__(self, device: str, precision: str) -> None:
-        place = torch.device(device)
-        if place.type == "cuda" and place.index is not None:
-            torch.cuda.set_device(place)
-        AcceleratorState._reset_state(reset_partial_state=started_processes() == 1)  # of a training before this one
+        chosen = torch.device(device)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)
+        AcceleratorState._reset_state(reset_partial_state=started_processes() == 1)  # left by an earlier training
         self._accelerator = Accelerator(
-            cpu=place.type == "cpu",
+            cpu=chosen.type == "cpu",
             mixed_precision={"fp32": "no"}.get(precision, precision),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
         )
         self.rank: int = self._accelerator.process_index
         self.count: int = self._accelerator.num_processes
@@ -48,32 +48,32 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one process that writes and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     @property
-    def parts(self) -> dict[str, Any]:
-        """What a checkpoint must hold of it: the scale of gradients, in fp16."""
+    def stateful(self) -> dict[str, Any]:
+        """Objects whose state belongs in a checkpoint: the gradient scaler in fp16."""
         scaler = self._accelerator.scaler
         return {} if scaler is None else {"scaler": scaler}
 
     def prepare(self, net: REFNet, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Return what to call and to step instead of network and optimiser, which stay the owners of their state."""
+        """Return wrappers to call and step; network and optimiser themselves keep their state."""
         if self.count > 1:
             synchronise_batch_norms(net)
-        prepared = self._accelerator.prepare(_Called(net), optimizer)
+        prepared = self._accelerator.prepare(_Wrapped(net), optimizer)
         return cast(tuple[nn.Module, torch.optim.Optimizer], prepared)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to the network's."""
+        """Accumulate the gradients of the loss."""
         self._accelerator.backward(loss)
 
     def clip(self, net: nn.Module, norm: float) -> None:
-        """Scale the network's gradients down to a norm."""
+        """Clip the norm of the network's gradients."""
         self._accelerator.clip_grad_norm_(net.parameters(), norm)
 
-    def waiting_with_sum(self, net: nn.Module, waiting: bool) -> AbstractContextManager[Any]:
-        """Leave gradients unsummed over the processes, where more are still to come."""
+    def no_sync(self, net: nn.Module, waiting: bool) -> AbstractContextManager[Any]:
+        """Return a context that skips the gradient sum over processes while more passes follow."""
         return cast(AbstractContextManager[Any], self._accelerator.no_sync(net)) if waiting else nullcontext()
 
     def sum(self, number: Tensor) -> Tensor:
@@ -82,26 +82,26 @@ class Processes:
         return summed
 
     def any(self, here: bool) -> bool:
-        """Tell whether something holds in any process."""
+        """Return whether a condition is true in any process."""
         return bool(self.sum(torch.tensor(float(here), device=self.device)).item())
 
-    def from_first(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return the first process's value in all of them."""
+    def broadcast(self, value: dict[str, Any]) -> dict[str, Any]:
+        """Send the first process's value to all processes."""
         values = [value]
         broadcast_object_list(values)
         return values[0]
 
     def end(self) -> None:
-        """Let go of the other processes, all of which must come here."""
+        """Leave the process group; all processes must call this."""
         self._accelerator.end_training()
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have called this."""
         self._accelerator.wait_for_everyone()
 
 
-class _Called(nn.Module):
-    """What accelerate may change: a network of its own would compute in half precision wherever it is used."""
+class _Wrapped(nn.Module):
+    """Wrapper for accelerate to patch: patching the network itself would also affect validation."""
 
     def __init__(self, net: REFNet) -> None:
         super().__init__()
@@ -113,14 +113,14 @@ class _Called(nn.Module):
 
 
 def started_processes() -> int:
-    """Return how many processes torchrun started, this one among them; 1 without it."""
+    """Return the number of processes that torchrun started, including this one; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class SynchronisedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the images of all processes, on any device; torch's own is for GPUs only.
+    """Batch norm over the images of all processes, on any device; torch's SyncBatchNorm is for GPUs only.
 
-    An activation that timm lets a batch norm end in is kept.
+    It keeps the activation that timm may add to a batch norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,13 +150,13 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:
-    """Sum a tensor over all processes, so that its gradient is summed as well."""
+    """Sum a tensor over all processes; the gradient is summed too."""
     summed: Tensor = all_reduce(x)  # type: ignore[no-untyped-call]
     return summed
 
 
 def synchronise_batch_norms(net: nn.Module) -> None:
-    """Let all batch norms of a network see the images of all processes; names and values of its tensors stay."""
+    """Synchronise all batch norms of a network over the processes; tensor names and values do not change."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             own = type(module)

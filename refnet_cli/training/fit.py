@@ -1,7 +1,7 @@
 """Training REF-Net: config -> labelled scenes -> sampler -> batches -> network -> validation -> weights.
 
-Loss, optimiser, schedule and augmentation are the published ones unless the config says otherwise. Scores come from
-ground that training never saw, predicted as ``refnet predict`` does.
+Loss, optimiser, schedule and augmentation are the published ones unless the config changes them. Scores are computed on
+held-out ground, predicted in the same way as by ``refnet predict``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from refnet_cli.system.process import keep_freed_memory
 from refnet_cli.training.card import card_of_init, make_card
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.distributed import Processes, started_processes
-from refnet_cli.training.initialise import start_network
-from refnet_cli.training.learned import warn_of_learned
+from refnet_cli.training.initialise import initialise_from_config
+from refnet_cli.training.leakage import warn_of_leakage
 from refnet_cli.training.learner import Learner, class_weights
 from refnet_cli.training.result import TrainResult, existing_results, finish
 from refnet_cli.training.run import Progress, Run
@@ -43,37 +43,37 @@ def fit(
     stopping: Callable[[], bool] | None = None,
     overwrite: bool = False,
 ) -> TrainResult:
-    """Train, score and save.
+    """Train, score and save weights.
 
-    A run that was interrupted goes on from its last checkpoint in ``folder`` when called again with the same config.
-    Started by torchrun, each process takes a device and a share of every batch; only the first one logs.
+    An interrupted run resumes from its last checkpoint in ``folder`` when called again with the same config. With
+    torchrun, each process uses one device and a share of every batch; only the first one logs.
 
     Parameters
     ----------
     config : TrainConfig
     folder : str or Path
-        Where weights, checkpoints, tables and pictures go; made if it is missing.
+        Folder for weights, checkpoints, tables and plots; created if missing.
     progress : callable, optional
-        Told after every step, in the first process.
+        Called after every step, in the first process.
     stopping : callable, optional
-        Asked after every step whether to write a checkpoint and leave.
+        Called after every step; if it returns True, training writes a checkpoint and stops.
     overwrite : bool
         Replace existing files in the folder that refnet did not write.
 
     Returns
     -------
     TrainResult
-        With the weights at ``folder/NAME.safetensors``.
+        The weights are at ``folder/NAME.safetensors``.
 
     Raises
     ------
     TryAgainError
-        If it was to leave.
+        If ``stopping`` requested a stop.
     RefnetError
-        If scenes, options or the folder cannot be used.
+        If scenes, options or the folder are not usable.
     """
     _check(config)
-    config, folder = config.settled(), Path(folder)
+    config, folder = config.resolved(), Path(folder)
     device, scan = _choose_device(config)
     check_replaceable(existing_results(folder, config.name), overwrite)
     with ExitStack() as stack:
@@ -84,11 +84,11 @@ def fit(
         _log_devices(run, device, scan)
         scenes = survey(config)
         log_scenes(config, scenes)
-        initial, init = start_network(config, scenes), card_of_init(config)
+        initial, init = initialise_from_config(config, scenes), card_of_init(config)
         for decision in initial.decisions:
             LOG.info(decision)
         if init:
-            warn_of_learned(init, config, scenes)
+            warn_of_leakage(init, config, scenes)
         _lock(run, stack)
         sampler = stack.enter_context(closing(Sampler(scenes, config)))
         card = make_card(config, sampler, initial, init, run.processes.count)
@@ -99,43 +99,43 @@ def fit(
 
 
 def _check(config: TrainConfig) -> None:
-    """Raise OptionsError where processes cannot share a batch, or no scene is learned from."""
+    """Raise OptionsError if the batch cannot be split between processes, or no scene is for training."""
     if started_processes() > 1 and config.batch % (started_processes() * config.accumulate):
         raise OptionsError(
-            f"A batch of {config.batch} crops cannot be shared by {started_processes()} processes in "
-            f"{config.accumulate} passes."
+            f"batch is {config.batch}; with {started_processes()} processes and accumulate = {config.accumulate} it "
+            f"must be a multiple of {started_processes() * config.accumulate}."
         )
     if all(config.role(scene) == "validation" for scene in config.scenes):
-        raise OptionsError("No scene is for training; all are for validation.")
+        raise OptionsError("All scenes are for validation. Add at least one training scene.")
 
 
 def _choose_device(config: TrainConfig) -> tuple[str, Choice]:
-    """Choose a device and a kernel of the selective scan that suits it.
+    """Choose the device, and a kernel of the selective scan for it.
 
     Raises
     ------
     OptionsError
-        If the device cannot train in the config's precision.
+        If the device does not support the config's precision.
     """
     device = choose_device(config.device)
     scan = choose_scan(torch.device(device).type, config.network.states, config.scan)
     if config.precision != "fp32" and device == "cpu":
-        raise OptionsError(f"Precision {config.precision} is for GPUs, but the network trains on the CPU: use fp32.")
+        raise OptionsError(f"precision is {config.precision}, which needs a GPU. Use fp32 on the CPU.")
     if device == "cpu":
         keep_freed_memory()
     return device, scan
 
 
 def _create_checkpoints(folder: Path, stack: ExitStack) -> None:
-    """Create the folder of checkpoints, which goes again if nothing is written to it."""
+    """Create the checkpoint folder; it is removed again if nothing is written to it."""
     try:
         stack.callback(remove_empty, create_folder(folder / "checkpoints"))
     except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made: {error.strerror}.") from error
+        raise OutputError(f"Cannot create the folder {folder}: {error.strerror}.") from error
 
 
 def _lock(run: Run, stack: ExitStack) -> None:
-    """Keep other trainings out of the folder, in the first process."""
+    """Lock the folder against other trainings, in the first process."""
     if run.processes.first:
         workplace = stack.enter_context(Workplace(run.folder / "training"))
         for warning in workplace.warnings:

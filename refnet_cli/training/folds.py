@@ -1,7 +1,7 @@
-"""Leave-one-region-out: a training for each region that is held out, and a table of how good each is there.
+"""Leave-one-region-out validation: train one fold per held-out region, and tabulate the scores.
 
-A folder holds the folds, each a training of its own with a record of what it was trained with, so that a finished fold
-is not trained again and an interrupted one goes on.
+Each fold has its own folder with a record of its settings. Finished folds are not trained again, and interrupted ones
+resume.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ from refnet_cli.version import __version__
 LOG = logging.getLogger(__name__)
 TABLE, DETAILS = "folds.csv", "folds.json"
 RECORD, PIXELS = "fold.json", "held-out.npz"
-"""Of each fold: what it was trained with, and pixels with which temperatures of other folds are fitted."""
-MOST_PIXELS = 50_000  # of a fold that are kept
+"""Files of each fold: its settings, and held-out pixels to fit the temperatures of other folds."""
+MOST_PIXELS = 50_000  # maximum number of held-out pixels stored per fold
 POOLED = "(pooled)"
-_LONGEST = 150  # bytes of a region in the name of a folder, of which systems allow 255
+_LONGEST = 150  # maximum bytes of a region in a folder name; file systems allow 255
 _CHOSEN = (
-    "scores are those of the best validation of each fold by mean IoU; where a fold has more than one, that flatters"
+    "scores are those of each fold's best validation by mean IoU; with more than one validation they are optimistic"
 )
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A finished training with a region held out."""
+    """A finished training with one region held out."""
 
     region: str
     weights: Path
     card: Card
     held_out: HeldOut | None
-    """At most 50,000 of the region's labelled pixels; None if it has none."""
+    """Up to 50,000 of the region's labelled pixels; None if it has none."""
 
     @property
     def matrix(self) -> Int64:
-        """Confusion matrix of the region's pixels, all classes of the scheme, shape (classes, classes)."""
+        """Confusion matrix of the region with all classes of the scheme, shape (classes, classes)."""
         names = self.card.scheme.names
         matrix = np.zeros((len(names),) * 2, np.int64)
         if scores := self.card.scores.get("validation"):
-            places = [names.index(name) for name in scores["labelled"]]
-            matrix[np.ix_(places, places)] = scores["confusion_matrix"]
+            indexes = [names.index(name) for name in scores["labelled"]]
+            matrix[np.ix_(indexes, indexes)] = scores["confusion_matrix"]
         return matrix
 
 
@@ -83,32 +83,32 @@ def fit_folds(
 ) -> dict[str, Any]:
     """Train with each region held out in turn, and write ``folds.csv`` and ``folds.json``.
 
-    Each fold has a folder ``fold-REGION`` of its own. Called again with the same configs, it skips what is finished and
-    goes on with what was interrupted.
+    Each fold has its own folder ``fold-REGION``. When called again with the same configs, finished folds are skipped
+    and interrupted ones resume.
 
     Parameters
     ----------
     configs : mapping of str to TrainConfig
-        By region, from `refnet_cli.training.regions_file.read_folds`.
+        Config of each fold by region, see `refnet_cli.training.regions_file.read_folds`.
     folder : str or Path
-        Created if it is missing.
+        Created if missing.
     progress, stopping, overwrite
         See `refnet_cli.training.fit.fit`.
 
     Returns
     -------
     dict
-        What ``folds.json`` holds.
+        Content of ``folds.json``.
 
     Raises
     ------
     TryAgainError
-        If ``stopping`` asked for that.
+        If ``stopping`` requested a stop.
     RefnetError
-        If scenes, options or the folder cannot be used.
+        If scenes, options or the folder are not usable.
     """
     if started_processes() > 1:
-        raise OptionsError("--folds trains one network after another in one process: start it without torchrun.")
+        raise OptionsError("--folds trains the folds one after another in one process. Start it without torchrun.")
     folder = Path(folder)
     folders = name_folders(folder, list(configs))
     own = [path / name for path in folders.values() for name in (RECORD, PIXELS)]
@@ -134,55 +134,55 @@ def fit_folds(
 
 
 def name_folders(folder: Path, regions: list[str]) -> dict[str, Path]:
-    """Name the folder of each fold after its region, with ``_`` for what does not suit file names.
+    """Return the folder of each fold, named after its region; unsuitable characters become ``_``.
 
     Raises
     ------
     OptionsError
-        If two regions would share a folder, on file systems without upper and lower case too.
+        If two regions would share a folder, also on case-insensitive file systems.
 
     Examples
     --------
     >>> name_folders(Path("out"), ["north/east"])["north/east"].name
     'fold-north_east'
     """
-    named = {region: f"fold-{_suit_file_names(region)}" for region in regions}
+    named = {region: f"fold-{_safe_name(region)}" for region in regions}
     for name in named.values():
         same = [other for other, theirs in named.items() if theirs.casefold() == name.casefold()]
         if len(same) > 1:
             raise OptionsError(
-                f"The regions {' and '.join(map(repr, same))} would share the folder {folder / name}. Rename one of "
-                "them in the regions file."
+                f"The regions {' and '.join(map(repr, same))} would share the folder {folder / name}. Rename one "
+                "region in the regions file."
             )
     return {region: folder / name for region, name in named.items()}
 
 
-def _suit_file_names(region: str) -> str:
-    suiting = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))
-    return suiting.encode()[:_LONGEST].decode(errors="ignore")
+def _safe_name(region: str) -> str:
+    safe = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", region))
+    return safe.encode()[:_LONGEST].decode(errors="ignore")
 
 
 def _settings_of(config: TrainConfig) -> str:
-    """Digest of all that a fold's training depends on: settings, and size and time of the label files."""
+    """Return a digest of everything that a fold depends on: settings, and size and time of the label files."""
     files = []
     for scene in config.scenes:
         for given in (scene.labels, scene.confidence):
             for path in _parts_of(given) if isinstance(given, Path) else ():
                 about = path.stat()
                 files.append((str(path), about.st_size, about.st_mtime_ns))
-    text = json.dumps([describe_settings(config.settled()), config.name, files], sort_keys=True)
+    text = json.dumps([describe_settings(config.resolved()), config.name, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _parts_of(path: Path) -> list[Path]:
-    """A file, if it exists; of a Shapefile all files of its name, one of which holds the classes."""
+    """Return a file if it exists; for a Shapefile all of its files, because the classes are in the .dbf."""
     if path.suffix.lower() == ".shp":
         return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     return [path] if path.exists() else []
 
 
 def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) -> Fold | None:
-    """Read a fold that is finished; None if it is not, or was trained with other settings."""
+    """Read a finished fold; None if it is unfinished or was trained with other settings."""
     weights = folder / f"{config.name}.safetensors"
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -197,7 +197,7 @@ def _read_fold(region: str, config: TrainConfig, folder: Path, settings: str) ->
 
 
 def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainResult, settings: str) -> Fold:
-    """Record that a fold is finished, the record last."""
+    """Write the files of a finished fold, the record last."""
     classes = result.card.network.classes
     logits, labels = result.held_out or HeldOut(np.empty((0, classes), np.float32), np.empty(0, np.uint8))
     kept = np.random.default_rng(config.seed).permutation(len(labels))[:MOST_PIXELS]
@@ -211,7 +211,7 @@ def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainRes
 
 
 def _describe(folds: list[Fold]) -> dict[str, Any]:
-    """Scores of each fold and of all together, and what temperatures of other folds are worth."""
+    """Return the scores of each fold and of all together, and the calibration with the other folds' temperature."""
     names = folds[0].card.scheme.names
     temperatures = [_temperature_of_others(fold, folds) for fold in folds]
     rows = {}
@@ -230,7 +230,7 @@ def _describe(folds: list[Fold]) -> dict[str, Any]:
     return {
         "split": "region",
         "chosen": _CHOSEN,
-        "calibration": f"at most {MOST_PIXELS:,} pixels of a region count",
+        "calibration": f"at most {MOST_PIXELS:,} pixels per region",
         "classes": list(names),
         "folds": rows,
         "pooled": pooled,
@@ -238,14 +238,14 @@ def _describe(folds: list[Fold]) -> dict[str, Any]:
 
 
 def _scores(matrix: Int64, names: tuple[str, ...]) -> dict[str, Any]:
-    """Scores of a confusion matrix; of no pixel, its number alone."""
+    """Return the scores of a confusion matrix; without pixels, only their number."""
     if not matrix.any():
         return {"pixels": 0}
     return score(matrix, names).to_dict()
 
 
 def _temperature_of_others(fold: Fold, folds: list[Fold]) -> float | None:
-    """Temperature that suits what the other folds hold out; None if they hold out too little."""
+    """Return the temperature fitted to the held-out pixels of the other folds; None if they have too few."""
     others = [other.held_out for other in folds if other is not fold and other.held_out]
     if not others:
         return None
@@ -255,7 +255,7 @@ def _temperature_of_others(fold: Fold, folds: list[Fold]) -> float | None:
 
 
 def _error(folds: list[tuple[Fold, float | None]]) -> float | None:
-    """Expected calibration error of some folds' pixels, each with its temperature, where both are known."""
+    """Return the expected calibration error of folds that have pixels and a temperature; None if there are none."""
     known = [(fold.held_out, temperature) for fold, temperature in folds if fold.held_out and temperature]
     if not known:
         return None
@@ -265,7 +265,7 @@ def _error(folds: list[tuple[Fold, float | None]]) -> float | None:
 
 
 def _table(details: dict[str, Any]) -> str:
-    """CSV of a row a region and one of all together; what is not known is left empty."""
+    """Return a CSV with one row per region and a pooled row; unknown values are empty."""
     scores = ("overall_accuracy", "balanced_accuracy", "mean_iou")
     calibration = ("temperature", "ece", "temperature_of_others", "ece_with_temperature_of_others")
     rows = []

@@ -1,4 +1,4 @@
-"""Logits of pixels that are held out, to which a temperature is fitted."""
+"""Logits of held-out pixels, for temperature scaling."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene, SceneFiles
 from refnet_cli.types import Float32, UInt8
 
-MOST_PIXELS = 500_000  # that a temperature is fitted to
-AHEAD = 3  # batches of tiles that are in the network or read for it
+MOST_PIXELS = 500_000  # maximum number of pixels for fitting a temperature
+AHEAD = 3  # batches of tiles that are read or in the network
 
 
 class HeldOut(NamedTuple):
-    """Some of the labelled pixels that are held out, and what a network says of them."""
+    """A sample of the labelled held-out pixels, with the network's logits."""
 
     logits: Float32
-    """Shape (n, K)."""
+    """Logits, shape (n, K)."""
     labels: UInt8
-    """Network indexes, shape (n,)."""
+    """Class indexes, shape (n,)."""
 
 
 def read_held_out(
@@ -40,15 +40,15 @@ def read_held_out(
     scan: str | None = None,
     progress: Progress | None = None,
 ) -> HeldOut:
-    """Predict pixels that are held out: all, or as many of each tile, drawn by the config's seed.
+    """Predict the held-out pixels: all of them, or the same number from each tile, drawn with the config's seed.
 
-    Each counts with the logits of the tile in which it lies furthest inside; maps blend tiles that overlap. The card's
-    temperature does not matter. See `validate` for the parameters.
+    A pixel gets the logits of the tile whose edge is farthest away; maps blend overlapping tiles instead. The card's
+    temperature is not applied. See `validate` for the parameters.
 
     Raises
     ------
     InputError
-        If a scene cannot be read.
+        If a scene is unreadable.
     """
     engine = TorchEngine(net, card, device, scan=scan, softmax=False)
     random = np.random.default_rng(config.seed)
@@ -71,23 +71,23 @@ def read_held_out(
 
 
 def _scored_tiles(scene: LabelledScene, card: Card) -> list[tuple[Window, Window]]:
-    """Tiles of a scene, each with the part of the grid that is its own, of those with any held-out pixel there."""
+    """Return the tiles with held-out pixels in their core, each with the window of its core."""
     tiling = scene.tiling(card.tile)
     found = []
-    for row, top, bottom in _share_out(tiling.row_starts, tiling.overlap // 2, tiling.height):
-        for column, left, right in _share_out(tiling.column_starts, tiling.overlap // 2, tiling.width):
+    for row, top, bottom in _cores(tiling.row_starts, tiling.overlap // 2, tiling.height):
+        for column, left, right in _cores(tiling.column_starts, tiling.overlap // 2, tiling.width):
             own = Window(top, left, bottom - top, right - left)
             if scene.held_out(own).any():
                 found.append((Window(row, column, tiling.tile, tiling.tile), own))
     return found
 
 
-def _share_out(starts: Sequence[int], margin: int, size: int) -> Iterable[tuple[int, int, int]]:
-    """Start of each tile along an axis, and first pixel and end of what is its own; every pixel is one tile's.
+def _cores(starts: Sequence[int], margin: int, size: int) -> Iterable[tuple[int, int, int]]:
+    """Return start, first core pixel and end of the core of each tile along an axis; cores do not overlap.
 
     Examples
     --------
-    >>> list(_share_out([-2, 10, 15], 2, 29))
+    >>> list(_cores([-2, 10, 15], 2, 29))
     [(-2, 0, 12), (10, 12, 17), (15, 17, 29)]
     """
     firsts = [0, *(start + margin for start in starts[1:])]
@@ -97,9 +97,9 @@ def _share_out(starts: Sequence[int], margin: int, size: int) -> Iterable[tuple[
 def _read_scored(
     files: SceneFiles, scene: LabelledScene, tiles: Sequence[tuple[Window, Window]], size: int
 ) -> Iterator[tuple[int, Float32, Float32, UInt8]]:
-    """How many tiles are done, what both sensors saw in some, and the labels of their own held-out pixels, else 0.
+    """Yield batches: number of finished tiles, optical, SAR, and labels of held-out pixels in the cores, 0 elsewhere.
 
-    Of ``size`` tiles at once, those that have any such label.
+    A batch has the tiles with such labels among the next ``size`` tiles.
     """
     for start in range(0, len(tiles), size):
         chosen = tiles[start : start + size]

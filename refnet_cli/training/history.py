@@ -1,4 +1,4 @@
-"""What happened in a training: losses and scores, kept in tables and, where it is installed, for TensorBoard."""
+"""Losses and scores of a training: in the checkpoint, in CSV files, and for TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Step(NamedTuple):
     """One step of a training."""
 
     step: int
-    """Counted from 1."""
+    """Number of the step, from 1."""
     loss: float
     """Main loss."""
     auxiliary_loss: float
@@ -36,32 +36,32 @@ class History:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the greatest mean IoU, the first of equals."""
+        """The validation with the highest mean IoU; the first one if several are equal."""
         return max(self.validations, key=lambda scores: scores["mean_iou"], default=None)
 
     @property
-    def fruitless(self) -> int:
-        """Validations since the best one."""
+    def since_best(self) -> int:
+        """Number of validations since the best one."""
         return len(self.validations) - 1 - self.validations.index(self.best) if self.best else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain lists."""
+        """Return the history as plain lists."""
         return {"steps": [tuple(step) for step in self.steps], "validations": list(self.validations)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
+        """Restore the result of `state_dict`."""
         self.steps = [Step(*step) for step in state["steps"]]
         self.validations = list(state["validations"])
 
 
 class HistoryFiles:
-    """Writes a history while it happens: ``steps.csv``, ``validations.csv`` and a folder ``tensorboard``.
+    """Writes a history during training: ``steps.csv``, ``validations.csv`` and a folder ``tensorboard``.
 
     Parameters
     ----------
     folder : Path
     history : History
-        What happened so far; the tables are written again from it.
+        Steps and validations so far; both tables are rewritten from it.
 
     Raises
     ------
@@ -81,11 +81,11 @@ class HistoryFiles:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history.steps) + 1)
 
     def add_step(self, step: Step) -> None:
-        """Write a step."""
+        """Append a step."""
         self._add("steps", step._asdict())
 
     def add_validation(self, scores: Mapping[str, Any]) -> None:
-        """Write a validation."""
+        """Append a validation."""
         self._add("validations", _flat(scores))
 
     def _add(self, table: str, row: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ def _flat(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Table:
-    """A CSV file that grows row by row; a row with new columns has it written again."""
+    """A CSV file to append rows to; it is rewritten if a row has new columns."""
 
     def __init__(self, path: Path, rows: list[dict[str, Any]]) -> None:
         self._path, self._rows = path, rows
@@ -119,7 +119,7 @@ class _Table:
         self._write("w", [{name: name for name in self._columns}, *self._rows])
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write a row."""
+        """Append a row."""
         self._rows.append(row)
         if set(row) <= set(self._columns):
             self._write("a", [row])

@@ -1,4 +1,4 @@
-"""What a training depends on, by which a checkpoint is known to be of the same one."""
+"""The identity of a training: everything it depends on, to check that a checkpoint belongs to it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from refnet_cli.training.distributed import started_processes
 
 
 def describe_settings(config: TrainConfig) -> dict[str, str]:
-    """Settings by name, as text; what only names the result, or its speed, is left out."""
+    """Return the settings that affect the weights, as text; names and speed settings are left out."""
     settings = _as_texts(config)
     settings["encoder_weights"] = identify_encoders(config.encoders)
     settings["scenes"] = str([_as_texts(scene) for scene in config.scenes])
     return settings
 
 
-def what_training_depends_on(config: TrainConfig, scenes: Sequence[LabelledScene]) -> dict[str, str]:
-    """Settings by name, as text, and what the labels are."""
+def training_identity(config: TrainConfig, scenes: Sequence[LabelledScene]) -> dict[str, str]:
+    """Return the settings as text, with digests of labels, split and confidence files."""
     digest = hashlib.sha256()
     for scene in scenes:
         for array in (*scene.training, scene.validation, np.array(scene.roles.validation)):
@@ -36,7 +36,10 @@ def what_training_depends_on(config: TrainConfig, scenes: Sequence[LabelledScene
 
 
 def _identify_confidences(config: TrainConfig) -> dict[str, str]:
-    """What the files of confidences hold, of which the labels show only where it is 0; nothing without such files."""
+    """Return a digest of the confidence files; empty without them.
+
+    The digest of the labels only covers where the confidence is 0.
+    """
     digest = hashlib.sha256()
     paths = [scene.confidence for scene in config.scenes if scene.confidence]
     for path in paths:

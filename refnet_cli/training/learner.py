@@ -1,4 +1,4 @@
-"""What learns: the network with its optimiser, schedule and loss, and one step of it."""
+"""The network with its optimiser, learning-rate schedule and loss, and one training step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from refnet_cli.errors import InputError, TryAgainError
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.training.batches import Batch
-from refnet_cli.training.checkpoint import Part
+from refnet_cli.training.checkpoint import Stateful
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.distributed import Processes
@@ -26,7 +26,7 @@ POLYNOMIAL_POWER = 0.9
 
 
 def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; A_log and D_skip take no weight decay, by Mamba's convention, and what is frozen takes no part."""
+    """Return AdamW for all parameters that are not frozen; A_log and D_skip have no weight decay, as in Mamba."""
     named = [(name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad]
     plain = [p for name, p in named if name.endswith((".a_log", ".d_skip"))]
     decayed = [p for name, p in named if not name.endswith((".a_log", ".d_skip"))]
@@ -35,7 +35,7 @@ def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """Rise linearly during the warm-up, then fall by the published polynomial to zero."""
+    """Return the schedule: linear warm-up, then the published polynomial decay to zero."""
 
     def factor(step: int) -> float:
         if step < config.warmup:
@@ -46,7 +46,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torc
 
 
 def class_weights(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Tensor | None:
-    """What a pixel of each class counts in the loss, shape (classes,) with "no data"; None if all count alike."""
+    """Return the class weights of the loss, shape (classes,) with "no data"; None if all are equal."""
     if config.class_weights is None:
         return None
     if isinstance(config.class_weights, dict):
@@ -59,15 +59,15 @@ def class_weights(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Tenso
 
 
 class Learner:
-    """A network that learns from batches.
+    """Trains a network on batches.
 
     Parameters
     ----------
     config : TrainConfig
     net : REFNet
-        What to train; it moves to the processes' device.
+        Network to train; it is moved to the processes' device.
     weights : float tensor, shape (classes,), optional
-        What a pixel of each class counts, from `class_weights`.
+        Class weights of the loss, see `class_weights`.
     processes : Processes
     scan : str
         Kernel of the selective scan.
@@ -88,96 +88,96 @@ class Learner:
         if config.ema is not None:
             average = get_ema_multi_avg_fn(config.ema)  # type: ignore[no-untyped-call]
             self._averaged = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-        self._called, self._stepped = processes.prepare(net, self._optimizer)
+        self._wrapped_net, self._wrapped_optimizer = processes.prepare(net, self._optimizer)
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """What a checkpoint must hold of it, by name."""
-        parts: dict[str, Part] = {"net": self.net, "optimizer": self._optimizer, "schedule": self._schedule}
+    def stateful(self) -> dict[str, Stateful]:
+        """Objects whose state belongs in a checkpoint, by name."""
+        stateful: dict[str, Stateful] = {"net": self.net, "optimizer": self._optimizer, "schedule": self._schedule}
         if self._averaged is not None:
-            parts["averaged"] = self._averaged
-        return parts | self._processes.parts
+            stateful["averaged"] = self._averaged
+        return stateful | self._processes.stateful
 
     @property
-    def kept(self) -> REFNet:
-        """The network that is validated and kept."""
+    def final(self) -> REFNet:
+        """The network to validate and save: the moving average if there is one."""
         return self.net if self._averaged is None else cast(REFNet, self._averaged.module)
 
     def step(self, number: int, batches: list[Batch]) -> Step:
-        """Take one step of the optimiser, in as many passes as there are batches.
+        """Take one optimiser step; accumulate gradients over the batches.
 
         Parameters
         ----------
         number : int
-            Of the step, from 0.
+            Number of the step, from 0.
         batches : list of Batch
 
         Raises
         ------
         TryAgainError
-            If the device has too little memory.
+            If the device runs out of memory.
         InputError
-            If the loss is not finite any more.
+            If the loss is not finite.
         """
         config, processes = self._config, self._processes
         blank = self._blank_sensors(batches)
-        # So that a resumed run drops the same paths; each process drops its own.
+        # A resumed run must use the same drop path; each process uses a different one.
         torch.manual_seed((config.seed * 1_000_003 + number) * processes.count + processes.rank)
         here = [batch.to(processes.device) for batch in batches]
-        # A labelled pixel counts by its weight alone, in whichever pass and process it is.
-        weighed = [labelled_weight(batch.labels, self._weights, batch.weights).float() for batch in here]
-        whole = processes.sum(torch.stack(weighed).sum()).clamp(min=1e-12)
+        # Normalise over all passes and processes, so that a pixel's influence depends only on its weight.
+        weights = [labelled_weight(batch.labels, self._weights, batch.weights).float() for batch in here]
+        total = processes.sum(torch.stack(weights).sum()).clamp(min=1e-12)
         rate = float(self._schedule.get_last_lr()[0])
         losses = torch.zeros(2, device=processes.device)
-        self._stepped.zero_grad()
-        for done, (batch, weight) in enumerate(zip(here, weighed, strict=True), 1):
+        self._wrapped_optimizer.zero_grad()
+        for done, (batch, weight) in enumerate(zip(here, weights, strict=True), 1):
             self._set_training(blank[done - 1])
-            with processes.waiting_with_sum(self._called, done < len(here)), _explaining_memory(batch):
-                losses += self._learn(batch, weight / whole)
+            with processes.no_sync(self._wrapped_net, done < len(here)), _explain_out_of_memory(batch):
+                losses += self._learn(batch, weight / total)
         if config.clip is not None:
-            processes.clip(self._called, config.clip)
-        self._stepped.step()
+            processes.clip(self._wrapped_net, config.clip)
+        self._wrapped_optimizer.step()
         self._schedule.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self.net)
         loss, auxiliary_loss = processes.sum(losses).tolist()
         if not np.isfinite(loss):
             raise InputError(
-                f"The loss became {loss} at step {number}; try a smaller learning rate, or clip gradients."
+                f"The loss is {loss} at step {number}. Reduce learning_rate, or set clip to limit the gradients."
             )
         return Step(number + 1, loss, auxiliary_loss, rate)
 
     def _learn(self, batch: Batch, share: Tensor) -> Tensor:
-        """Add a batch's gradients to those of the step, and return its part of the step's losses."""
-        prediction = self._called(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
+        """Accumulate the gradients of a batch, and return its share of the main and auxiliary loss."""
+        prediction = self._wrapped_net(*(x.contiguous(memory_format=torch.channels_last) for x in batch[:2]))
         main, auxiliary = training_loss(prediction, batch.labels, self._loss, self._weights, batch.weights)
-        # Gradients are averaged over processes.
+        # Gradients are averaged over processes, so scale them to get the sum.
         self._processes.backward((main + auxiliary) * share * self._processes.count)
         return torch.stack([main.detach(), auxiliary.detach()]) * share
 
     def _blank_sensors(self, batches: Sequence[Batch]) -> list[list[str]]:
-        """Sensors that no crop of a pass has, in whichever process, for each pass."""
-        seen = torch.tensor([[bool(batch.optical.any()), bool(batch.sar.any())] for batch in batches]).float()
-        summed = self._processes.sum(seen.to(self._processes.device)).tolist()
+        """Return for each pass the sensors that no crop has in any process."""
+        present = torch.tensor([[bool(batch.optical.any()), bool(batch.sar.any())] for batch in batches]).float()
+        summed = self._processes.sum(present.to(self._processes.device)).tolist()
         return [[name for name, any_ in zip(("optical", "sar"), found, strict=True) if not any_] for found in summed]
 
     def _set_training(self, blank: Sequence[str]) -> None:
         set_training(self.net, self._config.freeze == "encoders")
         for sensor in blank:
-            # Its encoder sees a constant, whose variance of zero batch norms must not divide by.
+            # The input is constant: batch norms must not divide by its zero variance.
             getattr(self.net, f"{sensor}_encoder").eval()
 
 
 @contextmanager
-def _explaining_memory(batch: Batch) -> Iterator[None]:
-    """Turn a device's want of memory into what to do about it."""
+def _explain_out_of_memory(batch: Batch) -> Iterator[None]:
+    """Turn an out-of-memory error into one that states the remedy."""
     try:
         yield
     except RuntimeError as error:
-        # The CPU's allocator raises no kind of its own.
+        # The CPU allocator raises a plain RuntimeError.
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise TryAgainError(
-            f"Not enough memory on {batch.labels.device} to learn from {len(batch.labels)} crops at once: raise "
-            "accumulate, or lower batch or crop."
+            f"Out of memory on {batch.labels.device} with {len(batch.labels)} crops per pass. Raise accumulate, or "
+            "reduce batch or crop."
         ) from error

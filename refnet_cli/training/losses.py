@@ -1,4 +1,4 @@
-"""What training minimises: the fused map's loss plus a small share of the single modalities'."""
+"""Training losses: the loss of the fused prediction, plus a small share of the single-sensor losses."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Loss = Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def labelled_weight(labels: Tensor, weights: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
-    """Sum of the weights of the labelled pixels, by which losses divide; without weights, the pixels' number.
+    """Return the sum of the weights of the labelled pixels, which normalises losses; all weights are 1 by default.
 
     Parameters
     ----------
     labels : int64 tensor, shape (N, H, W)
-        Network indexes; 0 is ignored.
+        Class indexes; 0 is ignored.
     weights : float tensor, shape (K,), optional
-        What a pixel of each class counts.
+        Class weights.
     pixels : float tensor, shape (N, H, W), optional
-        What each pixel counts by itself; both weights are multiplied.
+        Pixel weights; multiplied by the class weights.
     """
     each = _weight_of_each(labels, weights, pixels)
     return (labels != IGNORED).sum() if each is None else each.sum()
 
 
 def _weight_of_each(labels: Tensor, weights: Tensor | None, pixels: Tensor | None) -> Tensor | None:
-    """Weight of each pixel, (N, H, W), 0 where it has no label; None if all labelled pixels count 1."""
+    """Return the weight of each pixel, (N, H, W), 0 without a label; None if all labelled pixels have a weight of 1."""
     if weights is None and pixels is None:
         return None
     each = (labels != IGNORED).float() if weights is None else weights[labels] * (labels != IGNORED)
@@ -54,46 +54,45 @@ def cross_entropy(
     *,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross entropy over the labelled pixels; zero, not NaN, where there are none.
+    """Return the mean cross entropy over the labelled pixels; 0 if there are none.
 
     Parameters
     ----------
     logits : float tensor, shape (N, K, H, W)
     labels : int64 tensor, shape (N, H, W)
-        Network indexes; 0 is ignored.
+        Class indexes; 0 is ignored.
     weights : float tensor, shape (K,), optional
-        What a pixel of each class counts in the mean.
+        Class weights.
     pixels : float tensor, shape (N, H, W), optional
-        What each pixel counts in the mean by itself; both weights are multiplied.
+        Pixel weights; multiplied by the class weights.
     smoothing : float
-        Share of the probability that the target spreads evenly over all classes but 0, "no data"; the label has the
-        rest, and its part of the share.
+        Label smoothing: the share of the target probability that is spread evenly over all classes except 0, "no data".
     """
     if pixels is None and not smoothing:
         total = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORED, reduction="sum")
-        return total / _at_least_something(labelled_weight(labels, weights))
-    surprise = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+        return total / _nonzero(labelled_weight(labels, weights))
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
     if smoothing:
         others = -torch.log_softmax(logits.float(), dim=1)[:, 1:].mean(1) * (labels != IGNORED)
-        surprise = (1 - smoothing) * surprise + smoothing * others
-    return _mean(surprise, labels, weights, pixels)
+        losses = (1 - smoothing) * losses + smoothing * others
+    return _mean(losses, labels, weights, pixels)
 
 
 def _mean(losses: Tensor, labels: Tensor, weights: Tensor | None, pixels: Tensor | None) -> Tensor:
-    """Weighted mean of the losses of pixels, (N, H, W), which are zero where there is no label."""
+    """Return the weighted mean of pixel losses, (N, H, W), which are 0 for unlabelled pixels."""
     each = _weight_of_each(labels, weights, pixels)
     total = (losses if each is None else each * losses).sum()
-    return total / _at_least_something(labelled_weight(labels, weights, pixels))
+    return total / _nonzero(labelled_weight(labels, weights, pixels))
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
-    """Cross entropy that counts a pixel the less the surer it is, by (1 - p)^2; Lin et al. 2017, arXiv 1708.02002.
+    """Return the focal loss: cross entropy weighted by (1 - p)^2; Lin et al. 2017, arXiv 1708.02002.
 
-    Parameters and what becomes of unlabelled pixels are those of `cross_entropy`.
+    Parameters and the handling of unlabelled pixels are those of `cross_entropy`.
     """
-    surprise = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
-    # Unlabelled pixels have a surprise of zero, and so count nothing.
-    return _mean((1 - torch.exp(-surprise)) ** FOCUS * surprise, labels, weights, pixels)
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+    # Unlabelled pixels have a cross entropy of 0 and do not contribute.
+    return _mean((1 - torch.exp(-losses)) ** FOCUS * losses, labels, weights, pixels)
 
 
 def cross_entropy_and_dice(
@@ -104,11 +103,11 @@ def cross_entropy_and_dice(
     *,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross entropy plus one minus the mean Dice coefficient of the classes among the labels; arXiv 1606.04797.
+    """Return cross entropy plus Dice loss, averaged over the classes among the labels; arXiv 1606.04797.
 
-    Dice compares areas over the whole batch, so that small classes count as much as large ones. A pixel adds its own
-    weight to the areas; class weights and smoothing apply to cross entropy only. Parameters and
-    the handling of unlabelled pixels are those of `cross_entropy`.
+    Dice compares areas over the whole batch, so small classes have the same influence as large ones. Pixel weights
+    apply to both terms; class weights and smoothing apply to cross entropy only. Parameters and the handling of
+    unlabelled pixels are those of `cross_entropy`.
     """
     counted = (labels != IGNORED)[:, None] * (1 if pixels is None else pixels[:, None])
     shares = torch.softmax(logits.float(), dim=1)
@@ -121,8 +120,8 @@ def cross_entropy_and_dice(
     return mean + (1 - dice).sum() / present.sum().clamp(min=1)
 
 
-def _at_least_something(weight: Tensor) -> Tensor:
-    """Make a divisor that is not zero."""
+def _nonzero(weight: Tensor) -> Tensor:
+    """Replace 0 by 1, for use as a divisor."""
     return torch.where(weight > 0, weight, torch.ones_like(weight))
 
 
@@ -132,16 +131,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross-entropy-and-dice": cross_entropy_and_dice,
 }
 SMOOTHED = [name for name, loss in LOSSES.items() if "smoothing" in signature(loss).parameters]
-"""Losses whose labels can be smoothed."""
+"""Losses that support label smoothing."""
 
 
 def choose_loss(name: str, smoothing: float = 0.0) -> Loss:
-    """Return the loss of that name with labels smoothed by a share of the probability.
+    """Return the loss with this name, with label smoothing if requested.
 
     Raises
     ------
     OptionsError
-        If there is no such loss, or its labels cannot be smoothed.
+        If the loss is unknown, or does not support label smoothing.
     """
     if name not in LOSSES:
         raise OptionsError(f"Loss {name!r} is unknown; choose one of {', '.join(LOSSES)}.")
@@ -149,7 +148,7 @@ def choose_loss(name: str, smoothing: float = 0.0) -> Loss:
         return LOSSES[name]
     if name not in SMOOTHED:
         raise OptionsError(
-            f"label_smoothing is {smoothing:g}, but the loss {name} cannot be smoothed. Leave label_smoothing out, or "
+            f"label_smoothing is {smoothing:g}, but the loss {name} does not support it. Remove label_smoothing, or "
             f"choose the loss {' or '.join(SMOOTHED)}."
         )
     return partial(LOSSES[name], smoothing=smoothing)
@@ -162,24 +161,24 @@ def training_loss(
     weights: Tensor | None = None,
     pixels: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Main and auxiliary loss of REF-Net; their sum is minimised.
+    """Return the main and the auxiliary loss of REF-Net; training minimises their sum.
 
     Parameters
     ----------
     prediction : Prediction
     labels : int64 tensor, shape (N, H, W)
-        Network indexes; 0 is ignored.
+        Class indexes; 0 is ignored.
     loss : callable
         A loss from ``LOSSES``.
     weights : float tensor, shape (K,), optional
-        What a pixel of each class counts.
+        Class weights.
     pixels : float tensor, shape (N, H, W), optional
-        What each pixel counts by itself.
+        Pixel weights.
 
     Returns
     -------
     main, auxiliary : scalar tensors
-        The auxiliary one carries its weight of 0.005; zero where the MSIE decoders did not run.
+        The auxiliary loss includes its weight of 0.005; it is 0 if the MSIE decoders did not run.
     """
     main = loss(prediction.logits, labels, weights, pixels)
     if prediction.optical_logits is None or prediction.sar_logits is None:

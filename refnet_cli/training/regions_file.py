@@ -1,4 +1,4 @@
-"""The regions file: a config and its scenes as TOML."""
+"""The regions file: a training config and its scenes in TOML."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     Parameters
     ----------
     path : str or Path
-        TOML: the fields of `TrainConfig`, with one ``[[scenes]]`` table (of `TrainScene`) a scene. Paths in it are
+        TOML file with the fields of `TrainConfig`, and one ``[[scenes]]`` table (see `TrainScene`) per scene. Paths are
         relative to the file. ``scheme`` may be a table, see `read_scheme`.
     options : mapping, optional
-        Fields of `TrainConfig` that replace those of the file.
+        Fields of `TrainConfig` that override those of the file.
 
     Raises
     ------
     InputMissingError
         If the file does not exist.
     ConfigError
-        If it is no TOML, or has unknown or impossible entries.
+        If it is not valid TOML, or has unknown or invalid entries.
     """
     path = Path(path)
     entries = read_toml(path)
@@ -52,31 +52,31 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
 
 
 def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
-    """Read a regions file once for each region that is to be held out.
+    """Read the configs of a leave-one-region-out validation from a regions file.
 
     Parameters
     ----------
     path, options
         See `read_regions`.
     folds : str
-        ``all``, or names of regions with commas between them. A region whose scenes are all marked
-        ``split = "train"`` is always learned from, and is none of ``all``.
+        ``all``, or region names separated by commas. A region whose scenes all have ``split = "train"`` is always for
+        training, and not part of ``all``.
 
     Returns
     -------
     dict
-        By region, in the order of the scenes.
+        Config of each fold by its held-out region, in the order of the scenes.
 
     Raises
     ------
     OptionsError
-        If regions cannot be held out one by one.
+        If a region cannot be held out.
     InputMissingError, ConfigError
         See `read_regions`.
     """
     path, options = Path(path), dict(options or {})
     if options.get("split", "region") != "region":
-        raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}: leave one of them out.")
+        raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}. Remove one of them.")
     tables = _pop_scenes(read_toml(path), path)
     try:
         known = _regions_to_hold_out([_read_scene(table, number, path) for number, table in enumerate(tables)])
@@ -86,15 +86,15 @@ def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None =
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise OptionsError(
-            f"{path} has no region {', '.join(map(repr, unknown)) or 'at all'} to hold out. Regions without a scene "
-            f'marked split = "train" are: {", ".join(known) or "none"}.'
+            f"{path} has no region {', '.join(map(repr, unknown)) or 'at all'} to hold out. Regions that can be held "
+            f'out (no scene with split = "train"): {", ".join(known) or "none"}.'
         )
     named = [name for name in known if name in chosen]
     return {name: read_regions(path, options | {"split": "region", "fold": name}) for name in named}
 
 
 def _pop_scenes(entries: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Take the tables of the scenes out of a file's entries."""
+    """Remove the [[scenes]] tables from the entries, and return them."""
     tables = entries.pop("scenes", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
@@ -102,25 +102,25 @@ def _pop_scenes(entries: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 
 
 def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
-    """Names of the regions none of whose scenes is always learned from.
+    """Return the names of the regions in which no scene is fixed to training.
 
     Raises
     ------
     OptionsError
-        If a scene is always scored, or only a part of a region can be held out.
+        If a scene is fixed to validation, or only some scenes of a region are fixed to training.
     """
     marks: dict[str, set[str | None]] = {}
     for scene in scenes:
         if scene.split == "validation":
             raise OptionsError(
-                f'{scene.name} is marked split = "validation", so that every fold would score it. Remove the mark or '
-                "the scene for --folds."
+                f'{scene.name} has split = "validation", so every fold would score it. With --folds, remove its split, '
+                "or the scene."
             )
-        marks.setdefault(scene.held_out_with, set()).add(scene.split)
+        marks.setdefault(scene.region_name, set()).add(scene.split)
     if mixed := [region for region, found in marks.items() if len(found) > 1]:
         raise OptionsError(
-            f'Some scenes of {", ".join(mixed)} are marked split = "train", so that the region cannot be held out as a '
-            "whole. Mark all of its scenes or none, or give them a region of their own."
+            f'Some scenes of {", ".join(mixed)} have split = "train", so the region cannot be held out as a whole. Set '
+            "it for all of the region's scenes or for none, or move these scenes to another region."
         )
     return [region for region, found in marks.items() if found == {None}]
 
@@ -130,5 +130,5 @@ def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
     missing = [name for name in ("labels",) if name not in values]
     missing += ["optical or sar"] if not values.keys() & {"optical", "sar"} else []
     if missing:
-        raise OptionsError(f"{values['name']} (scene {number + 1} of the file) is missing {', '.join(missing)}.")
+        raise OptionsError(f"{values['name']} (scene {number + 1} in the file) lacks {', '.join(missing)}.")
     return TrainScene(**values)

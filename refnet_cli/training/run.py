@@ -1,4 +1,4 @@
-"""A running training: its folder and device, and the callbacks that report progress and ask it to stop."""
+"""State of a running training: folder, processes, callbacks, and stop requests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from refnet_cli.training.distributed import Processes
 
 @dataclass
 class Progress:
-    """How far a training is."""
+    """Progress of a training."""
 
     step: int
     steps: int
     loss: float
     mean_iou: float | None = None
-    """Of the last validation."""
+    """Mean IoU of the last validation."""
 
 
 class Run:
-    """The folder, device and callbacks of a training.
+    """Folder, processes and callbacks of a running training.
 
     Parameters
     ----------
@@ -47,25 +47,25 @@ class Run:
         self._progress, self._stopping = progress, stopping
 
     def report(self, progress: Progress) -> None:
-        """Tell how far the training is, in the first process."""
+        """Call the progress callback, in the first process."""
         if self._progress and self.processes.first:
             self._progress(progress)
 
     @property
     def stopping(self) -> bool:
-        """Whether this process was asked to leave."""
+        """Whether a stop of this process was requested."""
         return self._stopping is not None and self._stopping()
 
-    def leave_if_asked(self, step: int) -> Callable[[int, int], None]:
+    def stop_callback(self, step: int) -> Callable[[int, int], None]:
         """Return a progress callback that raises TryAgainError when a stop was requested."""
 
         def stop_if_asked(done: int, total: int) -> None:
             if self.stopping:
-                raise stopped(step)
+                raise stop_error(step)
 
         return stop_if_asked
 
 
-def stopped(step: int) -> TryAgainError:
-    """Make the error of a training that leaves after a step."""
-    return TryAgainError(f"Stopped after step {step}, as asked to; the same command goes on from there.")
+def stop_error(step: int) -> TryAgainError:
+    """Return the error for a training that stops after a step."""
+    return TryAgainError(f"Stopped after step {step}. Run the same command again to resume.")

@@ -1,4 +1,4 @@
-"""Crops drawn at random from what is learned from."""
+"""Draw random crops from the training pixels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from refnet_cli.errors import InputError
 from refnet_cli.raster.raster import BLOCK
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.augmentation.augment import Crop, augment, drop_sensor, leave_gap, mix
-from refnet_cli.training.balance import chances_of_cells, number_regions
+from refnet_cli.training.augmentation.augment import Crop, add_gap, augment, drop_sensor, mix
+from refnet_cli.training.balance import cell_probabilities, index_regions
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import LabelledScene, SceneFiles
 from refnet_cli.training.distributed import started_processes
-from refnet_cli.training.scene_pool import ScenePool, choose_most
+from refnet_cli.training.scene_pool import ScenePool, choose_pool_size
 from refnet_cli.training.splits import TRAIN
 
 ATTEMPTS = 1000
 
 
 class Sampler:
-    """Draws crops from what is learned from; a crop depends on seed, step and its number alone.
+    """Draws crops that contain training pixels. A crop depends only on the seed, the step and its number.
 
-    Threads may draw at the same time. Crops that cannot be read, or turn out to have no labelled pixel, are replaced
-    and counted in ``skipped``.
+    Thread-safe. Unreadable crops and crops without a labelled pixel are replaced and counted in ``skipped``.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ class Sampler:
     Raises
     ------
     InputError
-        If there is nothing to learn from.
+        If there are no training pixels.
     """
 
     def __init__(self, scenes: Sequence[LabelledScene], config: TrainConfig) -> None:
@@ -52,11 +51,13 @@ class Sampler:
         ])  # fmt: skip
         counts = np.concatenate([scene.training.counts for scene in scenes])
         if not counts.sum():
-            raise InputError("No labelled pixel that the sensors of its scene saw is left to learn from.")
+            raise InputError(
+                "No training pixel has both a label and sensor data. Check the position of the labels and the split."
+            )
         cells = [len(scene.training.counts) for scene in scenes]
-        regions = np.repeat(number_regions([scene.entry for scene in scenes]), cells)
-        chances = chances_of_cells(counts, regions, config)
-        self._limits = np.cumsum(chances / chances.sum())
+        regions = np.repeat(index_regions([scene.entry for scene in scenes]), cells)
+        probabilities = cell_probabilities(counts, regions, config)
+        self._limits = np.cumsum(probabilities / probabilities.sum())
         self.skipped: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -70,32 +71,32 @@ class Sampler:
         Parameters
         ----------
         step, number : int
-            Which: the ``number``-th crop of a step.
+            The step, and the number of the crop in the step.
         augmented : bool
-            Fill pixels without data as predicting does, turn and mirror it, and do what else the config says. Without
-            it, values are as the sensors measured them.
+            Fill pixels without data as in prediction, rotate, mirror, and apply the config's augmentation. Without it
+            the values are as measured.
 
         Raises
         ------
         InputError
-            If crop after crop cannot be used.
+            If 1000 crops in a row are not usable.
         """
         random = np.random.default_rng([self._config.seed, step, number])
-        crop = self._find(random)
+        crop = self._read_labelled(random)
         if not augmented:
             return crop
-        crop = self._change(crop, random)
+        crop = self._augment(crop, random)
         if self._config.mix and random.random() < self._config.mix:
-            crop = mix(crop, self._change(self._find(random), random), random)
+            crop = mix(crop, self._augment(self._read_labelled(random), random), random)
         return drop_sensor(crop, random, self._config.modality_dropout)
 
-    def _change(self, crop: Crop, random: np.random.Generator) -> Crop:
-        crop = leave_gap(crop, random, self._config.gaps)
+    def _augment(self, crop: Crop, random: np.random.Generator) -> Crop:
+        crop = add_gap(crop, random, self._config.gaps)
         filled = crop._replace(optical=fill_gaps(crop.optical[None])[0], sar=fill_gaps(crop.sar[None])[0])
         return augment(filled, random, self._config)
 
-    def _find(self, random: np.random.Generator) -> Crop:
-        """Read a crop that can be read and has a label."""
+    def _read_labelled(self, random: np.random.Generator) -> Crop:
+        """Read random crops until one is readable and has a label."""
         for _ in range(ATTEMPTS):
             index, window = self._choose(random)
             try:
@@ -109,14 +110,16 @@ class Sampler:
             if labels.any():
                 return Crop(patch.optical, patch.sar, labels, weights)
             self._skip("unlabelled")
-        raise InputError(f"{ATTEMPTS} crops in a row could not be read or had no labelled pixel that sensors saw.")
+        raise InputError(
+            f"{ATTEMPTS} crops in a row were unreadable or had no labelled pixel with data from the sensors."
+        )
 
     def _skip(self, why: str) -> None:
         with self._lock:
             self.skipped[why] += 1
 
     def _choose(self, random: np.random.Generator) -> tuple[int, Window]:
-        """Choose a cell with labels and a crop that sees a pixel of it, somewhere."""
+        """Choose a cell with labels, a pixel in it, and a random crop around the pixel."""
         at = min(int(np.searchsorted(self._limits, random.random(), side="right")), len(self._limits) - 1)
         index, row, column, height, width = self._cells[at].tolist()
         crop = self._config.crop
@@ -129,17 +132,17 @@ class Sampler:
 
 
 def open_pool(scenes: Sequence[LabelledScene], config: TrainConfig) -> ScenePool[SceneFiles]:
-    """Make the pool of the scenes' files; as many stay open as files and memory allow."""
-    taught = [scene for scene in scenes if scene.trains]
-    files = max((_count_files(scene.entry, config) for scene in taught), default=1)
+    """Create the pool of the scenes' files, with as many open scenes as open files and memory allow."""
+    training = [scene for scene in scenes if scene.trains]
+    files = max((_count_files(scene.entry, config) for scene in training), default=1)
     bands = len(config.optical_bands) + len(config.sar_bands)
-    block = max((_block_pixels(scene.grid) for scene in taught), default=1) * (4 * bands + 1)
-    most, kept_blocks = choose_most(len(taught) + config.workers, files, block, started_processes())
+    block = max((_block_pixels(scene.grid) for scene in training), default=1) * (4 * bands + 1)
+    most, kept_blocks = choose_pool_size(len(training) + config.workers, files, block, started_processes())
     return ScenePool(lambda index: SceneFiles.open(scenes[index].entry, config, kept_blocks), most)
 
 
 def _count_files(scene: TrainScene, config: TrainConfig) -> int:
-    """How many files of a scene are open at once, at most: a band may have a file of its own."""
+    """Return the maximum number of open files of a scene; each band may have its own file."""
     sensors = ((scene.optical, config.optical_bands), (scene.sar, config.sar_bands))
     files = 1 + (scene.confidence is not None)
     for path, bands in sensors:

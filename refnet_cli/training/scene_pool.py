@@ -1,4 +1,4 @@
-"""Opened scenes that threads borrow one at a time, as many as open files and memory allow."""
+"""A pool of open scenes for the sampler's threads, limited by open files and memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from refnet_cli.system.memory import GB, MB, free_memory
 from refnet_cli.system.process import allow_open_files
 
 OTHER_FILES = 256
-"""Files that the rest of the process may have open: libraries, checkpoints, tables."""
+"""Open files that are reserved for the rest of the process: libraries, checkpoints, tables."""
 SHARE = 4
-"""One part in so many of the free memory is for open scenes."""
+"""Open scenes may use 1/SHARE of the free memory."""
 UNKNOWN_MEMORY = 4 * GB
-"""What counts as free where nothing tells."""
+"""Assumed free memory if the system does not report it."""
 HANDLES = 3 * MB // 2
-"""Memory of an open scene apart from its blocks of pixels, measured on places of 120 x 120 pixels."""
+"""Memory of an open scene without its cached blocks, measured on places of 120 x 120 pixels."""
 KEPT_BLOCKS = 8
-"""Blocks of pixels that a scene keeps at most."""
+"""Maximum number of blocks that a scene caches."""
 
 
 class Closable(Protocol):
-    """What can be closed."""
+    """An object with a close method."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the object."""
         ...
 
 
@@ -35,34 +35,34 @@ Opened = TypeVar("Opened", bound=Closable)
 
 
 class ScenePool(Generic[Opened]):
-    """Keeps scenes open between the times that threads read from them.
+    """Keeps scenes open between reads.
 
-    Two threads never have the same one: where a scene is lent already, it is opened once more.
+    Two threads never share an instance: a scene that is in use is opened a second time.
 
     Parameters
     ----------
     open_scene : callable
-        Opens the scene of a number.
+        Opens the scene with this index.
     most : int
-        Scenes that are open at once; each thread may borrow one all the same.
+        Maximum number of open scenes. Every thread may borrow a scene even if that exceeds the maximum.
     """
 
     def __init__(self, open_scene: Callable[[int], Opened], most: int) -> None:
         self._open_scene, self._most = open_scene, most
         self._lock = threading.Lock()
         self._idle: OrderedDict[int, list[Opened]] = OrderedDict()
-        """By number, the longest unused first."""
+        """Idle instances by scene index, least recently used first."""
         self._count = 0
         self._closed = False
 
     @property
     def count(self) -> int:
-        """How many scenes are open, lent or not."""
+        """Number of open scenes, in use or idle."""
         return self._count
 
     @contextmanager
     def borrow(self, number: int) -> Iterator[Opened]:
-        """Lend a scene, opened if it is not."""
+        """Lend a scene to the caller; open it if no idle instance exists."""
         scene = self._take(number)
         try:
             yield scene
@@ -70,7 +70,7 @@ class ScenePool(Generic[Opened]):
             self._give_back(number, scene)
 
     def close(self) -> None:
-        """Close all, and those that are lent when they come back."""
+        """Close idle scenes now, and scenes in use when they are returned."""
         with self._lock:
             self._closed = True
             idle = [scene for scenes in self._idle.values() for scene in scenes]
@@ -113,23 +113,23 @@ class ScenePool(Generic[Opened]):
             scene.close()
 
 
-def choose_most(
+def choose_pool_size(
     count: int, files: int, block: int, processes: int = 1, *, free: int | None = None
 ) -> tuple[int, int]:
-    """Choose how many scenes are open at once, and how many blocks of pixels each keeps.
+    """Choose the number of open scenes, and the number of blocks that each caches.
 
     Parameters
     ----------
     count : int
-        Scenes that there are to be open, lent ones that are opened once more among them.
+        Wanted number of open scenes, including second instances.
     files : int
-        Open files of each, at most.
+        Maximum number of open files per scene.
     block : int
-        Bytes of a block of pixels.
+        Size of a block in bytes.
     processes : int
-        Processes of this kind, which share the memory.
+        Number of training processes that share the memory.
     free : int, optional
-        Bytes of free memory; by default what the system says.
+        Free memory in bytes; by default what the system reports.
 
     Returns
     -------

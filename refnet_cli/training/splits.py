@@ -1,7 +1,8 @@
-"""Which pixels are learned from and which are only scored, so that the score can be believed.
+"""Spatial split of the labelled pixels into training, validation and buffer.
 
-Neighbouring pixels look alike: scores on pixels next to those that were learned from flatter. Validation is therefore
-cut out in blocks on the ground, the same for all scenes that see it, and a buffer around each is neither.
+Neighbouring pixels are correlated, so validation next to training pixels gives scores that are too high. Validation is
+therefore held out in blocks on the ground, the same for all scenes that cover them, and a buffer around each block is
+not used at all.
 """
 
 from __future__ import annotations
@@ -25,64 +26,64 @@ from refnet_cli.errors import InputError
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Int64
 
-NEITHER, TRAIN, VALIDATION = 0, 1, 2
+UNUSED, TRAIN, VALIDATION = 0, 1, 2
 METRES_PER_DEGREE = 111_320.0
 LOSS_COUNTS = 0.1
-"""What pixels lost to buffers count next to validation shares that miss their mark."""
+"""Weight of pixels lost to buffers, relative to deviations from the validation share."""
 
 Box = tuple[float, float, float, float]
-"""Left, bottom, right and top in the units of a reference system."""
+"""Left, bottom, right and top in the units of a CRS."""
 
 
-class Lattice(NamedTuple):
-    """Squares on the ground: those of a reference system, from its origin on."""
+class BlockGrid(NamedTuple):
+    """A grid of square blocks on the ground, aligned to the origin of a CRS."""
 
     crs: str
     across: float
-    """Width of a square in the units of the reference system."""
+    """Width of a block in the units of the CRS."""
     down: float
-    """Height of a square."""
+    """Height of a block in the units of the CRS."""
 
 
-class Square(NamedTuple):
-    """A square of a lattice, whichever scene sees it."""
+class Block(NamedTuple):
+    """A block of a block grid, shared by all scenes that cover it."""
 
-    lattice: Lattice
+    grid: BlockGrid
     row: int
-    """Counted to the north."""
+    """Increases to the north."""
     column: int
-    """Counted to the east."""
+    """Increases to the east."""
 
 
-def make_lattice(grid: GeoBox, metres: float) -> Lattice:
-    """Lay squares of about ``metres`` side over a grid's reference system; scenes of one UTM zone share theirs."""
+def make_block_grid(grid: GeoBox, metres: float) -> BlockGrid:
+    """Return the grid of blocks of about ``metres`` side in a raster grid's CRS; all scenes of a UTM zone share it."""
     crs = grid.crs
     if crs is None:
-        raise InputError("A scene without a reference system cannot be divided into blocks.")
+        raise InputError("A scene has no coordinate reference system, so it cannot be split into blocks.")
     if not crs.geographic:
         side = metres / crs.proj.axis_info[0].unit_conversion_factor
-        return Lattice(str(crs), side, side)
+        return BlockGrid(str(crs), side, side)
     bounds = grid.boundingbox
     parallel = math.cos(math.radians(min(abs(bounds.bottom + bounds.top) / 2, 89)))
-    return Lattice(str(crs), metres / METRES_PER_DEGREE / parallel, metres / METRES_PER_DEGREE)
+    return BlockGrid(str(crs), metres / METRES_PER_DEGREE / parallel, metres / METRES_PER_DEGREE)
 
 
-def cut(grid: GeoBox, lattice: Lattice) -> dict[Square, Window]:
-    """Cut a north-up grid along a lattice; every pixel is in the square of its centre.
+def cut_into_blocks(grid: GeoBox, block_grid: BlockGrid) -> dict[Block, Window]:
+    """Cut a north-up grid into blocks; a pixel belongs to the block of its centre.
 
     Examples
     --------
     >>> from affine import Affine
     >>> grid = GeoBox((3, 5), Affine(10, 0, 0, 0, -10, 30), "EPSG:32633")
-    >>> list(cut(grid, make_lattice(grid, 30)).values())
+    >>> list(cut_into_blocks(grid, make_block_grid(grid, 30)).values())
     [Window(row=0, column=0, height=3, width=3), Window(row=0, column=3, height=3, width=2)]
     """
     height, width = grid.shape
     transform = grid.transform
-    columns = np.floor((transform.c + (np.arange(width) + 0.5) * transform.a) / lattice.across).astype(np.int64)
-    rows = np.floor((transform.f + (np.arange(height) + 0.5) * transform.e) / lattice.down).astype(np.int64)
+    columns = np.floor((transform.c + (np.arange(width) + 0.5) * transform.a) / block_grid.across).astype(np.int64)
+    rows = np.floor((transform.f + (np.arange(height) + 0.5) * transform.e) / block_grid.down).astype(np.int64)
     return {
-        Square(lattice, row, column): Window(top, left, tall, wide)
+        Block(block_grid, row, column): Window(top, left, tall, wide)
         for row, top, tall in _runs(rows)
         for column, left, wide in _runs(columns)
     }
@@ -95,37 +96,37 @@ def _runs(values: Int64) -> Iterable[tuple[int, int, int]]:
         yield int(values[start]), start, end - start
 
 
-def choose_squares(
-    counts: Mapping[Square, Int64], rings: Mapping[Lattice, int], share: float, seed: int
-) -> set[Square]:
-    """Choose squares for validation, so that each class has about its share there and buffers cost little.
+def choose_validation_blocks(
+    counts: Mapping[Block, Int64], rings: Mapping[BlockGrid, int], share: float, seed: int
+) -> set[Block]:
+    """Choose blocks for validation so that each class has about its share there and buffers lose few pixels.
 
-    Square after square is taken that brings the classes' shares nearest to ``share`` while losing the fewest pixels
-    to buffers, as long as one does. Taking all of a class from training counts as the worst of losses.
+    The choice is greedy: add the block that brings the classes' shares closest to ``share`` and loses the fewest pixels
+    to buffers, until no block improves the cost. Removing all pixels of a class from training has the highest cost.
 
     Parameters
     ----------
     counts : mapping
-        Labelled pixels of each class by square, each of shape (classes,).
+        Labelled pixels of each class by block, each of shape (classes,).
     rings : mapping
-        How many squares around a validation square are buffer, by lattice.
+        Width of the buffer around a validation block in blocks, by block grid.
     share : float
-        Of the labelled pixels, to be validated.
+        Share of the labelled pixels to hold out for validation.
     seed : int
-        Decides among squares that are as good.
+        Breaks ties.
 
     Raises
     ------
     InputError
-        If no square can be held out without leaving nothing to learn from.
+        If holding out any block would leave no training pixels.
     """
-    squares = sorted(square for square, found in counts.items() if found.any())
-    pixels = np.array([counts[square] for square in squares], float).reshape(len(squares), -1 if squares else 0)
+    blocks = sorted(block for block, found in counts.items() if found.any())
+    pixels = np.array([counts[block] for block in blocks], float).reshape(len(blocks), -1 if blocks else 0)
     shares = pixels[:, pixels.any(0)] / pixels.sum(0)[pixels.any(0)]
-    near = _find_neighbours(squares, rings)
-    tie = np.random.default_rng(seed).random(len(squares)) * 1e-9
-    taken, lost = np.zeros((2, len(squares)), bool)
-    around = near @ shares  # of each square, what would be taken from training with it
+    near = _find_neighbours(blocks, rings)
+    tie = np.random.default_rng(seed).random(len(blocks)) * 1e-9
+    taken, lost = np.zeros((2, len(blocks)), bool)
+    around = near @ shares  # pixels that each block and its buffer would remove from training
     cost = math.inf
     while not taken.all():
         validated = shares[taken].sum(0) + shares
@@ -142,51 +143,51 @@ def choose_squares(
         lost[best], taken[best] = False, True
     if (taken | lost).all():
         raise InputError(
-            "The labelled area is too small to hold out blocks with a buffer around them: nothing would be left to "
-            'learn from. Give more regions, or a smaller block or tile, or choose split = "none" (no score) or '
-            'split = "random" (a score that flatters).'
+            "The labelled area is too small to hold out blocks with a buffer around them: no training pixels would "
+            'remain. Add regions, reduce block or tile, or choose split = "none" (no scores) or split = "random" '
+            "(optimistic scores)."
         )
-    return {squares[index] for index in np.flatnonzero(taken)}
+    return {blocks[index] for index in np.flatnonzero(taken)}
 
 
-def draw_squares(counts: Mapping[Square, Int64], share: float, seed: int) -> set[Square]:
-    """Draw squares at random until about ``share`` of all labelled pixels are in them.
+def draw_validation_blocks(counts: Mapping[Block, Int64], share: float, seed: int) -> set[Block]:
+    """Draw random blocks until they contain about ``share`` of all labelled pixels.
 
-    Parameters are those of `choose_squares`.
+    See `choose_validation_blocks` for the parameters.
     """
-    squares = sorted(square for square, found in counts.items() if found.any())
-    order = np.random.default_rng(seed).permutation(len(squares))
-    pixels = np.cumsum([counts[squares[index]].sum() for index in order])
-    return {squares[index] for index in order[: int(np.searchsorted(pixels, share * pixels[-1])) + 1]}
+    blocks = sorted(block for block, found in counts.items() if found.any())
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    pixels = np.cumsum([counts[blocks[index]].sum() for index in order])
+    return {blocks[index] for index in order[: int(np.searchsorted(pixels, share * pixels[-1])) + 1]}
 
 
-def _find_neighbours(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> Any:
-    """Sparse matrix (n, n) of 1 where a square lies in another's ring, itself among them, on any lattice."""
-    at = {square: index for index, square in enumerate(squares)}
+def _find_neighbours(blocks: Sequence[Block], rings: Mapping[BlockGrid, int]) -> Any:
+    """Return a sparse matrix (n, n): 1 where a block is another one, or lies in its buffer, on any block grid."""
+    at = {block: index for index, block in enumerate(blocks)}
     pairs = set()
-    for index, (lattice, row, column) in enumerate(squares):
-        steps = range(-rings[lattice], rings[lattice] + 1)
-        found = (at.get(Square(lattice, row + down, column + right)) for down in steps for right in steps)
+    for index, (block_grid, row, column) in enumerate(blocks):
+        steps = range(-rings[block_grid], rings[block_grid] + 1)
+        found = (at.get(Block(block_grid, row + down, column + right)) for down in steps for right in steps)
         pairs |= {(index, other) for other in found if other is not None}
     if len(rings) > 1:
-        reach, plain = (_on_earth(squares, wide) for wide in (rings, dict.fromkeys(rings, 0)))
+        reach, plain = (_on_earth(blocks, wide) for wide in (rings, dict.fromkeys(rings, 0)))
         one, other = shapely.STRtree(plain).query(reach, predicate="intersects")
         across = list(zip(one.tolist(), other.tolist(), strict=True))
         pairs |= {*across, *((second, first) for first, second in across)}
     rows, columns = np.array(sorted(pairs), np.intp).reshape(-1, 2).T
-    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(squares),) * 2)
+    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(blocks),) * 2)
 
 
-def _on_earth(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> NDArray[Any]:
-    """Boxes in degrees around squares and their rings; an empty one where there is none."""
+def _on_earth(blocks: Sequence[Block], rings: Mapping[BlockGrid, int]) -> NDArray[Any]:
+    """Return the bounding boxes of blocks and their buffers in degrees; empty if outside the CRS's domain."""
     by_crs: dict[str, list[int]] = defaultdict(list)
     boxes = []
-    for index, (lattice, row, column) in enumerate(squares):
-        ring = rings[lattice]
-        left, right = (column - ring) * lattice.across, (column + 1 + ring) * lattice.across
-        boxes.append((left, (row - ring) * lattice.down, right, (row + 1 + ring) * lattice.down))
-        by_crs[lattice.crs].append(index)
-    made = np.full(len(squares), shapely.Point(), object)
+    for index, (block_grid, row, column) in enumerate(blocks):
+        ring = rings[block_grid]
+        left, right = (column - ring) * block_grid.across, (column + 1 + ring) * block_grid.across
+        boxes.append((left, (row - ring) * block_grid.down, right, (row + 1 + ring) * block_grid.down))
+        by_crs[block_grid.crs].append(index)
+    made = np.full(len(blocks), shapely.Point(), object)
     for crs, indexes in by_crs.items():
         moved = _transform([boxes[index] for index in indexes], crs, "EPSG:4326")
         for index, box in zip(indexes, moved, strict=True):
@@ -196,44 +197,44 @@ def _on_earth(squares: Sequence[Square], rings: Mapping[Lattice, int]) -> NDArra
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """A rectangle on the ground."""
+class GroundBox:
+    """A rectangle on the ground, in a CRS."""
 
     crs: str
     box: Box
 
 
-def footprint(grid: GeoBox, window: Window) -> Footprint:
-    """Return the ground that a window of a north-up grid shows."""
+def ground_box(grid: GeoBox, window: Window) -> GroundBox:
+    """Return the ground that a window of a north-up grid covers."""
     transform = grid.transform
     left, top = transform.c + window.column * transform.a, transform.f + window.row * transform.e
     bottom, right = top + window.height * transform.e, left + window.width * transform.a
-    return Footprint(str(grid.crs), (left, bottom, right, top))
+    return GroundBox(str(grid.crs), (left, bottom, right, top))
 
 
 class Roles:
-    """What each pixel of a scene is for.
+    """Role of each pixel of a scene: training, validation or unused.
 
     Parameters
     ----------
     grid : GeoBox
     trains : bool
-        Whether pixels outside the buffers are learned from.
+        Whether pixels outside validation and buffers are for training.
     validation : sequence of Window
-        Pixels to score, as windows of the grid.
-    held_out : sequence of Footprint
-        All ground that any scene validates, this one among them.
+        Validation pixels, as windows of the grid.
+    held_out : sequence of GroundBox
+        Ground that is held out by any scene, including this one.
     buffer : int
-        Pixels between what is validated and what is learned from.
+        Distance in pixels between validation and training.
     """
 
     def __init__(
-        self, grid: GeoBox, trains: bool, validation: Sequence[Window], held_out: Sequence[Footprint], buffer: int
+        self, grid: GeoBox, trains: bool, validation: Sequence[Window], held_out: Sequence[GroundBox], buffer: int
     ) -> None:
         self._trains = trains
         self._validation = np.array(validation, np.int64).reshape(-1, 4)
         top, left, bottom, right = _in_pixels(grid, held_out).T
-        # A pixel is where its centre is.
+        # The position of a pixel is its centre.
         starts = [np.ceil(edge - buffer - 0.5) for edge in (top, left)]
         ends = [np.floor(edge + buffer - 0.5) + 1 for edge in (bottom, right)]
         height, width = grid.shape
@@ -242,33 +243,33 @@ class Roles:
 
     @property
     def validation(self) -> list[Window]:
-        """The windows to score."""
+        """Validation windows."""
         return [Window(*window) for window in self._validation.tolist()]
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """Return what the pixels of a window are for: ``NEITHER``, ``TRAIN`` or ``VALIDATION``, shape (H, W)."""
-        roles = np.full((window.height, window.width), TRAIN if self._trains else NEITHER, np.uint8)
+        """Return the role of each pixel of a window: ``UNUSED``, ``TRAIN`` or ``VALIDATION``, shape (H, W)."""
+        roles = np.full((window.height, window.width), TRAIN if self._trains else UNUSED, np.uint8)
         if self._trains:
-            _fill(roles, window, self._kept_off, NEITHER)
+            _fill(roles, window, self._kept_off, UNUSED)
         top, left, height, width = self._validation.T
         _fill(roles, window, np.stack([top, left, top + height, left + width], axis=1), VALIDATION)
         return roles
 
 
 def _fill(roles: NDArray[np.uint8], window: Window, boxes: Int64, role: int) -> None:
-    """Set the role inside boxes (top, left, bottom, right), in pixels of the grid."""
+    """Set the role inside boxes (top, left, bottom, right) in pixels of the grid."""
     moved = boxes - np.array([window.row, window.column] * 2)
     near = (moved[:, 0] < window.height) & (moved[:, 1] < window.width) & (moved[:, 2] > 0) & (moved[:, 3] > 0)
     for top, left, bottom, right in np.maximum(moved[near], 0).tolist():
         roles[top:bottom, left:right] = role
 
 
-def _in_pixels(grid: GeoBox, held_out: Sequence[Footprint]) -> NDArray[np.float64]:
-    """Bounding boxes (top, left, bottom, right) of ground in pixels of a grid; of what lies far away, none."""
+def _in_pixels(grid: GeoBox, held_out: Sequence[GroundBox]) -> NDArray[np.float64]:
+    """Return bounding boxes (top, left, bottom, right) in pixels of a grid; skip those outside the CRS's domain."""
     own = str(grid.crs)
     by_crs: dict[str, list[Box]] = defaultdict(list)
-    for place in held_out:
-        by_crs[place.crs].append(place.box)
+    for ground in held_out:
+        by_crs[ground.crs].append(ground.box)
     boxes = []
     for crs, found in by_crs.items():
         moved = found if crs == own else list(_transform(found, crs, own))
@@ -282,12 +283,12 @@ def _in_pixels(grid: GeoBox, held_out: Sequence[Footprint]) -> NDArray[np.float6
 
 
 def _transform(boxes: Sequence[Box], source: str, target: str) -> Iterable[Box]:
-    """Bounding boxes in another reference system, of infinities where they have no place in it."""
-    way = Transformer.from_crs(source, target, always_xy=True)
+    """Yield bounding boxes in another CRS; infinite if outside its domain."""
+    transformer = Transformer.from_crs(source, target, always_xy=True)
     for box in boxes:
         try:
-            left, bottom, right, top = way.transform_bounds(*box)
+            left, bottom, right, top = transformer.transform_bounds(*box)
         except ProjError:
             left = bottom = right = top = math.inf
-        # Across 180 degrees of longitude.
+        # Boxes across the antimeridian have left > right.
         yield (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)

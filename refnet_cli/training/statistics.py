@@ -1,4 +1,4 @@
-"""What the pixels learned from look like: means, deviations and ranges, for the card."""
+"""Band statistics and distributions of the training pixels, for the card."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.model.card import Modality
-from refnet_cli.prediction.seen import describe_seen
+from refnet_cli.prediction.distribution import describe_distributions
 from refnet_cli.sensors import SENSORS
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.sampler import Sampler
-from refnet_cli.training.survey import sensors_learned
+from refnet_cli.training.survey import training_sensors
 
 STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
-"""Crops that are measured: of all, at least of each sensor, and at most."""
-MEASURED = 2**31
-"""In place of a step's number, for crops that are measured."""
+"""Number of crops to measure, minimum number with each sensor, and maximum number."""
+STATISTICS_STEP = 2**31
+"""Step number of the crops to measure; no training step has it."""
 
 
-def measure(
+def measure_statistics(
     sampler: Sampler, config: TrainConfig, known: Mapping[str, Mapping[str, tuple[float, float]]]
 ) -> tuple[Modality, Modality]:
-    """Means and standard deviations of the bands, from crops of what is learned from.
+    """Measure means and standard deviations of the bands in training crops.
 
-    There are 128 crops, and more where scenes lack a sensor that would else be in fewer than 32. A sensor that the
-    config leaves out and no scene has gets a mean of 0 and a deviation of 1.
+    Measure 128 crops, or more until each sensor is in at least 32. A sensor that the config leaves out and no scene has
+    gets a mean of 0 and a standard deviation of 1.
 
     Parameters
     ----------
     sampler : Sampler
     config : TrainConfig
     known : mapping
-        Means and deviations to be kept instead, by ``optical`` or ``sar`` and band.
+        Means and standard deviations that replace the measured ones, by ``optical`` or ``sar`` and band.
 
     Returns
     -------
@@ -43,32 +43,32 @@ def measure(
     Raises
     ------
     OptionsError
-        If a sensor that is not left out is in no scene that is learned from.
+        If no training scene has a sensor that the config does not leave out.
     InputError
-        If crops hold no values of a sensor.
+        If the crops have no valid values of a sensor.
     """
     bands = {"optical": config.optical_bands, "sar": config.sar_bands}
     sums = {name: np.zeros((3, len(of_sensor))) for name, of_sensor in bands.items()}
-    there = sensors_learned(sampler.scenes)
-    for name in bands.keys() - there - {config.without}:
+    sensors = training_sensors(sampler.scenes)
+    for name in bands.keys() - sensors - {config.without}:
         raise OptionsError(
-            f'No scene that is learned from has {name} files. Write without = "{name}" to train for the other sensor '
-            "alone, or add scenes of both sensors."
+            f'No training scene has {name} files. Set without = "{name}" to train for the other sensor alone, or add '
+            "scenes with both sensors."
         )
-    crops_with = dict.fromkeys(there, 0)
+    crops_with = dict.fromkeys(sensors, 0)
     for number in range(MOST_STATISTICS_CROPS):
         if number >= STATISTICS_CROPS and min(crops_with.values()) >= LEAST_STATISTICS_CROPS:
             break
-        crop = sampler.draw(MEASURED, number, augmented=False)
+        crop = sampler.draw(STATISTICS_STEP, number, augmented=False)
         for name, totals in sums.items():
             values = getattr(crop, name).astype(np.float64)
             parts = np.isfinite(values), np.nan_to_num(values), np.nan_to_num(values) ** 2
             totals += [part.sum((1, 2)) for part in parts]
-            if name in there:
+            if name in sensors:
                 crops_with[name] += bool(parts[0].any())
-    for name in there:
+    for name in sensors:
         if not sums[name][0].all():
-            raise InputError(f"{MOST_STATISTICS_CROPS} crops of what is learned from hold no {name} values to measure.")
+            raise InputError(f"A {name} band has no valid value in {MOST_STATISTICS_CROPS} training crops.")
     made = []
     for name, of_sensor in bands.items():
         found = [_statistics(*totals) for totals in sums[name].T]
@@ -77,16 +77,19 @@ def measure(
     return made[0], made[1]
 
 
-def see(sampler: Sampler, config: TrainConfig) -> dict[str, dict[str, Any]]:
-    """Describe what the network sees of each sensor, see `describe_seen`; of none whose input is its mean."""
-    crops = (sampler.draw(MEASURED, number) for number in range(STATISTICS_CROPS))
+def describe_inputs(sampler: Sampler, config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Return the distribution of the network's inputs by sensor, see `describe_distributions`.
+
+    A sensor that the config leaves out has none.
+    """
+    crops = (sampler.draw(STATISTICS_STEP, number) for number in range(STATISTICS_CROPS))
     bands = {"optical": config.optical_bands, "sar": config.sar_bands}
-    found = describe_seen(((crop.optical, crop.sar) for crop in crops), bands)
-    return {name: seen for name, seen in found.items() if name != config.without}
+    found = describe_distributions(((crop.optical, crop.sar) for crop in crops), bands)
+    return {name: distribution for name, distribution in found.items() if name != config.without}
 
 
 def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:
-    """Mean and standard deviation, to seven digits; 0 and 1 of nothing."""
+    """Return mean and standard deviation with seven digits; 0 and 1 without values."""
     if not count:
         return 0.0, 1.0
     mean = total / count

@@ -1,4 +1,4 @@
-"""A first look at all scenes: where labels lie, and which of them are learned from and which only scored."""
+"""Survey all scenes: count labelled pixels, and split them into training and validation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from refnet_cli.training.dataset import Cells, LabelledScene, SceneFiles
 from refnet_cli.training.splits import (
     TRAIN,
     VALIDATION,
-    Lattice,
+    Block,
+    BlockGrid,
     Roles,
-    Square,
-    choose_squares,
-    cut,
-    draw_squares,
-    footprint,
-    make_lattice,
+    choose_validation_blocks,
+    cut_into_blocks,
+    draw_validation_blocks,
+    ground_box,
+    make_block_grid,
 )
 from refnet_cli.types import Int64
 
@@ -37,19 +37,19 @@ CELL = 64
 """Side in pixels of the cells in which labels are counted."""
 
 
-class Counted(NamedTuple):
-    """A square of a scene, and its labelled pixels of each class, shape (classes,)."""
+class BlockLabels(NamedTuple):
+    """Window of a block in a scene, and its number of labelled pixels of each class, shape (classes,)."""
 
     window: Window
     pixels: Int64
 
 
-Squares = Mapping[Square, Counted]
-"""The squares of a scene that can be read."""
+Blocks = Mapping[Block, BlockLabels]
+"""The readable blocks of a scene."""
 
 
 def survey(config: TrainConfig) -> list[LabelledScene]:
-    """Find where labels lie, and decide what is learned from and what is scored.
+    """Count the labelled pixels of all scenes, and split them into training and validation.
 
     Parameters
     ----------
@@ -58,16 +58,16 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
     Returns
     -------
     list of LabelledScene
-        One a scene, in their order.
+        One per scene, in the same order.
 
     Raises
     ------
     RefnetError
-        If scenes cannot be used, or hold too little to be divided.
+        If a scene is not usable, or the labelled area is too small for the split.
     """
-    scenes, squares = zip(*(_count_labels(entry, config) for entry in config.scenes), strict=True)
-    windows = _hold_out(config, scenes, squares)
-    held_out = [footprint(scene.grid, window) for scene, own in zip(scenes, windows, strict=True) for window in own]
+    scenes, blocks = zip(*(_count_labels(entry, config) for entry in config.scenes), strict=True)
+    windows = _hold_out(config, scenes, blocks)
+    held_out = [ground_box(scene.grid, window) for scene, own in zip(scenes, windows, strict=True) for window in own]
     divided = []
     for scene, own in zip(_warn_once(scenes), windows, strict=True):
         trains = config.role(scene.entry) != "validation"
@@ -75,31 +75,31 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
     return divided
 
 
-def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene, Squares]:
-    """Count the labelled pixels of a scene that its sensors saw; all of them are learned from, for now."""
+def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene, Blocks]:
+    """Count the valid labelled pixels of a scene; before the split, all of them are for training."""
     with SceneFiles.open(entry, config, read_threads=reading_threads()) as files:
         grid = files.pair.grid
         metres = config.block
         if config.method == "random":
             metres = config.crop * _pixel_metres(grid)
-        windows = cut(grid, make_lattice(grid, metres))
+        windows = cut_into_blocks(grid, make_block_grid(grid, metres))
         files.pair.prefetch(windows.values())
         cells = {}
-        for square, window in windows.items():
+        for block, window in windows.items():
             with suppress(InputError):
-                cells[square] = _count_window(files, window, config)
+                cells[block] = _count_window(files, window, config)
         if not cells:
-            _count_window(files, next(iter(windows.values())), config)  # which tells what is wrong with it
+            _count_window(files, next(iter(windows.values())), config)  # raises the error again
         everything = Cells(*(np.concatenate(arrays) for arrays in zip(*cells.values(), strict=True)))
         scene = LabelledScene(
             entry, grid, files.decided, Roles(grid, True, [], [], 0), everything,
             np.zeros(everything.counts.shape[1], np.int64), len(windows) - len(cells), tuple(files.labels.warnings),
         )  # fmt: skip
-    return scene, {square: Counted(windows[square], found.counts.sum(0)) for square, found in cells.items()}
+    return scene, {block: BlockLabels(windows[block], found.counts.sum(0)) for block, found in cells.items()}
 
 
 def _warn_once(scenes: Sequence[LabelledScene]) -> list[LabelledScene]:
-    """Leave out warnings that an earlier scene has too."""
+    """Remove warnings that an earlier scene already has."""
     known: set[str] = set()
     found = []
     for scene in scenes:
@@ -109,12 +109,12 @@ def _warn_once(scenes: Sequence[LabelledScene]) -> list[LabelledScene]:
 
 
 def _pixel_metres(grid: GeoBox) -> float:
-    """Side of a pixel in metres, about."""
-    return grid.resolution.x / make_lattice(grid, 1.0).across
+    """Return the approximate side of a pixel in metres."""
+    return grid.resolution.x / make_block_grid(grid, 1.0).across
 
 
 def _count_window(files: SceneFiles, window: Window, config: TrainConfig) -> Cells:
-    """Count labelled pixels in the cells of a window."""
+    """Count the labelled pixels in each cell of a window."""
     labels = files.read_labels(window)
     windows, counts = [], []
     for row in range(0, window.height, CELL):
@@ -129,43 +129,45 @@ def _count_window(files: SceneFiles, window: Window, config: TrainConfig) -> Cel
     )
 
 
-def _hold_out(config: TrainConfig, scenes: Sequence[LabelledScene], squares: Sequence[Squares]) -> list[list[Window]]:
-    """Windows of each scene that are only scored."""
-    counts: dict[Square, Int64] = {}
-    rings: dict[Lattice, int] = {}
-    for scene, own in zip(scenes, squares, strict=True):
+def _hold_out(config: TrainConfig, scenes: Sequence[LabelledScene], blocks: Sequence[Blocks]) -> list[list[Window]]:
+    """Return the validation windows of each scene."""
+    counts: dict[Block, Int64] = {}
+    rings: dict[BlockGrid, int] = {}
+    for scene, own in zip(scenes, blocks, strict=True):
         if config.role(scene.entry) != "divided":
             continue
-        for square, (_, pixels) in own.items():
-            counts[square] = counts.get(square, 0) + pixels
-            rings[square.lattice] = max(rings.get(square.lattice, 0), _ring(config.buffer, scene.grid, square.lattice))
-    chosen: set[Square] = set()
+        for block, (_, pixels) in own.items():
+            counts[block] = counts.get(block, 0) + pixels
+            rings[block.grid] = max(rings.get(block.grid, 0), _buffer_blocks(config.buffer, scene.grid, block.grid))
+    chosen: set[Block] = set()
     if counts and config.method == "random":
-        chosen = draw_squares(counts, config.validation_share, config.seed)
+        chosen = draw_validation_blocks(counts, config.validation_share, config.seed)
     elif counts:
-        chosen = choose_squares(counts, rings, config.validation_share, config.seed)
-    return [_scored_windows(scene, own, config, chosen) for scene, own in zip(scenes, squares, strict=True)]
+        chosen = choose_validation_blocks(counts, rings, config.validation_share, config.seed)
+    return [_validation_windows(scene, own, config, chosen) for scene, own in zip(scenes, blocks, strict=True)]
 
 
-def _scored_windows(scene: LabelledScene, squares: Squares, config: TrainConfig, chosen: set[Square]) -> list[Window]:
+def _validation_windows(
+    scene: LabelledScene, blocks: Blocks, config: TrainConfig, chosen: set[Block]
+) -> list[Window]:
     role = config.role(scene.entry)
     if role == "validation" and not scene.unreadable:
         return [Window(0, 0, *scene.grid.shape)]
     return [
         window
-        for square, (window, _) in squares.items()
-        if role == "validation" or (role == "divided" and square in chosen)
+        for block, (window, _) in blocks.items()
+        if role == "validation" or (role == "divided" and block in chosen)
     ]
 
 
-def _ring(buffer: int, grid: GeoBox, lattice: Lattice) -> int:
-    """Squares that a buffer in pixels of a grid reaches into."""
-    reach = max(buffer * grid.resolution.x / lattice.across, buffer * -grid.resolution.y / lattice.down)
+def _buffer_blocks(buffer: int, grid: GeoBox, block_grid: BlockGrid) -> int:
+    """Return the number of blocks that a buffer in pixels extends into."""
+    reach = max(buffer * grid.resolution.x / block_grid.across, buffer * -grid.resolution.y / block_grid.down)
     return int(np.ceil(reach - 1e-6))
 
 
 def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig) -> LabelledScene:
-    """Share out the labelled pixels of a scene; cells that lie on a border of roles are counted again."""
+    """Split the labelled pixels of a scene by role; count cells with several roles again."""
     windows, counts = scene.training
     shares = np.zeros((3, *counts.shape), np.int64)
     mixed = []
@@ -188,7 +190,7 @@ def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig) -> Labelled
 
 
 def count_classes(scenes: Sequence[LabelledScene], config: TrainConfig) -> dict[str, dict[str, int]]:
-    """Labelled pixels by split, ``train`` and ``validation``, and by name of class."""
+    """Return the number of labelled pixels by split, ``train`` and ``validation``, and class name."""
     totals = {
         "train": np.sum([scene.training.counts.sum(0) for scene in scenes], axis=0),
         "validation": np.sum([scene.validation for scene in scenes], axis=0),
@@ -196,11 +198,11 @@ def count_classes(scenes: Sequence[LabelledScene], config: TrainConfig) -> dict[
     return {split: dict(zip(config.classes.names, pixels.tolist(), strict=True)) for split, pixels in totals.items()}
 
 
-def sensors_that_suffice(config: TrainConfig, scenes: Sequence[LabelledScene]) -> list[str]:
-    """Sensors, of ``optical`` and ``sar``, that the network learns to do with alone.
+def sensors_usable_alone(config: TrainConfig, scenes: Sequence[LabelledScene]) -> list[str]:
+    """Return the sensors, ``optical`` and ``sar``, that the network learns to use alone.
 
-    Both where modality dropout blanks one at random, else those of the scenes of one sensor that are learned from, or
-    the one that ``without`` leaves.
+    Both with modality dropout; otherwise the sensors of training scenes that lack the other sensor, or the one that
+    ``without`` leaves.
     """
     if config.modality_dropout:
         return ["optical", "sar"]
@@ -208,32 +210,32 @@ def sensors_that_suffice(config: TrainConfig, scenes: Sequence[LabelledScene]) -
     return [name for name, other in (("optical", "sar"), ("sar", "optical")) if other in absent]
 
 
-def sensors_learned(scenes: Sequence[LabelledScene]) -> set[str]:
-    """Sensors, of ``optical`` and ``sar``, that any scene with labels to learn from has."""
-    taught = [scene.entry for scene in scenes if scene.trains]
-    return {name for name in ("optical", "sar") if any(entry.absent != name for entry in taught)}
+def training_sensors(scenes: Sequence[LabelledScene]) -> set[str]:
+    """Return the sensors, ``optical`` and ``sar``, that at least one training scene has."""
+    entries = [scene.entry for scene in scenes if scene.trains]
+    return {name for name in ("optical", "sar") if any(entry.absent != name for entry in entries)}
 
 
 def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
-    """Log what was decided about each scene, and what is doubtful."""
+    """Log the decisions and warnings of each scene, and the split."""
     for scene in scenes:
         LOG.info(f"{scene.name}: " + ", ".join(f"{what} {value}" for what, value in scene.decided.items()))
         if scene.unreadable:
-            LOG.warning(f"{scene.name}: {scene.unreadable} blocks cannot be read and are skipped")
+            LOG.warning(f"{scene.name}: {scene.unreadable} blocks are unreadable and skipped")
     log_warnings(scenes)
-    alone = sensors_that_suffice(config, scenes)
+    alone = sensors_usable_alone(config, scenes)
     for scene in scenes:
         absent = scene.entry.absent
         if scene.scored and absent is not None and other_of(absent) not in alone:
             LOG.warning(
-                f"{scene.name} is scored with {SENSORS[other_of(absent)].name} files alone, but nothing "
-                f"teaches the network that: set modality_dropout, or add training scenes without {SENSORS[absent].name}"
+                f"{scene.name} is scored with {SENSORS[other_of(absent)].name} files alone, but the network does not "
+                f"learn that. Set modality_dropout, or add training scenes without {SENSORS[absent].name}."
             )
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
-    labelled = f"{totals['train']:,} to learn, {totals['validation']:,} to score"
-    LOG.info(f"split: {config.method}; labelled pixels: {labelled}")
+    counts = f"{totals['train']:,} for training, {totals['validation']:,} for validation"
+    LOG.info(f"split: {config.method}; labelled pixels: {counts}")
     if config.method == "random":
-        LOG.warning("random patches lie next to each other, so that scores are leaky: they flatter")
+        LOG.warning("random patches are next to training patches, so scores are optimistic (spatial leakage)")
 
 
 def log_warnings(scenes: Sequence[LabelledScene]) -> None:

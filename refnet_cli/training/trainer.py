@@ -1,4 +1,4 @@
-"""The loop of a training: steps, checkpoints and validations, until it is over."""
+"""The training loop: steps, checkpoints, validations, and early stopping."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from refnet_cli.training.checkpoint import Checkpoints
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.history import History, HistoryFiles
-from refnet_cli.training.identity import what_training_depends_on
+from refnet_cli.training.identity import training_identity
 from refnet_cli.training.learner import Learner
-from refnet_cli.training.run import Progress, Run, stopped
+from refnet_cli.training.run import Progress, Run, stop_error
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.validation import validate
 
@@ -24,13 +24,13 @@ LOG = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a network until the steps are done or validations get no better.
+    """Trains a network until all steps are done or early stopping applies.
 
     Parameters
     ----------
     config : TrainConfig
     card : Card
-        Of the weights to be, without scores.
+        Card of the trained weights, without scores.
     learner : Learner
     scenes : sequence of LabelledScene
     run : Run
@@ -42,31 +42,31 @@ class Trainer:
     ) -> None:
         self.config, self.card, self.run = config, card, run
         self.scored = [scene for scene in scenes if scene.scored]
-        """Those with labels that are held out."""
+        """Scenes with held-out labels."""
         self.history = History()
         self._learner = learner
         self._checkpoints = Checkpoints(
             run.folder / "checkpoints",
-            what_training_depends_on(config, scenes),
-            learner.parts | {"history": self.history},
+            training_identity(config, scenes),
+            learner.stateful | {"history": self.history},
         )
 
     def train(self, sampler: Sampler) -> None:
-        """Train, from the last checkpoint on if there is one.
+        """Train; resume from the last checkpoint if there is one.
 
         Raises
         ------
         TryAgainError
-            If it was to leave; a checkpoint is written before.
+            If a stop was requested, after writing a checkpoint.
         InputError
-            If the loss is not finite any more.
+            If the loss is not finite.
         """
         processes = self.run.processes
         if processes.first:
             self._checkpoints.remove_unfinished()
         done = self._checkpoints.load()
         if done:
-            LOG.info(f"going on after step {done}")
+            LOG.info(f"resuming after step {done}")
         with ExitStack() as stack:
             files = None
             if processes.first:
@@ -75,37 +75,37 @@ class Trainer:
                 closing(read_batches(sampler, self.card, self.config, done, processes.rank, processes.count))
             )
             while True:
-                if self._is_to_validate(done):
+                if self._validation_due(done):
                     self._validate(files)
-                if self._is_over(done):
+                if self._is_finished(done):
                     return
                 self.history.steps.append(self._learner.step(done, next(batches)))
                 done += 1
                 self._report(files)
                 leaving = processes.any(self.run.stopping)
                 due = done % self.config.checkpoint_every == 0 or done == self.config.steps
-                if leaving or due or self._is_to_validate(done):
+                if leaving or due or self._validation_due(done):
                     self._save(done)
                 if leaving:
-                    raise stopped(done)
+                    raise stop_error(done)
 
     def best_network(self) -> REFNet:
-        """Return the network of the best validation; the last one where nothing is validated."""
+        """Return the network of the best validation, or the last network without validation."""
         best, net = self.history.best, self._learner.net
-        net.load_state_dict(self._checkpoints.load_best() if best else self._learner.kept.state_dict())
+        net.load_state_dict(self._checkpoints.load_best() if best else self._learner.final.state_dict())
         return net
 
-    def _is_over(self, done: int) -> bool:
+    def _is_finished(self, done: int) -> bool:
         patience = self.config.patience
-        return done >= self.config.steps or (patience is not None and self.history.fruitless >= patience)
+        return done >= self.config.steps or (patience is not None and self.history.since_best >= patience)
 
-    def _is_to_validate(self, done: int) -> bool:
+    def _validation_due(self, done: int) -> bool:
         every = self.config.validate_every or max(self.config.steps // 10, 1)
         due = done > 0 and (done % every == 0 or done == self.config.steps)
         return due and bool(self.scored) and not any(scores["step"] == done for scores in self.history.validations)
 
     def _report(self, files: HistoryFiles | None) -> None:
-        """Report the last step, in the first process."""
+        """Log and report the last step, in the first process."""
         if files is None:
             return
         step, scores = self.history.steps[-1], self.history.validations
@@ -120,15 +120,15 @@ class Trainer:
         self.run.processes.wait()
 
     def _validate(self, files: HistoryFiles | None) -> None:
-        """Score what is held out, in the first process."""
-        step, run, net = len(self.history.steps), self.run, self._learner.kept
+        """Score the held-out pixels in the first process, and share the scores with all processes."""
+        step, run, net = len(self.history.steps), self.run, self._learner.final
         scores: dict[str, Any] = {}
         if run.processes.first:
-            leave_if_asked = run.leave_if_asked(step)
-            found = validate(net, self.card, self.scored, self.config, run.device, run.scan, leave_if_asked)
+            stop_callback = run.stop_callback(step)
+            found = validate(net, self.card, self.scored, self.config, run.device, run.scan, stop_callback)
             scores = {"step": step} | found.to_dict()
-        # All processes must know the scores, which decide when to stop.
-        self.history.validations.append(run.processes.from_first(scores))
+        # All processes need the scores for early stopping.
+        self.history.validations.append(run.processes.broadcast(scores))
         if files:
             files.add_validation(scores)
             if self.history.best is self.history.validations[-1]:

@@ -1,4 +1,4 @@
-"""How good a network is on ground that it never saw: predicted as ``refnet predict`` does, and only there."""
+"""Score a network on held-out pixels, predicted in the same way as by ``refnet predict``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
-from refnet_cli.training.learned import warn_of_learned
+from refnet_cli.training.leakage import warn_of_leakage
 from refnet_cli.training.survey import log_warnings, survey
 from refnet_cli.types import Int64
 
@@ -32,17 +32,17 @@ LOG = logging.getLogger(__name__)
 
 
 class Validation(NamedTuple):
-    """How good a network is on what is held out."""
+    """Scores of a network on held-out pixels."""
 
     scores: Scores
-    """Of all scenes together."""
+    """Scores of all scenes together."""
     by_scene: dict[str, float]
-    """Overall accuracy of each scene with labels there."""
+    """Overall accuracy of each scene with held-out labels."""
     low_confidence: dict[str, float]
-    """Share of low-confidence pixels of each scene among those that are held out, labelled or not."""
+    """Share of low-confidence pixels among each scene's held-out pixels, labelled or not."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the scores as a card holds them."""
+        """Return the scores in the format of the card."""
         return self.scores.to_dict() | {"overall_accuracy_by_scene": self.by_scene}
 
 
@@ -55,23 +55,23 @@ def validate(
     scan: str | None = None,
     progress: Progress | None = None,
 ) -> Validation:
-    """Score a network on the pixels that are held out.
+    """Score a network on the held-out pixels.
 
     Parameters
     ----------
     net : REFNet
-        Left as it is.
+        Not modified.
     card : Card
-        What it takes and gives.
+        Card of the network.
     scenes : sequence of LabelledScene
-        Those with pixels to score.
+        Scenes with labelled held-out pixels.
     config : TrainConfig
-        How scenes are read.
+        Options for reading the scenes.
     device : str
     scan : str, optional
-        Kernel of the selective scan; by default what suits the device.
+        Kernel of the selective scan; by default chosen for the device.
     progress : callable, optional
-        Told after every batch how many of a scene's tiles are done, and of how many.
+        Called after every batch with the number of finished tiles and of all tiles of the scene.
 
     Returns
     -------
@@ -80,12 +80,12 @@ def validate(
     Raises
     ------
     InputError
-        If no labelled pixel is held out, or a scene cannot be read.
+        If no labelled pixel is held out, or a scene is unreadable.
     """
     engine = TorchEngine(net, card, device, scan=scan)
     names = card.scheme.names
     if not scenes:
-        raise InputError("No labelled pixel is held out to be scored.")
+        raise InputError("No labelled pixel is held out, so there is nothing to score.")
     counted = {scene.name: _count(scene, engine, config, progress) for scene in scenes}
     return Validation(
         score(np.sum([matrix for matrix, _ in counted.values()], axis=0), names),
@@ -97,7 +97,7 @@ def validate(
 def _count(
     scene: LabelledScene, engine: Engine, config: TrainConfig, progress: Progress | None
 ) -> tuple[Int64, float]:
-    """Confusion matrix of a scene's held-out pixels, and the share of them of low confidence."""
+    """Return the confusion matrix of a scene's held-out pixels, and their share of low-confidence pixels."""
     card, low, seen = engine.card, 0, 0
     matrix = np.zeros((card.scheme.classes - 1,) * 2, np.int64)
     with scene.open(config) as files:
@@ -116,37 +116,37 @@ def _count(
 def evaluate_weights(
     weights: str | Path, config: TrainConfig, device: str = "auto"
 ) -> tuple[Scores, dict[str, float]]:
-    """Score weights on what a regions file holds out, or on all of its scenes where it holds out nothing.
+    """Score weights on the held-out pixels of a regions file, or on all of its scenes if nothing is held out.
 
-    Warnings are logged: scored ground that the weights may have learned from, and labels that count as no label.
+    Log warnings about scored scenes that overlap training scenes of the weights, and about labels that are ignored.
 
     Parameters
     ----------
     weights : str or Path
         A path, or the name of bundled weights.
     config : TrainConfig
-        Scenes, and how they are split; bands, and the tiles to predict, are those of the weights.
+        Scenes and split. Bands and tile size are taken from the weights.
     device : str
         ``auto``, or a torch device.
 
     Returns
     -------
     scores, by_scene
-        Scores of all scenes together, and the overall accuracy of each.
+        Scores of all scenes together, and the overall accuracy of each scene.
 
     Raises
     ------
     OptionsError
-        If the classes are not those of the weights.
+        If the classes of the labels and of the weights differ.
     RefnetError
-        If weights or scenes cannot be used.
+        If weights or scenes are not usable.
     """
     device = choose_device(device)
     net, card = load_weights(weights)
     if [name.casefold() for name in card.scheme.names] != [name.casefold() for name in config.classes.names]:
         raise OptionsError(
-            f"{weights} gives classes of scheme {card.scheme.name!r}, the labels are of {config.classes.name!r}: map "
-            "them with label_codes, or choose weights of their scheme."
+            f"{weights} predicts scheme {card.scheme.name!r}, but the labels are in {config.classes.name!r}. Map the "
+            "label codes with label_codes, or choose weights for the labels' scheme."
         )
     config = replace(config, optical_bands=card.optical.bands, sar_bands=card.sar.bands)
     if config.method == "none":
@@ -159,7 +159,7 @@ def evaluate_weights(
     scenes = [scene for scene in surveyed if scene.scored]
     if choice.warning:
         LOG.warning(choice.warning)
-    warn_of_learned(card, config, surveyed)
+    warn_of_leakage(card, config, surveyed)
     log_warnings(scenes)
     found = validate(net, card, scenes, config, device)
     return found.scores, found.by_scene

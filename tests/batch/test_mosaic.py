@@ -243,7 +243,7 @@ def test_blocks_have_to_leave_out_and_share_nothing(blocks: list[tuple[int, int,
 def test_a_block_beyond_the_map(block: tuple[int, int, int, int], blocks: list[Task]) -> None:
     (outcome,) = batch.run_here([replace(blocks[0], block=Window(*block))], {})
     assert (outcome.status, outcome.code) == ("failed", 65)
-    assert "plan again" in outcome.message
+    assert "batch plan again" in outcome.message
 
 
 def test_shards_of_other_inputs_are_refused(blocks: list[Task], tmp_path: Path, weights: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_map_that_shows_nothing_is_refused_by_merging(tmp_path: Path, weights:
     scene = make_scene(tmp_path / "scene", 60, 600, holes=west_only)
     tasks = in_blocks(tmp_path, scene, weights, coreg="off")
     run_all(tasks)
-    assert "nothing can be mapped" in merged(tasks)
+    assert "nothing to map" in merged(tasks)
     (alone,) = run_here(plan_tasks(tmp_path / "s.jsonl", [scene], tmp_path / "s", weights, coreg="off"), {})
     assert alone.message == merged(tasks)
 

@@ -229,7 +229,7 @@ def test_checkpoints_of_0_1_are_gone_on_with_and_those_of_others_refused(tmp_pat
     assert (checkpoints.load(), part.value) == (3, 2.0)
     assert said[0].startswith("warning: refnet 0.1 wrote ")
     torch.save({"state_dict": {"a": torch.ones(2)}}, path)
-    with pytest.raises(OptionsError, match="is no checkpoint of refnet"):
+    with pytest.raises(OptionsError, match="is not a checkpoint of refnet"):
         checkpoints.load()
     assert path.exists()
 

@@ -483,7 +483,7 @@ CHANGES: dict[str, Callable[[Task], object]] = {
     "newer input": lambda task: os.utime(task.options.optical[0]),  # type: ignore[index]
     "other input": lambda task: make_scene(task.options.sar[0].parent, 41, 50, 8),  # type: ignore[index]
     "no map": lambda task: task.path.unlink(),
-    "no preview": lambda task: task.options.places["preview"].unlink(),
+    "no preview": lambda task: task.options.output_paths["preview"].unlink(),
     "shorter map": lambda task: task.path.write_bytes(task.path.read_bytes()[:-1]),
     "no sidecar": lambda task: task.sidecar.unlink(),
     "empty sidecar": lambda task: task.sidecar.write_text(""),

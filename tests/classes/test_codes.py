@@ -35,7 +35,7 @@ from refnet_cli.prediction.predict import predict
 from refnet_cli.system.onnx_metadata import digest
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
-from refnet_cli.training.initialise import start
+from refnet_cli.training.initialise import initialise
 from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, make_labelled_scene, make_pair, write
@@ -116,7 +116,7 @@ def test_codes_of_terramesh_alone_are_refused_by_its_name(tmp_path: Path, kind: 
 
 @KINDS
 def test_codes_of_both_tables_that_a_mapping_leaves_out_say_nothing_of_the_other(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(InputError, match="mean nothing") as caught:
+    with pytest.raises(InputError, match="are not in class scheme") as caught:
         open_labels(label_file(tmp_path, kind, (1, 7)), GRID, ESRI, meanings={"1": "1"})
     assert "terramesh" not in str(caught.value)
 
@@ -173,7 +173,7 @@ def test_a_scheme_of_ones_own_has_no_other_table(tmp_path: Path) -> None:
 def test_mappings_to_codes_are_held_to_the_same(tmp_path: Path) -> None:
     """A regions file of 0.1 leads to its codes, too."""
     path = raster(tmp_path / "a.tif", (10, 40))
-    with pytest.raises(OptionsError, match=r"leads to 6, .*terramesh"):
+    with pytest.raises(OptionsError, match=r"has the targets 6, .*terramesh"):
         open_labels(path, GRID, ESRI, meanings={"10": "2", "40": "6"})
     for mapping, doubts in (({"10": "2", "40": "4"}, 1), ({"10": "Trees", "40": "Crops"}, 0), ({"10": "2"}, 0)):
         with open_labels(path, GRID, ESRI, meanings={"40": "0"} | mapping) as labels:
@@ -228,7 +228,7 @@ def test_undeclared_fills_of_any_size_are_ignored_as_the_message_advises(
     row = np.zeros((1, 1, 50), dtype)
     row[0, 0, :3] = 1, fill, 11
     path = write(tmp_path / "a.tif", row, ("labels",), nodata=None)
-    with pytest.raises(InputError, match="mean nothing") as refused:
+    with pytest.raises(InputError, match="are not in class scheme") as refused:
         open_labels(path, GRID, ESRI)
     advice = re.search(r"ignore = \[.*?\]", str(refused.value))
     assert advice
@@ -284,7 +284,7 @@ def test_tags_that_name_other_classes_are_refused_and_can_be_mapped(tmp_path: Pa
 
 def test_codes_that_the_tags_leave_out_are_refused(tmp_path: Path) -> None:
     path = raster(tmp_path / "a.tif", (1, 2), CLASS_1="Trees")
-    with pytest.raises(InputError, match=r"holds the codes 2.*2 'nothing'"):
+    with pytest.raises(InputError, match=r"has the codes 2.*2 'nothing'"):
         open_labels(path, GRID, ESRI)
 
 
@@ -301,7 +301,7 @@ def test_a_mapping_of_codes_to_themselves_overrides_tags(tmp_path: Path) -> None
     for code, name in (("5", "Crops"), ("7", "Built area")):
         with open_labels(path, GRID, ESRI, meanings=mapping | {"5": code}) as labels:
             assert names_of(labels, ESRI, 3) == ["Water", "Trees", name]
-    with pytest.raises(InputError, match=r"leaves out 1 'Water', 2 'Trees', as the file's tags"):
+    with pytest.raises(InputError, match=r"lacks 1 'Water', 2 'Trees' \(names from the file's tags"):
         open_labels(path, GRID, ESRI, meanings={"5": "Built area"})
     with pytest.raises(InputError, match=r"5 'Urban', but the scheme's classes"):
         open_labels(path, GRID, ESRI, meanings=with_ignored(ESRI, None, {"255": "0"}))
@@ -354,7 +354,7 @@ def test_corine_s_raster_codes(tmp_path: Path) -> None:
     scheme = SCHEMES["corine"]
     with open_labels(raster(tmp_path / "a.tif", scheme.codes), GRID, scheme) as labels:
         assert names_of(labels, scheme, 44) == list(scheme.names)
-    with pytest.raises(InputError, match=r"holds the codes 6, 44.*'corine'"):
+    with pytest.raises(InputError, match=r"has the codes 6, 44.*'corine'"):
         open_labels(raster(tmp_path / "a.tif", (1, 6, 44)), GRID, SCHEMES["corine-level1"])
 
 
@@ -364,7 +364,7 @@ def test_corine_s_no_data_is_no_label_where_it_is_declared(tmp_path: Path, nodat
     codes = [112, nodata, 311]
     with open_labels(raster(tmp_path / "a.tif", codes, nodata=nodata), GRID, scheme) as labels:
         assert names_of(labels, scheme, 3) == ["Discontinuous urban fabric", None, "Broad-leaved forest"]
-    with pytest.raises(InputError, match=f"holds the codes {nodata},"):
+    with pytest.raises(InputError, match=f"has the codes {nodata},"):
         open_labels(raster(tmp_path / "a.tif", codes), GRID, scheme)
 
 
@@ -390,7 +390,7 @@ def test_original_dynamic_world_by_the_readme(tmp_path: Path, kind: str) -> None
     with open_labels(path, GRID, scheme, meanings=settings["label_codes"]) as labels:
         row = labels.read(Window(0, 0, 1, 50))[0]
         assert [scheme.names[index - 1] for index in row[:18].tolist()] == ORIGINAL * 2
-        assert ["declares 0 as no data" in warning for warning in labels.warnings] == [True] * (kind == "nodata")
+        assert ["declares 0 as nodata" in warning for warning in labels.warnings] == [True] * (kind == "nodata")
 
 
 # Maps.
@@ -429,7 +429,7 @@ def test_maps_of_0_1_are_read_by_their_class_names(tmp_path: Path) -> None:
         assert list(scores.iou) == list(TERRAMESH.names)
     assert evaluate(old, same, "terramesh").overall_accuracy == 1
     bare = renumbered(tmp_path / "bare.tif", old, TERRAMESH, ESRI)
-    with pytest.raises(InputError, match=r"holds the codes 10, 11, .*esri-io"):
+    with pytest.raises(InputError, match=r"has the codes 10, 11, .*esri-io"):
         evaluate(old, bare)
 
 
@@ -477,7 +477,7 @@ def test_doubtful_codes_of_a_map_are_said_of_the_map(tmp_path: Path, capsys: pyt
     of_map, of_labels = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
     assert "the codes of the map fit" in of_map
     assert "regions file" not in of_map
-    assert "the codes of the labels fit" in of_labels
+    assert "the codes of the labels are read as" in of_labels
     assert "--scheme terramesh" in of_labels
     assert run(["evaluate", str(path), str(path), "--scheme", "terramesh"]) == 0
 
@@ -494,7 +494,7 @@ def test_tags_name_the_classes_of_a_map_without_colours(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as file:
         file.update_tags(1, CLASS_SCHEME="esri-io", **tags_of(ESRI))
     assert evaluate(path, labels).overall_accuracy == 1
-    with pytest.raises(OptionsError, match="leave --scheme out"):
+    with pytest.raises(OptionsError, match="Remove --scheme"):
         evaluate(path, labels, "terramesh")
 
 
@@ -576,8 +576,8 @@ def test_new_weights_of_official_codes_say_nothing(tmp_path: Path) -> None:
 
 
 def test_a_training_from_old_weights_takes_all_classes_over(old_weights: Path) -> None:
-    begun = start(CARD.network, CARD.optical.bands, CARD.sar.bands, ESRI, old_weights, None, 0)
-    assert any(line.startswith("head: 9 classes taken over") and "new" not in line for line in begun.decisions)
+    begun = initialise(CARD.network, CARD.optical.bands, CARD.sar.bands, ESRI, old_weights, None, 0)
+    assert any(line.startswith("head: 9 classes copied") and "new" not in line for line in begun.decisions)
     known = load_weights(old_weights)[0].state_dict()
     for name in ("head.classify.weight", "head.classify.bias"):
         assert torch.equal(begun.net.state_dict()[name], known[name])

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli.classes.crosswalk import (
-    TRANSLATIONS,
-    Translation,
-    find_translation,
-    make_translation,
-    read_translation,
+    CROSSWALKS,
+    Crosswalk,
+    find_crosswalk,
+    make_crosswalk,
+    read_crosswalk,
     warn_of_old_codes,
 )
 from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme
@@ -24,7 +24,7 @@ from refnet_cli.errors import InputMissingError, OptionsError
 
 COLOUR = (0, 0, 0)
 TWO = ClassScheme("two", (3, 7), ("Wet", "Dry"), (COLOUR, COLOUR))
-PAIRS = pytest.mark.parametrize("pair", TRANSLATIONS, ids=" to ".join)
+PAIRS = pytest.mark.parametrize("pair", CROSSWALKS, ids=" to ".join)
 
 # Classes that mean the same in every scheme that has them, whatever they are called.
 ALIKE = {
@@ -43,20 +43,20 @@ ALIKE = {
 }  # fmt: skip
 
 
-def find(source: str, target: str) -> Translation:
-    translation = find_translation(SCHEMES[source], target)
-    assert translation is not None
-    return translation
+def find(source: str, target: str) -> Crosswalk:
+    crosswalk = find_crosswalk(SCHEMES[source], target)
+    assert crosswalk is not None
+    return crosswalk
 
 
-def in_words(translation: Translation) -> dict[str, str]:
-    return dict(line.split(" -> ") for line in translation.lines() if " -> " in line)
+def in_words(crosswalk: Crosswalk) -> dict[str, str]:
+    return dict(line.split(" -> ") for line in crosswalk.lines() if " -> " in line)
 
 
 @PAIRS
 def test_every_class_is_translated_into_one_that_exists(pair: tuple[str, str]) -> None:
     source, target = (SCHEMES[name] for name in pair)
-    codes = TRANSLATIONS[pair]
+    codes = CROSSWALKS[pair]
     assert source != target
     assert tuple(codes) == source.codes  # in the scheme's order, so that the words come in it
     assert set(codes.values()) <= {0, *target.codes}
@@ -108,8 +108,8 @@ def test_there_and_back(names: tuple[str, str]) -> None:
 
 def test_nothing_leads_to_schemes_of_use() -> None:
     of_use = {"whu-opt-sar", "c2seg-bw", "corine"}
-    assert of_use <= {source for source, _ in TRANSLATIONS}
-    assert not of_use & {target for _, target in TRANSLATIONS}
+    assert of_use <= {source for source, _ in CROSSWALKS}
+    assert not of_use & {target for _, target in CROSSWALKS}
 
 
 COVER = ("dfc2020", "worldcover", "esri-io", "terramesh", "dynamic-world")
@@ -118,19 +118,19 @@ COVER = ("dfc2020", "worldcover", "esri-io", "terramesh", "dynamic-world")
 def test_maps_of_cover_lead_to_each_other_and_to_level_1() -> None:
     pairs = {(source, target) for source in COVER for target in (*COVER, "corine-level1") if source != target}
     pairs |= {("corine", target) for target in (*COVER, "corine-level1")}
-    assert pairs <= set(TRANSLATIONS)
+    assert pairs <= set(CROSSWALKS)
 
 
 def test_level_1_of_corine_is_the_first_digit() -> None:
-    codes = TRANSLATIONS["corine", "corine-level1"]
+    codes = CROSSWALKS["corine", "corine-level1"]
     assert [codes[short] for short in SCHEMES["corine"].codes] == [long // 100 for long in CORINE_CODES]
 
 
 @pytest.mark.parametrize("other", [name for name in SCHEMES if name not in ("esri-io", "terramesh")])
 def test_terramesh_is_esri_io_by_name(other: str) -> None:
     for pair, twin in ((("esri-io", other), ("terramesh", other)), ((other, "esri-io"), (other, "terramesh"))):
-        assert (pair in TRANSLATIONS) == (twin in TRANSLATIONS)
-        if pair in TRANSLATIONS:
+        assert (pair in CROSSWALKS) == (twin in CROSSWALKS)
+        if pair in CROSSWALKS:
             assert in_words(find(*pair)) == in_words(find(*twin))
     assert all(old == new for old, new in in_words(find("terramesh", "esri-io")).items())
 
@@ -145,10 +145,10 @@ def test_old_codes_are_warned_of_and_official_ones_are_not() -> None:
 @PAIRS
 @given(codes=st.lists(st.integers(0, 255), min_size=1))
 def test_the_table_agrees_with_the_codes(pair: tuple[str, str], codes: list[int]) -> None:
-    translation = find(*pair)
-    assert (translation.table.dtype, translation.table.shape) == (np.uint8, (256,))
-    translated = translation.table[np.array(codes, np.uint8)]
-    assert translated.tolist() == [TRANSLATIONS[pair].get(code, 0) for code in codes]
+    crosswalk = find(*pair)
+    assert (crosswalk.table.dtype, crosswalk.table.shape) == (np.uint8, (256,))
+    translated = crosswalk.table[np.array(codes, np.uint8)]
+    assert translated.tolist() == [CROSSWALKS[pair].get(code, 0) for code in codes]
 
 
 def test_in_words() -> None:
@@ -166,32 +166,32 @@ def test_in_words() -> None:
 def test_in_json(pair: tuple[str, str]) -> None:
     fields = json.loads(json.dumps(find(*pair).to_dict()))
     assert (fields["source"], fields["target"]) == pair
-    assert {int(code): translated for code, translated in fields["codes"].items()} == TRANSLATIONS[pair]
+    assert {int(code): translated for code, translated in fields["codes"].items()} == CROSSWALKS[pair]
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES.values(), TWO], ids=lambda scheme: scheme.name)
-def test_the_networks_own_scheme_needs_no_translation(scheme: ClassScheme) -> None:
-    assert find_translation(scheme, scheme.name) is None
+def test_the_networks_own_scheme_needs_no_crosswalk(scheme: ClassScheme) -> None:
+    assert find_crosswalk(scheme, scheme.name) is None
 
 
 def test_another_scheme_must_be_known() -> None:
     with pytest.raises(OptionsError, match=r"'mars' is unknown; choose one of dfc2020, whu-opt-sar, .*esri-io"):
-        find_translation(SCHEMES["esri-io"], "mars")
+        find_crosswalk(SCHEMES["esri-io"], "mars")
 
 
 @pytest.mark.parametrize(
-    ("source", "target"), [(a, b) for a in SCHEMES for b in SCHEMES if a != b and (a, b) not in TRANSLATIONS]
+    ("source", "target"), [(a, b) for a in SCHEMES for b in SCHEMES if a != b and (a, b) not in CROSSWALKS]
 )
 def test_what_would_lose_too_much_is_refused_with_what_there_is(source: str, target: str) -> None:
-    with pytest.raises(OptionsError, match=f"{source}.*cannot be told in .{target}") as error:
-        find_translation(SCHEMES[source], target)
-    for origin, possible in TRANSLATIONS:
+    with pytest.raises(OptionsError, match=f"{source}.*to .{target}") as error:
+        find_crosswalk(SCHEMES[source], target)
+    for origin, possible in CROSSWALKS:
         assert origin != source or possible in str(error.value)
 
 
-def test_a_scheme_of_ones_own_has_no_translation() -> None:
-    with pytest.raises(OptionsError, match="'two' cannot be told in 'worldcover'; choose a mapping of your own"):
-        find_translation(TWO, "worldcover")
+def test_a_scheme_of_ones_own_has_no_crosswalk() -> None:
+    with pytest.raises(OptionsError, match=r"scheme 'two' to 'worldcover'\. Choose a TOML file with your own"):
+        find_crosswalk(TWO, "worldcover")
 
 
 @pytest.mark.parametrize("target", ["worldcover", "esri-io"])
@@ -200,32 +200,32 @@ def test_a_known_name_with_other_classes_is_refused(target: str) -> None:
     some = ClassScheme(esri.name, esri.codes[:5], esri.names[:5], esri.colours[:5])
     swapped = replace(esri, names=(esri.names[1], esri.names[0], *esri.names[2:]))
     for scheme in (some, swapped):
-        with pytest.raises(OptionsError, match=r"call their class scheme 'esri-io', but .* 1 .* instead of 1 Water"):
-            find_translation(scheme, target)
+        with pytest.raises(OptionsError, match=r"is named 'esri-io', but .* 1 .* instead of 1 Water"):
+            find_crosswalk(scheme, target)
 
 
 def test_a_known_scheme_in_other_colours_and_order_is_taken() -> None:
     esri = SCHEMES["esri-io"]
     other = ClassScheme(esri.name, esri.codes[::-1], esri.names[::-1], (COLOUR,) * len(esri.codes))
-    translation = find_translation(other, "worldcover")
-    assert translation is not None
-    assert translation.source is other
-    np.testing.assert_array_equal(translation.table, find("esri-io", "worldcover").table)
+    crosswalk = find_crosswalk(other, "worldcover")
+    assert crosswalk is not None
+    assert crosswalk.source is other
+    np.testing.assert_array_equal(crosswalk.table, find("esri-io", "worldcover").table)
 
 
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        ([(3, 1)], r"each class of scheme 'two' once \(3 Wet, 7 Dry\), but gives 3"),
-        ([(3, 1), (3, 2), (7, 1)], "but gives 3, 3, 7"),
-        ([(3, 1), (7, 1), (8, 1)], "but gives 3, 7, 8"),
-        ([], "but gives none"),
-        ([(3, 1), (7, 12)], "leads to 12, which scheme 'esri-io' does not have"),
+        ([(3, 1)], r"each class of scheme 'two' once \(3 Wet, 7 Dry\), but has 3"),
+        ([(3, 1), (3, 2), (7, 1)], "but has 3, 3, 7"),
+        ([(3, 1), (7, 1), (8, 1)], "but has 3, 7, 8"),
+        ([], "but has none"),
+        ([(3, 1), (7, 12)], "has the targets 12, which are not in scheme 'esri-io'"),
     ],
 )
-def test_translations_that_fit_no_scheme(codes: list[tuple[int, int]], message: str) -> None:
+def test_crosswalks_that_fit_no_scheme(codes: list[tuple[int, int]], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
-        Translation(TWO, SCHEMES["esri-io"], tuple(codes))
+        Crosswalk(TWO, SCHEMES["esri-io"], tuple(codes))
 
 
 @pytest.mark.parametrize(
@@ -237,30 +237,30 @@ def test_translations_that_fit_no_scheme(codes: list[tuple[int, int]], message: 
     ],
 )
 def test_a_mapping_by_codes_or_names(mapping: dict[str, str]) -> None:
-    assert make_translation(TWO, SCHEMES["esri-io"], mapping).codes == ((3, 1), (7, 8))
+    assert make_crosswalk(TWO, SCHEMES["esri-io"], mapping).codes == ((3, 1), (7, 8))
 
 
 def test_a_mapping_to_no_data_and_into_a_scheme_of_ones_own() -> None:
     mapping = dict.fromkeys(SCHEMES["dfc2020"].names, "Dry") | {"Water": "Wet", "Barren": "0"}
-    translation = make_translation(SCHEMES["dfc2020"], TWO, mapping)
-    assert in_words(translation)["Water"] == "Wet"
-    assert in_words(translation)["Barren"] == "no data"
-    assert in_words(translation)["Forests"] == "Dry"
+    crosswalk = make_crosswalk(SCHEMES["dfc2020"], TWO, mapping)
+    assert in_words(crosswalk)["Water"] == "Wet"
+    assert in_words(crosswalk)["Barren"] == "no data"
+    assert in_words(crosswalk)["Forests"] == "Dry"
 
 
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"Wet": "Water", "Moist": "Water", "Dry": "0"}, "names Moist, which class scheme 'two' does not have"),
-        ({"0": "1", "Wet": "Water", "Dry": "0"}, "names 0, which class scheme 'two'"),
-        ({"Wet": "Sea", "Dry": "0"}, "names Sea, which class scheme 'esri-io' does not have .*1 Water"),
+        ({"Wet": "Water", "Moist": "Water", "Dry": "0"}, "has Moist, which are not in class scheme 'two'"),
+        ({"0": "1", "Wet": "Water", "Dry": "0"}, "has 0, which are not in class scheme 'two'"),
+        ({"Wet": "Sea", "Dry": "0"}, "has Sea, which are not in class scheme 'esri-io' .*1 Water"),
         ({"Wet": "Water"}, "each class of scheme 'two' once"),
-        ({"Wet": "Water", "3": "Water", "Dry": "0"}, "but gives 3, 3, 7"),
+        ({"Wet": "Water", "3": "Water", "Dry": "0"}, "but has 3, 3, 7"),
     ],
 )
 def test_mappings_that_fit_no_scheme(mapping: dict[str, str], message: str) -> None:
     with pytest.raises(OptionsError, match=message):
-        make_translation(TWO, SCHEMES["esri-io"], mapping)
+        make_crosswalk(TWO, SCHEMES["esri-io"], mapping)
 
 
 TABLE = """
@@ -290,16 +290,16 @@ Rangeland = {dry}
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text(TABLE.format(scheme=OWN, mapping=ALL.format(wet='"Wet"', dry=7)))
-    found = read_translation(SCHEMES["esri-io"], str(path))
+    found = read_crosswalk(SCHEMES["esri-io"], str(path))
     assert found is not None
     assert found.target.names == ("Wet", "Dry")
     assert dict(found.codes) == {1: 1, 2: 7, 4: 7, 5: 7, 7: 7, 8: 7, 9: 1, 10: 0, 11: 7}
     path.write_text(TABLE.format(scheme='scheme = "worldcover"', mapping=ALL.format(wet=80, dry='"Tree cover"')))
-    found = read_translation(SCHEMES["esri-io"], str(path))
+    found = read_crosswalk(SCHEMES["esri-io"], str(path))
     assert found is not None
     assert (found.target, found.table[2]) == (SCHEMES["worldcover"], 10)
-    assert read_translation(SCHEMES["esri-io"], str(path.rename(tmp_path / "OWN.TOML"))) == found
-    named, none = read_translation(SCHEMES["esri-io"], "worldcover"), read_translation(SCHEMES["esri-io"], "esri-io")
+    assert read_crosswalk(SCHEMES["esri-io"], str(path.rename(tmp_path / "OWN.TOML"))) == found
+    named, none = read_crosswalk(SCHEMES["esri-io"], "worldcover"), read_crosswalk(SCHEMES["esri-io"], "esri-io")
     assert named is not None
     assert none is None
 
@@ -308,18 +308,18 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('scheme = "worldcover"', "mapping"),
-        ('scheme = "worldcovers"\n[mapping]\nWater = 80', "known are"),
+        ('scheme = "worldcovers"\n[mapping]\nWater = 80', "it must be one of"),
         (TABLE.format(scheme=OWN, mapping="Water = 1"), "Trees"),
         ('sceme = "worldcover"\n[mapping]\nWater = 80', "scheme must have"),
     ],
 )
-def test_files_that_make_no_translation(tmp_path: Path, text: str, message: str) -> None:
+def test_files_that_are_no_crosswalk(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "own.toml"
     path.write_text(text)
     with pytest.raises(OptionsError, match=message):
-        read_translation(SCHEMES["esri-io"], str(path))
+        read_crosswalk(SCHEMES["esri-io"], str(path))
     with pytest.raises(InputMissingError):
-        read_translation(SCHEMES["esri-io"], str(tmp_path / "none.toml"))
+        read_crosswalk(SCHEMES["esri-io"], str(tmp_path / "none.toml"))
 
 
 @pytest.mark.parametrize(
@@ -345,6 +345,6 @@ def test_codes_that_meant_other_classes_in_0_1_are_refused(
     )
     if refused:
         with pytest.raises(OptionsError, match=r"names.*or scheme = \"terramesh\""):
-            read_translation(SCHEMES["terramesh"], str(path))
+            read_crosswalk(SCHEMES["terramesh"], str(path))
     else:
-        assert read_translation(SCHEMES["terramesh"], str(path)) is not None
+        assert read_crosswalk(SCHEMES["terramesh"], str(path)) is not None

@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from refnet_cli.classes.crosswalk import TRANSLATIONS
+from refnet_cli.classes.crosswalk import CROSSWALKS
 from refnet_cli.cli.main import commands
 from refnet_cli.cli.predict import predict_command
 from refnet_cli.model.weight_files import BUNDLED
@@ -19,7 +19,7 @@ from refnet_cli.scan import SCANS
     ("option", "before", "after", "names"),
     [("--output", "further outputs: ", ". ", [name for name in OUTPUTS if name != "classes"]),
      ("--scan", "selective scan: ", ";", [*SCANS]),
-     ("--scheme", "map in: ", ", or a TOML", sorted({target for _, target in TRANSLATIONS}))],
+     ("--scheme", "map in: ", ", or a TOML", sorted({target for _, target in CROSSWALKS}))],
 )  # fmt: skip
 def test_an_option_lists_every_name(option: str, before: str, after: str, names: list[str]) -> None:
     (text,) = (str(vars(made)["help"]) for made in predict_command.params if option in made.opts)

@@ -269,13 +269,13 @@ def test_damaged_weights_are_told(
         file.seek(-100, 2)
         file.write(b"\xff" * 8)
     paths = sorted(tmp_path.iterdir())
-    monkeypatch.setattr(doctor, "shipped_weights", lambda: paths)
-    monkeypatch.setattr(weight_files, "shipped_weights", lambda: paths)
+    monkeypatch.setattr(doctor, "bundled_weights", lambda: paths)
+    monkeypatch.setattr(weight_files, "bundled_weights", lambda: paths)
     assert run(["doctor"]) == 69
     captured = capfd.readouterr()
     assert "is damaged" in captured.err
     assert "torch on cpu" not in captured.out  # damaged weights are not loaded
-    monkeypatch.setattr(weight_files, "shipped_weights", lambda: [])
+    monkeypatch.setattr(weight_files, "bundled_weights", lambda: [])
     assert run(["doctor"]) == 69
     assert "the bundled weights are missing" in capfd.readouterr().err
 

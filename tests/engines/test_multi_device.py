@@ -342,11 +342,11 @@ def test_the_map_is_that_of_one_process_byte_for_byte(tmp_path: Path) -> None:
 def test_memory_is_shared_out_among_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
-    def share_out(demand: object, batch: int, threads: int, most: int | None) -> tuple[int, int]:
+    def fit_to_memory(demand: object, batch: int, threads: int, most: int | None) -> tuple[int, int]:
         given.append((demand.processes, batch))  # type: ignore[attr-defined]
         return (3 if batch == 6 else batch), threads
 
-    monkeypatch.setattr("refnet_cli.prediction.job.share_out", share_out)
+    monkeypatch.setattr("refnet_cli.prediction.job.fit_to_memory", fit_to_memory)
     monkeypatch.setitem(engine.ENGINES, "torch", several_engines.load_as_torch)
     pair = make_pair(tmp_path, 64, 800)
     predict(PredictOptions(*pair, output=tmp_path / "map.tif", device="cpu,cpu", batch=3))

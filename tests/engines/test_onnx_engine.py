@@ -420,11 +420,11 @@ def test_the_number_of_threads_changes_no_class(monkeypatch: pytest.MonkeyPatch)
 
 def test_models_without_a_card_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = write_model(tmp_path / "bare.onnx", card=None)
-    with pytest.raises(WeightsError, match="carries no refnet card"):
+    with pytest.raises(WeightsError, match="has no refnet card"):
         OnnxEngine(bare)
     code, message = predict(capsys, bare, tmp_path / "map.tif")
     assert code == 78
-    assert "carries no refnet card" in message
+    assert "has no refnet card" in message
     assert list(tmp_path.iterdir()) == [bare]
 
 

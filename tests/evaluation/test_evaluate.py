@@ -83,7 +83,7 @@ def test_perfect_and_hopeless_maps() -> None:
     assert (perfect.overall_accuracy, perfect.mean_iou, perfect.mean_f1, perfect.kappa) == (1, 1, 1, 1)
     hopeless = score(np.array([[0, 5], [5, 0]]), ("a", "b"))
     assert (hopeless.overall_accuracy, hopeless.mean_iou, hopeless.kappa) == (0, 0, -1)
-    with pytest.raises(InputError, match="no labelled pixel in common"):
+    with pytest.raises(InputError, match="No labelled pixel has a class in the map"):
         score(np.zeros((2, 2), int), ("a", "b"))
 
 
@@ -121,11 +121,11 @@ def test_labels_of_another_grid_are_brought_onto_the_map(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_compared_is_refused(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(OptionsError, match="give a scheme with --scheme"):
+    with pytest.raises(OptionsError, match="Give it with --scheme"):
         evaluate(*files)
     with pytest.raises(OptionsError, match="is unknown"):
         evaluate(*files, "mine")
-    with pytest.raises(InputError, match="mean nothing in class scheme 'worldcover'"):
+    with pytest.raises(InputError, match="are not in class scheme 'worldcover'"):
         evaluate(*files, "worldcover")
     assert run(["evaluate", *map(str, files), "--scheme", "esri-io"]) == 0
     assert "overall_accuracy" in capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_codes_that_are_no_label_are_ignored(
     other = write(tmp_path / "other.tif", np.where(codes > 0, codes, 255).astype(np.uint8), ("labels",), nodata=None)
     words = ["evaluate", str(files[0]), str(other), "--scheme", "esri-io"]
     assert run(words) == 65
-    advice = re.search(r"--mapping codes\.toml with (ignore = \[.*?\])", capsys.readouterr().err)
+    advice = re.search(r"--mapping codes\.toml\): (ignore = \[.*?\])", capsys.readouterr().err)
     assert advice
     (tmp_path / "codes.toml").write_text(advice[1])
     assert run([*words, "--mapping", str(tmp_path / "codes.toml")]) == 0
@@ -234,7 +234,7 @@ def test_a_scheme_that_ignores_codes(file: str, tmp_path: Path) -> None:
     map_path, labels = (write(tmp_path / f"{n}.tif", x, (n,)) for n, x in (("map", codes), ("labels", unknown)))
     assert evaluate(map_path, labels, str(tmp_path / "own.toml")).pixels == 380
     assert evaluate(map_path, labels, str(tmp_path / "own.toml"), meanings={"1": "1", "2": "Other"}).pixels == 380
-    with pytest.raises(InputError, match=r"map file .* holds the codes 9.*--scheme"):
+    with pytest.raises(InputError, match=r"map file .* has the codes 9.*--scheme"):
         evaluate(labels, map_path, str(tmp_path / "own.toml"))
 
 
@@ -331,7 +331,7 @@ def test_a_class_that_the_sample_never_found_has_no_recall() -> None:
 
 
 def test_too_small_a_sample_is_refused() -> None:
-    with pytest.raises(InputError, match="fewer than two pixels in these classes of the map: b"):
+    with pytest.raises(InputError, match="fewer than 2 pixels in these classes of the map: b"):
         estimate_areas(np.array([[5, 1], [0, 0]]), np.array([10.0, 10.0]), ("a", "b"))
 
 
@@ -359,7 +359,7 @@ def test_a_sample_on_the_pixels_of_the_map(tmp_path: Path, capsys: pytest.Captur
     again = evaluate(map_path, tmp_path / "points.gpkg", "esri-io", sample=True, field="class").area_estimates
     assert again == estimates
     moved = write(tmp_path / "moved.tif", sampled, ("labels",), Affine(10, 0, 500_003, 0, -10, 5_300_000))
-    with pytest.raises(InputError, match="does not lie on the pixels"):
+    with pytest.raises(InputError, match="is not on the grid of"):
         evaluate(map_path, moved, "esri-io", sample=True)
 
 

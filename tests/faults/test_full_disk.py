@@ -141,10 +141,10 @@ def test_checkpoints(long: bool, tmp_path: Path) -> None:
             with pytest.raises(StorageError), file_size_limit(limit):
                 act()
             assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert Checkpoints(tmp_path, {"seed": "0"}, {"part": part}).load(print) == 1
+    assert Checkpoints(tmp_path, {"seed": "0"}, {"part": part}).load() == 1
     assert part.value == 1.0
     checkpoints.save(2)
-    assert checkpoints.load(print) == 2
+    assert checkpoints.load() == 2
 
 
 @how_many

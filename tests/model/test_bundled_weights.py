@@ -18,11 +18,11 @@ from refnet_cli.errors import InputMissingError, WeightsError
 from refnet_cli.model import weight_files
 from refnet_cli.model.weight_files import (
     BundledName,
-    as_weights,
+    bundled_weights,
     default_weights,
     find_weights,
+    parse_weights,
     read_card,
-    shipped_weights,
 )
 from refnet_cli.model.weights import load_weights
 from refnet_cli.prediction.options import PredictOptions
@@ -37,7 +37,7 @@ NAMES = ["refnet-base", "shipped"]
 
 
 def test_the_names_are_those_of_the_files() -> None:
-    assert set(get_args(BundledName)) == {path.stem for path in shipped_weights()} | {"shipped"}
+    assert set(get_args(BundledName)) == {path.stem for path in bundled_weights()} | {"shipped"}
     assert sorted(get_args(BundledName)) == NAMES
 
 
@@ -61,7 +61,7 @@ def test_a_name_goes_before_a_file_of_that_name(
 
 def test_a_path_is_never_a_name() -> None:
     for given in ("./refnet-base", "a/refnet-base", "refnet-base.onnx", "other", Path("refnet-base")):
-        assert as_weights(given) == Path(given)
+        assert parse_weights(given) == Path(given)
 
 
 def test_weights_that_do_not_exist_say_which_do(capfd: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_config_files_keep_the_name(tmp_path: Path, capfd: pytest.CaptureFixture
 
 @pytest.mark.parametrize("given", [*NAMES, str(default_weights()), default_weights()])
 def test_a_training_starts_from_them(given: Any) -> None:
-    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", init=given).settled().init == default_weights()
+    assert TrainConfig(scenes=(scene("a"),), scheme="esri-io", init=given).resolved().init == default_weights()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -130,7 +130,7 @@ def test_the_other_commands_take_them(
     assert found[1:] == [name]
 
     def note(config: TrainConfig, *_: object, **__: object) -> float:
-        return found.append(config.settled().init) or 1 / 0
+        return found.append(config.resolved().init) or 1 / 0
 
     monkeypatch.setattr("refnet_cli.training.fit.fit", note)
     (tmp_path / "r.toml").write_text((tmp_path / "r.toml").read_text().replace('split = "validation"\n', ""))
@@ -198,7 +198,7 @@ def test_the_name_of_replaced_weights_is_refused(
     before = sorted(tmp_path.iterdir())
     ended = here(capfd, *words)
     assert ended.code == 78, ended.err
-    assert "give the name refnet-base" in ended.err
+    assert "Use refnet-base instead" in ended.err
     assert "./refnet-small.safetensors" in ended.err
     if words[0] == "batch" and words[-1] == "tasks.jsonl":
         assert str(tmp_path / "tasks.jsonl") in ended.err
@@ -212,9 +212,9 @@ def test_python_refuses_the_name_too() -> None:
         lambda name: PredictOptions(Path("s2.tif"), Path("s1.tif"), Path("map.tif"), weights=name),
         lambda name: TrainConfig(scenes=(scene("a"),), scheme="esri-io", init=name),
     ):  # fmt: skip
-        with pytest.raises(WeightsError, match="refnet-base has replaced refnet-small"):
+        with pytest.raises(WeightsError, match="Use refnet-base instead"):
             call(REPLACED)
-    assert as_weights(Path(REPLACED)) == as_weights(f"./{REPLACED}") == Path(REPLACED)
+    assert parse_weights(Path(REPLACED)) == parse_weights(f"./{REPLACED}") == Path(REPLACED)
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".onnx", ""])
@@ -224,7 +224,7 @@ def test_a_path_of_replaced_weights_that_are_gone_says_what_replaced_them(
     monkeypatch.chdir(tmp_path)
     ended = here(capfd, "weights", "info", f"./{REPLACED}{ending}")
     assert ended.code == 66
-    assert "give the name refnet-base" in ended.err
+    assert "Use refnet-base instead" in ended.err
     ended = here(capfd, "batch", "run", named(tmp_path, str(tmp_path / "weights" / f"{REPLACED}{ending}")))
     assert [(outcome["status"], outcome["code"]) for outcome in ended.outcomes] == [("failed", 66)]
     assert "refnet batch plan SCENES --weights refnet-base" in ended.outcomes[0]["message"]

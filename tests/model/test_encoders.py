@@ -35,7 +35,7 @@ from refnet_cli.model.encoders import (
 )
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
-from refnet_cli.training.initialise import Start, start
+from refnet_cli.training.initialise import InitialNetwork, initialise
 from refnet_cli.training.regions_file import read_regions
 from tests.helpers.scenes import make_labelled_scene
 
@@ -76,9 +76,9 @@ def save(tensors: dict[str, torch.Tensor], path: Path, prefix: str = "") -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def begin(encoders: Pretrained, optical: tuple[str, ...], sar: tuple[str, ...] = ("VV", "VH")) -> Start:
+def begin(encoders: Pretrained, optical: tuple[str, ...], sar: tuple[str, ...] = ("VV", "VH")) -> InitialNetwork:
     config = replace(SMALL, optical_bands=len(optical), sar_bands=len(sar))
-    return start(config, optical, sar, SCHEME, None, encoders, 0)
+    return initialise(config, optical, sar, SCHEME, None, encoders, 0)
 
 
 def choose(*, architecture: str = "test_resnet", **files: EncoderFile) -> Pretrained:
@@ -87,7 +87,7 @@ def choose(*, architecture: str = "test_resnet", **files: EncoderFile) -> Pretra
     return chosen
 
 
-def said(started: Start, about: str) -> str:
+def said(started: InitialNetwork, about: str) -> str:
     (line,) = (line for line in started.decisions if line.startswith(f"{about}:"))
     return line
 
@@ -224,8 +224,8 @@ FILE = f'file = "x.pth", sha256 = "{SHA["optical"]}", bands = ["B02", "B03"]'
         ('encoder_weights = { optical = { file = "x.pth", bands = ["B02"] } }', "'x.pth' is known, .* sha256sum FILE"),
         (f"encoder_weights = {{ optical = {{ {FILE.replace('x.pth', 'https://a.org/x')} }} }}", "file is a URL"),
         (f"encoder_weights = {{ optical = {{ {FILE.replace('file', 'url')} }} }}", "not a file of the Hugging"),
-        (f'freeze = "encoders"\nencoder_weights = {{ optical = {{ {FILE} }} }}', "only the optical one"),
-        ('init = "a.safetensors"\nencoder_weights = "decur"\n' + SUMS, "give one of them"),
+        (f'freeze = "encoders"\nencoder_weights = {{ optical = {{ {FILE} }} }}', "only has the optical one"),
+        ('init = "a.safetensors"\nencoder_weights = "decur"\n' + SUMS, "Give one of them"),
     ],
 )  # fmt: skip
 def test_regions_files_that_are_wrong(tmp_path: Path, before: str, message: str) -> None:
@@ -244,8 +244,8 @@ def test_channels_are_chosen_by_band_name(small: dict[str, EncoderFile], donors:
         radar = image(2)
         theirs, ours = donors["sar"].conv1[0](radar), started.net.sar_encoder.conv1[0](radar[:, [1, 0]])
         assert torch.allclose(ours, theirs, atol=1e-5)
-    assert said(started, "optical bands") == "optical bands: nir, B2, SWIR1 B11 taken over; B03, B04 left out"
-    assert said(started, "sar bands") == "sar bands: VV, VH taken over"
+    assert said(started, "optical bands") == "optical bands: nir, B2, SWIR1 B11 copied; B03, B04 removed"
+    assert said(started, "sar bands") == "sar bands: VV, VH copied"
 
 
 def test_all_bands_give_the_features_of_the_donor(small: dict[str, EncoderFile], donors: dict[str, Any]) -> None:
@@ -263,7 +263,7 @@ def test_a_band_that_the_encoder_lacks_is_the_mean_of_all(
     ours, theirs = started.net.optical_encoder.conv1[0].weight, donors["optical"].conv1[0].weight
     assert torch.allclose(ours.sum(1), theirs.sum(1), atol=1e-5)
     assert torch.allclose(ours[:, 5], theirs.mean(1) * 5 / 6)
-    assert "B12 new, as the mean of all" in said(started, "optical bands")
+    assert "B12 new (mean of all bands)" in said(started, "optical bands")
     line = said(started, "optical statistics")
     assert line == "optical statistics: B02, B03, B04, B08, B11 of the encoder; B12 measured"
 
@@ -282,18 +282,18 @@ def test_what_was_taken_from_where_is_said(small: dict[str, EncoderFile]) -> Non
         f"optical encoder: from optical.safetensors (MIT), file optical.safetensors, SHA-256 {checksum}..."
     )
     assert said(started, "sar encoder").endswith(", names without 'module.encoder_q.'")
-    assert said(started, "optical tensors") == "optical tensors: 2 of the file not used: fc.bias, fc.weight"
+    assert said(started, "optical tensors") == "optical tensors: 2 in the file not used: fc.bias, fc.weight"
     assert started.decisions[-1] == "decoders and heads: new"
 
 
 def test_a_bare_path_to_a_file_of_other_bands_is_refused_with_the_remedy(small: dict[str, EncoderFile]) -> None:
     with pytest.raises(WeightsError, match=r"conv1\.0.* name its bands in a table"):
-        start(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, small["optical"].file, 0)
+        initialise(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, small["optical"].file, 0)
 
 
 def test_one_sensor_alone(small: dict[str, EncoderFile]) -> None:
     started = begin(choose(sar=small["sar"]), ("B02", "B03"))
-    fresh = start(started.net.config, ("B02", "B03"), ("VV", "VH"), SCHEME, None, None, 0)
+    fresh = initialise(started.net.config, ("B02", "B03"), ("VV", "VH"), SCHEME, None, None, 0)
     ours, theirs = (x.net.optical_encoder.state_dict() for x in (started, fresh))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert said(started, "optical encoder") == "optical encoder: new"
@@ -309,9 +309,9 @@ def test_many_tensors_are_listed_short(donors: dict[str, Any], tmp_path: Path) -
     lost, unused = (line for line in started.decisions if line.startswith("optical tensors:"))
     count = sum(name.endswith("tracked") for name in started.net.optical_encoder.state_dict())
     assert count > 10
-    assert lost.startswith(f"optical tensors: {count} not found, which stay new: conv1.1.num_batches_tracked, ")
+    assert lost.startswith(f"optical tensors: {count} not found, left new: conv1.1.num_batches_tracked, ")
     assert lost.endswith(f" and {count - 10} more")
-    assert unused.startswith("optical tensors: 16 of the file not used: fc.bias, fc.weight, projector.00, ")
+    assert unused.startswith("optical tensors: 16 in the file not used: fc.bias, fc.weight, projector.00, ")
     assert unused.endswith("projector.07 and 6 more")
 
 
@@ -322,13 +322,13 @@ Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     ("change", "message"),
     [
         (lambda x: {name: x[name] for name in x if name != "layer1.0.conv1.weight"},
-         r"not the weights of encoder 'test_resnet': 1 of \d+ tensors are missing \(layer1\.0\.conv1\.weight\)\. "),
+         r"does not fit encoder 'test_resnet': 1 of \d+ tensors are missing \(layer1\.0\.conv1\.weight\)\. "),
         (lambda x: {name: x[name] for name in x if name != "layer1.0.bn1.running_var"}, r"missing \(layer1\.0\.bn1"),
-        (lambda x: {"tokens": torch.zeros(1)}, r"missing \(conv1\.0\.weight, .* more\)\. Not used are tokens"),
+        (lambda x: {"tokens": torch.zeros(1)}, r"missing \(conv1\.0\.weight, .* more\)\. Unused tensors: tokens"),
         (lambda x: x | {"conv1.0.weight": x["conv1.0.weight"][:, :4].clone()}, "takes 4 bands, but 5 are named: B02"),
         (lambda x: x | {"layer1.0.bn1.weight": torch.zeros(3)}, r"1 tensors have another shape \(layer1\.0\.bn1"),
         (lambda x: {f"{side}.{name}": x[name].clone() for side in ("q", "k") for name in x},
-         r"holds 2 encoders, whose tensors' names begin with 'k\.', 'q\.'\. State which"),
+         r"contains 2 encoders, with the prefixes 'k\.', 'q\.'\. Choose one"),
     ],
 )  # fmt: skip
 def test_files_that_do_not_fit(donors: dict[str, Any], tmp_path: Path, change: Change, message: str) -> None:
@@ -371,21 +371,21 @@ def test_tables_within_a_checkpoint(
     started = begin(choose(optical=file), BANDS["optical"][::-1])
     assert torch.equal(started.net.optical_encoder.conv1[0].weight, state["conv1.0.weight"].flip(1))
     if prefix:
-        with pytest.raises(WeightsError, match=r"holds 2 encoders, .* 'student\.', 'teacher\.'"):
+        with pytest.raises(WeightsError, match=r"contains 2 encoders, .* 'student\.', 'teacher\.'"):
             begin(choose(optical=replace(file, prefix=None)), BANDS["optical"])
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(1)], {"state_dict": 3}, {0: torch.zeros(1)}])
 def test_a_checkpoint_without_named_tensors(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"x\.pth holds no tensors by name"):
+    with pytest.raises(WeightsError, match=r"x\.pth contains no named tensors"):
         read_tensors(tmp_path / "x.pth")
 
 
 def test_a_plain_file_of_a_wrapped_network(tmp_path: Path) -> None:
     donor = make_donor("test_resnet", 3, 7)
     save(donor.state_dict(), tmp_path / "x.pth", "module.")
-    net = start(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, tmp_path / "x.pth", 0).net
+    net = initialise(SMALL, BANDS["optical"][:4], ("VV", "VH"), SCHEME, None, tmp_path / "x.pth", 0).net
     assert torch.equal(net.sar_encoder.layer1[0].conv1.weight, donor.state_dict()["layer1.0.conv1.weight"])
 
 
@@ -410,7 +410,7 @@ def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"state_dict": Evil()}, path)
     file = EncoderFile(file=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), bands=("B02",))
-    with pytest.raises(WeightsError, match="could not be read as a checkpoint of tensors"):
+    with pytest.raises(WeightsError, match="is not a checkpoint of tensors"):
         begin(choose(optical=file), ("B02",))
     assert not (tmp_path / "pwned").exists()
 
@@ -479,7 +479,7 @@ def test_resnet_50s_of_a_name(hub: Path, resnet: Any, name: str, prefix: str) ->
     chosen = choose_encoders(name, sums, "resnet50")
     assert isinstance(chosen, Pretrained)
     config = replace(SMALL, encoder="resnet50", optical_bands=4)
-    started = start(config, optical, ("VH", "VV"), SCHEME, None, chosen, 0)
+    started = initialise(config, optical, ("VH", "VV"), SCHEME, None, chosen, 0)
     places = [entry.optical.bands.index(band) for band in optical]
     ours = started.net.optical_encoder.state_dict()
     assert torch.equal(ours["conv1.weight"], state["conv1.weight"][:, places])
@@ -496,7 +496,7 @@ def test_resnet_50s_of_a_name(hub: Path, resnet: Any, name: str, prefix: str) ->
         file = getattr(entry, sensor)
         assert known == {band: (file.mean[i], file.std[i]) for band in bands for i in [file.bands.index(band)]}
     assert [line for line in started.decisions if " tensors: " in line] == (
-        [f"{sensor} tensors: 2 of the file not used: {prefix}fc.bias, {prefix}fc.weight" for sensor in sums]
+        [f"{sensor} tensors: 2 in the file not used: {prefix}fc.bias, {prefix}fc.weight" for sensor in sums]
         if prefix else []
     )  # fmt: skip
 
@@ -565,5 +565,5 @@ def test_a_training_with_them(
     again = replace(config, encoder_weights=small | {"sar": replace(small["sar"], file=moved)})
     assert fit(again, tmp_path / "run").card.optical == result.card.optical
     other = replace(config, encoder_weights=small | {"sar": replace(small["sar"], mean=(1, 2), std=(3, 4))})
-    with pytest.raises(OptionsError, match="belongs to a training with other encoder_weights"):
+    with pytest.raises(OptionsError, match=r"different settings \(encoder_weights\)"):
         fit(other, tmp_path / "run", overwrite=True)

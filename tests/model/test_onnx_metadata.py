@@ -271,7 +271,7 @@ def test_onnx_is_never_taken_for_safetensors(path: Path) -> None:
 
 def test_models_without_a_card_are_refused(path: Path) -> None:
     path.write_bytes(make_model().SerializeToString() + entries({"other": "{}"}))
-    with pytest.raises(WeightsError, match="carries no refnet card"):
+    with pytest.raises(WeightsError, match="has no refnet card"):
         read_card(path)
     path.write_bytes(make_model().SerializeToString() + entries({METADATA: "{"}))
     with pytest.raises(WeightsError, match=r"card of .* is damaged"):

@@ -137,7 +137,7 @@ def test_samples_of_a_batch_do_not_touch_each_other(tiny: REFNet) -> None:
 def test_msie_decoders_run_while_training_and_where_asked_for(tiny: REFNet) -> None:
     without = REFNet(replace(TINY, msie=False))
     assert without.train()(*inputs(2, 64, 64)).optical_logits is None
-    with pytest.raises(ValueError, match="made without them"):
+    with pytest.raises(ValueError, match="has no MSIE decoders"):
         without(*inputs(2, 64, 64), auxiliary=True)
     assert REFNet(TINY).train()(*inputs(2, 64, 64)).sar_logits.shape == (2, 5, 64, 64)
     with torch.no_grad():
@@ -192,11 +192,11 @@ def test_initialisation() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("decoder.fuse_layer3.share_conv.0.weight"), "misses tensors, 1 in all"),
+        (lambda s: s.pop("decoder.fuse_layer3.share_conv.0.weight"), r"lacks tensors \(1\)"),
         (lambda s: s.update({"decoder.extra.weight": torch.zeros(1)}), "not a tensor of a published REF-Net"),
         (lambda s: s.update({"seg_head.0.bias": torch.zeros(7)}), "wrongly shaped"),
         (lambda s: s.update({"decoder.st_block_2.1.op.Ds": torch.zeros(3)}), "has 3 numbers"),
-        (lambda s: s.pop("opt_encoder.conv1.weight"), "is no REF-Net"),
+        (lambda s: s.pop("opt_encoder.conv1.weight"), "is not a REF-Net"),
     ],
 )
 def test_checkpoints_that_do_not_fit_are_refused(change: Any, message: str) -> None:

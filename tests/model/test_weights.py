@@ -18,7 +18,7 @@ from refnet_cli.cli.main import commands, run
 from refnet_cli.errors import InputMissingError, OutputError, WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
-from refnet_cli.model.weight_files import default_weights, read_card, shipped_weights, verify
+from refnet_cli.model.weight_files import bundled_weights, default_weights, read_card, verify
 from refnet_cli.model.weights import load_weights, read_checkpoint, save_weights
 from refnet_cli.prediction.inspection import inspect
 from tests.golden import Golden
@@ -83,7 +83,7 @@ def test_truncated_weights_are_refused(saved: Path, length: int) -> None:
 
 def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(3)}, tmp_path / "bare.safetensors")
-    with pytest.raises(WeightsError, match="carries no refnet card"):
+    with pytest.raises(WeightsError, match="has no refnet card"):
         read_card(tmp_path / "bare.safetensors")
 
 
@@ -178,7 +178,7 @@ def test_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "pwned",)
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="could not be read as a checkpoint"):
+    with pytest.raises(WeightsError, match="is not a checkpoint"):
         read_checkpoint(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
 
@@ -235,8 +235,8 @@ def test_looking_at_weights(saved: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_shipped_weights_are_intact() -> None:
-    assert shipped_weights()
-    for path in shipped_weights():
+    assert bundled_weights()
+    for path in bundled_weights():
         card = verify(path)
         assert card.training
         assert card.notice
@@ -268,4 +268,4 @@ def test_wheels_carry_the_shipped_weights() -> None:
     root = Path(__file__).resolve().parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text())
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included == {f"weights/{path.name}": f"refnet_cli/_weights/{path.name}" for path in shipped_weights()}
+    assert included == {f"weights/{path.name}": f"refnet_cli/_weights/{path.name}" for path in bundled_weights()}

@@ -281,7 +281,7 @@ def test_a_field_names_zones_only_where_it_is_asked_to(tmp_path: Path) -> None:
     path = write_zones(tmp_path / "z.gpkg", [on_map(grid, shapely.box(0, 0, 9, 9))], name=["north"])
     assert list(read_zones(path, grid)) == ["1"]
     shown = " ".join(CliRunner().invoke(commands, ["predict", "--help"]).output.split())
-    assert "Field of the zones that names them. [default: they are numbered]" in shown
+    assert "Field with the names of the zones. [default: zones are numbered]" in shown
 
 
 def test_features_of_one_name_are_one_zone(tmp_path: Path) -> None:

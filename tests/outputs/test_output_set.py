@@ -208,16 +208,16 @@ def test_outputs_lie_where_they_are_told_to(pair: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"outputs": ("polygon",)}, "no output 'polygon'; there are classes, "),
-        ({"outputs": ("areas=",)}, "'areas=' names no file"),
+        ({"outputs": ("polygon",)}, "'polygon' is unknown; choose from classes, "),
+        ({"outputs": ("areas=",)}, "'areas=' has no path"),
         ({"outputs": ("areas", "areas=a.csv")}, "'areas' is given twice"),
         ({"outputs": ("preview",), "preview": Path("a.png")}, "'preview' is given twice"),
-        ({"outputs": (), "min_area": 1.0, "date": None}, "--min-area is for the output 'polygons': add --output"),
-        ({"outputs": (), "date": "2020-07-01"}, "--date is for the output 'stac'"),
+        ({"outputs": (), "min_area": 1.0, "date": None}, "--min-area needs the output 'polygons': add --output"),
+        ({"outputs": (), "date": "2020-07-01"}, "--date needs the output 'stac'"),
         ({"outputs": ("stac",), "date": "July"}, "not a date"),
-        ({"threshold": 1.0}, "no probability"),
-        ({"smooth": 17}, "impossible"),
-        ({"min_area": -1.0}, "impossible"),
+        ({"threshold": 1.0}, "must be a probability"),
+        ({"smooth": 17}, "from 0 to 16 pixels"),
+        ({"min_area": -1.0}, "must be 0 or more"),
     ],
 )  # fmt: skip
 def test_impossible_outputs_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -323,7 +323,7 @@ def test_an_interrupted_run_does_not_forget_what_could_not_be_read(tmp_path: Pat
             with suppress(SystemExit):
                 predict(chosen, Mortal(9))
 
-    with pytest.raises(InputError, match=r"^20% of .* cannot be read, and 5% may be"):
+    with pytest.raises(InputError, match=r"^20% of .* is unreadable \(limit 5%\)"):
         go_on_to_the_end()
     assert not list(chosen.output.parent.iterdir())
 

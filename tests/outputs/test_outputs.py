@@ -23,7 +23,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
-from refnet_cli.classes.crosswalk import find_translation
+from refnet_cli.classes.crosswalk import find_crosswalk
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputError, OutputError, StorageError
 from refnet_cli.outputs import OUTPUTS
@@ -244,25 +244,25 @@ def test_no_probability_is_no_data(value: float) -> None:
 
 
 def test_translated_codes() -> None:
-    translation = find_translation(SCHEME, "worldcover")
+    crosswalk = find_crosswalk(SCHEME, "worldcover")
     codes = random_codes(50, 60)
-    rows = Rows(0, *as_probabilities(codes), SCHEME, translation)
+    rows = Rows(0, *as_probabilities(codes), SCHEME, crosswalk)
     assert rows.code_scheme == SCHEMES["worldcover"]
-    expected = np.select([codes == code for code, _ in translation.codes], [code for _, code in translation.codes])
+    expected = np.select([codes == code for code, _ in crosswalk.codes], [code for _, code in crosswalk.codes])
     np.testing.assert_array_equal(rows.codes, expected)
     assert rows.codes.dtype == np.uint8
     assert rows_of(0, codes).code_scheme == SCHEME
 
 
-def test_a_translation_of_another_scheme_is_refused() -> None:
-    translation = find_translation(SCHEMES["dfc2020"], "worldcover")
+def test_a_crosswalk_of_another_scheme_is_refused() -> None:
+    crosswalk = find_crosswalk(SCHEMES["dfc2020"], "worldcover")
     with pytest.raises(ValueError, match="'dfc2020' is none of 'esri-io'"):
-        Rows(0, *as_probabilities(random_codes(5, 6)), SCHEME, translation)
+        Rows(0, *as_probabilities(random_codes(5, 6)), SCHEME, crosswalk)
 
 
 def test_a_map_in_another_scheme_carries_its_names_and_colours(tmp_path: Path) -> None:
     codes, target = random_codes(30, 40), SCHEMES["worldcover"]
-    rows = Rows(0, *as_probabilities(codes), SCHEME, find_translation(SCHEME, "worldcover"))
+    rows = Rows(0, *as_probabilities(codes), SCHEME, find_crosswalk(SCHEME, "worldcover"))
     with ClassMap(tmp_path / "map.tif", utm_grid(30, 40), target, TAGS) as output:
         output.write(rows)
     with rasterio.open(tmp_path / "map.tif") as raster:
@@ -358,10 +358,10 @@ class TestEveryOutput:
         assert list(tmp_path.iterdir()) == []
 
     def test_translated_rows_are_taken_by_the_scheme_of_their_codes(self, kind: str, tmp_path: Path) -> None:
-        translation = find_translation(SCHEME, "worldcover")
-        rows = Rows(0, *as_probabilities(self.codes), SCHEME, translation, quality_of(self.codes))
+        crosswalk = find_crosswalk(SCHEME, "worldcover")
+        rows = Rows(0, *as_probabilities(self.codes), SCHEME, crosswalk, quality_of(self.codes))
         path = tmp_path / named(kind)
-        with OUTPUTS[kind].make(path, MapContext(path, self.grid, translation.target, TAGS, acquired=DATES)) as output:
+        with OUTPUTS[kind].make(path, MapContext(path, self.grid, crosswalk.target, TAGS, acquired=DATES)) as output:
             output.write(rows)
         assert sorted(tmp_path.iterdir()) == sorted(output.files)
         for file in output.files:

@@ -111,7 +111,7 @@ def test_a_map_has_the_name_of_a_geotiff_or_is_refused_with_what_works(
     assert chosen.output.suffix == ".tif"
     wanted = Path(name).suffix.lower()
     if name != "map.geojson" and wanted in {ending for kind in OUTPUTS.values() for ending in kind.suffixes}:
-        assert wanted in [path.suffix for path in chosen.places.values()]
+        assert wanted in [path.suffix for path in chosen.output_paths.values()]
 
 
 def test_a_folder_is_no_map_but_may_hold_one(
@@ -121,17 +121,17 @@ def test_a_folder_is_no_map_but_may_hold_one(
     assert run([*scene, "-o", str(tmp_path)]) == 64
     (remedy,) = re.findall(r"-o (\S+)\.", capfd.readouterr().err)
     assert Path(remedy).parent == tmp_path
-    assert replace(alone, output=Path(remedy)).places
+    assert replace(alone, output=Path(remedy)).output_paths
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_further_outputs_have_names_that_fit(kind: str, alone: PredictOptions) -> None:
     for ending in OUTPUTS[kind].suffixes:
-        assert replace(alone, outputs=(f"{kind}=x{ending.upper()}",)).places[kind] == Path(f"x{ending.upper()}")
+        assert replace(alone, outputs=(f"{kind}=x{ending.upper()}",)).output_paths[kind] == Path(f"x{ending.upper()}")
     with pytest.raises(OptionsError, match=f"the output {kind}") as refused:
         replace(alone, outputs=(f"{kind}=x.foo",))
     (remedy,) = re.findall(r"-o (\S+)\.$", str(refused.value))
-    assert replace(alone, outputs=(remedy,)).places[kind].stem == "x"
+    assert replace(alone, outputs=(remedy,)).output_paths[kind].stem == "x"
 
 
 def test_commands_that_write_one_file_leave_those_of_others(

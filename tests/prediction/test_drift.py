@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
-from refnet_cli.prediction.drift import compare, seen_by, warn_of_level, warn_of_unlike
+from refnet_cli.prediction.distribution import BandDrift, InputDistribution, describe_distributions
+from refnet_cli.prediction.drift import compare, distributions_of, warn_of_band_drift, warn_of_level
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.prediction.low_confidence import describe_shares, limit_of
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
-from refnet_cli.prediction.seen import BandDrift, Seen, describe_seen
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.decisions import Decision
@@ -46,7 +46,7 @@ def crop_of(seed: int, side: int = 128) -> tuple[NDArray[np.float32], NDArray[np
 
 def knowing(**training: Any) -> Card:
     """Card of weights that learned from ground as `tests.helpers.scenes.make_pair` draws it."""
-    seen = describe_seen([crop_of(seed) for seed in range(4)], NAMES)
+    seen = describe_distributions([crop_of(seed) for seed in range(4)], NAMES)
     return replace(CARD, training={"seen": seen} | training)
 
 
@@ -59,7 +59,7 @@ def make_map(pair: Pair, card: Card, **changes: Any) -> Report:
 
 
 def unlike(warnings: list[str]) -> list[str]:
-    return [warning for warning in warnings if "scene is unlike" in warning]
+    return [warning for warning in warnings if "scene differs from the training data" in warning]
 
 
 def brighter(optical: np.ndarray, sar: np.ndarray) -> None:
@@ -97,9 +97,9 @@ def test_a_warning_says_how_far_it_is() -> None:
         "B03": BandDrift(700.0, (120.0, 610.0, 1450.0), 0.0, 0.0, 0.3, 0.02),
         "B04": BandDrift(700.0, (120.0, 610.0, 1450.0), 0.01, 0.24, 0.0, 0.2),
     }
-    (text,) = warn_of_unlike(found, "some-weights")
+    (text,) = warn_of_band_drift(found, "some-weights")
     assert "B02: 62% of the pixels are above 1,450 (median 1,980, in training 410)" in text
-    assert "B03: 30% of the pixels are lower than the other bands suggest" in text
+    assert "B03: 30% of the pixels are lower than the other bands predict" in text
     assert "B04" not in text
     assert "some-weights" in text
 
@@ -107,7 +107,7 @@ def test_a_warning_says_how_far_it_is() -> None:
 def test_the_causes_are_those_of_the_sensor() -> None:
     drift = BandDrift(-2.0, (-18.0, -11.0, -4.0), 0.0, 0.6, 0.0, 0.0)
     for bands, optical in ((("VV", "VH"), False), (("VV", "B02"), True), (("B02",), True)):
-        (text,) = warn_of_unlike(dict.fromkeys(bands, drift), "some-weights")
+        (text,) = warn_of_band_drift(dict.fromkeys(bands, drift), "some-weights")
         assert ("haze" in text, "offset" in text) == (optical, optical)
 
 
@@ -132,7 +132,7 @@ def test_any_number_of_threads_and_any_part_of_the_map_says_the_same(tmp_path: P
             found.append(compare(KNOWING, scene))
     assert found[0] == found[1]
     assert found[0].keys() == {*BANDS, "VV", "VH"}
-    assert not warn_of_unlike(found[0], "")
+    assert not warn_of_band_drift(found[0], "")
 
 
 def test_a_sensor_that_measured_nothing_is_not_compared(tmp_path: Path) -> None:
@@ -150,30 +150,30 @@ def test_what_cannot_be_read_is_not_compared(tmp_path: Path) -> None:
     with rasterio.open(pair[0]) as file:
         offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
     with ScenePair.open(*pair, *NAMES.values(), SceneOptions(on_read_error="mask")) as scene:
-        assert not warn_of_unlike(compare(KNOWING, scene), "")
+        assert not warn_of_band_drift(compare(KNOWING, scene), "")
     content = bytearray(pair[0].read_bytes())
     content[offset : offset + 64] = b"\xff" * 64
     with ScenePair.open(*pair, *NAMES.values()) as scene:
         pair[0].write_bytes(content)
         found = compare(KNOWING, scene)
     assert found.keys() == {*BANDS, "VV", "VH"}
-    assert not warn_of_unlike(found, "")
+    assert not warn_of_band_drift(found, "")
 
 
 @pytest.mark.parametrize(
     "entry", ["text", {"radar": {}}, {"optical": {}}, {"sar": KNOWING.training["seen"]["optical"]}]
 )
 def test_entries_of_a_card_that_do_not_fit_are_refused(entry: Any) -> None:
-    with pytest.raises(WeightsError, match=r"training\.seen cannot be understood"):
-        seen_by(replace(CARD, training={"seen": entry}))
+    with pytest.raises(WeightsError, match=r"training\.seen is invalid"):
+        distributions_of(replace(CARD, training={"seen": entry}))
 
 
 @pytest.mark.parametrize(
     ("level", "learned", "said"),
     [
-        ("L1C", None, "not known to have learned from L1C"), ("L1C", ["L2A"], "learned from L2A alone"),
-        ("L1C", ["L2A", "unknown"], "not known to have learned from L1C"), ("L1C", ["L1C", "L2A"], ""),
-        ("L1C", ["L1C"], ""), ("L2A", None, ""), ("L2A", ["L2A"], ""), ("L2A", ["L1C"], "learned from L1C alone"),
+        ("L1C", None, "do not list L1C as training data"), ("L1C", ["L2A"], "trained on L2A only"),
+        ("L1C", ["L2A", "unknown"], "do not list L1C as training data"), ("L1C", ["L1C", "L2A"], ""),
+        ("L1C", ["L1C"], ""), ("L2A", None, ""), ("L2A", ["L2A"], ""), ("L2A", ["L1C"], "trained on L1C only"),
         ("L2A", ["L1C", "unknown"], ""), ("unknown", ["L2A"], ""), ("unknown", ["L1C"], ""), (None, ["L2A"], ""),
     ],
 )  # fmt: skip
@@ -224,7 +224,7 @@ def test_low_confidence_pixels_are_counted_once_each(tmp_path: Path) -> None:
     options = PredictOptions(*pair, tmp_path / "lulc.tif", coreg="off")
     report = predict(options, SureEngine())
     assert report.low_confidence == pytest.approx(unsure(pair[0]), abs=1e-12)
-    assert any("no class has a probability of 0.5 (limit 50%)" in warning for warning in report.warnings)
+    assert any("no class reaches a probability of 0.5 (limit 50%)" in warning for warning in report.warnings)
     assert predict(replace(options, threshold=0.4), SureEngine()).low_confidence == report.low_confidence
     assert predict(replace(options, scheme="worldcover"), SureEngine()).low_confidence == report.low_confidence
 
@@ -276,13 +276,13 @@ def test_training_says_what_it_has_seen(trained: tuple[TrainConfig, Card]) -> No
     """Its own ground is like it, and so is the one that it held out; levels are of what it learned from."""
     config, card = trained
     assert card.training["levels"] == ["L2A"]
-    assert seen_by(card).keys() == {"optical", "sar"}
+    assert distributions_of(card).keys() == {"optical", "sar"}
     low = card.scores["calibration"]["low_confidence"]
     assert (low["probability"], low["scenes"]) == (0.5, 1)
     assert 0 <= low["median"] <= low["p95"] <= 1
     for scene in config.scenes:
         with ScenePair.open(scene.optical, scene.sar, *NAMES.values()) as pair:
-            assert not warn_of_unlike(compare(card, pair), card.name)
+            assert not warn_of_band_drift(compare(card, pair), card.name)
 
 
 def test_other_ground_than_that_of_a_training_is_unlike_it(
@@ -298,7 +298,7 @@ def test_other_ground_than_that_of_a_training_is_unlike_it(
         optical = write(tmp_path / f"{number}.tif", other.reshape(values.shape).astype(np.uint16), names)
         options = SceneOptions(optical_offset=0, optical_scale="dn")
         with ScenePair.open(optical, config.scenes[0].sar, *NAMES.values(), options) as pair:
-            (said,) = warn_of_unlike(compare(card, pair), card.name)
+            (said,) = warn_of_band_drift(compare(card, pair), card.name)
         assert "B0" in said
         assert "VV" not in said
 
@@ -329,7 +329,7 @@ def test_most_places_of_other_countries_are_like_the_rest_and_wrong_values_are_n
     for country in {place["country"] for place in places}:
         for name, bands in NAMES.items():
             others = [p[name] for p in places if name in p and p["country"] != country and p["level"] != "L1C"]
-            seen = Seen.of(np.concatenate(others, axis=1), bands, name)
+            seen = InputDistribution.of(np.concatenate(others, axis=1), bands, name)
             assert seen is not None
             for place in (p for p in places if name in p and p["country"] == country and p["level"] != "L1C"):
                 values = place[name]
@@ -338,7 +338,7 @@ def test_most_places_of_other_countries_are_like_the_rest_and_wrong_values_are_n
                 for what, changed in wrong.items():
                     found = seen.compare(changed.astype(np.float32), name)
                     if found:
-                        fired.setdefault(f"{name} {what}", []).append(bool(warn_of_unlike(found, "")))
+                        fired.setdefault(f"{name} {what}", []).append(bool(warn_of_band_drift(found, "")))
     shares = {what: float(np.mean(fires)) for what, fires in fired.items()}
     assert max(shares["optical plain"], shares["sar plain"]) < 0.15
     assert min(shares["optical haze"], shares["sar +10 dB"]) > 0.75

@@ -110,7 +110,7 @@ def test_sensors_that_never_meet_are_refused(tmp_path: Path) -> None:
         sar[:, :, 95:] = np.nan
 
     pair = make_pair(tmp_path, 64, 200, holes=part)
-    with pytest.raises(InputError, match="no pixel that both sensors saw"):
+    with pytest.raises(InputError, match="no pixel with data from both sensors"):
         predict(options(pair), PlaceEngine())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
 
@@ -118,7 +118,7 @@ def test_sensors_that_never_meet_are_refused(tmp_path: Path) -> None:
 def test_a_single_output_may_be_a_text(tmp_path: Path) -> None:
     pair = tmp_path / "s2.tif", tmp_path / "s1.tif"
     assert options(pair, outputs="areas") == options(pair, outputs=("areas",))
-    assert list(options(pair, outputs="areas").places) == ["classes", "areas"]
+    assert list(options(pair, outputs="areas").output_paths) == ["classes", "areas"]
 
 
 def test_output_that_is_an_input_is_refused_through_links_too(tmp_path: Path) -> None:
@@ -616,7 +616,7 @@ def test_damage_may_be_masked_up_to_a_twentieth(tmp_path: Path, side: int) -> No
     pair[0].write_bytes(content)
     chosen = options(pair, on_read_error="mask", coreg="off")
     if side == 700:  # of which a block of 256 x 256 is an eighth
-        with pytest.raises(InputError, match="cannot be read, and 5% may be"):
+        with pytest.raises(InputError, match=r"is unreadable \(limit 5%\)"):
             predict(chosen, PlaceEngine())
         assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
     else:
@@ -624,4 +624,4 @@ def test_damage_may_be_masked_up_to_a_twentieth(tmp_path: Path, side: int) -> No
         hole = read(chosen.output) == 0
         assert hole[256:512, 256:512].all()
         assert hole.sum() == report.counts["optical_unreadable"] < 2 * 256**2
-        assert any("could not be read" in warning for warning in report.warnings)
+        assert any("unreadable there" in warning for warning in report.warnings)

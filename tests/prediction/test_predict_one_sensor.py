@@ -249,7 +249,7 @@ def test_without_any_files(tmp_path: Path, capfd: Any) -> None:
         assert "Nothing to map: give --optical, --sar or both" in done.err
     with pytest.raises(OptionsError, match="neither optical nor SAR"):
         PredictOptions(output=tmp_path / "map.tif")
-    with pytest.raises(OptionsError, match="give output"):
+    with pytest.raises(OptionsError, match="There is no output file"):
         PredictOptions("s2.tif")
 
 
@@ -344,11 +344,11 @@ def test_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_estimate_of_memory_covers_one_sensor(pair: tuple[Path, Path], tmp_path: Path, monkeypatch: Any) -> None:
     demands: list[Demand] = []
 
-    def share_out(demand: Demand, batch: int, threads: int, most: int | None) -> tuple[int, int]:
+    def fit_to_memory(demand: Demand, batch: int, threads: int, most: int | None) -> tuple[int, int]:
         demands.append(demand)
         return batch, threads
 
-    monkeypatch.setattr("refnet_cli.prediction.job.share_out", share_out)
+    monkeypatch.setattr("refnet_cli.prediction.job.fit_to_memory", fit_to_memory)
     predict(only("sar", pair, tmp_path / "map.tif"), LinearEngine())
     assert {demand.bands for demand in demands} == {6}  # the network takes arrays of both
 

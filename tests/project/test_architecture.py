@@ -61,7 +61,7 @@ REGISTRIES = {
     "SENSORS": "sensors",
     "SCHEMES": "classes",
     "ENCODERS": "model",
-    "TRANSLATIONS": "classes",
+    "CROSSWALKS": "classes",
 }
 
 

@@ -262,7 +262,7 @@ def test_trainings_go_on(name: str, steps: int, made: Path, capfd: Any) -> None:
     before = digests(made)
     ended = run_or_follow(capfd, "train", "regions.toml", "-o", name)
     assert ended.code == 0, ended.err
-    assert f"going on after step {steps}" in ended.err
+    assert f"resuming after step {steps}" in ended.err
     assert read_card(run / "tiny.safetensors").training["steps_done"] == 6
     np.testing.assert_allclose(steps_of(run), whole, rtol=1e-3)
     hold_kept(before, made, f"{name}/|regions.toml")

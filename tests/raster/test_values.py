@@ -632,7 +632,7 @@ def test_inspect_takes_a_pair_without_any_sar(tmp_path: Path, optical: Path) -> 
 def test_nothing_that_any_sensor_saw(tmp_path: Path) -> None:
     optical = write(tmp_path / "s2.tif", np.full((4, SIDE, SIDE), np.nan, np.float32), BANDS, nodata=None)
     sar = write(tmp_path / "s1.tif", np.full((2, SIDE, SIDE), np.nan, np.float32), ("VV", "VH"), nodata=None)
-    with pytest.raises(InputError, match="no pixel that either sensor saw"):
+    with pytest.raises(InputError, match="no pixel with data from either sensor"):
         predict(PredictOptions(optical, sar, output=tmp_path / "map.tif", missing="use-other"), PlaceEngine())
 
 

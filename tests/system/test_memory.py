@@ -20,7 +20,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.engines.torch_engine import TorchEngine, load_torch_engine
 from refnet_cli.errors import OptionsError, TryAgainError
 from refnet_cli.model.weight_files import default_weights, read_card
-from refnet_cli.prediction.memory import Demand, demand_of, share_out
+from refnet_cli.prediction.memory import Demand, demand_of, fit_to_memory
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.pair import ScenePair
@@ -41,7 +41,7 @@ def test_what_is_no_size(text: str) -> None:
 def test_what_is_shared_out_fits_and_is_no_more_than_asked_for(batch: int, threads: int, most: int, width: int) -> None:
     demand = Demand(tile=256, bands=6, classes=10, decoder=128, weights=240 * MB, width=width)
     try:
-        tiles, readers = share_out(demand, batch, threads, most)
+        tiles, readers = fit_to_memory(demand, batch, threads, most)
     except TryAgainError:
         assert demand.total(1, 1) > most
     else:
@@ -79,7 +79,7 @@ def test_each_process_takes_memory_for_itself() -> None:
     """Two whose batches are one tile together take what one of them does, and libraries and weights once more."""
     one, two = (Demand(256, 6, 10, 128, 240 * MB, 10_980, processes=count) for count in (1, 2))
     assert two.total(1, 1) - one.total(1, 1) == 1350 * MB
-    assert share_out(two, 8, 1, one.total(8, 1))[0] < 8
+    assert fit_to_memory(two, 8, 1, one.total(8, 1))[0] < 8
 
 
 V1 = "4:memory:/slice/run\n3:cpu,cpuacct:/\n0::/\n"
@@ -116,7 +116,7 @@ def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: 
     optical, sar = make_pair(tmp_path, 64, 64)
     arguments = ["predict", "--optical", str(optical), "--sar", str(sar), "-o", str(tmp_path / "x.tif")]
     assert run([*arguments, "--max-memory", "100M"]) == 75
-    assert "100 MB may be used" in capsys.readouterr().err
+    assert "only 100 MB can be used" in capsys.readouterr().err
     assert run([*arguments, "--max-memory", "nonsense"]) == 64
 
 
@@ -161,7 +161,7 @@ def test_a_limit_on_address_space_ends_well(tmp_path: Path, share: float) -> Non
     if done.returncode:
         assert done.stderr.startswith("refnet: ")
         assert done.stderr.count("\n") == 1
-        assert "Predicting takes about" in done.stderr
+        assert "The prediction needs about" in done.stderr
 
 
 def test_names_of_control_groups_may_be_anything(tmp_path: Path) -> None:

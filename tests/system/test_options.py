@@ -162,10 +162,10 @@ def test_output_of_a_config_may_be_a_list(predicted: Callable[..., PredictOption
     config.write_text('optical = "s2.tif"\noutput = ["map.tif", "preview", "areas=x.csv"]\n')
     found = predicted("--config", config)
     assert found.output == tmp_path / "map.tif"
-    assert found.places == {
+    assert found.output_paths == {
         "classes": tmp_path / "map.tif", "preview": tmp_path / "map_preview.png", "areas": tmp_path / "x.csv",
     }  # fmt: skip
-    assert predicted("--config", config, "-o", "own.tif").places == {
+    assert predicted("--config", config, "-o", "own.tif").output_paths == {
         "classes": Path("own.tif"), "preview": Path("own_preview.png"), "areas": tmp_path / "x.csv",
     }  # fmt: skip
     assert predicted("--config", config, "-o", "style").outputs == ("style",)

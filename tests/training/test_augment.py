@@ -12,9 +12,9 @@ import pytest
 import rasterio
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.training.augmentation.augment import EFFECTS, Crop, augment, drop_sensor, leave_gap, mix
-from refnet_cli.training.augmentation.backscatter import moved
-from refnet_cli.training.augmentation.haze import HAZE, add_haze, most_haze
+from refnet_cli.training.augmentation.augment import EFFECTS, Crop, add_gap, augment, drop_sensor, mix
+from refnet_cli.training.augmentation.backscatter import shift_image
+from refnet_cli.training.augmentation.haze import HAZE, add_haze, max_haze
 from refnet_cli.training.config import TrainConfig, TrainScene
 
 SCENE = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"), name="place")
@@ -56,7 +56,7 @@ def test_the_eight_symmetries_and_no_others() -> None:
 def test_what_is_off_draws_no_random_number() -> None:
     """So that trainings that began before there was an effect go on as they began."""
     used, expected = np.random.default_rng(5), np.random.default_rng(5)
-    drop_sensor(augment(leave_gap(make_crop(), used, 0.0), used, PLAIN), used, 0.0)
+    drop_sensor(augment(add_gap(make_crop(), used, 0.0), used, PLAIN), used, 0.0)
     expected.integers(4)
     expected.integers(2)
     assert used.bit_generator.state == expected.bit_generator.state
@@ -101,9 +101,9 @@ def test_haze_that_is_added_can_be_removed(path: float) -> None:
 def test_no_more_haze_is_removed_than_the_darkest_pixels_have() -> None:
     random = np.random.default_rng(0)
     crop = make_flat_crop()._replace(optical=random.uniform(400, 3000, (2, 64, 64)).astype(np.float32))
-    assert most_haze(crop.optical, PLAIN.optical_bands) == pytest.approx(0.04, abs=0.01)
+    assert max_haze(crop.optical, PLAIN.optical_bands) == pytest.approx(0.04, abs=0.01)
     crop.optical[:, 8, 8] = 1  # one dark pixel, of a dead detector for instance, is not enough
-    assert most_haze(crop.optical, PLAIN.optical_bands) == pytest.approx(0.04, abs=0.01)
+    assert max_haze(crop.optical, PLAIN.optical_bands) == pytest.approx(0.04, abs=0.01)
     crop.optical[:, 8, 8] = 400
     hazes = []
     for seed in range(300):
@@ -135,8 +135,8 @@ def test_haze_is_what_lies_between_l2a_and_l1c(shared: Path, place: str, offset:
     strengths = np.arange(0.05, 0.13, 0.01)
     assert min(difference(add_haze(ground, bands, path), top) for path in strengths) < 0.35 * difference(ground, top)
     assert min(difference(add_haze(top, bands, -path), ground) for path in strengths) < 0.35 * difference(ground, top)
-    assert min(strengths) < most_haze(top, bands) < 0.15
-    assert most_haze(ground, bands) < 0.5 * most_haze(top, bands)
+    assert min(strengths) < max_haze(top, bands) < 0.15
+    assert max_haze(ground, bands) < 0.5 * max_haze(top, bands)
 
 
 def test_gain_of_sar_is_common_to_polarisations_and_a_third_their_own() -> None:
@@ -184,14 +184,14 @@ def test_whole_shifts_copy_pixels_and_repeat_the_outermost(down: int, right: int
     image = np.random.default_rng(0).normal(-12, 3, (2, 7, 8)).astype(np.float32)
     padded = np.pad(image, ((0, 0), (9, 9), (9, 9)), "edge")
     expected = padded[:, 9 - down : 16 - down, 9 - right : 17 - right]
-    assert np.array_equal(moved(image, down, right), expected)
+    assert np.array_equal(shift_image(image, down, right), expected)
 
 
 @pytest.mark.parametrize(("down", "right"), [(0.25, 0.0), (0.0, -0.5), (-1.75, 0.9), (2.5, 2.5)])
 def test_parts_of_a_pixel_are_interpolated_in_power(down: float, right: float) -> None:
     rows, columns = np.indices((20, 20))
     power = (100.0 + 3 * rows + 2 * columns)[None]
-    found = 10 ** (moved((10 * np.log10(power)).astype(np.float32), down, right) / 10)
+    found = 10 ** (shift_image((10 * np.log10(power)).astype(np.float32), down, right) / 10)
     inside = np.s_[:, 3:-3, 3:-3]
     np.testing.assert_allclose(found[inside], (power - 3 * down - 2 * right)[inside], rtol=1e-4)
 
@@ -199,9 +199,9 @@ def test_parts_of_a_pixel_are_interpolated_in_power(down: float, right: float) -
 def test_a_pixel_without_data_does_not_spread_when_moved() -> None:
     image = np.full((1, 9, 9), -10, np.float32)
     image[0, 4, 4] = np.nan
-    missing = np.argwhere(np.isnan(moved(image, 0.3, 1.3)))
+    missing = np.argwhere(np.isnan(shift_image(image, 0.3, 1.3)))
     assert missing.tolist() == [[0, 4, 5]]
-    assert np.isnan(moved(np.full_like(image, np.nan), 0.3, 0.3)).all()
+    assert np.isnan(shift_image(np.full_like(image, np.nan), 0.3, 0.3)).all()
 
 
 def test_sar_moves_no_further_than_asked_and_in_half_of_the_crops_by_whole_pixels() -> None:
@@ -284,7 +284,7 @@ def test_gaps_take_pixels_of_one_sensor_or_both_and_labels_where_no_sensor_is_le
     crop, shares, which = make_crop(), [], Counter()
     random = np.random.default_rng(0)
     for _ in range(400):
-        cut = leave_gap(crop, random, 1.0)
+        cut = add_gap(crop, random, 1.0)
         lost = [np.isnan(image).any(0) for image in (cut.optical, cut.sar)]
         for image, whole, gone in ((cut.optical, crop.optical, lost[0]), (cut.sar, crop.sar, lost[1])):
             assert np.array_equal(image[:, ~gone], whole[:, ~gone])
@@ -304,8 +304,8 @@ def test_as_many_crops_have_gaps_as_asked_for_and_all_keep_a_label() -> None:
     labelled = crop._replace(labels=np.zeros_like(crop.labels))
     labelled.labels[2, 60] = 3
     random = np.random.default_rng(1)
-    assert all((leave_gap(labelled, random, 1.0).labels == 3).sum() == 1 for _ in range(200))
-    cut = sum(np.isnan(leave_gap(crop, random, 0.3).optical).any() for _ in range(2000))
+    assert all((add_gap(labelled, random, 1.0).labels == 3).sum() == 1 for _ in range(200))
+    cut = sum(np.isnan(add_gap(crop, random, 0.3).optical).any() for _ in range(2000))
     assert 300 < cut < 700  # of 0.3, three in four are of the optical image, and some frames are all of the crop
 
 
@@ -333,7 +333,7 @@ def test_the_only_sensor_of_a_crop_is_not_dropped(absent: str) -> None:
     [
         ({"haze": 650.0}, "haze is 650.0; it must be from 0 to 0.3"),
         ({"haze": 0.1, "optical_bands": ("B02", "panchromatic")}, "haze needs Sentinel-2 bands, .* panchromatic"),
-        ({"sar_looks": 0.5}, "sar_looks is 0.5; it must be 0 for no extra speckle, or from 1"),
+        ({"sar_looks": 0.5}, "sar_looks is 0.5; it must be 0 .no extra speckle., or 1 or more"),
         ({"sar_gain": -1.0}, "sar_gain is -1.0"),
         ({"sar_slope": float("nan")}, "sar_slope is nan"),
         ({"shift": 17.0}, "shift is 17.0; it must be from 0 to 16"),

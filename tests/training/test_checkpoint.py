@@ -56,13 +56,13 @@ def test_a_damaged_one_is_skipped_with_a_warning(tmp_path: Path, said: list[str]
     assert part.value == 1
     assert said == [f"warning: checkpoint {newest} is damaged and skipped"]
     (tmp_path / "step-000000001.pt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"are damaged\. Remove that folder to start again"):
+    with pytest.raises(InputError, match=r"are damaged\. Remove the folder to start again"):
         checkpoints.load()
 
 
 def test_one_of_another_training_is_refused(tmp_path: Path) -> None:
     make(tmp_path, 1)[0].save(1)
-    with pytest.raises(OptionsError, match="belongs to a training with other colour, seed"):
+    with pytest.raises(OptionsError, match=r"different settings \(colour, seed\)"):
         make(tmp_path, 1, seed="1", colour="red")[0].load()
 
 

@@ -43,33 +43,33 @@ def test_regions_file(tmp_path: Path) -> None:
         (REGIONS.replace("64", "50"), "whole number from 64"),
         (REGIONS.replace("64", "80"), "multiple of 32"),
         (REGIONS.replace("esri-io", "mine"), "'mine' is unknown"),
-        (REGIONS.replace('scheme = "esri-io"', ""), "state their class scheme, as scheme = .* esri-io, terramesh"),
+        (REGIONS.replace('scheme = "esri-io"', ""), r"class scheme of the labels is missing\. .* esri-io, terramesh"),
         ('without = "both"' + REGIONS, "it must be optical or sar"),
         ('loss = "hinge"' + REGIONS, "Loss 'hinge' is unknown; choose one of cross-entropy, focal"),
-        ('scheme = "esri-io"', "There is no scene"),
-        ("[[scenes]]\noptical = 'x'", r"scene-0 \(scene 1 of the file\) is missing labels"),
-        ("[[scenes]]\nlabels = 'x'", r"scene-0 \(scene 1 of the file\) is missing optical or sar"),
+        ('scheme = "esri-io"', "There are no scenes"),
+        ("[[scenes]]\noptical = 'x'", r"scene-0 \(scene 1 in the file\) lacks labels"),
+        ("[[scenes]]\nlabels = 'x'", r"scene-0 \(scene 1 in the file\) lacks optical or sar"),
         ("seed = -1" + REGIONS, "seed is -1; it must be a whole number from 0"),
-        ('freeze = "encoders"' + REGIONS, "as they begin, which is at random"),
+        ('freeze = "encoders"' + REGIONS, "freeze would freeze random encoders"),
         ('without = "sar"\nmodality_dropout = 0.1' + REGIONS, "leave crops without any sensor"),
-        ('split = "none"\npatience = 2' + REGIONS, "patience waits for better validations"),
+        ('split = "none"\npatience = 2' + REGIONS, "patience needs validations"),
         ("scenes = 3", "scenes"),
         ('learning_rate = "x"' + REGIONS, "learning_rate is 'x'; it must be a number"),
         ('optical_bands = "B02"' + REGIONS, "it must be a list of names"),
-        ('name = "../x"' + REGIONS, "must not lead elsewhere"),
+        ('name = "../x"' + REGIONS, "must be a file name without folders"),
         (REGIONS + 'sar_scale = "dB"', "it must be db or db100 or power or amplitude"),
-        ("batch = 9\naccumulate = 2" + REGIONS, "cannot be spread over 2 equal passes"),
-        ("warmup = 3" + REGIONS, "leaves nothing of 3"),
+        ("batch = 9\naccumulate = 2" + REGIONS, "must be a multiple of accumulate"),
+        ("warmup = 3" + REGIONS, "must be less than steps"),
         ("jitter = 1.5" + REGIONS, "jitter is 1.5; it must be from 0 to 1"),
         ("haze = 650" + REGIONS, "haze is 650.0; it must be from 0 to 0.3"),
         ('optical_bands = ["B02", "pan"]\nhaze = 0.1' + REGIONS, "haze needs Sentinel-2 bands"),
         ("clip = 0" + REGIONS, "clip is 0.0; it must be above 0"),
         ("ema = 1.0" + REGIONS, "ema is 1.0; it must be above 0"),
         ("block = 0" + REGIONS, "block is 0.0; it must be above 0"),
-        ('fold = "north"' + REGIONS, "There is no region 'north'"),
+        ('fold = "north"' + REGIONS, "fold is 'north', but the regions are"),
         ('split = "blocks"\nfold = "scene-0"' + REGIONS, 'but split is "blocks"'),
         ('split = "region"' + REGIONS, "no region is held out"),
-        ('init = "a.safetensors"\nencoder_weights = "imagenet"' + REGIONS, "give one of them"),
+        ('init = "a.safetensors"\nencoder_weights = "imagenet"' + REGIONS, "Give one of them"),
         ("class_weights = { Water = 2 }" + REGIONS, "must give each class a positive number"),
         ("label_codes = { 10 = 1.5 }" + REGIONS, "label_codes is .*; it must be a table of texts or whole numbers"),
         ("class_weights = 3" + REGIONS, "it must be balanced or a table of numbers"),
@@ -78,7 +78,7 @@ def test_regions_file(tmp_path: Path) -> None:
         (OWN + "[scheme]\nclasses = { 1 = { name = 'A', colour = 'blue' } }", "write it as #rrggbb"),
         (OWN + "[scheme]\nclasses = { 1 = 'A', 2 = 'a' }", "names of their own"),
         (OWN + "[scheme]\nclasses = { 300 = 'A' }", "unique, 1 to 255"),
-        (REGIONS + 'name = "a"\n[[scenes]]' + REGIONS.split("[[scenes]]")[1] + 'name = "a"', "names of their own"),
+        (REGIONS + 'name = "a"\n[[scenes]]' + REGIONS.split("[[scenes]]")[1] + 'name = "a"', "names must be unique"),
     ],
 )
 def test_regions_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -131,12 +131,12 @@ def test_keywords_and_paths_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_network_is_that_of_the_weights_to_start_from() -> None:
-    config = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped").settled()
+    config = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped").resolved()
     shipped = read_card(default_weights()).network
     assert (config.encoder, config.width, config.init) == (shipped.encoder, shipped.width, default_weights())
-    asked = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped", width=99).settled()
+    asked = TrainConfig(scenes=(scene("a"),), scheme="esri-io", init="shipped", width=99).resolved()
     assert (asked.encoder, asked.width) == (shipped.encoder, 99)  # and so refused when it starts
-    scratch = TrainConfig(scenes=(scene("a"),), scheme="esri-io").settled()
+    scratch = TrainConfig(scenes=(scene("a"),), scheme="esri-io").resolved()
     assert (scratch.encoder, scratch.width, scratch.init) == ("resnet50", 128, None)
 
 

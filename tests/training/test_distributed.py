@@ -106,13 +106,13 @@ def test_half_precision_is_the_training_s_alone() -> None:
     called(*images)
     net(*images)
     assert kinds == [torch.bfloat16, torch.float32]
-    assert Processes("cpu", "fp32").parts == {}  # one after the other, of other kinds
+    assert Processes("cpu", "fp32").stateful == {}  # one after the other, of other kinds
 
 
 def test_a_batch_must_be_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig(scenes=(make_labelled_scene(tmp_path / "north"),), scheme="esri-io", batch=6, accumulate=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(OptionsError, match="A batch of 6 crops cannot be shared by 2 processes in 2 passes"):
+    with pytest.raises(OptionsError, match=r"batch is 6; with 2 processes .* must be a multiple of 4"):
         fit(config, tmp_path / "run")
 
 

@@ -160,7 +160,7 @@ def test_a_training_that_is_done_is_not_done_again(config: TrainConfig, plain: P
 def test_it_leaves_when_asked_and_goes_on(config: TrainConfig, plain: Plain, tmp_path: Path) -> None:
     for limit in (1, 2, 6):  # the last one lies in a validation
         questions = iter([False] * limit)
-        with pytest.raises(TryAgainError, match="the same command goes on"):
+        with pytest.raises(TryAgainError, match="Run the same command again"):
             fit(config, tmp_path / "parts", stopping=lambda questions=questions: next(questions, True))  # type: ignore[misc]
     parts = fit(config, tmp_path / "parts")
     assert parts.history == plain.result.history
@@ -229,7 +229,7 @@ def test_it_leaves_while_it_calibrates(
 
     with monkeypatch.context() as patch:
         patch.setattr("refnet_cli.training.result.read_held_out", asked)
-        with pytest.raises(TryAgainError, match="the same command goes on"):
+        with pytest.raises(TryAgainError, match="Run the same command again"):
             fit(config, parts, stopping=lambda: bool(leaving))
     assert not (parts / "refnet.safetensors").exists()
     assert fit(config, parts).card == plain.result.card
@@ -238,7 +238,7 @@ def test_it_leaves_while_it_calibrates(
 def test_a_checkpoint_of_other_settings_is_refused(config: TrainConfig, plain: Plain, tmp_path: Path) -> None:
     folder = plain.copy(tmp_path / "run")
     for name, value in (("steps", 8), ("haze", 0.1)):
-        with pytest.raises(OptionsError, match=f"belongs to a training with other {name}"):
+        with pytest.raises(OptionsError, match=rf"different settings \(.*{name}"):
             fit(replace(config, **{name: value}), folder)
 
 
@@ -291,9 +291,9 @@ def test_missing_scenes_and_nothing_to_learn(config: TrainConfig, tmp_path: Path
     scene = replace(config.scenes[0], labels=tmp_path / "none.tif")
     with pytest.raises(InputMissingError, match=r"none\.tif"):
         fit(replace(config, scenes=(scene,)), tmp_path)
-    with pytest.raises(OptionsError, match="No scene is for training"):
+    with pytest.raises(OptionsError, match="All scenes are for validation"):
         fit(replace(config, scenes=config.scenes[1:]), tmp_path)
-    with pytest.raises(OptionsError, match="Precision bf16 is for GPUs"):
+    with pytest.raises(OptionsError, match="precision is bf16, which needs a GPU"):
         fit(replace(config, precision="bf16"), tmp_path)
     with pytest.raises(InputError, match="too small to hold out blocks"):
         fit(replace(config, split="blocks", scenes=(replace(config.scenes[0], split=None),)), tmp_path)
@@ -468,7 +468,7 @@ def test_other_labels_are_another_training(config: TrainConfig, tmp_path: Path) 
     fit(config, tmp_path / "run")
     with rasterio.open(labels, "r+") as file:
         file.write(np.full((1, 10, 10), 4, np.uint8), window=((60, 70), (60, 70)))
-    with pytest.raises(OptionsError, match="belongs to a training with other labels"):
+    with pytest.raises(OptionsError, match=r"different settings \(labels\)"):
         fit(config, tmp_path / "run")
 
 
@@ -477,7 +477,7 @@ def test_want_of_memory_is_told(config: TrainConfig, tmp_path: Path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("refnet_cli.training.learner.training_loss", fail)
-    with pytest.raises(TryAgainError, match="to learn from 2 crops at once: raise accumulate"):
+    with pytest.raises(TryAgainError, match=r"with 2 crops per pass\. Raise accumulate"):
         fit(config, tmp_path)
 
 
@@ -659,7 +659,7 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
     out, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert out == ""
-    assert "the same command goes on from there" in errors
+    assert "Run the same command again to resume" in errors
     done = len((tmp_path / "run" / "steps.csv").read_text().splitlines()) - 1
     assert (tmp_path / "run" / "checkpoints" / f"step-{done:09}.pt").exists()
 

@@ -19,13 +19,13 @@ from refnet_cli.errors import ConfigError, InputError, InputMissingError, Option
 from refnet_cli.evaluation.confidence import Confidence
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.tiles.window import Window
-from refnet_cli.training.balance import chances_of_cells
+from refnet_cli.training.balance import cell_probabilities
 from refnet_cli.training.batches import read_batches
 from refnet_cli.training.checkpoint import CONFIDENCES, Checkpoints
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import SceneFiles
 from refnet_cli.training.fit import fit
-from refnet_cli.training.identity import what_training_depends_on
+from refnet_cli.training.identity import training_identity
 from refnet_cli.training.losses import LOSSES, choose_loss, labelled_weight
 from refnet_cli.training.regions_file import read_regions
 from refnet_cli.training.sampler import Sampler
@@ -97,10 +97,10 @@ def test_a_declared_scale_and_a_band(config: TrainConfig, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((1, 160, 144), 101, np.uint8), "holds 101. Whole numbers are percent, from 0 to 100"),
-        (np.full((1, 160, 144), -5, np.int16), "holds -5. Whole numbers"),
-        (np.full((1, 160, 144), 80, np.float32), "holds 80. Floating-point numbers are shares, from 0 to 1. Divide"),
-        (np.full((1, 160, 144), -0.5, np.float32), "holds -0.5. Floating"),
+        (np.full((1, 160, 144), 101, np.uint8), "has the value 101. Integers must be percent, from 0 to 100"),
+        (np.full((1, 160, 144), -5, np.int16), "has the value -5. Integers"),
+        (np.full((1, 160, 144), 80, np.float32), "has the value 80. Floating-point numbers must be from 0 to 1"),
+        (np.full((1, 160, 144), -0.5, np.float32), "has the value -0.5. Floating"),
     ],
 )
 def test_other_numbers_are_refused(config: TrainConfig, tmp_path: Path, values: np.ndarray, message: str) -> None:
@@ -129,8 +129,8 @@ def test_files_that_are_missing_or_elsewhere(config: TrainConfig, tmp_path: Path
         ("label_weight = 0", "label_weight is 0; it must be a number above 0"),
         ("label_weight = nan", "label_weight is nan"),
         ("label_weight = inf", "label_weight is inf"),
-        ('confidence = "c.tif"\nconfidence_band = 0', "confidence_band is 0; bands are counted from 1"),
-        ("confidence_band = 2", "there is no confidence file"),
+        ('confidence = "c.tif"\nconfidence_band = 0', "confidence_band is 0; it must be 1 or more"),
+        ("confidence_band = 2", "confidence_band is set, but confidence is not"),
         ("confidence = 3", "it must be a path"),
         ('confidence = "https://a.org/c.tif"', r"scene-0: confidence is a URL\. Download the file"),
     ],
@@ -155,7 +155,7 @@ def test_entries_of_the_file(tmp_path: Path) -> None:
     assert (config.label_smoothing, config.balance) == (0.1, "regions")
     for line, message in (
         ("label_smoothing = 0.6", "label_smoothing is 0.6; it must be from 0 to 0.5"),
-        ('label_smoothing = 0.1\nloss = "focal"', "focal cannot be smoothed"),
+        ('label_smoothing = 0.1\nloss = "focal"', "the loss focal does not support it"),
         ('balance = "classes"', "it must be regions"),
     ):
         (tmp_path / "regions.toml").write_text(f'scheme = "esri-io"\n{line}\n{scene}')
@@ -355,7 +355,7 @@ def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp
 
     def settings_of(name: str, values: np.ndarray) -> dict[str, str]:
         chosen = sure(config, write(tmp_path / f"{name}.tif", values[None], ("confidence",)))
-        found = what_training_depends_on(chosen, survey(chosen))
+        found = training_identity(chosen, survey(chosen))
         return {key: text for key, text in found.items() if key != "scenes"}  # which holds the path
 
     values = percents()
@@ -364,10 +364,10 @@ def test_a_training_depends_on_what_the_confidences_are(config: TrainConfig, tmp
     )
     assert first == copy
     assert {key for key in first if first[key] != other[key]} == {CONFIDENCES}
-    assert CONFIDENCES not in what_training_depends_on(config, survey(config))
+    assert CONFIDENCES not in training_identity(config, survey(config))
     Checkpoints(tmp_path / "out", first, {}).save(3)
     assert Checkpoints(tmp_path / "out", copy, {}).load() == 3
-    with pytest.raises(OptionsError, match="a training with other confidences; choose another folder"):
+    with pytest.raises(OptionsError, match=r"different settings \(confidences\)\. Choose another folder"):
         Checkpoints(tmp_path / "out", other, {}).load()
 
 
@@ -392,10 +392,10 @@ def test_old_settings_of_a_checkpoint_leave_new_keys_out(config: TrainConfig, tm
     new = ("balance", "label_smoothing", "label_weight", "confidence")
     assert not [name for name in new if name in state["settings"] or name in state["settings"]["scenes"]]
     for setting in ({"balance": "regions"}, {"label_smoothing": 0.1}):
-        with pytest.raises(OptionsError, match=f"belongs to a training with other {next(iter(setting))}"):
+        with pytest.raises(OptionsError, match=rf"different settings \({next(iter(setting))}\)"):
             fit(replace(config, steps=1, **setting), tmp_path / "plain")  # type: ignore[arg-type]
     scenes = replace(config.scenes[0], label_weight=2.0), config.scenes[1]
-    with pytest.raises(OptionsError, match="belongs to a training with other scenes"):
+    with pytest.raises(OptionsError, match=r"different settings \(scenes\)"):
         fit(replace(config, steps=1, scenes=scenes), tmp_path / "plain")
 
 
@@ -410,7 +410,7 @@ def test_regions_are_drawn_by_the_square_root_of_their_pixels(config: TrainConfi
     counts[7, 1] = 300
     regions = np.array([0, 0, 0, 0, 0, 1, 2, 2, 2])
     chosen = replace(config, sampling=sampling, balance="regions")  # type: ignore[arg-type]
-    chances = chances_of_cells(counts, regions, chosen)
+    chances = cell_probabilities(counts, regions, chosen)
     cells = np.random.default_rng(0).choice(9, 40_000, p=chances / chances.sum())
     found = np.bincount(cells, minlength=9) / 40_000
     if sampling == "area":  # roots 50, 10 and 20, of 80
@@ -418,7 +418,7 @@ def test_regions_are_drawn_by_the_square_root_of_their_pixels(config: TrainConfi
     else:  # half of all draws for each class: roots 40 and 10 of the first, 30 and 20 of the second
         wanted = np.array([0.4 / 4] * 4 + [0.3, 0.1, 0.2 / 4, 0.2 * 3 / 4, 0])
     assert found == pytest.approx(wanted, abs=0.01)
-    plain = chances_of_cells(counts, regions, replace(chosen, balance=None))
+    plain = cell_probabilities(counts, regions, replace(chosen, balance=None))
     assert plain[5] / plain.sum() < found[5] / 2
 
 

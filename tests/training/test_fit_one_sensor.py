@@ -25,8 +25,8 @@ from refnet_cli.training.regions_file import read_regions
 from refnet_cli.training.result import TrainResult
 from refnet_cli.training.run import Progress
 from refnet_cli.training.sampler import Sampler
-from refnet_cli.training.statistics import measure
-from refnet_cli.training.survey import sensors_that_suffice, survey
+from refnet_cli.training.statistics import measure_statistics
+from refnet_cli.training.survey import sensors_usable_alone, survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, make_labelled_scene
@@ -70,11 +70,11 @@ def test_a_regions_file_may_leave_a_sensor_out(tmp_path: Path) -> None:
     assert (radar.optical, radar.absent, radar.sar) == (None, "optical", tmp_path / "b")
     assert (optical.sar, optical.absent, optical.optical) == (None, "sar", tmp_path / "a")
     path.write_text('scheme = "esri-io"\n[[scenes]]\nlabels = "c"\n')
-    with pytest.raises(ConfigError, match="missing optical or sar"):
+    with pytest.raises(ConfigError, match="lacks optical or sar"):
         read_regions(path)
-    with pytest.raises(OptionsError, match="neither optical nor sar"):
+    with pytest.raises(OptionsError, match="lacks optical and sar"):
         TrainScene(labels=Path("c"))
-    with pytest.raises(OptionsError, match="missing labels"):
+    with pytest.raises(OptionsError, match="lacks labels"):
         TrainScene(Path("a"), Path("b"))
 
 
@@ -120,7 +120,7 @@ def test_statistics_are_those_of_the_scenes_that_have_the_sensor(scenes: dict[st
     found = {}
     for config in (few, many):
         sampler = Sampler(survey(config), config)
-        found[config is many] = measure(sampler, config, {})[SENSORS.index(sensor)]
+        found[config is many] = measure_statistics(sampler, config, {})[SENSORS.index(sensor)]
         sampler.close()
     assert found[True].mean == pytest.approx(found[False].mean, rel=0.05)
     assert found[True].std == pytest.approx(found[False].std, rel=0.15)
@@ -140,12 +140,12 @@ def test_a_sensor_in_few_scenes_is_measured_in_enough_crops(
         return drawn[-1]
 
     monkeypatch.setattr(sampler, "draw", remember)
-    measure(sampler, config, {})
+    measure_statistics(sampler, config, {})
     found = [sum(bool(np.isfinite(getattr(crop, name)).any()) for crop in drawn) for name in SENSORS]
     assert min(found) == 3
     monkeypatch.setattr(statistics, "MOST_STATISTICS_CROPS", 1)
-    with pytest.raises(InputError, match=r"1 crops of what is learned from hold no (optical|sar) values"):
-        measure(sampler, config, {})
+    with pytest.raises(InputError, match=r"(optical|sar) band has no valid value in 1 training crops"):
+        measure_statistics(sampler, config, {})
     sampler.close()
 
 
@@ -156,7 +156,7 @@ def test_a_training_of_one_sensor_says_what_to_write(
     """Then it trains, and its statistics of the other sensor are never used."""
     absent = other_of(sensor)
     config = configured(scenes, sensor, "held")
-    with pytest.raises(OptionsError, match=f'has {absent} files. Write without = "{absent}"'):
+    with pytest.raises(OptionsError, match=f'has {absent} files. Set without = "{absent}"'):
         fit(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     result = fit(replace(config, without=absent), tmp_path / "run")  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def test_a_training_of_one_sensor_says_what_to_write(
 
 
 def test_leaving_out_the_only_sensor_is_refused(scenes: dict[str, TrainScene]) -> None:
-    with pytest.raises(OptionsError, match='sar has no optical file, and without = "sar" leaves out its only sensor'):
+    with pytest.raises(OptionsError, match='sar has no optical file, and without = "sar" removes its only sensor'):
         configured(scenes, "pair", "sar", split="none", without="sar")
     configured(scenes, "pair", "optical", split="none", without="sar")
 
@@ -193,12 +193,12 @@ def test_sensors_that_suffice(
     scenes: dict[str, TrainScene], names: tuple[str, ...], settings: dict[str, Any], wanted: list[str]
 ) -> None:
     config = configured(scenes, *names, split="none", **settings)
-    assert sensors_that_suffice(config, survey(config)) == wanted
+    assert sensors_usable_alone(config, survey(config)) == wanted
 
 
 def test_scenes_that_are_only_scored_teach_nothing(scenes: dict[str, TrainScene]) -> None:
     config = configured(scenes, "pair", "optical", fold="optical")
-    assert sensors_that_suffice(config, survey(config)) == []
+    assert sensors_usable_alone(config, survey(config)) == []
 
 
 class PulledPlugError(Exception):

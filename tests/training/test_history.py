@@ -38,9 +38,9 @@ def write_all(folder: Path, history: History) -> None:
 def test_the_best_is_the_first_of_equals() -> None:
     history = History(STEPS, VALIDATIONS)
     assert history.best == VALIDATIONS[1]
-    assert history.fruitless == 1
+    assert history.since_best == 1
     assert History().best is None
-    assert History().fruitless == 0
+    assert History().since_best == 0
 
 
 def test_what_is_kept_comes_back() -> None:

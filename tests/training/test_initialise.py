@@ -18,7 +18,7 @@ from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import InputMissingError, OptionsError, WeightsError
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
-from refnet_cli.training.initialise import Start, freeze_encoders, set_training, start
+from refnet_cli.training.initialise import InitialNetwork, freeze_encoders, initialise, set_training
 from refnet_cli.training.losses import training_loss
 from tests.golden import Golden
 from tests.helpers.scenes import CARD as FREE
@@ -40,9 +40,9 @@ def begin(
     encoder_weights: str | Path | None = None,
     seed: int = 1,
     **settings: Any,
-) -> Start:
+) -> InitialNetwork:
     config = replace(CARD.network, optical_bands=len(optical), sar_bands=len(sar), classes=scheme.classes, **settings)
-    return start(config, optical, sar, scheme, init, encoder_weights, seed)
+    return initialise(config, optical, sar, scheme, init, encoder_weights, seed)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def logits(net: REFNet, optical: torch.Tensor, sar: torch.Tensor) -> list[torch.
         return [x for x in net.eval()(optical, sar, auxiliary=net.config.msie) if x is not None]
 
 
-def said(start: Start, about: str) -> str:
+def said(start: InitialNetwork, about: str) -> str:
     (line,) = (line for line in start.decisions if line.startswith(f"{about}:"))
     return line
 
@@ -96,7 +96,7 @@ def test_the_same_bands_and_classes_take_over_everything(trained: REFNet, saved:
     assert same(begun.net, trained)
     assert begun.optical_statistics["B08"] == (2500, 900)
     assert begun.sar_statistics == {"VV": (-11, 4), "VH": (-17.5, 4.5)}
-    assert said(begun, "head") == f"head: 9 classes taken over ({', '.join(SCHEME.names)})"
+    assert said(begun, "head") == f"head: 9 classes copied ({', '.join(SCHEME.names)})"
 
 
 @pytest.mark.parametrize("encoder", ["test_resnet", "repvgg_a0"])
@@ -123,7 +123,7 @@ def test_a_band_left_out_is_as_if_at_its_mean(
     optical[:, 2], sar[:, 1] = 0, 0
     theirs = logits(trained, optical, sar)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
-    assert said(begun, "optical bands") == "optical bands: B02, B03, B08 taken over; B04 left out"
+    assert said(begun, "optical bands") == "optical bands: B02, B03, B08 copied; B04 removed"
 
 
 def test_a_new_band_gets_the_mean_and_magnitude_is_kept(trained: REFNet, saved: Path) -> None:
@@ -140,14 +140,14 @@ def test_a_new_band_gets_the_mean_and_magnitude_is_kept(trained: REFNet, saved: 
     assert torch.allclose(ours_sar[:, 1], theirs_sar.mean(1))
     assert "B11" not in begun.optical_statistics
     assert list(begun.sar_statistics) == ["VV"]
-    assert said(begun, "sar bands") == "sar bands: VV taken over; HH new, as the mean of all; VH left out"
+    assert said(begun, "sar bands") == "sar bands: VV copied; HH new (mean of all bands); VH removed"
 
 
 def test_classes_are_taken_over_by_name(trained: REFNet, saved: Path, optical: torch.Tensor, sar: torch.Tensor) -> None:
     begun = begin(saved, scheme=named("Vineyard", "crops", "WATER"))
     for ours, theirs in zip(logits(begun.net, optical, sar), logits(trained, optical, sar), strict=True):
         assert torch.allclose(ours[:, [0, 2, 3]], theirs[:, [0, 4, 1]], atol=1e-5)
-    assert said(begun, "head") == "head: 2 classes taken over (crops, WATER), 1 new (Vineyard)"
+    assert said(begun, "head") == "head: 2 classes copied (crops, WATER), 1 new (Vineyard)"
     fresh = begin(scheme=named("Vineyard", "crops", "WATER")).net.head.classify
     assert torch.equal(begun.net.head.classify.weight[1], fresh.weight[1])
 
@@ -164,7 +164,7 @@ def test_other_classes_get_a_new_head(trained: REFNet, saved: Path) -> None:
 
 def test_msie_decoders_are_new_where_the_weights_have_none(trained: REFNet, saved: Path, tmp_path: Path) -> None:
     without = begin(saved, msie=False)
-    assert said(without, "MSIE decoders") == "MSIE decoders: left out"
+    assert said(without, "MSIE decoders") == "MSIE decoders: removed"
     save_weights(without.net, replace(CARD, network=without.net.config), tmp_path / "x.safetensors")
     begun = begin(tmp_path / "x.safetensors")
     assert said(begun, "MSIE decoders") == "MSIE decoders: new, the weights have none"
@@ -174,14 +174,14 @@ def test_msie_decoders_are_new_where_the_weights_have_none(trained: REFNet, save
 
 
 def test_another_network_is_refused_with_the_remedy(saved: Path) -> None:
-    with pytest.raises(WeightsError, match='set encoder = "test_resnet" and width = 16 in the regions file'):
+    with pytest.raises(WeightsError, match='Set encoder = "test_resnet" and width = 16 in the regions file'):
         begin(saved, width=32)
-    with pytest.raises(WeightsError, match="choose other weights"):
+    with pytest.raises(WeightsError, match="Choose other weights"):
         begin(saved, states=2)
 
 
 def test_init_and_encoder_weights_contradict_each_other(saved: Path) -> None:
-    with pytest.raises(OptionsError, match="not both"):
+    with pytest.raises(OptionsError, match="Give either"):
         begin(saved, encoder_weights="imagenet")
 
 
@@ -200,16 +200,16 @@ def published(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_published_checkpoints(golden: Golden, published: Path) -> None:
     config = golden.net.config
     optical, scheme = ("B04", "B03", "B02"), SCHEMES["dfc2020"]
-    begun = start(config, optical, SAR, scheme, published, None, 0)
+    begun = initialise(config, optical, SAR, scheme, published, None, 0)
     assert same(begun.net, golden.net)
     assert begun.optical_statistics == {}
-    assert "taken to be B04, B03, B02" in said(begun, "optical bands")
-    assert "they are taken to be Forests" in said(begun, "head")
-    other = start(replace(config, classes=3), optical, SAR, named("a", "b"), published, None, 0)
-    assert said(other, "head") == "head: new, for the checkpoint has 9 classes instead of 3"
+    assert "B04, B03, B02 is assumed" in said(begun, "optical bands")
+    assert "no class names, Forests" in said(begun, "head")
+    other = initialise(replace(config, classes=3), optical, SAR, named("a", "b"), published, None, 0)
+    assert said(other, "head") == "head: new, the checkpoint has 9 classes instead of 3"
     assert torch.equal(other.net.mdf_decoder.vss[0].norm.weight, golden.net.mdf_decoder.vss[0].norm.weight)
-    with pytest.raises(WeightsError, match=r"takes 3 optical bands .* refnet weights import"):
-        start(replace(config, optical_bands=4), OPTICAL, SAR, scheme, published, None, 0)
+    with pytest.raises(WeightsError, match=r"has 3 optical bands .* refnet weights import"):
+        initialise(replace(config, optical_bands=4), OPTICAL, SAR, scheme, published, None, 0)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +262,7 @@ def test_missing_tensors_are_refused(donor: torch.nn.Module, tmp_path: Path, wit
 
 def test_tensors_of_other_shapes_are_refused(donor: torch.nn.Module, tmp_path: Path) -> None:
     save_file(donor.state_dict() | {"layer4.0.bn2.weight": torch.zeros(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"not the weights of encoder 'test_resnet'.*size mismatch"):
+    with pytest.raises(WeightsError, match=r"does not fit encoder 'test_resnet'.*size mismatch"):
         begin(encoder_weights=tmp_path / "x.safetensors")
 
 
@@ -274,7 +274,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(tmp_path: Path, option: str,
             return Path.touch, (tmp_path / "pwned",)
 
     torch.save({"state_dict": Evil()}, tmp_path / f"evil.{ending}")
-    with pytest.raises(WeightsError, match="could not be read as a checkpoint of tensors"):
+    with pytest.raises(WeightsError, match="is not a checkpoint of tensors"):
         begin(**{option: tmp_path / f"evil.{ending}"})
     assert not (tmp_path / "pwned").exists()
 
@@ -333,7 +333,7 @@ def test_imagenet_from_the_cache(hub: Path, donor: torch.nn.Module, caplog: pyte
     with caplog.at_level(logging.WARNING):
         begun = begin(encoder_weights="imagenet")
     assert torch.equal(begun.net.sar_encoder.layer1[0].conv1.weight, donor.layer1[0].conv1.weight)
-    assert begun.decisions[0].startswith("optical encoder: from timm's pretrained test_resnet, its first convolution")
+    assert begun.decisions[0].startswith("optical encoder: from timm's pretrained test_resnet, first convolution")
     assert not caplog.records
 
 

@@ -26,7 +26,7 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import SceneFiles
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.splits import TRAIN, VALIDATION
-from refnet_cli.training.statistics import measure
+from refnet_cli.training.statistics import measure_statistics
 from refnet_cli.training.survey import count_classes, survey
 from tests.helpers.scenes import CARD, DRAWN, PLACE, make_labelled_scene, write
 
@@ -236,7 +236,7 @@ def _always_damaged(index: object, window: Window) -> object:
 
 
 def test_more_scenes_than_may_be_open(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "choose_most", lambda *_: (1, 1))
+    monkeypatch.setattr(sampling, "choose_pool_size", lambda *_: (1, 1))
     scenes = tuple(replace(scene, split=None) for scene in config.scenes)
     config = replace(config, scenes=scenes, split="none", workers=3, batch=6)
     sampler = Sampler(survey(config), config)
@@ -305,7 +305,7 @@ def test_without_a_sensor_its_input_is_the_mean(config: TrainConfig) -> None:
 
 def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> None:
     sampler = Sampler(survey(config), config)
-    optical, sar = measure(sampler, config, {"sar": {"VH": (-17.0, 4.0)}})
+    optical, sar = measure_statistics(sampler, config, {"sar": {"VH": (-17.0, 4.0)}})
     with SceneFiles.open(config.scenes[0], config) as region:
         whole = region.pair.read(Window(0, 0, 160, 144))
     assert optical.mean == pytest.approx(np.nanmean(whole.optical, (1, 2)), rel=0.05)
@@ -317,7 +317,7 @@ def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> Non
 def test_without_any_label_nothing_is_drawn(config: TrainConfig, tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), PLACE)
     config = replace(config, scenes=(replace(config.scenes[0], labels=bare),), split="none")
-    with pytest.raises(InputError, match="No labelled pixel that the sensors of its scene saw is left to learn from"):
+    with pytest.raises(InputError, match="No training pixel has both a label and sensor data"):
         Sampler(survey(config), config)
 
 
@@ -374,7 +374,7 @@ def test_a_folder_of_band_files_gives_the_same_crops_as_a_stack(config: TrainCon
         scenes.append(replace(scene, optical=folder, sar=sar))
     apart = replace(config, scenes=tuple(scenes))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sampling, "choose_most", lambda *_: (1, 1))
+        patched.setattr(sampling, "choose_pool_size", lambda *_: (1, 1))
         crops = [list(read_batches(Sampler(survey(chosen), chosen), CARD, chosen, 0)) for chosen in (config, apart)]
     assert len(crops[0]) == config.steps
     for ((whole,), (split,)) in zip(*crops, strict=True):

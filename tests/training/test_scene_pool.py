@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refnet_cli.system.memory import MB
-from refnet_cli.training.scene_pool import HANDLES, KEPT_BLOCKS, SHARE, ScenePool, choose_most
+from refnet_cli.training.scene_pool import HANDLES, KEPT_BLOCKS, SHARE, ScenePool, choose_pool_size
 
 
 class Opened:
@@ -115,12 +115,12 @@ def test_memory_bounds_what_is_open() -> None:
     """What is kept takes no more than the share of memory that is for it, unless a single region is more."""
     for free in (0, 50 * MB, 500 * MB, 4000 * MB, 64_000 * MB):
         for block in (10_000, 2 * MB, 7 * MB):
-            regions, blocks = choose_most(400, 3, block, free=free)
+            regions, blocks = choose_pool_size(400, 3, block, free=free)
             assert 1 <= regions <= 400
             assert 1 <= blocks <= KEPT_BLOCKS
             assert regions == 1 or regions * (HANDLES + blocks * block) <= free // SHARE
-    assert choose_most(400, 3, 2 * MB, free=64_000 * MB) == (400, KEPT_BLOCKS)
-    assert choose_most(400, 3, 2 * MB, 4, free=8000 * MB) == choose_most(400, 3, 2 * MB, free=2000 * MB)
+    assert choose_pool_size(400, 3, 2 * MB, free=64_000 * MB) == (400, KEPT_BLOCKS)
+    assert choose_pool_size(400, 3, 2 * MB, 4, free=8000 * MB) == choose_pool_size(400, 3, 2 * MB, free=2000 * MB)
 
 
 @pytest.mark.parametrize(("soft", "hard", "least", "most"), [(1024, 4096, 402, 402), (512, 512, 50, 100)])
@@ -131,9 +131,9 @@ def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows(
     if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < hard:
         pytest.skip("the system allows fewer open files")
     code = (
-        "import resource; from refnet_cli.training.scene_pool import choose_most\n"
+        "import resource; from refnet_cli.training.scene_pool import choose_pool_size\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-        "print(choose_most(402, 3, 100_000, free=2**34)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        "print(choose_pool_size(402, 3, 100_000, free=2**34)[0], resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     regions, limit = map(int, done.stdout.split())

@@ -13,18 +13,18 @@ from pyproj import Transformer
 from refnet_cli.errors import InputError
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.splits import (
-    NEITHER,
     TRAIN,
+    UNUSED,
     VALIDATION,
-    Footprint,
-    Lattice,
+    Block,
+    BlockGrid,
+    GroundBox,
     Roles,
-    Square,
-    choose_squares,
-    cut,
-    draw_squares,
-    footprint,
-    make_lattice,
+    choose_validation_blocks,
+    cut_into_blocks,
+    draw_validation_blocks,
+    ground_box,
+    make_block_grid,
 )
 
 
@@ -46,21 +46,21 @@ def smallest_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def divide(
     grids: list[GeoBox], metres: float, buffer: int, share: float, seed: int
-) -> tuple[list[Roles], list[dict[Square, Window]]]:
+) -> tuple[list[Roles], list[dict[Block, Window]]]:
     """Divide grids whose every pixel is labelled with one of two classes, in stripes."""
-    cuts = [cut(grid, make_lattice(grid, metres)) for grid in grids]
-    counts: dict[Square, np.ndarray] = {}
-    rings: dict[Lattice, int] = {}
-    for grid, squares in zip(grids, cuts, strict=True):
-        for square, window in squares.items():
+    cuts = [cut_into_blocks(grid, make_block_grid(grid, metres)) for grid in grids]
+    counts: dict[Block, np.ndarray] = {}
+    rings: dict[BlockGrid, int] = {}
+    for grid, blocks in zip(grids, cuts, strict=True):
+        for block, window in blocks.items():
             first = sum((window.column + column) // 3 % 2 for column in range(window.width)) * window.height
             pixels = np.array([first, window.height * window.width - first])
-            counts[square] = counts.get(square, np.zeros(2, np.int64)) + pixels
-            ring = int(np.ceil(buffer * grid.resolution.x / square.lattice.across))
-            rings[square.lattice] = max(rings.get(square.lattice, 0), ring)
-    chosen = choose_squares(counts, rings, share, seed)
-    windows = [[window for square, window in squares.items() if square in chosen] for squares in cuts]
-    held_out = [footprint(grid, window) for grid, mine in zip(grids, windows, strict=True) for window in mine]
+            counts[block] = counts.get(block, np.zeros(2, np.int64)) + pixels
+            ring = int(np.ceil(buffer * grid.resolution.x / block.grid.across))
+            rings[block.grid] = max(rings.get(block.grid, 0), ring)
+    chosen = choose_validation_blocks(counts, rings, share, seed)
+    windows = [[window for block, window in blocks.items() if block in chosen] for blocks in cuts]
+    held_out = [ground_box(grid, window) for grid, mine in zip(grids, windows, strict=True) for window in mine]
     roles = [Roles(grid, True, mine, held_out, buffer) for grid, mine in zip(grids, windows, strict=True)]
     return roles, cuts
 
@@ -101,17 +101,17 @@ def test_scenes_of_another_zone_keep_their_distance_too() -> None:
     x, y = way.transform(250_600, 5_299_400)
     west = GeoBox((120, 120), Affine(10, 0, x - 600, 0, -10, y + 600), "EPSG:32632")
     held = Window(40, 40, 30, 30)
-    roles = Roles(west, True, [], [footprint(east, held)], 5).read(Window(0, 0, 120, 120))
+    roles = Roles(west, True, [], [ground_box(east, held)], 5).read(Window(0, 0, 120, 120))
     mask = np.zeros((120, 120), bool)
     mask[40:70, 40:70] = True
     validated = np.stack(way.transform(*centres(east, mask).T), axis=1)
     assert smallest_distance(validated, centres(west, roles == TRAIN)) > 50
-    assert (roles == NEITHER).sum() < 60 * 60  # and not much more than that is lost
+    assert (roles == UNUSED).sum() < 60 * 60  # and not much more than that is lost
 
 
 def test_far_away_ground_takes_nothing() -> None:
     grid = make_grid(50, 50)
-    far = [Footprint("EPSG:32633", (0.0, 0.0, 10.0, 10.0)), Footprint("EPSG:32760", (5e5, 5e6, 6e5, 6e6))]
+    far = [GroundBox("EPSG:32633", (0.0, 0.0, 10.0, 10.0)), GroundBox("EPSG:32760", (5e5, 5e6, 6e5, 6e6))]
     assert (Roles(grid, True, [], far, 9).read(Window(0, 0, 50, 50)) == TRAIN).all()
 
 
@@ -127,7 +127,7 @@ def test_every_pixel_is_in_one_square(
     transform = Affine(1e-4, 0, left / 1e5, 0, -1e-4, top / 1e6 * 8) if degrees else Affine(10, 0, left, 0, -10, top)
     grid = GeoBox((height, width), transform, crs)
     seen = np.zeros((height, width), int)
-    for window in cut(grid, make_lattice(grid, metres)).values():
+    for window in cut_into_blocks(grid, make_block_grid(grid, metres)).values():
         seen[window.row : window.row + window.height, window.column : window.column + window.width] += 1
     assert (seen == 1).all()
 
@@ -135,10 +135,10 @@ def test_every_pixel_is_in_one_square(
 def test_scenes_that_see_the_same_ground_share_squares() -> None:
     whole = make_grid(100, 100)
     part = make_grid(30, 40, 600_000 + 200, 5_300_000 - 300)
-    squares, theirs = (cut(grid, make_lattice(grid, 128)) for grid in (whole, part))
-    for square, window in theirs.items():
+    blocks, theirs = (cut_into_blocks(grid, make_block_grid(grid, 128)) for grid in (whole, part))
+    for block, window in theirs.items():
         moved = Window(window.row + 30, window.column + 20, window.height, window.width)
-        around = squares[square]
+        around = blocks[block]
         assert around.row <= moved.row
         assert moved.column + moved.width <= around.column + around.width
 
@@ -154,21 +154,21 @@ def test_windows_of_roles_are_parts_of_the_whole() -> None:
 
 def test_each_class_has_about_its_share() -> None:
     """Classes lie in patches; a Sentinel-2 tile has room enough to give each its share, and little is lost."""
-    lattice = Lattice("EPSG:32633", 2560, 2560)
+    block_grid = BlockGrid("EPSG:32633", 2560, 2560)
     random = np.random.default_rng(0)
     counts = {
-        Square(lattice, row, column): (65_536 * random.dirichlet(np.full(6, 0.2))).astype(np.int64)
+        Block(block_grid, row, column): (65_536 * random.dirichlet(np.full(6, 0.2))).astype(np.int64)
         for row in range(43) for column in range(43)
     }  # fmt: skip
-    chosen = choose_squares(counts, {lattice: 1}, 0.2, 0)
-    shares = sum(counts[square] for square in chosen) / sum(counts.values())
+    chosen = choose_validation_blocks(counts, {block_grid: 1}, 0.2, 0)
+    shares = sum(counts[block] for block in chosen) / sum(counts.values())
     assert shares == pytest.approx(0.2, abs=0.02)
     near = {
-        Square(lattice, square.row + down, square.column + right)
-        for square in chosen for down in (-1, 0, 1) for right in (-1, 0, 1)
+        Block(block_grid, block.row + down, block.column + right)
+        for block in chosen for down in (-1, 0, 1) for right in (-1, 0, 1)
     }  # fmt: skip
     assert len(counts.keys() - near) > 0.7 * len(counts)
-    assert chosen == choose_squares(counts, {lattice: 1}, 0.2, 0)
+    assert chosen == choose_validation_blocks(counts, {block_grid: 1}, 0.2, 0)
 
 
 def test_squares_of_two_zones_that_lie_on_each_other_are_seen_to_do_so() -> None:
@@ -187,30 +187,31 @@ def test_squares_of_two_zones_that_lie_on_each_other_are_seen_to_do_so() -> None
 @settings(max_examples=30, deadline=None)
 @given(sizes=st.lists(st.integers(0, 50), min_size=2, max_size=60), share=st.sampled_from([0.1, 0.5]))
 def test_squares_are_drawn_at_random(sizes: list[int], share: float) -> None:
-    lattice = Lattice("EPSG:32633", 100, 100)
-    counts = {Square(lattice, 0, number): np.array([size, 1]) for number, size in enumerate(sizes)}
-    drawn = draw_squares(counts, share, 0)
-    pixels = sum(int(counts[square].sum()) for square in drawn)
+    block_grid = BlockGrid("EPSG:32633", 100, 100)
+    counts = {Block(block_grid, 0, number): np.array([size, 1]) for number, size in enumerate(sizes)}
+    drawn = draw_validation_blocks(counts, share, 0)
+    pixels = sum(int(counts[block].sum()) for block in drawn)
     total = sum(int(found.sum()) for found in counts.values())
     assert share * total <= pixels <= share * total + max(sizes) + 1
     if len(sizes) > 40:
-        assert len({frozenset(draw_squares(counts, share, seed)) for seed in range(5)}) > 1
+        assert len({frozenset(draw_validation_blocks(counts, share, seed)) for seed in range(5)}) > 1
 
 
 def test_rings_do_not_reach_where_nothing_is() -> None:
-    """The number of squares in play counts, not how far they are apart."""
-    lattice = Lattice("EPSG:32633", 2560, 2560)
-    counts = {Square(lattice, 1000 * number, -number): np.array([5, 5]) for number in range(20)}
-    assert len(choose_squares(counts, {lattice: 1}, 0.2, 3)) == 4
+    """The number of blocks in play counts, not how far they are apart."""
+    block_grid = BlockGrid("EPSG:32633", 2560, 2560)
+    counts = {Block(block_grid, 1000 * number, -number): np.array([5, 5]) for number in range(20)}
+    assert len(choose_validation_blocks(counts, {block_grid: 1}, 0.2, 3)) == 4
 
 
 def test_too_little_ground_is_refused() -> None:
     with pytest.raises(InputError, match="too small to hold out blocks"):
         divide([make_grid(20, 20)], 2560, 256, 0.2, 0)
+    block_grid = BlockGrid("x", 1, 1)
     with pytest.raises(InputError, match="too small to hold out blocks"):
-        choose_squares({Square(Lattice("x", 1, 1), 0, 0): np.zeros(3, np.int64)}, {Lattice("x", 1, 1): 1}, 0.2, 0)
+        choose_validation_blocks({Block(block_grid, 0, 0): np.zeros(3, np.int64)}, {block_grid: 1}, 0.2, 0)
 
 
 def test_a_grid_without_a_reference_system_is_refused() -> None:
-    with pytest.raises(InputError, match="cannot be divided"):
-        make_lattice(GeoBox((5, 5), Affine.identity(), None), 100)
+    with pytest.raises(InputError, match="cannot be split into blocks"):
+        make_block_grid(GeoBox((5, 5), Affine.identity(), None), 100)

@@ -77,7 +77,7 @@ def test_only_what_is_held_out_is_read(config: TrainConfig, weights: Path) -> No
 
 
 def test_classes_of_another_scheme_are_refused(config: TrainConfig, weights: Path) -> None:
-    with pytest.raises(OptionsError, match="gives classes of scheme 'esri-io', the labels are of 'worldcover'"):
+    with pytest.raises(OptionsError, match="predicts scheme 'esri-io', but the labels are in 'worldcover'"):
         evaluate_weights(weights, replace(config, scheme="worldcover"), "cpu")
     with pytest.raises(InputError, match="No labelled pixel is held out"):
         validate(REFNet(CARD.network), CARD, [], config)

@@ -1,1 +1,1 @@
-"""Crops changed at random, as other sensors and days would show the same ground."""
+"""Augmentation: random changes to crops that imitate other sensors and other days."""

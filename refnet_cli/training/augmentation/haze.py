@@ -1,17 +1,17 @@
-"""Haze over an optical scene: light that the air adds, and light of the ground that it takes away.
+"""Haze in optical scenes: path radiance that the atmosphere adds, and transmittance that attenuates the ground.
 
-Pure arithmetic on arrays. The numbers are measured offsets of L1C (top of atmosphere) against L2A (surface
-reflectance): of each band of five real places, 224 x 224 pixels with both levels, L1C was fitted as ``transmittance x
-L2A + path radiance`` by Huber's robust regression, after the 1000 of processing baseline 04.00 was taken off where dark
-pixels show it. The table holds the medians of four places (water and forest, rangeland, towns, fields). A snowfield,
-with nearly three times the path radiance, was left out.
-Single places differ: path radiance in blue was 0.074 to 0.109, transmittance 0.60 to 0.67. With the numbers of the
-others, L1C of each of the four is met to 56 to 104 (reflectance x 10,000, median error, mean of the bands), where L2A
-itself is 205 to 302 away.
+The coefficients were fitted to L1C (top of atmosphere) against L2A (surface reflectance) of five real places, 224 x
+224 pixels each: ``L1C = transmittance x L2A + path radiance`` per band, by Huber regression. The offset of 1000 of
+processing baseline 04.00 was subtracted where dark pixels show it. The table holds the medians of four places (water
+and forest, rangeland, towns, fields). A snowfield with nearly three times the path radiance was excluded.
 
-The offsets of the data folder of real places (reflectance x (0.82 0.86 0.90 0.92 0.94 0.95 0.95 0.97 0.97) + (650 380
-220 170 110 90 70 10 5) for B02 to B08, B11 and B12, without B8A) are rougher and leave 68 to 145: they have less path
-radiance from red to near infrared, and take less light away.
+Individual places differ: path radiance in blue was 0.074 to 0.109, transmittance 0.60 to 0.67. In leave-one-out
+validation the L1C of each place is predicted with a median error of 56 to 104 (reflectance x 10,000, mean over bands);
+L2A without correction is 205 to 302 away.
+
+The simpler coefficients of the data set (reflectance x (0.82 0.86 0.90 0.92 0.94 0.95 0.95 0.97 0.97) + (650 380 220
+170 110 90 70 10 5) for B02 to B08, B11 and B12, without B8A) leave an error of 68 to 145: their path radiance is too
+low from red to near infrared, and their transmittance is too high.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import numpy as np
 from refnet_cli.types import Float32
 
 STANDARD = 0.077
-"""Reflectance of the path radiance in blue that the table is for: about what lies between L2A and L1C."""
+"""Path radiance in blue, as reflectance, at which the table holds: about the difference between L2A and L1C."""
 HAZE: dict[str, tuple[float, float]] = {
     "B01": (0.59, 1.46), "B02": (0.64, 1.00), "B03": (0.70, 0.65), "B04": (0.79, 0.42), "B05": (0.76, 0.39),
     "B06": (0.81, 0.41), "B07": (0.86, 0.38), "B08": (0.81, 0.30), "B8A": (0.90, 0.30), "B09": (0.90, 0.25),
     "B10": (1.00, 0.00), "B11": (0.90, 0.05), "B12": (0.84, 0.02),
 }  # fmt: skip
-"""Transmittance at the standard haze and path radiance relative to blue, by band. B09 is interpolated from B8A and B11,
-for what was measured there is water vapour; B10 sees no ground and stays unchanged."""
-SHARE, STEP = 0.01, 4  # of the pixels that count as darkest, and one in how many rows and columns is looked at
+"""Transmittance at the standard haze, and path radiance relative to blue, by band. B09 is interpolated from B8A and B11
+because it measures water vapour. B10 does not see the ground and is not changed."""
+SHARE, STEP = 0.01, 4  # share of pixels that are the darkest; sampling step along rows and columns
 
 
 def add_haze(optical: Float32, bands: Sequence[str], path: float) -> Float32:
-    """Add haze, or remove it.
+    """Add or remove haze.
 
     Parameters
     ----------
@@ -44,12 +44,12 @@ def add_haze(optical: Float32, bands: Sequence[str], path: float) -> Float32:
     bands : sequence of str
         Names of the bands, each in `HAZE`.
     path : float
-        Reflectance of the path radiance in blue. A negative one removes exactly what a positive one adds.
+        Path radiance in blue as reflectance. A negative value reverses the effect of the positive one.
 
     Returns
     -------
     float32 array, shape (B, H, W)
-        At least 1, so that pixels with data stay such; NaN stays NaN.
+        At least 1, so that valid pixels stay valid; NaN stays NaN.
 
     Examples
     --------
@@ -64,11 +64,11 @@ def add_haze(optical: Float32, bands: Sequence[str], path: float) -> Float32:
     return kept
 
 
-def most_haze(optical: Float32, bands: Sequence[str]) -> float:
-    """Return the most path radiance that there can be over a scene, as reflectance in blue.
+def max_haze(optical: Float32, bands: Sequence[str]) -> float:
+    """Return the highest possible path radiance of a scene, as reflectance in blue.
 
-    No pixel is darker than the path radiance alone. The darkest hundredth of the pixels decides, in the band that haze
-    brightens most.
+    No pixel can be darker than the path radiance. The limit is the darkest 1% of the pixels in the band with the most
+    path radiance.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def most_haze(optical: Float32, bands: Sequence[str]) -> float:
     Returns
     -------
     float
-        From 0; NaN where there is too little data.
+        0 or more; NaN if there is too little data.
     """
     band = max(range(len(bands)), key=lambda number: HAZE[bands[number]][1])
     values = optical[band, ::STEP, ::STEP].ravel()

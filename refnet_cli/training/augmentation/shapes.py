@@ -1,7 +1,4 @@
-"""Random shapes to cut images with.
-
-Pure arithmetic on arrays.
-"""
+"""Random shapes for CutMix and gaps."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ import numpy as np
 from refnet_cli.types import Bool
 
 MOST_PARTS = 3
-AREA = 0.2, 0.8  # least and greatest share of the image
-MOST_CUT = 0.45  # of a side, at each of its ends
-STRETCH = 0.35, 1.0  # least and greatest ratio of an ellipse's axes
+AREA = 0.2, 0.8  # minimum and maximum share of the image
+MOST_CUT = 0.45  # maximum share of a side that is cut at each end
+STRETCH = 0.35, 1.0  # minimum and maximum ratio of an ellipse's axes
 
 
 def random_shape(height: int, width: int, random: np.random.Generator) -> Bool:
-    """Draw a union of one to three half-planes and ellipses that covers 20 to 80 % of an image.
+    """Draw a union of one to three half-planes and ellipses that covers 20% to 80% of an image.
 
     Parameters
     ----------
     height, width : int
-        In pixels.
+        Size in pixels.
     random : numpy.random.Generator
 
     Returns
@@ -41,19 +38,19 @@ def random_shape(height: int, width: int, random: np.random.Generator) -> Bool:
             across = np.float32(math.cos(turn)) * down - np.float32(math.sin(turn)) * right
             along = np.hypot(along, across / np.float32(random.uniform(*STRETCH)))
         np.minimum(distances, along, out=distances)
-    # What is nearest to the parts is inside, so that the shape has the area that was drawn.
+    # The pixels closest to the parts are inside, so that the shape has the drawn area.
     inside = int(random.uniform(*AREA) * distances.size)
     limit = float(np.partition(distances, inside, axis=None)[inside])
     return distances <= limit
 
 
 def random_frame(height: int, width: int, random: np.random.Generator) -> Bool:
-    """Draw a rectangle that lacks up to 45 % at each side of an image, and at half of the sides nothing.
+    """Draw a rectangle: each side of the image loses up to 45% with a probability of one half.
 
     Parameters
     ----------
     height, width : int
-        In pixels.
+        Size in pixels.
     random : numpy.random.Generator
 
     Returns
@@ -69,8 +66,8 @@ def random_frame(height: int, width: int, random: np.random.Generator) -> Bool:
     return inside
 
 
-def next_to_the_seam(inside: Bool) -> Bool:
-    """Find the pixels that have one of the other side among their eight neighbours.
+def near_seam(inside: Bool) -> Bool:
+    """Return the pixels with a neighbour, out of eight, on the other side of the shape's edge.
 
     Parameters
     ----------
@@ -82,10 +79,10 @@ def next_to_the_seam(inside: Bool) -> Bool:
 
     Examples
     --------
-    >>> next_to_the_seam(np.array([[True, True, False, False]])).tolist()
+    >>> near_seam(np.array([[True, True, False, False]])).tolist()
     [[False, True, True, False]]
     """
-    # The seam is near where the rows of three pixels, then the columns of three of these, are neither full nor empty.
+    # Count the pixels inside in each 3 x 3 neighbourhood; the seam is near if the count is neither 0 nor 9.
     counts = inside.astype(np.uint8)
     for axis in (0, 1):
         padded = np.pad(counts, [(1, 1) if axis == number else (0, 0) for number in (0, 1)], "edge")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.errors import WeightsError
-from refnet_cli.prediction.seen import Seen, describe_seen
+from refnet_cli.prediction.distribution import InputDistribution, describe_distributions
 
 BANDS = ("B02", "B03", "B04", "B08")
 LIMIT = 0.25
@@ -35,13 +35,13 @@ def backscatter(seed: int, count: int = 8000) -> Float32:
     return (np.array([[-11], [-17]]) + common + random.normal(0, 1.2, (2, count))).astype(np.float32)
 
 
-def learned(values: Float32, bands: tuple[str, ...] = BANDS, sensor: str = "optical") -> Seen:
-    found = Seen.of(values, bands, sensor)
+def learned(values: Float32, bands: tuple[str, ...] = BANDS, sensor: str = "optical") -> InputDistribution:
+    found = InputDistribution.of(values, bands, sensor)
     assert found is not None
     return found
 
 
-SEEN = learned(ground(0))
+KNOWN = learned(ground(0))
 
 
 def hazy(values: Float32) -> Float32:
@@ -49,7 +49,7 @@ def hazy(values: Float32) -> Float32:
 
 
 def test_the_same_kind_of_ground_is_inside() -> None:
-    for drift in SEEN.compare(ground(1), "optical").values():
+    for drift in KNOWN.compare(ground(1), "optical").values():
         assert drift.outside < 0.04
     for drift in learned(backscatter(0), ("VV", "VH"), "sar").compare(backscatter(1), "sar").values():
         assert drift.outside < 0.04
@@ -68,7 +68,7 @@ def test_a_part_of_what_was_learned_from_is_inside(seed: int, kind: float, scale
 
 
 def test_brighter_pixels_are_above_and_darker_ones_below() -> None:
-    bright, dark = (SEEN.compare(ground(1) * np.float32(factor), "optical") for factor in (12, 0.02))
+    bright, dark = (KNOWN.compare(ground(1) * np.float32(factor), "optical") for factor in (12, 0.02))
     for band in BANDS:
         assert bright[band].above > LIMIT
         assert bright[band].below == dark[band].above == 0
@@ -80,7 +80,7 @@ def test_brighter_pixels_are_above_and_darker_ones_below() -> None:
 
 
 def test_haze_is_found_where_no_band_leaves_its_range() -> None:
-    found = SEEN.compare(hazy(ground(1)), "optical")
+    found = KNOWN.compare(hazy(ground(1)), "optical")
     assert all(drift.below + drift.above < LIMIT for drift in found.values())
     assert found["B02"].higher > LIMIT > found["B02"].lower
 
@@ -88,13 +88,13 @@ def test_haze_is_found_where_no_band_leaves_its_range() -> None:
 def test_noise_with_the_bands_own_values_is_found() -> None:
     """Each band is shuffled, so that its values are exactly those that were learned from."""
     random = np.random.default_rng(3)
-    found = SEEN.compare(np.stack([random.permutation(band) for band in ground(0)]), "optical")
+    found = KNOWN.compare(np.stack([random.permutation(band) for band in ground(0)]), "optical")
     assert all(drift.below + drift.above <= 0.02 for drift in found.values())
     assert max(drift.lower + drift.higher for drift in found.values()) > LIMIT
 
 
 def test_bands_in_the_wrong_order_are_found() -> None:
-    assert max(drift.outside for drift in SEEN.compare(ground(1)[::-1], "optical").values()) > LIMIT
+    assert max(drift.outside for drift in KNOWN.compare(ground(1)[::-1], "optical").values()) > LIMIT
     sar = learned(backscatter(0), ("VV", "VH"), "sar")
     assert max(drift.outside for drift in sar.compare(backscatter(1)[::-1], "sar").values()) > LIMIT
 
@@ -103,15 +103,15 @@ def test_pixels_without_measurement_do_not_count() -> None:
     values = ground(1)
     holes = np.full((4, 500), np.nan, np.float32)
     holes[:3] = 60_000  # one band is missing
-    assert SEEN.compare(np.concatenate([values, holes], axis=1), "optical") == SEEN.compare(values, "optical")
+    assert KNOWN.compare(np.concatenate([values, holes], axis=1), "optical") == KNOWN.compare(values, "optical")
     assert learned(np.concatenate([holes, values], axis=1)) == learned(values)
 
 
 def test_few_pixels_tell_nothing() -> None:
-    assert Seen.of(ground(0, 999), BANDS, "optical") is None
-    assert Seen.of(ground(0, 1000), BANDS, "optical") is not None
-    assert SEEN.compare(ground(1, 99) * 100, "optical") == {}
-    assert SEEN.compare(ground(1, 100) * 100, "optical").keys() == set(BANDS)
+    assert InputDistribution.of(ground(0, 999), BANDS, "optical") is None
+    assert InputDistribution.of(ground(0, 1000), BANDS, "optical") is not None
+    assert KNOWN.compare(ground(1, 99) * 100, "optical") == {}
+    assert KNOWN.compare(ground(1, 100) * 100, "optical").keys() == set(BANDS)
 
 
 def test_a_single_band_and_bands_that_never_change() -> None:
@@ -125,7 +125,7 @@ def test_a_single_band_and_bands_that_never_change() -> None:
 
 
 def test_json_holds_it() -> None:
-    assert Seen.from_dict(json.loads(json.dumps(SEEN.to_dict()))) == SEEN
+    assert InputDistribution.from_dict(json.loads(json.dumps(KNOWN.to_dict()))) == KNOWN
 
 
 @pytest.mark.parametrize(
@@ -137,19 +137,20 @@ def test_json_holds_it() -> None:
     ids=str,
 )  # fmt: skip
 def test_entries_that_do_not_fit_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(WeightsError, match="what was seen"):
-        Seen.from_dict(SEEN.to_dict() | changes)
+    with pytest.raises(WeightsError, match=r"finite numbers|not numbers|exactly the entries"):
+        InputDistribution.from_dict(KNOWN.to_dict() | changes)
     with pytest.raises(WeightsError, match="exactly the entries"):
-        Seen.from_dict(None)
+        InputDistribution.from_dict(None)
 
 
 def test_crops_count_alike_and_a_sensor_that_saw_nothing_is_left_out() -> None:
     bands = {"optical": BANDS, "sar": ("VV", "VH")}
     optical = [ground(seed, 4096).reshape(4, 64, 64) for seed in range(3)]
     nothing = np.full((2, 64, 64), np.nan, np.float32)
-    found = describe_seen([(crop, nothing) for crop in optical], bands)
+    found = describe_distributions([(crop, nothing) for crop in optical], bands)
     assert found.keys() == {"optical"}
     large, small = optical[0] * np.float32(4), optical[1][:, :32, :32]
     # The middle of two equal halves lies between them, however large the crops are.
-    between = describe_seen([(large, nothing), (np.tile(small, (1, 2, 2)), nothing)], bands)["optical"]["quantiles"]
+    both = describe_distributions([(large, nothing), (np.tile(small, (1, 2, 2)), nothing)], bands)
+    between = both["optical"]["quantiles"]
     assert all(np.median(small[n]) < between[n][1] < np.median(large[n]) for n in range(4))

@@ -1,4 +1,4 @@
-"""Which ground weights learned from, kept in their card, and whether what is scored lies on it."""
+"""Spatial leakage: record the ground of a training in the card, and detect scored scenes that overlap it."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 
 LOG = logging.getLogger(__name__)
-GROUND = "ground"
-"""Entry of a card's ``training``: a list of trainings, the weights' own first, then those of the weights it began from.
+TRAINING_GROUND = "ground"
+"""Key in a card's ``training``: a list of trainings, this one first, then those of the initial weights.
 
-Each has ``name``, ``split`` (the settings in `SPLIT`) and ``scenes``: by name the ``role`` (train, validation or
-divided) and the ``outline``, a GeoJSON geometry in WGS 84. Outlines are missing in what cards of 0.1 say.
+Each entry has ``name``, ``split`` (the settings in `SPLIT`) and ``scenes``: for each scene its ``role`` (train,
+validation or divided) and its ``outline``, a GeoJSON geometry in WGS 84. Cards of 0.1 have no outlines.
 """
 SPLIT = ("split", "seed", "block", "crop", "buffer", "validation_share")
-"""Settings that decide which part of a divided scene is held out."""
-_DIGITS = 5  # of degrees, about a metre
-_TOUCHING = 3e-5  # degrees by which neighbours may overlap because of rounding
+"""Settings that determine which part of a divided scene is held out."""
+_DIGITS = 5  # decimal places of degrees, about a metre
+_TOUCHING = 3e-5  # tolerance in degrees: neighbours may overlap by this much because of rounding
 _LEARNED = ("train", "divided")
 
 
-def describe_ground(config: TrainConfig, scenes: Sequence[LabelledScene], start: Card | None) -> list[dict[str, Any]]:
-    """Return what a card keeps of the ground that a training learns from, see `GROUND`.
+def describe_training_ground(
+    config: TrainConfig, scenes: Sequence[LabelledScene], start: Card | None
+) -> list[dict[str, Any]]:
+    """Return the card's entry on the ground of a training, see `TRAINING_GROUND`.
 
     Parameters
     ----------
     config : TrainConfig
     scenes : sequence of LabelledScene
     start : Card or None
-        Of the weights that the training starts from; what they learned from stays in the card.
+        Card of the initial weights; its trainings are kept.
     """
-    own = {"name": config.name, "split": _split_of(config), "scenes": _place(config, scenes)}
-    return [own, *(ground_of(start) if start else [])]
+    own = {"name": config.name, "split": _split_of(config), "scenes": _describe_scenes(config, scenes)}
+    return [own, *(training_ground(start) if start else [])]
 
 
-def ground_of(card: Card) -> list[dict[str, Any]]:
-    """Return the trainings that led to weights, see `GROUND`; of cards without positions, by the scenes' names alone.
+def training_ground(card: Card) -> list[dict[str, Any]]:
+    """Return all trainings of the weights, see `TRAINING_GROUND`; without outlines for cards that have none.
 
     Raises
     ------
     WeightsError
-        If the card's entry cannot be understood.
+        If the card's entry is invalid.
     """
-    found = card.training.get(GROUND)
+    found = card.training.get(TRAINING_GROUND)
     if found is None:
         roles = card.training.get("scenes", {})
         split = {name: card.training.get(name) for name in SPLIT}
@@ -63,65 +65,66 @@ def ground_of(card: Card) -> list[dict[str, Any]]:
     try:
         return [_checked(training) for training in found]
     except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise WeightsError(f"The card's entry training.{GROUND} cannot be understood: {error!r}.") from error
+        raise WeightsError(f"The card's entry training.{TRAINING_GROUND} is invalid: {error!r}.") from error
 
 
 def _checked(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an entry of a card, unless something of it is missing or no geometry, which raises what it raises."""
+    """Return an entry of a card; raise an error if a key is missing or a geometry is invalid."""
     for scene in training["scenes"].values():
         _shape(scene)
         scene["role"].split()
     return {"name": training["name"], "split": dict(training["split"]), "scenes": training["scenes"]}
 
 
-def warn_of_learned(card: Card, config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
-    """Log which of the ground that is scored weights have learned from.
+def warn_of_leakage(card: Card, config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
+    """Log warnings about scored scenes that overlap the training scenes of the weights.
 
-    By position where the card has positions, else by the scenes' names, which is logged.
+    Scenes are compared by outline. If the card has no outlines, they are compared by name, and a message states this.
 
     Parameters
     ----------
     card : Card
-        Of the weights.
+        Card of the weights.
     config : TrainConfig
     scenes : sequence of LabelledScene
-        Those of the config.
+        Scenes of the config.
 
     Raises
     ------
     WeightsError
-        If the card's entry cannot be understood.
+        If the card's entry is invalid.
     """
-    trainings = ground_of(card)
+    trainings = training_ground(card)
     scored = {scene.name: scene for scene in scenes if config.role(scene.entry) != "train" and scene.scored}
     if not scored:
         return
-    here = {"split": _split_of(config), "scenes": _place(config, scenes)}
-    by_place: dict[str, set[str]] = {}
-    by_name: list[str] = []
+    here = {"split": _split_of(config), "scenes": _describe_scenes(config, scenes)}
+    overlapping: dict[str, set[str]] = {}
+    same_name: list[str] = []
     for training in trainings:
-        known = not _same_training(training, here)
+        other_split = not _same_training(training, here)
         for name, scene in scored.items():
-            if known and (places := _overlapped(training, scene)):
-                by_place.setdefault(name, set()).update(places)
+            if other_split and (overlapped := _overlapped(training, scene)):
+                overlapping.setdefault(name, set()).update(overlapped)
             if _same_name(training, name, config.role(scene.entry), here["split"]):
-                by_name.append(name)
-    may = f"the weights of {card.name} may have learned from what is scored in"
-    for name, grounds in by_place.items():
+                same_name.append(name)
+    for name, overlapped_scenes in overlapping.items():
         LOG.warning(
-            f"{may} {name}, which lies on the ground of their training scenes {', '.join(sorted(grounds))}: the scores "
-            "flatter."
+            f"scene {name} overlaps training scenes of the weights {card.name} "
+            f"({', '.join(sorted(overlapped_scenes))}): its scores are optimistic."
         )
-    if named := [name for name in dict.fromkeys(by_name) if name not in by_place]:
+    if named := [name for name in dict.fromkeys(same_name) if name not in overlapping]:
         LOG.warning(
-            f"{may} {', '.join(named)}, as scenes of this name were in their training and the card does not say where "
-            "those lay: the scores flatter."
+            f"the weights {card.name} were trained on scenes named {', '.join(named)}, whose outlines the card lacks: "
+            "the scores of these scenes may be optimistic."
         )
-    unplaced = {name for training in trainings for name, scene in training["scenes"].items() if "outline" not in scene}
-    if (unplaced or not any(training["scenes"] for training in trainings)) and not scored.keys() <= unplaced:
+    no_outline = {
+        name for training in trainings for name, scene in training["scenes"].items() if "outline" not in scene
+    }
+    if (no_outline or not any(training["scenes"] for training in trainings)) and not scored.keys() <= no_outline:
         LOG.info(
-            f"the card of {card.name} does not say where all of its training scenes lay: whether the weights learned "
-            "from what is scored is judged by the names of scenes."
+            f"the card of {card.name} lacks the outlines of some training scenes: their overlap with the scored "
+            "scenes is checked by name only."
         )
 
 
@@ -129,13 +132,13 @@ def _split_of(config: TrainConfig) -> dict[str, Any]:
     return {"split": config.method} | {name: getattr(config, name) for name in SPLIT[1:]}
 
 
-def _place(config: TrainConfig, scenes: Sequence[LabelledScene]) -> dict[str, dict[str, Any]]:
-    """Role and outline of each scene; no outline where a grid has no place on the Earth."""
-    placed = {}
+def _describe_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> dict[str, dict[str, Any]]:
+    """Return role and outline of each scene; no outline for grids that cannot be located on the Earth."""
+    described = {}
     for scene in scenes:
         outline = _outline(scene.grid)
-        placed[scene.name] = {"role": config.role(scene.entry)} | ({"outline": outline} if outline else {})
-    return placed
+        described[scene.name] = {"role": config.role(scene.entry)} | ({"outline": outline} if outline else {})
+    return described
 
 
 def _outline(grid: GeoBox) -> dict[str, Any] | None:
@@ -152,17 +155,17 @@ def _round(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _as_lists(coordinates: Any) -> Any:
-    """Nested tuples as nested lists, which is what JSON gives back."""
+    """Convert nested tuples to nested lists, as JSON returns them."""
     return [_as_lists(part) for part in coordinates] if isinstance(coordinates, tuple | list) else float(coordinates)
 
 
 def _shape(scene: Mapping[str, Any]) -> Any:
-    """Outline of a scene of a card; None where it has none."""
+    """Return the outline of a scene in a card; None without one."""
     return shapely.make_valid(shapely.geometry.shape(scene["outline"])) if "outline" in scene else None
 
 
 def _same_training(training: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether scenes are held out exactly as a training did: the same ground, roles and settings."""
+    """Return whether a training had exactly this split: the same outlines, roles and settings."""
 
     def described(scenes: Mapping[str, Any]) -> list[str]:
         return sorted(f"{scene['role']} {scene.get('outline')}" for scene in scenes.values())
@@ -171,7 +174,7 @@ def _same_training(training: Mapping[str, Any], here: Mapping[str, Any]) -> bool
 
 
 def _overlapped(training: Mapping[str, Any], here: LabelledScene) -> list[str]:
-    """Names of a training's scenes that were learned from where a scene is scored."""
+    """Return the names of a training's scenes whose training pixels may overlap the scored part of a scene."""
     shapes = {name: _shape(scene) for name, scene in training["scenes"].items()}
     roles = {name: scene["role"] for name, scene in training["scenes"].items()}
     held_out = shapely.union_all([shape for name, shape in shapes.items() if shape and roles[name] == "validation"])
@@ -183,7 +186,7 @@ def _overlapped(training: Mapping[str, Any], here: LabelledScene) -> list[str]:
 
 
 def _scored(scene: LabelledScene) -> Any:
-    """Ground of a scene that is scored, in WGS 84; None where it has no place on the Earth."""
+    """Return the scored part of a scene in WGS 84; None if it cannot be located on the Earth."""
     outlines = [_outline(crop(scene.grid, window)) for window in scene.roles.validation]
     if None in outlines:
         return None
@@ -191,7 +194,7 @@ def _scored(scene: LabelledScene) -> Any:
 
 
 def _same_name(training: Mapping[str, Any], name: str, role: str, split: Mapping[str, Any]) -> bool:
-    """Whether a training learned from a scene of a name whose place is not known, elsewhere or not."""
+    """Return whether a training used a scene of this name, without an outline and with another split."""
     scene = training["scenes"].get(name, {})
     if "outline" in scene or scene.get("role") not in _LEARNED:
         return False

@@ -19,7 +19,7 @@ from refnet_cli.model.weight_files import read_card
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.fit import fit
-from refnet_cli.training.learned import GROUND, describe_ground, ground_of, warn_of_learned
+from refnet_cli.training.leakage import TRAINING_GROUND, describe_training_ground, training_ground, warn_of_leakage
 from refnet_cli.training.survey import survey
 from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, make_labelled_scene
@@ -39,7 +39,7 @@ def config_of(scenes: Sequence[TrainScene], **options: Any) -> TrainConfig:
 
 def card_of(config: TrainConfig, start: Card | None = None) -> Card:
     """Card of weights that a training made, as it comes back from a file."""
-    training = {GROUND: describe_ground(config, survey(config), start)}
+    training = {TRAINING_GROUND: describe_training_ground(config, survey(config), start)}
     return replace(CARD, name=config.name, training=json.loads(json.dumps(training)))
 
 
@@ -65,7 +65,7 @@ def moved(scene: TrainScene, folder: Path, columns: float) -> TrainScene:
 
 def said(card: Card, config: TrainConfig) -> list[str]:
     with messages() as lines:
-        warn_of_learned(card, config, survey(config))
+        warn_of_leakage(card, config, survey(config))
     return lines
 
 
@@ -94,8 +94,8 @@ def test_ground_is_known_again_under_other_names(
     if config.method == "none":
         config = replace(config, scenes=tuple(replace(scene, split="validation") for scene in config.scenes))
     lines = said(card, config)
-    assert [name for name in ("other 0", "other 1") if any(f"scored in {name}," in line for line in lines)] == warned
-    assert all("the scores flatter" in line and ("north" in line or "south" in line) for line in lines)
+    assert warned == [name for name in ("other 0", "other 1") if any(f"scene {name} overlaps" in x for x in lines)]
+    assert all("scores are optimistic" in line and ("north" in line or "south" in line) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_ground_of_the_weights_that_a_training_started_from_is_kept(scenes: tupl
     first = card_of(config_of(scenes[:1], split="none", name="first"))
     second = card_of(config_of(scenes[1:], split="none", name="second"), first)
     third = card_of(config_of(scenes[1:], split="none", name="third"), second)
-    assert [training["name"] for training in ground_of(third)] == ["third", "second", "first"]
+    assert [training["name"] for training in training_ground(third)] == ["third", "second", "first"]
     scored = config_of([replace(renamed(scenes)[0], split="validation"), scenes[1]], split="region")
     (line,) = said(third, scored)
     assert "other 0" in line
@@ -129,7 +129,7 @@ def test_ground_of_the_weights_that_a_training_started_from_is_kept(scenes: tupl
 def test_outlines_are_the_grids(scenes: tuple[TrainScene, ...]) -> None:
     config = config_of(scenes, split="none")
     surveyed: list[LabelledScene] = survey(config)
-    (training,) = describe_ground(config, surveyed, None)
+    (training,) = describe_training_ground(config, surveyed, None)
     for look in surveyed:
         outline = shapely.geometry.shape(training["scenes"][look.name]["outline"])
         with rasterio.open(look.entry.optical) as file:
@@ -143,8 +143,8 @@ def test_cards_without_positions_are_judged_by_names_and_say_so(scenes: tuple[Tr
     held_out = [replace(scenes[0], split="validation"), replace(scenes[1], name="new", split="validation")]
     lines = said(card, config_of(held_out, split="region"))
     assert ["north" in line for line in lines] == [True, False]
-    assert "the card does not say where those lay" in lines[0]
-    assert "does not say where all of its training scenes lay" in lines[1]
+    assert "whose outlines the card lacks" in lines[0]
+    assert "lacks the outlines of some training scenes" in lines[1]
     assert len(said(replace(CARD, training={}), config_of(held_out, split="region"))) == 1
 
 
@@ -152,7 +152,7 @@ def test_cards_without_positions_are_judged_by_names_and_say_so(scenes: tuple[Tr
     "role": "train", "outline": {"type": "Polygon", "coordinates": 5}}}}]])  # fmt: skip
 def test_ground_that_makes_no_sense_is_refused(found: Any) -> None:
     with pytest.raises(WeightsError, match=r"training\.ground"):
-        ground_of(replace(CARD, training={GROUND: found}))
+        training_ground(replace(CARD, training={TRAINING_GROUND: found}))
 
 
 @pytest.mark.long
@@ -162,15 +162,15 @@ def test_a_training_keeps_its_ground_and_warns_of_that_of_its_start(
     config = config_of(scenes, encoder="test_resnet", width=16, steps=1, batch=1, device="cpu", name="first")
     with messages() as lines:
         first = fit(replace(config, split="region", fold="south"), tmp_path / "first")
-    assert not any("may have learned" in line for line in lines)
-    assert [entry["role"] for entry in ground_of(read_card(first.weights))[0]["scenes"].values()] == [
+    assert not any("overlaps training scenes" in line for line in lines)
+    assert [entry["role"] for entry in training_ground(read_card(first.weights))[0]["scenes"].values()] == [
         "train", "validation",
     ]  # fmt: skip
     again = replace(config, name="second", scenes=tuple(renamed(scenes)), init=first.weights)
     with messages() as lines:
         same = fit(replace(again, split="region", fold="other 1"), tmp_path / "same")
-    assert not any("may have learned" in line for line in lines)
-    assert len(ground_of(same.card)) == 2
+    assert not any("overlaps training scenes" in line for line in lines)
+    assert len(training_ground(same.card)) == 2
     with messages() as lines:
         fit(replace(again, split="region", fold="other 0"), tmp_path / "other")
-    assert any("may have learned from what is scored in other 0" in line for line in lines)
+    assert any("scene other 0 overlaps training scenes" in line for line in lines)
