@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@mkdir -p out
-	$(BIN)/refnet predict --optical sample_data/s2.tif --sar sample_data/s1.tif -o out/lulc.tif --preview out/lulc.png
+	$(BIN)/refnet predict --optical sample_data/s2.tif --sar sample_data/s1.tif -o out/lulc.tif -o preview=out/lulc.png
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check

@@ -112,10 +112,10 @@ def _sidecar(task: Task) -> dict[str, Any]:
     found = read_sidecar(task.sidecar)
     if found is None:
         raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
-    if version := other_version(found):
+    if version := other_version(found, exactly=True):
         raise InputError(
-            f"The block {task.path} was made by refnet {version}, and refnet {__version__} makes others. Merge the "
-            f"blocks with refnet {version}, or make them again: refnet batch run TASKS --overwrite."
+            f"The block {task.path} was made by refnet {version}, and refnet {__version__} merges its own only. Merge "
+            f"the blocks with refnet {version}, or make them again: refnet batch run TASKS --overwrite."
         )
     if found.get("id") != identify(task):
         raise InputError(

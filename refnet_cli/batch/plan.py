@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,7 @@ from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.removed import find_removed
 from refnet_cli.scene.absent import single_sensor_options
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors import SENSORS
@@ -97,6 +99,12 @@ def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
     if twice:
         raise ConfigError(f"The table has two columns {twice[0]!r}: leave one of them.")
     wrong = sorted(options & {*columns})
+    for name in columns:
+        if gone := find_removed({name: f"{{{name}_file}}"}):
+            raise ConfigError(
+                f"The table has a column {name!r}, but {gone.said}: name the column {name}_file and give --also "
+                f"{shlex.quote(gone.output)} instead."
+            )
     if wrong:
         raise ConfigError(f"The table has a column {wrong[0]!r}, but options hold for all scenes: give it as one.")
     for number, values in rows:

@@ -24,6 +24,7 @@ from refnet_cli.batch.task import (
     Task,
     identify,
     is_finished,
+    is_merged,
     other_version,
     read_sidecar,
     sha256_of_weights,
@@ -130,7 +131,8 @@ def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Ou
     try:
         identity = identify(task)
         overwrite = task.options.overwrite
-        version = other_version(read_sidecar(task.sidecar))
+        to_merge = task.block is not None and not is_merged(task)
+        version = other_version(read_sidecar(task.sidecar), exactly=to_merge)
         done = is_finished(task, identity)
         if version and not overwrite and (task.block or not done):
             raise OptionsError(

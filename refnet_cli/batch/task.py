@@ -15,6 +15,7 @@ from refnet_cli.errors import ConfigError, InputMissingError, WeightsError
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.prediction.job import MapBlock
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.prediction.removed import REMOVED_OPTIONS, find_removed
 from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import write_whole
 from refnet_cli.system.config import read_table
@@ -90,6 +91,9 @@ class Task:
                 raise ValueError(f"it is no table of {', '.join(sorted(known))}")
             files = {name: entries[name] for name in ("optical", "sar") if entries.get(name) is not None}
             table = files | {"output": entries["output"]} | entries.get("options", {})
+            if gone := find_removed(table, table.get("outputs", ())):
+                instead = f'"outputs": [{json.dumps(gone.output)}]'
+                raise ConfigError(f"{source}: {gone.said}: give {instead} instead, or plan again.")
             if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
                 raise ValueError(f"{own.pop()} is no option")
             if not files:
@@ -201,7 +205,7 @@ def identify(task: Task) -> str:
         for name, value in options.to_dict().items()
         if name in _IDENTIFYING and not (name in _SINCE_0_2 and value == _DEFAULTS[name])
     }
-    about = plain | {
+    about = plain | dict.fromkeys(REMOVED_OPTIONS) | {
         "weights": sha256_of_weights(find_weights(options.weights)),
         "states": [_state(path) for path in _inputs_of(options)],
         "block": task.block,
@@ -253,8 +257,11 @@ def is_done(task: Task, identity: str) -> bool:
 
 def is_finished(task: Task, identity: str) -> bool:
     """Tell whether a task is done, or the map that it is a block of, which no longer needs it."""
-    if is_done(task, identity):
-        return True
+    return is_done(task, identity) or is_merged(task)
+
+
+def is_merged(task: Task) -> bool:
+    """Tell whether a task is a block of a map that is done."""
     whole = replace(task, block=None)
     return task.block is not None and is_done(whole, identify(whole))
 
@@ -268,14 +275,22 @@ def read_sidecar(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def other_version(found: dict[str, Any] | None) -> str | None:
+def other_version(found: dict[str, Any] | None, *, exactly: bool = False) -> str | None:
     """Return the version of refnet that made the files a sidecar lists, if its maps differ from those of this one.
 
     Versions whose first two numbers are the same make the same maps.
+
+    Parameters
+    ----------
+    found : dict or None
+        The sidecar.
+    exactly : bool
+        Whether any other version counts, as for blocks: each record in them, and the map's tags, name one version.
     """
     report = found.get("report") if found else None
     version = str(report.get("version", "")) if isinstance(report, dict) else ""
-    return version if version and version.split(".")[:2] != __version__.split(".")[:2] else None
+    numbers = None if exactly else 2
+    return version if version and version.split(".")[:numbers] != __version__.split(".")[:numbers] else None
 
 
 def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about: dict[str, Any]) -> None:

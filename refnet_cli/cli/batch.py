@@ -24,7 +24,7 @@ from refnet_cli.cli.options import (
     print_paths,
     read_config,
 )
-from refnet_cli.cli.usage import StrictGroup
+from refnet_cli.cli.usage import StrictGroup, refuse_removed
 from refnet_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def batch_group() -> None:
 )
 @click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
 @click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
-@field_options(PREDICT, without=["optical", "sar", "output", "preview"])
+@field_options(PREDICT, without=["optical", "sar", "output"])
 def batch_plan(
     scenes: Path,
     output: Path | None,
@@ -98,8 +98,9 @@ def batch_plan(
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.system.atomic import write_whole
 
+    refuse_removed("--also", {}, also)
     options = read_config(PredictOptions, config) if config else {}
-    for name in ("optical", "sar", "output", "preview"):
+    for name in ("optical", "sar", "output"):
         if name in options:
             raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
     outputs = options.pop("outputs", ())

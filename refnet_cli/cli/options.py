@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
@@ -12,8 +13,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from click.shell_completion import CompletionItem
 
-from refnet_cli.cli.usage import StrictCommand, wildcard_remedy
+from refnet_cli.cli.usage import StrictCommand, refuse_removed, wildcard_remedy
 from refnet_cli.engines.providers import PROVIDERS
+from refnet_cli.errors import ConfigError
+from refnet_cli.prediction.removed import REMOVED_OPTIONS, find_removed
 from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote, split_paths
 
@@ -203,6 +206,18 @@ def _type_of(kinds: Sequence[Any]) -> Any:
     return next(made for kind, made in _TYPES.items() if kind in kinds)
 
 
+def removed_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Have ``refnet predict`` refuse options that earlier versions had, and say what to give instead."""
+
+    def refuse(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            refuse_removed("-o", {str(option.name): value})
+
+    for name in REMOVED_OPTIONS:
+        command = click.option(f"--{name}", hidden=True, expose_value=False, callback=refuse)(command)
+    return command
+
+
 def print_paths(paths: Iterable[str], null: bool) -> None:
     """Print paths, a line each or with a zero byte behind each."""
     for path in paths:
@@ -228,7 +243,9 @@ def check_output(
 
 def with_outputs(given: dict[str, Any]) -> dict[str, Any]:
     """Tell the map from the further outputs among what ``--output`` was given."""
-    map_, further = _divide(given.pop("given_outputs"))
+    outputs = given.pop("given_outputs")
+    refuse_removed("-o", {}, outputs)
+    map_, further = _divide(outputs)
     return given | {"output": Path(map_) if map_ else None, "outputs": further or None}
 
 
@@ -268,6 +285,10 @@ def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
 
     table = read_toml(config)
     given = table.get("output")
+    lists = [entry for entry in (given, table.get("outputs")) if isinstance(entry, list)]
+    if gone := find_removed(table, [output for entry in lists for output in entry]):
+        instead = json.dumps(gone.output, ensure_ascii=False)
+        raise ConfigError(f"{config}: {gone.said}: give outputs = [{instead}] instead.")
     if isinstance(given, list) and all(isinstance(text, str) for text in given):
         map_, further = _divide(table.pop("output"))
         table |= {"output": map_} if map_ is not None else {}

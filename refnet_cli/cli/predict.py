@@ -22,6 +22,7 @@ from refnet_cli.cli.options import (
     field_options,
     fill,
     print_paths,
+    removed_options,
     with_outputs,
 )
 from refnet_cli.cli.terminal import ProgressBar, log_lines, log_warnings, set_level
@@ -32,6 +33,7 @@ from refnet_cli.system.log import set_context
 
 @click.command("predict", cls=OptionsCommand)
 @field_options(PREDICT)
+@removed_options
 @click.option(
     "--config",
     type=FILE,

@@ -1,15 +1,17 @@
-"""Command lines that say something twice, or in which the shell replaced a wildcard by names, are refused."""
+"""Command lines that say something twice, use a name that is gone, or had a wildcard replaced by names, are refused."""
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
 import click
 
+from refnet_cli.prediction.removed import find_removed
 from refnet_cli.system.urls import hide_secrets, is_remote
 
 _MOST = 12  # names that a message lists
@@ -150,6 +152,22 @@ def _runs(command: click.Command, ctx: click.Context, args: Sequence[str]) -> It
 
 def _arguments(command: click.Command, ctx: click.Context) -> Iterator[click.Argument]:
     return (parameter for parameter in command.get_params(ctx) if isinstance(parameter, click.Argument))
+
+
+def refuse_removed(flag: str, options: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
+    """Raise a usage error that names what takes the place of an option or an output that earlier versions had.
+
+    Parameters
+    ----------
+    flag : str
+        Option of the command that takes outputs.
+    options : mapping
+        Values of options by their names.
+    outputs : iterable of str
+        Outputs, KIND or KIND=PATH.
+    """
+    if gone := find_removed(options, outputs):
+        raise click.UsageError(f"The {gone.said}: give {flag} {shlex.quote(gone.output)} instead.")
 
 
 def wildcard_remedy(text: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refnet_cli.outputs.areas.areas import Areas
 from refnet_cli.outputs.base import FileOutput
-from refnet_cli.outputs.cog import ClassMap, Confidence, HalfProbabilities, Probabilities, Quality
+from refnet_cli.outputs.cog import ClassMap, Confidence, Probabilities, Quality
 from refnet_cli.outputs.pictures.html_report import HtmlReport
 from refnet_cli.outputs.pictures.preview import Preview
 from refnet_cli.outputs.polygons.polygons import Polygons
@@ -19,7 +19,6 @@ from refnet_cli.system.atomic import check_ending
 OUTPUTS: dict[str, type[FileOutput]] = {
     "classes": ClassMap,
     "probabilities": Probabilities,
-    "probabilities16": HalfProbabilities,
     "confidence": Confidence,
     "quality": Quality,
     "preview": Preview,

@@ -25,10 +25,10 @@ from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.system.atomic import explain, replacing
 from refnet_cli.system.disk import sync
-from refnet_cli.system.lock import Workplace
+from refnet_cli.system.lock import WorkFolder
 
 JOURNAL = "journal"
-"""Name of the file in an output's workplace that the next run may go on with."""
+"""Name of the file in the work folder of an output that the next run may go on with."""
 Media = tuple[str | None, tuple[str, ...]]
 """Media type and roles of a file, as STAC has them."""
 
@@ -47,7 +47,7 @@ class Output(Protocol):
     """Of each of `files`, by its name, once they are complete."""
     sizes: dict[str, int]
     """The same in bytes."""
-    workplace: Workplace
+    work_folder: WorkFolder
     """Where it is made; other files may lie there too."""
     warnings: list[str]
     """What its user should know, from the beginning."""
@@ -147,10 +147,10 @@ class FileOutput(ABC):
         self._targets = [Path(os.path.realpath(file)) for file in self.files]
         for file, target in zip(self.files, self._targets, strict=True):
             _check_target(file, target)
-        self.workplace = Workplace(self._targets[0])
-        self._folder: Path | None = self.workplace.folder
+        self.work_folder = WorkFolder(self._targets[0])
+        self._folder: Path | None = self.work_folder.path
         with self._cleaning_up():
-            self.workplace.sweep(JOURNAL)
+            self.work_folder.remove_leftovers(JOURNAL)
             self._start(self._folder)
 
     @abstractmethod
@@ -220,7 +220,7 @@ class FileOutput(ABC):
         if self._folder is not None:
             with suppress(Exception):  # closing a half-written raster may fail, and it is thrown away
                 self._close()
-            self.workplace.close()
+            self.work_folder.close()
             self._folder = None
 
     @contextmanager
@@ -241,7 +241,7 @@ class FileOutput(ABC):
     def _give_up(self, error: BaseException | None) -> None:
         # What ends by a signal, or for want of memory, is to be gone on with.
         if isinstance(error, SystemExit | KeyboardInterrupt | TryAgainError):
-            self.workplace.keep(JOURNAL)
+            self.work_folder.keep_for_next_run(JOURNAL)
         self.abort()
 
     def __enter__(self) -> Self:

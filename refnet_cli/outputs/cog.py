@@ -62,10 +62,9 @@ READING = _GDAL | {
 
 @dataclass(frozen=True)
 class Storage:
-    """How the bands of a raster are stored."""
+    """How the bands of a raster, uint8, are stored."""
 
-    dtype: str = "uint8"
-    nodata: float | None = 0
+    nodata: int | None = 0
     overviews: str = "MODE"
     """How pixels of overviews are made of those below."""
     scale: float = 1.0
@@ -113,11 +112,11 @@ class CogOutput(FileOutput):
         height, width = self._grid.shape
         names = [band.name for band in self.bands(self._scheme, self._with_quality)]
         self._checksums: list[list[int]] = []
-        self._buffer = np.zeros((len(names), min(BLOCK, height), width), self.storage.dtype)
+        self._buffer = np.zeros((len(names), min(BLOCK, height), width), np.uint8)
         self._filled = 0
         self._working = folder / "working.tif"
         self._raster: Any = rasterio.open(
-            self._working, "w", driver="GTiff", dtype=self.storage.dtype, count=len(names), nodata=self.storage.nodata,
+            self._working, "w", driver="GTiff", dtype="uint8", count=len(names), nodata=self.storage.nodata,
             height=height, width=width, interleave="pixel",
             crs=None if self._grid.crs is None else CRS.from_wkt(self._grid.crs.to_wkt()), transform=self._grid.affine,
             tiled=True, blockxsize=BLOCK, blockysize=BLOCK, compress="deflate", zlevel=1, bigtiff="if_safer",
@@ -290,7 +289,7 @@ class Probabilities(CogOutput):
 
     ending = "_probabilities.tif"
     title = "Probability of each class"
-    layers: tuple[str, ...] = ("probabilities",)
+    layers = ("probabilities",)
     storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
     pixel_memory = (0, 1)
 
@@ -305,21 +304,7 @@ class Probabilities(CogOutput):
             raster.update_tags(band, CLASS_SCHEME=self._scheme.name, CLASS_CODE=str(code))
 
     def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
-        return list(rows.layer(self.layers[0]))
-
-
-class HalfProbabilities(Probabilities):
-    """The same with the precision of float16, NaN where there is no data.
-
-    Stored as float32, whose last bits are zero and take hardly any room: GDAL before 3.11 has no type of 16 bits, and
-    what it stores in its place (NBITS=16) is padded with whatever lay in memory, other bytes each time.
-    """
-
-    ending = "_probabilities16.tif"
-    title = "Probability of each class, finer"
-    layers = ("probabilities16",)
-    storage = Storage("float32", math.nan, "AVERAGE", predictor="YES")
-    pixel_memory = (0, 6)  # as float32 and as float16
+        return list(rows.layer("probabilities"))
 
 
 class Confidence(CogOutput):
@@ -409,7 +394,7 @@ def check_raster(path: Path, checksums: list[list[int]]) -> None:
 
 def check_blocks(raster: Any) -> None:
     """Refuse to read blocks that others made, which may take any memory."""
-    kinds = ({"uint8"}, {"float32"})
+    kinds = ({"uint8"}, {"float32"})  # the latter in probabilities16 of refnet 0.1
     if raster.count > 255 or {*raster.dtypes} not in kinds or {*raster.block_shapes} != {(BLOCK, BLOCK)}:
         raise OSError(errno.EIO, "it is not stored as it was written")
 

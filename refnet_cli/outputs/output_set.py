@@ -46,7 +46,7 @@ class OutputSet:
             for kind, path in places.items():
                 self.outputs[kind] = stack.enter_context(OUTPUTS[kind].make(path, context))
         home = next(iter(self.outputs.values()))
-        self.log = ResumeLog(home.workplace.folder, home.files[0], planes_of(self.layers, context.scheme), stack)
+        self.log = ResumeLog(home.work_folder.path, home.files[0], planes_of(self.layers, context.scheme), stack)
         self.totals = MapTotals(context.grid, context.scheme)
 
     @property
@@ -57,7 +57,7 @@ class OutputSet:
     @property
     def warnings_of_run(self) -> list[str]:
         """What the user should know of this run, and the outputs must not hold, since they would depend on it."""
-        found = (warning for output in self.outputs.values() for warning in output.workplace.warnings)
+        found = (warning for output in self.outputs.values() for warning in output.work_folder.warnings)
         return list(dict.fromkeys(found))
 
     def resume(

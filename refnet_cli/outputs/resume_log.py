@@ -12,7 +12,7 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import JOURNAL
 from refnet_cli.outputs.journal import Finished, Journal, Planes, is_journal, version_of
 from refnet_cli.system.atomic import explain
-from refnet_cli.system.lock import workplace_of
+from refnet_cli.system.lock import work_folder_of
 from refnet_cli.version import __version__
 
 
@@ -28,7 +28,7 @@ def refuse_other_version(output: Path) -> None:
     ------
     OptionsError
     """
-    path = workplace_of(Path(os.path.realpath(output))) / JOURNAL
+    path = work_folder_of(Path(os.path.realpath(output))) / JOURNAL
     version = version_of(path)
     if version not in (None, __version__):
         raise OptionsError(

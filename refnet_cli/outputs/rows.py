@@ -40,7 +40,6 @@ LAYERS: dict[str, Layer] = {
     "low_confidence": Layer(np.uint8),
     "confidence": Layer(np.uint8, len(CONFIDENCE)),
     "probabilities": Layer(np.uint8, None),
-    "probabilities16": Layer(np.float16, None),
 }
 
 
@@ -219,12 +218,6 @@ class Rows:
     def _probabilities(self) -> UInt8:
         stored = _steps(self.shares)
         stored[:, self._best == 0] = NO_SHARE
-        return stored
-
-    @cached_property
-    def _probabilities16(self) -> NDArray[np.float16]:
-        stored = self.shares.astype(np.float16)
-        stored[:, self._best == 0] = np.nan
         return stored
 
 

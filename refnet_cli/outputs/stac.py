@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import unicodedata
@@ -145,9 +144,9 @@ class StacItem(FileOutput):
     def _bands(self, output: type[CogOutput]) -> list[dict[str, Any]]:
         """Describe the bands of an output that is a raster."""
         storage = output.storage
-        common: dict[str, Any] = {"data_type": storage.dtype}
+        common: dict[str, Any] = {"data_type": "uint8"}
         if storage.nodata is not None:
-            common["nodata"] = "nan" if math.isnan(storage.nodata) else storage.nodata
+            common["nodata"] = storage.nodata
         common["raster:sampling"] = "area"
         if storage.scale != 1:
             common["raster:scale"] = storage.scale

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, parse_weights
+from refnet_cli.prediction.removed import find_removed
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.dates import parse_dates
@@ -19,6 +21,11 @@ from refnet_cli.system.options import narrow, option
 
 def _demand_output() -> Path:
     raise OptionsError('There is no output file. Set output, for example output="lulc.tif".')
+
+
+def _refuse_removed(options: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
+    if gone := find_removed(options, outputs):
+        raise OptionsError(f"The {gone.said}: give outputs=[{gone.output!r}] instead.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class MapOptions(SceneOptions):
     output: Path = option(
         default_factory=_demand_output,
         help="Class map to write, a Cloud Optimized GeoTIFF [required]. Repeat -o with KIND or KIND=PATH for further "
-        "outputs: probabilities, probabilities16, confidence, quality, preview, polygons, areas, style, report, stac. "
+        "outputs: probabilities, confidence, quality, preview, polygons, areas, style, report, stac. "
         "Without PATH, an output is written next to the map and named after it.",
         affects="files",
     )
@@ -56,9 +63,6 @@ class MapOptions(SceneOptions):
         f"that name, add a slash: ./{BUNDLED}.",
         default_text=BUNDLED,
         affects="elsewhere",
-    )
-    preview: Path | None = option(
-        None, help="Also write a PNG of the map with a legend; same as -o preview=PATH.", affects="files"
     )
     coreg: Coregistration = field(
         default="check", kw_only=True, metadata=SceneOptions.__dataclass_fields__["coreg"].metadata
@@ -131,6 +135,11 @@ class MapOptions(SceneOptions):
         affects="pixels",
     )
 
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Refuse arguments that earlier versions took."""
+        _refuse_removed(given)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         absent_sensor(self.optical, self.sar)  # raises if both are absent
@@ -185,12 +194,13 @@ class MapOptions(SceneOptions):
 
         check_endings({"classes": self.output})
         stem = self.output.with_suffix("")
-        paths = {"classes": self.output} | ({"preview": self.preview} if self.preview else {})
+        paths = {"classes": self.output}
         for given in self.outputs:
             kind, equals, path = given.partition("=")
             if equals and not path:
                 raise OptionsError(f"The output {given!r} has no path. Give {kind}=PATH, or {kind} alone.")
             if kind not in OUTPUTS:
+                _refuse_removed({}, [given])
                 raise OptionsError(f"The output {kind!r} is unknown; choose from {', '.join(OUTPUTS)}.")
             if kind in paths:
                 raise OptionsError(f"The output {kind!r} is given twice.")

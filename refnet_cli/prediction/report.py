@@ -30,7 +30,6 @@ class Report:
     """The report of a prediction; ``refnet predict --json`` prints `to_dict`."""
 
     output: str
-    preview: str | None
     weights: dict[str, str]
     grid: dict[str, Any]
     wkt: str
@@ -124,7 +123,6 @@ def describe_scene(job: Job, pair: ScenePair) -> Report:
     unlike, drift = compare(card, pair), card.drift(pair.levels)
     return Report(
         output=str(options.output),
-        preview=str(options.preview) if options.preview else None,
         weights={"name": card.name, "path": str(job.weights or ""), "sha256": card.sha256, "notice": card.notice},
         grid=describe_grid(pair.grid),
         wkt=pair.grid.crs.to_wkt() if pair.grid.crs else "",

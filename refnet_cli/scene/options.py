@@ -114,7 +114,7 @@ class SceneOptions:
         for name in {"optical", "sar"} & {field.name for field in fields(self)}:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, as_given(getattr(self, name)))
-        for name in {"grid", "output", "preview", "zones", "labels"} & {field.name for field in fields(self)}:
+        for name in {"grid", "output", "zones", "labels"} & {field.name for field in fields(self)}:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
         for name, known in (

@@ -17,7 +17,7 @@ from refnet_cli.engines.torch_engine import choose_device
 from refnet_cli.errors import OptionsError, OutputError
 from refnet_cli.scan import Choice, choose_scan
 from refnet_cli.system.atomic import create_folder, remove_empty
-from refnet_cli.system.lock import Workplace
+from refnet_cli.system.lock import WorkFolder
 from refnet_cli.system.log import at_least
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.process import keep_freed_memory
@@ -137,8 +137,8 @@ def _create_checkpoints(folder: Path, stack: ExitStack) -> None:
 def _lock(run: Run, stack: ExitStack) -> None:
     """Lock the folder against other trainings, in the first process."""
     if run.processes.first:
-        workplace = stack.enter_context(Workplace(run.folder / "training"))
-        for warning in workplace.warnings:
+        work_folder = stack.enter_context(WorkFolder(run.folder / "training"))
+        for warning in work_folder.warnings:
             LOG.warning(warning)
 
 

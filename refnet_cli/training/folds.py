@@ -27,7 +27,7 @@ from refnet_cli.evaluation.scores import score
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.system.atomic import replacing, write_whole
-from refnet_cli.system.lock import Workplace
+from refnet_cli.system.lock import WorkFolder
 from refnet_cli.system.log import context
 from refnet_cli.system.marks import MARK, check_replaceable
 from refnet_cli.training.calibration import fit_temperature, measure_calibration
@@ -114,8 +114,8 @@ def fit_folds(
     own = [path / name for path in folders.values() for name in (RECORD, PIXELS)]
     check_replaceable([folder / TABLE, folder / DETAILS, *own], overwrite)
     folds = []
-    with Workplace(folder / "folds") as workplace:
-        for warning in workplace.warnings:
+    with WorkFolder(folder / "folds") as work_folder:
+        for warning in work_folder.warnings:
             LOG.warning(warning)
         for region, config in configs.items():
             settings = _settings_of(config)  # before the training, during which files may change

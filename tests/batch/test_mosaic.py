@@ -85,7 +85,7 @@ CASES = {
     "smooth": (530, 1100, 512, LESS | {"smooth": 2}),
     "threshold": (600, 530, 512, LESS | {"threshold": 0.3, "checksum": True}),
     "another scheme": (530, 600, 512, LESS | {"scheme": "worldcover"}),
-    "symmetries": (513, 520, 512, {"tta": True, "outputs": ("probabilities16",)}),
+    "symmetries": (513, 520, 512, {"tta": True, "outputs": ("probabilities",)}),
     "one block": (512, 512, 512, LESS),
     "a column": (513, 5, 512, {}),
     "a row": (5, 1025, 512, {"smooth": 1}),

@@ -21,8 +21,9 @@ from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.outputs.base import JOURNAL
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.system.lock import workplace_of
+from refnet_cli.system.lock import work_folder_of
 from refnet_cli.training.checkpoint import Checkpoints
+from refnet_cli.version import __version__
 from tests.helpers.batches import FreeEngine, digests, make_scene, plan_tasks
 from tests.helpers.scenes import CARD, PlaceEngine, make_pair
 from tests.helpers.small_models import write_model
@@ -43,10 +44,10 @@ def plan(tmp_path: Path) -> Callable[..., list[Task]]:
     )
 
 
-def age(sidecar: Path, **changes: Any) -> None:
-    """Have a sidecar tell of version 0.1."""
+def age(sidecar: Path, version: str = "0.1.0", **changes: Any) -> None:
+    """Have a sidecar tell of another version."""
     found = json.loads(sidecar.read_text())
-    found["report"]["version"] = "0.1.0"
+    found["report"]["version"] = version
     sidecar.write_text(json.dumps(found | changes))
 
 
@@ -88,7 +89,20 @@ def test_a_map_that_would_be_made_again_is_not_replaced_unasked(
     assert outcomes(tasks) == [("skipped", 0)]
 
 
-def test_blocks_of_two_versions_make_no_map(plan: Callable[..., list[Task]], tmp_path: Path) -> None:
+NEXT = ".".join([*__version__.split(".")[:2], "99"])
+"""A version that makes the same maps as this one."""
+
+
+def test_a_map_of_a_version_that_makes_the_same_is_done(plan: Callable[..., list[Task]]) -> None:
+    tasks = plan()
+    assert outcomes(tasks) == [("done", 0)]
+    age(tasks[0].sidecar, NEXT)
+    (outcome,) = run_here(tasks, {"overwrite": True}, pause=0)
+    assert (outcome.status, outcome.warnings) == ("skipped", [])
+
+
+@pytest.mark.parametrize("version", ["0.1.0", NEXT])
+def test_blocks_of_two_versions_make_no_map(version: str, plan: Callable[..., list[Task]], tmp_path: Path) -> None:
     tasks = plan("report", block=512)
     assert set(outcomes(tasks)) == {("done", 0)}
     (whole,) = merge_maps(tasks)
@@ -97,7 +111,7 @@ def test_blocks_of_two_versions_make_no_map(plan: Callable[..., list[Task]], tmp
     for file in (tmp_path / "out").glob("a*"):
         if file.is_file():
             file.unlink()
-    age(tasks[1].sidecar)
+    age(tasks[1].sidecar, version)
     before = state(tmp_path)
     (refused,) = merge_maps(tasks)
     assert (refused.code, "refnet batch run TASKS --overwrite" in refused.message) == (65, True)
@@ -107,6 +121,8 @@ def test_blocks_of_two_versions_make_no_map(plan: Callable[..., list[Task]], tmp
     (merged,) = merge_maps(tasks)
     assert merged.status == "done"
     assert digests(tmp_path / "out") == wanted
+    age(tasks[1].sidecar, NEXT)  # of a map that is done, and needs its blocks no more
+    assert set(outcomes(tasks)) == {("skipped", 0)}
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.tif.json"])
@@ -174,7 +190,7 @@ OLD_HEADS = {"0.1": b"0123456789abcdef" * 4 + b"\n", "0.1.9": b"refnet journal 0
 @pytest.mark.parametrize("version", OLD_HEADS)
 def test_an_interrupted_run_of_another_version_waits_for_it(version: str, tmp_path: Path) -> None:
     options = PredictOptions(*make_pair(tmp_path, 600, 300), tmp_path / "map.tif", coreg="off")
-    folder = workplace_of(options.output)
+    folder = work_folder_of(options.output)
     with pytest.raises(KeyboardInterrupt):
         predict(options, Stopping())
     journal = (folder / JOURNAL).read_bytes()

@@ -251,7 +251,7 @@ def test_a_config_gives_options_and_the_command_line_wins(
     assert (made.smooth, made.threshold) == (1, 0.3)
     assert made.outputs == ("areas", f"report={config.parent / 's2.html'}")
     assert options_of("--also", "preview").outputs == ("preview",)
-    for own in ("optical", "sar", "output", "preview"):
+    for own in ("optical", "sar", "output"):
         config.write_text(f'{own} = "x.tif"\n')
         refused = here(capfd, "batch", "plan", table, "--config", config)
         assert refused.code == 78
@@ -347,10 +347,10 @@ def test_a_missing_list_and_missing_tasks(tmp_path: Path, capfd: Any) -> None:
 ABSOLUTE = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=12).map(
     lambda name: Path("/f") / f"x{name}"
 )
-MAP, PICTURE = (ABSOLUTE.map(lambda path, end=end: Path(f"{path}{end}")) for end in (".tif", ".png"))
+MAP = ABSOLUTE.map(lambda path: Path(f"{path}.tif"))
 NAMES = st.lists(st.text(max_size=6), min_size=1, max_size=4).map(tuple)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "weights": ABSOLUTE, "preview": PICTURE, "grid": ABSOLUTE, "optical_bands": NAMES, "sar_bands": NAMES,
+    "weights": ABSOLUTE, "grid": ABSOLUTE, "optical_bands": NAMES, "sar_bands": NAMES,
     "optical_offset": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-2000, 2000).map(float),
     "sar_scale": st.sampled_from(["db", "db100", "power", "amplitude"]),
     "optical_scale": st.sampled_from(["dn", "reflectance"]), "strict": st.booleans(), "mask_clouds": st.booleans(),

@@ -33,7 +33,7 @@ from refnet_cli.errors import (
     TryAgainError,
     UnavailableError,
 )
-from refnet_cli.system.lock import Workplace
+from refnet_cli.system.lock import WorkFolder
 from tests.helpers.batches import (
     KINDS,
     PATIENCE,
@@ -638,7 +638,7 @@ def test_only_what_may_pass_is_tried_again(
 def test_a_lock_is_waited_for(tasks: list[Task], loads: Loads) -> None:
     """A map that another run is at fails as what may pass, and is left alone."""
     tasks[1].path.parent.mkdir()
-    with Workplace(tasks[1].path):
+    with WorkFolder(tasks[1].path):
         outcome = [line for line in run_here(tasks, {}, pause=0) if line.failed]
         assert [(line.code, line.tries) for line in outcome] == [(75, 3)]
     assert statuses(tasks) == ["skipped", "done", "skipped"]

@@ -88,7 +88,7 @@ def test_the_last_two_kilobytes(part: int, small: Scene, tmp_path: Path) -> None
 def test_the_files_beside_the_map(scene: Scene, tmp_path: Path) -> None:
     """A picture and a checksum are whole or not there as well, and never without their map."""
     (tmp_path / "whole").mkdir()
-    extras = ["--preview", "FOLDER/map.png", "--checksum"]
+    extras = ["-o", "preview=FOLDER/map.png", "--checksum"]
     results = run_limited(scene, tmp_path, [NOT_FULL], False, *extras)
     assert results[NOT_FULL]["code"] == 0, results[NOT_FULL]["err"]
     whole = {path.name: path.read_bytes() for path in (tmp_path / str(NOT_FULL)).iterdir()}

@@ -47,8 +47,7 @@ CHECKSUM = "REFNET_CHECKSUM"  # a map's tag, which depends on its pixels
 RECORD = ROOT / "tests" / "golden" / "results.json"
 
 KINDS = (
-    "probabilities", "probabilities16", "confidence", "quality", "preview", "polygons", "areas", "style", "report",
-    "stac",
+    "probabilities", "confidence", "quality", "preview", "polygons", "areas", "style", "report", "stac",
 )  # fmt: skip
 REGIONS = f"""
 name = "tiny"

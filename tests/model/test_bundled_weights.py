@@ -155,7 +155,7 @@ def named(folder: Path, weights: str) -> Path:
     optical, sar = make_pair(folder, 64, 64)
     task = {"id": "0" * 16, "optical": [str(optical)], "sar": [str(sar)], "output": str(folder / "map.tif")}
     path = folder / "tasks.jsonl"
-    path.write_text(json.dumps(task | {"refnet": "0.2.0.dev0", "options": {"weights": weights}}) + "\n")
+    path.write_text(json.dumps(task | {"refnet": "0.2.0", "options": {"weights": weights}}) + "\n")
     return path
 
 

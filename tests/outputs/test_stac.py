@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("größer 1")
     context = MapContext(folder / "lulc.tif", utm_grid(60, 50), SCHEME, TAGS, quality=True, acquired=DATES)
     files: dict[str, list[dict[str, Any]]] = {}
-    for kind in ("classes", "probabilities", "probabilities16", "confidence", "quality", "preview", "style"):
+    for kind in ("classes", "probabilities", "confidence", "quality", "preview", "style"):
         with OUTPUTS[kind].make(folder / f"lulc{OUTPUTS[kind].ending}", context) as output:
             feed(output, random_codes(60, 50), [])
         files[kind] = facts_of(*output.files)
@@ -210,7 +210,7 @@ def test_an_item_elsewhere_points_to_the_maps_folder(tmp_path: Path) -> None:
 def test_bands_are_those_of_the_files(made: Path) -> None:
     item = pystac.Item.from_file(made)
     rasters = {key: asset for key, asset in item.assets.items() if asset.media_type == pystac.MediaType.COG}
-    assert set(rasters) == {"classes", "probabilities", "probabilities16", "confidence", "quality"}
+    assert set(rasters) == {"classes", "probabilities", "confidence", "quality"}
     for asset in rasters.values():
         with rasterio.open(made.parent / unquote(asset.href)) as raster:
             bands = asset.extra_fields["bands"]

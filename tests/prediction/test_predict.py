@@ -144,7 +144,7 @@ def test_an_engine_that_fails_leaves_the_old_map(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 300, 300)
     (tmp_path / "lulc.tif").write_text("old")
     with pytest.raises(RuntimeError, match="lightning"):
-        predict(options(pair, preview=tmp_path / "p.png", overwrite=True), Failing())
+        predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), overwrite=True), Failing())
     assert (tmp_path / "lulc.tif").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lulc.tif", "s1.tif", "s2.tif"]
 
@@ -176,7 +176,7 @@ def test_same_bytes_for_any_number_of_threads(tmp_path: Path, sar_pixel: float) 
     pair = make_pair(tmp_path, 1100, 1200, sar_pixel, punch)
     made, counted = set(), []
     for threads in (1, 2, 5):
-        report = predict(options(pair, preview=tmp_path / "p.png", read_threads=threads), BothEngine())
+        report = predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), read_threads=threads), BothEngine())
         files = Path(report.output).read_bytes() + (tmp_path / "p.png").read_bytes()
         made.add(hashlib.sha256(files).hexdigest())
         counted.append((report.counts, report.tiles, report.areas_hectares, report.valid_share))
@@ -216,7 +216,7 @@ def test_whatever_stops_the_network_stops_the_threads(tmp_path: Path, error: typ
     pair = make_pair(tmp_path, 600, 600, sar_pixel=14)
     before = threading.active_count(), open_files(tmp_path)
     with pytest.raises(error):
-        predict(options(pair, preview=tmp_path / "p.png", read_threads=3), Stopped())
+        predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), read_threads=3), Stopped())
     assert (threading.active_count(), open_files(tmp_path)) == before
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - {"s1.tif", "s2.tif"}
     # What a signal interrupts is gone on with.
@@ -305,7 +305,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
     def make(folder: Path) -> dict[str, object]:
         words = ("--optical", "sample_data/s2.tif", "--sar", "sample_data/s1.tif", "-o", folder / "lulc.tif")
-        done = refnet("predict", *words, "--preview", folder / "lulc.png", "--json", seconds=600)
+        done = refnet("predict", *words, "-o", "preview", "--json", seconds=600)
         assert done.returncode == 0, done.stderr
         notice = read_card(default_weights()).notice
         assert notice
@@ -342,7 +342,7 @@ def test_the_report_is_complete(made: dict[str, object]) -> None:
     assert made["options"]["overlap"] == 64
     assert made.keys() >= {"grid", "decisions", "tiles", "valid_share", "areas_hectares", "seconds", "output"}
     assert {d["what"] for d in made["decisions"]} >= {"optical.offset", "sar.scale", "optical.bands", "sar.bands"}
-    assert Path(str(made["preview"])).read_bytes().startswith(b"\x89PNG")
+    assert Path(made["files"]["preview"][0]["path"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_where_the_tiles_lie_hardly_matters() -> None:
@@ -448,16 +448,15 @@ def test_a_threshold_counts_alike_in_a_run_that_was_interrupted(tmp_path: Path) 
 def test_paths_may_be_texts(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 64, 64)
     texts = PredictOptions(
-        str(pair[0]), [str(pair[1])], output=str(tmp_path / "a.tif"), preview=str(tmp_path / "a.png"),
-        grid=str(pair[0]), outputs=["quality"], coreg="off",
+        str(pair[0]), [str(pair[1])], output=str(tmp_path / "a.tif"), grid=str(pair[0]), outputs=["quality"],
+        coreg="off",
     )  # type: ignore[arg-type]  # fmt: skip
     assert texts == PredictOptions(
-        pair[0], (pair[1],), output=tmp_path / "a.tif", preview=tmp_path / "a.png", grid=pair[0], outputs=["quality"],
-        coreg="off",
+        pair[0], (pair[1],), output=tmp_path / "a.tif", grid=pair[0], outputs=["quality"], coreg="off",
     )  # type: ignore[arg-type]  # fmt: skip
     report = predict(texts, PlaceEngine())
     assert report.output == str(tmp_path / "a.tif")
-    assert {path.name for path in tmp_path.glob("a*")} == {"a.tif", "a.png", "a_quality.tif"}
+    assert {path.name for path in tmp_path.glob("a*")} == {"a.tif", "a_quality.tif"}
     with pytest.raises(InputError, match="A path is empty"):
         PredictOptions("", pair[1], tmp_path / "a.tif")  # type: ignore[arg-type]
 
@@ -480,7 +479,7 @@ class Mortal(PlaceEngine):
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: Any) -> None:
     """Wherever it is interrupted, also again and again; what was finished is not computed twice."""
     pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
-    chosen = options(pair, preview=tmp_path / "p.png", missing=missing, coreg="off")
+    chosen = options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), missing=missing, coreg="off")
     whole = Mortal()
     report = predict(chosen, whole)
     wanted, picture = chosen.output.read_bytes(), (tmp_path / "p.png").read_bytes()

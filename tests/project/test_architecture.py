@@ -40,6 +40,7 @@ ONLY_IN = {
     "accelerate": {"training"},
     "onnx": {"scan", "export"},
     "onnxruntime": {"engines", "export"},
+    "filelock": {"system"},
     "jinja2": {"outputs"},
     "pystac": {"outputs"},
 }

@@ -19,66 +19,66 @@ import pytest
 from refnet_cli.errors import OutputError, StorageError, TryAgainError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.system.lock import LOCK, Workplace
+from refnet_cli.system.lock import LOCK, WorkFolder
 from tests.helpers.scenes import PlaceEngine, make_pair
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with Workplace(tmp_path / "map.tif") as place:
-        owner = json.loads((place.folder / LOCK).read_text())
+    with WorkFolder(tmp_path / "map.tif") as work:
+        owner = json.loads((work.path / LOCK).read_text())
         assert owner["pid"] == os.getpid()
         assert {"host", "started"} < set(owner)
         with pytest.raises(TryAgainError, match=rf"another run .*{os.getpid()}"):
-            Workplace(tmp_path / "map.tif")
-        Workplace(tmp_path / "other.tif").close()
+            WorkFolder(tmp_path / "map.tif")
+        WorkFolder(tmp_path / "other.tif").close()
     assert not list(tmp_path.iterdir())
-    Workplace(tmp_path / "map.tif").close()
+    WorkFolder(tmp_path / "map.tif").close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_a_dead_owner_leaves_the_place_to_the_next(tmp_path: Path, end: signal.Signals) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from refnet_cli.system.lock import Workplace\n"
-        "place = Workplace(Path(sys.argv[1])); (place.folder / 'half').write_text('x')\n"
+        "import sys, time; from pathlib import Path; from refnet_cli.system.lock import WorkFolder\n"
+        "work = WorkFolder(Path(sys.argv[1])); (work.path / 'half').write_text('x')\n"
         "print('has it', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", script, tmp_path / "map.tif"], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "has it\n"
     with pytest.raises(TryAgainError, match=f"{child.pid}"):
-        Workplace(tmp_path / "map.tif")
+        WorkFolder(tmp_path / "map.tif")
     child.send_signal(end)
     child.wait()
     child.stdout.close()
-    with Workplace(tmp_path / "map.tif") as place:
-        assert (place.folder / "half").exists()
-        place.sweep()
-        assert [path.name for path in place.folder.iterdir()] == [LOCK]
+    with WorkFolder(tmp_path / "map.tif") as work:
+        assert (work.path / "half").exists()
+        work.remove_leftovers()
+        assert [path.name for path in work.path.iterdir()] == [LOCK]
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_kept_stays_and_the_rest_goes(tmp_path: Path) -> None:
     for kept in (("journal",), ("none",)):
-        with Workplace(tmp_path / "map.tif") as place:
+        with WorkFolder(tmp_path / "map.tif") as work:
             for name in ("journal", "working.tif"):
-                (place.folder / name).write_text("x")
-            (place.folder / "folder").mkdir()
-            place.keep(*kept)
-        left = sorted(path.name for path in place.folder.iterdir()) if place.folder.exists() else []
+                (work.path / name).write_text("x")
+            (work.path / "folder").mkdir()
+            work.keep_for_next_run(*kept)
+        left = sorted(path.name for path in work.path.iterdir()) if work.path.exists() else []
         assert left == (["journal", LOCK] if kept == ("journal",) else [])
 
 
 def test_many_at_once_and_never_two(tmp_path: Path) -> None:
-    """Each takes the place as soon as it can, notes that it is there, and leaves; nobody is there with another."""
+    """Each takes the folder as soon as it can, notes that it is there, and leaves; nobody is there with another."""
     script = """
 import os, sys, time
 from pathlib import Path
 from refnet_cli.errors import TryAgainError
-from refnet_cli.system.lock import Workplace
+from refnet_cli.system.lock import WorkFolder
 folder, done = Path(sys.argv[1]), 0
 while done < 15:
     try:
-        with Workplace(folder / "map.tif"):
+        with WorkFolder(folder / "map.tif"):
             os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
             time.sleep(0.001)
             os.unlink(folder / "inside")
@@ -94,19 +94,19 @@ while done < 15:
 
 @pytest.mark.parametrize("name", ["a" * 250 + ".tif", "ü" * 120 + ".tif", "with\nnew line.tif", "-o.tif"])
 def test_names_of_any_length_and_kind(tmp_path: Path, name: str) -> None:
-    with Workplace(tmp_path / name) as place:
-        assert place.folder.is_dir()
+    with WorkFolder(tmp_path / name) as work:
+        assert work.path.is_dir()
         with pytest.raises(TryAgainError):
-            Workplace(tmp_path / name)
+            WorkFolder(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_lasts_as_long_as_something_lies_in_it(tmp_path: Path) -> None:
     output = tmp_path / "new" / "deep" / "map.tif"
-    with Workplace(output) as first, Workplace(output.with_name("other.tif")):
-        assert first.folder.is_dir()
+    with WorkFolder(output) as first, WorkFolder(output.with_name("other.tif")):
+        assert first.path.is_dir()
     assert not list(tmp_path.iterdir())
-    with Workplace(output):
+    with WorkFolder(output):
         output.write_text("x")
     assert [path.name for path in output.parent.iterdir()] == ["map.tif"]
 
@@ -114,13 +114,13 @@ def test_a_missing_folder_lasts_as_long_as_something_lies_in_it(tmp_path: Path) 
 def test_a_place_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError):
-        Workplace(tmp_path / "file" / "map.tif")
+        WorkFolder(tmp_path / "file" / "map.tif")
     with pytest.raises(OutputError):
-        Workplace(tmp_path / "none" / ("x" * 300) / "map.tif")
+        WorkFolder(tmp_path / "none" / ("x" * 300) / "map.tif")
     assert not (tmp_path / "none").exists()
     (tmp_path / ".map.tif.refnet").write_text("in the way")
     with pytest.raises(OutputError):
-        Workplace(tmp_path / "map.tif")
+        WorkFolder(tmp_path / "map.tif")
 
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY,
@@ -139,21 +139,21 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     without_locks(monkeypatch, number)
-    with Workplace(tmp_path / "map.tif") as place:
-        (warning,) = place.warnings
+    with WorkFolder(tmp_path / "map.tif") as work:
+        (warning,) = work.warnings
         assert os.strerror(number) in warning
         assert str(tmp_path) in warning
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    with Workplace(tmp_path / "map.tif") as place:
-        assert place.warnings == []
+    with WorkFolder(tmp_path / "map.tif") as work:
+        assert work.warnings == []
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
 def test_a_lock_that_fails_is_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     without_locks(monkeypatch, number)
     with pytest.raises(StorageError, match=os.strerror(number)) as refusal:
-        Workplace(tmp_path / "map.tif")
+        WorkFolder(tmp_path / "map.tif")
     assert "another run" not in str(refusal.value)
     assert "full" not in str(refusal.value)
 
@@ -166,15 +166,15 @@ def test_without_locks_a_process_that_runs_here_still_has_it(tmp_path: Path, mon
     owner = {"host": socket.gethostname(), "pid": child.pid, "started": "2020"}
     (folder / LOCK).write_text(json.dumps(owner))
     with pytest.raises(TryAgainError, match=rf"process {child.pid} .*remove {folder}"):
-        Workplace(tmp_path / "map.tif")
+        WorkFolder(tmp_path / "map.tif")
     child.kill()
     child.wait()
-    with Workplace(tmp_path / "map.tif") as place:
-        assert place.warnings
+    with WorkFolder(tmp_path / "map.tif") as work:
+        assert work.warnings
     for other in ('{"host": "elsewhere", "pid": 1}', "[]", "half", '{"host": 1}', '{"pid": "x"}', ""):
         folder.mkdir()
         (folder / LOCK).write_text(other)
-        Workplace(tmp_path / "map.tif").close()
+        WorkFolder(tmp_path / "map.tif").close()
         assert not list(tmp_path.iterdir())
 
 

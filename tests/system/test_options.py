@@ -26,13 +26,15 @@ from refnet_cli.system.options import names
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_IN_TAGS = {
-    "optical", "sar", "grid", "output", "preview", "weights", "device", "batch", "scan", "compile", "read_threads",
+    "optical", "sar", "grid", "output", "weights", "device", "batch", "scan", "compile", "read_threads",
     "deterministic", "provider", "resume", "overwrite", "checksum", "max_memory", "allow_vrt", "allow_remote",
     "outputs", "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
 }  # fmt: skip
-"""As refnet 0.1 listed them, with what was new in 0.2."""
+"""As refnet 0.1 listed them, with what was new in 0.2, and without what 0.2 removed."""
 NOT_IN_IDS = {"device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite"}
 NOT_IN_IDS_BY_DEFAULT = {"zone_layer", "stac"}
+GONE_SINCE_0_1 = {"preview": None}
+"""What ids of 0.1 are made of where the options are not given that are gone."""
 OUTPUTS = ("areas", "polygons", "stac")
 GIVEN: dict[str, Any] = {
     "optical": (Path("/no/s2.tif"),), "sar": (Path("/no/s1.tif"),), "output": Path("/no/map.tif"), "outputs": OUTPUTS,
@@ -43,7 +45,7 @@ VALUES: dict[str, Any] = {
     "allow_gcps": True, "allow_vrt": True, "allow_remote": True, "extent": "intersection", "grid": Path("/no/grid.tif"),
     "bounds": ("1", "2", "3", "4", "EPSG:4326"), "coreg": "require", "on_read_error": "mask", "missing": "use-other",
     "optical": (Path("/no/a.tif"), Path("/no/b.tif")), "sar": (Path("/no/vv.tif"), Path("/no/vh.tif")),
-    "output": Path("/no/other.tif"), "outputs": (*OUTPUTS, "quality=/no/q.tif"), "preview": Path("/no/preview.png"),
+    "output": Path("/no/other.tif"), "outputs": (*OUTPUTS, "quality=/no/q.tif"),
     "weights": default_weights().with_suffix(".onnx"), "scheme": "worldcover", "resume": False, "overwrite": True,
     "tta": True, "smooth": 2, "threshold": 0.25, "zones": Path("/no/zones.gpkg"), "zone_field": "name",
     "zone_layer": "counties", "min_area": 1.5, "date": "2020-07-01/2020-07-05", "checksum": True, "max_memory": "4G",
@@ -73,7 +75,7 @@ def old_id(options: PredictOptions) -> str:
     inputs = [path for paths in sensors if isinstance(paths, tuple) for path in paths]
     inputs += [path for path in (options.grid, options.zones) if path]
     sha256 = read_card(find_weights(options.weights)).sha256
-    about = plain | {"weights": sha256, "states": [None] * len(inputs), "block": None}
+    about = plain | GONE_SINCE_0_1 | {"weights": sha256, "states": [None] * len(inputs), "block": None}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
