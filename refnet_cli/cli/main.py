@@ -21,7 +21,7 @@ from click.shell_completion import shell_complete
 
 from refnet_cli.cli.batch import batch_group
 from refnet_cli.cli.predict import inspect_command, predict_command, register_command, verify_command
-from refnet_cli.cli.terminal import SIGNALS, ended_by, leave_with
+from refnet_cli.cli.terminal import SIGNALS, describe_stop, ended_by, leave_with
 from refnet_cli.cli.train import evaluate_command, train_command
 from refnet_cli.cli.usage import StrictGroup
 from refnet_cli.cli.weights import doctor_command, export_command, weights_group
@@ -82,6 +82,8 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     finally:
+        if ended_by:
+            LOG.error(describe_stop(), extra={"event": "stopped", "code": ended_by[0]})
         gc.freeze()  # else all objects are looked through once more on leaving
     sys.exit(code)
 

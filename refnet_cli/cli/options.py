@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from pkgutil import resolve_name
@@ -106,16 +106,28 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "param_decls": ["-o", "--output", "given_outputs"], "type": click.STRING, "multiple": True,
         "metavar": "[KIND=]PATH", "shell_complete": FILE.shell_complete,
     },
-    "bounds": {"type": NameList(joins=False)},
+    "optical": {"param_decls": ["--optical", "--s2", "optical"]},
+    "sar": {"param_decls": ["--sar", "--s1", "sar"]},
+    "bounds": {"type": NameList(joins=False), "metavar": "W,S,E,N[,CRS]"},
     "provider": {"type": click.Choice(list(PROVIDERS))},
 }  # fmt: skip
 """What does not follow from a field's type."""
 
 
 class OptionsCommand(StrictCommand):
-    """A command with options that are fields of a dataclass, which is imported when they are first asked for."""
+    """A command with options that are fields of a dataclass, which is imported when they are first asked for.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of str, optional
+        Names of options by the heading under which help lists them; the others follow under the last one.
+    """
 
     _params: list[Any]
+
+    def __init__(self, *arguments: Any, groups: Mapping[str, Sequence[str]] | None = None, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.groups = groups or {}
 
     @property
     def params(self) -> list[click.Parameter]:
@@ -128,6 +140,18 @@ class OptionsCommand(StrictCommand):
     @params.setter
     def params(self, params: list[click.Parameter]) -> None:
         self._params = params
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, under the headings of their groups if there are any."""
+        if not self.groups:
+            super().format_options(ctx, formatter)
+            return
+        left = {parameter.name: parameter.get_help_record(ctx) for parameter in self.get_params(ctx)}
+        listed = [(title, [left.pop(name) for name in names]) for title, names in self.groups.items()]
+        listed[-1][1].extend(left.values())
+        for title, records in listed:
+            with formatter.section(title):
+                formatter.write_dl([record for record in records if record])
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,13 +26,38 @@ from refnet_cli.cli.options import (
     removed_options,
     with_outputs,
 )
-from refnet_cli.cli.terminal import ProgressBar, log_lines, log_warnings, set_level
-from refnet_cli.cli.text import describe_inspection, describe_report, describe_shift
+from refnet_cli.cli.terminal import ProgressBar, log_lines, log_warnings, on_stop, set_level
+from refnet_cli.cli.text import describe_decisions, describe_inspection, describe_shift, name_files
 from refnet_cli.cli.usage import StrictCommand
-from refnet_cli.system.log import set_context
+from refnet_cli.system.log import is_json, set_context
+
+if TYPE_CHECKING:
+    from refnet_cli.prediction.options import PredictOptions
+    from refnet_cli.prediction.report import Report
+
+LOG = logging.getLogger(__name__)
 
 
-@click.command("predict", cls=OptionsCommand)
+GROUPS = {
+    "Input": (
+        "optical", "sar", "optical_bands", "sar_bands", "optical_offset", "optical_scale", "sar_scale", "strict",
+        "allow_gcps", "allow_vrt", "allow_remote", "config",
+    ),
+    "What to map": ("weights", "scheme", "extent", "bounds", "grid"),
+    "Outputs": (
+        "given_outputs", "overwrite", "resume", "zones", "zone_field", "zone_layer", "min_area", "date", "checksum",
+    ),
+    "Quality": (
+        "mask_clouds", "coreg", "missing", "on_read_error", "tta", "smooth", "threshold", "overlap", "precision",
+        "deterministic",
+    ),
+    "Speed": ("device", "batch", "read_threads", "max_memory", "scan", "compile", "provider"),
+    "Messages": ("verbose", "quiet", "as_json", "null"),
+}  # fmt: skip
+"""Options of ``refnet predict`` by the headings of its help."""
+
+
+@click.command("predict", cls=OptionsCommand, groups=GROUPS)
 @field_options(PREDICT)
 @removed_options
 @click.option(
@@ -48,28 +74,89 @@ def predict_command(
 ) -> None:
     """Make a land-cover map of a scene pair, or of a scene of one sensor.
 
-    The map lies on the optical file's grid, pixel for pixel; without one, on that of the SAR file or of --grid. What
-    was decided about the files (bands, units, offsets) is said on stderr and recorded in the map's tags.
+    \b
+    refnet predict --optical s2.tif --sar s1.tif -o lulc.tif
+    refnet predict --s2 S2A_MSIL2A_T32TQS.SAFE --s1 VV.tif,VH.tif -o lulc.tif -o preview
+
+    The map lies on the grid of the optical file; without one, on that of the SAR file or of --grid. Bands, units and
+    offsets are detected, shown, and recorded in the map's tags.
     """
     from refnet_cli.prediction.options import PredictOptions
+
+    set_level(quiet, verbose)
+    options = PredictOptions(**fill(PredictOptions, with_outputs(given), config))
+    set_context(scene=str(options.output))
+    log_reading(options)
     from refnet_cli.prediction.predict import predict
 
-    options = PredictOptions(**fill(PredictOptions, with_outputs(given), config))
-    set_level(quiet, verbose)
-    set_context(scene=str(options.output))
     with ProgressBar("tiles", quiet) as progress:
-        report = predict(options, progress=progress)
-    log_lines(describe_report(report.to_dict()))
-    log_warnings(report.warnings)
+        follow = Follow(options)
+        report = predict(options, progress=progress, on_start=follow)
+    follow.finish(report)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         print_paths((file["path"] for made in report.files.values() for file in made), null)
 
 
+def log_reading(options: PredictOptions) -> None:
+    """Say which files are read, before that takes time."""
+    from refnet_cli.scene.options import as_paths
+
+    given = (as_paths(getattr(options, sensor)) for sensor in options.sensors)
+    LOG.info(f"reading {' and '.join(name_files(paths) for paths in given)} ...")
+
+
+class Follow:
+    """Logs what a prediction will do, and then what it did.
+
+    Parameters
+    ----------
+    options : PredictOptions
+    """
+
+    def __init__(self, options: PredictOptions) -> None:
+        self._options = options
+        self._shown: list[str] = []
+
+    def __call__(self, report: Report) -> None:
+        """Log the files' decisions and, when the network is loaded, what it runs on."""
+        from refnet_cli.cli.prediction_text import describe_engine, describe_plan, describe_warnings
+
+        if report.engine:
+            log_lines(describe_engine(report))
+            return
+        for line in describe_decisions(report.decisions):
+            LOG.log(logging.INFO if is_json() else logging.DEBUG, line, extra={"event": "decision"})
+        plan = describe_plan(report)
+        log_lines(plan)
+        self._shown, more = describe_warnings(report.warnings, len(plan))
+        log_warnings(self._shown)
+        if more:
+            LOG.info(f"{more} more warnings follow at the end")
+        on_stop(self._describe_stop)
+
+    def finish(self, report: Report) -> None:
+        """Log further warnings and the result."""
+        from refnet_cli.cli.prediction_text import describe_details, describe_result
+
+        for line in describe_details(report):
+            LOG.debug(line)
+        log_warnings(warning for warning in report.warnings if warning not in self._shown)
+        log_lines(describe_result(report))
+
+    def _describe_stop(self) -> str:
+        from refnet_cli.system.lock import work_folder_of
+
+        folder = work_folder_of(self._options.output)
+        if not folder.exists():
+            return "Stopped. No file was written."
+        return f"Stopped. Finished rows are kept in {folder}. The same command continues from there."
+
+
 @click.command("inspect", cls=OptionsCommand)
-@click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
-@click.option("--sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
+@click.option("--optical", "--s2", "optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
+@click.option("--sar", "--s1", "sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
     "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-base]"
 )
@@ -97,8 +184,8 @@ def inspect_command(
 
 
 @click.command("register", cls=OptionsCommand)
-@click.option("--optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
-@click.option("--sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
+@click.option("--optical", "--s2", "optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
+@click.option("--sar", "--s1", "sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
 @OVERWRITE

@@ -9,18 +9,26 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from refnet_cli.cli.text import describe_seconds
 from refnet_cli.system.log import ROOT, is_json
 
 LOG = logging.getLogger(__name__)
 EVERY = 10.0
 """Seconds between messages of progress, as JSON."""
+_BAR = "{desc} {percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
+_FEWEST = 10  # things to do, below which lines of progress say nothing new
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 ended_by: list[int] = []
 """Exit codes of the signals that came."""
 
 
+_on_stop: list[Callable[[], str]] = []
+
+
 class ProgressBar:
-    """A progress bar on a terminal, messages of progress as JSON; called with the number done and the total.
+    """Shows how much is done: a bar on a terminal, elsewhere a line every tenth, or messages as JSON.
+
+    Called with the number of things done and the total.
 
     Parameters
     ----------
@@ -32,25 +40,46 @@ class ProgressBar:
 
     def __init__(self, unit: str, quiet: bool) -> None:
         self._unit = unit
-        self._logged = is_json() and not quiet
-        self._hidden = quiet or not _on_terminal() or is_json()
+        self._as_json = is_json()
+        self._quiet = quiet
         self._bar: Any = None
+        self._started = time.monotonic()
         self._last = -EVERY
+        self._tenth = 0
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Show how many are done, and a note."""
-        if self._logged and (done == total or time.monotonic() - self._last >= EVERY):
+        if self._quiet:
+            return
+        if self._as_json:
+            self._log_json(done, total, note)
+        elif _on_terminal():
+            self._draw(done, total, note)
+        else:
+            self._log_tenth(done, total, note)
+
+    def _log_json(self, done: int, total: int, note: str) -> None:
+        if done == total or time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()
             LOG.info(note, extra={"event": "progress", "done": done, "total": total, "unit": self._unit})
-        if self._hidden:
+
+    def _log_tenth(self, done: int, total: int, note: str) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth == self._tenth or total < _FEWEST:
             return
+        self._tenth = tenth
+        left = (time.monotonic() - self._started) * (total - done) / max(done, 1)
+        time_left = "" if done == total else f", {describe_seconds(left)} left"
+        LOG.info(f"{self._unit} {done / total:.0%} ({done:,} of {total:,}){time_left}{f', {note}' if note else ''}")
+
+    def _draw(self, done: int, total: int, note: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit=f" {self._unit}", file=sys.stderr)
+            self._bar = tqdm(total=total, desc=self._unit, file=sys.stderr, ascii=" #", bar_format=_BAR)
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
@@ -60,11 +89,9 @@ class ProgressBar:
 
 
 def report_step(bar: ProgressBar, progress: Any) -> None:
-    """Show a step of a training: on the bar, or every 50 steps as a line where there is no terminal."""
+    """Show a step of a training."""
     scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f}"
     bar(progress.step, progress.steps, f"loss {progress.loss:.3f}{scored}")
-    if not _on_terminal() and progress.step % 50 == 0:
-        LOG.info(f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}")
 
 
 def _on_terminal() -> bool:
@@ -86,6 +113,16 @@ def log_warnings(warnings: Iterable[str]) -> None:
     """Log warnings."""
     for warning in warnings:
         LOG.warning(warning)
+
+
+def on_stop(describe: Callable[[], str]) -> None:
+    """Choose what a signal that ends the command makes it say: what is kept, and how to continue."""
+    _on_stop[:] = [describe]
+
+
+def describe_stop() -> str:
+    """Return what `on_stop` chose."""
+    return _on_stop[0]() if _on_stop else "Stopped. No file was written."
 
 
 def leave_with(code: int) -> Callable[[int, object], None]:

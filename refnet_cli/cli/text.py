@@ -9,41 +9,6 @@ from typing import Any
 from refnet_cli.system.urls import is_remote
 
 
-def describe_report(report: dict[str, Any]) -> list[str]:
-    """Return the report as lines for people, without its warnings."""
-    from refnet_cli.model.one_sensor import describe_absent_sensor
-    from refnet_cli.sensors import SENSORS
-    from refnet_cli.sensors.sensor import MODALITIES
-
-    lines = [f"weights: {report['weights']['name']}"]
-    if report["weights"]["notice"]:
-        lines.append(f"  note: {report['weights']['notice']}")
-    absent = [sensor for sensor in MODALITIES if sensor not in report["sensors"]]
-    lines += [f"{SENSORS[sensor].name}: {describe_absent_sensor(sensor)}" for sensor in absent]
-    lines += _describe_decisions(report["decisions"])
-    lines += [f"{name}: {count} values" for name, count in report["counts"].items() if count]
-    if report["resumed_rows"]:
-        lines.append(f"went on after {report['resumed_rows']} rows that an interrupted run had finished")
-    if report["renewed"]:
-        lines.append("an interrupted run's rows were given up: its inputs, weights or options were others")
-    tiles = report["tiles"]
-    lines.append(
-        f"{tiles['run']} tiles predicted, {tiles['skipped']} without data skipped; "
-        f"{report['valid_share']:.1%} of the map has data; {report['seconds']:.1f} s"
-    )
-    width = max(map(len, report["areas_hectares"]), default=0)
-    total = sum(report["areas_hectares"].values()) or 1.0
-    lines += [
-        f"  {name:<{width}} {area:14,.2f} ha {area / total:7.1%}"
-        for name, area in report["areas_hectares"].items()
-        if area
-    ]
-    if report["translation"]:
-        lines.append("classes were translated from {source} to {target}:".format(**report["translation"]))
-        lines += [f"  {line}" for line in report["translation"]["lines"]]
-    return lines
-
-
 def describe_inspection(found: dict[str, Any]) -> list[str]:
     """Describe what `refnet inspect` found."""
     lines: list[str] = []
@@ -53,7 +18,7 @@ def describe_inspection(found: dict[str, Any]) -> list[str]:
     if found["grid"]:
         lines.append("grid: {height} x {width} pixels of {pixel:g} {unit} in {crs}".format(
             **found["grid"], pixel=found["grid"]["transform"][0]))  # fmt: skip
-    lines += ["", *_describe_decisions(found["decisions"])]
+    lines += ["", *describe_decisions(found["decisions"])]
     if found["drift"]:
         listed = ", ".join(f"{band} {value:+.2f}" for band, value in found["drift"].items())
         lines.append(f"means against those of training, in standard deviations: {listed}")
@@ -64,7 +29,8 @@ def describe_inspection(found: dict[str, Any]) -> list[str]:
     return lines + [f"warning: {warning}" for warning in found["warnings"]]
 
 
-def _describe_decisions(decisions: Sequence[dict[str, Any]]) -> list[str]:
+def describe_decisions(decisions: Sequence[dict[str, Any]]) -> list[str]:
+    """Return each decision with its evidence."""
     return [f"{item['what']}: {_describe_value(item['value'])} ({item['how']})" for item in decisions]
 
 
@@ -178,3 +144,23 @@ def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
         precision, recall = shown(estimates["precision"][name]), shown(estimates["recall"][name])
         lines.append(f"{name:<24} {precision:>17} {recall:>17} {mapped:16,.2f} {area:>30}")
     return lines
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration for people: ``4.2 s``, ``3:05 min`` or ``2:10 h``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number with its noun: ``1 tile``, ``2 tiles``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def name_files(paths: str | Sequence[Any]) -> str:
+    """Name a file, or the first of several and how many more there are."""
+    paths = [paths] if isinstance(paths, str) else paths
+    names = [os.path.basename(str(path).rstrip("/")) or str(path) for path in paths]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +20,10 @@ from refnet_cli.cli.options import (
     check_output,
     field_options,
 )
-from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, log_warnings, report_step, set_level
+from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, log_warnings, on_stop, report_step, set_level
 from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.errors import OptionsError, TryAgainError
-
-LOG = logging.getLogger(__name__)
 
 
 @click.command("train", cls=OptionsCommand)
@@ -101,7 +98,7 @@ def train_command(
         except TryAgainError as stopped:
             if not asked():
                 raise
-            LOG.error(str(stopped), extra={"event": "stopped", "code": ended_by[0]})
+            on_stop(stopped.__str__)
             raise SystemExit(ended_by[0]) from stopped
     if isinstance(made, dict):
         click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))

@@ -75,7 +75,7 @@ def _right_options(kind: str, path: Path) -> str:
 
 def union_of_layers(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return the names in `LAYERS` of what outputs of these kinds read of rows, and of what every map keeps."""
-    needed = {"codes", "quality", "low_confidence"}.union(*(OUTPUTS[kind].layers for kind in kinds))
+    needed = {"codes", "quality", "max_probability"}.union(*(OUTPUTS[kind].layers for kind in kinds))
     return tuple(name for name in LAYERS if name in needed)
 
 

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 LAYERS: dict[str, Layer] = {
     "codes": Layer(np.uint8),
     "quality": Layer(np.uint8),
-    "low_confidence": Layer(np.uint8),
+    "max_probability": Layer(np.uint8),
     "confidence": Layer(np.uint8, len(CONFIDENCE)),
     "probabilities": Layer(np.uint8, None),
 }
@@ -197,12 +197,17 @@ class Rows:
         return quality | np.uint8(UNSURE) * self._unsure if self.threshold else quality
 
     @cached_property
-    def _low_confidence(self) -> UInt8:
-        """1 where no class of the network's is as probable as `LOW`, given that there is one, else 0."""
+    def _max_probability(self) -> UInt8:
+        """Probability of the network's most probable class, given that there is one, rounded down to 1/`STEPS`.
+
+        `NO_SHARE` where the sensors saw nothing.
+        """
         assert self.probabilities is not None  # the caller has looked
         classes = self.probabilities[1:]
-        low = np.fmax.reduce(classes) < np.float32(LOW) * _sum(classes)
-        return np.asarray(low & self.valid).view(np.uint8)
+        total = np.maximum(_sum(classes), np.finfo(np.float32).tiny)
+        stored: UInt8 = np.floor(np.fmax.reduce(classes) / total * np.float32(STEPS)).astype(np.uint8)
+        stored[~self.valid] = NO_SHARE
+        return stored
 
     @cached_property
     def _confidence(self) -> UInt8:

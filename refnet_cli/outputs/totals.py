@@ -7,7 +7,7 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.areas.areas import AreaCounter
-from refnet_cli.outputs.rows import Rows
+from refnet_cli.outputs.rows import LOW, NO_SHARE, STEPS, Rows
 from refnet_cli.sensors.quality import UNREADABLE
 
 
@@ -24,7 +24,8 @@ class MapTotals:
     def __init__(self, grid: GeoBox, scheme: ClassScheme) -> None:
         self._areas = AreaCounter(grid, scheme)
         self._pixels = int(grid.shape[0] * grid.shape[1])
-        self._valid = self._low_confidence = 0
+        self._valid = 0
+        self._probabilities = np.zeros(256, np.int64)
         self.seen = 0
         """Pixels that the sensors saw."""
         self.unreadable = 0
@@ -35,7 +36,7 @@ class MapTotals:
         self._areas.add(rows.row, rows.codes)
         self.seen += int(np.count_nonzero(rows.valid))
         self._valid += int(np.count_nonzero(rows.codes))
-        self._low_confidence += int(np.count_nonzero(rows.layer("low_confidence")))
+        self._probabilities += np.bincount(rows.layer("max_probability").ravel(), minlength=256)
         self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
 
     @property
@@ -46,7 +47,13 @@ class MapTotals:
     @property
     def low_confidence(self) -> float:
         """Share of the pixels that the sensors saw in which no class is likely."""
-        return self._low_confidence / max(self.seen, 1)
+        return int(self._probabilities[: int(LOW * STEPS)].sum()) / max(self.seen, 1)
+
+    @property
+    def median_probability(self) -> float | None:
+        """Median of the probability of the most probable class, rounded down to 1/`STEPS`; None without a pixel."""
+        known = self._probabilities[:NO_SHARE].cumsum()
+        return int(np.searchsorted(known, (known[-1] + 1) // 2)) / STEPS if known[-1] else None
 
     @property
     def areas_hectares(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from refnet_cli.model.card import Card, Modality, warn_of_drift
 from refnet_cli.model.one_sensor import explain_missing_sensor
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.prediction.drift import DISTRIBUTIONS, compare, warn_of_band_drift, warn_of_level
-from refnet_cli.raster.georeference import crs_name, describe_grid
+from refnet_cli.raster.georeference import crs_name, describe_grid, unit_of
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
 from refnet_cli.scene.grid import GridNeededError, choose_zone, result_grid, zone_warnings
 from refnet_cli.scene.inputs import Layer, find_files
@@ -194,7 +194,7 @@ def _describe_grid(
         found.missing.append(str(refusal))
         return
     found.decisions.append(decision)
-    found.grid = describe_grid(grid) | {"unit": _unit_of(CRS.from_user_input(grid.crs))}
+    found.grid = describe_grid(grid) | {"unit": unit_of(CRS.from_user_input(grid.crs))}
     if optical is not None:
         found.decisions += describe_resampling("optical", align_bands(optical, layers, grid))
     if sar is not None:
@@ -298,11 +298,6 @@ def _describe_scaling(declared: tuple[float, float], scale: float, offset: float
     return f"reflectance x 10,000: stored values{steps or ', unchanged'}"
 
 
-def _unit_of(crs: CRS) -> str:
-    unit = crs.axis_info[0].unit_name
-    return {"metre": "m", "degree": "degrees"}.get(unit, unit)
-
-
 def _bands(
     source: Source, samples: dict[Layer, NDArray[np.float32]], names: dict[Layer, str]
 ) -> list[Band]:
@@ -325,7 +320,7 @@ def _band(source: Source, layer: Layer, name: str | None, sample: NDArray[np.flo
         scale=raster.scaling(number)[0],
         offset=raster.scaling(number)[1],
         pixel=[] if raster.gcps_only else [abs(raster.transform.a), abs(raster.transform.e)],
-        pixel_unit=_unit_of(raster.crs),
+        pixel_unit=unit_of(raster.crs),
         crs=crs_name(raster.crs),
         height=raster.shape[0],
         width=raster.shape[1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -36,6 +37,7 @@ def predict(
     engine: Engine | None = None,
     progress: Progress | None = None,
     block: MapBlock | None = None,
+    on_start: Callable[[Report], None] | None = None,
 ) -> Report:
     """Map the land cover of a scene pair, or of a scene of one sensor.
 
@@ -49,6 +51,9 @@ def predict(
     block : MapBlock, optional
         Predict only this block of the map and write its shard, without any output; `refnet_cli.batch.mosaic` joins the
         shards.
+    on_start : callable, optional
+        Called before the first tile with the report so far: first after the files are examined, and again after the
+        network is loaded, with `Report.engine`, `Report.resumed_rows` and `Report.renewed`.
 
     Returns
     -------
@@ -70,6 +75,8 @@ def predict(
         _, threads = job.fit(1, threads, area.width)
         pair.use_threads(threads)
         report = describe_scene(job, pair)
+        if on_start:
+            on_start(report)
         quicklook = job.quicklook(pair.grid)
         context = context_of(job.options, job.scheme, crop(pair.grid, area), report.provenance.tags, quicklook)
         outputs = OutputSet(context, options.output_paths, stack, block.shard if block else None)
@@ -80,9 +87,11 @@ def predict(
             LOG.debug(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
         first = _resume(engine, job, outputs, identity)
+        report = replace(report, engine=engine.about, resumed_rows=first, renewed=outputs.log.renewed)
+        if on_start:
+            on_start(report)
         tiles = write_rows(job, pair, engine, first, outputs, quicklook, progress)
-        report = replace(report, engine=engine.about, tiles=tiles, counts=pair.counts_in(area))
-        report = replace(report, resumed_rows=first, renewed=outputs.log.renewed)
+        report = replace(report, tiles=tiles, counts=pair.counts_in(area))
         report = complete(report, outputs, of_map=block is None)
         report = report.with_warnings_of_run(*(text for name, text in engine.about.items() if name == WARNING))
     if block is None:

@@ -54,6 +54,8 @@ class Report:
     card does not describe the training data."""
     low_confidence: float = 0.0
     """Share of the valid pixels in which no class of the network reaches a probability of 0.5."""
+    median_probability: float | None = None
+    """Median of the probability of the network's most probable class over these pixels; None if there are none."""
     low_confidence_limit: float = LARGEST_SHARE
     """Share above which there is a warning."""
     warnings: list[str] = field(default_factory=list)
@@ -109,7 +111,7 @@ class Report:
         """Return the report with the totals of the map's pixels."""
         return replace(
             self, valid_share=totals.valid_share, low_confidence=totals.low_confidence,
-            areas_hectares=totals.areas_hectares,
+            median_probability=totals.median_probability, areas_hectares=totals.areas_hectares,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

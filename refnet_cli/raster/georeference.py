@@ -183,6 +183,12 @@ def crs_name(crs: CRS) -> str:
     return str(crs.name) if epsg is None else f"EPSG:{epsg}"
 
 
+def unit_of(crs: CRS) -> str:
+    """Return the unit of a reference system's axes: m, degrees, or the name of another one."""
+    unit = str(crs.axis_info[0].unit_name)
+    return {"metre": "m", "degree": "degrees"}.get(unit, unit)
+
+
 def describe_grid(grid: GeoBox) -> dict[str, Any]:
     """Describe a grid as a dict of plain values."""
     return {

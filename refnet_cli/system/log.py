@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,11 +24,11 @@ _context: ContextVar[dict[str, str]] = ContextVar("context")
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people: ``warning: fold Austria: 3 blocks cannot be read``."""
+    """Lines for people: ``! fold Austria: 3 blocks cannot be read`` where something is guessed or wrong."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a line."""
-        start = {logging.WARNING: "warning: ", logging.ERROR: "refnet: "}.get(record.levelno, "")
+        start = {logging.WARNING: "! ", logging.ERROR: "refnet: "}.get(record.levelno, "")
         fold = _context.get({}).get("fold")
         return f"{start}{f'fold {fold}: ' if fold else ''}{record.getMessage()}"
 
@@ -55,11 +57,22 @@ class StderrHandler(logging.Handler):
         if sys.stderr is None:  # closed before the program began
             return
         line = self.format(record)
+        if sys.stderr.isatty() and isinstance(self.formatter, TextFormatter):
+            line = _wrap(line)
         if bars := sys.modules.get("tqdm"):
             bars.tqdm.write(line, file=sys.stderr)
         else:
             sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
+
+
+def _wrap(line: str) -> str:
+    """Break a line that is longer than the terminal is wide between words."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        line, max(width, 40), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False, drop_whitespace=len(line) > width,
+    ) if len(line) > width else line  # fmt: skip
 
 
 def start(as_json: bool = False) -> None:

@@ -18,6 +18,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
+from refnet_cli.outputs.rows import LOW, STEPS
 from refnet_cli.prediction.stream import Progress, predict_rows
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene.absent import absent_sensor
@@ -105,7 +106,7 @@ def _count(
         for rows in predict_rows(files.pair, engine, tiling, progress, needed=scene.held_out):
             if not rows.valid.any():
                 continue
-            low += int(np.count_nonzero(rows.layer("low_confidence")))
+            low += int(np.count_nonzero(rows.layer("max_probability") < LOW * STEPS))
             seen += int(np.count_nonzero(rows.valid))
             labels = files.labels.read(Window(rows.row, 0, *rows.valid.shape))
             predicted = np.where(rows.valid, 1 + np.asarray(rows.probabilities)[1:].argmax(0), 0).astype(np.uint8)

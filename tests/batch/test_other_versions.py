@@ -243,7 +243,7 @@ def test_checkpoints_of_0_1_are_gone_on_with_and_those_of_others_refused(tmp_pat
     path = tmp_path / "step-000000003.pt"
     torch.save({"part": {"value": 2.0}, "settings": {"seed": "0"}, "step": 3}, path)
     assert (checkpoints.load(), part.value) == (3, 2.0)
-    assert said[0].startswith("warning: refnet 0.1 wrote ")
+    assert said[0].startswith("! refnet 0.1 wrote ")
     torch.save({"state_dict": {"a": torch.ones(2)}}, path)
     with pytest.raises(OptionsError, match="is not a checkpoint of refnet"):
         checkpoints.load()

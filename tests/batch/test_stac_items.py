@@ -105,7 +105,7 @@ def test_an_item_that_contradicts_itself_is_left_to_the_values(
 ) -> None:
     task = planned(item(properties, asset), weights)
     (line,) = said
-    for part in ("warning: ", "contradicts itself", "processing_baseline=", "--optical-offset", str(task.path)):
+    for part in ("! ", "contradicts itself", "processing_baseline=", "--optical-offset", str(task.path)):
         assert part in line
     decisions = decided(pair, task.options.stac)
     assert decisions["optical.offset"][1].startswith("values:")

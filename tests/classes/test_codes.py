@@ -193,7 +193,7 @@ def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: py
         + "".join(f'[[scenes]]\noptical = "{s.optical}"\nsar = "{s.sar}"\nlabels = "{s.labels}"\n' for s in scenes)
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
-    assert re.findall(r"warning: ([\w-]+): the codes of the labels fit", capsys.readouterr().err) == ["scene-0"]
+    assert re.findall(r"! ([\w-]+): the codes of the labels fit", capsys.readouterr().err) == ["scene-0"]
 
 
 def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -465,16 +465,16 @@ def test_evaluating_warns_once_of_doubtful_codes(tmp_path: Path, capsys: pytest.
         codes = file.read()
     labels = write(tmp_path / "labels.tif", np.where(codes == 5, 5, 0).astype(np.uint8), ("labels",))
     assert run(["evaluate", str(path), str(labels)]) == 0
-    assert capsys.readouterr().err.count("warning: ") == 1
+    assert capsys.readouterr().err.count("! ") == 1
     bare = codes_map(tmp_path / "bare.tif", ESRI)
     assert run(["evaluate", str(bare), str(labels), "--scheme", "esri-io"]) == 0
-    assert capsys.readouterr().err.count("warning: ") == 1
+    assert capsys.readouterr().err.count("! ") == 1
 
 
 def test_doubtful_codes_of_a_map_are_said_of_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "map.tif", np.resize(np.array([1, 4, 5], np.uint8), (1, 40, 30)), ("map",))
     assert run(["evaluate", str(path), str(path), "--scheme", "esri-io"]) == 0
-    of_map, of_labels = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    of_map, of_labels = [line for line in capsys.readouterr().err.splitlines() if "! " in line]
     assert "the codes of the map fit" in of_map
     assert "regions file" not in of_map
     assert "the codes of the labels are read as" in of_labels

@@ -256,7 +256,7 @@ def test_shapes_without_a_class_are_told(files: tuple[Path, Path], tmp_path: Pat
         crs="EPSG:32633", geometry_type="Point",
     )  # fmt: skip
     assert run(["evaluate", str(files[0]), str(tmp_path / "p.gpkg"), "--scheme", "esri-io"]) == 0
-    assert "warning: 1 of the 3 shapes" in capsys.readouterr().err
+    assert "! 1 of the 3 shapes" in capsys.readouterr().err
 
 
 def test_options_of_labels_are_for_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

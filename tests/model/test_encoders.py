@@ -508,7 +508,7 @@ def test_levels_are_compared_with_the_scenes(said: list[str]) -> None:
     _, unknown = compare_levels(chosen, {"a": "L2A", "b": "unknown", "c": "L2A", "d": "L1C"})
     (warning,) = said
     assert unknown.endswith("do not say theirs: b")
-    assert warning.startswith("warning: the optical encoder learned from L1C, but 2 scenes have another level (a, c)")
+    assert warning.startswith("! the optical encoder learned from L1C, but 2 scenes have another level (a, c)")
     assert warning.endswith("an encoder of their level, as bigearthnet.")
     other = choose_encoders("bigearthnet", SHA, "resnet50")
     compare_levels(other, {"a": "L1C"})

@@ -81,7 +81,7 @@ def test_lines_for_people_have_no_keys(capsys: pytest.CaptureFixture[str]) -> No
     with log.context(fold="north"):
         LOG.warning("3 blocks cannot be read: 50 %s")
     LOG.error("no")
-    assert capsys.readouterr().err.splitlines() == ["warning: fold north: 3 blocks cannot be read: 50 %s", "refnet: no"]
+    assert capsys.readouterr().err.splitlines() == ["! fold north: 3 blocks cannot be read: 50 %s", "refnet: no"]
 
 
 def test_levels_context_and_details_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_a_damaged_one_is_skipped_with_a_warning(tmp_path: Path, said: list[str]
     checkpoints, part = make(tmp_path, 0)
     assert checkpoints.load() == 1
     assert part.value == 1
-    assert said == [f"warning: checkpoint {newest} is damaged and skipped"]
+    assert said == [f"! checkpoint {newest} is damaged and skipped"]
     (tmp_path / "step-000000001.pt").write_bytes(b"")
     with pytest.raises(InputError, match=r"are damaged\. Remove the folder to start again"):
         checkpoints.load()

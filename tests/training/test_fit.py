@@ -555,8 +555,8 @@ def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys:
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].split() == ["labelled", "pixels", "train", "validation"]
-    assert "warning: train has no pixel of Flooded vegetation, Crops, Built area" in captured.err
-    assert "warning: validation has no pixel at all." in captured.err
+    assert "! train has no pixel of Flooded vegetation, Crops, Built area" in captured.err
+    assert "! validation has no pixel at all." in captured.err
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run", "--json", "-q"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out).keys() == {"train", "validation"}

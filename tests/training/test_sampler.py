@@ -351,7 +351,7 @@ def test_a_layer_of_labels_is_chosen_and_gaps_in_it_are_told(
         assert run(["train", str(regions), "--dry-run", "--json"]) == 0
         shown = capsys.readouterr()
         counts[layer] = json.loads(shown.out)["train"]
-        assert ("warning: north: 1 of the 3 shapes" in shown.err) == (layer == "2020")
+        assert ("! north: 1 of the 3 shapes" in shown.err) == (layer == "2020")
     assert counts["2020"]["Water"] == counts["2020"]["Trees"] == 3000
     assert (counts["2021"]["Trees"], counts["2021"]["Water"]) == (6000, 3000)
     regions.write_text(begin)
