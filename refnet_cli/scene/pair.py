@@ -24,14 +24,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.raster.georeference import pixel_size_warnings
+from refnet_cli.raster.georeference import pixel_metres, pixel_size_warnings
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
 from refnet_cli.scene.grid import choose_zone, grid_advice, result_grid, zone_warnings
 from refnet_cli.scene.images import OpticalImage, SarImage, select_bands
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
-from refnet_cli.scene.registration import Piece, Shift, estimate_shift, spread_pieces
+from refnet_cli.scene.registration import Piece, Shift, describe_offset, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
 from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
@@ -449,10 +449,8 @@ class ScenePair(Closing):
         value = {"columns": columns, "rows": rows, "accepted": shift.accepted, "applied": applied}
         self.decisions.append(Decision("coreg", value, f"values: {shift.reason}"))
         if shift.accepted and not applied and math.hypot(*moves) > 0.5:
-            self.warnings.append(
-                f"SAR must move by {moves[0]:+.2f} columns and {moves[1]:+.2f} rows to match the optical image; pass "
-                "--coreg auto to apply this shift."
-            )
+            offset = describe_offset(moves[0], moves[1], *pixel_metres(self.grid))
+            self.warnings.append(f"SAR lies {offset}; --coreg auto corrects it.")
 
 
 def _open_sources(

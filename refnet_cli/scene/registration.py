@@ -149,6 +149,26 @@ class Shift:
         return plain | {"vectors": [vector._asdict() for vector in self.vectors]}
 
 
+def describe_offset(columns: float, rows: float, across: float, down: float) -> str:
+    """Describe where SAR lies, for the shift that would correct it on a north-up grid.
+
+    Parameters
+    ----------
+    columns, rows : float
+        Columns to the east and rows to the south by which SAR must move.
+    across, down : float
+        Size of a pixel in metres.
+
+    Examples
+    --------
+    >>> describe_offset(-1.0, 1.31, 10, 10)
+    '16 m off (1.0 px east, 1.3 px north)'
+    """
+    sides = "west" if columns > 0 else "east", "north" if rows > 0 else "south"
+    parts = [f"{abs(move):.1f} px {side}" for move, side in zip((columns, rows), sides, strict=True)]
+    return f"{math.hypot(columns * across, rows * down):.0f} m off ({', '.join(parts)})"
+
+
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 

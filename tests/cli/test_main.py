@@ -203,6 +203,7 @@ def test_signals_end_a_run_and_leave_nothing(
     assert time.monotonic() - started < 10
     assert process.returncode == code
     assert b"Traceback" not in stderr
+    assert stderr.decode().splitlines()[-1] == "refnet: Stopped. No file was written."
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
 
 

@@ -95,6 +95,7 @@ def test_finished_rows_are_kept(number: signal.Signals, scene: Scene, tmp_path: 
     ended = end(interrupted({"sleep": 0.3}, scene, tmp_path, 8, number))
     hold(ended, CODES[number], tmp_path / "out", scene, old=False)
     assert ended.code == CODES[number]
+    assert "Finished rows are kept in " in ended.err
     again = run_child({"notes": str(tmp_path / "again")}, scene.arguments(tmp_path / "out" / "map.tif"))
     assert again.code == 0, again.err
     assert sha256_of(tmp_path / "out" / "map.tif") == scene.sha256
