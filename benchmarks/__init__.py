@@ -1,7 +1,7 @@
-"""What is measured, and how."""
+"""Benchmarks of refnet; see README.md."""
 
-from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep
+from refnet_cli.system.process import limit_openmp_spinning, reduce_garbage_collection
 
-# As the command line tool does, and before anything imports torch.
-let_waiting_threads_sleep()
-collect_garbage_seldom()
+# As in the command-line tool, before anything imports torch.
+limit_openmp_spinning()
+reduce_garbage_collection()

@@ -1,4 +1,4 @@
-"""Measure: ``python -m benchmarks`` and the name of a benchmark; a table on stderr, JSON on stdout."""
+"""Run a benchmark: ``python -m benchmarks NAME`` writes a table to stderr and JSON to stdout."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "gpu": gpu.run,
 }
 TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table}
-"""Of the benchmarks that measure something else than time and memory."""
-SURROUNDINGS: dict[str, Callable[[], dict[str, Any]]] = {"gpu": gpu.look_around}
-"""Further entries of the results."""
+"""Table functions of the benchmarks that measure something other than time and memory."""
+ENVIRONMENT: dict[str, Callable[[], dict[str, Any]]] = {"gpu": gpu.describe_environment}
+"""Functions that return further entries of the results."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser, whose options are the arguments of the benchmarks' ``run``."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What is measured, and how: README.md.")
+    """Return the parser; its options are the arguments of each benchmark's ``run``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks; see benchmarks/README.md.")
     commands = parser.add_subparsers(dest="benchmark", required=True)
     made = {
-        "scan": commands.add_parser("scan", help="the kernels of the selective scan"),
-        "tile": commands.add_parser("tile", help="one tile through the network"),
-        "scene": commands.add_parser("scene", help="refnet predict, from files to a map"),
-        "memory": commands.add_parser("memory", help="what refnet predict takes, and thought that it would"),
-        "batch": commands.add_parser("batch", help="many scenes, and further outputs"),
-        "train": commands.add_parser("train", help="training steps"),
-        "learning": commands.add_parser("learning", help="what the network's ideas are worth"),
-        "gpu": commands.add_parser("gpu", help="all that is worth measuring on a GPU"),
+        "scan": commands.add_parser("scan", help="time of the selective scan kernels"),
+        "tile": commands.add_parser("tile", help="time and memory of one tile in the network"),
+        "scene": commands.add_parser("scene", help="time and memory of refnet predict, from files to a map"),
+        "memory": commands.add_parser("memory", help="peak memory of refnet predict, compared with its estimate"),
+        "batch": commands.add_parser("batch", help="time of batches and of further outputs"),
+        "train": commands.add_parser("train", help="time of training steps"),
+        "learning": commands.add_parser("learning", help="accuracy of the network, its ablations and other models"),
+        "gpu": commands.add_parser("gpu", help="all measurements on a GPU"),
     }
     for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("batch", 3), ("gpu", 5)):
-        made[name].add_argument("--repeats", type=_count, default=default, help="runs of each (default: %(default)s)")
+        made[name].add_argument("--repeats", type=_count, default=default, help="measurements (default: %(default)s)")
     made["scan"].add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     made["scan"].add_argument(
         "--levels", type=int, nargs="+", choices=range(1, LEVELS + 1), default=list(range(1, LEVELS + 1)),
@@ -52,28 +52,28 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made["scene"].add_argument(
         "--sizes", nargs="+", choices=scene.SIZES, default=list(scene.SIZES),
-        help="sizes of scene (default: all; large takes minutes and 3 GB of disk)",
+        help="scene sizes (default: all; large takes minutes and 3 GB of disk)",
     )  # fmt: skip
     add = made["memory"].add_argument
-    add("--widths", type=_count, nargs="+", default=list(memory.WIDTHS), help="of scenes, in pixels")
-    add("--batches", type=_count, nargs="+", default=list(memory.BATCHES), help="tiles at once")
-    add("--threads", type=_count, nargs="+", default=list(memory.THREADS), help="that read")
+    add("--widths", type=_count, nargs="+", default=list(memory.WIDTHS), help="scene widths in pixels")
+    add("--batches", type=_count, nargs="+", default=list(memory.BATCHES), help="tiles per batch")
+    add("--threads", type=_count, nargs="+", default=list(memory.THREADS), help="reading threads")
     add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
     add = made["gpu"].add_argument
     add("--device", default="cuda", help="torch device (default: %(default)s)")
-    add("--devices", help="several, as refnet predict --device takes them (default: all GPUs, if several)")
-    add("--batches", type=_count, nargs="+", default=list(gpu.BATCHES), help="tiles at once (default: 1 4 16 64)")
+    add("--devices", help="several devices, as for refnet predict --device (default: all GPUs, if several)")
+    add("--batches", type=_count, nargs="+", default=list(gpu.BATCHES), help="tiles per batch (default: 1 4 16 64)")
     add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
     add("--variants", nargs="+", choices=gpu.VARIANTS, default=list(gpu.VARIANTS), help="default: all")
     add("--levels", type=int, nargs="*", choices=range(1, LEVELS + 1), default=list(range(1, LEVELS + 1)))
-    add("--size", type=_count, default=gpu.SIZE, help="side of the larger scene in pixels (default: %(default)s)")
-    made["train"].add_argument("--steps", type=_count, default=20, help="steps with each kernel (default: %(default)s)")
+    add("--size", type=_count, default=gpu.SIZE, help="size of the larger scene in pixels (default: %(default)s)")
+    made["train"].add_argument("--steps", type=_count, default=20, help="steps per kernel (default: %(default)s)")
     add = made["learning"].add_argument
-    add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="labelled scenes; README.md says how")
-    add("--output", type=Path, default=Path("learning.json"), help="finished runs, which go on (default: %(default)s)")
+    add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of labelled scenes")
+    add("--output", type=Path, default=Path("learning.json"), help="finished runs (default: %(default)s)")
     add("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    add("--steps", type=_count, help="of each training (default: 400 where scenes are held out, else 120)")
+    add("--steps", type=_count, help="steps per training (default: 400 if scenes are held out, else 120)")
     add("--learning-rate", type=float, default=learning.BUDGET.learning_rate, help="default: %(default)s")
     return parser
 
@@ -86,10 +86,10 @@ def _count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for."""
+    """Run a benchmark from the command line."""
     settings = vars(make_parser().parse_args(arguments))
     benchmark = settings.pop("benchmark")
-    more = SURROUNDINGS.get(benchmark, dict)()
+    more = ENVIRONMENT.get(benchmark, dict)()
     rows = BENCHMARKS[benchmark](**settings)
     print(TABLES.get(benchmark, report.to_table)(rows), file=sys.stderr)
     print(report.to_json(benchmark, settings, rows, **more))

@@ -1,8 +1,8 @@
-"""What many scenes cost compared with one long run, and further outputs compared with the class map.
+"""Measure the cost of many scenes relative to one long run, and of further outputs relative to the class map.
 
-Scenes are made as for `scene`: every pixel of SAR has to be warped. Seconds are those of whole programs, start and
-loading of the network included, over the tiles that they predict, since scenes of their own have more edges and so more
-tiles than one of the same ground.
+Scenes are simulated as in `scene`: every SAR pixel has to be warped. Seconds are per tile and include start-up and
+loading of the network. They are per tile because several scenes have more edges, and so more tiles, than one scene of
+the same area.
 
     python -m benchmarks batch > batch.json
 """
@@ -17,14 +17,14 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Row, compare, hold, medians
+from benchmarks.measure import ROOT, Row, check_limit, compare, medians
 from benchmarks.scene import make_pair
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.tiles.tiling import Tiling
 
 SIDES = {"scenes": 1024, "single": 2048}
 COUNT = 4
-"""Scenes of a batch, which together have about as many tiles as the single one."""
+"""Scenes of a batch, with about as many tiles in total as the single scene."""
 
 
 def refnet(*arguments: str) -> None:
@@ -33,7 +33,7 @@ def refnet(*arguments: str) -> None:
 
 
 def run_batch(folder: Path, pair: tuple[Path, Path], workers: int | None = None) -> None:
-    """Map one pair again and again as if it were many."""
+    """Map one pair repeatedly, as a batch of several scenes."""
     maps = folder / "maps"
     shutil.rmtree(maps, ignore_errors=True)
     maps.mkdir()
@@ -55,17 +55,17 @@ def run_single(folder: Path, pair: tuple[Path, Path], *outputs: str) -> None:
 
 
 def run(repeats: int) -> list[Row]:
-    """Measure all of it.
+    """Run all measurements.
 
     Parameters
     ----------
     repeats : int
-        Runs of each.
+        Runs per time measurement.
 
     Returns
     -------
     list of dict
-        Seconds are those of a tile.
+        Rows with seconds per tile.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -84,7 +84,7 @@ def run(repeats: int) -> list[Row]:
     single = taken["single"] / tiles["single"]
     per_scene = compare(f"{COUNT} scenes in one process", taken["scenes"] / tiles["scenes"], "one long run", single)
     return [
-        hold(per_scene, "ratio", at_most=1.1),
+        check_limit(per_scene, "ratio", at_most=1.1),
         compare(f"{COUNT} scenes in 2 workers", taken["workers"] / tiles["scenes"], "one long run", single),
         compare("all outputs but stac", taken["outputs"] / tiles["single"], "the class map alone", single),
     ]

@@ -1,4 +1,4 @@
-"""Labelled scenes in memory, and how they are split into what is learned from and what is tested on."""
+"""Labelled scenes in memory, and their split into training and test data."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.window import Window
 
-SCHEME = SCHEMES["terramesh"]  # of TerraMesh's labels; those of simulated scenes name their classes
+SCHEME = SCHEMES["terramesh"]  # scheme of TerraMesh's labels; labels of simulated scenes name their classes
 OPTICAL_BANDS, SAR_BANDS = ("B02", "B03", "B04", "B08"), ("VV", "VH")
 SIMULATED = SceneOptions(optical_offset=0, sar_scale="power")
-"""What is known of simulated scenes, the strangest of which may be taken for something else."""
+"""Known offset and scale of simulated scenes: automatic detection may fail on unusual ones."""
 HELD_OUT = 4
-"""Of so many scenes one is tested on."""
+"""One in so many scenes is held out for testing."""
 TRAINED_COLUMNS, GAP = 130, 8
 
 Float32 = NDArray[np.float32]
@@ -37,9 +37,9 @@ class Scene(NamedTuple):
     name : str
     optical : float32 array, shape (4, H, W)
     sar : float32 array, shape (2, H, W)
-        In physical units with NaN where invalid as read; standardised in a fold, with gaps filled as predicting does.
+        As read, in physical units, NaN where invalid; in a fold, standardised with gaps filled as in predictions.
     labels : uint8 array, shape (H, W)
-        Indexes of classes; 0 where there is no label or a sensor saw nothing.
+        Class indices; 0 where there is no label or a sensor has no data.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Scene(NamedTuple):
     labels: UInt8
 
     def columns(self, start: int, stop: int | None) -> Scene:
-        """Cut out some columns."""
+        """Return the scene cropped to some columns."""
         cut = np.s_[..., start:stop]
         return Scene(self.name, self.optical[cut], self.sar[cut], self.labels[cut])
 
 
 class Fold(NamedTuple):
-    """What is learned from and what is tested on, standardised by the statistics of the former."""
+    """Training and test scenes, standardised by the statistics of the training scenes."""
 
     name: str
     training: list[Scene]
@@ -62,7 +62,7 @@ class Fold(NamedTuple):
 
 
 class DataSet(NamedTuple):
-    """The folds that make one score together."""
+    """The folds that together give one score."""
 
     name: str
     kind: str
@@ -71,19 +71,19 @@ class DataSet(NamedTuple):
 
 
 def find_data_sets(folder: Path) -> Iterator[DataSet]:
-    """Read a folder's scenes and split them.
+    """Read a folder's scenes and yield their splits.
 
     Parameters
     ----------
     folder : Path
-        Either of folders with ``s2.tif``, ``s1.tif`` and ``labels.tif`` each, of which some are held out; or of the
-        folders ``S2L2A``, ``S1RTC`` and ``LULC`` with a file for each place, of which every place is held out once, and
-        then the eastern columns of all.
+        Either contains folders with ``s2.tif``, ``s1.tif`` and ``labels.tif``, of which some are held out. Or contains
+        the folders ``S2L2A``, ``S1RTC`` and ``LULC`` with one file per place: then every place is held out once, and in
+        a second data set the eastern columns of all places.
 
     Raises
     ------
     InputMissingError
-        If it is neither.
+        If the folder has neither layout.
     """
     name = folder.resolve().name
     real = [(path, folder / "S1RTC" / path.name, folder / "LULC" / path.name) for path in folder.glob("S2L2A/*.tif")]
@@ -96,11 +96,11 @@ def find_data_sets(folder: Path) -> Iterator[DataSet]:
         scenes = [read_scene(paths[0].parent.name, *paths, SIMULATED) for paths in sorted(simulated)]
         yield DataSet(f"{name}: scenes", "scenes", [hold_out_scenes(scenes)])
     else:
-        raise InputMissingError(f"{folder} has neither S2L2A/*.tif nor */s2.tif in it.")
+        raise InputMissingError(f"{folder} contains neither S2L2A/*.tif nor */s2.tif.")
 
 
 def read_scene(name: str, optical: Path, sar: Path, labels: Path, options: SceneOptions | None = None) -> Scene:
-    """Read a whole scene as trainings do."""
+    """Read a full scene as in training."""
     with ScenePair.open(optical, sar, OPTICAL_BANDS, SAR_BANDS, options) as pair:
         window = Window(0, 0, *pair.grid.shape)
         patch = pair.read(window)
@@ -110,14 +110,14 @@ def read_scene(name: str, optical: Path, sar: Path, labels: Path, options: Scene
 
 
 def hold_out_scenes(scenes: Sequence[Scene]) -> Fold:
-    """Hold out the last of every four scenes."""
+    """Return a fold that holds out every fourth scene."""
     tested = list(scenes[HELD_OUT - 1 :: HELD_OUT])
     names = {scene.name for scene in tested}
     return make_fold("held-out scenes", [scene for scene in scenes if scene.name not in names], tested)
 
 
 def hold_out_places(scenes: Sequence[Scene]) -> Iterator[Fold]:
-    """Hold out each place once, but for those that share no class with the others."""
+    """Yield a fold for each held-out place, except places that share no class with the others."""
     for tested in scenes:
         fold = make_fold(tested.name, [scene for scene in scenes if scene.name != tested.name], [tested])
         if fold.tested[0].labels.any():
@@ -125,7 +125,7 @@ def hold_out_places(scenes: Sequence[Scene]) -> Iterator[Fold]:
 
 
 def hold_out_columns(scenes: Sequence[Scene]) -> Fold:
-    """Hold out the eastern columns of all scenes, behind a gap."""
+    """Return a fold that holds out the eastern columns of all scenes, behind a gap."""
     return make_fold(
         "eastern columns",
         [scene.columns(0, TRAINED_COLUMNS) for scene in scenes],
@@ -134,7 +134,7 @@ def hold_out_columns(scenes: Sequence[Scene]) -> Fold:
 
 
 def make_fold(name: str, training: Sequence[Scene], tested: Sequence[Scene]) -> Fold:
-    """Standardise by the statistics of what is learned from, and leave out the labels of classes that it lacks."""
+    """Return a fold, standardised by the training statistics, without labels of classes missing from training."""
     seen = np.unique(np.concatenate([scene.labels.ravel() for scene in training]))
     means, deviations = [], []
     for pixels in ([scene.optical for scene in training], [scene.sar for scene in training]):

@@ -1,7 +1,7 @@
-"""How much pixels without data disturb the map next to them: the same scenes with and without gaps cut into them.
+"""Measure how nodata gaps affect the map next to them: the same scenes with and without artificial gaps.
 
-Wedges, as at the edge of a swath, and holes, as of clouds, are cut into one sensor or both. What counts are the pixels
-that both sensors see, within 16 pixels of a cut: the share of them that is wrong, over the same share without the cut.
+Wedges, as at the edge of a swath, and holes, as from clouds, are cut into one sensor or both. The score is the error
+rate of pixels that both sensors see within 16 pixels of a gap, relative to their error rate without the gap.
 
     python sample_data/simulate.py varied --varied --seed 50000 --size 512 --count 10
     python -m benchmarks.gaps --data varied > gaps.json
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.folds import SIMULATED, Scene, read_scene
-from benchmarks.measure import Row, hold
+from benchmarks.measure import Row, check_limit
 from benchmarks.report import to_json
 from refnet_cli.engines.base import Engine
 from refnet_cli.engines.load import load_engine
@@ -33,7 +33,7 @@ Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Fill = Callable[[Float32, Modality], Float32]
-"""Fills the gaps of an image (B, H, W)."""
+"""Returns an image (B, H, W) with its gaps filled."""
 
 NEAR = 16
 SENSORS = {"optical": (True, False), "SAR": (False, True), "both": (True, True)}
@@ -41,17 +41,17 @@ SAMPLE = Path(__file__).resolve().parents[1] / "sample_data"
 
 
 def by_mean(image: Float32, modality: Modality) -> Float32:
-    """Put each band's mean of training there, as refnet 0.1 did."""
+    """Fill gaps with each band's training mean, as in refnet 0.1."""
     return np.asarray(np.where(np.isnan(image), np.reshape(modality.mean, (-1, 1, 1)), image), np.float32)
 
 
 def by_nearest(image: Float32, modality: Modality) -> Float32:
-    """Fill as refnet does."""
+    """Fill gaps from the nearest pixel, as refnet does."""
     return np.asarray(fill_gaps(image[None])[0])
 
 
 def by_mirror(image: Float32, modality: Modality) -> Float32:
-    """Reflect what lies behind the nearest pixel; where that is a gap too or no pixel, take the one nearest to it."""
+    """Fill gaps by reflection at the nearest pixel; where the mirrored pixel is missing, use the one nearest to it."""
     gaps = np.isnan(image).any(axis=0)
     if gaps.all():
         return image
@@ -66,7 +66,7 @@ FILLS: Mapping[str, Fill] = {"mean": by_mean, "nearest": by_nearest, "mirror": b
 
 
 def cut_out(shape: tuple[int, int], seed: int) -> Mask:
-    """Draw what is cut out of a scene: a wedge, and holes of 3 to 50 pixels across, six in 512 x 512 pixels."""
+    """Return a random mask of gaps: a wedge, and holes 3 to 50 pixels across, six per 512 x 512 pixels."""
     random = np.random.default_rng(seed)
     rows, columns = np.indices(shape)
     angle = random.uniform(0, 2 * np.pi)
@@ -82,7 +82,7 @@ def cut_out(shape: tuple[int, int], seed: int) -> Mask:
 
 
 def predict_scene(scene: Scene, engine: Engine, fill: Fill) -> UInt8:
-    """Classify a scene, at least as large as a tile, in tiles without overlap: no average hides what a gap does."""
+    """Classify a scene (at least one tile) in tiles without overlap, so that blending does not hide a gap's effect."""
     card, (height, width) = engine.card, scene.labels.shape
     total = np.zeros((card.network.classes, height, width), np.float32)
     for windows in Tiling(height, width, card.tile, 0).rows():
@@ -95,7 +95,7 @@ def predict_scene(scene: Scene, engine: Engine, fill: Fill) -> UInt8:
 
 
 def with_gaps(scene: Scene, gaps: Mask, sensor: str) -> Scene:
-    """Cut gaps into one sensor or both; the labels stay."""
+    """Return the scene with gaps in one sensor or both; labels are unchanged."""
     optical, sar = (
         np.where(gaps, np.float32(np.nan), image) if cut else image
         for image, cut in zip((scene.optical, scene.sar), SENSORS[sensor], strict=True)
@@ -104,7 +104,7 @@ def with_gaps(scene: Scene, gaps: Mask, sensor: str) -> Scene:
 
 
 def count_wrong(scene: Scene, gaps: Mask, engine: Engine, fill: Fill) -> dict[str, NDArray[np.int64]]:
-    """For gaps in each sensor: pixels near them, those wrong without the gaps, with them, and those that changed."""
+    """Count, for gaps in each sensor: pixels near gaps, errors without gaps, errors with gaps, changed pixels."""
     near = (ndimage.distance_transform_edt(~gaps) <= NEAR) & ~gaps & (scene.labels > 0)
     labels, before = scene.labels[near], predict_scene(scene, engine, fill)[near]
     counts = {}
@@ -117,7 +117,7 @@ def count_wrong(scene: Scene, gaps: Mask, engine: Engine, fill: Fill) -> dict[st
 
 
 def run(data: Path, weights: Path) -> list[Row]:
-    """Measure all ways to fill gaps on the sample scene and those of a folder; one row for each way and sensor."""
+    """Measure all fill methods on the sample scene and the scenes of a folder; one row per method and sensor."""
     engine = load_engine(weights, EngineOptions(device="cpu"))
     totals: dict[tuple[str, str], NDArray[np.int64]] = {}
     for number, folder in enumerate([SAMPLE, *sorted(path.parent for path in data.glob("*/s2.tif"))]):
@@ -135,7 +135,7 @@ def _rows(totals: Mapping[tuple[str, str], NDArray[np.int64]]) -> Iterator[Row]:
         for sensor in SENSORS:
             yield _row(f"{name}: gaps in {sensor}", totals[name, sensor])
         pooled = _row(f"{name}: all", sum((totals[name, sensor] for sensor in SENSORS), np.zeros(4, np.int64)))
-        yield hold(pooled, "ratio", at_most=1.15) if name == "nearest" else pooled
+        yield check_limit(pooled, "ratio", at_most=1.15) if name == "nearest" else pooled
 
 
 def _row(what: str, counts: NDArray[np.int64]) -> Row:
@@ -147,7 +147,7 @@ def _row(what: str, counts: NDArray[np.int64]) -> Row:
 
 
 def to_table(rows: Sequence[Row]) -> str:
-    """Write the results as a table of plain text."""
+    """Return the results as a plain-text table."""
     lines = [f"{'what':24} {'wrong':>7} {'without':>8} {'ratio':>6} {'changed':>8}"]
     lines += [
         f"{row['what']:24} {row['wrong']:7.4f} {row['other_wrong']:8.4f} {row['ratio']:6.3f} {row['changed']:8.4f}"
@@ -157,10 +157,10 @@ def to_table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for: a table on stderr, JSON on stdout."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gaps", description="How: README.md.")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="of simulated scenes")
-    parser.add_argument("--weights", type=Path, default=default_weights(), help="(default: the bundled ones)")
+    """Run the benchmark from the command line: a table on stderr, JSON on stdout."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gaps", description="See benchmarks/README.md.")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder of simulated scenes")
+    parser.add_argument("--weights", type=Path, default=default_weights(), help="weights (default: the bundled ones)")
     settings = vars(parser.parse_args(arguments))
     rows = run(**settings)
     print(to_table(rows), file=sys.stderr)

@@ -1,8 +1,8 @@
-"""All that is worth measuring on a GPU: scans, precisions, compiling, ONNX Runtime, several devices, whole predictions.
+"""GPU benchmarks: scan kernels, precisions, compilation, ONNX Runtime, several devices, full predictions.
 
-Each thing is measured in a process of its own, so that a crash, or an error after which CUDA is of no more use, costs
-one row, which then says what ``failed``. Engines give back arrays on the host, so that the device has finished when a
-time is taken; the scans' benchmark waits for it by itself. Nobody has run this on a GPU yet: it was tried on CPUs.
+Each measurement runs in its own process, so that a crash, or an error that leaves CUDA unusable, costs one row only;
+that row then states what ``failed``. Engines return arrays on the host, so the device has finished when a time is
+taken; the scan benchmark synchronizes explicitly. This has not run on a GPU yet; it was tested on CPUs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from refnet_cli.scan import SCANS, available_scans
 from refnet_cli.system.process import keep_freed_memory
 
 PLAIN = "fp32"
-"""What the others are compared with."""
+"""The variant that others are compared with."""
 VARIANTS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     **{f"scan {name}": {"scan": name} for name in SCANS if name not in ("loop", "cpu")},
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "deterministic": {"deterministic": True},
     **{f"onnx {name}": {"provider": name} for name in ("cuda", "tensorrt", "cpu")},
 }
-"""Ways to predict: what `EngineOptions` are given, or of ONNX models the provider."""
+"""Arguments of `EngineOptions` for each variant; ``provider`` selects the ONNX model."""
 BATCHES = (1, 4, 16, 64)
 SIZE = 4096
 
@@ -63,30 +63,30 @@ def measure_kernel(kernel: str, device: str, levels: Sequence[int], repeats: int
 
 
 def measure_tiles(network: str, variant: str, device: str, batch: int, repeats: int) -> list[Row]:
-    """Measure a way to predict tiles, compared with the plain one on the same device."""
+    """Measure a variant on tiles, compared with the plain one on the same device."""
     with tempfile.TemporaryDirectory() as folder:
         weights, options = _prepare(network, variant, Path(folder))
         plain = load_engine(NETWORKS[network](Path(folder)), EngineOptions(device, batch))
         engine = load_engine(weights, EngineOptions(device, batch, **options))
-        row = _race(engine, plain, batch, device, repeats)
+        row = _compare_engines(engine, plain, batch, device, repeats)
     side = engine.card.tile
     return [row | {"what": f"tile, {network}, {side} x {side}, batch {batch}, {variant}"}]
 
 
 def measure_devices(network: str, devices: str, batch: int, repeats: int) -> list[Row]:
-    """Measure several devices, each with as large a batch, compared with the first of them alone."""
+    """Measure several devices, each with the given batch size, compared with the first device alone."""
     with tempfile.TemporaryDirectory() as folder:
         weights = NETWORKS[network](Path(folder))
         first = devices.partition(",")[0]
         plain = load_engine(weights, EngineOptions(first, batch))
         several = load_engine(weights, EngineOptions(devices, batch))
-        row = _race(several, plain, several.batch, first, repeats)
+        row = _compare_engines(several, plain, several.batch, first, repeats)
         several.close()
     return [row | {"what": f"tile, {network}, batch {batch} on each of {devices}"}]
 
 
 def _prepare(network: str, variant: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Make the weights that a variant takes."""
+    """Return the weights and engine options of a variant; export an ONNX model if needed."""
     weights, options = NETWORKS[network](folder), VARIANTS[variant]
     if "provider" not in options:
         return weights, options
@@ -96,8 +96,8 @@ def _prepare(network: str, variant: str, folder: Path) -> tuple[Path, dict[str, 
     return model, options
 
 
-def _race(engine: Engine, plain: Engine, count: int, device: str, repeats: int) -> Row:
-    """Predict the same tiles with two engines in turn; how fast is the first, and do they agree."""
+def _compare_engines(engine: Engine, plain: Engine, count: int, device: str, repeats: int) -> Row:
+    """Predict the same tiles with two engines in turn, and return the first one's times and the differences."""
     tiles = draw_tiles(plain.card, count)
     started = time.perf_counter()
     found = _predict(engine, tiles, device)
@@ -118,7 +118,7 @@ def _race(engine: Engine, plain: Engine, count: int, device: str, repeats: int) 
 
 
 def _predict(engine: Engine, tiles: tuple[Any, Any], device: str) -> Any:
-    """Predict in as large batches as an engine likes, which may have become smaller than at first, and wait."""
+    """Predict in batches of the engine's current size, which may have been reduced, and wait for the device."""
     parts = [np.s_[start : start + engine.batch] for start in range(0, len(tiles[0]), engine.batch)]
     found = [engine.predict(tiles[0][part], tiles[1][part]) for part in parts]
     finish(device)
@@ -126,7 +126,7 @@ def _predict(engine: Engine, tiles: tuple[Any, Any], device: str) -> Any:
 
 
 def measure_scene(variant: str, device: str, size: int | None, repeats: int) -> list[Row]:
-    """Measure whole calls of ``refnet predict``, on the sample scene or on one of ``size`` x ``size`` pixels."""
+    """Measure full calls of ``refnet predict``, on the sample scene or on one of ``size`` x ``size`` pixels."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sample = ROOT / "sample_data"
@@ -136,7 +136,7 @@ def measure_scene(variant: str, device: str, size: int | None, repeats: int) -> 
             output = folder / f"{way.replace(' ', '-')}.tif"
             calls[way] = output, partial(_call, optical, sar, output, device, way, options)
         for _, call in calls.values():
-            call()  # kernels are compiled, files read for the first time
+            call()  # warm-up: compiles kernels and fills the file cache
         taken = medians({way: call for way, (_, call) in calls.items()}, repeats)
         codes = [_read(output) for output, _ in calls.values()]
     what = f"predict, {f'{size} x {size}' if size else 'sample scene'}, {variant}"
@@ -173,14 +173,14 @@ MEASURES: dict[str, Callable[..., list[Row]]] = {
 }
 
 
-def measure_apart(measure: str, **settings: Any) -> list[Row]:
-    """Measure in a process of its own; if that fails, the one row says how."""
+def measure_in_child(measure: str, **settings: Any) -> list[Row]:
+    """Run a measurement in its own process; if it fails, return one row with the error."""
     command = [sys.executable, "-m", "benchmarks.gpu", measure, json.dumps(settings)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 0:
         rows: list[Row] = json.loads(done.stdout.splitlines()[-1])
         return rows
-    last = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+    last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
     name = ", ".join(str(value) for value in settings.values())
     return [{"what": f"{measure}: {name}", "failed": f"exit code {done.returncode}: {last[:500]}"}]
 
@@ -195,24 +195,24 @@ def run(
     levels: Sequence[int] = range(1, LEVELS + 1),
     size: int = SIZE,
 ) -> list[Row]:
-    """Measure all of it.
+    """Run all measurements.
 
     Parameters
     ----------
     repeats : int
-        How often each time is taken; the medians count.
+        Runs per time measurement; medians are reported.
     device : str
         A torch device.
     devices : str, optional
-        Several, as ``refnet predict --device`` takes them; by default all GPUs if these are several.
+        Several devices, as for ``refnet predict --device``; by default all GPUs if there are several.
     batches : sequence of int
-        Tiles at once.
+        Batch sizes in tiles.
     networks, variants : sequence of str
         From ``NETWORKS`` and ``VARIANTS``.
     levels : sequence of int
         Levels of the network at which the scan kernels are measured.
     size : int
-        Side in pixels of the larger scene.
+        Size of the larger scene in pixels.
     """
     if devices is None and torch.cuda.device_count() > 1:
         devices = ",".join(f"cuda:{number}" for number in range(torch.cuda.device_count()))
@@ -226,7 +226,7 @@ def run(
     ]  # fmt: skip
     for network in networks:
         for batch in batches:
-            # Next to one that holds for the whole process, nothing else could be measured.
+            # "deterministic" changes torch for the whole process, and with it the plain engine.
             plans += [
                 {"measure": "tiles", "network": network, "variant": name, "device": device, "batch": batch}
                 for name in fitting
@@ -240,7 +240,7 @@ def run(
     ]
     rows = []
     for number, plan in enumerate(plans, 1):
-        done = measure_apart(**plan, repeats=repeats)
+        done = measure_in_child(**plan, repeats=repeats)
         rows += done
         for row in done:
             told = row.get("failed") or f"{row.get('seconds', 0):.4g} s"
@@ -249,20 +249,20 @@ def run(
 
 
 def _fits(kernel: str | None, device: str) -> bool:
-    """Whether a scan kernel can run on a device; which cannot, and why, is in the doctor's words."""
+    """Return whether a scan kernel can run on a device; the doctor's output states why others cannot."""
     return kernel is None or available_scans(torch.device(device).type, PUBLISHED.states)[kernel] is None
 
 
-def look_around() -> dict[str, Any]:
-    """What ``nvidia-smi`` and ``refnet doctor`` say, and which distributions are installed."""
+def describe_environment() -> dict[str, Any]:
+    """Return the output of ``nvidia-smi`` and ``refnet doctor``, and the installed distributions."""
     return {
-        "nvidia_smi": _say("nvidia-smi") if shutil.which("nvidia-smi") else None,
-        "doctor": _say(sys.executable, "-m", "refnet_cli", "doctor", "--json"),
+        "nvidia_smi": _run_command("nvidia-smi") if shutil.which("nvidia-smi") else None,
+        "doctor": _run_command(sys.executable, "-m", "refnet_cli", "doctor", "--json"),
         "installed": {found.metadata["Name"]: found.version for found in distributions()},
     }
 
 
-def _say(*command: str) -> dict[str, Any]:
+def _run_command(*command: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     try:
         said = json.loads(done.stdout)

@@ -1,6 +1,6 @@
-"""What the network's ideas are worth: it learns on equal terms with networks that lack one of them, and with others.
+"""Ablation study: train the network, variants without one component, and other models on the same budget.
 
-Every run, a variant that learns one fold from one seed, is written down as soon as it is finished, and not repeated.
+A run is one variant on one fold with one seed. Every run is stored as soon as it is finished, and not repeated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from refnet_cli.system.atomic import replacing
 from refnet_cli.system.process import keep_freed_memory
 
 STEPS = {"scenes": 400, "places": 120, "columns": 120}
-"""Of each training, by what is held out: leaving out place after place takes many trainings."""
+"""Steps per training, by what is held out: holding out each place takes many trainings."""
 COLUMNS = {
     "variant": "{}", "overall_accuracy": "{:.3f}", "mean_iou": "{:.3f}", "parameters": "{:,}", "seconds": "{:.0f}",
     "seeds": "{}",
@@ -35,7 +35,7 @@ Run = dict[str, Any]
 
 
 class Task(NamedTuple):
-    """One variant that is to learn one fold of a data set from one seed."""
+    """One variant to train on one fold of a data set with one seed."""
 
     data_set: str
     fold: Fold
@@ -45,13 +45,13 @@ class Task(NamedTuple):
 
     @property
     def key(self) -> Run:
-        """What its run is known by."""
+        """Fields that identify the task's run."""
         names = {"data_set": self.data_set, "fold": self.fold.name, "variant": self.variant, "seed": self.seed}
         return names | asdict(self.budget)
 
     def run(self) -> Run:
-        """Learn, and count the tested pixels by label (row) and prediction (column)."""
-        started = time.process_time()  # of the processor: what else the machine does in an hour must not count
+        """Train and test; return the run with its confusion matrix (labels by row, predictions by column)."""
+        started = time.process_time()  # CPU time, to exclude other load on the machine
         learned = VARIANTS[self.variant](self.fold.training, self.budget, self.seed)
         seconds = round(time.process_time() - started, 2)
         counts = [confusion_matrix(scene.labels, learned.predict(scene), SCHEME.classes) for scene in self.fold.tested]
@@ -62,7 +62,7 @@ class Task(NamedTuple):
 def list_tasks(
     data_sets: Sequence[DataSet], variants: Sequence[str], seeds: Sequence[int], steps: int | None, budget: Budget
 ) -> Iterator[Task]:
-    """Yield all tasks, seed after seed, so that what is finished early can be compared."""
+    """Yield all tasks, seed by seed, so that early results can be compared."""
     for seed in seeds:
         for data_set in data_sets:
             spent = replace(budget, steps=steps or STEPS[data_set.kind])
@@ -72,23 +72,23 @@ def list_tasks(
 
 
 def read_runs(output: Path) -> list[Run]:
-    """Read the runs that are finished."""
+    """Return the finished runs."""
     runs: list[Run] = json.loads(output.read_text()) if output.exists() else []
     return runs
 
 
 def find_run(runs: Sequence[Run], task: Task) -> Run | None:
-    """Return the run of a task, if it is finished."""
+    """Return the finished run of a task, or None."""
     return next((run for run in runs if task.key.items() <= run.items()), None)
 
 
 def finish(task: Task, output: Path) -> Run:
-    """Return the run of a task: the one in the file, or a new one, which is added there."""
+    """Return the run of a task from the file, or run the task and add it to the file."""
     found = find_run(read_runs(output), task)
     if found:
         return found
     run = task.run()
-    runs = [*read_runs(output), run]  # to which others may have been added meanwhile
+    runs = [*read_runs(output), run]  # read again: another process may have added runs
     with replacing(output) as temporary:
         temporary.write_text("[\n" + ",\n".join(map(json.dumps, runs)) + "\n]\n")
     accuracy, mean_iou = judge([run])
@@ -98,13 +98,13 @@ def finish(task: Task, output: Path) -> Run:
 
 
 def judge(runs: Sequence[Run]) -> tuple[float, float]:
-    """Overall accuracy and mean IoU of the folds together, over the classes that have labels."""
+    """Return overall accuracy and mean IoU of the pooled folds, over the classes with labels."""
     scores = score(np.sum([run["confusion_matrix"] for run in runs], axis=0), SCHEME.names)
     return scores.overall_accuracy, fmean(iou for name, iou in scores.iou.items() if scores.labelled[name])
 
 
 def summarise(runs: Sequence[Run]) -> list[Row]:
-    """Put the runs of each data set and variant into one row: means and standard deviations over the seeds."""
+    """Return one row per data set and variant, with means and standard deviations over the seeds."""
     rows = []
     for data_set, variant in dict.fromkeys((run["data_set"], run["variant"]) for run in runs):
         alike = [run for run in runs if (run["data_set"], run["variant"]) == (data_set, variant)]
@@ -126,7 +126,7 @@ def summarise(runs: Sequence[Run]) -> list[Row]:
 
 
 def to_table(rows: Sequence[Row]) -> str:
-    """Write the rows as a table in Markdown for each data set."""
+    """Return the rows as one Markdown table per data set."""
     tables = []
     for data_set in dict.fromkeys(row["data_set"] for row in rows):
         titles = [column.replace("_", " ") for column in COLUMNS]
@@ -150,25 +150,25 @@ def run(
     learning_rate: float = BUDGET.learning_rate,
     budget: Budget = BUDGET,
 ) -> list[Row]:
-    """Let the variants learn, and test them on what was held out.
+    """Train the variants and test them on held-out data.
 
     Parameters
     ----------
     data : sequence of Path
-        Folders of scenes; see `find_data_sets`. They are told apart by their names.
+        Folders of scenes, with distinct names; see `find_data_sets`.
     output : Path
-        Holds the finished runs, as JSON, and gets the others.
+        JSON file of finished runs, to which new runs are added.
     only : sequence of str
         Names of variants.
     seeds : sequence of int
     steps : int, optional
-        Of each training; by default as in ``STEPS``.
+        Steps per training; by default as in ``STEPS``.
     learning_rate : float
-        At the first step.
+        Initial learning rate.
     budget : Budget
-        What else every training may spend.
+        The other limits of every training.
     """
-    keep_freed_memory()  # as trainings do
+    keep_freed_memory()  # as in trainings
     data_sets = [data_set for folder in data for data_set in find_data_sets(folder)]
     budget = replace(budget, learning_rate=learning_rate)
     return summarise([finish(task, output) for task in list_tasks(data_sets, only, seeds, steps, budget)])

@@ -1,6 +1,6 @@
-"""Times taken in turn, ratios of them, bars to hold them to, and the memory of processes (Linux).
+"""Time measurements in turn, their ratios and limits, and the memory of processes (Linux).
 
-Nothing here imports torch: the memory of what does without it can so be measured.
+This module does not import torch, so that the memory of code without torch can be measured.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Row = dict[str, Any]
 
 
 def medians(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Run actions in turn, again and again, so that all suffer alike from what else the machine does.
+    """Run actions repeatedly in turn, so that other load on the machine affects all equally.
 
     Parameters
     ----------
     actions : mapping of callables
     repeats : int
-        How often each runs.
+        Runs per action.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def medians(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def compare(what: str, seconds: float, over: str, other_seconds: float) -> Row:
-    """Return a row of results: ``seconds`` of something, and their ratio over those of something else."""
+    """Return a row of results: the seconds of a measurement, and their ratio to those of another."""
     return {
         "what": what,
         "seconds": seconds,
@@ -55,25 +55,25 @@ def compare(what: str, seconds: float, over: str, other_seconds: float) -> Row:
     }
 
 
-def hold(row: Row, measure: str, *, at_most: float | None = None, at_least: float | None = None) -> Row:
-    """Hold one measure of a row to a bar.
+def check_limit(row: Row, measure: str, *, at_most: float | None = None, at_least: float | None = None) -> Row:
+    """Compare one measure of a row with a limit.
 
     Parameters
     ----------
     row : dict
     measure : str
-        Key of the number that counts.
+        Key of the measure.
     at_most, at_least : float, optional
-        One of the two.
+        The limit; give one of the two.
 
     Returns
     -------
     dict
-        The row with ``limit``, ``bar`` (the same in words) and ``kept``.
+        The row with ``limit``, ``bar`` (the limit in words) and ``kept``.
 
     Examples
     --------
-    >>> hold({"what": "a scene", "megabytes": 2100.0}, "megabytes", at_most=2000)
+    >>> check_limit({"what": "a scene", "megabytes": 2100.0}, "megabytes", at_most=2000)
     {'what': 'a scene', 'megabytes': 2100.0, 'limit': 2000, 'bar': 'megabytes at most 2000', 'kept': False}
     """
     if at_most is not None:
@@ -84,34 +84,34 @@ def hold(row: Row, measure: str, *, at_most: float | None = None, at_least: floa
 
 
 def memory(entry: str) -> float:
-    """MB of this process by an entry of ``/proc/self/status``: ``VmRSS`` is held now, ``VmHWM`` was the most."""
+    """Return MB of this process from ``/proc/self/status``: ``VmRSS`` is the current memory, ``VmHWM`` the peak."""
     found = re.search(rf"^{entry}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     if found is None:
-        raise ValueError(f"/proc/self/status has no entry {entry}.")
+        raise ValueError(f"/proc/self/status has no entry {entry!r}.")
     return int(found[1]) / 1024
 
 
-def forget_peak() -> None:
-    """Give freed memory back and let ``VmHWM`` start again at what is held now."""
-    # Memory that was freed but kept would hide as much of what is taken next.
+def reset_peak() -> None:
+    """Release freed memory to the system and reset ``VmHWM`` to the current memory."""
+    # Freed memory that the allocator keeps would hide later allocations.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def in_child(function: Callable[..., float], *arguments: str, environment: Mapping[str, str] | None = None) -> float:
-    """Call a module's function in a process of its own, and return its number; ``environment`` is added to this one."""
-    # getrusage would not do: its peak is inherited from the parent.
+    """Call a module's function in a child process and return its number; ``environment`` extends this process's."""
+    # getrusage is unsuitable: its peak is inherited from the parent.
     module, name = function.__module__, function.__name__
     code = f"import sys; from {module} import {name}; print({name}(*sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
         env=os.environ | (environment or {}),
     )  # fmt: skip
-    return float(done.stdout.split()[-1])  # the function may have written too
+    return float(done.stdout.split()[-1])  # the function may print too
 
 
 def peak_of_refnet(*arguments: str) -> float:
-    """MB that the command line tool takes at most; called in a process of its own."""
+    """Return the peak MB of the command-line tool; call it in a child process."""
     from refnet_cli.cli.main import run
 
     code = run(arguments)

@@ -1,12 +1,10 @@
-"""How much memory ``refnet predict`` takes at most, over what it reckons with beforehand.
+"""Measure the peak memory of ``refnet predict`` relative to its own estimate, `refnet_cli.prediction.memory.Demand`.
 
-The reckoning is `refnet_cli.prediction.memory.Demand`.
+Each prediction runs in its own process, with a given batch size and number of reading threads, on a pair from `scene`,
+so that every pixel is warped. The peak is that of the process as reported by the kernel, including mapped libraries.
 
-Each prediction is a process of its own, given batch and reading threads, on a pair that `scene` makes, so that every
-pixel is warped. What counts is the process's peak as the kernel tells it, libraries that are mapped included.
-
-What is reckoned must never be less than what is taken, lest runs be killed, and should not be much more, lest tiles and
-threads be given up for nothing.
+The estimate must never be below the peak, or runs would be killed. It should not be much above it, or tiles and threads
+would be reduced needlessly.
 
     python -m benchmarks.memory > memory.json
 """
@@ -20,7 +18,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from benchmarks.measure import Row, hold, in_child, peak_of_refnet
+from benchmarks.measure import Row, check_limit, in_child, peak_of_refnet
 from benchmarks.scene import make_pair
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.model.card import Card, Modality
@@ -30,13 +28,13 @@ from refnet_cli.system.memory import MB
 
 WIDTHS, BATCHES, THREADS = (512, 2048, 6000), (1, 2, 4), (1, 2)
 ROWS = {"default": 600, "published": 256}
-"""Height of the scenes; the published preset takes a second for a tile and gets a single row of them."""
+"""Height of the scenes. The published preset needs a second per tile, so its scenes have a single row of tiles."""
 LEAST = 0.66
-"""Of what was reckoned, what has to be taken."""
+"""Lower bound of peak over estimate."""
 
 
 def published_weights(folder: Path) -> Path:
-    """Write weights of the published preset, random, with the MSIE decoders that predicting reads but does not use."""
+    """Write random weights of the published preset, with the MSIE decoders, which predictions read but do not use."""
     from benchmarks.networks import PUBLISHED, make_network
     from refnet_cli.model.weights import save_weights
 
@@ -63,9 +61,9 @@ def measure(
     *,
     first: bool = False,
 ) -> Row:
-    """Predict a pair again and again: the most that is taken, in MB, over what was reckoned.
+    """Predict a pair repeatedly, and return the peak in MB relative to the estimate.
 
-    With ``first``, the kernels are compiled again, as in the first run after installing.
+    With ``first``, the kernels are compiled again, as in the first run after an installation.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = {"optical": pair[0], "sar": pair[1], "weights": weights, "output": Path(folder) / "map.tif"}
@@ -77,7 +75,7 @@ def measure(
     reckoned = demand_of(read_card(weights), weights, width).total(batch, threads) / MB
     what = f"{width} wide, batch {batch}, threads {threads}{', first run' * first}"
     row = {"what": what, "megabytes": peak, "over": "reckoned", "other_megabytes": reckoned, "ratio": peak / reckoned}
-    return hold(row, "ratio", at_most=1)
+    return check_limit(row, "ratio", at_most=1)
 
 
 def run(
@@ -92,11 +90,11 @@ def run(
     Parameters
     ----------
     repeats : int
-        How often each prediction is made; the greatest peak counts.
+        Runs of each prediction; the largest peak is reported.
     widths : sequence of int
-        Of the scenes, in pixels.
+        Widths of the scenes in pixels.
     batches, threads : sequence of int
-        Tiles at once, and reading threads.
+        Batch sizes in tiles, and numbers of reading threads.
     networks : sequence of str
         From ``NETWORKS``.
     """
@@ -107,12 +105,12 @@ def run(
             made: list[Row] = []
             for width in widths:
                 pair = make_pair(Path(name), width, ROWS[network])
-                if not made:  # the least of all, to which compiling adds most
+                if not made:  # the smallest run, where compiling adds the largest share
                     made.append(measure(pair, width, weights, min(batches), min(threads), first=True))
                 made += [measure(pair, width, weights, *chosen, repeats) for chosen in product(batches, threads)]
             found += [row | {"what": f"{network}, {row['what']}"} for row in made]
     least = min(found, key=lambda row: float(row["ratio"]))
-    return [*found, hold(least | {"what": f"least: {least['what']}"}, "ratio", at_least=LEAST)]
+    return [*found, check_limit(least | {"what": f"least: {least['what']}"}, "ratio", at_least=LEAST)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The networks, the inputs and the yardstick that the benchmarks share."""
+"""Networks, inputs and the reference matrix product shared by the benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRODUCT = f"{PRODUCT_SIDE}^3 matrix product"
 
 
 def matrix_product(device: str = "cpu") -> Callable[[], object]:
-    """Return what multiplies two float32 matrices of 2048 x 2048 numbers and waits for the result."""
+    """Return a function that multiplies two float32 matrices of 2048 x 2048 and waits for the result."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(PRODUCT_SIDE, PRODUCT_SIDE, generator=generator).to(device) for _ in range(2))
 
@@ -29,19 +29,19 @@ def matrix_product(device: str = "cpu") -> Callable[[], object]:
 
 
 def finish(device: str) -> None:
-    """Wait until a device has done what it was given; CPUs always have."""
+    """Wait until a device has finished; a no-op on CPUs."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def make_network(config: REFNetConfig) -> REFNet:
-    """Make a network of random weights, always the same, in evaluation mode."""
+    """Return a network with fixed random weights, in evaluation mode."""
     torch.manual_seed(0)
     return REFNet(config).eval()
 
 
 def make_inputs(config: REFNetConfig, batch: int, side: int) -> tuple[Tensor, Tensor]:
-    """Random optical and SAR images, (batch, bands, side, side), channels last."""
+    """Return random optical and SAR images, (batch, bands, side, side), channels last."""
     generator = torch.Generator().manual_seed(0)
     optical, sar = (
         torch.randn(batch, bands, side, side, generator=generator).contiguous(memory_format=torch.channels_last)

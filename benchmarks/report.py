@@ -1,4 +1,4 @@
-"""Results as JSON, with the machine and the versions that made them, and as a table."""
+"""Write results as a table, and as JSON with the machine and the versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("what", "measured", "ratio", "over", "bar", "kept")
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the times depend on."""
+    """Return the properties of the machine that affect times."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -42,21 +42,21 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Version of Python, refnet and the libraries that count, by name."""
+    """Return the versions of Python, refnet and the relevant libraries by name."""
     libraries = {name: version(name) for name in ("torch", "timm", "numba", "numpy", "rasterio")}
     gdal: str = rasterio.__gdal_version__
     return {"python": platform.python_version(), "refnet": __version__, **libraries, "gdal": gdal}
 
 
 def to_json(benchmark: str, settings: dict[str, Any], rows: Sequence[Row], **more: Any) -> str:
-    """Write the results as a JSON document.
+    """Return the results as a JSON document.
 
     Parameters
     ----------
     benchmark : str
-        Its name on the command line.
+        Name of the benchmark on the command line.
     settings : dict
-        What it was run with; of paths only the last name is written.
+        Options of the run; only the last component of paths is written.
     rows : sequence of dict
     **more
         Further entries of the document.
@@ -78,7 +78,7 @@ def _last_name(path: Path) -> str:
 
 
 def to_table(rows: Sequence[Row]) -> str:
-    """Write the results as a table of plain text."""
+    """Return the results as a plain-text table."""
     lines = [COLUMNS, *([_cell(row, column) for column in COLUMNS] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""How long each scan kernel takes at each level of the network, compared with a matrix product.
+"""Measure the time of each scan kernel at each level of the network, relative to a matrix product.
 
 The sizes are those of one 256 x 256 tile in the published preset, one VSS block at a time: 128 x 128 pixels at level 1
 to 8 x 8 at level 5, 256 channels, rank 8, state size 1.
@@ -13,25 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import Row, compare, hold, medians
+from benchmarks.measure import Row, check_limit, compare, medians
 from benchmarks.networks import PRODUCT, PUBLISHED, finish, matrix_product
 from refnet_cli.model.refnet import LEVELS, SS2D
 from refnet_cli.scan import SCANS, available_scans, selective_scan
 from refnet_cli.system.process import keep_freed_memory
 
 TILE = 256
-# The step-by-step kernel takes a Python step for each pixel, and its gradients take longer the more steps there were:
-# above so many pixels, it would be half a minute and more.
+# Most pixels for the step-by-step kernel, which takes one Python step per pixel: above, it needs half a minute or more.
+# Its gradients are even slower.
 LOOP_PIXELS = {"forward": 1024, "forward+backward": 256}
 BARS = {"cpu forward": 0.6, "cpu forward+backward": 2.5}
 FASTER_THAN_TORCH = 10.0
 
 Arguments = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""What `selective_scan` takes: u, projection, dt_weight, dt_bias, a_log and d_skip."""
+"""Arguments of `selective_scan`: u, projection, dt_weight, dt_bias, a_log and d_skip."""
 
 
 def make_arguments(side: int, device: str) -> Arguments:
-    """Make the arguments for an image of ``side`` x ``side`` pixels, all of them wanting gradients."""
+    """Return arguments for an image of ``side`` x ``side`` pixels, all with gradients."""
     torch.manual_seed(side)
     block = SS2D(PUBLISHED.width, PUBLISHED.states)
     u = torch.randn(1, side, side, 2 * PUBLISHED.width)
@@ -45,14 +45,14 @@ def make_arguments(side: int, device: str) -> Arguments:
 
 
 def forward(scan: str, arguments: Arguments) -> None:
-    """Scan as in predicting."""
+    """Run the scan as in inference."""
     with torch.inference_mode():
         selective_scan(*arguments, scan)
     finish(str(arguments[0].device))
 
 
 def forward_backward(scan: str, arguments: Arguments) -> None:
-    """Scan as in training, with the gradients of everything."""
+    """Run the scan as in training, with all gradients."""
     y = selective_scan(*arguments, scan)
     torch.autograd.grad(y, arguments, torch.ones_like(y))
     finish(str(arguments[0].device))
@@ -65,7 +65,7 @@ MODES: dict[str, Callable[[str, Arguments], None]] = {
 
 
 def measure_level(level: int, repeats: int, device: str, only: Sequence[str] = tuple(SCANS)) -> list[Row]:
-    """Measure every kernel of those named that can run, over the matrix product, and then ``torch`` over ``cpu``."""
+    """Measure the given kernels that can run relative to the matrix product, and ``torch`` relative to ``cpu``."""
     side = TILE // 2**level
     arguments = make_arguments(side, device)
     scans = available_scans(torch.device(device).type, PUBLISHED.states)
@@ -79,11 +79,11 @@ def measure_level(level: int, repeats: int, device: str, only: Sequence[str] = t
     rows = []
     for name in actions:
         row = compare(f"level {level}, {name}", taken[name], PRODUCT, taken[PRODUCT])
-        rows.append(hold(row, "ratio", at_most=BARS[name]) if level == 1 and name in BARS else row)
+        rows.append(check_limit(row, "ratio", at_most=BARS[name]) if level == 1 and name in BARS else row)
     for mode in MODES if scans["cpu"] is None and {"cpu", "torch"} <= set(only) else ():
         ours = f"cpu {mode}"
         row = compare(f"level {level}, torch {mode}", taken[f"torch {mode}"], ours, taken[ours])
-        rows.append(hold(row, "ratio", at_least=FASTER_THAN_TORCH) if level == 1 else row)
+        rows.append(check_limit(row, "ratio", at_least=FASTER_THAN_TORCH) if level == 1 else row)
     return rows
 
 
@@ -93,12 +93,12 @@ def run(repeats: int = 5, device: str = "cpu", levels: Sequence[int] = range(1, 
     Parameters
     ----------
     repeats : int
-        How often each time is taken; the medians count.
+        Runs per time measurement; medians are reported.
     device : str
         A torch device.
     levels : sequence of int
         Levels of the network, 1 to 5.
     """
     keep_freed_memory()  # as engines do
-    measure_level(LEVELS, 1, device)  # kernels are compiled at the first call
+    measure_level(LEVELS, 1, device)  # warm-up: compiles kernels
     return [row for level in levels for row in measure_level(level, repeats, device)]

@@ -1,18 +1,18 @@
-"""How long a whole scene takes, compared with the network alone and with GDAL alone, and how much memory.
+"""Measure the time and memory of a full scene, relative to the network alone and to GDAL alone.
 
-The scene pairs are made for it: optical uint16 in one UTM zone, SAR float32 power in the neighbouring one, so that
-every pixel has to be warped. Times are medians; only ratios of times measured in turn are worth anything, since both
-sides then suffer alike from what else the machine does.
+Scene pairs are simulated: optical uint16 in one UTM zone, SAR float32 power in the neighbouring zone, so that every
+pixel has to be warped. Times are medians. Only ratios of times measured in turn are meaningful, because other load on
+the machine then affects both sides equally.
 
-Network-only: the very batches of tiles that `predict` makes, fed to the same engine from memory.
+Network-only: the same batches of tiles as in `predict`, fed to the same engine from memory.
 
-GDAL-only: what one would do without refnet before and after the network, in one process and with GDAL's defaults:
+GDAL-only: the work without refnet before and after the network, in one process with GDAL's defaults.
 ``gdalwarp -r bilinear`` of the SAR file to the optical grid, into an uncompressed GeoTIFF; reading both files block by
-block; writing a uint8 raster of class codes and turning it into a Cloud Optimized GeoTIFF with DEFLATE and overviews.
-It lacks what `predict` does in addition: checks, decibels, tiles that overlap, blending, areas.
+block; writing a uint8 raster of class codes and converting it to a Cloud Optimized GeoTIFF with DEFLATE and overviews.
+`predict` also does checks, conversion to dB, overlapping tiles, blending and areas.
 
-Start-up: the whole of ``refnet predict`` on a scene of one tile, from the second call on, when the compiled kernels lie
-in numba's cache.
+Start-up: a full ``refnet predict`` on a scene of one tile, from the second call on, with the compiled kernels in
+numba's cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window as RasterWindow
 
-from benchmarks.measure import ROOT, Row, compare, hold, in_child, medians, memory
+from benchmarks.measure import ROOT, Row, check_limit, compare, in_child, medians, memory
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
@@ -48,7 +48,7 @@ TILED = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BL
 
 
 class FreeEngine:
-    """Gives the same answer to all input at once."""
+    """An engine that returns constant probabilities at no cost."""
 
     batch = 4
 
@@ -59,18 +59,18 @@ class FreeEngine:
         self._shares = np.full((1, classes, 1, 1), 1 / classes, np.float32)
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
-        """Return equal shares, shape (N, K, H, W), that take no memory."""
+        """Return equal probabilities, shape (N, K, H, W), as a broadcast array without memory."""
         shape = (len(optical), self._shares.shape[1], *optical.shape[2:])
         return np.broadcast_to(self._shares, shape)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def make_pair(folder: Path, size: int, rows: int | None = None) -> tuple[Path, Path]:
-    """Write an optical file, ``size`` pixels wide and as high or of so many rows, and a SAR file that covers it.
+    """Write an optical file of ``rows`` (by default ``size``) x ``size`` pixels, and a SAR file that covers it.
 
-    The SAR file lies in the neighbouring zone.
+    The SAR file lies in the neighbouring UTM zone.
     """
     rows = rows or size
     random = np.random.default_rng(size)
@@ -97,7 +97,7 @@ def make_pair(folder: Path, size: int, rows: int | None = None) -> tuple[Path, P
 
 
 def _fill(file: rasterio.io.DatasetWriter, noise: Float32, level: Float32) -> None:
-    """Write a strip of noise again and again, shifted and on a level that rises and falls."""
+    """Fill a file with a repeated strip of noise, shifted and added to waves."""
     waves = 1 + 0.3 * np.sin(np.arange(file.width, dtype=np.float32) / 90)
     for row in range(0, file.height, BLOCK):
         count = min(BLOCK, file.height - row)
@@ -106,7 +106,7 @@ def _fill(file: rasterio.io.DatasetWriter, noise: Float32, level: Float32) -> No
 
 
 def gdal_only(optical: Path, sar: Path, folder: Path) -> None:
-    """Warp, read and write with GDAL and its defaults; see the module."""
+    """Warp, read and write with GDAL's defaults; see the module's docstring."""
     warped, working, result = folder / "warped.tif", folder / "working.tif", folder / "gdal.tif"
     with rasterio.open(optical) as image, rasterio.open(sar) as radar:
         profile = {"width": image.width, "height": image.height, "crs": image.crs, "transform": image.transform}
@@ -131,7 +131,7 @@ def gdal_only(optical: Path, sar: Path, folder: Path) -> None:
 
 
 def network_only(optical: Path, sar: Path) -> Callable[[], object]:
-    """Return what feeds the tiles of a scene to the shipped network, read beforehand."""
+    """Return a function that feeds a scene's tiles, read beforehand, to the bundled network."""
     from refnet_cli.engines.load import load_engine
 
     engine = load_engine(default_weights())
@@ -150,24 +150,24 @@ def network_only(optical: Path, sar: Path) -> Callable[[], object]:
 
 
 def peak_of_predicting(optical: str, sar: str, output: str) -> float:
-    """MB that predicting with a free engine takes at most; called in a process of its own."""
+    """Return the peak MB of a prediction with a free engine; call it in a child process."""
     predict(PredictOptions(Path(optical), Path(sar), Path(output)), FreeEngine())
     return memory("VmHWM")
 
 
 def measure_network(folder: Path, size: int, repeats: int) -> Row:
-    """Predict with the bundled weights, over the network alone."""
+    """Measure a prediction with the bundled weights relative to the network alone."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
     network = network_only(optical, sar)
-    network()  # kernels are compiled at the first call
+    network()  # warm-up: compiles kernels
     taken = medians({"predict": lambda: predict(options), "network": network}, repeats)
     row = compare(f"default weights, {size} x {size}", taken["predict"], "network only", taken["network"])
-    return hold(row, "ratio", at_most=1.15)
+    return check_limit(row, "ratio", at_most=1.15)
 
 
 def measure_free(folder: Path, size: int, repeats: int) -> list[Row]:
-    """Predict with a free engine: time over what GDAL alone takes, and memory."""
+    """Measure a prediction with a free engine: time relative to GDAL alone, and memory."""
     optical, sar = make_pair(folder, size)
     options = PredictOptions(optical, sar, folder / "map.tif")
     taken = medians(
@@ -177,13 +177,13 @@ def measure_free(folder: Path, size: int, repeats: int) -> list[Row]:
     row = compare(name, taken["predict"], "GDAL only", taken["gdal"])
     peak = in_child(peak_of_predicting, str(optical), str(sar), str(options.output))
     return [
-        hold(row, "ratio", at_most=2.0),
-        hold({"what": f"peak memory, {name}", "megabytes": peak}, "megabytes", at_most=2000),
+        check_limit(row, "ratio", at_most=2.0),
+        check_limit({"what": f"peak memory, {name}", "megabytes": peak}, "megabytes", at_most=2000),
     ]
 
 
 def measure_start(folder: Path, repeats: int) -> Row:
-    """Call ``refnet predict`` on a small scene again and again; the first call does not count."""
+    """Measure repeated calls of ``refnet predict`` on a small scene; the first call is excluded."""
     optical, sar = make_pair(folder, 256)
     command = [sys.executable, "-m", "refnet_cli", "predict", "--quiet"]
     files = ["--optical", str(optical), "--sar", str(sar), "--output", str(folder / "map.tif")]
@@ -196,7 +196,7 @@ def measure_start(folder: Path, repeats: int) -> Row:
     first = time.perf_counter() - started
     taken = medians({"call": call}, repeats)
     row = compare("start-up, 256 x 256, later calls", taken["call"], "first call", first)
-    return hold(row, "seconds", at_most=6.0)
+    return check_limit(row, "seconds", at_most=6.0)
 
 
 def run(repeats: int = 3, sizes: Sequence[str] = tuple(SIZES)) -> list[Row]:
@@ -205,9 +205,9 @@ def run(repeats: int = 3, sizes: Sequence[str] = tuple(SIZES)) -> list[Row]:
     Parameters
     ----------
     repeats : int
-        How often each time is taken; the medians count.
+        Runs per time measurement; medians are reported.
     sizes : sequence of str
-        From ``SIZES``; ``large`` is a whole Sentinel-2 tile and takes minutes and 3 GB of disk.
+        From ``SIZES``; ``large`` is a full Sentinel-2 tile and takes minutes and 3 GB of disk.
     """
     rows = []
     with tempfile.TemporaryDirectory() as name:

@@ -1,7 +1,7 @@
-"""How long a tile takes, over the least that its arithmetic could take, and how much memory a large one needs.
+"""Measure the time of a tile relative to the floor of its arithmetic, and the memory of a large tile.
 
-The floor of a tile is the counted arithmetic of its convolutions and matrix products, as if it all ran as fast as the
-matrix product that is measured in turn with the network. The scans are not counted, nor anything elementwise.
+The floor of a tile is the FLOP count of its convolutions and matrix products, at the rate of a large matrix product
+that is measured in turn with the network. Scans and elementwise operations are not counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Row, compare, forget_peak, hold, in_child, medians, memory
+from benchmarks.measure import Row, check_limit, compare, in_child, medians, memory, reset_peak
 from benchmarks.memory import published_weights
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_inputs, make_network, matrix_product
 from refnet_cli.engines.load import load_engine
@@ -34,7 +34,7 @@ PEAK_LIMIT = 1500.0
 
 
 def count_flop(net: REFNet, side: int) -> int:
-    """Floating point operations of convolutions and matrix products for one tile, MSIE decoders left out."""
+    """Return the FLOP of convolutions and matrix products for one tile, without the MSIE decoders."""
     optical, sar = make_inputs(net.config, 1, side)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(optical, sar, auxiliary=False)
@@ -43,26 +43,27 @@ def count_flop(net: REFNet, side: int) -> int:
 
 @torch.inference_mode()
 def run_network(net: REFNet, scan: str, inputs: tuple[Tensor, Tensor]) -> None:
-    """Predict with a kernel."""
+    """Run the network with a scan kernel."""
     net.use_scan(scan)(*inputs, auxiliary=False)
 
 
 def measure_tiles(
     name: str, net: REFNet, side: int, batch: int, repeats: int, scans: Sequence[str] = ("cpu", "torch")
 ) -> list[Row]:
-    """Measure a network that is not prepared yet: seconds per tile with each kernel, over the floor.
+    """Measure the seconds per tile with each kernel, relative to the floor.
 
     Parameters
     ----------
     name : str
-        Of the network.
+        Name of the network.
     net : REFNet
+        The network, before `prepare_for_inference`.
     side : int
-        Of the tiles, in pixels.
+        Tile size in pixels.
     batch : int
-        Tiles at once.
+        Tiles per batch.
     repeats : int
-        How often each time is taken.
+        Runs per time measurement.
     scans : sequence of str
         Names of kernels.
     """
@@ -70,7 +71,7 @@ def measure_tiles(
     prepared = prepare_for_inference(net)
     inputs = make_inputs(net.config, batch, side)
     for scan in scans:
-        run_network(prepared, scan, make_inputs(net.config, 1, SMALLEST_SIDE))  # kernels are compiled at the first call
+        run_network(prepared, scan, make_inputs(net.config, 1, SMALLEST_SIDE))  # warm-up: compiles the kernel
     actions = {scan: lambda scan=scan: run_network(prepared, scan, inputs) for scan in scans}
     taken = medians({PRODUCT: matrix_product(), **actions}, repeats)
     rate = PRODUCT_FLOP / taken[PRODUCT]
@@ -82,12 +83,12 @@ def measure_tiles(
 
 
 def peak_of_forward(encoder: str, width: str, side: str) -> float:
-    """MB that one forward pass takes above what was held before; called in a process of its own."""
+    """Return the peak MB of one forward pass above the memory held before; call it in a child process."""
     net = prepare_for_inference(make_network(REFNetConfig(encoder=encoder, width=int(width))))
     keep_freed_memory()
     inputs = make_inputs(net.config, 1, int(side))
     run_network(net, "cpu", make_inputs(net.config, 1, SMALLEST_SIDE))
-    forget_peak()
+    reset_peak()
     before = memory("VmRSS")
     run_network(net, "cpu", inputs)
     return memory("VmHWM") - before
@@ -100,18 +101,18 @@ def measure_peak(config: REFNetConfig, side: int) -> Row:
 
 
 def measure_runtime(name: str, weights: Path, model: Path, repeats: int, batches: Sequence[int] = (1, 4)) -> list[Row]:
-    """Measure an ONNX model in ONNX Runtime over the same weights in torch, both as `refnet predict` runs them on CPUs.
+    """Measure an ONNX model in ONNX Runtime relative to torch, both as `refnet predict` runs them on CPUs.
 
     Parameters
     ----------
     name : str
-        Of the network.
+        Name of the network.
     weights, model : Path
-        Weights, and what `refnet_cli.export` made of them.
+        Weights, and their export by `refnet_cli.export`.
     repeats : int
-        How often each time is taken.
+        Runs per time measurement.
     batches : sequence of int
-        Tiles at once.
+        Batch sizes in tiles.
     """
     rows = []
     for batch in batches:
@@ -120,7 +121,7 @@ def measure_runtime(name: str, weights: Path, model: Path, repeats: int, batches
         actions = {
             engine.about.get("engine", "torch"): partial(engine.predict, *tiles) for engine in engines.values()
         }
-        medians(actions, 1)  # buffers are taken and kernels compiled at the first call
+        medians(actions, 1)  # warm-up: allocates buffers and compiles kernels
         (torch_name, by_torch), (runtime, by_runtime) = medians(actions, repeats).items()
         what = f"{name}, {engines[weights].card.tile} x {engines[weights].card.tile}, batch {batch}, {runtime}"
         rows.append(compare(what, by_runtime / batch, torch_name, by_torch / batch))
@@ -128,12 +129,12 @@ def measure_runtime(name: str, weights: Path, model: Path, repeats: int, batches
 
 
 def run(repeats: int = 5) -> list[Row]:
-    """Measure the published preset, of random weights, and the bundled weights.
+    """Measure the published preset with random weights, and the bundled weights.
 
     Parameters
     ----------
     repeats : int
-        How often each time is taken; the medians count.
+        Runs per time measurement; medians are reported.
     """
     keep_freed_memory()  # as engines do
     published = make_network(PUBLISHED)
@@ -141,13 +142,13 @@ def run(repeats: int = 5) -> list[Row]:
     for name, net in (("published preset", published), ("default weights", load_weights(default_weights())[0])):
         for side, batch in BATCHES.items():
             rows += measure_tiles(name, net, side, batch, repeats)
-    rows[0] = hold(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu
+    rows[0] = check_limit(rows[0], "ratio", at_most=FLOOR_LIMIT)  # published preset, 256 x 256, cpu
     with TemporaryDirectory() as name:
         folder = Path(name)
         weights = published_weights(folder)
         export_onnx(weights, folder / "published.onnx")
         rows += measure_runtime("published preset", weights, folder / "published.onnx", repeats)
     rows += measure_runtime("default weights", default_weights(), default_weights().with_suffix(".onnx"), repeats)
-    # A tile takes this kernel many seconds: once has to do.
+    # This kernel needs many seconds per tile, so it runs once.
     rows += measure_tiles("published preset", published, 256, 1, repeats=1, scans=["loop"])
-    return [*rows, hold(measure_peak(PUBLISHED, 512), "megabytes", at_most=PEAK_LIMIT)]
+    return [*rows, check_limit(measure_peak(PUBLISHED, 512), "megabytes", at_most=PEAK_LIMIT)]

@@ -1,4 +1,4 @@
-"""How long a training step takes with each kernel, and whether the kernels learn the same."""
+"""Measure the time of a training step with each kernel, and compare the kernels' loss curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Row, compare, hold, medians
+from benchmarks.measure import Row, check_limit, compare, medians
 from benchmarks.networks import PRODUCT, PRODUCT_FLOP, PUBLISHED, make_network, matrix_product
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.system.process import keep_freed_memory
@@ -20,11 +20,11 @@ from refnet_cli.training.losses import training_loss
 FASTER_THAN_TORCH = 4.0
 SAME_CURVE = 1e-3
 FIELD = 32
-"""Side in pixels of the squares of one class."""
+"""Side in pixels of the single-class squares."""
 
 
 def make_batch(config: REFNetConfig, batch: int, side: int, step: int) -> Batch:
-    """Make images that can be learned from: random squares of one class each, a colour for each class, and noise."""
+    """Return learnable images: random single-class squares with one colour per class, plus noise."""
     generator = torch.Generator().manual_seed(step)
     fields = torch.randint(1, config.classes, (batch, side // FIELD, side // FIELD), generator=generator)
     labels = fields.repeat_interleave(FIELD, 1).repeat_interleave(FIELD, 2)
@@ -38,7 +38,7 @@ def make_batch(config: REFNetConfig, batch: int, side: int, step: int) -> Batch:
 
 
 class Training:
-    """A network that learns with one kernel; every such network of a config starts alike and sees the same.
+    """A training with one kernel; trainings of one config have equal initial weights and data.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class Training:
     scan : str
         Name of the kernel.
     batches : sequence of Batch
-        One for each step.
+        One batch per step.
     shift : float
-        What all weights are changed by before the first step, relative to themselves.
+        Relative change of all weights before the first step.
     """
 
     def __init__(self, config: REFNetConfig, scan: str, batches: Sequence[Batch], shift: float = 0.0) -> None:
@@ -62,7 +62,7 @@ class Training:
         self._optimizer = make_optimizer(self._net, TrainConfig(scenes=(unread,), scheme="esri-io"))
 
     def step(self) -> None:
-        """Take one step."""
+        """Run one step."""
         batch = self._batches[len(self.losses)]
         torch.manual_seed(len(self.losses))  # so that all kernels drop the same paths
         main, auxiliary = training_loss(self._net(batch.optical, batch.sar), batch.labels)
@@ -74,32 +74,32 @@ class Training:
 
 
 def count_flop(config: REFNetConfig, batches: Sequence[Batch]) -> int:
-    """Floating point operations of convolutions and matrix products in one step."""
+    """Return the FLOP of convolutions and matrix products in one step."""
     with FlopCounterMode(display=False) as counter:
         Training(config, "torch", batches).step()
     return int(counter.get_total_flops())
 
 
 def compare_curves(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Row:
-    """Return the greatest difference of two curves of losses, relative to the second."""
+    """Return the largest relative difference of two loss curves, as a row."""
     difference = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
     return {"what": what, "difference": difference, "first_loss": theirs[0], "last_loss": theirs[-1]}
 
 
 def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side: int = 256) -> list[Row]:
-    """Train with ``cpu`` and ``torch``, step by step in turn, and once more with ``cpu`` from weights a rounding apart.
+    """Train with ``cpu`` and ``torch`` in turn, and with ``cpu`` from weights that differ by a rounding error.
 
     Parameters
     ----------
     steps : int
-        How many steps each takes; the medians count.
+        Steps per kernel; medians are reported.
     config : REFNetConfig
     batch : int
-        Images at once.
+        Images per batch.
     side : int
-        Of the images, in pixels.
+        Image size in pixels.
     """
-    keep_freed_memory()  # as trainings do
+    keep_freed_memory()  # as in trainings
     batches = [make_batch(config, batch, side, step) for step in range(steps)]
     flop = count_flop(config, batches)
     trainings = {scan: Training(config, scan, batches) for scan in ("cpu", "torch")}
@@ -118,9 +118,9 @@ def run(steps: int = 20, config: REFNetConfig = PUBLISHED, batch: int = 2, side:
     curves = f"loss over {steps} steps, greatest relative difference,"
     return [
         *rows,
-        hold(faster, "ratio", at_least=FASTER_THAN_TORCH),
+        check_limit(faster, "ratio", at_least=FASTER_THAN_TORCH),
         compare_curves(f"{curves} cpu from weights one rounding apart", losses, control.losses),
-        hold(
+        check_limit(
             compare_curves(f"{curves} cpu and torch", losses, trainings["torch"].losses),
             "difference", at_most=SAME_CURVE,
         ),

@@ -1,4 +1,4 @@
-"""REF-Net, REF-Net without one of its ideas, and what else one could use; all learn the same on the same budget."""
+"""REF-Net, its ablations and other models, trained on the same data with the same budget."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from refnet_cli.training.learner import POLYNOMIAL_POWER, make_optimizer
 from refnet_cli.training.losses import training_loss
 
 MULTIPLE = 32
-"""What the sides of images are to be multiples of."""
+"""Image sides must be multiples of it."""
 TREES = 100
 NEIGHBOURHOOD = 5
-"""Side in pixels of the squares whose means a random forest is told."""
+"""Side in pixels of the squares whose means are features of the random forest."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every network may spend, and a random forest."""
+    """Limits of every training of a network, and of the random forest."""
 
     steps: int = 400
     batch: int = 8
@@ -49,16 +49,16 @@ class Budget:
 
 
 class Learned(NamedTuple):
-    """What came out of a training."""
+    """A trained model."""
 
     predict: Callable[[Scene], UInt8]
-    """Gives every pixel's class, 1 or above, shape (H, W)."""
+    """Returns every pixel's class, 1 or above, shape (H, W)."""
     parameters: int | None
-    """Numbers that were learned, those that only training needs among them."""
+    """Number of trained parameters, including those used in training only."""
 
 
 class Nothing(nn.Module):
-    """Zeros for all input."""
+    """A module that returns zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return zeros, shape unchanged."""
@@ -66,7 +66,7 @@ class Nothing(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """Plain fusion in the place of an MDF-VSS block: both features side by side through a convolution."""
+    """Plain fusion in place of an MDF-VSS block: a convolution of the concatenated features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -78,20 +78,20 @@ class Concatenation(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
 
     def forward(self, optical: Tensor, sar: Tensor) -> MDFFeatures:
-        """Fuse two (N, C, H, W) tensors; there is no difference."""
+        """Fuse two (N, C, H, W) tensors; the difference feature is zero."""
         mixed = self.mix(torch.cat([optical, sar], dim=1))
         return MDFFeatures(mixed, torch.zeros_like(mixed), self.fuse(mixed))
 
 
 class OneSensor(REFNet):
-    """REF-Net that never sees one of its sensors, ``optical`` or ``sar``: its input is always the mean, 0."""
+    """REF-Net without one sensor, ``optical`` or ``sar``, whose input is always the mean, 0."""
 
     def __init__(self, config: REFNetConfig, without: str) -> None:
         super().__init__(config)
         self.without = without
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, but for the encoder that sees a constant: batch norms would divide by no variance."""
+        """Switch to training mode, except for the encoder with constant input: batch norm would divide by zero."""
         super().train(mode)
         (self.optical_encoder if self.without == "optical" else self.sar_encoder).eval()
         return self
@@ -104,11 +104,11 @@ class OneSensor(REFNet):
 
 
 class EarlyFusion(nn.Module):
-    """A U-Net of segmentation-models-pytorch that takes the bands of both sensors as those of one image."""
+    """A U-Net of segmentation-models-pytorch on the concatenated bands of both sensors."""
 
     def __init__(self, config: REFNetConfig) -> None:
         super().__init__()
-        import segmentation_models_pytorch as smp  # here, so that the other benchmarks can do without
+        import segmentation_models_pytorch as smp  # imported here: other benchmarks do not need it
 
         bands = config.optical_bands + config.sar_bands
         self.net = smp.Unet(f"tu-{config.encoder}", encoder_weights=None, in_channels=bands, classes=config.classes)
@@ -119,7 +119,7 @@ class EarlyFusion(nn.Module):
 
 
 def without_difference(config: REFNetConfig) -> REFNet:
-    """REF-Net that fuses nothing but what both sensors share."""
+    """Return REF-Net without the difference branch of the fusion."""
     net = REFNet(config)
     for block in net.mdf_blocks:
         block.register_module("difference_vss", Nothing())
@@ -127,7 +127,7 @@ def without_difference(config: REFNetConfig) -> REFNet:
 
 
 def with_concatenation(config: REFNetConfig) -> REFNet:
-    """REF-Net's encoders and decoder with plain fusion between them."""
+    """Return REF-Net's encoders and decoder with plain fusion between them."""
     net = REFNet(replace(config, msie=False))
     net.mdf_blocks = nn.ModuleList(Concatenation(config.width) for _ in net.mdf_blocks)
     return net
@@ -145,7 +145,7 @@ NETWORKS: dict[str, Callable[[REFNetConfig], nn.Module]] = {
 
 
 def draw_batch(scenes: Sequence[Scene], budget: Budget, seed: int, step: int) -> Batch:
-    """Draw random crops in one of the 8 symmetries, scenes by area; the same for every network."""
+    """Return random crops, rotated and mirrored, from scenes weighted by area; equal for every network."""
     random = np.random.default_rng([seed, step])
     areas = np.array([scene.labels.size for scene in scenes], float)
     crops: list[list[NDArray[np.generic]]] = []
@@ -163,17 +163,17 @@ def draw_batch(scenes: Sequence[Scene], budget: Budget, seed: int, step: int) ->
 def train_network(
     make: Callable[[REFNetConfig], nn.Module], scenes: Sequence[Scene], budget: Budget, seed: int
 ) -> Learned:
-    """Train a network as published, but for the budget.
+    """Train a network as published, except for the budget.
 
     Parameters
     ----------
     make : callable
-        Makes it.
+        Returns the network.
     scenes : sequence of Scene
-        Standardised, no side smaller than a crop.
+        Standardised scenes, no side smaller than a crop.
     budget : Budget
     seed : int
-        Of the first weights, the crops and the paths that are dropped.
+        Seed of the initial weights, the crops and the drop paths.
     """
     torch.manual_seed(seed)
     net = make(budget.network).to(memory_format=torch.channels_last).train()
@@ -194,7 +194,7 @@ def train_network(
 
 @torch.inference_mode()
 def classify(net: nn.Module, scene: Scene) -> UInt8:
-    """Predict a whole scene at once, filled up by reflection to sides that suit every network."""
+    """Predict a full scene in one pass, padded by reflection to a multiple of `MULTIPLE`."""
     height, width = scene.labels.shape
     fill = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
     inputs = [F.pad(torch.from_numpy(array)[None], fill, mode="reflect") for array in (scene.optical, scene.sar)]
@@ -203,15 +203,15 @@ def classify(net: nn.Module, scene: Scene) -> UInt8:
 
 
 def describe_pixels(scene: Scene) -> NDArray[np.float32]:
-    """Each pixel's bands and their means over 5 x 5 pixels, shape (H W, 12)."""
+    """Return each pixel's bands and their means over 5 x 5 pixels, shape (H W, 12)."""
     bands = np.concatenate([scene.optical, scene.sar])
     means = ndimage.uniform_filter(bands, (0, NEIGHBOURHOOD, NEIGHBOURHOOD))
     return np.concatenate([bands, means]).reshape(2 * len(bands), -1).T
 
 
 def train_forest(scenes: Sequence[Scene], budget: Budget, seed: int) -> Learned:
-    """Train a random forest on pixels drawn at random; see `train_network` for the parameters."""
-    from sklearn.ensemble import RandomForestClassifier  # here, so that the other benchmarks can do without
+    """Train a random forest on random pixels; see `train_network` for the parameters."""
+    from sklearn.ensemble import RandomForestClassifier  # imported here: other benchmarks do not need it
 
     labels = np.concatenate([scene.labels.ravel() for scene in scenes])
     known = np.flatnonzero(labels)

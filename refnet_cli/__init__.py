@@ -1,6 +1,6 @@
 """Land use and land cover maps from Sentinel-1 and Sentinel-2 scenes with REF-Net.
 
-Public names are imported when they are first used, so that ``import refnet_cli`` costs nothing.
+Public names are imported on first use, so ``import refnet_cli`` is cheap.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOMES = {
     "SCHEMES": "classes.schemes",
     "ScenePair": "scene.pair",
     "Tiling": "tiles.tiling",
-    "TrainConfig": "training.fit",  # which needs torch, as the config's checks do
+    "TrainConfig": "training.fit",  # needs torch, and so do the config's checks
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "fit": "training.fit",

@@ -1,6 +1,6 @@
-"""Every way refnet refuses, each with the exit code of the command line tool.
+"""The errors that refnet raises on purpose, each with the exit code of the command-line tool.
 
-A message says what was found, what was expected and what to do about it.
+A message states what was found, what was expected and what to do about it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import re
 
-# What is not installed with every refnet, and what to install for it.
+# Optional libraries, and the extra of refnet-cli that installs each.
 EXTRAS = dict.fromkeys(
     ("torch", "timm", "numba", "llvmlite", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
 ) | {"onnx": "export", "onnxscript": "export"}
@@ -23,61 +23,61 @@ class RefnetError(Exception):
 
 
 class OptionsError(RefnetError):
-    """Options that contradict each other or the files."""
+    """Raised for options that contradict each other or the files."""
 
     exit_code = 64
 
 
 class InputError(RefnetError):
-    """Input that was read but cannot be used."""
+    """Raised for input that was read but cannot be used."""
 
     exit_code = 65
 
 
 class InputMissingError(RefnetError):
-    """Input that is missing or unreadable."""
+    """Raised for input that is missing or unreadable."""
 
     exit_code = 66
 
 
 class UnavailableError(RefnetError):
-    """A device, kernel or backend that was asked for and is not there."""
+    """Raised when a requested device, kernel or backend is not available."""
 
     exit_code = 69
 
 
 class OutputError(RefnetError):
-    """Output that cannot be made."""
+    """Raised when an output file cannot be created."""
 
     exit_code = 73
 
 
 class StorageError(RefnetError):
-    """An input or output operation that failed under way, such as a full disk."""
+    """Raised when reading or writing fails midway, for example on a full disk."""
 
     exit_code = 74
 
 
 class TryAgainError(RefnetError):
-    """A passing hindrance: a lock, or too little memory even for one tile."""
+    """Raised for a temporary obstacle: a lock, or too little memory for even one tile."""
 
     exit_code = 75
 
 
 class ConfigError(RefnetError):
-    """A configuration file that cannot be understood or does not fit."""
+    """Raised for a configuration file that cannot be parsed or does not fit."""
 
     exit_code = 78
 
 
 class WeightsError(RefnetError):
-    """Weights that are damaged or do not fit."""
+    """Raised for weights that are damaged or do not fit."""
 
     exit_code = 78
 
 
 def as_known(error: Exception) -> RefnetError | None:
-    """Return the error of ours that another stands for, None if it is a bug.
+    """Return the `RefnetError` that an error amounts to, or None if the error is a bug.
 
     Parameters
     ----------

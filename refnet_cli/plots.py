@@ -1,7 +1,7 @@
-"""Pictures of how a training went and how good a map is.
+"""Plots of training progress, confusion matrices, predictions and shifts.
 
-Figures are made through matplotlib's objects alone, without pyplot and its global state, so that they can be drawn
-in any thread. Sizes are in inches.
+Figures use matplotlib's objects only, without pyplot and its global state, so they can be drawn in any thread. Sizes
+are in inches.
 """
 
 from __future__ import annotations
@@ -36,67 +36,66 @@ from refnet_cli.version import __version__
 DPI = 160
 SMALL, NORMAL, LARGE = 8.5, 10, 11  # points
 GAP, LINE = 0.1, 0.26
-BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"  # the palette of Okabe and Ito, told apart by the colour-blind too
+BLUE, ORANGE, RED = "#0072b2", "#e69f00", "#d55e00"  # colour-blind safe palette of Okabe and Ito
 GREY = "#555555"
 HATCH: dict[str, Any] = {"facecolor": "#e2e2e2", "edgecolor": "#b0b0b0", "hatch": "////"}
-"""Where nothing is known: not plain, for schemes may have white and greys of their own."""
+"""Style of missing data: hatched, because class schemes may use white and grey."""
 
 
 class View(NamedTuple):
-    """A piece of a scene with its label and what was predicted."""
+    """A crop of a scene with its labels and its prediction."""
 
     name: str
     optical: Float32
-    """Reflectance x 10,000, shape (B, H, W): red, green and blue as they are to be shown, or one band for grey. NaN
-    where invalid."""
+    """Reflectance x 10,000, shape (B, H, W): red, green and blue, or one band for grey. NaN where invalid."""
     sar: Float32
     """Backscatter in dB, shape (B, H, W), NaN where invalid."""
     labels: UInt8
-    """The network's class indexes, shape (H, W); 0 is none."""
+    """The network's class indices, shape (H, W); 0 is no class."""
     predicted: UInt8
-    """Likewise."""
+    """Predicted class indices, in the same form."""
 
 
 def draw_curves(path: Path, losses: Sequence[tuple[int, float]], validations: Sequence[Mapping[str, Any]]) -> None:
-    """Draw how loss and scores changed during a training.
+    """Draw the curves of loss and scores during a training.
 
     Parameters
     ----------
     path : Path
-        The PNG to make or to replace.
+        The PNG to create or replace.
     losses : sequence of (int, float)
         Step and main loss.
     validations : sequence of mapping
-        Each with ``step``, ``overall_accuracy`` and ``mean_iou``.
+        Entries with ``step``, ``overall_accuracy`` and ``mean_iou``.
 
     Raises
     ------
     OutputError, StorageError
-        If the file cannot be made or written.
+        If the file cannot be created or written.
     """
     _save(_curves_figure(losses, validations), path)
 
 
 def draw_confusion(path: Path, matrix: NDArray[np.integer[Any]], names: Sequence[str], title: str = "") -> None:
-    """Draw a confusion matrix as shares of each row, whose diagonal is the recall.
+    """Draw a confusion matrix as shares of each row; the diagonal is the recall.
 
     Parameters
     ----------
     path : Path
-        The PNG to make or to replace.
+        The PNG to create or replace.
     matrix : int array, shape (classes, classes)
-        Pixels, labels by row, predictions by column; classes in neither are left out.
+        Pixel counts, labels by row, predictions by column; classes in neither are omitted.
     names : sequence of str
-        One a class.
+        Class names.
     title : str
-        Stands above.
+        Title of the figure.
 
     Raises
     ------
     InputError
-        If the matrix counts no pixel.
+        If the matrix is empty.
     OutputError, StorageError
-        If the file cannot be made or written.
+        If the file cannot be created or written.
     """
     _save(_confusion_figure(np.asarray(matrix), names, title), path)
 
@@ -104,14 +103,14 @@ def draw_confusion(path: Path, matrix: NDArray[np.integer[Any]], names: Sequence
 def draw_views(path: Path, views: Sequence[View], scheme: ClassScheme) -> None:
     """Draw views in rows: optical, SAR, label and prediction side by side, with a legend of the classes below.
 
-    Optical values are stretched between the 2nd and the 98th percentile of the view and brightened; two SAR bands
-    are shown as (first, second, first - second), for example (VV, VH, VV - VH), each stretched likewise. Places
-    without data, label or prediction are hatched.
+    Optical values are stretched between the 2nd and the 98th percentile of the view and brightened. Two SAR bands are
+    shown as (first, second, first - second), for example (VV, VH, VV - VH), each stretched likewise. Pixels without
+    data, label or prediction are hatched.
 
     Parameters
     ----------
     path : Path
-        The PNG to make or to replace.
+        The PNG to create or replace.
     views : sequence of View
     scheme : ClassScheme
         Names and colours of the classes.
@@ -119,18 +118,18 @@ def draw_views(path: Path, views: Sequence[View], scheme: ClassScheme) -> None:
     Raises
     ------
     OutputError, StorageError
-        If the file cannot be made or written.
+        If the file cannot be created or written.
     """
     _save(_views_figure(views, scheme), path)
 
 
 def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
-    """Draw the shift of each window as an arrow, all to one scale, and name that of all.
+    """Draw the shift of each window as an arrow, to a common scale, with the overall shift as the title.
 
     Parameters
     ----------
     path : Path
-        PNG to write.
+        The PNG to create or replace.
     shift : Shift
     height, width : int
         Size of the grid in pixels.
@@ -138,7 +137,7 @@ def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
     Raises
     ------
     OutputError, StorageError
-        If the picture cannot be written.
+        If the file cannot be created or written.
     """
     _save(_shift_figure(shift, height, width), path)
 
@@ -162,9 +161,9 @@ def _wrapped(text: str, characters: int, most_lines: int) -> str:
 
 
 CURVE_PIECES = 500
-"""However many losses there are, a curve has this many points, or twice as many to keep its extremes."""
+"""Most points of a curve; twice as many where extremes are kept."""
 FEW = 80
-"""So few points are marked one by one."""
+"""Curves with fewer points mark each point."""
 
 
 def _curves_figure(losses: Sequence[tuple[int, float]], validations: Sequence[Mapping[str, Any]]) -> Figure:
@@ -220,7 +219,7 @@ def _scale_by_decades(axes: Axes, decades: float) -> None:
 
 
 def _extremes(values: Float64) -> NDArray[np.intp]:
-    """Return the places of the least and the greatest value of each piece, so that no spike gets lost."""
+    """Return the indices of the minimum and maximum of each piece, so that no spike is lost."""
     if len(values) <= 2 * CURVE_PIECES:
         return np.arange(len(values))
     cuts = np.linspace(0, len(values), CURVE_PIECES + 1).astype(int)
@@ -229,12 +228,12 @@ def _extremes(values: Float64) -> NDArray[np.intp]:
 
 
 def _spaced(values: Float64) -> NDArray[np.intp]:
-    """Return evenly spaced places, first and last among them."""
+    """Return evenly spaced indices, including the first and the last."""
     return np.linspace(0, len(values) - 1, min(len(values), CURVE_PIECES)).astype(np.intp)
 
 
 def _running_median(values: Float64, places: NDArray[np.intp]) -> Float64:
-    """Return medians around places: of less at the start, where the loss falls steeply and must not be flattened."""
+    """Return running medians; windows are shorter at the start, to keep the steep fall of the loss."""
     reaches = np.minimum(places, len(values) // 40)
     ranges = zip(places - reaches, places + reaches + 1, strict=True)
     return np.array([np.median(values[start:stop]) for start, stop in ranges])
@@ -264,18 +263,18 @@ def _say(axes: Axes, text: str) -> None:
 
 WHAT_CELLS_SHOW = "Share of each row; the diagonal is the recall"
 ROOM = 3.2
-"""Inches for names and title, next to cells and above them."""
+"""Inches for names and title, next to and above the cells."""
 LETTERS = 11
-"""Of a name, that surely fit on an inch."""
+"""Letters of a name per inch, at least."""
 PALE_TO_DARK = matplotlib.colormaps["Blues"].with_extremes(bad="#e4e4e4")
 
 
 def _confusion_figure(matrix: NDArray[np.integer[Any]], names: Sequence[str], title: str) -> Figure:
     if matrix.shape != (len(names), len(names)):
-        raise ValueError(f"A confusion matrix of the shape {matrix.shape} does not fit {len(names)} names.")
+        raise ValueError(f"A confusion matrix of shape {matrix.shape} does not fit {len(names)} names.")
     present = np.flatnonzero(matrix.sum(0) + matrix.sum(1)).tolist()
     if not present:
-        raise InputError("The confusion matrix counts no pixel; there is nothing to draw.")
+        raise InputError("The confusion matrix is empty: no pixel has both a label and a prediction.")
     matrix = matrix[np.ix_(present, present)]
     totals = matrix.sum(1)
     columns = [_wrapped(names[index], 26, 2) for index in present]
@@ -341,7 +340,7 @@ def _fill_cells(axes: Axes, shares: Float64) -> None:
 
 
 SIDE = 3.2
-"""Longer side of a view's panels, 512 pixels of the picture."""
+"""Longer side of a view's panels: 512 pixels of the picture."""
 
 
 def _views_figure(views: Sequence[View], scheme: ClassScheme) -> Figure:
@@ -363,7 +362,7 @@ def _views_figure(views: Sequence[View], scheme: ClassScheme) -> Figure:
     for panels, view, name in zip(rows, views, names, strict=False):
         panels[0].set_xlabel(name, loc="left", fontsize=NORMAL, color=GREY, parse_math=False)
         for axes, picture in zip(panels, _pictures(view, scheme), strict=True):
-            mixing = "nearest" if picture.dtype == np.uint8 else "antialiased"  # classes must not be mixed
+            mixing = "nearest" if picture.dtype == np.uint8 else "antialiased"  # class colours must not be mixed
             axes.imshow(picture, interpolation=mixing)
     legend = figure.legend(handles=keys, loc="outside lower left", ncols=columns, frameon=False, fontsize=NORMAL)
     for text in legend.get_texts():
@@ -372,7 +371,7 @@ def _views_figure(views: Sequence[View], scheme: ClassScheme) -> Figure:
 
 
 def _pictures(view: View, scheme: ClassScheme) -> tuple[NDArray[Any], ...]:
-    """Return the four panels as red, green, blue and opacity, shape (H, W, 4)."""
+    """Return the four panels as RGBA, shape (H, W, 4)."""
     optical = view.optical[:3] if len(view.optical) > 2 else view.optical[:1]
     sar = view.sar
     if len(sar) > 1:
@@ -387,21 +386,21 @@ def _pictures(view: View, scheme: ClassScheme) -> tuple[NDArray[Any], ...]:
 
 
 def _stretched(bands: Float32) -> Float32:
-    """Return values from 0, at the 2nd percentile, to 1, at the 98th; NaN stays."""
+    """Return values stretched from 0 at the 2nd percentile to 1 at the 98th; NaN is kept."""
     known = bands[np.isfinite(bands)]
     low, high = np.percentile(known, (2, 98)) if known.size else (0, 1)
     return np.clip((bands - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
 
 def _picture(bands: Float32) -> Float32:
-    """Return one band or three as red, green, blue and opacity."""
+    """Return one or three bands as RGBA."""
     known: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(bands))
     colours = np.broadcast_to(np.where(known, bands, 0), (3, *known.shape))
     return np.concatenate((colours, known[None])).transpose(1, 2, 0).astype(np.float32)
 
 
 def _keys(views: Sequence[View], scheme: ClassScheme) -> list[Patch]:
-    """Return a key of each class in labels and predictions, and of the hatching where there is any."""
+    """Return legend entries for each class in labels and predictions, and for the hatching if any."""
     indexes = [array for view in views for array in (view.labels, view.predicted)]
     counts = sum((np.bincount(array.ravel(), minlength=scheme.classes) for array in indexes), np.zeros(scheme.classes))
     gaps = counts[0] or not all(np.isfinite(bands).all() for view in views for bands in (view.optical, view.sar))

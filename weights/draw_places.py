@@ -1,8 +1,8 @@
-"""Draw real places: what the sensors saw, the labels, the map and its confidence.
+"""Draw real places: both sensors, the labels, the map and its confidence.
 
 ``python weights/draw_places.py WEIGHTS PLACES [--country Austria] [--terramesh FOLDER] [--out out/places]`` writes one
-PNG a place and contact sheets of twelve, the worst places first. Pictures of found data are found data: do not commit
-them.
+PNG per place and contact sheets of twelve, the worst places first. Pictures of third-party data are third-party data:
+do not commit them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from places import (
     SAR_BANDS,
     SCHEME,
     Place,
-    divide,
     read_config,
     read_places,
     read_terramesh,
     regions_text,
+    split_by_country,
 )
 from score import Mapped, map_region
 
@@ -45,16 +45,16 @@ UInt8 = NDArray[np.uint8]
 
 
 class Drawn(NamedTuple):
-    """A place as it is drawn."""
+    """The panels of a place."""
 
     name: str
     title: str
     panels: list[Image.Image]
-    """Each `SIDE` pixels wide and high."""
+    """Pictures of `SIDE` x `SIDE` pixels."""
     classes: set[int]
-    """Indexes, from 1, in labels and map."""
+    """Class indices, from 1, in labels and map."""
     accuracy: float
-    """-1 where there are no labels."""
+    """Overall accuracy; -1 without labels."""
 
 
 def draw_place(place: Place, region: SceneFiles, mapped: Mapped) -> Drawn:
@@ -81,13 +81,13 @@ def draw_place(place: Place, region: SceneFiles, mapped: Mapped) -> Drawn:
 
 
 def paint(indexes: UInt8) -> UInt8:
-    """Return class indexes (H, W) in the scheme's colours, shape (H, W, 3); what is unknown is light grey."""
+    """Return class indices (H, W) in the scheme's colours, shape (H, W, 3); 0 is light grey."""
     palette = np.array([UNKNOWN, *SCHEMES[SCHEME].colours], np.uint8)
     return palette[indexes]
 
 
 def fit(picture: UInt8) -> Image.Image:
-    """Return a picture as large as a panel; what is transparent becomes light grey."""
+    """Return a picture resized to a panel; transparent pixels become light grey."""
     image = Image.fromarray(picture).convert("RGBA")
     ground = Image.new("RGBA", image.size, (*UNKNOWN, 255))
     ground.alpha_composite(image)
@@ -99,7 +99,7 @@ def fit(picture: UInt8) -> Image.Image:
 
 
 def draw_sheet(places: Sequence[Drawn]) -> Image.Image:
-    """Draw places below each other, with the names of the panels above and the classes below."""
+    """Draw places below each other, with the panels' names above and a legend below."""
     width = len(PANELS) * (SIDE + GAP) + GAP
     classes = sorted(set().union(*(place.classes for place in places)))
     row = LINE + SIDE + GAP
@@ -122,14 +122,14 @@ def draw_sheet(places: Sequence[Drawn]) -> Image.Image:
 
 
 def legend(classes: Iterable[int]) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Yield name and colour of classes, and of what is unknown."""
+    """Yield name and colour of the classes and of unknown pixels."""
     scheme = SCHEMES[SCHEME]
     yield from ((scheme.names[index - 1], scheme.colours[index - 1]) for index in classes)
     yield "unknown", UNKNOWN
 
 
 def draw_places(weights: Path, places: Sequence[Place], folder: Path) -> list[Path]:
-    """Map places with weights and draw each, and all on contact sheets, the worst first.
+    """Map places and draw each of them, and all on contact sheets, the worst first.
 
     Returns
     -------
@@ -158,15 +158,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw real places with their labels and maps.")
     parser.add_argument("weights", type=Path)
     parser.add_argument("places", type=Path)
-    parser.add_argument("--country", help="only places of this country, which the weights should not have learned from")
-    parser.add_argument("--terramesh", type=Path, help="folder of the TerraMesh samples, to draw these too")
+    parser.add_argument("--country", help="draw only places of this country, which should not be in the training data")
+    parser.add_argument("--terramesh", type=Path, help="folder of TerraMesh samples to draw too")
     parser.add_argument("--out", type=Path, default=Path("out/places"))
     given = parser.parse_args()
     places = read_places(given.places.resolve())
     if given.terramesh:
         places += read_terramesh(given.terramesh.resolve())
     if given.country:
-        _, places = divide(places, given.country)
+        _, places = split_by_country(places, given.country)
     for sheet in draw_places(given.weights, places, given.out):
         sys.stdout.write(f"{sheet}\n")
 

@@ -1,8 +1,8 @@
-"""What a random forest makes of the real places: the score that a network must beat.
+"""Score a random forest on the real places, as the baseline that a network must beat.
 
-``python weights/forest.py PLACES OUT --terramesh TERRAMESH`` writes OUT.json and OUT.md, and goes on where it was
-interrupted. The forest has 100 trees and sees each pixel's bands and their means over 5 x 5 pixels. It learns from
-2,000 labelled pixels of each place outside the country that is held out, and is scored on all labelled pixels of that
+``python weights/forest.py PLACES OUT --terramesh TERRAMESH`` writes OUT.json and OUT.md, and resumes after an
+interruption. The forest has 100 trees; its features are each pixel's bands and their means over 5 x 5 pixels. It is
+trained on 2,000 labelled pixels of each place outside the held-out country, and scored on all labelled pixels of that
 country which both sensors saw.
 """
 
@@ -21,14 +21,14 @@ from places import (
     TERRAMESH,
     Place,
     countries,
-    divide,
     read_config,
     read_places,
     read_terramesh,
     regions_text,
     scored,
+    split_by_country,
 )
-from pooled import NAMES, accuracy_of, shown, summarise
+from pooled import NAMES, accuracy_of, format_score, summarise
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
@@ -49,9 +49,9 @@ class Pixels(NamedTuple):
     """Labelled pixels of a place that both sensors saw."""
 
     features: Float32
-    """Shape (n, 6, 2): each band's value and its mean over the neighbourhood."""
+    """Each band's value and its mean over the neighbourhood, shape (n, 6, 2)."""
     labels: UInt8
-    """Class indexes from 1, shape (n,)."""
+    """Class indices from 1, shape (n,)."""
 
 
 def say(line: str) -> None:
@@ -60,7 +60,7 @@ def say(line: str) -> None:
 
 
 def read_pixels(places: Sequence[Place]) -> dict[str, Pixels]:
-    """Read places as refnet does, so that forest and network are scored on the same pixels."""
+    """Read places by refnet's own code, so that forest and network are scored on the same pixels."""
     config = read_config(regions_text("", places))
     found = {}
     for scene in config.scenes:
@@ -73,7 +73,7 @@ def read_pixels(places: Sequence[Place]) -> dict[str, Pixels]:
 
 
 def neighbourhood_means(bands: Float32) -> Float32:
-    """Return means over 5 x 5 pixels of what is finite there, NaN where nothing is, for bands (B, H, W)."""
+    """Return means of bands (B, H, W) over the finite values in 5 x 5 pixels, NaN where there are none."""
     known = np.isfinite(bands)
     size = (0, NEIGHBOURHOOD, NEIGHBOURHOOD)
     total = ndimage.uniform_filter(np.where(known, bands, 0).astype(np.float64), size, mode="constant")
@@ -84,14 +84,14 @@ def neighbourhood_means(bands: Float32) -> Float32:
 
 
 def draw(pixels: Pixels) -> Pixels:
-    """Draw at most `PIXELS` of a place."""
+    """Return at most `PIXELS` random pixels of a place."""
     count = len(pixels.labels)
     chosen = np.random.default_rng(SEED).choice(count, min(PIXELS, count), replace=False)
     return Pixels(pixels.features[chosen], pixels.labels[chosen])
 
 
-def plant(places: Iterable[Pixels], bands: slice) -> RandomForestClassifier:
-    """Train a forest on pixels drawn from places, with some of the bands."""
+def train_forest(places: Iterable[Pixels], bands: slice) -> RandomForestClassifier:
+    """Train a forest on random pixels of places, with a subset of the bands."""
     drawn = [draw(pixels) for pixels in places]
     features = np.concatenate([pixels.features[:, bands].reshape(len(pixels.labels), -1) for pixels in drawn])
     forest = RandomForestClassifier(TREES, random_state=SEED, n_jobs=1)
@@ -99,7 +99,7 @@ def plant(places: Iterable[Pixels], bands: slice) -> RandomForestClassifier:
 
 
 def count(forest: RandomForestClassifier, pixels: Pixels, bands: slice) -> NDArray[np.int64]:
-    """Confusion matrix of a place, shape (classes, classes)."""
+    """Return the confusion matrix of a place, shape (classes, classes)."""
     if not len(pixels.labels):
         return np.zeros((CLASSES, CLASSES), np.int64)
     predicted = forest.predict(pixels.features[:, bands].reshape(len(pixels.labels), -1))
@@ -109,24 +109,24 @@ def count(forest: RandomForestClassifier, pixels: Pixels, bands: slice) -> NDArr
 def score_country(
     country: str, places: Sequence[Place], known: dict[str, Pixels], sensors: str, more: bool
 ) -> dict[str, NDArray[np.int64]]:
-    """Score a forest on a country by what the others, and perhaps TerraMesh, teach it.
+    """Score a forest on a country, trained on the others and optionally on TerraMesh.
 
     Returns confusion matrices by place.
     """
-    learned, held_out = divide(places, country)
+    learned, held_out = split_by_country(places, country)
     teachers = [place.name for place in learned if place.name in known and (more or place.group != TERRAMESH)]
-    forest = plant([known[name] for name in teachers], SENSORS[sensors])
+    forest = train_forest([known[name] for name in teachers], SENSORS[sensors])
     return {place.name: count(forest, known[place.name], SENSORS[sensors]) for place in scored(held_out)}
 
 
 def score_terramesh(place: Place, places: Sequence[Place], known: dict[str, Pixels]) -> dict[str, Any]:
-    """Score a forest on a TerraMesh sample by all places of other countries.
+    """Score a forest on a TerraMesh sample, trained on all places of other countries.
 
-    Returns ``overall_accuracy`` of all labelled pixels, ``overall_accuracy_of_known`` of those whose class the forest
-    has seen, and ``matrix``.
+    Returns ``overall_accuracy`` of all labelled pixels, ``overall_accuracy_of_known`` of those whose class is in the
+    training data, and ``matrix``.
     """
-    learned, _ = divide(places, place.country)
-    forest = plant([known[other.name] for other in learned if other.name in known], SENSORS["both"])
+    learned, _ = split_by_country(places, place.country)
+    forest = train_forest([known[other.name] for other in learned if other.name in known], SENSORS["both"])
     matrix = count(forest, known[place.name], SENSORS["both"])
     return {
         "overall_accuracy": accuracy_of(matrix, range(1, CLASSES + 1)),
@@ -136,15 +136,15 @@ def score_terramesh(place: Place, places: Sequence[Place], known: dict[str, Pixe
 
 
 class Results:
-    """Scores in a JSON file, written with their tables after every forest, and read when a run goes on.
+    """Scores in a JSON file, written with their tables after every forest, and read when a run resumes.
 
     Parameters
     ----------
     out : Path
-        Without ending.
+        Path without extension.
     places : sequence of Place
     known : dict
-        Pixels of the places; scores of other pixels are dropped.
+        Pixels of the places; stored scores of other pixels are dropped.
     """
 
     def __init__(self, out: Path, places: Sequence[Place], known: dict[str, Pixels]) -> None:
@@ -162,18 +162,18 @@ class Results:
         return np.array_equal(np.sum(matrix, axis=1), np.bincount(labels, minlength=CLASSES + 1)[1:])
 
     def score_variant(self, variant: str, sensors: str, more: bool) -> None:
-        """Score a kind of forest on all countries that have no scores yet."""
+        """Score a variant of the forest on all countries without scores."""
         matrices = self.matrices(variant)
         country = {place.name: place.country for place in self._places}
         for held_out in countries(self._places):
-            if not matrices.keys() >= {place.name for place in scored(divide(self._places, held_out)[1])}:
+            if not matrices.keys() >= {place.name for place in scored(split_by_country(self._places, held_out)[1])}:
                 matrices |= score_country(held_out, self._places, self._known, sensors, more)
                 stored = {name: matrix.tolist() for name, matrix in matrices.items()}
                 self._keep(variant, {"scores": summarise(matrices, country), "matrices": stored})
                 say(f"{variant}: {held_out}")
 
     def score_samples(self) -> None:
-        """Score a forest on each TerraMesh sample that has no score yet."""
+        """Score a forest on each TerraMesh sample without a score."""
         stored = self.found.get("terramesh", {})
         done = {name: entry for name, entry in stored.items() if self._same(name, entry["matrix"])}
         for place in self._places:
@@ -184,7 +184,7 @@ class Results:
 
     def _keep(self, name: str, entry: dict[str, Any]) -> None:
         self.found[name] = entry
-        with replacing(self._out.with_suffix(".json")) as temporary:  # hours of forests
+        with replacing(self._out.with_suffix(".json")) as temporary:  # hours of computation
             temporary.write_text(json.dumps(self.found, indent=1))
         self._out.with_suffix(".md").write_text(describe(self.found))
 
@@ -207,29 +207,29 @@ def describe(found: dict[str, Any]) -> str:
             "|" + "---|" * (6 + len(classes)),
         ]  # fmt: skip
         for country, entry in {**scores["by_country"], "pooled": scores["pooled"]}.items():
-            recalls = (shown(entry["recall"].get(name)) for name in classes)
+            recalls = (format_score(entry["recall"].get(name)) for name in classes)
             lines.append(f"| {country} | {entry['pixels']} | {_row(entry)} | {' | '.join(recalls)} |")
-        ious = (shown(scores["pooled"]["iou"][name]) for name in classes)
+        ious = (format_score(scores["pooled"]["iou"][name]) for name in classes)
         lines.append(f"| pooled IoU | | | | | | {' | '.join(ious)} |")
     if "terramesh" in found:
         lines += ["", "## TerraMesh, each without places of its country", "", "| place | overall | of known classes |"]
         lines += ["|---|---|---|"]
         for place, entry in found["terramesh"].items():
-            numbers = (shown(entry[key]) for key in ("overall_accuracy", "overall_accuracy_of_known"))
+            numbers = (format_score(entry[key]) for key in ("overall_accuracy", "overall_accuracy_of_known"))
             lines.append(f"| {place} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
 
 
 def _row(entry: dict[str, Any]) -> str:
     keys = ("overall_accuracy", "balanced_accuracy", "mean_over_places", "mean_iou")
-    return " | ".join(shown(entry[key]) for key in keys)
+    return " | ".join(format_score(entry[key]) for key in keys)
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Score a random forest on left-out countries.")
+    parser = argparse.ArgumentParser(description="Score a random forest on held-out countries.")
     parser.add_argument("places", type=Path)
-    parser.add_argument("out", type=Path, help="path without ending; .json and .md are added")
+    parser.add_argument("out", type=Path, help="path without extension; .json and .md are added")
     parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
     arguments = parser.parse_args()
     places = [place for place in read_places(arguments.places.resolve()) if place.both]

@@ -1,11 +1,12 @@
-"""Simulate landscapes whose classes look as measured around the world, for weights to learn from.
+"""Simulate training landscapes whose classes have signatures measured around the world.
 
-``python weights/landscapes.py OUTDIR --pixels pixels.npz --count M`` makes them. Layouts, labels and both sensors are
-those of ``sample_data/simulate.py --varied``. What differs is how classes look. In half of the scenes trees, crops,
-built area, bare ground and rangeland have means and spreads of pixels of one cell of one degree in one season, so that
-they belong together; a class that the cell lacks comes from another cell of that latitude and season. In the other half
-they are drawn from the measurements in ``signatures.json``, from narrow to as wide as measured. Of the pixels only
-statistics are used. ``inside_scene`` of the signatures is never used, so that its places can be held out for scores.
+``python weights/landscapes.py OUTDIR --pixels pixels.npz --count M`` writes them. Layouts, labels and both sensors are
+those of ``sample_data/simulate.py --varied``; the signatures of the classes differ. In half of the scenes, trees,
+crops, built area, bare ground and rangeland have means and spreads of measured pixels from one cell of one degree in
+one season, so that they match each other. A class that the cell lacks comes from another cell of that latitude and
+season. In the other half, signatures are drawn from the measurements in ``signatures.json``, from narrow to as wide as
+measured. Only statistics of the pixels are used. ``inside_scene`` of the signatures is never used, so that its places
+can be held out for scores.
 """
 
 from __future__ import annotations
@@ -60,30 +61,30 @@ from vary import (
 
 DEFAULT_SEED = 300_000
 REAL = (TREES, CROPS, BUILT, BARE, RANGELAND)
-"""Classes with enough pixels."""
+"""Classes with enough measured pixels."""
 LATITUDES, MONTHS = 10, 1
-"""Degrees and months within which pixels of another cell may stand in."""
+"""Degrees and months within which pixels of another cell may substitute missing ones."""
 PRIOR = 6
-"""Pixels that the spread common to all cells counts as, next to a cell's own."""
-KEPT_SAR = 0.8  # of the variance: pixels have the speckle of monthly composites, and scenes get their own
+"""Weight, in pixels, of the spread common to all cells relative to a cell's own pixels."""
+KEPT_SAR = 0.8  # kept share of the variance: pixels contain the speckle of monthly composites, and scenes add their own
 MOST_SPREAD = np.array([0.6, 0.6, 0.6, 0.6, 4, 4])
-# Steps of a class's spread: by field or stand, smooth texture, pixel by pixel.
+# Components of a class's spread: per field or stand, smooth texture, per pixel.
 STEPS = {TREES: (0.6, 0.4, 0.35), CROPS: (0.95, 0.25, 0.2), RANGELAND: (0.8, 0.45, 0.3), BUILT: (0.5, 0.4, 0.7),
          WATER: (0.3, 0.9, 0.15), SNOW: (0.2, 0.9, 0.3)}  # fmt: skip
 USUAL_STEPS = (0.7, 0.5, 0.4)
 RADAR = {TREES: (0.0, 1.0), CROPS: (-2.0, 1.5), RANGELAND: (-1.0, 1.5), BUILT: (0.0, 1.5), BARE: (0.0, 2.0)}
-"""Mean and spread between scenes, in dB, of what is added to a class's backscatter. The measured pixels are composites
-of a month and calibrated in two ways; fields and grass of real scenes are 1 to 2 dB darker."""
+"""Mean and spread between scenes, in dB, of an offset of each class's backscatter. The measured pixels are monthly
+composites with two calibrations; fields and grass of real scenes are 1 to 2 dB darker."""
 
 WATER_VV, WATER_VH_BELOW = (-29, -10), (6, 15)
-"""VV of a scene's water in dB, from calm to wind and waves, and how far VH lies below."""
+"""VV of a scene's water in dB, from calm to rough, and the difference of VH below it."""
 
 Look = tuple[Array, Array, Array]
-"""Mean, spread and root of the correlation of a class: logarithm of reflectance x 10,000 (4 bands), dB (2)."""
+"""Signature of a class: mean, spread and root of the correlation of log(reflectance x 10,000) (4 bands) and dB (2)."""
 
 
 class Pixels(NamedTuple):
-    """Measured pixels; arrays of one length."""
+    """Measured pixels, as arrays of equal length."""
 
     values: Array
     """Logarithm of reflectance x 10,000 of B02, B03, B04 and B08, then VV and VH in dB, shape (n, 6)."""
@@ -104,7 +105,7 @@ def read_pixels(path: Path) -> Pixels:
 
 @lru_cache(maxsize=16)
 def spread_within(path: Path, code: int) -> Array:
-    """Covariance of a class's pixels around the mean of their cell and month, (6, 6)."""
+    """Return the covariance of a class's pixels around the mean of their cell and month, (6, 6)."""
     pixels = read_pixels(path)
     values = pixels.values[pixels.code == code]
     keys = pixels.cell[pixels.code == code] * 100 + pixels.month[pixels.code == code]
@@ -117,19 +118,19 @@ def spread_within(path: Path, code: int) -> Array:
 
 
 def months_apart(month: Array, other: Array | int) -> Array:
-    """Difference of two months, 0 to 6."""
+    """Return the difference of two months, 0 to 6."""
     apart: Array = np.abs(month - other) % 12
     return np.asarray(np.minimum(apart, 12 - apart))
 
 
 def draw_from_cells(rng: Rng, path: Path) -> dict[int, Look]:
-    """Looks of the classes of one cell in one month."""
+    """Return the signatures of the classes of a random cell and month."""
     pixels = read_pixels(path)
     cells = np.unique(pixels.cell[np.isin(pixels.code, (TREES, CROPS, RANGELAND))])
     cell = cells[rng.integers(len(cells))]
     own = np.flatnonzero(pixels.cell == cell)
     month, latitude = pixels.month[rng.choice(own)], pixels.latitude[own[0]]
-    # Seasons are those of the northern hemisphere.
+    # Months are shifted by half a year if the cell lies in the other hemisphere.
     season = (pixels.month + 6 * ((pixels.latitude < 0) != (latitude < 0)) - 1) % 12 + 1
     looks = {}
     for code in REAL:
@@ -145,7 +146,7 @@ def draw_from_cells(rng: Rng, path: Path) -> dict[int, Look]:
 
 
 def look_of(rng: Rng, values: Array, common: Array) -> Look:
-    """Mean and spread of a few pixels; the fewer they are, the more of the spread common to all cells."""
+    """Return the signature of a few pixels; with fewer pixels, the spread common to all cells counts more."""
     count = len(values)
     covariance = common
     if count > 1:
@@ -158,13 +159,13 @@ def look_of(rng: Rng, values: Array, common: Array) -> Look:
 
 
 def root_of(covariance: Array) -> Array:
-    """Root of the correlation that belongs to a covariance."""
+    """Return the root of a covariance's correlation matrix."""
     deviation = np.sqrt(np.diag(covariance))
     return root((covariance / deviation[:, None] / deviation).tolist())
 
 
 def draw_from_signatures(rng: Rng, season: str, signatures: dict[str, Any]) -> dict[int, Look]:
-    """Looks as in varied scenes, but from a scene near the measured medians and even to one as wide as measured."""
+    """Return signatures as in varied scenes, with a random spread: from near the medians to as wide as measured."""
     between, inside = rng.uniform(0.2, 1, 2)
     middles = {code: middle for code, (middle, *_) in measured(season, signatures).items()}
     looks = {}
@@ -175,7 +176,7 @@ def draw_from_signatures(rng: Rng, season: str, signatures: dict[str, Any]) -> d
 
 
 def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
-    """Looks of all classes of one scene, varied by what the measurements do not tell."""
+    """Return the signatures of all classes of one scene, varied by effects that the measurements do not cover."""
     for code, (middle, width) in RADAR.items():
         brighter = np.append(np.zeros(4), rng.normal(middle, width) + rng.normal(0, 0.3 * width, 2))
         looks[code] = (looks[code][0] + brighter, *looks[code][1:])
@@ -185,29 +186,29 @@ def draw_looks(rng: Rng, looks: dict[int, Look]) -> dict[int, Look]:
     water[5] = water[4] - rng.uniform(*WATER_VH_BELOW)
     looks[WATER] = (water, np.append(looks[WATER][1][:4], [1.5, 1.5]), looks[WATER][2])
     bare, built, grass = looks[BARE], looks[BUILT], looks[RANGELAND]
-    if rng.random() < 0.6:  # sand, clay and salt are smooth; the measured ground is often stony
+    if rng.random() < 0.6:  # sand, clay and salt are smooth; measured bare ground is often stony
         smooth = rng.uniform(0, 8)
         bare = (bare[0] - np.array([0, 0, 0, 0, smooth, 0.9 * smooth]), *bare[1:])
-    if rng.random() < 0.5:  # roofs and roads of the stone around them
+    if rng.random() < 0.5:  # roofs and roads made of local stone
         stone = rng.uniform(0, 0.9)
         mean = np.append((1 - stone) * built[0][:4] + stone * bare[0][:4], built[0][4:])
         built = (mean, built[1] * rng.uniform(0.4, 1), built[2])
     marsh = looks[FLOODED][0].copy()
-    marsh[4:] = grass[0][4:] + rng.normal([1.5, 0], [3, 1.5])  # stems above water reflect twice; bogs do not
+    marsh[4:] = grass[0][4:] + rng.normal([1.5, 0], [3, 1.5])  # double bounce from stems above water, but not from bogs
     return looks | {BARE: bare, BUILT: built, FLOODED: (marsh, *looks[FLOODED][1:])}
 
 
 def draw_stages(rng: Rng) -> Array:
-    """How green each field is, (TABLE,), mean 0: most fields alike, or some green and some ripe or tilled."""
+    """Return how green each field is, (TABLE,), mean 0: most fields similar, or some green and some ripe or tilled."""
     low, high = rng.uniform(0.3, 2, 2)
     green = rng.beta(float(low), float(high), TABLE)
     return np.asarray(rng.uniform(2, 6) * (green - green.mean()), np.float32)
 
 
 def paint(rng: Rng, land: Land, looks: dict[int, Look], stages: Array | None) -> Array:
-    """Reflectance x 10,000 (4 bands) and backscatter as linear power (2), (6, n, n), before either sensor blurs it.
+    """Return reflectance x 10,000 (4 bands) and backscatter as linear power (2), (6, n, n), before sensor blur.
 
-    ``stages`` (of `draw_stages`) makes fields differ; None where the crops' spread is that of fields already.
+    ``stages`` (from `draw_stages`) varies the fields; None if the spread of crops already contains it.
     """
     n = len(land.cover)
     table = np.clip(rng.standard_normal((TABLE, 6)), -2.2, 2.2).astype(np.float32)
@@ -234,7 +235,7 @@ def paint(rng: Rng, land: Land, looks: dict[int, Look], stages: Array | None) ->
 
 
 def draw_scene(rng: Rng, path: Path, size: int) -> tuple[Place, Array, Array, Array]:
-    """One scene: where it is, reflectance (4, size, size), power on the place's SAR grid, labels (size, size)."""
+    """Return a random scene: place, reflectance (4, size, size), power on the place's SAR grid, labels (size, size)."""
     signatures = read_signatures()
     del signatures["inside_scene"]
     place = draw_place(rng, size, signatures)._replace(season=SEASONS[rng.integers(4)])
@@ -248,14 +249,14 @@ def draw_scene(rng: Rng, path: Path, size: int) -> tuple[Place, Array, Array, Ar
     seen = paint(rng, land, draw_looks(rng, looks), stages)
     seen[:4] = ndimage.gaussian_filter(seen[:4], (0, *[rng.uniform(0, 0.6)] * 2))
     labels = generalise(rng, land)
-    labels[land.cover == MEADOW] = 0  # maps do not agree on what mown grass is
+    labels[land.cover == MEADOW] = 0  # maps disagree on the class of mown grass
     inner = slice(MARGIN, -MARGIN)
     return place, observe_optical(rng, seen, size), observe_sar_varied(rng, seen, place), labels[inner, inner]
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Simulate landscapes that look as measured around the world.")
+    parser = argparse.ArgumentParser(description="Simulate landscapes with signatures measured around the world.")
     parser.add_argument("outdir", type=Path)
     parser.add_argument("--pixels", type=Path, required=True, help="pixels.npz of the folder of real places")
     parser.add_argument("--count", type=int, required=True)

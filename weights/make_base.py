@@ -1,18 +1,18 @@
-"""Make weights/refnet-base.safetensors, and score its recipe on countries that it has not seen.
+"""Train weights/refnet-base.safetensors, and score its recipe on held-out countries.
 
     python weights/make_base.py FOLDER --places PLACES --terramesh TERRAMIND [STEP ...]
 
-keeps everything in FOLDER and goes on where it was interrupted. The steps, of which all are done if no step is named:
+keeps everything in FOLDER and resumes after an interruption. The steps (all of them by default):
 
-landscapes    simulate scenes whose classes look as measured around the world (landscapes.py)
-pretrained    learn from these alone
-COUNTRY       go on with the real places outside one country, and score its places (on a smaller budget)
+landscapes    simulate scenes with signatures measured around the world (landscapes.py)
+pretrained    train on the simulated scenes only
+COUNTRY       fine-tune on the real places outside one country, with fewer steps, and score its places
 forest        score a random forest on the same places (forest.py, which needs scikit-learn)
-final         go on with all real places
-finish        put temperature, scores and sources into the card, and write the weights; it needs all other steps
+final         fine-tune on all real places
+finish        write the weights, with temperature, scores and sources in the card; needs all other steps
 
-A country's step needs the step ``pretrained`` only, so that several can run side by side. Training goes on from its
-last checkpoint, and the forest from the last country. To repeat a step, remove what it wrote: ``FOLDER/pretrained``;
+A country's step needs the step ``pretrained`` only, so several can run in parallel. Training resumes from its last
+checkpoint, and the forest from the last country. To repeat a step, remove its results: ``FOLDER/pretrained``;
 ``FOLDER/without-COUNTRY`` and the scores of the country in ``FOLDER/scores``; ``FOLDER/final``; ``FOLDER/forest.json``.
 """
 
@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from places import Place, divide, label_classes, read_places, read_terramesh, regions_text
+from places import Place, label_classes, read_places, read_terramesh, regions_text, split_by_country
 from score import pool_folds, score_fold, score_sample, score_terramesh
 
 from refnet_cli.model.weights import load_weights, save_weights
@@ -43,19 +43,19 @@ HERE = Path(__file__).resolve().parent
 NAME = "refnet-base"
 SEEDS, COUNT, SIZE = {"a": 300_000, "b": 310_000}, 200, 256
 HELD_OUT = 16
-"""Landscapes of the first seed that are only scored."""
+"""Landscapes of the first seed that are used for validation only."""
 REHEARSED = 60
-"""Landscapes of each seed among the real places."""
+"""Landscapes of each seed that are mixed with the real places."""
 FOLDS = {
     "Austria": "282D", "Belgium": None, "Canada": "609U", "Finland": "38D", "Germany": None, "Ireland": "637U",
     "Lithuania": "433D", "Portugal": None,
 }  # fmt: skip
-"""Each country that is left out, and the TerraMesh sample that is left out with it."""
+"""Held-out countries, and the TerraMesh sample that is held out with each."""
 CLASS_WEIGHTS = (
     '{ Water = 1, Trees = 1.5, "Flooded vegetation" = 0.5, Crops = 1, "Built area" = 1, "Bare ground" = 0.1, '
     '"Snow/ice" = 0.5, Clouds = 1, Rangeland = 0.25 }'
 )
-"""All classes are drawn as often as each other, and weighed by how common they are in the places."""
+"""Classes are sampled equally often, and weighted by their frequency in the places."""
 SETTINGS = f"""
 name = "{NAME}"
 licence = "Apache-2.0"
@@ -106,13 +106,13 @@ NOTICE = (
 )
 
 
-class Maker:
+class WeightsBuilder:
     """What the steps share.
 
     Parameters
     ----------
     folder : Path
-        Where everything is kept.
+        Folder of all results.
     places, terramesh : Path
         Folders of real places; see places.py.
     """
@@ -125,7 +125,7 @@ class Maker:
         folder.mkdir(parents=True, exist_ok=True)
 
     def landscapes(self) -> None:
-        """Simulate scenes."""
+        """Simulate the scenes for pretraining."""
         for part, seed in SEEDS.items():
             folder = self.folder / f"landscapes-{part}"
             if not (folder / "regions.toml").exists():
@@ -134,16 +134,16 @@ class Maker:
                 subprocess.run([str(word) for word in command], check=True)
 
     def pretrained(self) -> Path:
-        """Learn from simulated scenes."""
+        """Train on simulated scenes."""
         return self._train("pretrained", PRETRAINING, [], self.simulated(COUNT, HELD_OUT))
 
     def fold(self, country: str) -> None:
-        """Learn without a country, and score its places."""
+        """Fine-tune without a country, and score its places."""
         if not self._missing_scores(country):
             return
         scores = self.folder / "scores"
         sample = FOLDS[country]
-        learned, _ = divide(self.places, country)
+        learned, _ = split_by_country(self.places, country)
         learned = [place for place in learned if place.name != sample]
         weights = self._fine_tune(f"without-{country}", FOLD_STEPS, learned)
         score_fold(weights, self._places, country, scores)
@@ -153,7 +153,7 @@ class Maker:
                 temporary.write_text(json.dumps(found, indent=1))
 
     def _missing_scores(self, country: str) -> list[Path]:
-        """Files of a country's step that are not there."""
+        """Return the missing files of a country's step."""
         sample = FOLDS[country]
         names = [country, *([f"terramesh-{sample}"] if sample else [])]
         paths = [self.folder / "scores" / f"{name}.json" for name in names]
@@ -165,7 +165,7 @@ class Maker:
         subprocess.run([sys.executable, *map(str, command)], check=True)
 
     def final(self) -> Path:
-        """Learn from all real places."""
+        """Fine-tune on all real places."""
         return self._fine_tune("final", FINAL_STEPS, self.places)
 
     def finish(self) -> None:
@@ -187,7 +187,7 @@ class Maker:
         }  # fmt: skip
         net, card = load_weights(self.final())
         temperature, path = scores["calibration"]["temperature"], HERE / f"{NAME}.safetensors"
-        # Where tiles overlap, what is blended are probabilities, which the temperature changes.
+        # Overlapping tiles blend probabilities, which depend on the temperature.
         save_weights(net, replace(card, temperature=temperature), path)
         scores["sample_data"] = score_sample(path)
         training = card.training | {
@@ -195,13 +195,13 @@ class Maker:
             "data": self._describe_data(),
             "scenes": {name: role for name, role in card.training["scenes"].items() if "landscape" not in name},
             "decisions": {},
-            LEVELS: sorted({place.level for place in self._places if place.level}),  # which the files do not say
+            LEVELS: sorted({place.level for place in self._places if place.level}),  # not stated in the files
         }
         made = replace(card, training=training, scores=scores, notice=NOTICE, temperature=temperature)
         save_weights(net, made, path)
 
     def _describe_data(self) -> list[str]:
-        """One line a source: places, source and licence."""
+        """Return one line per source: number of places, source and licence."""
         counts: dict[tuple[str, str], int] = {}
         for place in self.places:
             key = place.source, place.licence
@@ -213,11 +213,11 @@ class Maker:
         return self._train(name, self.fine_tuning(steps), places, self.simulated(REHEARSED))
 
     def fine_tuning(self, steps: int) -> str:
-        """Settings of a training that goes on from the pretrained network."""
+        """Return the settings of a training that starts from the pretrained network."""
         return f'{FINE_TUNING}steps = {steps}\ninit = "{self.pretrained()}"\n'
 
     def _train(self, name: str, settings: str, places: Sequence[Place], simulated: str) -> Path:
-        """Train in a folder, unless that is done, and return the weights."""
+        """Train in a folder, unless it is finished, and return the weights."""
         folder = self.folder / name
         weights, regions = folder / f"{NAME}.safetensors", folder / "regions.toml"
         text = regions_text(SETTINGS + settings, places, confidence=True) + simulated
@@ -232,7 +232,7 @@ class Maker:
         return weights
 
     def simulated(self, count: int, held_out: int = 0) -> str:
-        """Tables of simulated scenes, whose files are what the simulation says, however untypical their values."""
+        """Return tables of simulated scenes, with offset and scale stated, however unusual the values are."""
         return "".join(
             _simulated_table(self.folder / f"landscapes-{part}" / f"scene-{number:03}", part, number, held_out)
             for part in SEEDS for number in range(count)
@@ -259,18 +259,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help="one of those listed above; all by default")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help="one of the steps above; all by default")
     parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
     parser.add_argument("--terramesh", type=Path, required=True, help="folder of the TerraMesh samples")
     given = parser.parse_args()
     log.start()
-    maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
+    maker = WeightsBuilder(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
     steps: dict[str, Any] = {"landscapes": maker.landscapes, "pretrained": maker.pretrained}
     steps |= {country: lambda country=country: maker.fold(country) for country in FOLDS}
     steps |= {"forest": maker.forest, "final": maker.final, "finish": maker.finish}
     unknown = [step for step in given.steps if step not in steps]
     if unknown:
-        parser.error(f"there is no step {', '.join(unknown)}; there are {', '.join(steps)}")
+        parser.error(f"unknown step {', '.join(unknown)}; use {', '.join(steps)}")
     for step in given.steps or steps:
         steps[step]()
 

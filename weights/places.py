@@ -1,8 +1,8 @@
-"""Real places to learn from and to score on, and the regions files that name them.
+"""Real places for training and scoring, and their regions files.
 
-A folder of places has one folder a place with ``about.json``, ``labels.tif``, ``s2.tif`` and ``s1.tif`` (one of the two
-may be missing) and perhaps ``teacher.tif``. A folder of TerraMesh samples has ``S2L2A``, ``S2L1C``, ``S1RTC`` and
-``LULC`` with one file a place each. Neither is part of the project.
+A folder of places has one folder per place with ``about.json``, ``labels.tif``, ``s2.tif`` and ``s1.tif`` (one of the
+two may be missing) and optionally ``teacher.tif``. A folder of TerraMesh samples has ``S2L2A``, ``S2L1C``, ``S1RTC``
+and ``LULC``, each with one file per place. Neither is part of the project.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ TERRAMESH_PLACES = {
     "282D": ("282D_485L_3_3", "Brazil"), "38D": ("38D_378R_2_3", "Tanzania"), "433D": ("433D_629L_3_1", "Chile"),
     "609U": ("609U_541L_3_0", "Canada"), "637U": ("637U_59R_1_3", "Denmark"),
 }  # fmt: skip
-"""Short name: the files' name, and the country in which the file lies."""
+"""File name and country of each sample, by a short name."""
 TERRAMESH_LABELS = {
     "1": "Water", "2": "Trees", "3": "Flooded vegetation", "4": "Crops", "5": "Built area", "6": "Bare ground",
     "7": "Snow/ice", "8": "Clouds", "9": "Rangeland",
 }  # fmt: skip
 TERRAMESH_OPTICAL, TERRAMESH_SAR = ("2", "3", "4", "8"), ("1", "2")
-"""Numbers of `OPTICAL_BANDS` and `SAR_BANDS` in the files, which do not name their bands."""
+"""Band numbers of `OPTICAL_BANDS` and `SAR_BANDS` in the files, whose bands have no names."""
 TERRAMESH_SHIFTED = {"L2A": ("433D",), "L1C": ("282D", "433D", "609U")}
-"""Places whose values hold the offset of 1000, by their darkest pixels: no band of these begins below 969 (L2A), and
-the cirrus band of L1C begins above 1000. The others have bands that begin near 0."""
+"""Samples whose values contain the offset of 1000, judged by their darkest pixels: no band starts below 969 (L2A), and
+the cirrus band of L1C starts above 1000. The other samples have bands that start near 0."""
 COUNTRIES = {"Cambodia (Mekong)": "Cambodia"}
-"""What countries are called here, where ``about.json`` says more."""
+"""Country names used here, for longer ones in ``about.json``."""
 BY_EYE = "by eye"
-"""In the notes of a place whose labels a person chose, so that the teacher's probability says nothing of them."""
+"""Note of places whose labels a person chose, to which the teacher's probability does not apply."""
 
 
 @dataclass(frozen=True)
@@ -54,50 +54,50 @@ class Place:
 
     name: str
     country: str
-    """What it is held out with; the sea's name for places at sea."""
+    """Country with which the place is held out; the sea's name for places at sea."""
     group: str
-    """Kind of place, `TERRAMESH` for those samples."""
+    """Kind of place; `TERRAMESH` for TerraMesh samples."""
     optical: Path | None
     sar: Path | None
     labels: Path
     level: Level | None
-    """Of the optical file."""
+    """Level of the optical file."""
     label_source: str
     source: str
     licence: str
     teacher: Path | None = None
     """File whose second band is the probability of the label in percent."""
     label_codes: Mapping[str, str] | None = None
-    """What the labels' codes mean, where they are not those of `SCHEME`."""
+    """Meanings of the label codes, if they are not those of `SCHEME`."""
     offset: int = 0
-    """Number to subtract from reflectance x 10,000."""
+    """Offset to subtract from reflectance x 10,000."""
 
     @property
     def sensors(self) -> tuple[Sensor, ...]:
-        """Those that saw it."""
+        """Sensors with a file."""
         return (*(["optical"] if self.optical else []), *(["sar"] if self.sar else []))  # type: ignore[arg-type]
 
     @property
     def both(self) -> bool:
-        """Whether both sensors saw it."""
+        """Whether both sensors have a file."""
         return self.optical is not None and self.sar is not None
 
     def alone(self, sensor: Sensor) -> Place:
-        """Return the place as seen by one sensor."""
+        """Return the place with the files of one sensor only."""
         return replace(self, **{"sar" if sensor == "optical" else "optical": None})  # type: ignore[arg-type]
 
 
 def read_places(folder: Path) -> list[Place]:
-    """Read all places of a folder, in the order of their names.
+    """Return all places of a folder, sorted by name.
 
     Raises
     ------
     ValueError
-        If there is none, or one's files are not what its ``about.json`` says.
+        If there are no places, or a place's files contradict its ``about.json``.
     """
     found = [_read_place(about) for about in sorted(folder.glob("*/about.json"))]
     if not found:
-        raise ValueError(f"{folder} has no place: no folder in it has an about.json.")
+        raise ValueError(f"{folder} contains no places: none of its folders has an about.json.")
     return found
 
 
@@ -108,7 +108,7 @@ def _read_place(about: Path) -> Place:
     there = {name: path for name, path in files.items() if path.is_file()}
     stated = {name.lower() for name in entries["sensors"]}
     if stated != there.keys() & {"s1", "s2"} or "labels" not in there:
-        raise ValueError(f"{about} states the sensors {sorted(stated)}; the folder has {sorted(there)}.")
+        raise ValueError(f"{about} states the sensors {sorted(stated)}, but the folder has {sorted(there)}.")
     judged = BY_EYE in entries.get("notes", "")
     return Place(
         name=entries["id"],
@@ -126,7 +126,7 @@ def _read_place(about: Path) -> Place:
 
 
 def read_terramesh(folder: Path, level: Level = "L2A") -> list[Place]:
-    """Return the TerraMesh samples in a folder, with optical files of a level."""
+    """Return the TerraMesh samples in a folder, with optical files of the given level."""
     return [
         Place(
             name=name,
@@ -147,12 +147,12 @@ def read_terramesh(folder: Path, level: Level = "L2A") -> list[Place]:
 
 
 def countries(places: Iterable[Place]) -> list[str]:
-    """Return the countries to hold out: those with a place that both sensors saw, without the TerraMesh samples'."""
+    """Return the countries to hold out: those with a place that has both sensors, TerraMesh samples excluded."""
     return sorted({place.country for place in places if place.both and place.group != TERRAMESH})
 
 
-def divide(places: Iterable[Place], *countries: str) -> tuple[list[Place], list[Place]]:
-    """Return the places outside some countries, to learn from, and all those in them, of one sensor or both."""
+def split_by_country(places: Iterable[Place], *countries: str) -> tuple[list[Place], list[Place]]:
+    """Return the places outside the given countries, for training, and those inside, with one sensor or both."""
     learned: list[Place] = []
     held_out: list[Place] = []
     for place in places:
@@ -161,7 +161,7 @@ def divide(places: Iterable[Place], *countries: str) -> tuple[list[Place], list[
 
 
 def scored(places: Iterable[Place]) -> list[Place]:
-    """Return those of the places that count for a country's score: both sensors saw them, and not TerraMesh's."""
+    """Return the places that count for a country's score: with both sensors, TerraMesh samples excluded."""
     return [place for place in places if place.both and place.group != TERRAMESH]
 
 
@@ -172,19 +172,19 @@ def regions_text(
     times: Mapping[str, int] | None = None,
     confidence: bool = False,
 ) -> str:
-    """Return a regions file.
+    """Return the text of a regions file.
 
     Parameters
     ----------
     settings : str
-        TOML of all that is not a scene; class scheme and bands are added to it.
+        TOML of everything except scenes; class scheme and bands are added.
     places : sequence of Place
     held_out : collection of str
-        Names of the places that are only scored.
+        Names of the places that are used for validation only.
     times : mapping, optional
-        How often a place is listed, by name; by default once. Of several, each has a number behind its name.
+        How often a place is listed, by name; once by default. Repeated places get a number behind their name.
     confidence : bool
-        The teacher's probability weighs the labels where there is one.
+        Whether to weight labels by the teacher's probability, if it exists.
     """
     head = {"scheme": SCHEME, "optical_bands": OPTICAL_BANDS, "sar_bands": SAR_BANDS}
     tables = [settings.strip(), *(_entry(key, value) for key, value in head.items())]
@@ -198,7 +198,7 @@ def regions_text(
 
 
 def read_config(text: str) -> TrainConfig:
-    """Read a regions file's text, whose paths are absolute."""
+    """Return the config of a regions file's text with absolute paths."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "regions.toml"
         path.write_text(text, encoding="utf-8")
@@ -206,7 +206,7 @@ def read_config(text: str) -> TrainConfig:
 
 
 def label_classes(places: Iterable[Place]) -> set[int]:
-    """Return the class indexes of `SCHEME`, from 1, that the labels of places have."""
+    """Return the class indices of `SCHEME`, from 1, that occur in the labels of places."""
     scheme, found = SCHEMES[SCHEME], set()
     index = {name: 1 + number for number, name in enumerate(scheme.names)}
     own = {str(code): name for code, name in scheme.by_code.items()}
@@ -235,7 +235,7 @@ def _scene_table(place: Place, name: str, split: str, confidence: bool) -> str:
 
 
 def _entry(key: str, value: Any) -> str:
-    """Return a line of TOML; strings of JSON are strings of TOML too."""
+    """Return a line of TOML; JSON strings are valid TOML strings."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{json.dumps(code)} = {json.dumps(meaning)}" for code, meaning in value.items())
         return f"{key} = {{ {inner} }}"

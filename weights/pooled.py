@@ -1,4 +1,4 @@
-"""Scores of a method on places, from one confusion matrix a place, so that folds can be scored apart and pooled."""
+"""Scores from one confusion matrix per place, so that folds can be scored separately and pooled."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def balanced_classes(labelled: Mapping[str, Counts]) -> list[int]:
     Parameters
     ----------
     labelled : mapping
-        By country, labelled pixels of each class, shape (classes,).
+        Labelled pixels of each class by country, shape (classes,).
     """
     enough = np.sum([pixels >= FEWEST_PIXELS for pixels in labelled.values()], axis=0)
     return np.flatnonzero(enough >= FEWEST_COUNTRIES).tolist()
 
 
 def pool(matrices: Mapping[str, Counts], group: Callable[[str], str]) -> dict[str, Counts]:
-    """Add up the confusion matrices of places by what ``group`` returns for a place's name."""
+    """Sum the confusion matrices of places by group; ``group`` maps a place's name to its group."""
     found: dict[str, Counts] = {}
     for name, matrix in matrices.items():
         found[group(name)] = found.get(group(name), 0) + matrix
@@ -37,22 +37,22 @@ def pool(matrices: Mapping[str, Counts], group: Callable[[str], str]) -> dict[st
 
 
 def summarise(matrices: Mapping[str, Counts], country: Mapping[str, str]) -> dict[str, Any]:
-    """Score places by country and all together.
+    """Return scores by country and pooled over all places.
 
     Parameters
     ----------
     matrices : mapping
-        By place, labels by row and predictions by column, shape (classes, classes).
+        Confusion matrix of each place, labels by row and predictions by column, shape (classes, classes).
     country : mapping
-        Of each place.
+        Country of each place.
 
     Returns
     -------
     dict
-        ``pooled`` and ``by_country``, each with ``overall_accuracy``, ``mean_over_places`` (of overall accuracy),
-        ``balanced_accuracy`` (mean recall of the classes of `balanced_classes` over all places; of a country, of those
-        that it has; None where it has none), ``recall``, ``precision`` and ``iou`` by class, and ``pixels``; and
-        ``balanced_classes``.
+        ``balanced_classes``, ``pooled`` and ``by_country``. The latter two have ``overall_accuracy``;
+        ``mean_over_places``, the mean overall accuracy of places; ``balanced_accuracy``, the mean recall of those
+        `balanced_classes` that occur, or None if none does; ``recall``, ``precision`` and ``iou`` by class; and
+        ``pixels``.
     """
     used = {name: matrix for name, matrix in matrices.items() if matrix.any()}
     by_country = pool(used, country.__getitem__)
@@ -70,7 +70,7 @@ def summarise(matrices: Mapping[str, Counts], country: Mapping[str, str]) -> dic
 
 
 def accuracy_of(matrix: Counts, classes: Iterable[int]) -> float | None:
-    """Return the overall accuracy over the pixels labelled as some classes, from 1; None where there are none."""
+    """Return the overall accuracy over the pixels labelled as the given classes, from 1; None without such pixels."""
     rows = [index - 1 for index in sorted(classes)]
     pixels = int(matrix[rows].sum())
     return float(np.diag(matrix)[rows].sum()) / pixels if pixels else None
@@ -97,6 +97,6 @@ def _describe(matrix: Counts, classes: Iterable[int], by_place: Iterable[float])
     }
 
 
-def shown(value: float | None) -> str:
-    """Return a number as it stands in tables; nothing for None."""
+def format_score(value: float | None) -> str:
+    """Return a number as text for tables; empty for None."""
     return "" if value is None else f"{value:.3f}"

@@ -1,7 +1,7 @@
-"""Scores of weights on real places, by the way in which ``refnet predict`` maps them.
+"""Score weights on real places, mapped as by ``refnet predict``.
 
-A fold holds out a country: `score_fold` maps its places and keeps confusion matrices and log-probabilities in files,
-and `pool_folds` makes one table of all folds, next to the forest of forest.py.
+A fold holds out one country. `score_fold` maps its places and stores confusion matrices and log-probabilities;
+`pool_folds` pools all folds into one table, next to the forest of forest.py.
 
     python weights/score.py fold WEIGHTS PLACES FOLDER --country Austria
     python weights/score.py pool PLACES FOLDER --forest forest.json
@@ -25,14 +25,14 @@ from places import (
     SCHEME,
     Place,
     Sensor,
-    divide,
     read_config,
     read_places,
     read_terramesh,
     regions_text,
     scored,
+    split_by_country,
 )
-from pooled import NAMES, accuracy_of, shown, summarise
+from pooled import NAMES, accuracy_of, format_score, summarise
 
 from refnet_cli.engines.torch_engine import TorchEngine
 from refnet_cli.evaluation.scores import confusion_matrix
@@ -51,10 +51,10 @@ from refnet_cli.training.dataset import SceneFiles
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 WITHOUT: dict[str, Sensor | None] = {"both": None, "optical": "sar", "sar": "optical"}
-"""Which sensor is blanked, by those that are used."""
-FITTED = 5000  # pixels of a place at most that a temperature is fitted to
-LEAST = 1e-30  # probability whose logarithm is still taken
-THINNED = 16  # of the pixels of a place, labelled or not, one in so many shows how sure its map is
+"""The sensor that is blanked, by the sensors that are used."""
+FITTED = 5000  # most pixels of a place to which a temperature is fitted
+LEAST = 1e-30  # lower limit of probabilities before the logarithm
+THINNED = 16  # one in so many mapped pixels of a place, labelled or not, enters the share of low confidence
 
 Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
@@ -62,18 +62,18 @@ Counts = NDArray[np.int64]
 
 
 class Mapped(NamedTuple):
-    """A place as a network maps it."""
+    """A place with labels and the network's prediction."""
 
     labels: UInt8
-    """Class indexes, 0 for none, shape (H, W)."""
+    """Class indices, 0 for no label, shape (H, W)."""
     predicted: UInt8
-    """The same; 0 where the map has no data."""
+    """Predicted class indices, 0 for no data, shape (H, W)."""
     probabilities: Float32
-    """Shape (K, H, W)."""
+    """Class probabilities, shape (K, H, W)."""
 
     @property
     def confidence(self) -> Float32:
-        """Probability of the class in the map, shape (H, W)."""
+        """Probability of the predicted class, shape (H, W)."""
         found: Float32 = self.probabilities[1:].max(0)
         return found
 
@@ -90,7 +90,7 @@ class Mapped(NamedTuple):
 
 
 class MovedTiling(Tiling):
-    """Tiles that begin half a tile further up and left than those of `Tiling`."""
+    """A tiling that starts half a tile further up and left than `Tiling`."""
 
     def _starts(self, size: int) -> list[int]:
         first = super()._starts(size)[0] - self.tile // 2
@@ -104,13 +104,13 @@ def say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def blinded(card: Card, without: Sensor | None) -> Card:
-    """Return the card of weights that are to do without a sensor."""
+def without_sensor(card: Card, without: Sensor | None) -> Card:
+    """Return the card with a sensor marked as absent."""
     return replace(card, training=card.training | {"without": without})
 
 
 def map_region(region: SceneFiles, engine: TorchEngine, moved: bool = False) -> Mapped:
-    """Map a place with the tiles of ``refnet predict``, or with these moved by half a tile."""
+    """Map a place with the tiles of ``refnet predict``, or with tiles moved by half a tile."""
     card = engine.card
     height, width = region.pair.grid.shape
     tiling = (MovedTiling if moved else Tiling).of(height, width, card.tile)
@@ -126,7 +126,7 @@ def map_region(region: SceneFiles, engine: TorchEngine, moved: bool = False) -> 
 
 
 def map_scenes(net: REFNet, card: Card, config: TrainConfig, moved: bool = False) -> Iterator[tuple[str, Mapped]]:
-    """Yield the name and the map of each scene of a config, one after the other."""
+    """Yield the name and the map of each scene of a config."""
     engine = TorchEngine(net, card)
     for scene in config.scenes:
         with SceneFiles.open(scene, config) as region:
@@ -137,14 +137,14 @@ class Pixels(NamedTuple):
     """Log-probabilities of a place's pixels, and their labels."""
 
     logs: Float32
-    """Of the labelled pixels, shape (n, K)."""
+    """Log-probabilities of the labelled pixels, shape (n, K)."""
     labels: UInt8
-    """Shape (n,)."""
+    """Labels of these pixels, shape (n,)."""
     thinned: Float32
-    """Of one in `THINNED` of the mapped pixels, labelled or not, shape (m, K)."""
+    """Log-probabilities of one in `THINNED` mapped pixels, labelled or not, shape (m, K)."""
 
     def low_confidence(self, temperature: float) -> float:
-        """Return the share of pixels in whose map no class is likely, with a temperature."""
+        """Return the share of low-confidence pixels at a temperature."""
         powers = np.exp(self.thinned[:, 1:] / temperature)
         return float((powers.max(1) < LOW * powers.sum(1)).mean())
 
@@ -152,25 +152,25 @@ class Pixels(NamedTuple):
 def score_places(
     net: REFNet, card: Card, places: Sequence[Place], without: Sensor | None = None
 ) -> tuple[dict[str, Counts], dict[str, Pixels]]:
-    """Map places and compare them with their labels.
+    """Map places and compare the maps with their labels.
 
     Parameters
     ----------
     net, card : REFNet, Card
-        The network; a temperature of its card is not used.
+        The network; its card's temperature is ignored.
     places : sequence of Place
     without : str, optional
-        Sensor that is blanked. The pixels that are scored stay those that both sensors saw.
+        Sensor to blank. Pixels that both sensors saw are scored in any case.
 
     Returns
     -------
     matrices : dict
-        By place, labels by row and predictions by column.
+        Confusion matrix of each place, labels by row and predictions by column.
     pixels : dict
-        By place.
+        Pixels of each place.
     """
     matrices, pixels = {}, {}
-    seeing = replace(blinded(card, without), temperature=1.0)
+    seeing = replace(without_sensor(card, without), temperature=1.0)
     for name, mapped in map_scenes(net, seeing, read_config(regions_text("", places))):
         known = mapped.labels > 0
         matrices[name] = mapped.matrix
@@ -180,13 +180,13 @@ def score_places(
 
 
 def score_fold(weights: Path, places: Sequence[Place], country: str, folder: Path) -> None:
-    """Score weights on the country that they did not learn from, and keep what `pool_folds` needs in a folder.
+    """Score weights on their held-out country, and store the results for `pool_folds` in a folder.
 
     Writes ``COUNTRY.json`` (confusion matrices by sensors and place) and ``COUNTRY.npz`` (log-probabilities and labels
-    of both sensors by place).
+    by place, with both sensors).
     """
     net, card = load_weights(weights)
-    _, held_out = divide(places, country)
+    _, held_out = split_by_country(places, country)
     found: dict[str, Any] = {"country": country, "weights": str(weights)}
     kept: dict[str, NDArray[Any]] = {}
     for sensors, without in WITHOUT.items():
@@ -202,16 +202,16 @@ def score_fold(weights: Path, places: Sequence[Place], country: str, folder: Pat
 
 
 class Fold(NamedTuple):
-    """What `score_fold` kept of a country."""
+    """Results of `score_fold` for a country."""
 
     matrices: dict[str, dict[str, Counts]]
-    """By sensors and place."""
+    """Confusion matrices by sensors and place."""
     pixels: dict[str, Pixels]
-    """By place."""
+    """Pixels by place."""
 
 
 def read_folds(folder: Path) -> dict[str, Fold]:
-    """Read what `score_fold` kept, by country."""
+    """Return the stored results of `score_fold`, by country."""
     folds = {}
     for path in sorted(folder.glob("*.json")):
         entries = json.loads(path.read_text())
@@ -230,7 +230,7 @@ def read_folds(folder: Path) -> dict[str, Fold]:
 
 
 def fit_on(folds: Iterable[Fold]) -> Calibration | None:
-    """Fit a temperature to pixels of folds, at most as many of each place."""
+    """Fit a temperature to the pixels of folds, at most `FITTED` of each place."""
     logs, labels = [], []
     random = np.random.default_rng(0)
     for fold in folds:
@@ -242,11 +242,11 @@ def fit_on(folds: Iterable[Fold]) -> Calibration | None:
 
 
 def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
-    """Return the calibration error of each country with the temperature that the other countries give, and of all.
+    """Return the calibration error of each country, with the temperature fitted on the others, and of all.
 
-    ``pooled`` is the error over the pixels of all countries, each with its own fold's temperature; ``uncalibrated`` the
-    same with a temperature of 1; ``temperature`` the one that all countries together give; ``low_confidence`` the share
-    of pixels in which no class is likely with it, see `describe_shares`.
+    ``pooled`` is the error over the pixels of all countries, each with its own fold's temperature. ``uncalibrated`` is
+    the same with a temperature of 1. ``temperature`` is fitted on all countries together. ``low_confidence`` describes
+    the shares of low-confidence pixels at that temperature; see `describe_shares`.
     """
     by_country, scaled, plain, labels = {}, [], [], []
     for country, fold in folds.items():
@@ -272,13 +272,13 @@ def calibration_of(folds: Mapping[str, Fold]) -> dict[str, Any]:
 
 
 def pool_folds(folder: Path, places: Sequence[Place], forest: Path | None = None) -> dict[str, Any]:
-    """Score all folds of a folder together.
+    """Return the pooled scores of all folds of a folder.
 
     Returns
     -------
     dict
-        ``both``, ``optical`` and ``sar`` of `summarise`, ``calibration``, and ``forest``, the same scores of a forest
-        on the same places.
+        ``both``, ``optical`` and ``sar``: scores from `summarise`; ``calibration``; and ``forest``: the scores of a
+        forest on the same places.
 
     Raises
     ------
@@ -303,27 +303,27 @@ def _score_forest(path: Path, folds: Mapping[str, Fold], country: Mapping[str, s
     matrices = {name: np.array(stored[name], np.int64) for name in own}
     other = [name for name in own if (own[name].sum(1) != matrices[name].sum(1)).any()]
     if other:
-        raise ValueError(f"The forest of {path} was scored on other pixels of {', '.join(other)}; score it again.")
+        raise ValueError(f"{path} has scores of other pixels for {', '.join(other)}. Run forest.py again.")
     return summarise(matrices, country)
 
 
 def score_terramesh(weights: Path, terramesh: Path, name: str, known: Collection[int]) -> dict[str, Any]:
-    """Score weights on a TerraMesh sample that they did not learn from.
+    """Score weights on a TerraMesh sample that is not in their training data.
 
     Parameters
     ----------
     weights, terramesh : Path
         Weights, and the folder of the samples.
     name : str
-        Of the sample.
+        Name of the sample.
     known : collection of int
-        Class indexes, from 1, that the weights learned.
+        Class indices, from 1, in the weights' training data.
 
     Returns
     -------
     dict
         ``L2A`` and ``L1C``, each with ``both``, ``optical`` and ``sar``: overall accuracy over all labelled pixels and
-        over those of known classes; and ``same_class``, by sensors the share of pixels that both levels map alike.
+        over those of known classes; ``same_class``: by sensors, the share of pixels with the same class at both levels.
     """
     net, card = load_weights(weights)
     found: dict[str, Any] = {"L2A": {}, "L1C": {}, "same_class": {}}
@@ -331,7 +331,7 @@ def score_terramesh(weights: Path, terramesh: Path, name: str, known: Collection
         maps = {}
         for level in ("L2A", "L1C"):
             place = [place for place in read_terramesh(terramesh, level) if place.name == name]
-            [(_, mapped)] = map_scenes(net, blinded(card, without), read_config(regions_text("", place)))
+            [(_, mapped)] = map_scenes(net, without_sensor(card, without), read_config(regions_text("", place)))
             found[level][sensors] = {
                 "overall_accuracy": mapped.accuracy,
                 "overall_accuracy_of_known": accuracy_of(mapped.matrix, known),
@@ -354,8 +354,8 @@ def score_sample(weights: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``both``, ``optical`` and ``sar``: overall accuracy; ``recall`` by class with both; ``changed_by_moved_tiles``:
-        share of the pixels that get another class when tiles begin half a tile further up and left.
+        ``both``, ``optical`` and ``sar``: overall accuracy; ``recall`` by class with both sensors;
+        ``changed_by_moved_tiles``: share of the pixels that change their class when tiles move by half a tile.
     """
     net, card = load_weights(weights)
     files = {"optical": "s2", "sar": "s1", "labels": "labels"}
@@ -364,7 +364,7 @@ def score_sample(weights: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     maps = {}
     for sensors, without in WITHOUT.items():
-        [(_, maps[sensors])] = map_scenes(net, blinded(card, without), config)
+        [(_, maps[sensors])] = map_scenes(net, without_sensor(card, without), config)
         found[sensors] = maps[sensors].accuracy
     [(_, moved)] = map_scenes(net, card, config, moved=True)
     found["recall"] = summarise({"sample": maps["both"].matrix}, {"sample": ""})["pooled"]["recall"]
@@ -373,30 +373,31 @@ def score_sample(weights: Path) -> dict[str, Any]:
 
 
 def describe(found: Mapping[str, Any]) -> str:
-    """Return the scores of `pool_folds` as Markdown, the forest's next to them."""
+    """Return the scores of `pool_folds` as Markdown, next to the forest's."""
     methods = {name: found[key] for key, name in
                {"both": "both sensors", "optical": "Sentinel-2 only", "sar": "Sentinel-1 only",
                 "forest": "forest, both sensors"}.items() if key in found}  # fmt: skip
     lines = ["| | overall | balanced | mean over places | mean IoU |", "|---|---|---|---|---|"]
     for name, scores in methods.items():
         keys = ("overall_accuracy", "balanced_accuracy", "mean_over_places", "mean_iou")
-        lines.append(f"| {name} | {' | '.join(shown(scores['pooled'][key]) for key in keys)} |")
+        lines.append(f"| {name} | {' | '.join(format_score(scores['pooled'][key]) for key in keys)} |")
     lines += ["", f"Balanced over {', '.join(found['both']['balanced_classes'])}.", ""]
     lines += ["| class | labelled | " + " | ".join(f"recall, {name}" for name in methods) + " | IoU, both sensors |"]
     lines += ["|" + "---|" * (3 + len(methods))]
     pooled = found["both"]["pooled"]
     for name in (name for name in NAMES if name in pooled["recall"]):
-        recalls = " | ".join(shown(scores["pooled"]["recall"].get(name)) for scores in methods.values())
-        lines.append(f"| {name} | {pooled['labelled'][name]} | {recalls} | {shown(pooled['iou'][name])} |")
+        recalls = " | ".join(format_score(scores["pooled"]["recall"].get(name)) for scores in methods.values())
+        lines.append(f"| {name} | {pooled['labelled'][name]} | {recalls} | {format_score(pooled['iou'][name])} |")
     lines += ["", "| country | pixels | " + " | ".join(methods) + " | temperature | calibration error |"]
     lines += ["|" + "---|" * (4 + len(methods))]
     for country, entry in found["both"]["by_country"].items():
-        scores = " | ".join(shown(each["by_country"][country]["overall_accuracy"]) for each in methods.values())
+        scores = " | ".join(format_score(each["by_country"][country]["overall_accuracy"]) for each in methods.values())
         own = found["calibration"]["by_country"][country]
-        numbers = " | ".join(map(shown, own.values()))
+        numbers = " | ".join(map(format_score, own.values()))
         lines.append(f"| {country} | {entry['pixels']} | {scores} | {numbers} |")
     calibration = found["calibration"]
-    pooled_error, plain, temperature = (shown(calibration[key]) for key in ("pooled", "uncalibrated", "temperature"))
+    pooled_error, plain = format_score(calibration["pooled"]), format_score(calibration["uncalibrated"])
+    temperature = format_score(calibration["temperature"])
     lines += ["", f"Calibration error of all: {pooled_error}; with a temperature of 1: {plain}."]
     lines += [f"Temperature of all: {temperature}."]
     return "\n".join(lines) + "\n"
@@ -406,11 +407,11 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description="Score weights on real places.")
     commands = parser.add_subparsers(dest="command", required=True)
-    fold = commands.add_parser("fold", help="score weights on a country that they did not learn from")
+    fold = commands.add_parser("fold", help="score weights on their held-out country")
     for name in ("weights", "places", "folder"):
         fold.add_argument(name, type=Path)
     fold.add_argument("--country", action="append", required=True)
-    pool = commands.add_parser("pool", help="score all folds of a folder together")
+    pool = commands.add_parser("pool", help="pool the scores of all folds in a folder")
     for name in ("places", "folder"):
         pool.add_argument(name, type=Path)
     pool.add_argument("--forest", type=Path, help="JSON of forest.py")

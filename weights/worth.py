@@ -1,10 +1,10 @@
-"""Measure what each option of the default weights' recipe is worth, on three countries that are always left out.
+"""Ablation study of the default weights' recipe, on three held-out countries.
 
     python weights/worth.py FOLDER --places PLACES --terramesh TERRAMIND [VARIANT ...]
 
-trains from the pretrained network that make_base.py keeps in FOLDER, 500 steps with each of two seeds, once by the
-recipe and once for each option that is switched off (or on, where the recipe does without it). It writes
-``FOLDER/worth.json`` and a table. What is finished is not trained again, and several variants can run side by side.
+starts from the pretrained network that make_base.py keeps in FOLDER and trains 500 steps with each of two seeds: once
+with the recipe, and once per option with that option off (or on, if the recipe does not use it). It writes
+``FOLDER/worth.json`` and a table. Finished variants are skipped, and several variants can run in parallel.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from make_base import NAME, REHEARSED, SETTINGS, Maker
-from places import divide, regions_text, scored
-from pooled import shown, summarise
+from make_base import NAME, REHEARSED, SETTINGS, WeightsBuilder
+from places import regions_text, scored, split_by_country
+from pooled import format_score, summarise
 from score import WITHOUT, score_places
 
 from refnet_cli.model.weights import load_weights
@@ -41,18 +41,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no balance": {"balance": None},
     "no label_smoothing": {"label_smoothing": 0.0},
 }
-"""What differs from the recipe."""
+"""Settings of each variant that differ from the recipe."""
 SHOWN = ("overall_accuracy", "balanced_accuracy", "mean_over_places")
 
 
-def measure(maker: Maker, variant: str, seed: int) -> None:
-    """Train one variant with one seed and score it, unless that is done."""
+def measure(maker: WeightsBuilder, variant: str, seed: int) -> None:
+    """Train one variant with one seed and score it, unless its scores exist."""
     folder = maker.folder / "worth" / f"{variant.replace(' ', '-')}-{seed}"
     done = folder / "scores.json"
     if done.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    learned, held_out = divide(maker.places, *LEFT_OUT)
+    learned, held_out = split_by_country(maker.places, *LEFT_OUT)
     settings = SETTINGS + maker.fine_tuning(STEPS) + f"seed = {seed}\n"
     text = regions_text(settings, learned, confidence=True) + maker.simulated(REHEARSED)
     (folder / "regions.toml").write_text(text, encoding="utf-8")
@@ -68,10 +68,10 @@ def measure(maker: Maker, variant: str, seed: int) -> None:
     done.write_text(json.dumps(scores, indent=1), encoding="utf-8")
 
 
-def table(maker: Maker) -> str:
-    """Markdown of all variants that are finished: mean of the seeds, and half of their difference."""
+def table(maker: WeightsBuilder) -> str:
+    """Return a Markdown table of all finished variants: mean of the seeds, and half of their difference."""
     lines = [
-        f"Left out: {', '.join(LEFT_OUT)}; {STEPS} steps; mean of seeds {SEEDS} and half of their difference.",
+        f"Held out: {', '.join(LEFT_OUT)}; {STEPS} steps; mean of seeds {SEEDS} and half of their difference.",
         "",
         f"| variant | {' | '.join(score.replace('_', ' ') for score in SHOWN)} | Sentinel-2 alone | Sentinel-1 alone |",
         "|" + "---|" * (3 + len(SHOWN)),
@@ -84,7 +84,8 @@ def table(maker: Maker) -> str:
         scores = found[variant] = [json.loads(path.read_text()) for path in paths]
         keys = [("both", score) for score in SHOWN] + [("optical", SHOWN[0]), ("sar", SHOWN[0])]
         numbers = [[each[sensors][score] for each in scores] for sensors, score in keys]
-        cells = [f"{shown(float(np.mean(pair)))} ({shown(abs(pair[0] - pair[1]) / 2)})" for pair in numbers]
+        pairs = [(float(np.mean(pair)), abs(pair[0] - pair[1]) / 2) for pair in numbers]
+        cells = [f"{format_score(mean)} ({format_score(spread)})" for mean, spread in pairs]
         lines.append(f"| {variant} | {' | '.join(cells)} |")
     (maker.folder / "worth.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     return "\n".join(lines) + "\n"
@@ -92,7 +93,7 @@ def table(maker: Maker) -> str:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Measure what each option of the recipe is worth.")
+    parser = argparse.ArgumentParser(description="Measure the effect of each option of the recipe.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
     parser.add_argument("--places", type=Path, required=True, help="folder of the real places")
@@ -100,8 +101,8 @@ def main() -> None:
     given = parser.parse_args()
     unknown = set(given.variants) - set(VARIANTS)
     if unknown:
-        parser.error(f"there is no variant {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
-    maker = Maker(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
+        parser.error(f"unknown variant {', '.join(sorted(unknown))}; use {', '.join(VARIANTS)}")
+    maker = WeightsBuilder(given.folder.resolve(), given.places.resolve(), given.terramesh.resolve())
     for variant in given.variants or VARIANTS:
         for seed in SEEDS:
             measure(maker, variant, seed)

@@ -20,7 +20,7 @@ from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.outputs import needs_quicklook
 from refnet_cli.outputs.base import sha256_of
 from refnet_cli.outputs.block_file import read_look, read_shard
-from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
@@ -172,19 +172,19 @@ def _window(task: Task) -> Window:
 
 def _read_rows(
     tasks: Sequence[Task], tags: dict[str, str], layers: tuple[str, ...], scheme: ClassScheme
-) -> Iterator[Finished]:
+) -> Iterator[FinishedRows]:
     """Yield rows over the whole width."""
     ordered = sorted(tasks, key=_window)
     for top, side_by_side in groupby(ordered, key=lambda task: _window(task).row):
         shards = [read_shard(task.path, tags, layers, scheme, _window(task).height) for task in side_by_side]
         for parts in _in_step(shards):
             joined = {name: np.concatenate([part.layers[name] for part in parts], axis=-1) for name in layers}
-            yield Finished(top + parts[0].row, joined)
+            yield FinishedRows(top + parts[0].row, joined)
 
 
-def _in_step(shards: Sequence[Iterator[Finished]]) -> Iterator[list[Finished]]:
+def _in_step(shards: Sequence[Iterator[FinishedRows]]) -> Iterator[list[FinishedRows]]:
     """Yield rows of shards of one height so that all are of the same rows."""
-    held: list[Finished | None] = [None] * len(shards)
+    held: list[FinishedRows | None] = [None] * len(shards)
     while True:
         held = [part or next(shard, None) for part, shard in zip(held, shards, strict=True)]
         parts = [part for part in held if part is not None]
@@ -195,8 +195,9 @@ def _in_step(shards: Sequence[Iterator[Finished]]) -> Iterator[list[Finished]]:
         held = [_cut(part, slice(rows, None)) if part.rows > rows else None for part in parts]
 
 
-def _cut(part: Finished, rows: slice) -> Finished:
-    return Finished(part.row + (rows.start or 0), {name: layer[..., rows, :] for name, layer in part.layers.items()})
+def _cut(part: FinishedRows, rows: slice) -> FinishedRows:
+    layers = {name: layer[..., rows, :] for name, layer in part.layers.items()}
+    return FinishedRows(part.row + (rows.start or 0), layers)
 
 
 def blocks_by_map(tasks: Sequence[Task]) -> list[list[Task]]:

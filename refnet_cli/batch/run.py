@@ -37,7 +37,7 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
-from refnet_cli.system.memory import MB, may_use
+from refnet_cli.system.memory import MB, memory_limit
 from refnet_cli.system.process import usable_cores
 from refnet_cli.version import __version__
 
@@ -208,7 +208,7 @@ def run_in_workers(tasks: Iterable[Task], workers: int, overrides: dict[str, Any
     """
     tasks = list(tasks)
     workers = max(min(workers, len(tasks)), 1)  # those that would have nothing to do need no share
-    if "max_memory" not in overrides and (most := may_use(None)) is not None:
+    if "max_memory" not in overrides and (most := memory_limit(None)) is not None:
         fair = f"{most // workers // MB}M"
         tasks = [replace(task, options=_with_memory(task.options, fair)) for task in tasks]
     cores = {"OMP_NUM_THREADS": str(max(usable_cores() // workers, 1))} | dict(os.environ)

@@ -17,7 +17,7 @@ from refnet_cli.prediction.job import MapBlock
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.removed import REMOVED_OPTIONS, find_removed
 from refnet_cli.scene.options import as_paths
-from refnet_cli.system.atomic import write_whole
+from refnet_cli.system.atomic import write_text_atomic
 from refnet_cli.system.config import read_table
 from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
@@ -47,7 +47,7 @@ class Task:
     @property
     def sidecar(self) -> Path:
         """The file that is written last and tells that it is done."""
-        return sidecar_of(self.path)
+        return sidecar_path(self.path)
 
     @property
     def map_block(self) -> MapBlock | None:
@@ -129,7 +129,7 @@ def _as_given(path: Path) -> str:
     return path.url if isinstance(path, Remote) else str(path)
 
 
-def sidecar_of(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Return the file that tells that a result is complete."""
     return path.with_name(f"{path.name}.json")
 
@@ -167,7 +167,7 @@ def check_distinct(tasks: Iterable[Task]) -> None:
         for place in map(_plain, task.options.output_paths.values()):
             if maps.setdefault(place, output) != output:
                 raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
-    sidecars = {sidecar_of(output) for output in maps.values()}
+    sidecars = {sidecar_path(output) for output in maps.values()}
     for place in (*maps, *sidecars):
         if place in maps and place in sidecars:
             raise ConfigError(f"{place} is to tell that a map is done, and can be no output: choose another place.")
@@ -301,4 +301,4 @@ def write_sidecar(path: Path, identity: str, files: list[dict[str, Any]], about:
     OutputError, StorageError
         If it cannot be written.
     """
-    write_whole(sidecar_of(path), json.dumps({"id": identity, "files": files} | about, indent=2))
+    write_text_atomic(sidecar_path(path), json.dumps({"id": identity, "files": files} | about, indent=2))

@@ -96,7 +96,7 @@ def batch_plan(
     """
     from refnet_cli.batch.plan import NONE, Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.options import PredictOptions
-    from refnet_cli.system.atomic import write_whole
+    from refnet_cli.system.atomic import write_text_atomic
 
     refuse_removed("--also", {}, also)
     options = read_config(PredictOptions, config) if config else {}
@@ -120,7 +120,7 @@ def batch_plan(
     if output is None:
         click.echo(lines, nl=False)
         return
-    write_whole(output, lines)
+    write_text_atomic(output, lines)
     LOG.info(f"{len(tasks)} tasks")
     click.echo(output)
 

@@ -27,7 +27,7 @@ from refnet_cli.cli.usage import StrictGroup
 from refnet_cli.cli.weights import doctor_command, export_command, weights_group
 from refnet_cli.errors import as_known
 from refnet_cli.system import log
-from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep
+from refnet_cli.system.process import limit_openmp_spinning, reduce_garbage_collection
 from refnet_cli.version import __version__
 
 LOG = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ def main() -> None:
         sys.exit(shell_complete(commands, {}, "refnet", COMPLETE, asked))
     for number, code in SIGNALS.items():
         signal.signal(number, leave_with(code))
-    let_waiting_threads_sleep()
-    collect_garbage_seldom()
+    limit_openmp_spinning()
+    reduce_garbage_collection()
     pass_over_what_is_no_text()
     try:
         code = run(sys.argv[1:])

@@ -92,9 +92,9 @@ def doctor_command(as_json: bool) -> None:
     some seconds, in which everything that can run predicts the same small images and has to agree, and a map is made
     of files. Exit code 69 if that fails or no engine can run.
     """
-    from refnet_cli.doctor.report import examine
+    from refnet_cli.doctor.report import inspect_machine
 
-    found = examine()
+    found = inspect_machine()
     click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
     found.check()
 

@@ -1,1 +1,1 @@
-"""What refnet finds on this machine, and whether predicting works there."""
+"""Diagnostics: what is installed on this machine, and whether prediction works."""

@@ -1,6 +1,6 @@
-"""What refnet finds on this machine and what it will use, and whether that works.
+"""Report of ``refnet doctor``: what is installed, what refnet will use, and whether it works.
 
-Nothing here needs torch or ONNX Runtime: what is missing is told, and how to get it.
+This module runs without torch and ONNX Runtime; the report states what is missing and how to install it.
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ LIBRARIES = (
     "torch", "timm", "numba", "numpy", "rasterio", "pyproj", "odc-geo", *DISTRIBUTIONS, "onnx", "triton", "fla-core",
     "mamba-ssm",
 )  # fmt: skip
-NOT_TRIED = ("loop", "tensorrt")
-"""What the self-test leaves out: a scan kernel of a Python step a pixel, and a provider that compiles for minutes."""
+SKIPPED = ("loop", "tensorrt")
+"""Skipped by the self-test: a scan kernel with one Python step per pixel, and a provider that compiles for minutes."""
 GIB = 2**30
 WIDTH = 120
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What was found; `to_dict` is what ``refnet doctor --json`` prints."""
+class DoctorReport:
+    """Findings about the machine; ``refnet doctor --json`` prints `to_dict`."""
 
     refnet: str
     python: str
     system: str
     libraries: dict[str, str | None]
-    """Version by name of the distribution; None where it is not installed."""
+    """Version of each distribution; None if it is not installed."""
     gdal: dict[str, Any]
-    """Its ``version``, and ``missing``: for each driver None or what cannot be done without it."""
+    """GDAL's ``version``, and ``missing``: for each driver None, or what does not work because it is missing."""
     memory: int | None
-    """Bytes that a run may take."""
+    """Bytes that a run may use."""
     folders: dict[str, str]
-    """Where temporary files and what is compiled are kept."""
+    """Folders of temporary files and compiled kernels."""
     devices: dict[str, str]
-    """Description by the name that ``--device`` takes; ``auto`` names what it stands for."""
+    """Description of each value of ``--device``; ``auto`` states the device that it resolves to."""
     engines: dict[str, str | None]
-    """None where an engine can run; else why not, and what to install."""
+    """None for an engine that can run; otherwise why not, and what to install."""
     providers: dict[str, str | None]
-    """The same for the execution providers that ``--provider`` takes."""
+    """The same for each value of ``--provider``."""
     scans: dict[str, dict[str, Any]]
-    """For each type of device: the scan kernel ``chosen``, the ``reason``, and ``missing``: why others cannot run."""
+    """For each device type: the scan kernel ``chosen``, the ``reason``, and ``missing``: why others cannot run."""
     weights: list[dict[str, Any]]
-    """The bundled ones: ``name``, ``path``, ``sha256``, ``damage`` and whether they are the ``default``."""
+    """The bundled weights: ``name``, ``path``, ``sha256``, ``damage``, and whether they are the ``default``."""
     self_test: list[Trial] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def problems(self) -> list[str]:
-        """What keeps refnet from predicting, or from predicting rightly."""
+        """Problems that prevent predictions, or correct ones."""
         found = [str(weights["damage"]) for weights in self.weights if weights["damage"]]
         if not self.weights:
             found.append("the bundled weights are missing from this installation")
@@ -76,33 +76,33 @@ class Examination:
         if all(self.engines.values()):
             found.append(f"no engine can run. {' '.join(map(str, self.engines.values()))}")
         elif not any(trial.passed for trial in self.self_test) and not found:
-            found.append("no engine could be tried")
+            found.append("no engine could be tested")
         return found
 
     def check(self) -> None:
-        """Refuse a machine on which refnet does not work.
+        """Raise an error if refnet does not work on this machine.
 
         Raises
         ------
         UnavailableError
-            Naming the problems.
+            The message lists the problems.
         """
         if self.problems:
             raise UnavailableError("refnet does not work here: " + "; ".join(self.problems))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a plain dict that JSON can hold."""
+        """Return everything as a plain dict for JSON."""
         return asdict(self) | {"problems": self.problems}
 
     def lines(self) -> list[str]:
-        """Return everything in lines for people."""
+        """Return everything as lines of text."""
         lines = [f"refnet {self.refnet}, Python {self.python}, {self.system}"]
         found = [f"{name} {number}" for name, number in self.libraries.items() if number]
         absent = [name for name, number in self.libraries.items() if not number]
         lines += _wrap("libraries: ", ", ".join(found)) + _wrap("not installed: ", ", ".join(absent) or "none")
         lines += _wrap(f"GDAL {self.gdal['version']}: ", _list_missing(self.gdal["missing"]))
         left = "unknown" if self.memory is None else f"{self.memory / GIB:.1f} GiB"
-        lines += [f"memory that a run may take: {left}", *(f"{name}: {text}" for name, text in self.folders.items())]
+        lines += [f"memory for a run: {left}", *(f"{name}: {text}" for name, text in self.folders.items())]
         lines += ["", "devices", *_table(self.devices)]
         lines += ["", "engines", *_table(_can_run(self.engines))]
         if not self.engines["onnx"]:
@@ -115,10 +115,10 @@ class Examination:
 
     def _self_test_lines(self) -> list[str]:
         if not self.self_test:
-            return ["", "self-test: nothing could be tried"]
+            return ["", "self-test: nothing could be tested"]
         verdict = "passed" if not any(trial.passed is False for trial in self.self_test) else "FAILED"
         width = max(len(trial.name) for trial in self.self_test)
-        return ["", f"self-test: {verdict} (all of this took {self.seconds:.1f} s)"] + [
+        return ["", f"self-test: {verdict} (total time {self.seconds:.1f} s)"] + [
             f"  {trial.name:<{width}}  {trial.seconds:4.1f} s  {trial.says}" for trial in self.self_test
         ]
 
@@ -147,17 +147,17 @@ def _describe_weights(weights: dict[str, Any]) -> str:
     return f"  {Path(weights['path']).name}: {state}{', used by default' * weights['default']}"
 
 
-def examine() -> Examination:
-    """Look at the machine and at what is installed, and try it."""
+def inspect_machine() -> DoctorReport:
+    """Inspect the machine and its installation, run the self-test, and return the findings."""
     started = time.monotonic()
     engines = {"torch": missing_for_torch(), "onnx": missing_for_onnx()}
     version_of_gdal, missing_drivers = describe_gdal()
-    scans = {} if engines["torch"] else _look_at_scans()
-    providers = {} if engines["onnx"] else _look_at_providers()
-    weights = _look_at_weights()
-    folders, devices = _look_at_folders(engines["torch"] is None), _look_at_devices(engines)
+    scans = {} if engines["torch"] else _inspect_scans()
+    providers = {} if engines["onnx"] else _inspect_providers()
+    weights = _inspect_weights()
+    folders, devices = _inspect_folders(engines["torch"] is None), _inspect_devices(engines)
     trials = run_self_test(list(_plan(engines, devices, scans, providers, weights)))
-    return Examination(
+    return DoctorReport(
         refnet=__version__,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
@@ -176,16 +176,16 @@ def examine() -> Examination:
 
 
 def missing_for_torch() -> str | None:
-    """Why the engine in torch cannot run, or None if it can."""
+    """Return why the torch engine cannot run, or None if it can."""
     try:
         importlib.import_module("refnet_cli.engines.torch_engine")
     except (ImportError, OSError) as error:  # OSError from libraries that cannot be loaded
-        return f"torch or what it needs is missing ({error}): pip install 'refnet-cli[torch]'"
+        return f"torch or one of its requirements is missing ({error}): pip install 'refnet-cli[torch]'"
     return None
 
 
 def missing_for_onnx() -> str | None:
-    """Why the engine in ONNX Runtime cannot run, or None if it can."""
+    """Return why the ONNX Runtime engine cannot run, or None if it can."""
     try:
         import_runtime()
     except UnavailableError as error:
@@ -193,19 +193,19 @@ def missing_for_onnx() -> str | None:
     return None
 
 
-def _look_at_devices(engines: dict[str, str | None]) -> dict[str, str]:
+def _inspect_devices(engines: dict[str, str | None]) -> dict[str, str]:
     if engines["torch"] is None:
-        from refnet_cli.engines.torch_engine import choose_device, devices, missing_gpu
+        from refnet_cli.engines.torch_engine import choose_device, devices, explain_missing_gpu
 
-        gpu = missing_gpu()
-        return devices() | ({"cuda": f"not there: {gpu}"} if gpu else {}) | {"auto": choose_device("auto")}
+        gpu = explain_missing_gpu()
+        return devices() | ({"cuda": f"not available: {gpu}"} if gpu else {}) | {"auto": choose_device("auto")}
     found = {"cpu": f"{usable_cores()} cores"}
     if engines["onnx"] is None:
         found["auto"] = choose_providers(import_runtime().get_available_providers())[0]
     return found
 
 
-def _look_at_scans() -> dict[str, dict[str, Any]]:
+def _inspect_scans() -> dict[str, dict[str, Any]]:
     from refnet_cli.engines.torch_engine import devices
     from refnet_cli.scan import available_scans, choose_scan
 
@@ -219,7 +219,7 @@ def _look_at_scans() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _look_at_providers() -> dict[str, str | None]:
+def _inspect_providers() -> dict[str, str | None]:
     there = import_runtime().get_available_providers()
     return {
         name: None if theirs in there else f"needs {INSTALL.get(name, 'onnxruntime')}"
@@ -227,13 +227,13 @@ def _look_at_providers() -> dict[str, str | None]:
     }
 
 
-def _look_at_folders(with_torch: bool) -> dict[str, str]:
+def _inspect_folders(with_torch: bool) -> dict[str, str]:
     found = {}
     try:
         place = tempfile.gettempdir()
         found["temporary files"] = f"{place}, {shutil.disk_usage(place).free / GIB:.1f} GiB free"
     except OSError as error:
-        found["temporary files"] = f"nowhere ({error.strerror})"
+        found["temporary files"] = f"no writable folder ({error.strerror})"
     if with_torch:
         from refnet_cli.scan import compiled_kernels
 
@@ -241,7 +241,7 @@ def _look_at_folders(with_torch: bool) -> dict[str, str]:
     return found
 
 
-def _look_at_weights() -> list[dict[str, Any]]:
+def _inspect_weights() -> list[dict[str, Any]]:
     try:
         default, paths = default_weights(), bundled_weights()
     except (RefnetError, OSError):
@@ -265,7 +265,7 @@ def _plan(
     providers: dict[str, str | None],
     weights: list[dict[str, Any]],
 ) -> Iterator[Run]:
-    """Choose what the self-test tries: all that can run, the default first."""
+    """Yield the runs of the self-test: everything that can run, the default first."""
     path = {Path(entry["path"]).suffix: Path(entry["path"]) for entry in weights if not entry["damage"]}
     kernels = {}
     for device in devices:
@@ -277,7 +277,7 @@ def _plan(
 
 
 def _order(missing: dict[str, str | None], first: str | None) -> list[str]:
-    names = [name for name, why in missing.items() if not why and name not in NOT_TRIED]
+    names = [name for name, why in missing.items() if not why and name not in SKIPPED]
     return sorted(names, key=lambda name: name != first)
 
 

@@ -1,4 +1,4 @@
-"""Whether predicting works here: all that can run sees the same small images, and all must answer alike."""
+"""Self-test: all engines that can run predict the same small images, and their results must agree."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ FROM_FILES = "files to a map"
 
 
 class Bounds(NamedTuple):
-    """How far two engines' answers may lie apart."""
+    """Tolerances for the difference between two engines' results."""
 
     probability: float
     agreement: float
-    """Share of the pixels that must get the same class."""
+    """Minimum share of the pixels with the same class."""
 
 
 ON_CPUS = Bounds(1e-3, 0.999)
-ELSEWHERE = Bounds(2e-2, 0.98)  # convolutions on GPUs run in TF32, of 11 significant bits, unless told otherwise
+ELSEWHERE = Bounds(2e-2, 0.98)  # convolutions on GPUs run in TF32 (11 significant bits) by default
 
 
 @dataclass(frozen=True)
 class Run:
-    """An engine to be tried."""
+    """An engine to test."""
 
     name: str
     weights: Path
@@ -52,17 +52,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of trying something."""
+    """The result of one test."""
 
     name: str
     passed: bool | None
-    """None if it could not be tried."""
+    """None if the test could not run."""
     says: str
     seconds: float
 
 
 def run_self_test(runs: Sequence[Run]) -> list[Trial]:
-    """Try engines, the first of which the others are compared with, and then a whole prediction.
+    """Test engines, comparing each with the first, and then a full prediction.
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ def run_self_test(runs: Sequence[Run]) -> list[Trial]:
     Returns
     -------
     list of Trial
-        One for each engine, then one for predicting from files to a map.
+        One per engine, then one for the prediction from files to a map.
     """
     trials = []
     expected: _Answer | None = None
     with ExitStack() as stack:
         for run in runs:
-            trial, answer = _try_engine(run, expected, stack)
+            trial, answer = _test_engine(run, expected, stack)
             trials.append(trial)
             expected = expected or answer
         if expected:
-            trials.append(_try_predicting(expected))
+            trials.append(_test_prediction(expected))
     return trials
 
 
@@ -91,15 +91,15 @@ class _Answer(NamedTuple):
     probabilities: Float32
 
 
-def _try_engine(run: Run, expected: _Answer | None, stack: ExitStack) -> tuple[Trial, _Answer | None]:
-    """Try one; its answer is returned if there is one, and its engine closed with the stack if it is the first."""
+def _test_engine(run: Run, expected: _Answer | None, stack: ExitStack) -> tuple[Trial, _Answer | None]:
+    """Test one engine, and return the result and the engine's answer, if any; the stack closes the engine."""
     started = time.monotonic()
     answer = None
     try:
         engine = load_engine(run.weights, run.options)
         stack.callback(engine.close)
         answer = _Answer(run.name, engine, engine.predict(*make_patches(engine.card)))
-        passed, says = _judge(answer, expected, run.bounds)
+        passed, says = _compare(answer, expected, run.bounds)
     except UnavailableError as error:
         passed, says = None, f"cannot run: {error}"
     except Exception as error:  # a self-test reports all that breaks
@@ -107,17 +107,18 @@ def _try_engine(run: Run, expected: _Answer | None, stack: ExitStack) -> tuple[T
     return Trial(run.name, passed, says, time.monotonic() - started), answer
 
 
-def _judge(answer: _Answer, expected: _Answer | None, bounds: Bounds) -> tuple[bool, str]:
+def _compare(answer: _Answer, expected: _Answer | None, bounds: Bounds) -> tuple[bool, str]:
     if expected is None:
         finite = bool(np.isfinite(answer.probabilities).all())
-        return finite, "the others are compared with it" if finite else "failed: answers with numbers that are none"
+        return finite, "reference for the others" if finite else "failed: returned NaN or infinite values"
     apart = float(np.abs(answer.probabilities - expected.probabilities).max())
     alike = float((answer.probabilities.argmax(1) == expected.probabilities.argmax(1)).mean())
-    agrees = apart <= bounds.probability and alike >= bounds.agreement  # not so if NaN
-    return agrees, f"{'agrees' if agrees else 'DISAGREES'}: {apart:.1g} apart, same class in {alike:.2%} of the pixels"
+    agrees = apart <= bounds.probability and alike >= bounds.agreement  # False for NaN
+    verdict = "agrees" if agrees else "DISAGREES"
+    return agrees, f"{verdict}: largest difference {apart:.1g}, same class in {alike:.2%} of the pixels"
 
 
-def _try_predicting(answer: _Answer) -> Trial:
+def _test_prediction(answer: _Answer) -> Trial:
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="refnet-doctor-") as folder:
@@ -134,16 +135,16 @@ def _predict_in(folder: Path, engine: Engine) -> str:
     verify_map(options.output)
     if report.valid_share < 1:
         raise InputError(f"only {report.valid_share:.1%} of the map's pixels have a class.")
-    return f"{SIDE} x {SIDE} pixels were predicted, written, and read back intact"
+    return f"{SIDE} x {SIDE} pixels predicted, written and verified"
 
 
 def make_patches(card: Card, side: int = SIDE) -> tuple[Float32, Float32]:
-    """Make one tile of each sensor: fields of 16 pixels with values as in training, and noise.
+    """Return one simulated tile per sensor: fields of 16 pixels with the training's mean and deviation, plus noise.
 
     Returns
     -------
     optical, sar : float32 arrays, shapes (1, Bo, side, side) and (1, Bs, side, side)
-        Always the same ones.
+        The same in every call.
     """
     random = np.random.default_rng(0)
 
@@ -157,7 +158,7 @@ def make_patches(card: Card, side: int = SIDE) -> tuple[Float32, Float32]:
 
 
 def write_pair(folder: Path, card: Card) -> tuple[Path, Path]:
-    """Write the tiles of `make_patches` as the files that `refnet predict` takes; return their paths."""
+    """Write the tiles of `make_patches` as input files for `refnet predict`, and return their paths."""
     optical, sar = make_patches(card)
     codes = optical[0].clip(1, 10_000).round().astype(np.uint16)
     return (
@@ -173,16 +174,16 @@ def _one_line(error: Exception) -> str:
 def plan_runs(
     torch_weights: Path | None, scans: Mapping[str, Sequence[str]], onnx_weights: Path | None, providers: Sequence[str]
 ) -> Iterator[Run]:
-    """Make a list of the engines to try.
+    """Yield the engines to test.
 
     Parameters
     ----------
     torch_weights, onnx_weights : Path, optional
-        Files of the same network; None leaves an engine out.
+        Weights of the same network; None skips an engine.
     scans : mapping
-        For each device of torch, the scan kernels to try.
+        The scan kernels to test on each torch device.
     providers : sequence of str
-        Execution providers of ONNX Runtime to try.
+        The execution providers of ONNX Runtime to test.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""From patches of two sensors to class probabilities."""
+"""Engines: from patches of two sensors to class probabilities."""

@@ -1,4 +1,4 @@
-"""What all engines do alike: fill pixels without data, and go on with half as many patches where memory lacks."""
+"""Base of the engines: fills nodata pixels, and halves the batch when memory runs out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.types import Float32
 
 NOT_FINITE = (
-    "The network answers with numbers that are none: its weights are damaged, or its precision is too coarse for them."
+    "The network returned NaN or infinite values: its weights are damaged, or the precision is too low for them. "
+    "Use a higher precision or other weights."
 )
 
 
 class HalvingEngine(ABC):
-    """An engine that computes a batch in halves, and halves of these, where its device's memory asks for it.
+    """An engine that splits a batch in halves, repeatedly, when its device runs out of memory.
 
-    Its network sees each sensor's pixels without data as `refnet_cli.tiles.gaps.fill_gaps` fills them.
+    `refnet_cli.tiles.gaps.fill_gaps` fills each sensor's nodata pixels before the network sees them.
     """
 
     batch: int
@@ -32,23 +33,23 @@ class HalvingEngine(ABC):
         Raises
         ------
         TryAgainError
-            If the device's memory does not hold a single patch.
+            If the device's memory is too small for a single patch.
         WeightsError
-            If the network's answer is not finite.
+            If the network returns NaN or infinite values.
         """
         return self._predict(fill_gaps(optical), fill_gaps(sar))
 
     def _predict(self, optical: Float32, sar: Float32) -> Float32:
         try:
             return self._compute(optical, sar)
-        except Exception as error:  # of kinds that only the engine's library names
-            if not self._lacks_memory(error):
+        except Exception as error:  # of types that only the engine's library knows
+            if not self._is_out_of_memory(error):
                 raise
-            if len(optical) == 1 and not self._fills_up():
+            if len(optical) == 1 and not self._pads_batches():
                 device = self.about["device"]
-                advice = "Close other programs" if device == "cpu" else "Free some, or use --device cpu"
+                advice = "Close other programs" if device == "cpu" else "Free some memory, or use --device cpu"
                 raise TryAgainError(f"Not enough memory on {device} for a single tile. {advice}.") from error
-        # Out of the except clause, in which the error would keep what the failed attempt holds.
+        # Outside the except clause, where the error would keep the failed attempt's memory alive.
         self._free_memory()
         if len(optical) == 1:
             return self._predict(optical, sar)
@@ -57,35 +58,34 @@ class HalvingEngine(ABC):
         return np.concatenate([self._predict(optical[part], sar[part]) for part in (np.s_[:half], np.s_[half:])])
 
     def close(self) -> None:
-        """Give back the memory that is kept for later; the network's goes with the engine itself."""
+        """Release cached memory; the network's memory is released with the engine itself."""
         self._free_memory()
 
     @abstractmethod
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
-        """Classify a batch at once."""
+        """Classify a batch in one pass."""
 
     @abstractmethod
-    def _lacks_memory(self, error: Exception) -> bool:
-        """Whether an error says that memory lacks."""
+    def _is_out_of_memory(self, error: Exception) -> bool:
+        """Return whether an error means that memory ran out."""
 
     @abstractmethod
-    def _fills_up(self) -> bool:
-        """Whether a single patch is computed as a larger batch, of a size that was compiled."""
+    def _pads_batches(self) -> bool:
+        """Return whether a single patch is padded to a larger batch, whose size was compiled."""
 
     @abstractmethod
     def _free_memory(self) -> None:
-        """Give back what is kept for later; the next batch says again to which size others are filled up."""
+        """Release cached memory; the next batch sets the size to which later batches are padded."""
 
 
 class Engine(Protocol):
-    """What `refnet_cli.prediction.predict` needs of a network."""
+    """The interface of a network for `refnet_cli.prediction.predict`."""
 
     card: Card
     batch: int
-    """How many patches to give at once."""
+    """Patches per batch."""
     about: dict[str, str]
-    """What it computes on and with, for the report: device, scan kernel and why, and the like; ``warning`` if there is
-    one."""
+    """Facts for the report: device, scan kernel and the reason for it, precision, and so on; ``warning`` if any."""
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of patches.
@@ -96,7 +96,7 @@ class Engine(Protocol):
             Reflectance x 10,000, NaN where invalid; filled by `refnet_cli.tiles.gaps.fill_gaps` before the network
             sees it.
         sar : float32 array, shape (N, Bs, H, W)
-            Decibels, likewise.
+            Backscatter in dB, NaN where invalid; filled likewise.
 
         Returns
         -------
@@ -105,4 +105,4 @@ class Engine(Protocol):
         """
 
     def close(self) -> object:
-        """Give back what it holds; it cannot predict afterwards."""
+        """Release all resources; the engine cannot predict afterwards."""

@@ -1,4 +1,4 @@
-"""One network on several devices: a process for each, which compute the parts of a batch side by side."""
+"""One network on several devices: one process per device, each computing part of a batch in parallel."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from typing import Any
 import numpy as np
 
 from refnet_cli.errors import OptionsError, RefnetError, TryAgainError
-from refnet_cli.system.process import collect_garbage_seldom, let_waiting_threads_sleep, usable_cores
+from refnet_cli.system.process import limit_openmp_spinning, reduce_garbage_collection, usable_cores
 from refnet_cli.types import Float32
 
 Load = Callable[[str], Any]
-"""Makes an engine, as `refnet_cli.engines.base.Engine` has it, on a device; must be picklable."""
+"""Returns an engine (see `refnet_cli.engines.base.Engine`) on a device; must be picklable."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What a terminal or a scheduler sends to all processes at once, and only the parent is to act on."""
-GRACE = 2.0  # seconds for idle processes to end by themselves
+"""Signals that a terminal or scheduler sends to all processes at once, and that only the parent handles."""
+GRACE = 2.0  # seconds for idle processes to exit
 CONTEXT = multiprocessing.get_context("spawn")  # CUDA does not survive a fork, nor do threads
 
 
-class SeveralEngines:
-    """Engines in processes of their own, as one engine.
+class MultiDeviceEngine:
+    """Several engines, each in its own process, behind the interface of one engine.
 
-    Each batch is handed out in order, in parts as large as each process's own batches, so that the answer is to the
-    last bit that of a single engine of the same kind of device and batch. The processes end when this is closed or
-    collected, or when the program ends, however it does.
+    Each batch is split in order, into parts as large as each process's own batch size. The result therefore equals that
+    of a single engine with the same device type and batch size to the last bit. The processes end when this object is
+    closed or garbage-collected, or when the program ends for any reason.
 
-    A script that makes one must be importable, with its work under ``if __name__ == "__main__"``.
+    A script that creates one must be importable, with its work under ``if __name__ == "__main__"``.
 
     Parameters
     ----------
     load : callable
-        Makes an engine; called in each process with its device, in all at the same time.
+        Returns an engine; called with its device in each process, in all processes at the same time.
     devices : sequence of str
-        As `parse_devices` returns them. Those on the CPU share out its cores, unless OMP_NUM_THREADS is set.
+        Devices from `parse_devices`. Processes on the CPU share its cores, unless OMP_NUM_THREADS is set.
 
     Raises
     ------
     TryAgainError
         If a process cannot be started, or is killed while it loads.
     RefnetError, MemoryError, OSError, RuntimeError
-        What ``load`` raises in a process; RuntimeError in place of any other kind.
+        Errors of ``load`` in a process; errors of other types become RuntimeError.
     """
 
     def __init__(self, load: Load, devices: Sequence[str]) -> None:
         self._children: list[_Child] = []
-        # At exit, multiprocessing would wait for the processes; of this it takes care before.
+        # Runs before multiprocessing's own exit handler, which would wait for the processes.
         self._finish = util.Finalize(self, _end, (self._children,), exitpriority=0)
         cores = max(usable_cores() // len(devices), 1) if set(devices) == {"cpu"} else None
         try:
-            with _holding_signals():
+            with _signals_blocked():
                 for number, device in enumerate(devices, 1):
                     name = f"{device} (process {number} of {len(devices)})"
                     self._children.append(_Child(name, load, device, cores))
-            loaded = _all_well([child.receive() for child in self._children])
+            loaded = _check_answers([child.receive() for child in self._children])
         except BaseException:
             self.close()
             raise
@@ -84,23 +84,23 @@ class SeveralEngines:
         Raises
         ------
         TryAgainError
-            If a process was killed. Then, and where a signal interrupts this, all are ended.
+            If a process was killed. All processes are then ended, as they are when a signal interrupts this call.
         RefnetError, MemoryError, OSError, RuntimeError
-            What the first engine that fails raises; RuntimeError in place of any other kind.
+            The error of the first engine that fails; errors of other types become RuntimeError.
         """
         if not self._children:
             raise RuntimeError("The engine is closed.")
-        parts = share_tiles(len(optical), self._batches, self.batch)
+        parts = split_batch(len(optical), self._batches, self.batch)
         busy = [(place, self._children[place], part) for place, part in enumerate(parts) if part.start < part.stop]
         try:
             for _, child, part in busy:
                 child.send((optical[part], sar[part]))
             answers = [child.receive() for _, child, _ in busy]
         except BaseException:
-            # An answer that is still to come would be taken for the next batch's.
+            # A late answer would be mistaken for the next batch's.
             self.close()
             raise
-        found = _all_well(answers)
+        found = _check_answers(answers)
         for (place, _, _), (_, batch) in zip(busy, found, strict=True):
             self._batches[place] = batch
         self.batch = min(self.batch, sum(self._batches))
@@ -108,7 +108,7 @@ class SeveralEngines:
 
 
 class _Child:
-    """A process with an engine, seen from the parent."""
+    """The parent's handle of a process with an engine."""
 
     def __init__(self, name: str, load: Load, device: str, cores: int | None) -> None:
         self.name = name
@@ -119,9 +119,9 @@ class _Child:
         try:
             self.process.start()
         except OSError as error:
-            raise TryAgainError(f"No process could be started for {name}: {error.strerror}.") from error
+            raise TryAgainError(f"Cannot start a process for {name}: {error.strerror}.") from error
         finally:
-            theirs.close()  # else its end would not be noticed
+            theirs.close()  # otherwise the process's exit would not be noticed
 
     def send(self, patches: tuple[Float32, Float32]) -> None:
         self.busy = True
@@ -131,7 +131,7 @@ class _Child:
             raise self._ended() from error
 
     def receive(self) -> Any:
-        """Wait for an answer; an error that arose in the process is returned."""
+        """Wait for an answer and return it; an error of the process is returned, not raised."""
         try:
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
@@ -140,7 +140,7 @@ class _Child:
         return answer
 
     def release(self) -> None:
-        """Let the process end, at once if it is at work."""
+        """Let the process exit; kill it if it is busy."""
         self._pipe.close()
         if self.busy:
             self.process.kill()
@@ -150,13 +150,13 @@ class _Child:
         code = self.process.exitcode
         how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return TryAgainError(
-            f"The process that computed on {self.name} ended by itself ({how}), as it happens where memory runs out: "
-            "close other programs, or use a smaller --batch or fewer devices, and run again."
+            f"The process on {self.name} ended unexpectedly ({how}), probably because memory ran out. Close other "
+            "programs, or use a smaller --batch or fewer devices, and run again."
         )
 
 
-def _all_well(answers: list[Any]) -> list[Any]:
-    """Raise the first error among answers."""
+def _check_answers(answers: list[Any]) -> list[Any]:
+    """Return the answers, or raise the first error among them."""
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
@@ -164,7 +164,7 @@ def _all_well(answers: list[Any]) -> list[Any]:
 
 
 def _end(children: list[_Child]) -> None:
-    """End processes, and take the list's entries."""
+    """End the processes and empty the list."""
     for child in children:
         child.release()
     until = time.monotonic() + GRACE
@@ -177,10 +177,10 @@ def _end(children: list[_Child]) -> None:
 
 
 @contextmanager
-def _holding_signals() -> Iterator[None]:
-    """Have processes begin with signals held back, until they ignore them, and with pipes that are no standard streams.
+def _signals_blocked() -> Iterator[None]:
+    """Block signals while processes start, until they ignore them, and occupy descriptors of closed standard streams.
 
-    Where a standard stream was closed, the next thing to be opened takes its number.
+    If a standard stream is closed, the next file that is opened, such as a pipe, takes its descriptor.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -190,7 +190,7 @@ def _holding_signals() -> Iterator[None]:
         return
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # which would let the signals through again
+    resource_tracker.ensure_running()  # started now, because starting it unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -199,19 +199,19 @@ def _holding_signals() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, load: Load, device: str, cores: int | None, mute: bool) -> None:
-    """Load an engine and answer patches with probabilities until the parent closes the pipe: the process's whole life.
+    """Main function of a process: load an engine and answer patches until the parent closes the pipe.
 
-    Answers are (card, batch, about), then (probabilities, batch); or an error, after which an engine that was loaded
-    goes on.
+    The first answer is (card, batch, about), later ones are (probabilities, batch). An answer may also be an error; a
+    loaded engine then continues to serve.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _leave_stdout(mute)
+    _redirect_stdout(mute)
     if cores is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-    let_waiting_threads_sleep()
-    collect_garbage_seldom()
+    limit_openmp_spinning()
+    reduce_garbage_collection()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         engine = _attempt(load, device)
         if isinstance(engine, Exception):
@@ -224,15 +224,15 @@ def _serve(pipe: Connection, load: Load, device: str, cores: int | None, mute: b
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as its parent has ended, even in the midst of a batch."""
+    """End this process as soon as its parent has ended, even in the middle of a batch."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _leave_stdout(mute: bool) -> None:
-    """Send what libraries print to stderr, or nowhere: a stream that the parent lacks may be a file of its here."""
+def _redirect_stdout(mute: bool) -> None:
+    """Redirect stdout to stderr, or to nowhere: if the parent lacks a stream, its descriptor may be a file here."""
     null = os.open(os.devnull, os.O_RDWR)
     if mute:
         os.dup2(null, 2)
@@ -245,7 +245,7 @@ def _leave_stdout(mute: bool) -> None:
 
 
 def _attempt(function: Callable[..., Any], *given: Any) -> Any:
-    """Call a function; an error is returned, as a kind that the parent knows without the libraries it came from."""
+    """Call a function and return its result or its error, as a type that the parent knows without other libraries."""
     try:
         return function(*given)
     except Exception as error:
@@ -258,34 +258,34 @@ def _attempt(function: Callable[..., Any], *given: Any) -> Any:
             known = OSError(error.errno, error.strerror, error.filename)
         else:
             known = RuntimeError(f"{type(error).__name__}: {error}")
-        known.add_note(f"In a process of its own:\n{traceback.format_exc()}")
+        known.add_note(f"In a child process:\n{traceback.format_exc()}")
         return known
 
 
-def share_tiles(count: int, batches: Sequence[int], most: int) -> list[slice]:
-    """Part a batch among processes.
+def split_batch(count: int, batches: Sequence[int], most: int) -> list[slice]:
+    """Split a batch among processes.
 
     Parameters
     ----------
     count : int
-        Tiles of the batch.
+        Tiles in the batch.
     batches : sequence of int
-        Tiles that each process likes at once.
+        Preferred batch size of each process.
     most : int
-        Tiles that all may have at once; if these are fewer than the processes like, all get fewer.
+        Tiles that all processes may have at once; if it is below the sum of ``batches``, each gets fewer.
 
     Returns
     -------
     list of slice
-        In order, some of them empty if the tiles are few: then the last processes have nothing to do, because smaller
-        parts for all could change bits.
+        One slice per process, in order. With few tiles the last ones are empty: smaller parts for all processes could
+        change the last bits.
 
     Examples
     --------
-    >>> [part.stop - part.start for part in share_tiles(7, [4, 4], 8)]
+    >>> [part.stop - part.start for part in split_batch(7, [4, 4], 8)]
     [4, 3]
-    >>> [part.stop - part.start for part in share_tiles(3, [4, 4], 8)], [
-    ...     part.stop - part.start for part in share_tiles(5, [4, 4], 5)
+    >>> [part.stop - part.start for part in split_batch(3, [4, 4], 8)], [
+    ...     part.stop - part.start for part in split_batch(5, [4, 4], 5)
     ... ]
     ([3, 0], [3, 2])
     """
@@ -299,13 +299,13 @@ def share_tiles(count: int, batches: Sequence[int], most: int) -> list[slice]:
 
 
 def parse_devices(text: str) -> list[str]:
-    """Read a device or several, which commas part; of one, whether there is such a device is left open.
+    """Parse a comma-separated list of devices; a single device is returned unchecked.
 
     Raises
     ------
     OptionsError
-        If one of several is none that can be named, or the same GPU comes twice, or GPUs and CPUs are mixed: each batch
-        would wait for the slowest.
+        If one of several devices is unknown, a GPU is listed twice, or GPUs and CPUs are mixed: each batch would wait
+        for the slowest device.
 
     Examples
     --------
@@ -321,11 +321,11 @@ def parse_devices(text: str) -> list[str]:
             re.fullmatch(r"(\d+)", name) if found and found[-1] != "cpu" else None
         )
         if not on_cuda and name != "cpu":
-            raise OptionsError(f"There is no device {name!r} in {text!r}; name several as cuda:0,1 or cpu,cpu.")
+            raise OptionsError(f"Unknown device {name!r} in {text!r}. Write several devices as cuda:0,1 or cpu,cpu.")
         found.append(f"cuda:{int(on_cuda[1] or 0)}" if on_cuda else name)
     gpus = [name for name in found if name != "cpu"]
     if len(set(gpus)) < len(gpus):
-        raise OptionsError(f"--device {text} names a GPU twice, but each computes in one process: name it once.")
+        raise OptionsError(f"--device {text} lists a GPU twice. List each GPU once.")
     if 0 < len(gpus) < len(found):
-        raise OptionsError(f"--device {text} mixes GPUs and CPUs, for which GPUs would wait: leave out the CPUs.")
+        raise OptionsError(f"--device {text} mixes GPUs and CPUs. Leave out the CPUs: the GPUs would wait for them.")
     return found

@@ -1,4 +1,4 @@
-"""REF-Net in ONNX Runtime, as an engine: predicts without torch."""
+"""Engine that runs REF-Net in ONNX Runtime, without torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_MEMORY = r"[Ff]ailed to allocate memory|bad allocation|bad_alloc|CUDA failure
 
 
 class OnnxEngine(HalvingEngine):
-    """A model that `refnet_cli.export.export_onnx` made, in ONNX Runtime.
+    """An engine that runs a model of `refnet_cli.export.export_onnx` in ONNX Runtime.
 
     Parameters
     ----------
@@ -32,20 +32,20 @@ class OnnxEngine(HalvingEngine):
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     batch : int, optional
-        Patches at once; by default what suits the device.
+        Patches per batch; the default depends on the device.
     provider : str, optional
-        A name from ``PROVIDERS``; by default all that are there and fit the device, the best first.
+        A name from ``PROVIDERS``; by default all available ones that fit the device, in order of preference.
     deterministic : bool
-        Whether only algorithms may run that give the same bits each time.
+        Whether to use only algorithms that give the same bits in every run.
 
     Raises
     ------
     InputMissingError, WeightsError
-        If there is no model, or one that is damaged, carries no card or does not fit it.
+        If the model is missing or damaged, or has no card or a card that does not fit.
     OptionsError
         If device and provider contradict each other.
     UnavailableError
-        If ONNX Runtime, the device or the provider is not there.
+        If ONNX Runtime, the device or the provider is not available.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class OnnxEngine(HalvingEngine):
         chosen = choose_providers(runtime.get_available_providers(), device, provider)
         self._session = _open_session(runtime, path, chosen, device, deterministic)
         running = [name for name, theirs in PROVIDERS.items() if theirs in self._session.get_providers()]
-        # ONNX Runtime goes on without a provider whose libraries it does not find, and only logs that.
+        # ONNX Runtime continues without a provider whose libraries are missing, and only logs that.
         needed = provider or {"auto": "cpu", "cpu": "cpu"}.get(device, "cuda")
         if needed not in running and not (provider is None and running[0] in ON_CUDA):
             raise UnavailableError(
-                f"ONNX Runtime could not start its provider {needed!r}, whose libraries are missing or do not fit "
-                f"its version; it needs {INSTALL.get(needed, 'none')}."
+                f"ONNX Runtime could not start its provider {needed!r}: its libraries are missing or have the wrong "
+                f"version. It needs {INSTALL.get(needed, 'none')}."
             )
         _check_fit(path, self._session, self.card)
         self._runtime = runtime
         self._on_cuda = running[0] in ON_CUDA
         self._index = _device_index(device)
         kind = f"cuda:{self._index}" if self._on_cuda else "cpu" if running[0] == "cpu" else running[0]
-        self.batch = batch or (16 if self._on_cuda else 1)  # on CPUs more take more memory and no less time
+        self.batch = batch or (16 if self._on_cuda else 1)  # on CPUs larger batches need more memory and save no time
         self._compiles = running[0] != "cpu"
         self._size = self.batch
         self.about = {
@@ -87,7 +87,7 @@ class OnnxEngine(HalvingEngine):
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
         count = len(optical)
         self._size = self._size or count
-        # Providers that compile do so again for each shape.
+        # Some providers compile again for each new shape.
         fill = max(self._size - count, 0) if self._compiles else 0
         feed = {
             name: np.concatenate([array, np.repeat(array[-1:], fill, 0)]) if fill else np.ascontiguousarray(array)
@@ -101,7 +101,7 @@ class OnnxEngine(HalvingEngine):
     def _run(self, feed: dict[str, Float32]) -> Float32:
         if not self._on_cuda:
             return np.asarray(self._session.run(["probabilities"], feed)[0], np.float32)
-        # What is bound is copied once in each direction, and no copy waits for another.
+        # Bound arrays are copied once in each direction, and the copies do not wait for each other.
         binding = self._session.io_binding()
         for name, array in feed.items():
             value = self._runtime.OrtValue.ortvalue_from_numpy(array, "cuda", self._index)
@@ -110,28 +110,28 @@ class OnnxEngine(HalvingEngine):
         self._session.run_with_iobinding(binding)
         return np.asarray(binding.copy_outputs_to_cpu()[0], np.float32)
 
-    def _lacks_memory(self, error: Exception) -> bool:
+    def _is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)) is not None
 
-    def _fills_up(self) -> bool:
+    def _pads_batches(self) -> bool:
         return self._compiles and self._size > 1
 
     def _free_memory(self) -> None:
-        self._size = 0  # what a failed run took, ONNX Runtime gives back by itself
+        self._size = 0  # ONNX Runtime itself releases the memory of a failed run
 
 
 def import_runtime() -> Any:
-    """Import ONNX Runtime.
+    """Import and return ONNX Runtime.
 
     Raises
     ------
     UnavailableError
-        If it is not installed, or two of its distributions that overwrite each other are.
+        If it is not installed or incomplete, or two of its distributions are installed, which overwrite each other.
     """
     found = installed_runtimes()
     if len(found) > 1:
         raise UnavailableError(
-            f"{' and '.join(found)} are installed, which overwrite each other's files: uninstall both, then install "
+            f"{' and '.join(found)} are installed; they overwrite each other's files. Uninstall both, then install "
             "the one that you need."
         )
     try:
@@ -143,17 +143,17 @@ def import_runtime() -> Any:
             f"ONNX models need ONNX Runtime ({error}): pip install 'refnet-cli[onnx]', or 'refnet-cli[gpu]' for GPUs."
         ) from error
     except AttributeError as error:
-        # Of two distributions in one folder, uninstalling one took the other's files too.
+        # Uninstalling one of two distributions has removed files of the other.
         name = next(iter(found), "onnxruntime")
         raise UnavailableError(
-            f"ONNX Runtime is not whole ({error}): uninstall it, then install it again: pip install --force-reinstall "
-            f"{name}."
+            f"ONNX Runtime is incomplete ({error}). Uninstall it, then install it again: pip install "
+            f"--force-reinstall {name}."
         ) from error
     return onnxruntime
 
 
 def installed_runtimes() -> dict[str, str]:
-    """Versions of the distributions of ONNX Runtime that are installed; they share one module, so one is right."""
+    """Return the versions of the installed distributions of ONNX Runtime; they share a module, so only one is valid."""
     found = {}
     for name in DISTRIBUTIONS:
         try:
@@ -164,12 +164,12 @@ def installed_runtimes() -> dict[str, str]:
 
 
 def choose_providers(available: list[str], device: str = "auto", provider: str | None = None) -> list[str]:
-    """Choose which of ONNX Runtime's execution providers are to run a model.
+    """Return the execution providers that will run a model.
 
     Parameters
     ----------
     available : list of str
-        In ONNX Runtime's words.
+        Available providers, by ONNX Runtime's names.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     provider : str, optional
@@ -178,14 +178,14 @@ def choose_providers(available: list[str], device: str = "auto", provider: str |
     Returns
     -------
     list of str
-        Names from ``PROVIDERS``, the best first; the CPU, which runs what others cannot, is the last.
+        Names from ``PROVIDERS``, in order of preference; the CPU, which runs what others cannot, is last.
 
     Raises
     ------
     OptionsError
-        If there is no such device or provider, or one is not for the other.
+        If the device or provider is unknown, or the provider does not run on the device.
     UnavailableError
-        If it is not there.
+        If no such provider is available.
 
     Examples
     --------
@@ -195,14 +195,14 @@ def choose_providers(available: list[str], device: str = "auto", provider: str |
     ['cpu']
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise OptionsError(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.")
+        raise OptionsError(f"Unknown device {device!r}. Use auto, cpu, cuda or cuda:N.")
     if provider is not None and provider not in PROVIDERS:
-        raise OptionsError(f"There is no provider {provider!r}; choose one of {', '.join(PROVIDERS)}.")
+        raise OptionsError(f"Unknown provider {provider!r}. Use one of {', '.join(PROVIDERS)}.")
     there = [name for name, theirs in PROVIDERS.items() if theirs in available]
     fitting = {"auto": list(PROVIDERS), "cpu": ["cpu"]}.get(device, list(ON_CUDA))
     if provider is not None:
         if provider not in fitting:
-            raise OptionsError(f"The provider {provider!r} does not run on --device {device}: leave one of them out.")
+            raise OptionsError(f"The provider {provider!r} does not run on --device {device}. Leave out one of them.")
         fitting = [provider]
     chosen = [name for name in fitting if name in there]
     if not chosen:
@@ -216,11 +216,11 @@ def choose_providers(available: list[str], device: str = "auto", provider: str |
 def _open_session(runtime: Any, path: Path, providers: list[str], device: str, deterministic: bool) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = _threads()
-    options.log_severity_level = 4  # what matters comes as an exception
+    options.log_severity_level = 4  # real problems raise exceptions
     options.use_deterministic_compute = deterministic
     if any(name in ON_CUDA for name in providers):
-        # From where pip puts CUDA's libraries, which ONNX Runtime does not search by itself.
-        with redirect_stdout(sys.stderr):  # it prints what it does not find
+        # Loads CUDA's libraries from pip's folders, which ONNX Runtime does not search by itself.
+        with redirect_stdout(sys.stderr):  # prints missing libraries
             getattr(runtime, "preload_dlls", lambda: None)()
     index = {"device_id": _device_index(device)}
     settings = [
@@ -230,25 +230,25 @@ def _open_session(runtime: Any, path: Path, providers: list[str], device: str, d
         for name in providers
     ]
     try:
-        with redirect_stdout(sys.stderr):  # it prints with which providers it tries again
+        with redirect_stdout(sys.stderr):  # prints the providers of a second attempt
             session = runtime.InferenceSession(str(path), options, providers=settings)
-    except Exception as error:  # of kinds that only ONNX Runtime's inner modules name
+    except Exception as error:  # of types that only ONNX Runtime's internal modules define
         if re.search(NO_MEMORY, str(error)):
             raise MemoryError(str(error)) from error
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {first}") from error
     _check_device(session, device)
-    session.disable_fallback()  # or it would go on elsewhere after an error, and say so on stdout
+    session.disable_fallback()  # otherwise it would continue on another provider after an error, and print so
     return session
 
 
 def _check_device(session: Any, device: str) -> None:
-    """Refuse another GPU than asked for: where a provider fails, ONNX Runtime tries others, without their settings.
+    """Check that the session runs on the requested GPU: after a failure, ONNX Runtime falls back without settings.
 
     Raises
     ------
     UnavailableError
-        If it is another one.
+        If it runs on another GPU.
     """
     running = session.get_provider_options().get(PROVIDERS["cuda"], {})
     found = int(running.get("device_id", _device_index(device)))
@@ -257,12 +257,12 @@ def _check_device(session: Any, device: str) -> None:
 
 
 def _engine_folder() -> Path:
-    """Where TensorRT keeps what it has compiled, which takes minutes."""
+    """Return the cache folder of TensorRT's compiled engines; compiling takes minutes."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refnet" / "tensorrt"
 
 
 def _threads() -> int:
-    """Threads to compute in: as many as there are cores to use, or as OMP_NUM_THREADS says, as torch has it."""
+    """Return the number of threads: OMP_NUM_THREADS, as in torch, else the number of usable cores."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) > 0 else usable_cores()
 
@@ -272,7 +272,7 @@ def _device_index(device: str) -> int:
 
 
 def _check_fit(path: Path, session: Any, card: Card) -> None:
-    """Hold the model's inputs and outputs against its card."""
+    """Check the model's inputs and outputs against its card."""
     found = {value.name: value.shape for value in (*session.get_inputs(), *session.get_outputs())}
     needed = {
         "optical": card.network.optical_bands, "sar": card.network.sar_bands, "probabilities": card.network.classes
@@ -281,5 +281,6 @@ def _check_fit(path: Path, session: Any, card: Card) -> None:
         shape = found.get(name)
         if shape is None or len(shape) != 4 or shape[1] != layers:
             raise WeightsError(
-                f"{path} does not fit its card: {name} is {shape or 'missing'}; it must be {layers} layers of images."
+                f"{path} does not fit its card: {name} {f'has shape {shape}' if shape else 'is missing'}; expected "
+                f"shape (N, {layers}, H, W)."
             )

@@ -1,4 +1,4 @@
-"""What a network is to run on and with."""
+"""Options of the engine: device, batch size, scan kernel, precision and so on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What a network is to run on and with."""
+    """Device, batch size, scan kernel, precision and other settings of an engine."""
 
     device: str = option(
         "auto",
-        help="auto, cpu, cuda or cuda:N; or several, in a process each, as cuda:0,1, which was not measured.",
+        help="auto, cpu, cuda or cuda:N. Several devices, as in cuda:0,1, run in one process each (not measured).",
         affects="run",
     )
-    batch: int | None = option(None, help="Tiles at once on each device.", default_text="what suits it", affects="run")
+    batch: int | None = option(
+        None, help="Tiles per batch on each device.", default_text="depends on the device", affects="run"
+    )
     scan: str | None = option(
         None,
-        help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton; `refnet doctor` tells which can "
-        "run.",
-        default_text="what REFNET_SCAN names, else what suits the device",
+        help="Kernel of the selective scan: loop, torch, cpu, mamba, fla or triton. `refnet doctor` lists those that "
+        "can run.",
+        default_text="REFNET_SCAN, else the preferred one of the device",
         affects="run",
     )
     precision: Precision = option(
@@ -32,18 +34,18 @@ class EngineOptions:
     )
     compile: bool = option(
         False,
-        help="Have torch.compile make kernels for the network, a minute's work before the first tile. On CPUs it "
-        "gained nothing; on GPUs it was not measured.",
+        help="Compile the network with torch.compile, which takes about a minute before the first tile. No gain on "
+        "CPUs; not measured on GPUs.",
         affects="run",
     )
     deterministic: bool = option(
         False,
-        help="On GPUs, use only algorithms that give the same bits each time. On CPUs all of them do.",
+        help="On GPUs, use only algorithms that give the same bits in every run. On CPUs all algorithms do.",
         affects="elsewhere",
     )
     provider: str | None = option(
         None,
         help="Execution provider of ONNX Runtime, for ONNX models.",
-        default_text="the first of these that is there",
+        default_text="the first available one",
         affects="run",
     )

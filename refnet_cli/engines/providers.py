@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers, and what has to be installed for each."""
+"""ONNX Runtime's execution providers, and what to install for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-"""Execution providers by our names, the best first."""
+"""Execution providers by refnet's names, in order of preference."""
 DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 ON_CUDA = ("tensorrt", "cuda")
 INSTALL = {

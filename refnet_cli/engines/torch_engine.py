@@ -1,4 +1,4 @@
-"""REF-Net in torch, as an engine."""
+"""Engine that runs REF-Net in torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from refnet_cli.system.process import keep_freed_memory
 from refnet_cli.types import Float32
 
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
-# The CPU's allocator, oneDNN (whose primitives need memory to be made) and GPUs' libraries raise no own kind of error.
-# Torch finds no engine of cuDNN's for a convolution if none gets the memory it wants to work in.
+# Messages, because the CPU's allocator, oneDNN (whose primitives need memory) and GPU libraries raise no specific error
+# type. Torch "finds no engine" of cuDNN for a convolution if none gets its workspace memory.
 NO_MEMORY = (
     r"can't allocate memory|bad_alloc|could not create a (primitive|memory)|CUDA error: out of memory|ALLOC_FAILED"
     r"|unable to find an engine to execute"
@@ -32,7 +32,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std by band; what `refnet_cli.tiles.gaps.fill_gaps` leaves without data becomes the mean, 0."""
+    """Compute (x - mean) / std per band; NaN that `refnet_cli.tiles.gaps.fill_gaps` left become 0, the mean."""
 
     mean: Tensor
     std: Tensor
@@ -43,20 +43,20 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.tensor(modality.std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, B, H, W) in physical units, NaN where invalid -> (N, B, H, W), finite."""
+        """Map (N, B, H, W) in physical units, NaN where invalid, to finite (N, B, H, W)."""
         return torch.nan_to_num((x - self.mean) / self.std, nan=0.0)
 
 
 def to_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Softmax over the classes of logits (N, K, H, W) that are divided by a temperature."""
-    # By 1 they are not, so that neither bits nor exported models know of it.
+    """Return the softmax over the classes of logits (N, K, H, W) divided by a temperature."""
+    # No division by 1, so that bits and exported models stay the same without a temperature.
     return torch.softmax(logits if temperature == 1 else logits / temperature, dim=1)
 
 
 class TorchEngine(HalvingEngine):
-    """REF-Net in torch.
+    """An engine that runs REF-Net in torch.
 
-    Weights that were trained without one sensor never see it: its input is blanked here too.
+    For weights that were trained without one sensor, that sensor's input is blanked.
 
     Parameters
     ----------
@@ -65,16 +65,16 @@ class TorchEngine(HalvingEngine):
     device : str
         A torch device such as ``"cpu"`` or ``"cuda:0"``.
     batch : int, optional
-        Patches at once; by default what suits the device.
+        Patches per batch; the default depends on the device.
     scan : str, optional
-        Scan kernel; by default what `refnet_cli.scan.choose_scan` says.
+        Scan kernel; by default that of `refnet_cli.scan.choose_scan`.
     precision : str
-        A name from ``PRECISIONS``. In half precision, matrix products and convolutions run in it, by torch's autocast;
-        the scan's recurrence and the softmax stay in single precision.
+        A name from ``PRECISIONS``. Half precision applies to matrix products and convolutions, by torch's autocast; the
+        scan's recurrence and the softmax stay in single precision.
     compiled : bool
-        Have torch.compile make kernels for the network. The first batch then takes a minute or more.
+        Whether to compile the network with torch.compile. The first batch then takes a minute or more.
     softmax : bool
-        Whether to answer with probabilities; else with the logits as they are, which no temperature has divided.
+        Whether to return probabilities; otherwise returns raw logits, without temperature.
 
     Raises
     ------
@@ -118,18 +118,18 @@ class TorchEngine(HalvingEngine):
 
     @torch.inference_mode()
     def _compute(self, optical: Float32, sar: Float32) -> Float32:
-        optical, sar = leave_out(optical, sar, self._without)
+        optical, sar = blank_sensor(optical, sar, self._without)
         logits = self._logits(optical, sar).float()
         if not torch.isfinite(logits).all():
             raise WeightsError(NOT_FINITE)
         return self._fetch(to_probabilities(logits, self.card.temperature) if self._softmax else logits)
 
-    def _lacks_memory(self, error: Exception) -> bool:
+    def _is_out_of_memory(self, error: Exception) -> bool:
         return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
             isinstance(error, RuntimeError) and re.search(NO_MEMORY, str(error)) is not None
         )
 
-    def _fills_up(self) -> bool:
+    def _pads_batches(self) -> bool:
         return isinstance(self._net, Compiled) and self._net.size > 1
 
     def _free_memory(self) -> None:
@@ -147,29 +147,29 @@ class TorchEngine(HalvingEngine):
         return logits
 
     def _send(self, array: Float32) -> Tensor:
-        """Bring patches to the device; from pinned memory, so that both sensors' travel while the host goes on."""
+        """Copy patches to the device, from pinned memory, so that both copies overlap with work on the host."""
         here = torch.from_numpy(array)
         if self._device.type == "cuda":
             here = here.pin_memory()
         return here.to(self._device, memory_format=torch.channels_last, non_blocking=True)
 
     def _fetch(self, answer: Tensor) -> Float32:
-        """Bring the result to the host."""
+        """Copy the result to the host."""
         if self._device.type != "cuda":
             return np.asarray(answer.numpy(), np.float32)
-        # A copy of one's own into pinned memory is quick; numpy's would wait in pieces for the device.
+        # An explicit copy into pinned memory is fast; numpy's copy would wait for the device piece by piece.
         here = torch.empty(answer.shape, pin_memory=True)
         here.copy_(answer, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         return np.asarray(here.numpy(), np.float32)
 
 
-def leave_out(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float32, Float32]:
-    """Blank one sensor's arrays, so that the network sees its mean.
+def blank_sensor(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float32, Float32]:
+    """Return the arrays with those of one sensor blanked, so that the network sees that sensor's mean.
 
     Examples
     --------
-    >>> leave_out(np.ones(2, np.float32), np.ones(1, np.float32), "optical")
+    >>> blank_sensor(np.ones(2, np.float32), np.ones(1, np.float32), "optical")
     (array([nan, nan], dtype=float32), array([1.], dtype=float32))
     """
     if sensor == "optical":
@@ -180,31 +180,31 @@ def leave_out(optical: Float32, sar: Float32, sensor: str | None) -> tuple[Float
 
 
 def choose_device(device: str) -> str:
-    """Resolve ``"auto"`` and check that a device is there.
+    """Return the device, with ``"auto"`` resolved, after a check that it is available.
 
     Raises
     ------
     OptionsError
-        If torch knows no such device.
+        If the device is unknown.
     UnavailableError
-        If the device is not there.
+        If the device is not available.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise OptionsError(f"There is no device {device!r}; use auto, cpu, cuda or cuda:N.")
+        raise OptionsError(f"Unknown device {device!r}. Use auto, cpu, cuda or cuda:N.")
     if device == "cpu":
         return device
     if not torch.cuda.is_available():
-        raise UnavailableError("No CUDA device is available to torch. Use --device cpu, or auto.")
+        raise UnavailableError("No CUDA device is available to torch. Use --device cpu or --device auto.")
     count = torch.cuda.device_count()
     if (torch.device(device).index or 0) >= count:
-        raise UnavailableError(f"There is no {device}: torch sees {count} CUDA device{'s' * (count > 1)}, from cuda:0.")
+        raise UnavailableError(f"{device} does not exist: torch has {count} CUDA device{'s' * (count > 1)}, from 0.")
     return device
 
 
 def devices() -> dict[str, str]:
-    """Describe the devices that can be asked for, by name."""
+    """Return a description of each available device by its name."""
     found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -212,13 +212,13 @@ def devices() -> dict[str, str]:
     return found
 
 
-def missing_gpu() -> str | None:
-    """Why torch can use no CUDA device, or None if it can."""
+def explain_missing_gpu() -> str | None:
+    """Return why torch cannot use a CUDA device, or None if it can."""
     if torch.cuda.is_available():
         return None
     if torch.version.cuda is None:
         return "this torch was built without CUDA"
-    return f"torch, built for CUDA {torch.version.cuda}, finds no GPU or no driver for it"
+    return f"torch (built for CUDA {torch.version.cuda}) finds no GPU or no driver"
 
 
 def load_torch_engine(
@@ -231,28 +231,28 @@ def load_torch_engine(
     compiled: bool = False,
     deterministic: bool = False,
 ) -> TorchEngine:
-    """Load weights; see `refnet_cli.engines.options.EngineOptions` for the parameters.
+    """Load weights into a torch engine; see `refnet_cli.engines.options.EngineOptions` for the parameters.
 
-    Torch's choice of algorithms by ``deterministic``, and of a GPU that is named by number as the current one, hold for
-    the whole process and for good.
+    ``deterministic`` and the choice of a numbered GPU as the current device change torch's settings for the whole
+    process, permanently.
 
     Raises
     ------
     InputMissingError, WeightsError
         If the weights cannot be loaded.
     OptionsError, UnavailableError
-        If the device or the scan kernel does not exist, or device and precision do not fit.
+        If the device or the scan kernel does not exist, or the device does not support the precision.
     """
     device = choose_device(device)
     if precision not in PRECISIONS:
-        raise OptionsError(f"There is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+        raise OptionsError(f"Unknown precision {precision!r}. Use one of {', '.join(PRECISIONS)}.")
     if precision != "fp32" and device == "cpu":
-        raise OptionsError(f"Precision {precision} is for GPUs, but the network runs on the CPU: leave it at fp32.")
+        raise OptionsError(f"Precision {precision} is for GPUs, but the network runs on the CPU. Use fp32.")
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # on which Triton's kernels run, wherever their arrays are
+        torch.cuda.set_device(device)  # Triton kernels run on the current device, wherever their arrays are
     net, card = load_weights(weights)
     return TorchEngine(net, card, device, batch, scan=scan, precision=precision, compiled=compiled)

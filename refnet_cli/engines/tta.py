@@ -1,4 +1,4 @@
-"""Predictions averaged over the eight symmetries of a square: quarter turns, and each mirrored."""
+"""Test-time augmentation: average predictions over the eight symmetries of a square (rotations and mirror images)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 SYMMETRIES = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)]
-"""Quarter turns, after mirroring if any."""
+"""(Number of quarter turns, whether the patch is mirrored before)."""
 
 
 class SymmetricEngine:
-    """An engine that sees every patch in all eight ways and answers with the mean of what it finds.
+    """An engine that predicts every patch in all eight orientations and returns the mean.
 
-    It takes eight times as long. What it says of a turned or mirrored patch is what it says of the patch, turned or
-    mirrored, but for rounding.
+    It takes eight times as long. The result for a rotated or mirrored patch is the rotated or mirrored result of the
+    patch, apart from rounding.
 
     Parameters
     ----------
     engine : Engine
-        Is closed with this one.
+        The underlying engine; closed with this one.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -37,7 +37,7 @@ class SymmetricEngine:
 
     @property
     def batch(self) -> int:
-        """How many patches to give at once."""
+        """Patches per batch."""
         return self._engine.batch
 
     @batch.setter
@@ -46,13 +46,13 @@ class SymmetricEngine:
 
     def predict(self, optical: Float32, sar: Float32) -> Float32:
         """Classify a batch of square patches; see `refnet_cli.engines.base.Engine.predict`."""
-        # Before turning: of pixels that are equally near, all views then see the same one.
+        # Before rotating, so that ties between equally near pixels are the same in all orientations.
         optical, sar = fill_gaps(optical), fill_gaps(sar)
         total: Float32 | None = None
         for symmetry, seen in zip(SYMMETRIES, _views(optical, sar), strict=True):
             found = _back(self._engine.predict(*seen), *symmetry)
             if total is None:
-                total = np.array(found)  # what the engine returns may be its own
+                total = np.array(found)  # a copy: the engine may reuse its array
             else:
                 total += found
         assert total is not None  # there are symmetries

@@ -1,4 +1,4 @@
-"""Weights as ONNX models; what makes them is imported when it is first used, since it needs torch and onnx."""
+"""Export of weights as ONNX models; the exporter is imported on first use, because it needs torch and onnx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights as ONNX models: network, standardisation, softmax and card in one file that needs no torch to run."""
+"""Export weights as an ONNX model: network, standardisation, softmax and card in one file that runs without torch."""
 
 from __future__ import annotations
 
@@ -45,40 +45,40 @@ from refnet_cli.types import Float32
 from refnet_cli.version import __version__
 
 Tiles = tuple[Float32, Float32]
-"""Patches of both sensors as engines take them."""
+"""Patches of both sensors, as engines take them."""
 
 OPSET = 20
-"""Version of ONNX's operators: the first with GELU as a whole."""
+"""Version of the ONNX operator set: the first that includes GELU."""
 INPUTS, OUTPUTS = ("optical", "sar"), ("logits", "probabilities")
 PARITY = "refnet_parity"
-MOST_APART = 1e-3  # of two logits, in single precision
-MOST_DIFFERENT = 0.01  # share of pixels whose class a coarser model may change
-BATCHES = (1, 3)  # that both take the samples in
+MOST_APART = 1e-3  # largest difference of logits in single precision
+MOST_DIFFERENT = 0.01  # largest share of pixels whose class a model of lower precision may change
+BATCHES = (1, 3)  # batch sizes of the comparison
 SAMPLES = 6
-STEP = 32  # sides of images are multiples of it
+STEP = 32  # image sides are multiples of it
 
 
 class Scene(NamedTuple):
-    """Files of a scene; none of a sensor that is absent, and none at all where there is no scene."""
+    """Files of a scene; empty for an absent sensor, and both empty without a scene."""
 
     optical: tuple[Path, ...]
     sar: tuple[Path, ...]
 
     @property
     def absent(self) -> Modality | None:
-        """The sensor that a scene has no files of."""
+        """The sensor without files, if the scene has files of one sensor only."""
         return absent_sensor(self.optical or None, self.sar or None)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a model's answers are from those of the network in torch, on sample tiles."""
+    """Differences between an exported model and the network in torch, on sample tiles."""
 
     tiles: int
     source: str
-    """What the tiles were cut from."""
+    """Origin of the tiles."""
     batches: tuple[int, ...]
-    """Tiles at once, each way; the worst counts."""
+    """Batch sizes; the largest differences among them count."""
     largest: float
     """Largest difference of two logits."""
     mean: float
@@ -89,7 +89,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written; `to_dict` is what ``refnet export --json`` prints."""
+    """The exported model; ``refnet export --json`` prints `to_dict`."""
 
     output: str
     megabytes: float
@@ -100,17 +100,17 @@ class Exported:
     parity: Parity
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a plain dict that JSON can hold."""
+        """Return everything as a plain dict for JSON."""
         return asdict(self)
 
 
 class Deployed(nn.Module):
-    """The network with all that predicting does before and after it: physical units in, logits and probabilities out.
+    """The network with its pre- and postprocessing: physical units in, logits and probabilities out.
 
     Parameters
     ----------
     net : REFNet
-        Made ready by `prepare_for_inference`.
+        The network after `prepare_for_inference`.
     card : Card
     """
 
@@ -122,7 +122,7 @@ class Deployed(nn.Module):
         self.temperature = card.temperature
 
     def forward(self, optical: Tensor, sar: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, Bo, H, W) and (N, Bs, H, W), NaN where invalid -> logits and probabilities, (N, K, H, W)."""
+        """Map (N, Bo, H, W) and (N, Bs, H, W), NaN where invalid, to logits and probabilities, (N, K, H, W)."""
         images = [
             torch.zeros_like(image) if name == self.without else standardise(image)
             for name, standardise, image in zip(INPUTS, self.standardise, (optical, sar), strict=True)
@@ -132,7 +132,7 @@ class Deployed(nn.Module):
 
 
 def _deploy(net: REFNet, card: Card) -> Deployed:
-    # Chosen before the exporter traces, which cannot try kernels.
+    # Chosen before tracing, during which kernels cannot be tested.
     kernel = "torch" if available_scans("cpu", card.network.states)["cpu"] else "cpu"
     return Deployed(prepare_for_inference(net).use_scan(kernel), card).eval()
 
@@ -148,39 +148,39 @@ def export_onnx(
     options: SceneOptions | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write weights as an ONNX model, compared with the network in torch.
+    """Export weights as an ONNX model, and compare it with the network in torch.
 
-    Batch, height and width are free; both sides of the images must be multiples of 32. The MSIE decoders are left out.
+    Batch size, height and width are dynamic; height and width must be multiples of 32. The MSIE decoders are omitted.
 
     Parameters
     ----------
     weights : str or Path
         Safetensors with a card, or the name of bundled weights.
     output : str or Path
-        Model to write, ``.onnx``; it appears whole or not at all.
+        The model to write, ``.onnx``; written atomically.
     precision : {"fp32", "fp16"}
-        Number format of the weights and of all but the scan, the norms and the softmax; fp16 is for GPUs.
+        Number format of weights and computation, except for the scan, the norms and the softmax; fp16 is for GPUs.
     quantize : {"int8"}, optional
-        Compute convolutions in 8-bit integers, whose ranges are taken from the scene.
+        Compute convolutions in 8-bit integers, with ranges calibrated on the scene.
     optical, sar : path, or sequence of paths, optional
-        Scene to take the sample tiles from; by default they are random, by the card's statistics. One sensor is enough
-        for weights that can do without the other; random tiles of both are then added.
+        Scene for the sample tiles; by default tiles are random, with the card's statistics. One sensor is enough if the
+        weights can map without the other; random tiles of both sensors are then added.
     options : SceneOptions, optional
-        Of the scene.
+        Options of the scene.
     overwrite : bool
-        Replace an existing file that refnet did not write.
+        Whether to replace an existing file that refnet did not write.
 
     Raises
     ------
     InputMissingError, InputError
         If weights or scene cannot be read.
     WeightsError
-        If the weights are damaged or need a sensor that the scene lacks, or a coarser model changes the class of more
-        than a hundredth of the pixels.
+        If the weights are damaged or need a sensor that the scene lacks, or lower precision changes the class of more
+        than 1% of the pixels.
     OptionsError, OutputError, StorageError
         If options contradict each other, or the model cannot be written.
     UnavailableError
-        If ONNX Runtime is not there, or the exported model is not the network.
+        If ONNX Runtime is missing, or the exported model differs from the network.
     """
     weights, output = find_weights(weights), Path(output)
     scene = Scene(as_paths(optical), as_paths(sar))
@@ -200,21 +200,21 @@ def export_onnx(
 
 def _check_options(weights: Path, precision: str, quantize: str | None) -> None:
     if is_onnx(weights):
-        raise OptionsError(f"{weights} is an ONNX model already; give the weights that it was made of.")
+        raise OptionsError(f"{weights} is already an ONNX model. Pass the weights from which it was exported.")
     if quantize and precision != "fp32":
-        raise OptionsError("--quantize and --precision contradict each other: give one of them.")
+        raise OptionsError("--quantize and --precision contradict each other. Leave out one of them.")
 
 
 def _check_scene(scene: Scene, card: Card, quantize: str | None) -> None:
-    """Refuse a scene of one sensor if the weights need both, or if ranges of both are needed."""
+    """Refuse a scene of one sensor if the weights, or the calibration of ranges, need both."""
     if any(scene):
         check_sensors(card, scene.absent)
     if quantize and not all(scene) and (not any(scene) or scene.absent != card.training.get("without")):
-        raise OptionsError("--quantize takes the ranges of all numbers from a real scene: give --optical and --sar.")
+        raise OptionsError("--quantize calibrates its ranges on a real scene. Pass --optical and --sar.")
 
 
 def _take_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: int) -> tuple[Tiles, str]:
-    """Return sample tiles and what they are; those of a scene of one sensor say nothing of the other's encoder."""
+    """Return sample tiles and their origin; random tiles are added to test an absent sensor's encoder."""
     drawn = "random fields with the card's statistics"
     if not any(scene):
         return draw_tiles(card, count), drawn
@@ -227,7 +227,7 @@ def _take_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: i
 
 
 def draw_tiles(card: Card, count: int) -> Tiles:
-    """Draw tiles at random: fields, coarse and fine, with the card's mean and deviation, and holes without data.
+    """Return random tiles: coarse and fine fields with the card's mean and deviation, and nodata gaps.
 
     Returns
     -------
@@ -248,7 +248,7 @@ def draw_tiles(card: Card, count: int) -> Tiles:
 
 
 def _read_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: int) -> Tiles:
-    """Read tiles from all over a scene, of those that its sensors saw the most of."""
+    """Read tiles spread over a scene, choosing those with the most valid pixels."""
     with ScenePair.open(
         scene.optical or None, scene.sar or None, card.optical.bands, card.sar.bands, options or SceneOptions()
     ) as pair:
@@ -263,8 +263,8 @@ def _read_tiles(scene: Scene, card: Card, options: SceneOptions | None, count: i
 
 
 def _trace(deployed: Deployed, card: Card) -> onnx.ModelProto:
-    """Have torch export the network, with the scan as one function."""
-    # Sizes that differ from each other, and from all others, or the exporter would take them for the same.
+    """Export the network by torch, with the scan as one function."""
+    # All sizes are distinct: the exporter would treat equal sizes as one dimension.
     shapes = (2, 2 * STEP, 3 * STEP)
     example = tuple(
         torch.zeros(shapes[0], bands, *shapes[1:])
@@ -277,22 +277,22 @@ def _trace(deployed: Deployed, card: Card) -> onnx.ModelProto:
             deployed, example, dynamo=True, dynamic_shapes=(free, free), input_names=INPUTS, output_names=OUTPUTS,
             opset_version=OPSET, custom_translation_table={torch.ops.refnet.selective_scan.default: _translate_scan()},
         )  # fmt: skip
-    assert program is not None  # as exporting to memory returns it
+    assert program is not None  # None only if exported to a file
     model: onnx.ModelProto = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
-        part.ClearField("metadata_props")  # where in the program each came from, line by line
+        part.ClearField("metadata_props")  # source lines of each node
     rank = next(module.dt_weight.shape[-1] for module in deployed.modules() if isinstance(module, SS2D))
     model.functions.append(onnx_scan.make_function(rank, card.network.states, OPSET))
     return model
 
 
 def _translate_scan() -> Any:
-    """Translate torch's selective scan into a call of our function."""
+    """Return the translation of torch's selective scan into a call of the ONNX function."""
     if not onnx.defs.has(onnx_scan.NAME, domain=onnx_scan.DOMAIN):
         onnx.defs.register_schema(onnx_scan.schema())
     operators = onnxscript.values.Opset(onnx_scan.DOMAIN, onnx_scan.VERSION)
 
-    # Torch's operator says whether to keep states for gradients, and returns them too.
+    # The argument keep, and a second result, are for gradients.
     def translate(
         u: Any, projection: Any, dt_weight: Any, dt_bias: Any, a_log: Any, d_skip: Any, keep: bool
     ) -> tuple[Any]:
@@ -303,7 +303,7 @@ def _translate_scan() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep exporters from telling how they get on."""
+    """Suppress the exporters' progress messages, logs and warnings."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -317,7 +317,7 @@ def _quiet() -> Iterator[None]:
 def _convert(
     model: onnx.ModelProto, tiles: Tiles, precision: str, quantize: str | None
 ) -> tuple[onnx.ModelProto, Tiles]:
-    """Return the model in its precision, and the tiles that are left to compare it on."""
+    """Return the model in its precision, and the remaining tiles for the comparison."""
     if precision == "fp16":
         model = _halve_precision(model)
     model = onnx.inliner.inline_local_functions(model)
@@ -328,7 +328,7 @@ def _convert(
 
 
 def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn all into half precision but inputs, outputs, the scan, norms, softmax and standardisation."""
+    """Convert to half precision, except inputs, outputs, the scan, norms, softmax and standardisation."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -339,14 +339,14 @@ def _halve_precision(model: onnx.ModelProto) -> onnx.ModelProto:
             model, keep_io_types=True, disable_shape_infer=True, op_block_list=kept, node_block_list=first
         )
     )
-    halved.topological_sort()  # the conversions of inputs come last
+    halved.topological_sort()  # it appends the conversions of inputs
     result: onnx.ModelProto = halved.model
-    result.graph.ClearField("value_info")  # of which it leaves some as they were
+    result.graph.ClearField("value_info")  # it leaves some unconverted
     return result
 
 
 def _part(tiles: Tiles) -> tuple[Tiles, Tiles]:
-    """Every other tile to take ranges from, and the others, to be compared with torch; a single one serves for both."""
+    """Return every other tile for calibration and the rest for the comparison; a single tile serves both."""
     if len(tiles[0]) == 1:
         return tiles, tiles
     (even, odd) = (tuple(part[start::2] for part in tiles) for start in (0, 1))
@@ -354,7 +354,7 @@ def _part(tiles: Tiles) -> tuple[Tiles, Tiles]:
 
 
 class _Samples:
-    """Feeds sample tiles, one by one, to ONNX Runtime's calibration."""
+    """Sample tiles, one by one, for ONNX Runtime's calibration."""
 
     def __init__(self, tiles: Tiles) -> None:
         self._left = [dict(zip(INPUTS, pair, strict=True)) for pair in zip(*(t[:, None] for t in tiles), strict=True)]
@@ -364,10 +364,10 @@ class _Samples:
 
 
 def _quantize(model: onnx.ModelProto, tiles: Tiles) -> onnx.ModelProto:
-    """Have ONNX Runtime compute convolutions in whole numbers of 8 bits.
+    """Quantize convolutions to 8-bit integers.
 
-    Not those on which the result hangs most and the time least: the first of each encoder, which sees the bands' whole
-    range, depthwise ones, and the head.
+    Excludes convolutions with much effect on the result and little on the time: the first one of each encoder, which
+    sees the full range of the bands, depthwise ones, and the head.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -391,7 +391,7 @@ def _quantize(model: onnx.ModelProto, tiles: Tiles) -> onnx.ModelProto:
 
 
 def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Parity:
-    """Compare a model in ONNX Runtime, on the CPU, with the network in torch.
+    """Compare a model in ONNX Runtime with the network in torch, both on the CPU.
 
     Parameters
     ----------
@@ -400,7 +400,7 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
     deployed : Deployed
     tiles : pair of float32 arrays, shapes (N, Bo, H, W) and (N, Bs, H, W)
     source : str
-        What the tiles are, for the report.
+        Origin of the tiles, for the report.
     """
     runtime = import_runtime()
     session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -424,28 +424,29 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
 
 
 def _refuse_coarse(parity: Parity, precision: str, quantize: str | None) -> None:
-    """Refuse a model that is not the network any more; a NaN is none either."""
+    """Raise an error if the model differs too much from the network; NaN counts as a difference."""
     source = f"{parity.tiles} tiles ({parity.source})"
     if precision == "fp32" and not quantize and not parity.largest < MOST_APART:
         raise UnavailableError(
-            f"Logits of {source} differ by {parity.largest:.2g} from torch's, and {MOST_APART:g} may: this combination "
-            f"of torch {torch.__version__}, onnxscript and ONNX Runtime exports these weights wrongly. Try others."
+            f"Logits of {source} differ by {parity.largest:.2g} from torch's (limit {MOST_APART:g}): this combination "
+            f"of torch {torch.__version__}, onnxscript and ONNX Runtime exports these weights incorrectly. Try other "
+            "versions."
         )
     if not parity.agreement >= 1 - MOST_DIFFERENT:
         raise WeightsError(
-            f"In {quantize or precision}, {1 - parity.agreement:.2%} of the pixels of {source} get another class, and "
-            f"{MOST_DIFFERENT:.0%} may: these weights do not bear it. Export them in fp32."
+            f"In {quantize or precision}, {1 - parity.agreement:.2%} of the pixels of {source} change their class "
+            f"(limit {MOST_DIFFERENT:.0%}). Export these weights in fp32."
         )
 
 
 def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> str:
-    """Write the model with its card, checksum and parity; read it back. Return its checksum."""
+    """Write the model with its card, checksum and parity, verify it, and return its checksum."""
     model.producer_name, model.producer_version = "refnet", __version__
     model.doc_string = f"REF-Net, weights {card.name}"
     onnx.checker.check_model(model, full_check=True)
     model.ClearField("metadata_props")
     with replacing(output) as temporary:
-        # Entries of their own at the file's end: a message may be written in parts, one behind the other.
+        # Metadata entries are appended at the file's end: concatenated protobuf messages merge into one.
         body = model.SerializeToString() + _entries({PARITY: json.dumps(asdict(parity))})
         temporary.write_bytes(body + _entries({METADATA: json.dumps(card.to_dict())}))
         card = replace(card, sha256=checksum(temporary))
@@ -453,11 +454,11 @@ def _write(model: onnx.ModelProto, card: Card, parity: Parity, output: Path) -> 
         try:
             verify(temporary)
         except WeightsError as error:
-            raise StorageError(f"{output} did not come back from the disk as it was written: {error}") from error
+            raise StorageError(f"{output} differs on the disk from what was written: {error}") from error
     return card.sha256
 
 
 def _entries(metadata: dict[str, str]) -> bytes:
-    """Metadata as the bytes to put behind a model's own."""
+    """Return metadata as bytes that can be appended to a model."""
     entries = (onnx.StringStringEntryProto(key=key, value=value) for key, value in metadata.items())
     return bytes(onnx.ModelProto(metadata_props=entries).SerializeToString())

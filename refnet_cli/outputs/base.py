@@ -1,8 +1,8 @@
-"""What all outputs share: the order of rows, the hidden folder, the check, the move into place.
+"""Base of all outputs: the order of rows, the hidden folder, the check, the move into place.
 
-Every output takes finished rows from north to south and holds only what its width asks for. Its files grow in a hidden
-folder next to their target, are checked, and move into place at the very end: in any case, the target is the old
-file or the complete new one.
+Every output receives finished rows from north to south and holds no more than some rows of the map's width. Its files
+are written in a hidden folder next to their target, checked, and moved into place at the end. The target is always
+either the old file or the complete new one.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ from refnet_cli.system.disk import sync
 from refnet_cli.system.lock import WorkFolder
 
 JOURNAL = "journal"
-"""Name of the file in the work folder of an output that the next run may go on with."""
+"""Name of the file in an output's work folder from which the next run may resume."""
 Media = tuple[str | None, tuple[str, ...]]
-"""Media type and roles of a file, as STAC has them."""
+"""STAC media type and roles of a file."""
 
 
 class Output(Protocol):
-    """Takes the rows of a prediction and leaves complete files, or none.
+    """An output of a prediction: writes its rows to complete files, or to none.
 
-    As a context manager it finishes on leaving, or aborts when an exception passes.
+    At the end of its ``with`` statement it finishes, or aborts after an exception.
     """
 
     layers: tuple[str, ...]
-    """Names in `LAYERS` of what it reads of rows."""
+    """Names in `LAYERS` of the layers that it reads."""
     files: list[Path]
-    """What it makes; the first is its path."""
+    """The files that it writes; the first is its path."""
     sha256: dict[str, str]
-    """Of each of `files`, by its name, once they are complete."""
+    """SHA-256 of each file by its name, once it is complete."""
     sizes: dict[str, int]
-    """The same in bytes."""
+    """Size of each file in bytes, once it is complete."""
     work_folder: WorkFolder
-    """Where it is made; other files may lie there too."""
+    """The hidden folder where it is written; other files may be there too."""
     warnings: list[str]
-    """What its user should know, from the beginning."""
+    """Warnings for the user, available from the start."""
 
     def write(self, rows: Rows) -> None:
-        """Take the next rows of the grid, any number of them.
+        """Write the next rows of the grid, any number of them.
 
         Parameters
         ----------
         rows : Rows
-            They follow the last ones written.
+            They must follow the last rows written.
         """
 
     def complete(self, facts: Mapping[str, Any] | None = None) -> None:
-        """Make the files complete and check them, still in the hidden folder.
+        """Complete and check the files in the hidden folder.
 
         Parameters
         ----------
         facts : mapping, optional
-            What is known of the map when all its rows are there, for outputs that describe it.
+            Facts about the finished map, for outputs that describe it.
         """
 
     def finish(self) -> Path:
-        """Move the files into place, complete if they were not yet, and return the path of the first."""
+        """Complete the files if needed, move them into place, and return the path of the first."""
 
     def abort(self) -> None:
-        """Remove everything unfinished; may be called at any time and more than once."""
+        """Remove everything unfinished; may be called at any time and repeatedly."""
 
     def __enter__(self) -> Self: ...
 
@@ -84,53 +84,53 @@ class Output(Protocol):
 
 
 class FileOutput(ABC):
-    """An output that grows in a hidden folder; see `Output`.
+    """An output that is written in a hidden folder; see `Output`.
 
-    The class itself declares what the rest of the program has to know of such outputs.
+    Class attributes declare what the rest of the program needs to know about the output.
 
     Parameters
     ----------
     path : str or Path
-        Where it is to appear; an earlier file there is replaced at the very end.
+        Path of the output; an existing file is replaced at the end.
     context : MapContext
-        What the map is. The same rows and tags give the same bytes.
+        The map. Equal rows and tags give equal bytes.
     companions : sequence of Path, optional
-        Further files that it makes; by default those that `companions` names.
+        Further files of the output; by default those of the method `companions`.
 
     Raises
     ------
     OutputError
-        If nothing can be made at that place.
+        If the file cannot be created there.
     StorageError
-        From `write` or `finish`, if the disk fills up or does not hold what was written.
+        From `write` or `finish`, if the disk is full or does not return what was written.
     """
 
     ending: ClassVar[str]
-    """What stands in place of the map's ``.tif`` in its own name, unless that is given."""
+    """Replaces the map's ``.tif`` in the output's default name."""
     suffixes: ClassVar[tuple[str, ...]]
-    """Endings that its name may have, the usual one first."""
+    """File extensions that its name may have, the usual one first."""
     title: ClassVar[str] = ""
-    """In catalogues; by default the output's name."""
+    """Title in catalogues; by default the output's name."""
     media: ClassVar[Mapping[str, Media]] = {}
-    """Of its files by their ending; the first entry also holds for its first file if that has another ending."""
+    """Media of its files by extension; the first entry is the default of its first file."""
     layers: tuple[str, ...] = ("codes",)
     quicklook: ClassVar[bool] = False
     """Whether it shows `MapContext.look`."""
     fixed_memory: ClassVar[int] = 0
-    """Bytes that it takes in addition to the map's."""
+    """Bytes that it needs in addition to the map's."""
     pixel_memory: ClassVar[tuple[int, int]] = (0, 0)
-    """The same for a pixel of a row of blocks, and for each class of the network there."""
+    """Additional bytes for each pixel of a row of blocks, and for each class of the network in such a pixel."""
     own_options: ClassVar[tuple[str, ...]] = ()
-    """Options of a prediction that are for it only."""
+    """Options of a prediction that apply to this output only."""
 
     @classmethod
     def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
+        """Create the output of a map."""
         return cls(path, context)
 
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
-        """Return the further files that come with the one at a path, for a map at another."""
+        """Return the paths of the files that the output writes next to its own, given its path and the map's."""
         return []
 
     def __init__(self, path: str | Path, context: MapContext, companions: Sequence[Path] | None = None) -> None:
@@ -143,7 +143,7 @@ class FileOutput(ABC):
         self._next_row = 0
         self._ready: list[Path] | None = None
         self._finished = False
-        # A link is followed, so that the file it names is replaced and not the link.
+        # Follows links, to replace the file and not the link.
         self._targets = [Path(os.path.realpath(file)) for file in self.files]
         for file, target in zip(self.files, self._targets, strict=True):
             _check_target(file, target)
@@ -155,24 +155,24 @@ class FileOutput(ABC):
 
     @abstractmethod
     def _start(self, folder: Path) -> None:
-        """Open what is needed inside the hidden folder."""
+        """Open files inside the hidden folder."""
 
     @abstractmethod
     def _put(self, rows: Rows) -> None:
-        """Take the next rows."""
+        """Write the next rows."""
 
     @abstractmethod
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         """Return the complete, checked files inside the hidden folder, in the order of ``files``."""
 
     def _close(self) -> None:  # noqa: B027 most have nothing open
-        """Let go of open files."""
+        """Close open files."""
 
     def write(self, rows: Rows) -> None:
         """See `Output.write`."""
         row, (height, width) = rows.row, rows.valid.shape
         if self._folder is None or self._ready is not None:
-            raise ValueError(f"{self.path} is finished or given up; nothing more can be written.")
+            raise ValueError(f"{self.path} is finished or aborted; no more rows can be written.")
         if row != self._next_row or row + height > self._grid.shape[0] or width != self._grid.shape[1]:
             raise ValueError(
                 f"Rows {row} to {row + height} of {width} pixels do not follow row {self._next_row} "
@@ -181,8 +181,8 @@ class FileOutput(ABC):
         rows.check()
         if rows.code_scheme != self._scheme:
             raise ValueError(
-                f"Rows of class scheme {rows.code_scheme.name!r} cannot go into {self.path}, "
-                f"which has {self._scheme.name!r}."
+                f"Rows of class scheme {rows.code_scheme.name!r} cannot be written to {self.path}, "
+                f"which has class scheme {self._scheme.name!r}."
             )
         with self._cleaning_up():
             self._put(rows)
@@ -194,7 +194,7 @@ class FileOutput(ABC):
             return
         if self._folder is None or self._next_row != self._grid.shape[0]:
             self.abort()
-            raise ValueError(f"{self.path} has {self._next_row} of {self._grid.shape[0]} rows; it cannot be finished.")
+            raise ValueError(f"{self.path} cannot be finished: it has {self._next_row} of {self._grid.shape[0]} rows.")
         with self._cleaning_up():
             self._ready = self._complete(self._folder, facts or {})
             for file, made in zip(self.files, self._ready, strict=True):
@@ -207,7 +207,7 @@ class FileOutput(ABC):
             return self.path
         self.complete()
         with self._cleaning_up():
-            # The first goes last: where it is, all are.
+            # The first file is moved last: where it exists, all exist.
             for made, target in reversed(list(zip(self._ready or [], self._targets, strict=True))):
                 os.replace(made, target)
                 sync(target.parent)
@@ -218,7 +218,7 @@ class FileOutput(ABC):
     def abort(self) -> None:
         """See `Output.abort`."""
         if self._folder is not None:
-            with suppress(Exception):  # closing a half-written raster may fail, and it is thrown away
+            with suppress(Exception):  # closing a half-written raster may fail; it is deleted anyway
                 self._close()
             self.work_folder.close()
             self._folder = None
@@ -229,7 +229,7 @@ class FileOutput(ABC):
             yield
         except UnicodeEncodeError as error:
             self.abort()
-            raise OutputError(f"{str(self.path)!a} is no UTF-8 text, as a name must be: choose another.") from error
+            raise OutputError(f"{str(self.path)!a} is not valid UTF-8. Choose another name.") from error
         except (OSError, RasterioError, CPLE_BaseError) as error:
             explained = explain(self.path, error, self._folder)  # while the unfinished files are still there
             self.abort()
@@ -239,7 +239,7 @@ class FileOutput(ABC):
             raise
 
     def _give_up(self, error: BaseException | None) -> None:
-        # What ends by a signal, or for want of memory, is to be gone on with.
+        # A run that a signal or lack of memory ended can be resumed.
         if isinstance(error, SystemExit | KeyboardInterrupt | TryAgainError):
             self.work_folder.keep_for_next_run(JOURNAL)
         self.abort()
@@ -258,7 +258,7 @@ class FileOutput(ABC):
 def _check_target(path: Path, target: Path) -> None:
     try:
         if not stat.S_ISREG(os.stat(target).st_mode):
-            raise OutputError(f"{path} is a folder or a device; name a file that may be written or replaced.")
+            raise OutputError(f"{path} is a folder or a device. Name a regular file.")
     except FileNotFoundError:
         return
     except OSError as error:
@@ -271,18 +271,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sidecar_of(path: Path) -> Path:
-    """Return where the SHA-256 of a map is written."""
+def sidecar_path(path: Path) -> Path:
+    """Return the path of the file with a map's SHA-256."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def write_sidecar(path: Path, sha256: str) -> None:
-    """Write the SHA-256 of a map next to it, as sha256sum does.
+    """Write the SHA-256 of a map to a file next to it, in the format of sha256sum.
 
     Raises
     ------
     OutputError, StorageError
-        If it cannot be written.
+        If the file cannot be written.
     """
-    with replacing(sidecar_of(path)) as temporary:
+    with replacing(sidecar_path(path)) as temporary:
         temporary.write_text(f"{sha256}  {path.name}\n", encoding="utf-8", errors="surrogateescape")

@@ -1,6 +1,6 @@
-"""Cloud Optimized GeoTIFFs: the class map, and bands of quality, confidence and probabilities.
+"""Cloud Optimized GeoTIFFs: the class map, and rasters of quality, confidence and probabilities.
 
-Every block is read back and compared before a file appears, and its checksum lies in the file's tags.
+Every block is read back and compared before a file appears. A checksum of all blocks is kept in the file's tags.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from rasterio.windows import Window as RasterWindow
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.context import MapContext
-from refnet_cli.outputs.rows import CONFIDENCE, NO_SHARE, STEPS, UNSURE, Rows
+from refnet_cli.outputs.rows import BELOW_THRESHOLD, CONFIDENCE, PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.sensors.quality import CLOUD, QUALITY, SENSOR_BITS, UNREADABLE
 from refnet_cli.types import UInt8
 
 BLOCK = 512
 CHECKSUM = "REFNET_CHECKSUM"
-"""Tag with the SHA-256 of the CRC-32 of all blocks of 512 x 512 pixels and of where they lie and what they mean."""
+"""Tag with the SHA-256 over the CRC-32 of all blocks of 512 x 512 pixels, the georeference and the band metadata."""
 DRIVERS = {
     "GTiff": "no file can be read or written",
     "COG": "no map can be written",
     "JP2OpenJPEG": "JPEG 2000 files, as in SAFE products of Sentinel-2, cannot be read",
     "VRT": "virtual rasters cannot be read",
 }
-"""GDAL's drivers that are used, and what is not possible without them."""
+"""GDAL drivers that refnet uses, and what does not work without them."""
 REASONS = (
     "mapped", "no optical measurement", "no SAR measurement", "neither sensor's measurement", "cloud", "damaged file",
     "no class", "low probability",
 )  # fmt: skip
-"""What the numbers of the band "reason" say of why a pixel has no class."""
-REMEDY = "Make it again."
-_EXTRA_SAMPLES = 338  # TIFF's tag that says what a band next to the coloured one is
-# No second file next to the map, and a bound on GDAL's cache of blocks, which would grow with the grid's height.
+"""Meanings of the values of the band "reason": why a pixel has no class."""
+REMEDY = "Create the map again."
+_EXTRA_SAMPLES = 338  # TIFF tag with the meaning of bands beyond the coloured one
+# Writes no .aux.xml, and limits GDAL's block cache, which would grow with the grid's height.
 _GDAL = {"GDAL_PAM_ENABLED": "NO", "GDAL_CACHEMAX": 64 * 2**20}
-# A map is read alone, and by threads that lose no errors: it may be one that others changed.
+# Reads no other files, and in one thread, because GDAL's own threads lose errors: the map may be a foreign file.
 READING = _GDAL | {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
@@ -66,11 +66,11 @@ class Storage:
 
     nodata: int | None = 0
     overviews: str = "MODE"
-    """How pixels of overviews are made of those below."""
+    """Resampling of overviews."""
     scale: float = 1.0
-    """What to multiply stored numbers with."""
+    """Factor that turns stored numbers into physical values."""
     predictor: str = "NO"
-    """Whether differences of neighbours are compressed, which take less room where values change gradually."""
+    """GDAL's PREDICTOR: whether to compress differences of neighbours, which suits gradual values."""
 
 
 class Band(NamedTuple):
@@ -78,11 +78,11 @@ class Band(NamedTuple):
 
     name: str
     values: ClassScheme | Sequence[str] | None = None
-    """The classes or the meanings, by number, that its values stand for; None where they are quantities."""
+    """Classes, or meanings by number, of its values; None for quantities."""
 
 
 class CogOutput(FileOutput):
-    """A raster that is written row of blocks by row of blocks and then becomes a Cloud Optimized GeoTIFF.
+    """A raster that is written one row of blocks at a time and then converted to a Cloud Optimized GeoTIFF.
 
     See `FileOutput` for parameters and errors.
     """
@@ -95,18 +95,18 @@ class CogOutput(FileOutput):
     @staticmethod
     @abstractmethod
     def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
-        """Return the bands of a map's output, whose class map may have a second band of quality."""
+        """Return the output's bands; ``quality`` adds a second band to the class map."""
 
     @abstractmethod
     def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
-        """Return the bands of rows, shape (rows, width) each."""
+        """Return the pixels of each band, shape (rows, width)."""
 
     def _describe(self, raster: Any) -> None:
-        """Write what else the file is to say of itself."""
+        """Write metadata of the bands: colours, names and meanings."""
         raster.colorinterp = [ColorInterp.gray, *[ColorInterp.undefined] * (raster.count - 1)]
 
     def _correct(self, result: Path) -> None:
-        """Take back what GDAL's copy added."""
+        """Undo unwanted changes of GDAL's COG driver."""
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
@@ -152,7 +152,7 @@ class CogOutput(FileOutput):
         if self._filled:
             self._write_block_row()
         self._raster.close()
-        # A file that the disk had no room for says so when it is read; opened to be changed, it is a mistake of types.
+        # Read before it is opened for update: only reading reports clearly that the disk was full.
         with rasterio.Env(**_GDAL), rasterio.open(self._working) as raster:
             checksum = combined_checksum(self._checksums, raster)
         with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
@@ -165,8 +165,8 @@ class CogOutput(FileOutput):
                     OVERVIEW_RESAMPLING=self.storage.overviews, PREDICTOR=self.storage.predictor,
                     NUM_THREADS="ALL_CPUS",
                 )  # fmt: skip
-        except SystemError as error:  # what rasterio makes of it where GDAL fails and does not say why
-            raise OSError(errno.EIO, "GDAL could not write it, and does not say why") from error
+        except SystemError as error:  # raised by rasterio where GDAL fails without a message
+            raise OSError(errno.EIO, "GDAL failed to write it and gave no reason") from error
         self._correct(result)
         with rasterio.Env(**READING):
             check_raster(result, self._checksums)
@@ -177,31 +177,31 @@ class CogOutput(FileOutput):
 
 
 class ClassMap(CogOutput):
-    """The map itself: class codes, uint8, 0 where there is no data.
+    """The class map: class codes, uint8, 0 for no data.
 
-    Colours and class names lie inside the file: a colour table, and the band's tags ``CLASS_SCHEME`` and
-    ``CLASS_<code>``. GDAL's own category names would need a second file next to it. A second band of quality has the
-    tags ``QUALITY_<number>``.
+    Colours and class names are stored inside the file, as a colour table and as the band tags ``CLASS_SCHEME`` and
+    ``CLASS_<code>``. GDAL's own category names would need a second file. The optional quality band has the tags
+    ``QUALITY_<number>``.
 
     Parameters
     ----------
     path : str or Path
-        Where the map is to appear; an earlier file there is replaced at the very end.
+        Path of the map; an existing file is replaced at the end.
     grid : GeoBox
-        Its coordinate system, transform and shape are the map's.
+        Coordinate system, transform and shape of the map.
     scheme : ClassScheme
         Codes, names and colours of the classes.
     tags : dict of str to str
-        Provenance, written as the file's tags. The same rows and tags give the same bytes.
+        Provenance, written as the file's tags. Equal rows and tags give equal bytes.
     quality : bool
-        Whether to write `Rows.sensors` as a second band; then all rows must have it.
+        Whether to write `Rows.sensors` as a second band; all rows must then have it.
 
     Raises
     ------
     OutputError
-        If the map cannot be made at that place.
+        If the file cannot be created there.
     StorageError
-        From `write` or `finish`, if the disk fills up or does not hold what was written.
+        From `write` or `finish`, if the disk is full or does not return what was written.
     """
 
     ending = ".tif"
@@ -215,7 +215,7 @@ class ClassMap(CogOutput):
 
     @classmethod
     def make(cls, path: Path, context: MapContext) -> Self:
-        """Begin an output of a map."""
+        """Create the class map."""
         return cls(path, context.grid, context.scheme, context.tags, quality=context.quality)
 
     @staticmethod
@@ -243,10 +243,10 @@ class ClassMap(CogOutput):
 
 
 class Quality(CogOutput):
-    """Two bands, uint8: which sensors saw a pixel, as in `QUALITY`, and why it has no class, as in `REASONS`."""
+    """Two uint8 bands: the sensors that saw a pixel, as in `QUALITY`, and why it has no class, as in `REASONS`."""
 
     ending = "_quality.tif"
-    title = "What was seen, and why pixels have no class"
+    title = "Sensors per pixel, and why pixels have no class"
     layers = ("codes", "quality")
     storage = Storage(nodata=None)
     pixel_memory = (2, 0)
@@ -268,29 +268,29 @@ class Quality(CogOutput):
 def reasons(rows: Rows) -> UInt8:
     """Return why pixels have no class, as numbered in `REASONS`, shape (rows, width).
 
-    The first that applies counts: a damaged file, a cloud, what was not measured, a probability below the threshold, a
-    class that the map's scheme has not.
+    The first reason that applies wins: a damaged file, a cloud, a missing measurement, a probability below the
+    threshold, a class without a counterpart in the map's scheme.
     """
     quality = rows.layer("quality")
     found: UInt8 = np.array([3, 2, 1, 0], np.uint8)[quality & SENSOR_BITS]
     found[quality & CLOUD > 0] = 4
     found[quality & UNREADABLE > 0] = 5
     found[rows.valid] = 6
-    found[quality & UNSURE > 0] = 7
+    found[quality & BELOW_THRESHOLD > 0] = 7
     found[rows.codes > 0] = 0
     return found
 
 
 class Probabilities(CogOutput):
-    """The probability of each class of the map's scheme, a band a class, given that there is one.
+    """The probability of each class of the map's scheme, one band per class, without "no data".
 
-    In steps of 1/250, with the bands' scale saying so and 255 where there is no data.
+    Stored in steps of 1/250, as the bands' scale states; 255 is nodata.
     """
 
     ending = "_probabilities.tif"
     title = "Probability of each class"
     layers = ("probabilities",)
-    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
+    storage = Storage(nodata=PROBABILITY_NODATA, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
     pixel_memory = (0, 1)
 
     @staticmethod
@@ -308,12 +308,12 @@ class Probabilities(CogOutput):
 
 
 class Confidence(CogOutput):
-    """How sure the map is, three bands in steps of 1/250 and 255 where there is no class; see `Rows.confidence`."""
+    """Confidence of the map: three bands in steps of 1/250, 255 where there is no class; see `Rows.confidence`."""
 
     ending = "_confidence.tif"
-    title = "How sure the map is"
+    title = "Confidence of the map"
     layers = ("confidence",)
-    storage = Storage(nodata=NO_SHARE, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
+    storage = Storage(nodata=PROBABILITY_NODATA, overviews="AVERAGE", scale=1 / STEPS, predictor="YES")
     pixel_memory = (3, 0)
 
     @staticmethod
@@ -326,10 +326,10 @@ class Confidence(CogOutput):
 
 
 def _unmark_opacity(path: Path) -> None:
-    """Take back that the second band is opacity, as GDAL's copy marks each band that stands next to a coloured one.
+    """Mark the second band as unspecified: GDAL's COG driver marks a band next to a coloured one as alpha.
 
-    Viewers would show hardly anything of the map. No option keeps GDAL from it, and if GDAL changed the mark
-    afterwards, it would move to the file's end what has to stand at its beginning.
+    Viewers would show hardly anything of the map. No GDAL option prevents this. The tag is patched in place, because
+    GDAL would move the changed directory from the start of the file to its end.
     """
     with open(path, "r+b") as file:
         try:
@@ -337,11 +337,11 @@ def _unmark_opacity(path: Path) -> None:
                 file.seek(position)
                 file.write(bytes(2))  # "unspecified"
         except (struct.error, KeyError) as error:
-            raise OSError(errno.EIO, "the file's directories did not come back as they were written") from error
+            raise OSError(errno.EIO, "the file's directories differ from what was written") from error
 
 
 def _find_tag(file: BinaryIO, needed: int) -> list[int]:
-    """Return where the value of a tag, of at most four bytes, stands in each directory of a TIFF file."""
+    """Return the offset of a tag's value, of at most four bytes, in each directory of a TIFF file."""
     order = {b"II": "<", b"MM": ">"}[file.read(2)]
 
     def read(kind: str, position: int) -> int:
@@ -353,7 +353,7 @@ def _find_tag(file: BinaryIO, needed: int) -> list[int]:
     count, address, size, value = ("Q", "Q", 20, 12) if big else ("H", "I", 12, 8)
     found = []
     directory, after = read(address, 8 if big else 4), 0
-    while directory > after:  # GDAL writes them in this order; what goes back is damaged, and might go in circles
+    while directory > after:  # GDAL writes directories in this order; a damaged file may form a loop
         entries = directory + struct.calcsize(order + count)
         after = entries + read(count, directory) * size
         found += [entry + value for entry in range(entries, after, size) if read("H", entry) == needed]
@@ -367,10 +367,15 @@ def block_checksum(block: NDArray[Any]) -> int:
 
 
 def check_raster(path: Path, checksums: list[list[int]]) -> None:
-    """Compare a finished raster with what was written: GDAL says nothing about blocks that did not fit on the disk.
+    """Compare a finished raster with what was written: GDAL does not report blocks that did not fit on the disk.
 
-    Overviews have no record to be compared with; the checksum inside their compressed blocks is held instead, which
-    GDAL passes over when it reads.
+    Blocks of overviews have no recorded checksum. For these, the checksum inside the compressed block is verified,
+    which GDAL ignores when it reads.
+
+    Raises
+    ------
+    OSError
+        If a block differs.
     """
     with rasterio.open(path, driver="GTiff") as raster:
         levels = len(raster.overviews(1))
@@ -389,18 +394,18 @@ def check_raster(path: Path, checksums: list[list[int]]) -> None:
                     if intact and level < 0:
                         intact = block_checksum(raster.read(window=window)) == checksums[row][column]
                     if not intact:
-                        raise OSError(errno.EIO, f"block {row}, {column} did not come back as it was written")
+                        raise OSError(errno.EIO, f"block {row}, {column} differs from what was written")
 
 
 def check_blocks(raster: Any) -> None:
-    """Refuse to read blocks that others made, which may take any memory."""
+    """Check that a raster's blocks have refnet's type and size: foreign blocks may take any amount of memory."""
     kinds = ({"uint8"}, {"float32"})  # the latter in probabilities16 of refnet 0.1
     if raster.count > 255 or {*raster.dtypes} not in kinds or {*raster.block_shapes} != {(BLOCK, BLOCK)}:
-        raise OSError(errno.EIO, "it is not stored as it was written")
+        raise OSError(errno.EIO, "its blocks are not stored as refnet writes them")
 
 
 def combined_checksum(checksums: list[list[int]], raster: Any) -> str:
-    """One checksum of those of all blocks, and of where they lie and what they mean."""
+    """Return the checksum of all blocks' checksums, the georeference and the band metadata."""
     about = [*raster.shape, *raster.transform, raster.crs.to_wkt() if raster.crs else "", raster.nodata, raster.count]
     digest = hashlib.sha256(np.array(checksums, "<u4").tobytes())
     digest.update(repr([*about, sorted(raster.tags(1).items()), raster.descriptions]).encode())
@@ -408,7 +413,7 @@ def combined_checksum(checksums: list[list[int]], raster: Any) -> str:
 
 
 def overview_count(height: int, width: int) -> int:
-    """Number of overviews of a map: each half of the one before, until a block holds the last."""
+    """Return the number of overviews of a map: each halves the size, until one block holds the last."""
     return max(math.ceil(math.log2(max(height, width) / BLOCK)), 0)
 
 
@@ -419,21 +424,17 @@ def write_raster(
     place: tuple[str, float, float, float],
     nodata: float | None = None,
 ) -> Path:
-    """Write bands, shape (B, H, W), that are held in memory as a plain GeoTIFF.
+    """Write bands as a plain GeoTIFF, and return its path.
 
     Parameters
     ----------
     path : Path
-    values : array
+    values : array, shape (B, H, W)
     names : sequence of str
-        Of the bands.
+        Names of the bands.
     place : tuple
-        Reference system, western and northern edge, and side of a pixel.
+        Coordinate system, western and northern edge, and pixel size.
     nodata : float, optional
-
-    Returns
-    -------
-    Path
     """
     crs, west, north, pixel = place
     with rasterio.Env(**_GDAL), rasterio.open(
@@ -446,14 +447,14 @@ def write_raster(
 
 
 def describe_gdal() -> tuple[str, dict[str, str | None]]:
-    """Tell the version of GDAL and, for each driver that refnet works with, None or what cannot be done without."""
+    """Return GDAL's version and, for each driver that refnet uses, None or what does not work because it is missing."""
     with rasterio.Env() as environment:
         there = environment.drivers()
     return rasterio.__gdal_version__, {name: None if name in there else use for name, use in DRIVERS.items()}
 
 
 def inflates(stored: bytes) -> bool:
-    """Tell whether a block is intact."""
+    """Return whether a compressed block is intact."""
     try:
         zlib.decompress(stored)
     except zlib.error:

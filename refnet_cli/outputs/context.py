@@ -1,4 +1,4 @@
-"""What the outputs of one map have in common."""
+"""What the outputs of one map share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from refnet_cli.outputs.pictures.quicklook import Quicklook
 
 @dataclass(frozen=True)
 class MapContext:
-    """What outputs of one map have in common."""
+    """What the outputs of one map share: its path, grid, scheme, tags and options."""
 
     map: Path
-    """Where the class map is to appear."""
+    """Path of the class map."""
     grid: GeoBox
     scheme: ClassScheme
     tags: dict[str, str]
     quality: bool = False
-    """Whether the class map has a second band of quality."""
+    """Whether the class map has a second band with quality."""
     look: Quicklook | None = None
-    """What the sensors saw, complete when the outputs are; the report shows it."""
+    """Quicklook of the sensors, shown by the report; complete once all pixels were read."""
     zones: Path | None = None
-    """Vector file of polygons to compute areas of, in addition to the whole map's."""
+    """Vector file of polygons in which class areas are computed, in addition to the full map."""
     zone_field: str | None = None
-    """Field of that file with the zones' names; by default they are numbered."""
+    """Field of that file with the zones' names; by default zones are numbered."""
     zone_layer: str | None = None
-    """Layer of that file; needed where several have shapes."""
+    """Layer of that file; needed if several layers have geometries."""
     acquired: tuple[str, str] | None = None
-    """When the scenes were acquired, start and end in ISO 8601, UTC; see `refnet_cli.sensors.dates`."""
+    """Acquisition of the scenes: start and end in ISO 8601, UTC; see `refnet_cli.sensors.dates`."""
     min_area: float = 0.0
-    """Hectares; smaller polygons become part of a neighbour."""
+    """Hectares; smaller polygons are merged into a neighbour."""

@@ -1,7 +1,8 @@
-"""Where on the Earth a grid lies, as GeoJSON tells it.
+"""The footprint of a grid on the Earth, as GeoJSON.
 
-The library antimeridian cuts outlines too, but leaves latitudes beyond the poles as they are, loses what overlaps
-itself beyond a projection's edge, and takes a grid from 0 to 360 degrees for one without width.
+Own code instead of the library antimeridian, which cuts outlines at the 180th meridian too. That library keeps
+latitudes beyond the poles, loses areas that overlap themselves beyond a projection's edge, and treats a grid from 0 to
+360 degrees as having no width.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from refnet_cli.errors import InputError
 from refnet_cli.types import Float64
 
 _POINTS_PER_EDGE = 32
-_DIGITS = 7  # of degrees: about a centimetre, and the same with every version of PROJ
-_STRAIGHT = 1e-6  # degrees by which an edge may bend without a point there
+_DIGITS = 7  # decimals of degrees: about a centimetre, and equal for every version of PROJ
+_STRAIGHT = 1e-6  # degrees by which an edge may deviate from a straight line
 _POLE = 90 - 1e-7
 
 
 def footprint(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
-    """Return the outline of a grid on the Earth.
+    """Return the footprint of a grid and its bounding box.
 
     Parameters
     ----------
@@ -37,15 +38,15 @@ def footprint(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
     Returns
     -------
     geometry : dict
-        GeoJSON after RFC 7946: in WGS 84, anticlockwise, cut along the 180th meridian where the grid crosses it, and
-        with an edge along the pole where the grid holds one.
+        GeoJSON according to RFC 7946: in WGS 84, counterclockwise, cut at the 180th meridian if the grid crosses it,
+        and with an edge along the pole if the grid contains a pole.
     bbox : list of float
         West, south, east and north in degrees; west is greater than east across the 180th meridian.
 
     Raises
     ------
     InputError
-        If the grid has no place on the Earth.
+        If the grid's coordinates cannot be converted to WGS 84.
     """
     ring = _close(_without_poles(_outline(grid)))
     whole = Polygon(_rounded(ring))
@@ -57,9 +58,9 @@ def footprint(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
     for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
         inside = whole.intersection(box(360 * turn - 180, -90, 360 * turn + 180, 90))
         parts += [shapely.transform(translate(part, -360 * turn), _rounded) for part in _polygons(inside)]
-    # What only the ring's own beginning divided is one again: a cap around a pole is a single polygon.
+    # Rejoins parts that only the ring's start separated: a polar cap is a single polygon.
     shape = shapely.union_all(parts)
-    if east - west > 360 - _STRAIGHT:  # rounded, a turn around a pole may be a little less
+    if east - west > 360 - _STRAIGHT:  # rounding may shorten a full circle around a pole
         west, east = -180.0, 180.0
     else:
         west, east = (west + 180) % 360 - 180, 180 - (180 - east) % 360
@@ -69,7 +70,7 @@ def footprint(grid: GeoBox) -> tuple[dict[str, Any], list[float]]:
 
 
 def _outline(grid: GeoBox) -> Float64:
-    """Longitudes and latitudes along the grid's edges, shape (N, 2), the first not repeated."""
+    """Return longitudes and latitudes along the grid's edges, shape (N, 2), without repeating the first point."""
     height, width = grid.shape
     on = np.arange(_POINTS_PER_EDGE) / _POINTS_PER_EDGE
     columns = width * np.concatenate([on, 1 + 0 * on, 1 - on, 0 * on])
@@ -80,15 +81,15 @@ def _outline(grid: GeoBox) -> Float64:
         to_wgs84 = pyproj.Transformer.from_crs(pyproj.CRS.from_user_input(grid.crs), "EPSG:4326", always_xy=True)
         points: Float64 = np.column_stack(to_wgs84.transform(x, y))
     except ProjError as error:
-        raise InputError(f"The grid's coordinate system has no place on the Earth ({error}).") from error
+        raise InputError(f"The grid's coordinate system cannot be converted to WGS 84 ({error}).") from error
     points = points[np.isfinite(points).all(axis=1)]
     if len(points) < 3:
-        raise InputError("The grid's edges have no place on the Earth.")
+        raise InputError("The grid's edges lie outside the area where its projection is defined.")
     return points
 
 
 def _without_poles(points: Float64) -> Float64:
-    """Give a pole that a grid's edge passes the longitudes of the points before and after it, having none itself."""
+    """Replace a pole on the grid's edge by two points with its neighbours' longitudes: a pole has no longitude."""
     polar = np.abs(points[:, 1]) >= _POLE
     alone = polar & ~np.roll(polar, 1) & ~np.roll(polar, -1)
     before, after = np.roll(points[:, 0], 1), np.roll(points[:, 0], -1)
@@ -99,7 +100,7 @@ def _without_poles(points: Float64) -> Float64:
 
 
 def _close(points: Float64) -> Float64:
-    """Close a ring whose longitudes go on beyond 180 degrees; around a pole, along that pole."""
+    """Close a ring with longitudes continued beyond 180 degrees; a ring around a pole is closed along that pole."""
     ring = np.vstack([points, points[:1]])
     ring[:, 0] = np.unwrap(ring[:, 0], period=360)
     (start, _), (end, _) = ring[0], ring[-1]
@@ -114,6 +115,6 @@ def _rounded(points: Float64) -> Float64:
 
 
 def _polygons(shape: Any) -> list[Polygon]:
-    """Return the polygons of a shape, without the points and lines that cuts leave."""
+    """Return the polygons of a geometry, without points and lines left by the cuts."""
     parts = shapely.get_parts(shapely.get_parts(shape))
     return [part for part in parts if part.geom_type == "Polygon"]

@@ -1,4 +1,8 @@
-"""Finished rows of a map, kept so that a run that was killed goes on after them."""
+"""Journal of a map's finished rows, from which a killed run resumes.
+
+Own format: records of compressed rows, each with a checksum and synced to the disk. After a kill at any moment the file
+is valid up to its last complete record.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +24,28 @@ from refnet_cli.system.marks import JOURNAL_MARK
 from refnet_cli.version import __version__
 
 Planes = Mapping[str, tuple[type[Any], int]]
-"""For each layer of rows by its name: type of its numbers, and bands; a single band has no axis."""
+"""Data type and number of bands of each layer by its name; a single band has no axis."""
 _VERSION = 3
-_OLD_HEAD = re.compile(rb"[0-9a-f]{64}\n")  # of refnet 0.1, which named no version
+_OLD_HEAD = re.compile(rb"[0-9a-f]{64}\n")  # written by refnet 0.1, without a version
 _RECORD = struct.Struct("<4sIIIII")  # mark, row, rows, width, bytes, checksum
 _MARK = b"rows"
 
 
-class Finished(NamedTuple):
-    """Finished rows over the map's whole width."""
+class FinishedRows(NamedTuple):
+    """Finished rows over the map's full width."""
 
     row: int
     layers: dict[str, NDArray[Any]]
-    """By their names, shape (rows, width), or (B, rows, width) where there are several bands."""
+    """Layers by their names, shape (rows, width), or (B, rows, width) with several bands."""
 
     @property
     def rows(self) -> int:
-        """How many they are."""
+        """Number of rows."""
         return int(next(iter(self.layers.values())).shape[-2])
 
 
 def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Tell whether a file is the journal of a run for that identity."""
+    """Return whether a file is the journal of a run with that identity."""
     head = _head(identity)
     try:
         with path.open("rb") as file:
@@ -50,8 +54,8 @@ def is_journal(path: Path, identity: Mapping[str, Any]) -> bool:
         return False
 
 
-def version_of(path: Path) -> str | None:
-    """Return the version of refnet that wrote a journal, None where there is none or it is damaged."""
+def journal_version(path: Path) -> str | None:
+    """Return the version of refnet that wrote a journal, or None if there is no journal or it is damaged."""
     try:
         with path.open("rb") as file:
             head = file.read(128)
@@ -63,8 +67,8 @@ def version_of(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Iterator[Finished]:
-    """Yield the whole records of a journal, without changing it; none if it is that of a run for something else."""
+def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Iterator[FinishedRows]:
+    """Yield the complete records of a journal, without changing it; nothing if its identity is another."""
     head = _head(identity)
     with path.open("rb") as file:
         if file.read(len(head)) == head:
@@ -72,8 +76,8 @@ def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Ite
                 yield finished
 
 
-def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[Finished, int]]:
-    """Yield records, and the place behind each, until one is not whole."""
+def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[FinishedRows, int]]:
+    """Yield records, and the file offset behind each, up to the first incomplete one."""
     while len(head := file.read(_RECORD.size)) == _RECORD.size:
         mark, row, rows, width, size, checksum = _RECORD.unpack(head)
         packed = file.read(size)
@@ -82,7 +86,7 @@ def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[Finished, int]]:
         most = sum(np.dtype(kind).itemsize * bands for kind, bands in planes.values()) * rows * width
         unpacked = zlib.decompressobj().decompress(packed, most)
         place = file.tell()
-        yield Finished(row, _split(unpacked, planes, rows, width)), place
+        yield FinishedRows(row, _split(unpacked, planes, rows, width)), place
         file.seek(place)
 
 
@@ -101,29 +105,29 @@ def _head(identity: Mapping[str, Any]) -> bytes:
 
 
 class Journal:
-    """A file of finished rows, from north to south, each with a checksum.
+    """A file of finished rows, from north to south, in records with a checksum.
 
     Parameters
     ----------
     path : Path
-        Is continued if it was begun for the same ``identity``, up to its last whole record, else started again.
+        Continued after its last complete record if its ``identity`` is the same, else started again.
     identity : mapping
-        Everything that the map's pixels depend on; JSON holds it.
+        Everything that the map's pixels depend on; must be valid JSON.
     planes : mapping
-        What rows are made of; see `Planes`.
+        The layers; see `Planes`.
 
     Attributes
     ----------
     next_row : int
-        First row that is not finished.
+        First unfinished row.
     renewed : bool
-        Whether there was one for something else.
+        Whether a journal of another identity was discarded.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], planes: Planes) -> None:
         self._head = _head(identity)
         self._planes = planes
-        # Unbuffered, so that nothing is left to be written where writing fails.
+        # Unbuffered, so that nothing remains to be flushed after a failed write.
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self.next_row = 0
         self.renewed = False
@@ -142,7 +146,7 @@ class Journal:
             content = content[self._file.write(content) :]
 
     def _check(self) -> int:
-        """Read all records; the place behind the last whole one, 0 if the file is another map's."""
+        """Read all records and return the offset behind the last complete one, or 0 if the identity is another."""
         self._file.seek(0)
         if self._file.read(len(self._head)) != self._head:
             return 0
@@ -153,14 +157,14 @@ class Journal:
             self.next_row, end = finished.row + finished.rows, place
         return end
 
-    def replay(self) -> Iterator[Finished]:
-        """Yield what is finished; nothing may be added meanwhile."""
+    def replay(self) -> Iterator[FinishedRows]:
+        """Yield the finished rows; do not add rows meanwhile."""
         self._file.seek(len(self._head))
         for finished, _ in _records(self._file, self._planes):
             yield finished
 
-    def add(self, finished: Finished) -> None:
-        """Write finished rows down, onto the disk.
+    def add(self, finished: FinishedRows) -> None:
+        """Append finished rows and sync them to the disk.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""All outputs of a map: they take its rows together, and appear together or not at all."""
+"""All outputs of a map: they receive the same rows, and appear together or not at all."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.outputs import OUTPUTS, union_of_layers
+from refnet_cli.outputs import OUTPUTS, required_layers
 from refnet_cli.outputs.base import Output
-from refnet_cli.outputs.block_file import Shard, planes_of
+from refnet_cli.outputs.block_file import Shard, layer_planes
 from refnet_cli.outputs.context import MapContext
-from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.outputs.resume_log import ResumeLog
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.totals import MapTotals
 
 
 class OutputSet:
-    """Takes the rows of a map, from north to south, and leaves all its outputs, or none of them.
+    """Write the rows of a map, from north to south, to all its outputs; all of them appear, or none.
 
     Parameters
     ----------
     context : MapContext
-        What the outputs have in common.
+        What the outputs share.
     places : mapping of str to Path
-        Where each is to appear, by its name in `OUTPUTS`; the first one's hidden folder holds the journal.
+        The outputs' paths, by their names in `OUTPUTS`. The first output's hidden folder holds the journal.
     stack : ExitStack
-        What ends the run ends the outputs with it.
+        Closes the outputs when the run ends.
     shard : Path, optional
-        In place of the outputs, keep what they need in this file, for `refnet_cli.batch.run` to merge.
+        Write the layers to this file instead of the outputs; `refnet_cli.batch.run` merges such files.
     """
 
     def __init__(
         self, context: MapContext, places: Mapping[str, Path], stack: ExitStack, shard: Path | None = None
     ) -> None:
         self._context = context
-        self.layers = union_of_layers(places)
+        self.layers = required_layers(places)
         self.outputs: dict[str, Output] = {}
         if shard is not None:
             made = Shard(shard, context, self.layers)
@@ -46,42 +46,42 @@ class OutputSet:
             for kind, path in places.items():
                 self.outputs[kind] = stack.enter_context(OUTPUTS[kind].make(path, context))
         home = next(iter(self.outputs.values()))
-        self.log = ResumeLog(home.work_folder.path, home.files[0], planes_of(self.layers, context.scheme), stack)
+        self.log = ResumeLog(home.work_folder.path, home.files[0], layer_planes(self.layers, context.scheme), stack)
         self.totals = MapTotals(context.grid, context.scheme)
 
     @property
     def warnings(self) -> list[str]:
-        """What outputs warn of."""
+        """The outputs' warnings."""
         return [warning for output in self.outputs.values() for warning in output.warnings]
 
     @property
     def warnings_of_run(self) -> list[str]:
-        """What the user should know of this run, and the outputs must not hold, since they would depend on it."""
+        """Warnings about this run only. The outputs must not contain them: their bytes would depend on the run."""
         found = (warning for output in self.outputs.values() for warning in output.work_folder.warnings)
         return list(dict.fromkeys(found))
 
     def resume(
-        self, identity: dict[str, Any], batch: int, as_rows: Callable[[Finished], Rows], *, resume: bool
+        self, identity: dict[str, Any], batch: int, as_rows: Callable[[FinishedRows], Rows], *, resume: bool
     ) -> tuple[int, int]:
-        """Take over what an interrupted run for the same map has finished, and keep a journal from here on.
+        """Write the rows that an interrupted run of the same map has finished, and open the journal.
 
         Parameters
         ----------
         identity : dict
             Everything that the map's pixels depend on.
         batch : int
-            Tiles at once.
+            Tiles per batch.
         as_rows : callable
-            Makes rows of what a journal holds.
+            Turns a journal's record into rows.
         resume : bool
-            Whether to take anything over.
+            Whether to use an interrupted run's rows.
 
         Returns
         -------
         row : int
-            The first that is not finished.
+            The first unfinished row.
         batch : int
-            Tiles at once from there on; see `ResumeLog.open`.
+            Tiles per batch from there on; see `ResumeLog.open`.
         """
         batch = self.log.open(identity | {"layers": list(self.layers)}, batch, resume=resume)
         for finished in self.log.replay():
@@ -89,9 +89,9 @@ class OutputSet:
         return self.log.next_row, batch
 
     def add(self, rows: Rows) -> None:
-        """Take the next rows."""
+        """Write the next rows to the outputs and the journal."""
         self._put(rows)
-        self.log.add(Finished(rows.row, {name: rows.layer(name) for name in self.layers}))
+        self.log.add(FinishedRows(rows.row, {name: rows.layer(name) for name in self.layers}))
 
     def _put(self, rows: Rows) -> None:
         for output in self.outputs.values():
@@ -104,13 +104,13 @@ class OutputSet:
         Parameters
         ----------
         facts : dict
-            What is known of the map, for outputs that describe it; each gets the files before it too, and where
-            these lie as seen from the map's folder.
+            Facts about the map, for outputs that describe it. Each output also receives the files of the outputs before
+            it, with their paths relative to the map's folder.
 
         Returns
         -------
         dict
-            For each output by its name, what files it consists of: name, path, SHA-256 and size in bytes.
+            The files of each output by its name: name, path, SHA-256 and size in bytes.
         """
         files: dict[str, list[dict[str, Any]]] = {}
         for kind, output in self.outputs.items():
@@ -124,7 +124,7 @@ class OutputSet:
                 }
                 for file in output.files
             ]
-        # The map goes last: where it is, all are, and until then the journal is there to be gone on with.
+        # The map is moved last: where it exists, all outputs exist, and until then a run can resume from the journal.
         for output in reversed(self.outputs.values()):
             output.finish()
         return {

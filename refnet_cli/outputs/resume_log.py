@@ -1,4 +1,4 @@
-"""Finished rows that a killed run leaves for the next run of the same map."""
+"""Resuming a map: the rows that a killed run has finished, for the next run of the same map."""
 
 from __future__ import annotations
 
@@ -10,47 +10,48 @@ from typing import Any
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import JOURNAL
-from refnet_cli.outputs.journal import Finished, Journal, Planes, is_journal, version_of
+from refnet_cli.outputs.journal import FinishedRows, Journal, Planes, is_journal, journal_version
 from refnet_cli.system.atomic import explain
 from refnet_cli.system.lock import work_folder_of
 from refnet_cli.version import __version__
 
 
 def refuse_other_version(output: Path) -> None:
-    """Refuse to go on with, or to give up, the rows that an interrupted run of another version of refnet has finished.
+    """Refuse to resume, or to discard, the rows that an interrupted run of another version of refnet has finished.
 
     Parameters
     ----------
     output : Path
-        What that run was to make.
+        The first output of that run.
 
     Raises
     ------
     OptionsError
+        If there are such rows.
     """
     path = work_folder_of(Path(os.path.realpath(output))) / JOURNAL
-    version = version_of(path)
+    version = journal_version(path)
     if version not in (None, __version__):
         raise OptionsError(
-            f"{path} holds the rows that an interrupted run of refnet {version} has finished, which refnet "
-            f"{__version__} cannot use. Finish that run with refnet {version}, or give its rows up: pass --no-resume "
-            f"to refnet predict, or remove the folder {path.parent}."
+            f"{path} holds finished rows of an interrupted run of refnet {version}, which refnet {__version__} cannot "
+            f"use. Finish that run with refnet {version}, or discard its rows: pass --no-resume to refnet predict, or "
+            f"remove the folder {path.parent}."
         )
 
 
 class ResumeLog:
-    """The journal of a map, opened, read and written so that errors name the output.
+    """The journal of a map, whose errors name the output.
 
     Parameters
     ----------
     folder : Path
-        Where the journal lies.
+        Folder of the journal.
     output : Path
-        What errors name.
+        The file that errors name.
     planes : mapping
-        What rows are made of; see `refnet_cli.outputs.journal.Planes`.
+        The layers; see `refnet_cli.outputs.journal.Planes`.
     stack : ExitStack
-        Closes the journal; one without rows is removed.
+        Closes the journal; a journal without rows is removed.
     """
 
     def __init__(self, folder: Path, output: Path, planes: Planes, stack: ExitStack) -> None:
@@ -58,21 +59,22 @@ class ResumeLog:
         self._journal: Journal | None = None
 
     def open(self, identity: dict[str, Any], batch: int, *, resume: bool) -> int:
-        """Continue the journal of an interrupted run for the same map, or begin one.
+        """Open the journal of an interrupted run of the same map, or start a new one.
 
         Parameters
         ----------
         identity : dict
             Everything that the map's pixels depend on.
         batch : int
-            Tiles at once.
+            Tiles per batch.
         resume : bool
-            Whether to continue, or to begin again.
+            Whether to continue an existing journal.
 
         Returns
         -------
         int
-            Tiles at once from here on: as many as that run had, on which the last bits may depend, if these are fewer.
+            Tiles per batch from here on: the interrupted run's number if it is smaller, as the last bits of the pixels
+            may depend on it.
         """
         if not resume:
             self._path.unlink(missing_ok=True)
@@ -92,20 +94,20 @@ class ResumeLog:
 
     @property
     def next_row(self) -> int:
-        """First row that is not finished."""
+        """First unfinished row."""
         return self._journal.next_row if self._journal else 0
 
     @property
     def renewed(self) -> bool:
-        """Whether an interrupted run's rows were given up because its inputs, weights or options were others."""
+        """Whether an interrupted run's rows were discarded because its inputs, weights or options differed."""
         return self._journal is not None and self._journal.renewed
 
-    def replay(self) -> Iterator[Finished]:
-        """Yield what is finished."""
+    def replay(self) -> Iterator[FinishedRows]:
+        """Yield the finished rows."""
         return self._journal.replay() if self._journal else iter(())
 
-    def add(self, finished: Finished) -> None:
-        """Write finished rows down, if the journal is open."""
+    def add(self, finished: FinishedRows) -> None:
+        """Append finished rows, if the journal is open."""
         try:
             if self._journal:
                 self._journal.add(finished)

@@ -1,4 +1,4 @@
-"""Finished rows of a prediction, and what outputs and the journal take from them."""
+"""Finished rows of a prediction, and the layers that outputs and the journal derive from them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.sensors.quality import SENSOR_BITS
 from refnet_cli.types import Float32, UInt8
 
-UNSURE = 16
-"""Bit of quality for what is less probable than the threshold; `refnet_cli.sensors.quality` has the others."""
+BELOW_THRESHOLD = 16
+"""Quality bit of pixels below the probability threshold; `refnet_cli.sensors.quality` has the other bits."""
 STEPS = 250
-"""Probabilities of 8 bits count in steps of 1/250, so that GDAL's scale is short; 255 stands for no data."""
-NO_SHARE = 255
+"""8-bit probabilities count steps of 1/250, which gives GDAL's scale few digits; 255 is nodata."""
+PROBABILITY_NODATA = 255
 LOW = 0.5
-"""Probability that no class reaches in a pixel of low confidence."""
+"""A pixel has low confidence if no class reaches this probability."""
 CONFIDENCE = ("probability", "entropy", "margin")
-"""Layers of `Rows.confidence`."""
+"""Bands of `Rows.confidence`."""
 
 
 class Layer(NamedTuple):
-    """What outputs may need of rows and an interrupted run has to keep for them."""
+    """A layer of rows that outputs may need, and that an interrupted run keeps for them."""
 
     dtype: type[Any]
     bands: int | None = 1
-    """None for one a class; a single one has no axis."""
+    """None for one band per class; a single band has no axis."""
 
 
 LAYERS: dict[str, Layer] = {
@@ -44,7 +44,7 @@ LAYERS: dict[str, Layer] = {
 
 
 def shape_of(layer: str, scheme: ClassScheme, rows: int, width: int) -> tuple[int, ...]:
-    """Return the shape of a layer of rows, (rows, width) or (B, rows, width)."""
+    """Return the shape of a layer: (rows, width) or (B, rows, width)."""
     bands = LAYERS[layer].bands
     if bands is None:
         return len(scheme.codes), rows, width
@@ -53,54 +53,53 @@ def shape_of(layer: str, scheme: ClassScheme, rows: int, width: int) -> tuple[in
 
 @dataclass(frozen=True)
 class Rows:
-    """Finished rows of a map, over its whole width.
+    """Finished rows of a map, over its full width.
 
     Raises
     ------
     ValueError
-        If the translation is one of another scheme, the quality has another shape than the rows, or neither
-        probabilities nor codes are there.
+        If the translation's source is another scheme, the quality has the wrong shape, or both probabilities and codes
+        are missing.
     """
 
     row: int
-    """First of the rows."""
+    """Number of the first row."""
     probabilities: Float32 | None
-    """Shape (K, rows, width); layer 0 is "no data", layer i belongs to ``scheme.codes[i - 1]``. None where an earlier
-    run found the layers."""
+    """Shape (K, rows, width); layer 0 is "no data", layer i belongs to ``scheme.codes[i - 1]``. None for rows of an
+    earlier run, which kept the layers in `found`."""
     valid: NDArray[np.bool_]
-    """False where there is nothing to say, shape (rows, width)."""
+    """False for pixels without data, shape (rows, width)."""
     scheme: ClassScheme
-    """The network's."""
+    """The network's class scheme."""
     crosswalk: Crosswalk | None = None
-    """From the network's scheme to that of `codes`, if that is another."""
+    """Crosswalk from the network's scheme to that of `codes`, if they differ."""
     quality: UInt8 | None = None
-    """Which sensors saw each pixel, as numbered in `QUALITY`, and the bits of what was set aside, shape
-    (rows, width)."""
+    """Sensors that saw each pixel, as numbered in `QUALITY`, and bits for masked pixels, shape (rows, width)."""
     found: Mapping[str, NDArray[Any]] | None = None
-    """Layers by the names in `LAYERS`, in ``code_scheme``, that an earlier run found."""
+    """Layers of an earlier run by their names in `LAYERS`, in ``code_scheme``."""
     threshold: float = 0.0
-    """Probability below which a pixel gets no class."""
+    """Pixels with a lower probability get no class."""
 
     def __post_init__(self) -> None:
         if self.crosswalk is not None and self.crosswalk.source != self.scheme:
             raise ValueError(
-                f"A translation of class scheme {self.crosswalk.source.name!r} is none of {self.scheme.name!r}."
+                f"The crosswalk is from class scheme {self.crosswalk.source.name!r}, not {self.scheme.name!r}."
             )
         if self.probabilities is None and "codes" not in (self.found or {}):
-            raise ValueError("Rows need either probabilities or codes that were found before.")
+            raise ValueError("Rows need probabilities, or codes of an earlier run.")
         if self.quality is not None and self.quality.shape != self.valid.shape:
-            raise ValueError(f"The quality has the shape {self.quality.shape}; {self.valid.shape} was expected.")
+            raise ValueError(f"The quality has the shape {self.quality.shape}; expected {self.valid.shape}.")
 
     def check(self) -> None:
-        """Raise a ValueError if probabilities or found layers have another shape than the rows."""
+        """Raise ValueError if probabilities or found layers have the wrong shape."""
         height, width = self.valid.shape
         needed: tuple[int, ...] = (self.scheme.classes, height, width)
         if self.probabilities is not None and self.probabilities.shape != needed:
-            raise ValueError(f"Probabilities have the shape {self.probabilities.shape}; {needed} was expected.")
+            raise ValueError(f"Probabilities have the shape {self.probabilities.shape}; expected {needed}.")
         for name, layer in (self.found or {}).items():
             needed = shape_of(name, self.code_scheme, height, width)
             if layer.shape != needed:
-                raise ValueError(f"{name.capitalize()} have the shape {layer.shape}; {needed} was expected.")
+                raise ValueError(f"{name.capitalize()} have the shape {layer.shape}; expected {needed}.")
 
     @property
     def code_scheme(self) -> ClassScheme:
@@ -113,37 +112,37 @@ class Rows:
         Raises
         ------
         ValueError
-            If an earlier run found these rows without it.
+            If these rows are from an earlier run that did not keep the layer.
         """
         if self.found is not None and name in self.found:
             return self.found[name]
         if self.probabilities is None:
-            raise ValueError(f"These rows were found without {name}.")
+            raise ValueError(f"The earlier run of these rows did not keep {name}.")
         made: NDArray[Any] = getattr(self, f"_{name}")
         return made
 
     @property
     def codes(self) -> UInt8:
-        """Code of each pixel's most probable class in `code_scheme`, 0 where there is none, shape (rows, width)."""
+        """Code of each pixel's most probable class in `code_scheme`, 0 for no class, shape (rows, width)."""
         return self.layer("codes")
 
     @property
     def confidence(self) -> UInt8:
-        """How sure the map is, shape (3, rows, width), in steps of 1/`STEPS`; `NO_SHARE` where there is no class.
+        """Confidence of the map, shape (3, rows, width), in steps of 1/`STEPS`; `PROBABILITY_NODATA` for no class.
 
-        The layers of `CONFIDENCE`: the probability of the pixel's class, the entropy of all classes' probabilities over
-        its greatest, and by how much the class is more probable than the next.
+        The bands of `CONFIDENCE`: the probability of the pixel's class, the entropy of all classes' probabilities
+        relative to its maximum, and the margin over the second most probable class.
         """
         return self.layer("confidence")
 
     @property
     def sensors(self) -> UInt8:
-        """Which sensors saw each pixel, as numbered in `QUALITY`, shape (rows, width).
+        """Sensors that saw each pixel, as numbered in `QUALITY`, shape (rows, width).
 
         Raises
         ------
         ValueError
-            If that is not known.
+            If the rows have no quality.
         """
         if self.quality is None:
             raise ValueError("These rows have no quality.")
@@ -151,12 +150,12 @@ class Rows:
 
     @cached_property
     def shares(self) -> Float32:
-        """Probability of each class of `code_scheme`, given that there is one, shape (K - 1, rows, width).
+        """Probability of each class of `code_scheme`, without "no data", shape (K - 1, rows, width).
 
-        Classes that become the same one are added up; what becomes none is missing from the sum of 1.
+        Classes with the same target are added up. Classes without a target are missing from the sum of 1.
         """
         if self.probabilities is None:
-            raise ValueError("These rows were found without probabilities.")
+            raise ValueError("The earlier run of these rows did not keep probabilities.")
         classes = self.probabilities[1:]
         total = np.maximum(_sum(classes), np.finfo(np.float32).tiny)
         if self.crosswalk is None:
@@ -170,14 +169,14 @@ class Rows:
 
     @cached_property
     def _best(self) -> UInt8:
-        """Codes without regard to the threshold."""
-        assert self.probabilities is not None  # the caller has looked
+        """Codes before the threshold is applied."""
+        assert self.probabilities is not None  # checked by the caller
         codes = class_codes(self.probabilities, self.valid, self.scheme)
         return codes if self.crosswalk is None else self.crosswalk.table[codes]
 
     @cached_property
     def _probability(self) -> Float32:
-        """Share of each pixel's class; 0 where there is none."""
+        """Probability of each pixel's class; 0 where there is no class."""
         number = np.zeros(256, np.intp)
         number[list(self.code_scheme.codes)] = np.arange(len(self.code_scheme.codes))
         chosen = np.take_along_axis(self.shares, number[self._best][None], axis=0)[0]
@@ -194,19 +193,19 @@ class Rows:
     @property
     def _quality(self) -> UInt8:
         quality = self.sensors | np.asarray(self.quality, np.uint8)
-        return quality | np.uint8(UNSURE) * self._unsure if self.threshold else quality
+        return quality | np.uint8(BELOW_THRESHOLD) * self._unsure if self.threshold else quality
 
     @cached_property
     def _max_probability(self) -> UInt8:
         """Probability of the network's most probable class, given that there is one, rounded down to 1/`STEPS`.
 
-        `NO_SHARE` where the sensors saw nothing.
+        `PROBABILITY_NODATA` for pixels without sensor data.
         """
-        assert self.probabilities is not None  # the caller has looked
+        assert self.probabilities is not None  # checked by the caller
         classes = self.probabilities[1:]
         total = np.maximum(_sum(classes), np.finfo(np.float32).tiny)
         stored: UInt8 = np.floor(np.fmax.reduce(classes) / total * np.float32(STEPS)).astype(np.uint8)
-        stored[~self.valid] = NO_SHARE
+        stored[~self.valid] = PROBABILITY_NODATA
         return stored
 
     @cached_property
@@ -216,18 +215,18 @@ class Rows:
         greatest = np.log(np.float32(max(len(shares), 2)))
         entropy = -_sum(shares * np.log(np.maximum(shares, np.finfo(np.float32).tiny))) / greatest
         layers = np.stack([_steps(layer) for layer in (probability, entropy, probability - others)])
-        layers[:, self._codes == 0] = NO_SHARE
+        layers[:, self._codes == 0] = PROBABILITY_NODATA
         return layers
 
     @cached_property
     def _probabilities(self) -> UInt8:
         stored = _steps(self.shares)
-        stored[:, self._best == 0] = NO_SHARE
+        stored[:, self._best == 0] = PROBABILITY_NODATA
         return stored
 
 
 def _sum(layers: Float32) -> Float32:
-    """Add layers up one by one: numpy's order, and so the last bit, would depend on the number of rows."""
+    """Add layers one by one: numpy's order of additions, and so the last bit, would depend on the number of rows."""
     total: Float32 = layers[0].copy()
     for layer in layers[1:]:
         total += layer
@@ -247,12 +246,12 @@ def class_codes(probabilities: NDArray[np.float32], valid: NDArray[np.bool_], sc
         Layer 0, "no data", is never chosen.
     valid : bool array, shape (rows, width)
     scheme : ClassScheme
-        Gives the code of each layer; ``scheme.classes`` is K.
+        Defines the code of each layer; ``scheme.classes`` is K.
 
     Returns
     -------
     uint8 array, shape (rows, width)
-        0 where the pixel is not valid or no class has a probability above zero.
+        0 where the pixel is invalid or no class has a probability above zero.
     """
     best = probabilities[1].copy()
     chosen = np.zeros(best.shape, np.uint8)
@@ -260,7 +259,7 @@ def class_codes(probabilities: NDArray[np.float32], valid: NDArray[np.bool_], sc
     for number, layer in enumerate(probabilities[2:], start=1):
         np.greater(layer, best, out=better)
         np.fmax(best, layer, out=best)
-        # Numbers rise, so that the greatest is the latest: much quicker than to put them where they belong.
+        # Numbers increase, so the maximum is the latest: much faster than a masked assignment.
         np.maximum(chosen, better.view(np.uint8) * np.uint8(number), out=chosen)
     codes = np.asarray(scheme.codes, np.uint8)[chosen]
     codes[~(valid & (best > 0))] = 0

@@ -1,4 +1,4 @@
-"""What a catalogue is to know of a map: a STAC Item of its files, place, date, classes and making."""
+"""STAC Item of a map: its files, footprint, date, classes and provenance."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ _SHA256 = "1220"  # multihash: SHA-256 (0x12) of 32 (0x20) bytes
 class StacItem(FileOutput):
     """A STAC 1.1 Item that describes the map and the files made with it.
 
-    It has the extensions classification, file, processing, projection and raster, and, where the facts say so of the
-    network, that of machine learning models. This one requires the model among the assets: the weights are, by their
-    SHA-256 as a URN, for where they lie is the user's business.
+    The Item uses the extensions classification, file, processing, projection and raster. If the facts describe the
+    network, it also uses the machine learning model extension, which requires the model as an asset: a URN with the
+    SHA-256 of the weights, because their location is private to the user.
 
     Parameters
     ----------
     path : str or Path
-        Where the Item is to appear.
+        Path of the Item.
     context : MapContext
-        The name of the map without ending is the Item's id.
+        The map's name without its extension is the Item's id.
 
     Raises
     ------
     OptionsError
-        If it is not known when the scenes were acquired: an Item must have a date.
+        If the acquisition date is unknown: an Item must have one.
     InputError
-        If the grid has no place on the Earth.
+        If the grid's coordinates cannot be converted to WGS 84.
     OutputError
-        If nothing can be made at that place.
+        If the file cannot be created there.
     StorageError
-        From `finish`, if the disk fills up.
+        From `finish`, if the disk is full.
     """
 
     ending = ".stac.json"
@@ -72,18 +72,18 @@ class StacItem(FileOutput):
     def __init__(self, path: str | Path, context: MapContext) -> None:
         if context.acquired is None:
             raise OptionsError(
-                "A STAC Item needs a date, and the files' names do not tell when the scenes were acquired: "
-                "give --date 2020-07-01, or from when to when as --date 2020-07-01/2020-07-05."
+                "A STAC Item needs a date, and the file names do not state when the scenes were acquired. "
+                "Pass --date 2020-07-01, or a range as --date 2020-07-01/2020-07-05."
             )
         self._map, self._acquired, self._with_quality = context.map, context.acquired, context.quality
         self._geometry, self._bbox = footprint(context.grid)
         super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
-        """Nothing is to be opened."""
+        """Open nothing: the Item is written at the end."""
 
     def _put(self, rows: Rows) -> None:
-        """What an Item says about the map's pixels is in the facts."""
+        """Ignore the rows: the Item describes the map by its facts."""
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         from pystac import Item
@@ -142,7 +142,7 @@ class StacItem(FileOutput):
         return assets
 
     def _bands(self, output: type[CogOutput]) -> list[dict[str, Any]]:
-        """Describe the bands of an output that is a raster."""
+        """Return the fields of a raster output's bands."""
         storage = output.storage
         common: dict[str, Any] = {"data_type": "uint8"}
         if storage.nodata is not None:
@@ -165,7 +165,7 @@ def _asset(entry: Mapping[str, Any], href: str, title: str, media: Media) -> Ass
 
 
 def _projection(grid: GeoBox) -> dict[str, Any]:
-    """Return the fields of the projection extension; a system is written out where no code means exactly the same."""
+    """Return the fields of the projection extension; a coordinate system without an exact code is given as WKT."""
     crs = CRS.from_user_input(grid.crs)
     code = _code(crs)
     west, south, east, north = grid.boundingbox.bbox
@@ -179,7 +179,7 @@ def _projection(grid: GeoBox) -> dict[str, Any]:
 
 
 def _code(crs: CRS) -> str | None:
-    authority = crs.to_authority("EPSG") or crs.to_authority("ESRI")  # others' codes hardly any reader knows
+    authority = crs.to_authority("EPSG") or crs.to_authority("ESRI")  # few readers know other authorities
     try:
         same = authority is not None and CRS.from_authority(*authority).equals(crs, ignore_axis_order=True)
     except CRSError:
@@ -198,15 +198,15 @@ def _lineage(scheme: ClassScheme, facts: Mapping[str, Any]) -> str:
 
 
 def _model(scheme: ClassScheme, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the network that made the map.
+    """Return the fields of the machine learning model extension.
 
-    Its bands are told in the inputs' names: as "bands" they would have to be bands of this Item's assets.
+    The inputs' names list the bands: in "bands" they would have to be bands of this Item's assets.
     """
     if "network" not in facts:
         return {}
     network, weights = facts["network"], facts["weights"]
     tile, tasks = network["tile"], ["semantic-segmentation"]
-    # Of a map in another scheme than the network's, they are not what the network tells apart.
+    # The classes of a map in another scheme are not the network's.
     classes = {} if facts.get("translation") else {"classification:classes": _classes(scheme)}
 
     def array(what: str, layers: int) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _model(scheme: ClassScheme, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _classes(scheme: ClassScheme) -> list[dict[str, Any]]:
-    """Describe no data and the classes; names for machines are made of those for people."""
+    """Return the entries for no data and the classes; machine names are derived from the titles."""
     classes: list[dict[str, Any]] = [{"value": 0, "name": "no-data", "title": "No data", "nodata": True}]
     taken = {"no-data"}
     for code, title, colour in zip(scheme.codes, scheme.names, scheme.colours, strict=True):
@@ -249,7 +249,7 @@ def _classes(scheme: ClassScheme) -> list[dict[str, Any]]:
 
 
 def _machine_name(title: str) -> str:
-    """Return the Latin letters and digits of a name, without accents, with hyphens between words.
+    """Return a title in lower-case Latin letters and digits, without accents, with hyphens between words.
 
     Examples
     --------
@@ -261,7 +261,7 @@ def _machine_name(title: str) -> str:
 
 
 def _classes_of(values: ClassScheme | Sequence[str]) -> list[dict[str, Any]]:
-    """Describe what the values of a band stand for."""
+    """Return the entries for the values of a band."""
     if isinstance(values, ClassScheme):
         return _classes(values)
     return [

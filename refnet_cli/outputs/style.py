@@ -1,4 +1,4 @@
-"""How the class map is to be shown: styles for QGIS and map servers, and names of classes for GDAL."""
+"""Styles of the class map for QGIS and map servers, and class names for GDAL."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CATEGORIES = re.compile("<CategoryNames.*?</CategoryNames>", re.DOTALL)
 _CATEGORY = re.compile("<Category>([^<]*)</Category>|<Category ?/>")
 _ENTRY = re.compile("<paletteEntry[^>]*>")
-_MOST_XML = 1 << 20  # characters of a style that are looked at
+_MOST_XML = 1 << 20  # most characters of a style that are read
 _INTEGER, _TEXT = 0, 2  # GDAL's GDALRATFieldType
-# GDAL's GDALRATFieldUsage: a value, a part of its colour, and its name.
+# GDAL's GDALRATFieldUsage: value, colour component, class name.
 _COLUMNS = {
     "Value": (_INTEGER, 5), "Red": (_INTEGER, 6), "Green": (_INTEGER, 7), "Blue": (_INTEGER, 8), "Alpha": (_INTEGER, 9),
     "Class": (_TEXT, 2),
@@ -33,27 +33,28 @@ _COLUMNS = {
 
 
 class Style(FileOutput):
-    """A style of QGIS for the class map, with others next to it.
+    """A QGIS style of the class map, with styles for other programs next to it.
 
-    QGIS finds by itself a style that has the map's name, with ``.qml`` at its end. Next to it come a Styled Layer
-    Descriptor, with ``.sld``, for GeoServer and others; and, where the style is in the map's folder, GDAL's
-    ``<map>.aux.xml`` with the classes as category names and as a raster attribute table. No data is transparent.
+    QGIS loads a style with the map's name and the extension ``.qml`` automatically. A Styled Layer Descriptor
+    (``.sld``), for GeoServer and others, is written next to it. If the style is in the map's folder, GDAL's
+    ``<map>.aux.xml`` is written too, with the classes as category names and as a raster attribute table. No data is
+    transparent.
 
     Parameters
     ----------
     path : str or Path
-        Where the style is to appear.
+        Path of the QGIS style.
     context : MapContext
-        What XML cannot hold of a class's name becomes U+FFFD.
+        Characters of class names that XML forbids become U+FFFD.
 
     Raises
     ------
     OptionsError
-        If the style would lie where the Styled Layer Descriptor does.
+        If the style has the path of the Styled Layer Descriptor.
     OutputError
-        If nothing can be made at that place.
+        If a file cannot be created there.
     StorageError
-        From `finish`, if the disk fills up.
+        From `finish`, if the disk is full.
     """
 
     ending = ".qml"
@@ -68,7 +69,7 @@ class Style(FileOutput):
 
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
-        """Return where the Styled Layer Descriptor and GDAL's file lie, for QGIS's style of a map."""
+        """Return the paths of the Styled Layer Descriptor and of GDAL's file, given those of the style and the map."""
         made = [path.parent / f"{path.stem}.sld"]
         if os.path.realpath(path.parent) == os.path.realpath(map.parent):
             made.append(path.parent / f"{map.name}.aux.xml")
@@ -76,14 +77,14 @@ class Style(FileOutput):
 
     def __init__(self, path: str | Path, context: MapContext) -> None:
         if Path(path).suffix.lower() == ".sld":
-            raise OptionsError(f"{path} would be QGIS's style: let its name end in .qml; the .sld is made next to it.")
+            raise OptionsError(f"{path} must end in .qml, for QGIS. The .sld is written next to it.")
         super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
-        """Nothing is to be opened."""
+        """Open nothing: the styles are written at the end."""
 
     def _put(self, rows: Rows) -> None:
-        """Styles show all classes, whether the map has them or not."""
+        """Ignore the rows: styles contain all classes of the scheme."""
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
         documents = [_qgis(self._scheme), _sld(self._scheme), _gdal(self._scheme)]
@@ -91,25 +92,25 @@ class Style(FileOutput):
         for file, document in zip(self.files, documents, strict=False):
             ET.indent(document)
             result = folder / f"complete{file.suffix}"
-            # GDAL finds nothing in a file that begins with a declaration; UTF-8 needs none.
+            # GDAL cannot parse a file that begins with an XML declaration; UTF-8 needs none.
             text = ET.tostring(document, "utf-8", xml_declaration=False) + b"\n"
             result.write_bytes(text if document.tag == "PAMDataset" else text + XML_MARK)
             made.append(result)
         return made
 
 
-def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
-    """Warn of what lies next to a map and has GDAL or QGIS show other classes than it has.
+def style_warnings(map: Path, scheme: ClassScheme) -> list[str]:
+    """Return warnings about style files next to a map that make GDAL or QGIS show wrong classes.
 
-    An earlier map's style does, if this one was made in another class scheme and without a style, or has other codes
-    for the same classes. A user's own one, in which all of the scheme's codes have their names, does not.
+    An earlier map's style is such a file, if this map has another class scheme, or other codes for the same classes,
+    and was written without a style. A user's style that names all of the scheme's codes correctly is not.
 
     Parameters
     ----------
     map : Path
-        The class map, in place.
+        The class map at its final path.
     scheme : ClassScheme
-        Its own.
+        The map's class scheme.
     """
     warnings = []
     for name, mark in ((f"{map.name}.aux.xml", "<CategoryNames"), (f"{map.stem}.qml", "<paletteEntry")):
@@ -120,14 +121,14 @@ def warn_of_styles(map: Path, scheme: ClassScheme) -> list[str]:
             continue
         if mark in text and not _named_in(text) >= {(code, name) for code, name, _ in _classes(scheme)}:
             warnings.append(
-                f"{name} next to the map names other classes than those of {scheme.name}, and GDAL or QGIS would show "
-                "them: add --output style, or remove it."
+                f"{name} next to the map has other classes than {scheme.name}; GDAL or QGIS would show those. "
+                "Add --output style, or remove the file."
             )
     return warnings
 
 
 def _named_in(text: str) -> set[tuple[int, str]]:
-    """Codes with the names that GDAL's categories or QGIS's palette give them."""
+    """Return the codes and their names in GDAL's categories or QGIS's palette."""
     block = _CATEGORIES.search(text)
     found = dict(enumerate(_CATEGORY.findall(block[0]))) if block else {}
     for entry in _ENTRY.findall(text):
@@ -161,7 +162,7 @@ def _qgis(scheme: ClassScheme) -> ET.Element:
 
 
 def _sld(scheme: ClassScheme) -> ET.Element:
-    """A Styled Layer Descriptor 1.0 with GeoServer's ``type="values"``: what is not listed is transparent."""
+    """Return a Styled Layer Descriptor 1.0 with GeoServer's ``type="values"``: unlisted values are transparent."""
     style = ET.Element("StyledLayerDescriptor", {"version": "1.0.0", "xmlns": _SLD, "xmlns:ogc": _OGC})
     layer = ET.SubElement(style, "NamedLayer")
     ET.SubElement(layer, "Name").text = _plain(scheme.name)
@@ -178,9 +179,9 @@ def _sld(scheme: ClassScheme) -> ET.Element:
 
 
 def _gdal(scheme: ClassScheme) -> ET.Element:
-    """What GDAL takes in addition to the file's own: names of classes, and nothing that the file itself says."""
+    """Return GDAL's auxiliary metadata: the class names, and nothing that the GeoTIFF itself holds."""
     dataset = ET.Element("PAMDataset")
-    # GDAL keeps this where it adds statistics, but would drop a comment.
+    # GDAL keeps this entry when it adds statistics; it would drop a comment.
     mark = ET.SubElement(ET.SubElement(dataset, "Metadata", domain="REFNET"), "MDI", key=MARK)
     mark.text = __version__
     band = ET.SubElement(dataset, "PAMRasterBand", band="1")

@@ -1,4 +1,4 @@
-"""What the pixels of a map add up to."""
+"""Totals of a map: pixels with data, and class areas."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.areas.areas import AreaCounter
-from refnet_cli.outputs.rows import LOW, NO_SHARE, STEPS, Rows
+from refnet_cli.outputs.rows import LOW, PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.sensors.quality import UNREADABLE
 
 
 class MapTotals:
-    """Counts the pixels of a map while its rows come in.
+    """Count the pixels and class areas of a map, row by row.
 
     Parameters
     ----------
     grid : GeoBox
     scheme : ClassScheme
-        The map's.
+        The map's class scheme.
     """
 
     def __init__(self, grid: GeoBox, scheme: ClassScheme) -> None:
@@ -27,9 +27,9 @@ class MapTotals:
         self._valid = 0
         self._probabilities = np.zeros(256, np.int64)
         self.seen = 0
-        """Pixels that the sensors saw."""
+        """Pixels with sensor data."""
         self.unreadable = 0
-        """Pixels that are no data because they lie in a damaged part of a file."""
+        """Pixels without data because a file is damaged there."""
 
     def add(self, rows: Rows) -> None:
         """Count the next rows."""
@@ -41,21 +41,21 @@ class MapTotals:
 
     @property
     def valid_share(self) -> float:
-        """Share of the pixels that have a class; with a threshold, fewer than were seen."""
+        """Share of the pixels that have a class; a threshold reduces it."""
         return self._valid / self._pixels
 
     @property
     def low_confidence(self) -> float:
-        """Share of the pixels that the sensors saw in which no class is likely."""
+        """Share of low-confidence pixels among the pixels with sensor data."""
         return int(self._probabilities[: int(LOW * STEPS)].sum()) / max(self.seen, 1)
 
     @property
     def median_probability(self) -> float | None:
         """Median of the probability of the most probable class, rounded down to 1/`STEPS`; None without a pixel."""
-        known = self._probabilities[:NO_SHARE].cumsum()
+        known = self._probabilities[:PROBABILITY_NODATA].cumsum()
         return int(np.searchsorted(known, (known[-1] + 1) // 2)) / STEPS if known[-1] else None
 
     @property
     def areas_hectares(self) -> dict[str, float]:
-        """Area of each class by its name, once all rows are there."""
+        """Area of each class by its name; needs all rows."""
         return self._areas.hectares()

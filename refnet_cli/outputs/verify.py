@@ -1,4 +1,4 @@
-"""Whether a map is as it was written."""
+"""Verify that a map is as refnet wrote it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.outputs.base import sha256_of, sidecar_of
+from refnet_cli.outputs.base import sha256_of, sidecar_path
 from refnet_cli.outputs.cog import (
     CHECKSUM,
     READING,
@@ -24,32 +24,32 @@ from refnet_cli.outputs.cog import (
     combined_checksum,
     overview_count,
 )
-from refnet_cli.system.marks import is_as_written
+from refnet_cli.system.marks import has_new_cog_layout
 
 
 def verify_map(path: Path) -> str:
-    """Check a map against the checksum in its tags, and against the file next to it that ``--checksum`` wrote.
+    """Verify a map against the checksum in its tags, and against the SHA-256 file that ``--checksum`` wrote.
 
     Parameters
     ----------
     path : Path
-        A map that refnet made.
+        A map of refnet.
 
     Returns
     -------
     str
-        What it was checked against.
+        What was verified.
 
     Raises
     ------
     InputMissingError
-        If it does not exist or may not be read.
+        If the map is missing or unreadable.
     InputError
-        If it is damaged, or has nothing to be checked against.
+        If the map is damaged or carries no checksum.
     """
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise InputMissingError(f"The map {path} does not exist or cannot be read: check the path and its permissions.")
-    sidecar = sidecar_of(path)
+        raise InputMissingError(f"The map {path} does not exist or cannot be read. Check the path and its permissions.")
+    sidecar = sidecar_path(path)
     try:
         with rasterio.Env(**READING), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -64,11 +64,13 @@ def verify_map(path: Path) -> str:
                 found = combined_checksum(checksums, raster)
                 shape, overviews = raster.shape, len(raster.overviews(1))
             if overviews != overview_count(*shape):
-                raise InputError(f"{path} is damaged: it has {overviews} overviews. {REMEDY}")
+                raise InputError(
+                    f"{path} is damaged: it has {overviews} overviews instead of {overview_count(*shape)}. {REMEDY}"
+                )
             check_raster(path, checksums)
             if found != needed:
                 raise InputError(
-                    f"{path} is not as refnet wrote it: its pixels, their place or their meaning are others. Another "
+                    f"{path} is not as refnet wrote it: its pixels, georeference or band metadata differ. Another "
                     f"program changed it, or it is damaged. {REMEDY}"
                 )
     except (OSError, RasterioError, CPLE_BaseError) as error:
@@ -78,26 +80,26 @@ def verify_map(path: Path) -> str:
 
 
 def _checksum_in(path: Path, raster: Any) -> str:
-    """Return the checksum that a map carries, if it is stored as refnet stores maps."""
-    # GDAL would open that other file, or URL, to count them.
+    """Return the checksum in a map's tags, if the map is stored as refnet stores maps."""
+    # GDAL would open that file, or URL, to count them.
     if raster.tags(ns="OVERVIEWS"):
-        raise InputError(f"{path} names a file of overviews: it is no map of refnet, or was changed.")
+        raise InputError(f"{path} refers to an external overview file: it is not a map of refnet, or was changed.")
     checksum: str | None = raster.tags().get(CHECKSUM)
     if checksum is None:
-        raise InputError(f"{path} carries no {CHECKSUM}: it is no map of refnet, or was changed by others.")
+        raise InputError(f"{path} has no tag {CHECKSUM}: it is not a map of refnet, or another program changed it.")
     with open(path, "rb") as file:
-        as_written = is_as_written(file)
+        as_written = has_new_cog_layout(file)
     if not as_written or raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION") != "DEFLATE":
         raise InputError(
-            f"{path} was rewritten by another program since refnet wrote it. That is no damage, but its pixels can no "
-            "longer be compared with what refnet wrote. Verify the file that refnet wrote, before it is converted."
+            f"{path} was rewritten by another program, so its pixels can no longer be compared with what refnet "
+            "wrote. Verify the original file, before it is converted."
         )
     return checksum
 
 
 def _check_sidecar(path: Path, sidecar: Path) -> None:
-    """Compare a map with the SHA-256 in the file next to it, if there is one."""
+    """Compare a map with the SHA-256 in the file next to it, if that exists."""
     if sidecar.is_file():
         needed = sidecar.read_text(encoding="utf-8", errors="replace").split()[:1]
         if needed != [sha256_of(path)]:
-            raise InputError(f"{path} is damaged: its SHA-256 is not the one in {sidecar.name}. {REMEDY}")
+            raise InputError(f"{path} is damaged: its SHA-256 differs from the one in {sidecar.name}. {REMEDY}")

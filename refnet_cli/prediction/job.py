@@ -17,8 +17,8 @@ from refnet_cli.model.card import Card
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, verify
 from refnet_cli.outputs import OUTPUTS, needs_quicklook
-from refnet_cli.outputs.base import sidecar_of
-from refnet_cli.outputs.block_file import look_of
+from refnet_cli.outputs.base import sidecar_path
+from refnet_cli.outputs.block_file import quicklook_path
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
@@ -27,9 +27,9 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.options import as_paths
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.dates import acquisition_range, parse_dates
-from refnet_cli.system.atomic import check_places
+from refnet_cli.system.atomic import check_distinct_paths
 from refnet_cli.system.marks import check_replaceable
-from refnet_cli.system.memory import may_use
+from refnet_cli.system.memory import memory_limit
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 
@@ -72,7 +72,7 @@ class Job:
         card = card or verify(find_weights(options.weights))
         check_sensors(card, options.absent)
         crosswalk = read_crosswalk(card.scheme, options.scheme) if options.scheme else None
-        return cls(options, card, weights, crosswalk, may_use(options.max_memory), block)
+        return cls(options, card, weights, crosswalk, memory_limit(options.max_memory), block)
 
     @property
     def scheme(self) -> ClassScheme:
@@ -146,10 +146,10 @@ def load(options: PredictOptions, weights: Path | None) -> Engine:
 def files_of(options: PredictOptions, block: MapBlock | None = None) -> list[Path]:
     """Return all files that a prediction of a map, or of one block, writes."""
     if block is not None:
-        return [block.shard, *([look_of(block.shard)] if needs_quicklook(options.output_paths) else [])]
+        return [block.shard, *([quicklook_path(block.shard)] if needs_quicklook(options.output_paths) else [])]
     paths = options.output_paths
     made = [file for kind, path in paths.items() for file in (path, *OUTPUTS[kind].companions(path, options.output))]
-    return [*made, *([sidecar_of(options.output)] if options.checksum else [])]
+    return [*made, *([sidecar_path(options.output)] if options.checksum else [])]
 
 
 def context_of(
@@ -170,7 +170,7 @@ def _inputs(options: PredictOptions) -> list[Path | None]:
 def _check_files(
     options: PredictOptions, block: MapBlock | None, inputs: Sequence[Path | None], all_known: bool = False
 ) -> None:
-    check_places(files_of(options) + (files_of(options, block) if block else []), inputs)
+    check_distinct_paths(files_of(options) + (files_of(options, block) if block else []), inputs)
     # The input files of a folder are only known once it is open.
     if all_known or not any(isinstance(path, Path) and path.is_dir() for path in inputs):
         check_replaceable(files_of(options, block), options.overwrite)

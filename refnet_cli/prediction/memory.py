@@ -7,10 +7,10 @@ from pathlib import Path
 
 from refnet_cli.errors import TryAgainError
 from refnet_cli.model.card import Card
-from refnet_cli.outputs import OUTPUTS, union_of_layers
+from refnet_cli.outputs import OUTPUTS, required_layers
 from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, most_addresses
+from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, address_space_limit
 from refnet_cli.system.onnx_metadata import is_onnx
 
 _LIBRARIES = 750 * MB  # torch or ONNX Runtime, in each process
@@ -107,7 +107,7 @@ def fit_to_memory(demand: Demand, batch: int, threads: int, most: int | None) ->
     while threads > 1 and not fits(batch, threads):
         threads -= 1
     if not fits(batch, threads):
-        addresses = most_addresses()
+        addresses = address_space_limit()
         limit = f" (ulimit -v is {_megabytes(addresses)}, most of it reserved by libraries)" if addresses else ""
         raise TryAgainError(
             f"The prediction needs about {_megabytes(demand.total(1, 1) + MB - 1)} of memory, but only "
@@ -132,8 +132,8 @@ def demand_of(card: Card, weights: Path | None, width: int) -> Demand:
 def memory_of_outputs(options: PredictOptions, card: Card, width: int) -> int:
     """Return the bytes that smoothing and further outputs take for the rows of tiles and blocks in progress."""
     classes, paths = card.network.classes, options.output_paths
-    layers = union_of_layers(paths)
-    copies = 3 * (options.smooth > 0) + 4 * (len(layers) > len(union_of_layers(())) or options.threshold > 0)
+    layers = required_layers(paths)
+    copies = 3 * (options.smooth > 0) + 4 * (len(layers) > len(required_layers(())) or options.threshold > 0)
     outputs = [OUTPUTS[kind] for kind in paths]
     per_pixel = sum(output.pixel_memory[0] + output.pixel_memory[1] * classes for output in outputs)
     fixed = sum(output.fixed_memory for output in outputs)

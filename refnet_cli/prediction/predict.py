@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.engines.tta import SymmetricEngine
 from refnet_cli.outputs.base import write_sidecar
-from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.outputs.style import warn_of_styles
+from refnet_cli.outputs.style import style_warnings
 from refnet_cli.prediction.job import Job, MapBlock, context_of, load
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import WARNING
@@ -24,7 +24,7 @@ from refnet_cli.prediction.report import Report, check_map, describe_scene
 from refnet_cli.prediction.stream import Progress, prefetch, write_rows
 from refnet_cli.scene.grid import crop
 from refnet_cli.sensors.quality import usable
-from refnet_cli.system.process import reading_threads
+from refnet_cli.system.process import default_read_threads
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
@@ -66,7 +66,7 @@ def predict(
     """
     started = time.monotonic()
     job = Job.resolve(options, engine.card if engine else None, block)
-    _, threads = job.fit(1, options.read_threads or reading_threads())
+    _, threads = job.fit(1, options.read_threads or default_read_threads())
     with job.open_scene(threads) as pair, ExitStack() as stack:
         job.check_files(pair.files)
         tiling, area = job.tiling(pair.grid)
@@ -122,7 +122,7 @@ def _resume(engine: Engine, job: Job, outputs: OutputSet, identity: dict[str, An
     return first
 
 
-def rows_of(finished: Finished, scheme: ClassScheme, either: bool) -> Rows:
+def rows_of(finished: FinishedRows, scheme: ClassScheme, either: bool) -> Rows:
     """Return the rows of a journal entry; with ``either``, pixels with one sensor are valid."""
     quality = finished.layers["quality"]
     return Rows(finished.row, None, usable(quality, either), scheme, None, quality, finished.layers)
@@ -160,4 +160,4 @@ def add_sidecars(report: Report, options: PredictOptions, scheme: ClassScheme) -
     """Write the map's checksum file if requested, and warn of style files next to the map that show other classes."""
     if options.checksum:
         write_sidecar(options.output, report.sha256)
-    return report.with_warnings(*warn_of_styles(options.output, scheme))
+    return report.with_warnings(*style_warnings(options.output, scheme))

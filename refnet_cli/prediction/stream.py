@@ -17,7 +17,7 @@ from refnet_cli.outputs.rows import Rows
 from refnet_cli.prediction.job import Job
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
 from refnet_cli.system.prefetch import WriteBehind, read_ahead
-from refnet_cli.tiles.rows import Finishing
+from refnet_cli.tiles.rows import RowAssembler
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32, UInt8
@@ -104,17 +104,17 @@ def write_rows(
     feed.add(area._replace(height=first))
     if not missing.height:
         return counts
-    finishing = Finishing(tiling, engine.card.network.classes, missing, job.options.smooth, pair.usable)
-    if quicklook or finishing.stitched != area:  # otherwise the blocks of the area are being read already
-        prefetch(pair, tiling, finishing.stitched)
+    assembler = RowAssembler(tiling, engine.card.network.classes, missing, job.options.smooth, pair.usable)
+    if quicklook or assembler.stitched != area:  # otherwise the blocks of the area are being read already
+        prefetch(pair, tiling, assembler.stitched)
 
     def take(batch: Batch, probabilities: Float32) -> None:
-        for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+        for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished):
             rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.crosswalk, seen)
             outputs.add(replace(rows, threshold=job.options.threshold))
 
     batches = _predict_batches(
-        pair, engine, tiling, finishing.stitched, progress, counts,
+        pair, engine, tiling, assembler.stitched, progress, counts,
         on_rows=lambda window: feed.add(window.within(missing)),
     )  # fmt: skip
     with closing(batches) as done, WriteBehind(BEHIND) as behind:
@@ -155,11 +155,11 @@ def predict_rows(
         From north to south, each row of the grid once.
     """
     prefetch(pair, tiling, tiling.whole, needed)
-    finishing = Finishing(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
+    assembler = RowAssembler(tiling, engine.card.network.classes, tiling.whole, 0, pair.usable)
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, needed)) as done:
         for batch, probabilities in done:
-            for row, finished, seen in finishing.take(batch.windows, probabilities, batch.finished):
+            for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished):
                 yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 

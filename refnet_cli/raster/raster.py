@@ -242,7 +242,7 @@ class Raster:
         """Return the error that a server did not deliver an intact raster file."""
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = remote.hidden(str(cause)).strip().rstrip(".").replace("\n", " ")
+        reason = remote.redact(str(cause)).strip().rstrip(".").replace("\n", " ")
         if "not recognized as" in reason:
             return InputError(f"The {self.what} file {remote} {problem} ({reason}). Use another file.")
         # If a server stops sending, GDAL only reports that a block cannot be read.

@@ -23,7 +23,7 @@ from pyproj.exceptions import ProjError
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.system.atomic import local_file
-from refnet_cli.system.disk import point_of
+from refnet_cli.system.disk import short_reason
 
 Shapes = NDArray[Any]
 Bounds = tuple[float, float, float, float]
@@ -123,7 +123,7 @@ class VectorFile:
 
 
 def _unreadable(name: str, error: Exception) -> InputError:
-    reason = point_of(error)
+    reason = short_reason(error)
     if "not recognized as being in a supported file format" in reason:
         reason = "it has no layer with geometries; it contains only rasters or other tables, or is damaged"
     if "database is locked" in reason:

@@ -26,9 +26,9 @@ class Kernel(NamedTuple):
     """A kernel of the selective scan."""
 
     run: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-    """Takes the first six arguments of `selective_scan`."""
+    """Function of the first six arguments of `selective_scan`."""
     missing: Callable[[str, int], str | None] = lambda device, states: None
-    """Why it cannot run on a device type with a state size, or None if it can; may take long."""
+    """Returns why the kernel cannot run on a device type with a state size, or None if it can; may be slow."""
 
 
 SCANS: dict[str, Kernel] = {
@@ -42,28 +42,28 @@ SCANS: dict[str, Kernel] = {
 _PREFERRED = {
     "cpu": {"cpu": "the fastest on CPUs"},
     "cuda": {
-        "mamba": "mamba-ssm, whose CUDA kernel this is, is installed",
-        "fla": "fla-core is installed and mamba-ssm cannot be used",
+        "mamba": "mamba-ssm, which provides this CUDA kernel, is installed",
+        "fla": "fla-core is installed, and mamba-ssm cannot be used",
     },
 }
-"""By type of device: the kernels that are chosen by themselves, the first one that can run, and why."""
+"""Preferred kernels by device type, with the reason; the first one that can run is the default."""
 
 
 class Choice(NamedTuple):
-    """A scan kernel and, in words that follow a colon, why it was chosen."""
+    """A scan kernel, and the reason for choosing it."""
 
     name: str
     reason: str
     warning: str | None = None
-    """That a faster kernel is installed and fails."""
+    """Set if a faster kernel is installed but fails."""
 
 
 _found: dict[tuple[str, str, int], str | None] = {}
 
 
 def _missing(name: str, device: str, states: int) -> str | None:
-    """Why a kernel cannot run on a device type, or None if it can; compiles or imports it once."""
-    # Not functools.cache, which torch.compile warns of.
+    """Return why a kernel cannot run on a device type, or None if it can; compiles or imports the kernel once."""
+    # Not functools.cache: torch.compile warns about it.
     key = name, device, states
     if key not in _found:
         _found[key] = SCANS[name].missing(device, states)
@@ -71,30 +71,30 @@ def _missing(name: str, device: str, states: int) -> str | None:
 
 
 def available_scans(device: str, states: int = 1) -> dict[str, str | None]:
-    """Which kernels can run on a torch device type.
+    """Return, for each kernel, whether it can run on a torch device type.
 
     Parameters
     ----------
     device : str
-        Such as ``"cpu"`` or ``"cuda"``.
+        A torch device type, such as ``"cpu"`` or ``"cuda"``.
     states : int
         State size S of the network's scans.
 
     Returns
     -------
     dict
-        For each name in ``SCANS`` None, or why it cannot run and what to install.
+        For each name in ``SCANS``: None, or why it cannot run and what to install.
 
     Examples
     --------
     >>> available_scans("cuda")["cpu"]
-    "it runs on the CPU only, not on 'cuda'"
+    "it runs on CPUs only, not on 'cuda'"
     """
     return {name: _missing(name, device, states) for name in SCANS}
 
 
 def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choice:
-    """Kernel that is asked for, or that the environment variable ``REFNET_SCAN`` names, or that suits the device.
+    """Return the requested kernel, else that of the environment variable ``REFNET_SCAN``, else the device's default.
 
     Parameters
     ----------
@@ -112,18 +112,18 @@ def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choic
     Raises
     ------
     UnavailableError
-        If there is no kernel of that name, or it cannot run here.
+        If the kernel is unknown or cannot run here.
 
     Examples
     --------
     >>> choose_scan("cpu", asked="torch")
-    Choice(name='torch', reason='it was asked for', warning=None)
+    Choice(name='torch', reason='requested', warning=None)
     """
     if asked:
-        return _check(Choice(asked, "it was asked for"), device, states)
+        return _check(Choice(asked, "requested"), device, states)
     named = os.environ.get("REFNET_SCAN")
     if named:
-        return _check(Choice(named, "the environment variable REFNET_SCAN asks for it"), device, states)
+        return _check(Choice(named, "set by the environment variable REFNET_SCAN"), device, states)
     passed: dict[str, str] = {}
     for name, why in _PREFERRED.get(device, {}).items():
         reason = _missing(name, device, states)
@@ -131,26 +131,26 @@ def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choic
             return Choice(name, why, _warning(passed, name))
         passed[name] = reason
     if passed:
-        return Choice("torch", f"it runs anywhere; of the others, {passed[name]}", _warning(passed, "torch"))
-    return Choice("torch", f"it runs anywhere, and no other kernel was chosen for {device!r}")
+        return Choice("torch", f"it runs on any device, and for {name}: {passed[name]}", _warning(passed, "torch"))
+    return Choice("torch", f"it runs on any device, and none is preferred for {device!r}")
 
 
 def _warning(passed: dict[str, str], chosen: str) -> str | None:
-    """Warn of kernels that should run here and fail; those that were never installed are no failures."""
+    """Return a warning about kernels that should run here but fail; kernels that are not installed do not count."""
     failed = [
         f"the scan kernel {name!r} cannot be used: {reason}"
         for name, reason in passed.items()
         if name == "cpu" or "cannot be imported" in reason
     ]
-    return f"{'; '.join(failed)}. {chosen!r} is used, which is slower" if failed else None
+    return f"{'; '.join(failed)}. The slower kernel {chosen!r} is used instead" if failed else None
 
 
 def _check(choice: Choice, device: str, states: int) -> Choice:
     if choice.name not in SCANS:
-        raise UnavailableError(f"There is no scan kernel {choice.name!r}; choose one of {', '.join(SCANS)}.")
+        raise UnavailableError(f"Unknown scan kernel {choice.name!r}. Use one of {', '.join(SCANS)}.")
     reason = _missing(choice.name, device, states)
     if reason is not None:
-        other = "" if choice.name == "torch" else ", or choose another kernel, as --scan torch"
+        other = "" if choice.name == "torch" else ", or use another kernel, such as --scan torch"
         raise UnavailableError(f"The scan kernel {choice.name!r} cannot be used: {reason}{other}.")
     return choice
 
@@ -164,7 +164,7 @@ def selective_scan(
     d_skip: Tensor,
     scan: str | None = None,
 ) -> Tensor:
-    """Scan an image in four directions and sum the results, each put back in place.
+    """Scan an image in four directions, and return the sum of the four results at each pixel.
 
     Direction 0 goes row by row, 1 column by column, 2 and 3 are 0 and 1 reversed. For direction k and position l, with
     (dt', b, c) from ``projection``: dt = softplus(W_dt[k] dt' + b_dt[k]); h_l = exp(dt A[k]) h_(l-1) + dt b u_l from
@@ -180,7 +180,7 @@ def selective_scan(
     a_log : tensor, shape (4, D, S)
     d_skip : tensor, shape (4, D)
     scan : str, optional
-        A name from ``SCANS``; by default what `choose_scan` says.
+        A name from ``SCANS``; by default that of `choose_scan`.
 
     Returns
     -------
@@ -189,9 +189,9 @@ def selective_scan(
     Raises
     ------
     UnavailableError
-        If there is no kernel of that name, or it cannot run here.
+        If the kernel is unknown or cannot run here.
     """
-    if torch.compiler.is_exporting():  # an exporter sees the operator and never runs it
+    if torch.compiler.is_exporting():  # exporters trace the operator without running it
         return selective_scan_cpu(u, projection, dt_weight, dt_bias, a_log, d_skip)
     choice = choose_scan(u.device.type, a_log.shape[-1], scan)
     return SCANS[choice.name].run(u, projection, dt_weight, dt_bias, a_log, d_skip)

@@ -1,6 +1,6 @@
-"""The selective scan for CPUs: an operator of torch on kernels that numba compiles, and why they cannot run.
+"""The selective scan for CPUs: a custom torch operator on kernels that numba compiles.
 
-Exporters know the operator where there is no numba, too.
+Exporters can trace the operator without numba.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CHUNK = 32
 
 
 def missing_for_cpu(device: str, states: int = 1) -> str | None:
-    """Why this kernel cannot run S states on a torch device type, or None if it can.
+    """Return why this kernel cannot run S states on a torch device type, or None if it can.
 
     The first call compiles the forward kernel, or loads it from numba's cache, and scans an image of a few pixels.
     """
     if device != "cpu":
-        return f"it runs on the CPU only, not on {device!r}"
+        return f"it runs on CPUs only, not on {device!r}"
     if not is_installed("numba"):
         return "numba is not installed: pip install 'refnet-cli[torch]'"
     try:
@@ -37,13 +37,13 @@ def missing_for_cpu(device: str, states: int = 1) -> str | None:
 
         settings: Any = numba.config
         if settings.DISABLE_JIT:
-            return "NUMBA_DISABLE_JIT is set, and the kernel must be compiled: unset it"
+            return "NUMBA_DISABLE_JIT is set, but the kernel must be compiled: unset it"
         arguments = ((1, 2, 3, 5), (1, 2, 3, 4, 2 + 2 * states), (4, 5, 2), (4, 5), (4, 5, states), (4, 5))
         problem = _Problem(*(torch.ones(shape) for shape in arguments))
         if np.isfinite(_scan_forward(problem, keep=False)[0]).all():
             return None
-        return "numba compiles it wrongly: it returned numbers that are not finite"
-    except Exception as error:  # of numba, LLVM or the disk; torch's kernel needs none of them
+        return "numba compiles it incorrectly: it returned values that are not finite"
+    except Exception as error:  # of numba, LLVM or the disk; the torch kernel needs none of them
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ImportError):
             return f"numba cannot be imported ({reason[:300]}): pip install --force-reinstall numba"
@@ -52,7 +52,7 @@ def missing_for_cpu(device: str, states: int = 1) -> str | None:
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) or "cannot cache" in str(error):
-        return "set NUMBA_CACHE_DIR to a folder that can be written"
+        return "set NUMBA_CACHE_DIR to a writable folder"
     settings = sorted(name for name in os.environ if name.startswith("NUMBA_") and name != "NUMBA_CACHE_DIR")
     unset = f"unset {', '.join(settings)}, or " if settings else ""
     return f"{unset}install another version of numba"
@@ -60,22 +60,22 @@ def _remedy(error: Exception) -> str:
 
 @cache
 def _kernels() -> ModuleType:
-    # Not before they are needed: where numba is broken, the other kernels run without it.
+    # Imported late: if numba is broken, the other kernels still run.
     from refnet_cli.scan import cpu_kernels
 
     return cpu_kernels
 
 
 def compiled_kernels() -> str:
-    """Say where the kernels that numba compiles for this processor are kept, and whether they are there yet."""
+    """Return where numba stores the kernels compiled for this processor, and whether they exist yet."""
     reason = missing_for_cpu("cpu")
     if reason is not None:
         return f"none: {reason}"
     folder: Path | None = _kernels().kernel_folder()
     if folder is None:
-        return "in memory only, and so compiled at every start (no folder for them can be written; NUMBA_CACHE_DIR)"
+        return "in memory only, compiled at every start (no writable cache folder; set NUMBA_CACHE_DIR)"
     ready = folder.is_dir() and any(folder.glob("cpu_kernels.*.nbi"))
-    return f"{folder} ({'ready' if ready else 'compiled when first used'})"
+    return f"{folder} ({'ready' if ready else 'compiled on first use'})"
 
 
 @cache
@@ -95,7 +95,7 @@ def _run(work: Callable[[int, int], None], units: Iterator[tuple[int, int]]) -> 
 
 
 def _blocks(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """(..., D) padded with zeros and split into (blocks, ..., BLOCK)."""
+    """Pad (..., D) with zeros and split it into (blocks, ..., BLOCK)."""
     padding = -array.shape[-1] % BLOCK
     padded = np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)])
     return np.ascontiguousarray(np.moveaxis(padded.reshape(*array.shape[:-1], -1, BLOCK), -2, 0))
@@ -106,7 +106,7 @@ def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 class _Problem:
-    """The arguments of one scan as numpy arrays, cut into blocks of channels."""
+    """The arguments of one scan as numpy arrays, split into blocks of channels."""
 
     def __init__(
         self, u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
@@ -168,7 +168,7 @@ def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarr
 
 
 def _join(blocks: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
-    """Inverse of `_blocks`."""
+    """Return the inverse of `_blocks`."""
     joined = np.moveaxis(blocks, 0, -2)
     return joined.reshape(*joined.shape[:-2], -1)[..., :channels].copy()
 
@@ -211,7 +211,7 @@ _operator.register_autograd(_differentiate, setup_context=_remember)
 def selective_scan_cpu(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan on the CPU; see `refnet_cli.scan.selective_scan`."""
+    """Run the four-direction selective scan on the CPU; see `refnet_cli.scan.selective_scan`."""
     arguments = (u, projection, dt_weight, dt_bias, a_log, d_skip)
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in arguments)
     y: Tensor = _operator(*arguments, keep)[0]

@@ -1,11 +1,11 @@
 """Numba kernels of the selective scan for CPUs; `refnet_cli.scan.cpu` calls them.
 
-Each unit of work is one sample and one block of channels. The kernel walks the rows or the columns of the (L, D) array
-in each direction, computes dt's projection on the way and adds into one output, so that neither four copies of the
-input nor the (4, L, D) array of dt exist. It takes ``CHUNK`` steps at a time through a sequence of small functions,
-each a loop over a block's channels that LLVM can turn into vector instructions: of constant length, over few arrays,
-without indexes that might be negative or divisions that might fail. The backward pass starts from the states that the
-forward pass kept before every chunk and recomputes what lies between them.
+Each unit of work is one sample and one block of channels. For each direction, the kernel steps through the rows or
+columns of the (L, D) array, computes dt's projection on the fly and adds to one output. So neither four copies of the
+input nor a (4, L, D) array of dt exist. It processes ``CHUNK`` steps at a time in a sequence of small functions. Each
+is a loop over a block's channels that LLVM can vectorise: of constant length, over few arrays, without possibly
+negative indices or failing divisions. The backward pass starts from the states that the forward pass stored before
+every chunk, and recomputes the states in between.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from refnet_cli.scan.cpu import BLOCK, CHUNK
 
 f32 = np.float32
 i32 = np.int32
-# Without "nnan" and "ninf": a NaN that comes in must come out.
+# Without "nnan" and "ninf", so that NaN propagates.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
@@ -36,10 +36,10 @@ def _bits_to_float(typing_context: Any, bits: Any) -> Any:
 
 @intrinsic
 def _prefer_wide_vectors(typing_context: Any) -> Any:
-    """Let LLVM fill 512-bit registers in the calling function, where there are any; by itself it keeps to half."""
+    """Let LLVM use 512-bit registers in the calling function if they exist; by default it uses 256 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        # llvmlite's own method knows only attributes without a value.
+        # llvmlite's own method supports only attributes without a value.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
@@ -48,7 +48,7 @@ def _prefer_wide_vectors(typing_context: Any) -> Any:
 
 @njit(fastmath=FAST, inline="always")
 def _exp(x):  # type: ignore[no-untyped-def]
-    """exp to about one unit in the last place (Cephes' polynomial); below -87 it stays at the smallest normal."""
+    """Return exp(x) to about one unit in the last place (Cephes' polynomial); clipped below at exp(-87)."""
     x = f32(-87.0) if x < f32(-87.0) else x
     x = f32(88.0) if x > f32(88.0) else x
     power = np.floor(x * f32(1.4426950408889634) + f32(0.5))
@@ -65,7 +65,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST, inline="always")
 def _log1p(e):  # type: ignore[no-untyped-def]
-    """log(1 + e) for 0 <= e <= 1, with full relative precision near 0 (Cephes' polynomial)."""
+    """Return log(1 + e) for 0 <= e <= 1, with full relative precision near 0 (Cephes' polynomial)."""
     large = e > f32(0.41421356)
     x = f32(0.5) * e - f32(0.5) if large else e
     p = f32(7.0376836292e-2)
@@ -84,7 +84,7 @@ def _log1p(e):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
-    """Pixel that a direction visits at a step."""
+    """Return the pixel that a direction visits at a step."""
     if direction >= 2:
         step = height * width - 1 - step
     if direction % 2 == 0:
@@ -94,13 +94,13 @@ def _place(direction, step, height, width):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST, inline="always")
 def _softplus(z, e):  # type: ignore[no-untyped-def]
-    """log(1 + exp(z)), given e = exp(-|z|)."""
+    """Return log(1 + exp(z)), given e = exp(-|z|)."""
     return (z if z > f32(0) else f32(0)) + _log1p(e)
 
 
 def _compile(function: Any) -> Any:
-    """Compile for this processor, once and for all where a folder for it can be written."""
-    # numpy's way with errors: a test for division by zero would keep LLVM from using vectors.
+    """Compile a function for this processor, cached on disk if a writable folder exists."""
+    # numpy's error model: checks for division by zero would prevent vectorisation.
     options: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
@@ -110,7 +110,7 @@ def _compile(function: Any) -> Any:
 
 @_compile
 def _visit(direction, first, steps, height, width, projection, places, low):  # type: ignore[no-untyped-def]
-    """Note the pixels of some steps and what the projection says there."""
+    """Store the pixels of some steps, and the projection's values there."""
     for t in range(steps):
         place = _place(direction, first + t, height, width)
         places[t] = place
@@ -121,7 +121,7 @@ def _visit(direction, first, steps, height, width, projection, places, low):  # 
 @_compile
 def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-def]
     for t in range(steps):
-        # A slice: an index that might be negative, and so count from the end, would keep LLVM from using vectors.
+        # A slice: an index that might be negative, and so count from the end, would prevent vectorisation.
         pixel = image[places[t], start : start + count]
         for d in range(count):
             x[t, d] = pixel[d]
@@ -129,7 +129,7 @@ def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-d
 
 @_compile
 def _scatter(x, places, steps, start, count, image, direction):  # type: ignore[no-untyped-def]
-    """Add to the pixels, which the first direction finds without a value."""
+    """Add to the pixels; direction 0 overwrites them."""
     for t in range(steps):
         pixel = image[places[t], start : start + count]
         if direction == 0:
@@ -148,12 +148,12 @@ def _four(factors, t, j):  # type: ignore[no-untyped-def]
 
 @_compile
 def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
-    """Add factors (T, count) times rows (count, BLOCK) to out (T, BLOCK), in squares of four to spare memory."""
+    """Add factors (T, count) @ rows (count, BLOCK) to out (T, BLOCK), in 4 x 4 blocks to save memory accesses."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
     flat_rows, flat_out = rows.reshape(-1), out.reshape(-1)
     squares, squares_across = out.shape[0] // 4 * 4, count // 4 * 4
     for t in range(0, squares, 4):
-        # One array with constant steps: LLVM checks each pair of arrays for overlap before it uses vectors.
+        # One array with constant strides: LLVM checks each pair of arrays for overlap before it vectorises.
         total = flat_out[t * BLOCK : (t + 4) * BLOCK]
         for j in range(0, squares_across, 4):
             e0, e1, e2, e3 = _four(factors, t, j)
@@ -176,7 +176,7 @@ def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
 
 @_compile
 def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
-    """Fill z = weight low + bias for a block of channels."""
+    """Compute z = weight low + bias for a block of channels."""
     for t in range(z.shape[0]):
         for d in range(BLOCK):
             z[t, d] = bias[d]
@@ -193,7 +193,7 @@ def _apply_softplus(z):  # type: ignore[no-untyped-def]
 
 @_compile
 def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
-    """Begin the output with the skip, and multiply x by the time steps."""
+    """Initialise the output with the skip, and multiply x by the time steps."""
     for t in range(x.shape[0]):
         for d in range(BLOCK):
             out[t, d] = skip[d] * x[t, d]
@@ -220,7 +220,7 @@ def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no
 
 @_compile
 def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
-    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); fills y (L, D)."""
+    """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); writes y (L, D)."""
     length = u.shape[0]
     count = min(BLOCK, u.shape[1] - start)
     rank, states = weight.shape[1], a.shape[1]
@@ -260,7 +260,7 @@ def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
 
 @_compile
 def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-untyped-def]
-    """Fill the states h[1:] that follow h[0]."""
+    """Compute the states h[1:] from h[0]."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
     flat = h.reshape(-1)
     for t in range(steps):
@@ -271,7 +271,7 @@ def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-un
 
 @_compile
 def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignore[no-untyped-def]
-    """Gradients of the states, from the last one to the first; ``carried`` is what later steps ask of this one."""
+    """Compute the gradients of the states, from the last to the first; ``carried`` is the gradient from later steps."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
     flat = d_h.reshape(-1)
     last = steps - 1
@@ -301,7 +301,7 @@ def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[n
 def _differentiate_step(  # type: ignore[no-untyped-def]
     decay, grad, d_h, h, dt, x, dt_x, a, low, b_column, c_column, steps, d_dt, d_x, d_low, d_a
 ):
-    """Through b dt x into the state, through exp(dt A), whose derivative is itself, and through c out of it."""
+    """Propagate gradients through b dt x into the state, exp(dt A) and the output c h."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(steps):
         b = low[t, b_column]
@@ -329,7 +329,7 @@ def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def
 
 @_compile
 def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def]
-    """Fill out (T, count) with left (T, BLOCK) times rows (count, BLOCK) transposed, four at once to spare memory."""
+    """Compute out (T, count) = left (T, BLOCK) @ rows (count, BLOCK).T, four columns at a time to save loads."""
     _prefer_wide_vectors()  # type: ignore[call-arg]
     flat = rows.reshape(-1)
     fours = count // 4 * 4
@@ -355,7 +355,7 @@ def backward(  # type: ignore[no-untyped-def]
     u, projection, weight, bias, a, skip, height, width, start, kept, grad,
     d_u, d_projection, d_weight, d_bias, d_a, d_skip,
 ):  # fmt: skip
-    """Gradients of one sample and block; fills d_u and this block's share of d_projection, adds to the others."""
+    """Compute the gradients of one sample and block; writes d_u and this block's d_projection, adds to the others."""
     length = u.shape[0]
     count = min(BLOCK, u.shape[1] - start)
     rank, states = weight.shape[1], a.shape[1]
@@ -373,7 +373,7 @@ def backward(  # type: ignore[no-untyped-def]
             first = chunk * CHUNK
             steps = min(CHUNK, length - first)
             _visit(k, first, steps, height, width, projection, places, low)
-            # What lies beyond the last step must add nothing.
+            # Steps beyond the last must not contribute.
             g[steps:] = f32(0)
             _gather(u, places, steps, start, count, x)
             _gather(grad, places, steps, start, count, g)
@@ -400,6 +400,6 @@ def backward(  # type: ignore[no-untyped-def]
 
 
 def kernel_folder() -> Path | None:
-    """Folder where the compiled kernels are kept from one start to the next; None if none can be written."""
+    """Return the cache folder of the compiled kernels, or None if no folder is writable."""
     folder = forward.stats.cache_path
     return Path(folder) if folder else None

@@ -1,4 +1,4 @@
-"""Images laid out as the sequences of the four scan directions, for libraries that scan sequences only."""
+"""Images as the sequences of the four scan directions, for libraries that scan sequences only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def in_scan_order(image: Tensor, direction: int) -> Tensor:
-    """Pixels in the order in which a direction visits them.
+    """Return the pixels in the order in which a direction visits them.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def in_scan_order(image: Tensor, direction: int) -> Tensor:
 
 
 def in_place(sequence: Tensor, direction: int, height: int, width: int) -> Tensor:
-    """Inverse of `in_scan_order`: shape (N, H * W, C) -> (N, H, W, C)."""
+    """Return the image of a sequence, the inverse of `in_scan_order`: shape (N, H * W, C) -> (N, H, W, C)."""
     if direction >= 2:
         sequence = sequence.flip(1)
     batch, _, channels = sequence.shape
@@ -37,8 +37,8 @@ def in_place(sequence: Tensor, direction: int, height: int, width: int) -> Tenso
 
 
 def is_installed(module: str) -> bool:
-    """Whether a top-level module could be imported, without importing it."""
+    """Return whether a top-level module can be found, without importing it."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # a module put into sys.modules by hand has no spec
+    except ValueError:  # a module inserted into sys.modules has no spec
         return True

@@ -1,7 +1,7 @@
-"""The selective scan for one state on ``chunk_hgrn`` of fla-core (Triton kernels for several makes of GPU).
+"""The selective scan with one state, on fla-core's ``chunk_hgrn`` (Triton kernels for GPUs of several vendors).
 
-Its recurrence h = exp(g) h + x is ours with g = dt A and x = dt b u. It scans chunks of 128 steps side by side in
-float32. Source: https://github.com/fla-org/flash-linear-attention, ``fla/ops/hgrn/chunk.py``.
+Its recurrence h = exp(g) h + x equals the scan's with g = dt A and x = dt b u. It scans chunks of 128 steps in parallel
+in float32. Source: https://github.com/fla-org/flash-linear-attention, ``fla/ops/hgrn/chunk.py``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from refnet_cli.scan.directions import in_place, in_scan_order, is_installed
 
 
 def missing_for_fla(device: str, states: int = 1) -> str | None:
-    """Why this kernel cannot run S states on a torch device type, or None if it can."""
+    """Return why this kernel cannot run S states on a torch device type, or None if it can."""
     if device in ("cpu", "mps"):
-        return f"fla-core's kernels run on GPUs that Triton compiles for, not on {device!r}"
+        return f"fla-core's kernels run on GPUs that Triton supports, not on {device!r}"
     if states != 1:
         return f"fla-core's chunk_hgrn has one state, not {states}"
     if not is_installed("fla"):
@@ -38,8 +38,8 @@ def _kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
         from fla.ops.hgrn import chunk_hgrn
     except (ImportError, OSError) as error:
         raise UnavailableError(
-            f"fla-core cannot be imported ({error}). Install it again with its requirements (einops, triton), or "
-            "choose another scan kernel, for example with REFNET_SCAN=torch."
+            f"fla-core cannot be imported ({error}). Reinstall it with its requirements (einops, triton), or use "
+            "another scan kernel, for example with REFNET_SCAN=torch."
         ) from error
     kernel: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]] = chunk_hgrn
     return kernel
@@ -48,9 +48,9 @@ def _kernel() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]:
 def selective_scan_fla(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan by fla-core; see `refnet_cli.scan.selective_scan`.
+    """Run the four-direction selective scan in fla-core; see `refnet_cli.scan.selective_scan`.
 
-    The directions run as a batch of 4N sequences, for the sake of parallelism: u exists four times in memory.
+    The directions run in parallel as a batch of 4N sequences, so u exists four times in memory.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def selective_scan_fla(
     _, height, width, _ = u.shape
     rank, states = dt_weight.shape[-1], a_log.shape[-1]
     if states != 1:
-        raise UnavailableError(f"The scan kernel 'fla' has one state, not {states}; choose another, such as 'torch'.")
-    # Under autocast the product that makes dt would run in half precision.
+        raise UnavailableError(f"The scan kernel 'fla' has one state, not {states}. Use another, such as 'torch'.")
+    # Autocast would compute the matrix product for dt in half precision.
     with torch.autocast(u.device.type, enabled=False):
         x = torch.stack([in_scan_order(u.float(), k) for k in range(4)])
         values = torch.stack([in_scan_order(projection[..., k, :].float(), k) for k in range(4)])

@@ -1,4 +1,4 @@
-"""The selective scan step by step, as it is defined: slow and obvious, the oracle for all other kernels."""
+"""The selective scan step by step, as defined: slow and simple, the oracle for all other kernels."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def scan_orders(height: int, width: int) -> Tensor:
-    """Pixel indexes in the order in which each of the four directions visits them, shape (4, height * width).
+    """Return pixel indices in the order in which each of the four directions visits them, shape (4, height * width).
 
-    Row by row, column by column, and both of them reversed.
+    The directions are row by row, column by column, and both reversed.
 
     Examples
     --------
@@ -25,7 +25,7 @@ def scan_orders(height: int, width: int) -> Tensor:
 def selective_scan_loop(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan, one step after another; see `refnet_cli.scan.selective_scan`."""
+    """Run the four-direction selective scan step by step; see `refnet_cli.scan.selective_scan`."""
     batch, height, width, channels = u.shape
     rank = dt_weight.shape[-1]
     states = a_log.shape[-1]

@@ -1,4 +1,4 @@
-"""The selective scan on mamba-ssm's CUDA kernel, the four directions as four groups of channels.
+"""The selective scan on mamba-ssm's CUDA kernel, with the four directions as four groups of channels.
 
 Source: https://github.com/state-spaces/mamba, ``mamba_ssm/ops/selective_scan_interface.py``.
 """
@@ -16,13 +16,13 @@ from refnet_cli.scan.directions import in_place, in_scan_order, is_installed
 
 
 def missing_for_mamba(device: str, states: int = 1) -> str | None:
-    """Why this kernel cannot run S states on a torch device type, or None if it can."""
+    """Return why this kernel cannot run S states on a torch device type, or None if it can."""
     if device != "cuda":
         return f"mamba-ssm's kernel runs on CUDA devices only, not on {device!r}"
     if states > 256:
-        return f"mamba-ssm's kernel takes up to 256 states, not {states}"
+        return f"mamba-ssm's kernel supports up to 256 states, not {states}"
     if not is_installed("mamba_ssm"):
-        return "mamba-ssm is not installed: pip install 'refnet-cli[mamba]' (it compiles against the torch in use)"
+        return "mamba-ssm is not installed: pip install 'refnet-cli[mamba]' (it compiles against the installed torch)"
     try:
         _kernel()
     except UnavailableError as error:
@@ -36,8 +36,8 @@ def _kernel() -> Callable[..., Tensor]:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except (ImportError, OSError) as error:
         raise UnavailableError(
-            f"mamba-ssm cannot be imported ({error}). Build it again for the torch in use, or choose another scan "
-            "kernel, for example with REFNET_SCAN=torch."
+            f"mamba-ssm cannot be imported ({error}). Rebuild it for the installed torch, or use another scan kernel, "
+            "for example with REFNET_SCAN=torch."
         ) from error
     kernel: Callable[..., Tensor] = selective_scan_fn
     return kernel
@@ -46,14 +46,14 @@ def _kernel() -> Callable[..., Tensor]:
 def selective_scan_mamba(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan by mamba-ssm; see `refnet_cli.scan.selective_scan`.
+    """Run the four-direction selective scan in mamba-ssm; see `refnet_cli.scan.selective_scan`.
 
-    Everything goes in as float32, which the kernel then computes in. u exists four times in memory.
+    All inputs are float32, so the kernel computes in float32. u exists four times in memory.
     """
     kernel = _kernel()
     _, height, width, _ = u.shape
     rank, states = dt_weight.shape[-1], a_log.shape[-1]
-    # Under autocast the product that makes dt would run in half precision.
+    # Autocast would compute the matrix product for dt in half precision.
     with torch.autocast(u.device.type, enabled=False):
         sequences = [in_scan_order(u.float(), k).mT for k in range(4)]
         values = torch.stack([in_scan_order(projection[..., k, :].float(), k).mT for k in range(4)], dim=1)

@@ -1,8 +1,8 @@
-"""The selective scan as an ONNX function, for models that run where there is no torch.
+"""The selective scan as an ONNX function, for models that run without torch.
 
-In two levels, as `refnet_cli.scan.two_level`: directions 0 and 2 take each row of the image for a chunk, 1 and 3 each
-column. All that concerns one pixel alone is computed on whole images. One ONNX Scan walks all rows at once, column by
-column; another goes over the rows' ends for the states that they should have started from. Source: Mamba
+Two levels, as in `refnet_cli.scan.two_level`: the chunks are the rows of the image for directions 0 and 2, and its
+columns for 1 and 3. Per-pixel values are computed on full images. One ONNX Scan steps through all rows in parallel,
+column by column; another scans the rows' ends for the states from which the rows should have started. Source: Mamba
 (arXiv 2312.00752), VMamba (arXiv 2401.10166).
 """
 
@@ -16,7 +16,7 @@ INPUTS = ("u", "projection", "dt_weight", "dt_bias", "a_log", "d_skip")
 
 
 def schema() -> onnx.defs.OpSchema:
-    """Describe the function to exporters; its inputs are those of `refnet_cli.scan.selective_scan`."""
+    """Return the function's schema for exporters; its inputs are those of `refnet_cli.scan.selective_scan`."""
     parameter = onnx.defs.OpSchema.FormalParameter
     return onnx.defs.OpSchema(
         NAME, DOMAIN, VERSION,
@@ -27,16 +27,16 @@ def schema() -> onnx.defs.OpSchema:
 
 
 def make_function(rank: int, states: int, opset: int) -> onnx.FunctionProto:
-    """Write the function for networks with dt of rank R and S states.
+    """Return the function for networks whose dt has rank R, with S states.
 
     Parameters
     ----------
     rank, states : int
         R and S.
     opset : int
-        Version of ONNX's operators, 18 or later.
+        Version of the ONNX operator set, 18 or later.
     """
-    # With one state, S is an axis of length 1, which need not be summed over.
+    # With one state, the S axis has length 1 and needs no sum.
     add_states = "ReduceSum <keepdims = 0>" if states > 1 else "Squeeze"
     return onnx.parser.parse_function(f"""
 <domain: "{DOMAIN}", opset_import: ["": {opset}]>
@@ -64,7 +64,7 @@ def make_function(rank: int, states: int, opset: int) -> onnx.FunctionProto:
 
 
 def _chunks(name: str, order: tuple[int, int, int, int], forward: int, add_states: str) -> str:
-    """Scan along an axis and back: u is (T, N, L, D), that is L chunks of T steps, and the states (N, L, S, D)."""
+    """Return the scans along an axis and back: u is (T, N, L, D), L chunks of T steps; states are (N, L, S, D)."""
     back = [order.index(axis) for axis in range(4)]
     return f"""
   {name}_u = Transpose <perm = {list(order)}> (u)
@@ -77,14 +77,14 @@ def _chunks(name: str, order: tuple[int, int, int, int], forward: int, add_state
 
 
 def _direction(k: int, name: str, add_states: str, reverse: int) -> str:
-    """One direction's y, (T, N, L, D), without the skip."""
+    """Return one direction's y, (T, N, L, D), without the skip."""
     return _inputs(k, name) + _scans(k, add_states, reverse)
 
 
 def _inputs(k: int, name: str) -> str:
-    """Decay, input x and C of each step of one direction."""
-    # Softplus as ONNX Runtime has it is slow, and loses the digits of small steps. This is max(z, 0) + log1p(e) with
-    # e = exp(-|z|); log1p(e) is log(1 + e), corrected by what 1 + e lost of e (Kahan).
+    """Return decay, input x and C of each step of one direction."""
+    # ONNX Runtime's Softplus is slow and loses the digits of small steps. This is max(z, 0) + log1p(e) with
+    # e = exp(-|z|); log1p(e) is log(1 + e) with a correction for the digits of e that 1 + e loses (Kahan).
     return f"""
   k{k} = Constant <value_int = {k}> ()
   own_projection{k} = Gather <axis = 3> ({name}_projection, k{k})
@@ -117,7 +117,7 @@ def _inputs(k: int, name: str) -> str:
 
 
 def _scans(k: int, add_states: str, reverse: int) -> str:
-    """Scan of all chunks, and of their ends for the states that the chunks should have started from."""
+    """Return the scan of all chunks, and of their ends for the states from which the chunks should have started."""
     return f"""
   state_shape{k} = Shape <start = 1> (x{k})
   zeros{k} = Expand(zero, state_shape{k})

@@ -1,14 +1,14 @@
-"""The selective scan for GPUs as Triton programs that never lay out the four directions in memory.
+"""The selective scan for GPUs as Triton kernels, without copies of the image for the four directions.
 
-A scan over 16,384 pixels leaves a GPU idle if only samples and channels run side by side. So each way through the
-image is cut into chunks of ``CHUNK`` steps: all chunks are scanned at once from zero, one short scan over their ends
-gives the states they should have started from, and all chunks are scanned again from there. Each pass computes dt
-again, so that no (4, L, D) array of it exists. A direction and its reverse share their chunks: one program adds both to
-the output; rows and columns follow each other. Hence no atomics: the same input gives the same bits. The backward pass
-runs the same three steps against the directions, starting from the chunks' kept states; its scratch memory is S times
-u in float32.
+A scan over 16,384 pixels leaves a GPU idle if only samples and channels run in parallel. So each path through the image
+is split into chunks of ``CHUNK`` steps. All chunks are scanned in parallel from zero; a short scan over their ends
+gives the states from which they should have started; all chunks are scanned again from there. Each pass recomputes dt,
+so that no (4, L, D) array of it exists. A direction and its reverse share chunks: one program adds both to the output,
+first for rows, then for columns. So no atomics are needed, and equal inputs give equal bits. The backward pass runs the
+same three steps against the directions, from the chunks' stored states; its scratch memory is S times u in float32.
 
-Correct in Triton's interpreter, and it compiles for GPUs; it has not run on one yet, so it runs only when asked for.
+The kernels are correct in Triton's interpreter and compile for GPUs. They have not run on a GPU yet, so they run only
+on request.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ BLOCK = 32
 
 
 def missing_for_triton(device: str, states: int = 1) -> str | None:
-    """Why this kernel cannot run on a torch device type, or None if it can."""
+    """Return why this kernel cannot run on a torch device type, or None if it can."""
     if device == "mps" or (device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"):
-        return f"it runs on GPUs that Triton compiles for, not on {device!r}"
+        return f"it runs on GPUs that Triton supports, not on {device!r}"
     if not is_installed("triton"):
         return "Triton is not installed: pip install triton (on Linux it comes with torch)"
     return None
@@ -42,7 +42,7 @@ def _kernels() -> ModuleType:
         from refnet_cli.scan import triton_kernels
     except (ImportError, OSError) as error:
         raise UnavailableError(
-            f"Triton cannot be imported ({error}). Install the release that belongs to the torch in use, or choose "
+            f"Triton cannot be imported ({error}). Install the release that matches the installed torch, or use "
             "another scan kernel, for example with REFNET_SCAN=torch."
         ) from error
     return triton_kernels
@@ -53,7 +53,7 @@ def _power_of_two(number: int) -> int:
 
 
 class _Launch:
-    """The grid, the sizes and the arguments that all programs of one scan share."""
+    """The grid, sizes and arguments that all kernels of one scan share."""
 
     def __init__(self, u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor) -> None:
         self.kernels = _kernels()
@@ -73,7 +73,7 @@ class _Launch:
         return self.u.new_empty(shape, dtype=torch.float32)
 
     def starts(self, source: Tensor, adjoint: bool) -> Tensor:
-        """States from which the chunks start, or the adjoints handed to their ends; (N, 4, chunks, S, D)."""
+        """Return the chunks' initial states, or the adjoints of their final states; (N, 4, chunks, S, D)."""
         start = self.empty(self.batch, 4, self.chunks, self.states, self.channels)
         time = self.empty(self.batch, 4, self.chunks, self.channels)
         self.kernels.ends[self.chunks, 4 * self.batch, self.blocks](
@@ -130,6 +130,6 @@ class _SelectiveScan(torch.autograd.Function):
 def selective_scan_triton(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan in Triton; see `refnet_cli.scan.selective_scan`."""
+    """Run the four-direction selective scan in Triton; see `refnet_cli.scan.selective_scan`."""
     y: Tensor = _SelectiveScan.apply(u, projection, dt_weight, dt_bias, a_log, d_skip)
     return y

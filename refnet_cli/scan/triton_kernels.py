@@ -1,8 +1,8 @@
-"""Triton programs of `refnet_cli.scan.triton`, which says how they work together; imported only where Triton is.
+"""Triton kernels of `refnet_cli.scan.triton`, which explains how they work together; importing this needs Triton.
 
-A path is a way through the image: 0 row by row, 1 column by column. It is cut into chunks; direction k follows path
-k % 2, and directions 2 and 3 go against it, so that a direction and its reverse share their chunks. One program owns
-one chunk, one block of channels and one sample.
+A path traverses the image: 0 row by row, 1 column by column. It is split into chunks. Direction k follows path k % 2,
+and directions 2 and 3 run against it, so that a direction and its reverse share chunks. One program handles one chunk,
+one block of channels and one sample.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def _place(path: tl.constexpr, position, height, width):  # type: ignore[no-untyped-def]
-    """Pixel at a position of a path."""
+    """Return the pixel at a position of a path."""
     if path == 0:
         return position
     else:
@@ -22,7 +22,7 @@ def _place(path: tl.constexpr, position, height, width):  # type: ignore[no-unty
 
 @triton.jit
 def _softplus(z):  # type: ignore[no-untyped-def]
-    """log(1 + exp(z)), with full relative precision far below 0 (Cephes' polynomial for log1p), and its derivative."""
+    """Return log(1 + exp(z)), with full relative precision far below 0 (Cephes' log1p), and its derivative."""
     e = tl.exp(-tl.abs(z))
     large = e > 0.41421356
     x = tl.where(large, 0.5 * e - 0.5, e)
@@ -42,7 +42,7 @@ def _softplus(z):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _load_time(weight, bias, k, d, r, channels, rank):  # type: ignore[no-untyped-def]
-    """A direction's weights (ranks, block) and bias (block) that make dt."""
+    """Load a direction's weights (ranks, block) and bias (block) of dt."""
     inside = d < channels
     w = tl.load(
         weight + (k * channels + d)[None, :] * rank + r[:, None], mask=inside[None, :] & (r < rank)[:, None], other=0.0
@@ -52,7 +52,7 @@ def _load_time(weight, bias, k, d, r, channels, rank):  # type: ignore[no-untype
 
 @triton.jit
 def _load_states(a, k, d, s, channels, states):  # type: ignore[no-untyped-def]
-    """A direction's A, shape (states, block)."""
+    """Load a direction's A, shape (states, block)."""
     mask = (d < channels)[None, :] & (s < states)[:, None]
     return tl.load(a + (k * channels + d)[None, :] * states + s[:, None], mask=mask, other=0.0)
 
@@ -63,9 +63,9 @@ def ends(  # type: ignore[no-untyped-def]
     height, width, channels, rank, states, chunks,
     ADJOINT: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """Scan every chunk from zero: its last state to ``end`` and the sum of its dt to ``time``.
+    """Scan every chunk from zero; store its last state in ``end`` and the sum of its dt in ``time``.
 
-    With ADJOINT the source is y's gradient, and the scan runs against the direction: what a chunk hands back.
+    With ADJOINT the source is y's gradient, and the scan runs against the direction, for the adjoints of the states.
     """
     chunk = tl.program_id(0)
     k = tl.program_id(1) % 4
@@ -108,7 +108,7 @@ def carry(  # type: ignore[no-untyped-def]
     end, time, a, channels, states, chunks,
     ADJOINT: tl.constexpr, BLOCK: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """Scan over the chunks' ends, in place: each becomes the state that its chunk has to start from."""
+    """Scan over the chunks' ends, in place: each becomes the initial state of its chunk."""
     k = tl.program_id(0) % 4
     sample = (tl.program_id(0) // 4).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -132,7 +132,7 @@ def apply(  # type: ignore[no-untyped-def]
     height, width, channels, rank, states, chunks,
     PATH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """Scan every chunk from its true start, along the path and against it, and add both into y."""
+    """Scan every chunk from its initial state, along the path and against it, and add both to y."""
     chunk = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
     d = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
@@ -163,7 +163,7 @@ def apply(  # type: ignore[no-untyped-def]
             out = tl.load(y + place * channels + d, mask=inside, other=0.0)
             out += tl.sum(c[:, None] * h, axis=0) + through * x
             tl.store(y + place * channels + d, out, mask=inside)
-        # The way back reads what other threads of this program have just written.
+        # The reverse direction reads values that other threads of this program have just written.
         tl.debug_barrier()
 
 
@@ -174,10 +174,10 @@ def gradients(  # type: ignore[no-untyped-def]
     height, width, channels, rank, states, chunks, batch,
     PATH: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, RANKS: tl.constexpr, STATES: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of every chunk, for the direction along the path and the one against it.
+    """Compute the gradients of every chunk, for the direction along the path and the one against it.
 
-    The states before each step go to ``scratch`` on the way there and are read on the way back. d_u is added to; the
-    others are this program's share: d_projection of each block, the parameters' of each sample and chunk.
+    A forward pass stores the state before each step in ``scratch``; the backward pass reads it. Adds to d_u. The other
+    gradients are partial sums: d_projection per block, the parameters' per sample and chunk.
     """
     chunk = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
@@ -209,9 +209,9 @@ def gradients(  # type: ignore[no-untyped-def]
             dt, _ = _softplus(tl.sum(low[:, None] * w, axis=0) + offset)
             tl.store(scratch + (place * states + s[:, None]) * channels + d[None, :], h, mask=state_mask)
             h = tl.exp(dt[None, :] * decay_rate) * h + b[:, None] * (dt * x)[None, :]
-        # The way back reads what other threads of this program have just written.
+        # The backward pass reads values that other threads of this program have just written.
         tl.debug_barrier()
-        # What the steps after this chunk hand back to its last state.
+        # The adjoint of this chunk's last state, from later chunks.
         handed = tl.load(adjoint + state_pointers, mask=state_mask, other=0.0)
         sum_weight = tl.zeros((RANKS, BLOCK), tl.float32)
         sum_a = tl.zeros((STATES, BLOCK), tl.float32)
@@ -234,7 +234,7 @@ def gradients(  # type: ignore[no-untyped-def]
             h = decay * before + b[:, None] * (dt * x)[None, :]
             d_h = handed + c[:, None] * g[None, :]
             handed = decay * d_h
-            # Through the decay exp(dt A), whose derivative is itself.
+            # Through the decay exp(dt A), which is its own derivative.
             d_exponent = handed * before
             d_x = tl.sum(d_h * b[:, None], axis=0)
             d_z = slope * (d_x * x + tl.sum(d_exponent * decay_rate, axis=0))

@@ -1,6 +1,6 @@
-"""The selective scan in plain torch, in two levels: short scans side by side, then one over their ends.
+"""The selective scan in plain torch, in two levels: short scans in parallel, then one over their ends.
 
-Exact, differentiable and on any device: what runs where no kernel does.
+Exact, differentiable and on any device: the fallback where no other kernel runs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from refnet_cli.scan.loop import scan_orders
 
 
 def linear_recurrence(decay: Tensor, x: Tensor) -> Tensor:
-    """h_l = decay_l h_(l-1) + x_l from h = 0, along the second to last axis.
+    """Return h_l = decay_l h_(l-1) + x_l from h = 0, along the second to last axis.
 
-    The length L is cut into about sqrt(L) chunks. All chunks are scanned side by side from zero; a scan over the
-    chunks' ends gives the states they should have started from; these are carried into each chunk by the products of
-    its decays.
+    The length L is split into about sqrt(L) chunks. All chunks are scanned in parallel from zero. A scan over the
+    chunks' ends gives the states from which the chunks should have started. The products of the decays carry these
+    states into each chunk.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def linear_recurrence(decay: Tensor, x: Tensor) -> Tensor:
 def selective_scan_two_level(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor
 ) -> Tensor:
-    """Four-direction selective scan in two levels; see `refnet_cli.scan.selective_scan`."""
+    """Run the four-direction selective scan in two levels; see `refnet_cli.scan.selective_scan`."""
     batch, height, width, channels = u.shape
     rank = dt_weight.shape[-1]
     states = a_log.shape[-1]

@@ -20,7 +20,7 @@ from refnet_cli.scene.source import Source
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.sentinel2 import EDGES
-from refnet_cli.system.atomic import write_whole
+from refnet_cli.system.atomic import write_text_atomic
 from refnet_cli.system.marks import MARK
 from refnet_cli.version import __version__
 
@@ -62,7 +62,7 @@ class PairShift:
                 },
             })  # fmt: skip
         text = json.dumps({"type": "FeatureCollection", MARK: __version__, "features": features})
-        write_whole(Path(path), text)
+        write_text_atomic(Path(path), text)
 
 
 def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) -> PairShift:

@@ -31,7 +31,7 @@ from refnet_cli.sensors.safe import (
 )
 from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import local_file
-from refnet_cli.system.urls import Remote, as_given
+from refnet_cli.system.urls import Remote, parse_paths
 
 RASTERS = {".tif", ".tiff", ".jp2"}
 MAX_FILES = 4096
@@ -156,7 +156,7 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
     InputError
         If there are no usable files.
     """
-    several = [as_given(path) for path in ([given] if isinstance(given, str | Path) else given)]
+    several = [parse_paths(path) for path in ([given] if isinstance(given, str | Path) else given)]
     if any(isinstance(path, Remote) for path in several):
         return [_raster_files(several, modality, options)]
     paths = []

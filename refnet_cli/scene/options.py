@@ -12,7 +12,7 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.sensors.sentinel1 import SarScale
 from refnet_cli.sensors.sentinel2 import OpticalScale
 from refnet_cli.system.options import narrow, option
-from refnet_cli.system.urls import as_given
+from refnet_cli.system.urls import parse_paths
 
 Paths = str | Path | Sequence[str | Path]
 """One or several paths."""
@@ -113,7 +113,7 @@ class SceneOptions:
         # Also those of subclasses. From here on, secrets in URLs are hidden.
         for name in {"optical", "sar"} & {field.name for field in fields(self)}:
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_given(getattr(self, name)))
+                object.__setattr__(self, name, parse_paths(getattr(self, name)))
         for name in {"grid", "output", "zones", "labels"} & {field.name for field in fields(self)}:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -156,5 +156,5 @@ def as_paths(given: Paths | None) -> tuple[Path, ...]:
     """Return paths as a tuple; an empty one for None."""
     if given is None:
         return ()
-    paths: tuple[Path, ...] = as_given([given] if isinstance(given, str | Path) else given)
+    paths: tuple[Path, ...] = parse_paths([given] if isinstance(given, str | Path) else given)
     return paths

@@ -1,1 +1,1 @@
-"""Process, machine and disk; nothing in here knows of maps."""
+"""Process, machine and disk; nothing here depends on maps."""

@@ -1,4 +1,4 @@
-"""What has to be closed, and is so at the end of a ``with`` statement."""
+"""Base class of objects that a ``with`` statement closes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """Closes itself at the end of a ``with`` statement."""
+    """An object that a ``with`` statement closes."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what is open."""
+        """Release open files and other resources."""
 
     def __enter__(self) -> Self:
         return self

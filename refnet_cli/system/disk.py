@@ -1,4 +1,4 @@
-"""What file systems cannot do, whether one is full, and which part of a library's message says what went wrong."""
+"""Disk errors: unsupported operations, full disks, and the relevant part of a library's message."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a full disk, an exhausted quota, and a limit on file sizes."""
+"""Error numbers of a full disk, an exhausted quota, and a limit on file sizes."""
 UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
-"""Errors of a file system that lacks an operation. FUSE, CIFS and 9p also answer EINVAL."""
+"""Error numbers of a file system that lacks an operation. FUSE, CIFS and 9p also return EINVAL."""
 _NO_FOLDERS = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.ENOTTY, errno.EPERM, errno.EACCES, errno.EROFS}
-"""Errors of a system that syncs no folders. Some call a folder a bad descriptor, because it is not open for writing."""
-_PROBE = 1 << 20  # bytes that a disk with room takes
-_LONGEST = 300  # characters of a library's message
+"""Error numbers of a system that cannot sync folders. Some return EBADF, because a folder is not open for writing."""
+_PROBE = 1 << 20  # bytes of the test write
+_LONGEST = 300  # most characters that are quoted of a library's message
 
 
 def sync(path: Path) -> None:
-    """Force a file, or a folder's list of names, onto the disk, as far as the file system can.
+    """Flush a file, or a folder's entries, to the disk, if the file system supports it.
 
     Raises
     ------
     OSError
-        If the disk fails. That a file system cannot do it is not an error: everything is written then, only later.
+        If the disk fails. Lack of support is not an error: the system then writes the data later.
     """
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # Windows cannot open folders
@@ -37,7 +37,7 @@ def sync(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     except PermissionError:
-        if is_folder:  # files can be made in a folder that may not be listed
+        if is_folder:  # a writable folder may be unreadable
             return
         raise
     try:
@@ -47,7 +47,7 @@ def sync(path: Path) -> None:
 
 
 def sync_descriptor(descriptor: int, is_folder: bool = False) -> None:
-    """Do what `sync` does for an open file or folder."""
+    """Flush an open file or folder to the disk, as `sync` does."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -56,26 +56,26 @@ def sync_descriptor(descriptor: int, is_folder: bool = False) -> None:
 
 
 def is_full(error: Exception, folder: Path | None = None) -> bool:
-    """Tell whether a write failed for lack of room.
+    """Return whether a write failed for lack of disk space.
 
-    GDAL and SQLite report no error number. Their message may hold the operating system's text; otherwise a trial
+    GDAL and SQLite report no error number. Their message may hold the operating system's text; otherwise a test write
     decides.
 
     Parameters
     ----------
     error : Exception
     folder : Path, optional
-        Where the write failed, with the unfinished files still in it.
+        The folder where the write failed, with the unfinished files still in it.
     """
     if isinstance(error, OSError) and error.errno in FULL:
         return True
     texts = [os.strerror(number) for number in FULL] + ["disk is full"]
     if any(text in str(cause) for cause in _causes(error) for text in texts):
         return True
-    return folder is not None and _lacks_room(folder)
+    return folder is not None and _is_out_of_space(folder)
 
 
-def _lacks_room(folder: Path) -> bool:
+def _is_out_of_space(folder: Path) -> bool:
     probe = folder / "probe"
     try:
         if resource is not None:
@@ -97,21 +97,21 @@ def _lacks_room(folder: Path) -> bool:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and what caused it, the deepest cause last."""
+    """Return an error and its chain of causes, the deepest last."""
     found = [error]
     while (cause := found[-1].__cause__) is not None and cause not in found:
         found.append(cause)
     return found
 
 
-def point_of(error: BaseException) -> str:
-    """Return the part of a library's message that says what went wrong, on one line.
+def short_reason(error: BaseException) -> str:
+    """Return the part of a library's message that states the reason, on one line.
 
-    GDAL quotes whole SQL scripts before the reason, refers to an earlier error, and recommends its own options.
+    GDAL quotes SQL scripts before the reason, refers to an earlier error, and recommends its own options.
 
     Examples
     --------
-    >>> point_of(OSError(f"sqlite3_exec(CREATE TABLE {'a' * 5000};) failed: database is locked"))
+    >>> short_reason(OSError(f"sqlite3_exec(CREATE TABLE {'a' * 5000};) failed: database is locked"))
     'database is locked'
     """
     cause = _causes(error)[-1] if "previous exception" in str(error) else error

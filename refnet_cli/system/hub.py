@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: from its cache or, where they are not there yet, over the network."""
+"""Files of the Hugging Face hub: from its cache, or downloaded."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from refnet_cli.errors import InputMissingError
 
 CONNECT_SECONDS = 5.0
-# The bases are what the hub's HTTP library raises; which library that is differs between versions of the hub.
+# The bases are errors of the hub's HTTP library, which differs between versions of huggingface_hub.
 _NETWORK_ERRORS: tuple[Any, ...] = (OSError, *HfHubHTTPError.__bases__)
 
 
 def fetch(repository: str, filename: str, revision: str | None, what: str, remedy: str) -> Path:
-    """Return a file of the hub.
+    """Return the local path of a file of the hub; download it if it is not in the cache.
 
     Parameters
     ----------
@@ -27,14 +27,14 @@ def fetch(repository: str, filename: str, revision: str | None, what: str, remed
     revision : str, optional
         A commit or branch; by default the main branch.
     what : str
-        Beginning of the error message: what could not be fetched.
+        Start of the error message: the file's name for the user.
     remedy : str
-        Its end: what to do with the file, after "fetch URL and ".
+        End of the error message: what to do with the file, after "download URL and ".
 
     Raises
     ------
     InputMissingError
-        If it is not in the cache and cannot be fetched.
+        If the file is not in the cache and cannot be downloaded.
     """
     cached = try_to_load_from_cache(repository, filename, revision=revision)
     if isinstance(cached, str):
@@ -42,17 +42,17 @@ def fetch(repository: str, filename: str, revision: str | None, what: str, remed
     url = hf_hub_url(repository, filename, revision=revision)
     try:
         with quiet():
-            # Fails at once, where the download would try again for a minute.
+            # Fails at once; the download would retry for a minute.
             get_hf_file_metadata(url, timeout=CONNECT_SECONDS)
             return Path(hf_hub_download(repository, filename, revision=revision))
     except _NETWORK_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputMissingError(f"{what} could not be fetched ({reason}): fetch {url} and {remedy}") from error
+        raise InputMissingError(f"{what} could not be downloaded ({reason}). Download {url} and {remedy}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings of timm and the hub from the user; refnet's own messages say what matters."""
+    """Suppress warnings of timm and the hub; refnet's own messages cover them."""
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used, also where a library that they need is not installed."""
+"""Public names that are imported on first use; each stands in for itself where a library is missing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from refnet_cli.errors import EXTRAS, UnavailableError
 
 
 class Missing:
-    """Stands in for a public name whose library is missing, and says what to install as soon as it is used.
+    """Stand-in for a public name whose library is missing; any use raises an error that says what to install.
 
     Parameters
     ----------
     name : str
     reason : str
-        Which library is missing, and what to do.
+        The end of the message: which library is missing, and what to do.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -30,7 +30,7 @@ class Missing:
         self._refuse()
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # what Python itself looks for
+        if name.startswith("__"):  # Python's own look-ups
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self._refuse()
 
@@ -45,7 +45,7 @@ class Missing:
 
 
 def public(name: str, home: str) -> Any:
-    """Return a name of a module, or a stand-in where a library that the module needs is missing.
+    """Import a name from a module, or return a stand-in if a library that the module needs is missing.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Which files are outputs of refnet: only these are replaced without being asked to.
+"""Recognise refnet's own output files: only these are replaced without ``--overwrite``.
 
-Every output carries a mark, the version that wrote it, in the place that its format has for such a thing. A mark holds
-no time, so that equal inputs still give equal bytes. CSV tables have no such place: they are known by their header and
-by what stands in each column. No library that opens the format is needed, for this runs before anything else does.
+Every output carries a mark, the version that wrote it, in the metadata of its format. A mark holds no time, so that
+equal inputs still give equal bytes. CSV tables have no metadata: they are recognised by their header and by the type of
+each column. No format's library is needed, because this check runs before these libraries are imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from refnet_cli.errors import OutputError, WeightsError
-from refnet_cli.system.atomic import check_ending, check_folder, check_places
+from refnet_cli.system.atomic import check_distinct_paths, check_ending, check_folder
 from refnet_cli.system.onnx_metadata import is_onnx, read_metadata
 from refnet_cli.version import __version__
 
@@ -30,9 +30,9 @@ MARK = "REFNET_VERSION"
 XML_MARK = f"<!-- {MARK} {__version__} -->\n".encode()
 """Last line of an XML file."""
 JOURNAL_MARK = b"refnet journal "
-"""What journals and blocks begin with; the version follows."""
+"""First bytes of journals and block files; the version follows."""
 GEOPACKAGE_TIME = "2000-01-01T00:00:00.000Z"
-"""What a GeoPackage names as the time of its last change."""
+"""The time of the last change that refnet's GeoPackages state."""
 _TABLES = (
     ("class_code", "class_name", "hectares", "share"),
     ("zone", "class_code", "class_name", "hectares", "share"),
@@ -40,39 +40,39 @@ _TABLES = (
     ("step", "overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa"),
     ("region", "labelled_pixels", "overall_accuracy", "balanced_accuracy", "mean_iou", "temperature"),
 )
-"""Columns of tables; names of classes may follow the last ones."""
+"""Columns of the tables; class names may follow those of the table of scores."""
 _TEXTS = {"class_name", "zone", "region"}
-_SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # what tells that a task is done, also if cut off
-_MOST = 64 * 2**20  # bytes of a file that are looked at
+_SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # a finished task's sidecar, even if truncated
+_MOST = 64 * 2**20  # most bytes of a file that are read
 _GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags
 _TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
-_LISTED = 3  # files that a message names
+_LISTED = 3  # most files that a message names
 
 
 def check_replaceable(outputs: Iterable[Path | None], overwrite: bool) -> None:
-    """Refuse to replace files that are no outputs of refnet.
+    """Refuse to replace files that refnet did not write.
 
-    Empty files hold nothing and are replaced. Folders and devices are left to who writes there.
+    Empty files may be replaced. Folders and devices are not checked here.
 
     Parameters
     ----------
     outputs : iterable of Path or None
-        None stands for a file that was not asked for.
+        None stands for a file that was not requested.
     overwrite : bool
         Whether any file may be replaced.
 
     Raises
     ------
     OutputError
-        Naming the files.
+        If such files exist; the message names them.
     """
     if overwrite:
         return
-    found = [str(path) for path in outputs if path is not None and path.is_file() and not is_ours(path)]
+    found = [str(path) for path in outputs if path is not None and path.is_file() and not is_refnet_output(path)]
     if found:
         listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
         raise OutputError(
-            f"{listed} would be replaced, but refnet did not write this file, or another program changed it since. "
+            f"{listed} would be replaced, but refnet did not write this file, or another program has changed it. "
             "Choose another name, or pass --overwrite to replace it. (Some files of refnet 0.1 carry no mark.)"
         )
 
@@ -80,7 +80,7 @@ def check_replaceable(outputs: Iterable[Path | None], overwrite: bool) -> None:
 def check_output(
     output: Path, endings: Sequence[str], what: str, inputs: Iterable[Path | None], overwrite: bool, remedy: str = ""
 ) -> None:
-    """Refuse a file to write that cannot be written, or in whose place another one lies.
+    """Check that an output file can be written, and that it replaces neither an input nor a foreign file.
 
     Parameters
     ----------
@@ -88,25 +88,26 @@ def check_output(
     endings, what, remedy
         See `refnet_cli.system.atomic.check_ending`.
     inputs : iterable of Path or None
-        Files that are read; None stands for one that is not given.
+        Files that are read; None stands for a file that is not given.
     overwrite : bool
         Whether any file may be replaced.
 
     Raises
     ------
     OptionsError, OutputError
+        If one of these checks fails.
     """
     check_ending(output, endings, what, remedy)
-    check_places([output], list(inputs))
+    check_distinct_paths([output], list(inputs))
     check_replaceable([output], overwrite)
     check_folder(output)
 
 
-def is_ours(path: Path) -> bool:
-    """Tell whether a file is empty or an output of refnet, as refnet wrote it.
+def is_refnet_output(path: Path) -> bool:
+    """Return whether a file is empty or an unmodified output of refnet.
 
-    A GeoTIFF that another program changed or rewrote is none any more, nor is a GeoPackage with further layers
-    or edited polygons. Numbers that were edited in a table are not noticed.
+    A GeoTIFF that another program changed or rewrote no longer counts as one, nor does a GeoPackage with added layers
+    or edited polygons. Edited numbers in a table are not detected.
     """
     try:
         with path.open("rb") as file:
@@ -117,36 +118,36 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def is_as_written(file: BinaryIO) -> bool:
-    """Tell whether a TIFF file is stored as GDAL stores a new Cloud Optimized GeoTIFF; most changes undo that."""
+def has_new_cog_layout(file: BinaryIO) -> bool:
+    """Return whether a TIFF file has the layout of a new Cloud Optimized GeoTIFF of GDAL; most changes break it."""
     file.seek(0)
     head = file.read(512)
     return b"LAYOUT=IFDS_BEFORE_DATA\n" in head and b"KNOWN_INCOMPATIBLE_EDITION=NO\n" in head
 
 
 def _is_geotiff(path: Path, file: BinaryIO, start: bytes) -> bool:
-    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or not is_as_written(file):
+    if start[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") or not has_new_cog_layout(file):
         return False
     marked = f'name="{MARK}"'.encode() in bytes(_tiff_tag(file, start, _GDAL_METADATA))
     return marked and _is_without_gaps(file, start)
 
 
 def _is_without_gaps(file: BinaryIO, start: bytes) -> bool:
-    """Tell whether blocks follow each other up to the end, with their size before and four bytes behind each.
+    """Return whether the blocks are contiguous up to the end, each with its size before and four bytes behind it.
 
-    GDAL writes a block that has become smaller into its old place, and the header still calls the file unchanged.
+    GDAL overwrites a block in place if its new data is smaller, and the header still calls the file unchanged.
     """
     places = zip(_tiff_tag(file, start, _BLOCK_OFFSETS), _tiff_tag(file, start, _BLOCK_SIZES), strict=True)
     blocks = sorted((offset, size) for offset, size in places if size)
     if not blocks:
         return True
     ends = [offset + size + 4 for offset, size in blocks]
-    # A file that was cut off is still refnet's.
+    # A truncated file is still refnet's.
     return ends[-1] >= file.seek(0, os.SEEK_END) and ends[:-1] == [offset - 4 for offset, _ in blocks[1:]]
 
 
 def _tiff_tag(file: BinaryIO, start: bytes, needed: int) -> tuple[int, ...]:
-    """Return the numbers or bytes of a tag in the first directory of a TIFF file, nothing where it is missing."""
+    """Return the numbers or bytes of a tag in the first directory of a TIFF file, or () if the tag is missing."""
     order, big = "<" if start[:2] == b"II" else ">", 43 in start[2:4]
     count, entry, at = ("Q", "HHQ8s", 8) if big else ("H", "HHI4s", 4)
     (directory,) = struct.unpack_from(order + ("Q" if big else "I"), start, at)
@@ -166,7 +167,7 @@ def _tiff_tag(file: BinaryIO, start: bytes, needed: int) -> tuple[int, ...]:
 
 
 def _is_png(path: Path, file: BinaryIO, start: bytes) -> bool:
-    """Text stands before the pixels."""
+    """Return whether a PNG file has the mark in a text chunk before its pixels."""
     if not start.startswith(b"\x89PNG"):
         return False
     place = 8
@@ -184,9 +185,9 @@ def _is_png(path: Path, file: BinaryIO, start: bytes) -> bool:
 
 
 def _is_geopackage(path: Path, file: BinaryIO, start: bytes) -> bool:
-    """Styles and layers that a user has added are not refnet's, nor are polygons that were edited.
+    """Return whether a GeoPackage has the mark, and neither user layers or styles nor edited polygons.
 
-    GDAL, and QGIS with it, enters the time of an edit. SQL statements of other programs do not.
+    GDAL, and so QGIS, records the time of an edit. Other programs' SQL statements may not.
     """
     if start != b"SQLite format 3\0":
         return False
@@ -215,7 +216,7 @@ def _is_parquet(path: Path, file: BinaryIO, start: bytes) -> bool:
 
 
 def _is_archive(path: Path, file: BinaryIO, start: bytes) -> bool:
-    """A quicklook, an archive of NumPy's."""
+    """Return whether a file is a quicklook, which is a NumPy archive."""
     if not start.startswith(b"PK\3\4"):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -237,7 +238,7 @@ def _is_journal(path: Path, file: BinaryIO, start: bytes) -> bool:
 
 
 def _is_text(path: Path, file: BinaryIO, start: bytes) -> bool:
-    """Markup, JSON, a table, a list of tasks, or a checksum."""
+    """Return whether a file is refnet's markup, JSON, table, task list or checksum."""
     if b"\0" in start:
         return False
     file.seek(0)

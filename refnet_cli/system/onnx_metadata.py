@@ -1,8 +1,10 @@
-"""The outermost layer of an ONNX file, without the onnx package: its metadata, and a checksum of all the rest.
+"""Top-level fields of an ONNX file: its metadata, and a checksum of everything else.
 
-An ONNX file is one protocol buffers message, ModelProto: a row of fields, each with a number and, mostly, a length. The
-card must be read and checked before anything long begins and where only ONNX Runtime is installed, which tells metadata
-only of a model that it has loaded whole. Format: https://protobuf.dev/programming-guides/encoding and onnx.proto.
+Own code instead of the onnx package, because the card must be read and checked before long work begins, also where only
+ONNX Runtime is installed. ONNX Runtime returns metadata only after it has loaded the full model.
+
+An ONNX file is one protocol buffers message, ModelProto: a sequence of fields, each with a number and, mostly, a
+length. Format: https://protobuf.dev/programming-guides/encoding and onnx.proto.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from refnet_cli.errors import InputMissingError, WeightsError
 SUFFIX = ".onnx"
 LARGEST_ENTRY = 16 * 2**20
 _METADATA, _KEY, _VALUE = 14, 1, 2  # field numbers of ModelProto and StringStringEntryProto
-_IR_VERSION = b"\x08"  # number and kind of the field that models begin with
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # kinds of fields
+_IR_VERSION = b"\x08"  # number and wire type of the field that models begin with
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 
 
 class Field(NamedTuple):
-    """A field of a message: its number, where in the file it begins, where what it holds begins, and where it ends."""
+    """A field of a message: its number, and the file offsets of its start, its content and its end."""
 
     number: int
     start: int
@@ -32,9 +34,9 @@ class Field(NamedTuple):
 
 
 def is_onnx(path: Path) -> bool:
-    """Tell whether a file is an ONNX model, by its first bytes; safetensors begin with a length of 8 bytes and a brace.
+    """Return whether a file is an ONNX model, by its first bytes; safetensors begin with 8 bytes of length and a brace.
 
-    A file that cannot be read is none: what reads it next tells why.
+    False for an unreadable file: the code that reads it next reports the error.
     """
     try:
         with path.open("rb") as file:
@@ -45,14 +47,14 @@ def is_onnx(path: Path) -> bool:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata that a model carries.
+    """Return a model's metadata.
 
     Raises
     ------
     InputMissingError
-        If there is no such file or it cannot be read.
+        If the file is missing or unreadable.
     WeightsError
-        If it is no ONNX model.
+        If the file is not an ONNX model.
     """
     found = {}
     with _opened(path) as file:
@@ -60,18 +62,18 @@ def read_metadata(path: Path) -> dict[str, str]:
             if field.number == _METADATA:
                 key, value = _entry(file, field)
                 if key in found:
-                    raise ValueError(f"it has two entries of metadata named {key!r}")
+                    raise ValueError(f"it has two metadata entries named {key!r}")
                 found[key] = value
     return found
 
 
 def digest(path: Path, without: str) -> bytes:
-    """SHA-256 over all of a model but the metadata entry named ``without``.
+    """Return the SHA-256 of a model without its metadata entry named ``without``.
 
     Raises
     ------
     InputMissingError, WeightsError
-        As `read_metadata`.
+        See `read_metadata`.
     """
     total = hashlib.sha256()
     with _opened(path) as file:
@@ -83,14 +85,14 @@ def digest(path: Path, without: str) -> bytes:
             while left:
                 block = file.read(min(left, 2**20))
                 if not block:
-                    raise ValueError("it became shorter while it was read")
+                    raise ValueError("it was truncated while it was read")
                 total.update(block)
                 left -= len(block)
     return total.digest()
 
 
 class _opened:
-    """A file opened to read, whose faults are told in our own words."""
+    """Open a file for reading, and raise refnet's errors for damaged or unreadable content."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -107,7 +109,7 @@ class _opened:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._file.close()
         if isinstance(error, ValueError):
-            raise WeightsError(f"{self._path} is not an ONNX model, or a damaged one: {error}.") from error
+            raise WeightsError(f"{self._path} is not an ONNX model, or is damaged: {error}.") from error
         if isinstance(error, OSError):
             raise InputMissingError(f"Weights {self._path} cannot be read: {error.strerror}.") from error
 
@@ -115,7 +117,7 @@ class _opened:
 def _size(file: BinaryIO) -> int:
     size = os.fstat(file.fileno()).st_size
     if not size:
-        raise ValueError("it is empty")
+        raise ValueError("the file is empty")
     return size
 
 
@@ -124,15 +126,15 @@ def _varint(file: BinaryIO) -> int:
     for shift in range(0, 70, 7):
         byte = file.read(1)
         if not byte:
-            raise ValueError("it ends within a number")
+            raise ValueError("the file ends within a number")
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise ValueError("a number has no end")
+    raise ValueError("a number is too long")
 
 
 def _fields(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
-    """Fields of the message that lies between two places; what they hold is not read."""
+    """Yield the fields of the message between two offsets, without reading their content."""
     while start < end:
         file.seek(start)
         number, kind = divmod(_varint(file), 8)
@@ -148,19 +150,19 @@ def _fields(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
             inside = file.tell()
             after = inside + (8 if kind == _EIGHT_BYTES else 4)
         else:
-            raise ValueError(f"it has a field of kind {kind}")
+            raise ValueError(f"a field has the unknown wire type {kind}")
         if not number or after > end:
-            raise ValueError("a field reaches beyond its end")
+            raise ValueError("a field exceeds its message")
         yield Field(number, start, inside, after)
         start = after
 
 
 def _entry(file: BinaryIO, field: Field) -> tuple[str, str]:
-    """Key and value of a metadata entry."""
+    """Return the key and value of a metadata entry."""
     parts = {_KEY: "", _VALUE: ""}
     for part in _fields(file, field.inside, field.end):
         if part.end - part.inside > LARGEST_ENTRY:
-            raise ValueError(f"metadata of {part.end - part.inside} bytes")
+            raise ValueError(f"a metadata entry has {part.end - part.inside} bytes (limit {LARGEST_ENTRY})")
         file.seek(part.inside)
         parts[part.number] = file.read(part.end - part.inside).decode()
     return parts[_KEY], parts[_VALUE]

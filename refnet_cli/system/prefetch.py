@@ -1,6 +1,6 @@
-"""Work that a background thread does ahead of its user, or behind: in order, bounded, errors passing unchanged.
+"""Read-ahead and write-behind in a background thread: ordered, bounded, with errors passed on unchanged.
 
-Leaving either by an exception, a signal's among them, drops what has not begun and waits for what has.
+If an exception ends either (a signal's too), work that has not started is dropped, and running work is awaited.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ _END: Any = object()
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """Take items from an iterator in a thread, before they are asked for.
+    """Fetch an iterator's items in a thread, ahead of the consumer.
 
-    Best closed with ``contextlib.closing``, which ends the thread in any case.
+    Close it with ``contextlib.closing``, which always ends the thread.
 
     Parameters
     ----------
     items : iterator
-        Runs in the thread alone.
+        Runs in that thread only.
     depth : int
-        How many items to hold at most, among them the one in use and the one that is being made.
+        Most items to hold, including the one in use and the one being produced.
 
     Yields
     ------
     object
-        The items in their order; an error of the iterator arises where its item would have come.
+        The items in order. An error of the iterator is raised at its item's position.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
         waiting = deque(pool.submit(next, items, _END) for _ in range(depth))
         while (item := waiting.popleft().result()) is not _END:
             yield item
-            # Let go first: what the user has finished with must not count next to what is read meanwhile.
+            # Release the consumed item before the next one is produced, to hold no more than depth items.
             del item
             waiting.append(pool.submit(next, items, _END))
     finally:
@@ -50,15 +50,15 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
 
 
 class WriteBehind:
-    """Calls functions in a thread, one after the other.
+    """Call functions in a thread, one after the other.
 
-    As a context manager it waits on leaving until all are done. The first error arises at the next call, or on leaving;
-    nothing is called after it.
+    On leaving its ``with`` statement it waits for all calls. The first error is raised at the next call, or on
+    leaving; later calls are skipped.
 
     Parameters
     ----------
     depth : int
-        How many calls may wait; a further one has to wait for the oldest to be done.
+        How many calls may be queued; a further one blocks until the oldest has ended.
 
     Examples
     --------
@@ -77,7 +77,7 @@ class WriteBehind:
         self._failed = False
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have a function called when all before it have been."""
+        """Queue a function call."""
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._depth):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._run, function, *arguments))

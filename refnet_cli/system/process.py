@@ -1,4 +1,4 @@
-"""Settings of the whole process that make it faster: freed memory, waiting threads, garbage, open files."""
+"""Process-wide settings for speed: freed memory, idle threads, garbage collection, open files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _USUAL_FILES = 1024
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let freed memory stay with the process, for the whole process and for good.
+    """Keep freed memory in the process, permanently.
 
-    A network frees and takes the same hundred megabytes for every tile. glibc's malloc gives large pieces back to the
-    system at once, and each time they are taken again the system fills them with zeros, page by page: a third of the
-    time of a batch of tiles. Elsewhere, and with other allocators, nothing happens.
+    A network frees and allocates the same hundred megabytes for every tile. glibc's malloc returns large blocks to the
+    system at once, and the system zeroes them page by page when they are allocated again: a third of the time of a
+    batch of tiles. No effect with other allocators.
 
     Returns
     -------
     bool
-        Whether glibc's malloc was there to be told.
+        Whether glibc's malloc accepted the setting.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -34,21 +34,21 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _MOST))
 
 
-def let_waiting_threads_sleep() -> None:
-    """Have torch's threads on CPUs wait for each other idly; before torch is imported, and unless the user decided.
+def limit_openmp_spinning() -> None:
+    """Limit how long torch's idle CPU threads spin; call before torch is imported. A user's own setting is kept.
 
-    GNU's OpenMP, which torch comes with on Linux, lets a thread that has nothing to do turn in circles for some
-    milliseconds and keep its core from all others: from the scan's own threads, those that read, and other programs.
-    2000 turns, some ten microseconds, still bridge the gap from one operation to the next: on two idle cores a tile
-    takes as long as before, next to two other busy programs two thirds or half of that (benchmarks/README.md).
+    GNU's OpenMP, which torch uses on Linux, lets an idle thread spin for some milliseconds. It then blocks its core for
+    the scan's own threads, the reading threads and other programs. 2000 iterations, some ten microseconds, still bridge
+    the gap between two operations. On two idle cores a tile takes as long as before; next to two other busy programs it
+    takes between half and two thirds of the time (benchmarks/README.md).
     """
     os.environ.setdefault("GOMP_SPINCOUNT", _TURNS)
 
 
-def collect_garbage_seldom() -> None:
-    """Look for unreachable objects less often.
+def reduce_garbage_collection() -> None:
+    """Run the garbage collector less often.
 
-    The million objects that importing torch makes are not garbage: to look them through again and again takes seconds.
+    Importing torch creates a million objects that are not garbage; scanning them repeatedly takes seconds.
     """
     gc.set_threshold(100_000, 50, 50)
 
@@ -58,16 +58,16 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reading_threads() -> int:
-    """Return in how many threads to read by default: a core each, and at most 8, for more would read no faster."""
+def default_read_threads() -> int:
+    """Return the default number of reading threads: one per core and at most 8, as more do not read faster."""
     return min(usable_cores(), 8)
 
 
-def allow_open_files(count: int) -> int:
-    """Let this process open more files, as far as the system allows that, for the whole process and for good.
+def raise_open_file_limit(count: int) -> int:
+    """Raise this process's limit of open files permanently, as far as the system allows.
 
-    The usual limit of 1024 (``ulimit -n``) protects programs that use ``select``, which refnet and its libraries do
-    not; a program may raise it up to the hard limit.
+    The usual limit of 1024 (``ulimit -n``) protects programs that use ``select``. refnet and its libraries do not. A
+    program may raise the limit up to the hard limit.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ def allow_open_files(count: int) -> int:
     Returns
     -------
     int
-        The limit now, which may be below ``count`` or above it.
+        The new limit, which may be below or above ``count``.
     """
     try:
         import resource
-    except ImportError:  # Windows, where GDAL's files have no limit of this kind
+    except ImportError:  # Windows has no such limit for GDAL's files
         return max(count, _USUAL_FILES)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
@@ -89,6 +89,6 @@ def allow_open_files(count: int) -> int:
     allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    except (ValueError, OSError):  # macOS has a lower limit that it does not state here
+    except (ValueError, OSError):  # macOS has a lower limit than it states here
         return soft
     return allowed

@@ -1,4 +1,4 @@
-"""Files that are fetched over HTTP instead of being read from a disk: their URLs, and what of these may be shown."""
+"""Remote inputs: URLs, and their redacted form for messages and metadata."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 from refnet_cli.errors import InputError
 
-# A path keeps one slash of a URL's two.
+# pathlib drops one of a URL's two slashes.
 _URL = re.compile(r"(?:/vsicurl/)?(https?):/+([^/].*)", re.IGNORECASE | re.DOTALL)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]*\]|[^:@\[\]]*)(:\d*)?")
 
 
 class Remote(str):
-    """A URL as it may be shown: without user, password and query, which may be secret.
+    """A URL whose text is redacted: without user, password and query, which may be secret.
 
     Parameters
     ----------
     url : str
-        http:// or https://, also as a path that has lost a slash, or with ``/vsicurl/`` before it.
+        A URL with http:// or https://. It may have lost a slash as a path, or begin with ``/vsicurl/``.
 
     Attributes
     ----------
     url : str
-        All of it.
+        The full URL.
 
     Raises
     ------
     InputError
-        If it holds spaces or control characters.
+        If the URL contains spaces or control characters.
 
     Examples
     --------
@@ -41,40 +41,40 @@ class Remote(str):
     url: str
 
     def __new__(cls, url: str) -> Remote:
-        """Take a URL apart."""
+        """Parse a URL."""
         match = _URL.fullmatch(url)
         if not match:
-            raise InputError("A remote input has to begin with http:// or https://.")
-        remote = super().__new__(cls, f"{match[1].lower()}://{_shown(match[2])}")
+            raise InputError("A remote input must begin with http:// or https://.")
+        remote = super().__new__(cls, f"{match[1].lower()}://{_redact(match[2])}")
         remote.url = f"{match[1].lower()}://{match[2]}"
         if re.search(r"[\0-\x20\x7f]", remote.url):
-            raise InputError(f"The URL {str(remote)!a} holds spaces or control characters: escape them, as %20.")
+            raise InputError(f"The URL {str(remote)!a} contains spaces or control characters. Escape them, as in %20.")
         return remote
 
-    def hidden(self, text: str) -> str:
-        """Return a text with the URL as it may be shown."""
+    def redact(self, text: str) -> str:
+        """Return a text in which the URL is redacted."""
         for secret in (f"/vsicurl/{self.url}", self.url):
             text = text.replace(secret, self)
         return text
 
 
-def _shown(rest: str) -> str:
-    """Leave out user, password, query and fragment of what follows the scheme."""
+def _redact(rest: str) -> str:
+    """Return the part of a URL after the scheme without user, password, query and fragment."""
     place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     host = place.rpartition("@")[2]
-    # What is no host, or is before a later @, may be a part of a password that holds one of these characters.
+    # Text that is not a host, or that precedes a later @, may be part of a password with such characters.
     return host + slash + path if _HOST.fullmatch(host) and "@" not in rest[len(place) :] else "..."
 
 
 def is_remote(text: str | Path) -> bool:
-    """Tell whether a user's path is a URL that `Remote` takes."""
+    """Return whether a user's path is a URL that `Remote` accepts."""
     return isinstance(text, Remote) or _URL.fullmatch(str(text)) is not None
 
 
 def split_paths(text: str) -> list[str]:
-    """Split paths and URLs that commas part.
+    """Split a comma-separated list of paths and URLs.
 
-    URLs may hold commas, so one ends only where a URL, or a path that begins with /, ./ or ../, follows.
+    URLs may contain commas, so a URL ends only before another URL, or before a path that begins with /, ./ or ../.
 
     Examples
     --------
@@ -85,19 +85,19 @@ def split_paths(text: str) -> list[str]:
     return [part.strip() for several in inputs for part in ([several] if is_remote(several) else several.split(","))]
 
 
-def as_given(given: Any) -> Any:
-    """Turn a user's paths, texts too, into `Path` or, if they are URLs, `Remote`; several become a tuple."""
+def parse_paths(given: Any) -> Any:
+    """Return a user's path as `Path` or, if it is a URL, as `Remote`; a list of them as a tuple."""
     if isinstance(given, tuple | list):
-        return tuple(map(as_given, given))
+        return tuple(map(parse_paths, given))
     if isinstance(given, Remote):
         return given
     if given == "":
-        raise InputError("A path is empty: name the file.")
+        raise InputError("A path is empty. Name the file.")
     return Remote(str(given)) if is_remote(given) else Path(given)
 
 
 def hide_secrets(text: str) -> str:
-    """Return any URL or path as it may be shown.
+    """Return a URL or path without user, password and query.
 
     Examples
     --------
@@ -105,4 +105,4 @@ def hide_secrets(text: str) -> str:
     ('ftp://example.com/a.tif', '/vsis3/a/b.tif')
     """
     match = re.match(r"(.*?[A-Za-z][A-Za-z0-9+.-]*:/+)(.*)", text, re.DOTALL)
-    return match[1] + _shown(match[2]) if match else text
+    return match[1] + _redact(match[2]) if match else text

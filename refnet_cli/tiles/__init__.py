@@ -1,1 +1,1 @@
-"""Arithmetic of tiles on arrays: where they lie, how they are filled, stitched and smoothed."""
+"""Tile arithmetic on arrays: layout, gap filling, stitching and smoothing."""

@@ -1,4 +1,4 @@
-"""Pixels without data filled by the nearest ones, so that the network does not see an edge that the ground lacks.
+"""Fill nodata pixels from the nearest valid pixel, so that the network sees no edge that is not on the ground.
 
 Pure arithmetic on arrays: no files, no network.
 """
@@ -12,21 +12,21 @@ from refnet_cli.types import Float32
 
 
 def fill_gaps(images: Float32) -> Float32:
-    """Fill the pixels without data of each image of one sensor from the nearest pixel of the same image.
+    """Fill the nodata pixels of each image from the nearest valid pixel of the same image.
 
-    A pixel that lacks any band has no data, and gets all bands of the nearest pixel (by Euclidean distance) that has
-    all of them. Which of two that are equally near, `scipy.ndimage.distance_transform_edt` says.
+    A pixel that lacks any band counts as nodata. It gets all bands of the nearest pixel (by Euclidean distance) that
+    has every band. `scipy.ndimage.distance_transform_edt` breaks ties.
 
     Parameters
     ----------
     images : float32 array, shape (N, B, H, W)
-        Of one sensor, NaN where it has no data.
+        Images of one sensor, NaN where it has no data.
 
     Returns
     -------
     float32 array, shape (N, B, H, W)
-        ``images`` itself where nothing is missing. An image without any complete pixel is not changed: its NaN mean
-        that the network shall do without the sensor.
+        ``images`` itself where nothing is missing. An image without a single complete pixel stays unchanged: its NaN
+        tell the network that the sensor is absent.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def fill_gaps(images: Float32) -> Float32:
     """
     filled = images
     for number, image in enumerate(images):
-        if not np.isnan(image.min()):  # min passes NaN on, in one pass
+        if not np.isnan(image.min()):  # min propagates NaN in one pass
             continue
         gaps = np.isnan(image).any(axis=0)
         if gaps.all():

@@ -1,4 +1,4 @@
-"""From overlapping tiles of probabilities to finished rows of an area: stitched, smoothed where asked for, cut."""
+"""From overlapping tiles of probabilities to finished rows of an area: stitched, optionally smoothed, cropped."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32, UInt8
 
 Usable = Callable[[UInt8], NDArray[np.bool_]]
-"""Tells which pixels are worth anything, given what was seen of them."""
+"""Return the mask of usable pixels, given the sensors that saw each pixel."""
 
 
-class Finishing:
-    """Hands out the rows of an area as soon as nothing to come can change them.
+class RowAssembler:
+    """Turn tiles into the rows of an area, and return each row as soon as no later tile can change it.
 
     Parameters
     ----------
@@ -26,10 +26,10 @@ class Finishing:
     classes : int
         Number of probability layers K.
     area : Window
-        What to finish, inside the tiling's grid.
+        The area to return, inside the tiling's grid.
     radius : int
-        Pixels on each side over which probabilities are smoothed; 0 for not at all. What lies next to the area is then
-        stitched too, so that its border is no other than that of a larger area.
+        Smoothing radius in pixels; 0 turns smoothing off. A margin of this width around the area is stitched too, so
+        that the area's border equals the same pixels of a larger area.
     usable : callable
         See `Usable`.
     """
@@ -37,7 +37,7 @@ class Finishing:
     def __init__(self, tiling: Tiling, classes: int, area: Window, radius: int, usable: Usable) -> None:
         row, column = area.row - radius, area.column - radius
         self.stitched = Window(row, column, area.height + 2 * radius, area.width + 2 * radius).within(tiling.whole)
-        """What tiles have to cover."""
+        """The window that tiles have to cover."""
         self._area, self._usable = area, usable
         self._stitcher = Stitcher(tiling, classes, self.stitched)
         around = self.stitched
@@ -46,26 +46,27 @@ class Finishing:
         self._seen = np.empty((0, area.width), np.uint8)
         self._row = area.row
 
-    def take(
+    def push(
         self, windows: Sequence[Window], probabilities: Float32, seen: UInt8 | None
     ) -> Iterator[tuple[int, Float32, UInt8]]:
-        """Take tiles, and hand out what is finished by them.
+        """Add tiles, and yield the rows that they complete.
 
         Parameters
         ----------
         windows : sequence of Window
-            Where the tiles lie.
+            The tiles' windows.
         probabilities : float32 array, shape (N, K, tile, tile)
         seen : uint8 array, shape (rows, width), optional
-            After the last tiles of a row: what was seen of the rows of `stitched` that no later tile touches.
+            Given with the last tiles of a row of tiles: the sensors that saw each pixel of the rows of `stitched` that
+            no later tile touches.
 
         Yields
         ------
         row : int
-            Of the tiling's grid.
+            First row, on the tiling's grid.
         probabilities : float32 array, shape (K, rows, width)
         seen : uint8 array, shape (rows, width)
-            Of the area's columns.
+            The area's columns of ``seen``.
         """
         for window, tile in zip(windows, probabilities, strict=True):
             self._stitcher.add(window, tile)

@@ -1,4 +1,4 @@
-"""Overlapping predictions of tiles become finished rows."""
+"""Stitch overlapping tile predictions into rows."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from refnet_cli.types import Float32
 
 
 class Stitcher:
-    """Blends overlapping tiles of probabilities and hands out rows as soon as no later tile touches them.
+    """Blend overlapping tiles of probabilities, and return rows as soon as no later tile touches them.
 
-    Holds one tile's height of the area's full width. A pixel's probabilities are the same to the last bit for any area,
-    if all tiles that touch it are added.
+    Holds the area's full width by one tile's height. A pixel's probabilities are the same to the last bit for any
+    area, provided that all tiles that touch the pixel are added.
 
     Parameters
     ----------
     tiling : Tiling
-        The tiles to come, row by row as ``tiling.rows()`` gives them.
+        The tiles' layout. Add tiles in the order of ``tiling.rows()``.
     classes : int
         Number of probability layers K.
     area : Window, optional
-        What to finish, by default the whole grid; what tiles say of the rest is dropped.
+        The area to stitch, by default the full grid. Pixels outside are dropped.
     """
 
     def __init__(self, tiling: Tiling, classes: int, area: Window | None = None) -> None:
         self._tiling = tiling
         self._area = area or tiling.whole
         self.top = self._area.row
-        """First row that is not finished."""
+        """First unfinished row."""
         self._sum = np.zeros((classes, tiling.tile, self._area.width), np.float32)
         self._weight = np.zeros((tiling.tile, self._area.width), np.float32)
 
@@ -39,7 +39,7 @@ class Stitcher:
         Parameters
         ----------
         window : Window
-            Where the tile lies; the part beyond the area is dropped.
+            The tile's window; pixels outside the area are dropped.
         probabilities : float32 array, shape (K, tile, tile)
         """
         tiling, area = self._tiling, self._area
@@ -51,29 +51,30 @@ class Stitcher:
         target = np.s_[inside.row - self.top : inside.row - self.top + inside.height,
                        inside.column - area.column : inside.column - area.column + inside.width]
         weighted = np.empty_like(weight)
-        for total, layer in zip(self._sum, probabilities, strict=True):  # one by one, within the processor's cache
+        for total, layer in zip(self._sum, probabilities, strict=True):  # one layer at a time fits the CPU cache
             total[target] += np.multiply(layer[rows, columns], weight, out=weighted)
         self._weight[target] += weight
 
     def finish_rows(self, next_row: int) -> tuple[int, Float32]:
-        """Take out the rows above ``next_row``, the first row that tiles still to come may touch.
+        """Remove and return the finished rows: those above ``next_row``.
 
         Parameters
         ----------
         next_row : int
-            Start of the next row of tiles; the area's end (or more) after the last.
+            First row that a later tile may touch: the start of the next row of tiles, or after the last tiles the
+            area's end (or more).
 
         Returns
         -------
         row : int
-            First of the finished rows.
+            Number of the first finished row.
         probabilities : float32 array, shape (K, rows, width)
             Blended probabilities; zero where no tile was added.
         """
         top = self.top
         count = max(min(next_row, self._area.row + self._area.height) - top, 0)
         finished = self._sum[:, :count]
-        # Where no tile was added, zero is divided by something.
+        # Avoids 0 / 0 where no tile was added.
         finished /= np.maximum(self._weight[:count], np.finfo(np.float32).tiny)
         self._sum, self._weight = _moved_up(self._sum, count), _moved_up(self._weight, count)
         self.top += count
@@ -81,7 +82,7 @@ class Stitcher:
 
 
 def _moved_up(buffer: Float32, count: int) -> Float32:
-    """Make a buffer without the first rows of another, and with zeros at its end."""
+    """Return a copy of the buffer shifted up by ``count`` rows and padded with zeros."""
     moved = np.zeros_like(buffer)
     moved[..., : buffer.shape[-2] - count, :] = buffer[..., count:, :]
     return moved

@@ -1,4 +1,4 @@
-"""Where tiles lie on a grid, and how their overlapping predictions become finished rows.
+"""Layout of overlapping tiles on a grid, and the weights that blend them.
 
 Pure arithmetic on numpy arrays: no files, no network.
 """
@@ -16,30 +16,30 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
 
-STEP, LEAST = 32, 64  # what the sides of tiles are multiples of, and the least side
+TILE_STEP, MIN_TILE = 32, 64  # tile sizes are multiples of TILE_STEP, and at least MIN_TILE
 
 
 @dataclass(frozen=True)
 class Tiling:
     """Overlapping square tiles that cover a grid.
 
-    Neighbours share ``overlap`` pixels. The first tile begins half an overlap before the grid and the last ends half
-    an overlap behind it (and so shares more with its neighbour), so that every pixel, at the edges too, lies well
-    inside some tile; outside there is no data. An axis no longer than a tile takes one tile, centred.
+    Neighbours share ``overlap`` pixels. The first tile starts half an overlap before the grid. The last tile ends half
+    an overlap behind the grid, and so shares more pixels with its neighbour. Every pixel, also at the edges, therefore
+    lies well inside some tile; there is no data outside the grid. An axis no longer than a tile has one centred tile.
 
     Parameters
     ----------
     height, width : int
         Size of the grid in pixels.
     tile : int
-        Side of a tile in pixels.
+        Tile size in pixels.
     overlap : int
         Pixels shared by neighbouring tiles, at most half a tile.
 
     Raises
     ------
     OptionsError
-        If the sizes do not make a tiling.
+        If the grid is empty or the overlap does not suit the tile size.
     """
 
     height: int
@@ -49,33 +49,33 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise OptionsError(f"A grid of {self.height} x {self.width} pixels cannot be tiled; it needs at least one.")
+            raise OptionsError(f"Cannot tile a grid of {self.height} x {self.width} pixels; it needs at least one.")
         if self.tile < 2 or not 0 <= self.overlap <= self.tile // 2:
             raise OptionsError(
-                f"An overlap of {self.overlap} does not suit tiles of {self.tile} pixels: "
-                "choose an overlap from 0 to half a tile."
+                f"An overlap of {self.overlap} pixels does not suit tiles of {self.tile} pixels. "
+                f"Choose an overlap from 0 to {self.tile // 2}."
             )
 
     @classmethod
     def of(cls, height: int, width: int, tile: int, overlap: int | None = None) -> Self:
-        """Lay tiles of a network's size, or smaller ones on a grid that is narrower than these.
+        """Return a tiling with tiles of the network's size, or smaller ones if the grid is narrower than a tile.
 
-        Most of a tile that reached far beyond the grid would be what `refnet_cli.tiles.gaps.fill_gaps` makes up.
+        A tile that reached far beyond the grid would hold mostly pixels filled by `refnet_cli.tiles.gaps.fill_gaps`.
 
         Parameters
         ----------
         height, width : int
             Size of the grid in pixels.
         tile : int
-            The network's.
+            The network's tile size.
         overlap : int, optional
-            Pixels shared by neighbouring tiles, at most half a tile; by default a quarter of one. Smaller tiles share
-            at most half of theirs.
+            Pixels shared by neighbouring tiles, at most half a tile; by default a quarter of a tile. It is reduced to
+            half a tile where tiles are smaller.
 
         Raises
         ------
         OptionsError
-            If the overlap does not suit tiles of the network's size.
+            If the overlap does not suit the network's tile size.
 
         Examples
         --------
@@ -83,7 +83,7 @@ class Tiling:
         (Tiling(height=1000, width=300, tile=256, overlap=64), Tiling(height=1000, width=120, tile=96, overlap=24))
         """
         usual = cls(height, width, tile, tile // 4 if overlap is None else overlap)
-        side = min(tile, max(min(height, width) // STEP * STEP, LEAST))
+        side = min(tile, max(min(height, width) // TILE_STEP * TILE_STEP, MIN_TILE))
         shared = side // 4 if overlap is None else min(overlap, side // 2)
         return usual if side == tile else cls(height, width, side, shared)
 
@@ -109,16 +109,16 @@ class Tiling:
 
     @property
     def whole(self) -> Window:
-        """All of the grid."""
+        """The window of the full grid."""
         return Window(0, 0, self.height, self.width)
 
     def rows(self, area: Window | None = None) -> Iterator[list[Window]]:
-        """Yield the windows row by row, from north to south and from west to east; they may reach beyond the grid.
+        """Yield the tiles' windows row by row, north to south and west to east; windows may reach beyond the grid.
 
         Parameters
         ----------
         area : Window, optional
-            Leave out those that have no pixel in it.
+            Skip windows without a pixel in this area.
         """
         area = area or self.whole
         for row in self.row_starts:
@@ -129,12 +129,12 @@ class Tiling:
 
     @cached_property
     def blend(self) -> Float32:
-        """Weight of a pixel along one axis of a tile, shape (tile,): 1 but for the outer half of the overlap.
+        """Blending weights along one axis of a tile, shape (tile,): 1 except in the outer half of the overlap.
 
-        There it rises as a sine from nearly nothing, so that no seam shows, and stays positive, so that no pixel is
-        without weight. In between, two tiles count alike: they err in different places, and to average them is better
-        than to fade from one to the other. On the sample scene 1.9 instead of 2.2 % of the pixels change their class
-        when the tiles shift by half a tile, and the map is more accurate, than with sine-squared ramps.
+        There the weight rises as a sine from nearly 0, which hides the seam, and stays positive, so that every pixel
+        has a weight. In the inner half of the overlap both tiles count equally: their errors differ, so averaging them
+        beats fading from one to the other. On the sample scene, a shift of the tiles by half a tile changes the class
+        of 1.9% of the pixels, against 2.2% with sine-squared ramps, and the map is more accurate.
         """
         weight = np.ones(self.tile, np.float32)
         steps = (np.arange(self.overlap) + 0.5) / max(self.overlap, 1)

@@ -1,4 +1,4 @@
-"""Rectangles of pixels."""
+"""Pixel windows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Window(NamedTuple):
-    """A rectangle of pixels: its first row and column, its height and width."""
+    """A rectangle of pixels: first row and column, height and width."""
 
     row: int
     column: int
@@ -26,7 +26,7 @@ class Window(NamedTuple):
         return f"rows {self.row} to {last_row}, columns {self.column} to {last_column}"
 
     def clip(self, height: int, width: int) -> Window:
-        """Return the part of the window that lies on a grid of ``height`` x ``width`` pixels.
+        """Return the window clipped to a grid of ``height`` x ``width`` pixels.
 
         Examples
         --------
@@ -36,7 +36,7 @@ class Window(NamedTuple):
         return self.within(Window(0, 0, height, width))
 
     def within(self, other: Window) -> Window:
-        """Return the part of the window that lies in another one; it has no height or no width where they are apart.
+        """Return the intersection with another window; its height or width is 0 if the windows are disjoint.
 
         Examples
         --------
@@ -49,7 +49,7 @@ class Window(NamedTuple):
         return Window(top, left, max(bottom - top, 0), max(right - left, 0))
 
     def pieces(self, side: int) -> Iterator[Window]:
-        """Yield the window in pieces of at most ``side`` pixels each way, row by row.
+        """Yield the window split into pieces of at most ``side`` x ``side`` pixels, row by row.
 
         Examples
         --------
@@ -61,12 +61,12 @@ class Window(NamedTuple):
                 yield Window(row, column, side, side).within(self)
 
     def check_inside(self, height: int, width: int) -> None:
-        """Raise ValueError if the window is empty or leaves a grid of ``height`` x ``width`` pixels."""
+        """Raise ValueError if the window is empty or exceeds a grid of ``height`` x ``width`` pixels."""
         if self != self.clip(height, width) or self.height < 1 or self.width < 1:
-            raise ValueError(f"{self} is not inside the grid of {height} x {width} pixels.")
+            raise ValueError(f"{self} is empty or exceeds the grid of {height} x {width} pixels.")
 
     def slices_in(self, around: Window) -> tuple[slice, slice]:
-        """Return where this window's pixels are in an array of the pixels of a window around it.
+        """Return the slices of this window in an array that holds an enclosing window's pixels.
 
         Examples
         --------

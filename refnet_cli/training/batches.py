@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refnet_cli.engines.torch_engine import Standardise, leave_out
+from refnet_cli.engines.torch_engine import Standardise, blank_sensor
 from refnet_cli.model.card import Card
 from refnet_cli.training.augmentation.augment import Crop
 from refnet_cli.training.config import TrainConfig
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:
     """Standardise crops and stack them to a batch; ``without`` names a sensor to hide from the network."""
-    seen = [leave_out(crop.optical, crop.sar, without) for crop in crops]
+    seen = [blank_sensor(crop.optical, crop.sar, without) for crop in crops]
     inputs = [
         Standardise(modality)(torch.from_numpy(np.stack(arrays)))
         for modality, arrays in zip((card.optical, card.sar), zip(*seen, strict=True), strict=True)

@@ -13,7 +13,7 @@ from refnet_cli.evaluation.confidence import Confidence, ConfidentLabels
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
 from refnet_cli.system.closing import Closing
-from refnet_cli.system.process import reading_threads
+from refnet_cli.system.process import default_read_threads
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
@@ -80,7 +80,7 @@ class LabelledScene:
 
     def open(self, config: TrainConfig) -> SceneFiles:
         """Open the files for sequential reading in several threads; see `SceneFiles.open`."""
-        return SceneFiles.open(self.entry, config, read_threads=reading_threads())
+        return SceneFiles.open(self.entry, config, read_threads=default_read_threads())
 
 
 class SceneFiles(Closing):

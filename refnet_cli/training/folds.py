@@ -26,7 +26,7 @@ from refnet_cli.errors import OptionsError, RefnetError
 from refnet_cli.evaluation.scores import score
 from refnet_cli.model.card import Card
 from refnet_cli.model.weight_files import read_card
-from refnet_cli.system.atomic import replacing, write_whole
+from refnet_cli.system.atomic import replacing, write_text_atomic
 from refnet_cli.system.lock import WorkFolder
 from refnet_cli.system.log import context
 from refnet_cli.system.marks import MARK, check_replaceable
@@ -128,8 +128,8 @@ def fit_folds(
                     LOG.info("finished before, not trained again")
             folds.append(fold)
         details = _describe(folds)
-        write_whole(folder / TABLE, _table(details))
-        write_whole(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
+        write_text_atomic(folder / TABLE, _table(details))
+        write_text_atomic(folder / DETAILS, json.dumps({MARK: __version__} | details, indent=2))
     return details
 
 
@@ -206,7 +206,7 @@ def _write_fold(region: str, config: TrainConfig, folder: Path, result: TrainRes
         arrays: dict[str, Any] = {MARK: np.array(__version__), **held_out._asdict()}
         np.savez(file, **arrays)
     record = {MARK: __version__, "region": region, "settings": settings, "sha256": result.card.sha256}
-    write_whole(folder / RECORD, json.dumps(record, indent=2))
+    write_text_atomic(folder / RECORD, json.dumps(record, indent=2))
     return Fold(region, result.weights, result.card, held_out if len(kept) else None)
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from refnet_cli.system.memory import GB, MB, free_memory
-from refnet_cli.system.process import allow_open_files
+from refnet_cli.system.process import raise_open_file_limit
 
 OTHER_FILES = 256
 """Open files that are reserved for the rest of the process: libraries, checkpoints, tables."""
@@ -136,7 +136,7 @@ def choose_pool_size(
     scenes, blocks : int
         At least 1 each.
     """
-    by_files = max((allow_open_files(count * files + OTHER_FILES) - OTHER_FILES) // files, 1)
+    by_files = max((raise_open_file_limit(count * files + OTHER_FILES) - OTHER_FILES) // files, 1)
     free = free_memory() if free is None else free
     memory = (UNKNOWN_MEMORY if free is None else free) // (SHARE * processes)
     by_memory = max(memory // (HANDLES + block), 1)

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import other_of
-from refnet_cli.system.process import reading_threads
+from refnet_cli.system.process import default_read_threads
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import Cells, LabelledScene, SceneFiles
@@ -77,7 +77,7 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
 
 def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene, Blocks]:
     """Count the valid labelled pixels of a scene; before the split, all of them are for training."""
-    with SceneFiles.open(entry, config, read_threads=reading_threads()) as files:
+    with SceneFiles.open(entry, config, read_threads=default_read_threads()) as files:
         grid = files.pair.grid
         metres = config.block
         if config.method == "random":

@@ -24,7 +24,7 @@ from refnet_cli.batch import run as batch
 from refnet_cli.batch.mosaic import _cover, _in_step, merge
 from refnet_cli.batch.run import merge_maps, missing, run_here
 from refnet_cli.batch.task import Task, read_tasks
-from refnet_cli.outputs.journal import Finished
+from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import (
     KINDS,
@@ -150,7 +150,7 @@ def flip(path: Path, place: float) -> None:
     path.write_bytes(bytes(data))
 
 
-def look_of(task: Task) -> Path:
+def quicklook_path(task: Task) -> Path:
     return task.path.with_name(f"{task.path.name}.npz")
 
 
@@ -163,15 +163,15 @@ def swap(one: Path, other: Path) -> None:
 
 SPOILT: dict[str, tuple[Callable[[list[Task]], object], str]] = {
     "no sidecar": (lambda tasks: tasks[2].sidecar.unlink(), "is missing: run the batch first"),
-    "no shard": (lambda tasks: tasks[2].path.unlink(), "run the batch again"),
-    "no quicklook": (lambda tasks: look_of(tasks[2]).unlink(), "run the batch again"),
+    "no shard": (lambda tasks: tasks[2].path.unlink(), "Run the batch again"),
+    "no quicklook": (lambda tasks: quicklook_path(tasks[2]).unlink(), "Run the batch again"),
     "head of a shard": (lambda tasks: flip(tasks[2].path, 0), "damaged"),
     "middle of a shard": (lambda tasks: flip(tasks[2].path, 0.5), "damaged"),
     "end of a shard": (lambda tasks: flip(tasks[2].path, 1), "damaged"),
     "short shard": (lambda tasks: os.truncate(tasks[2].path, tasks[2].path.stat().st_size // 2), "damaged"),
     "empty shard": (lambda tasks: os.truncate(tasks[2].path, 0), "damaged"),
     "longer shard": (lambda tasks: tasks[2].path.write_bytes(tasks[2].path.read_bytes() + b"x"), "damaged"),
-    "quicklook": (lambda tasks: flip(look_of(tasks[2]), 0.5), "damaged"),
+    "quicklook": (lambda tasks: flip(quicklook_path(tasks[2]), 0.5), "damaged"),
     "swapped shards": (lambda tasks: swap(tasks[0].path, tasks[1].path), "damaged"),
 }
 
@@ -404,10 +404,10 @@ def test_shards_that_are_cut_otherwise_come_in_step(cuts: list[list[int]]) -> No
     """As those of blocks may be that were run with other batches, or went on after an interruption."""
     whole = np.arange(2 * 12 * 3, dtype=np.uint8).reshape(2, 12, 3)
 
-    def shard(number: int) -> Iterator[Finished]:
+    def shard(number: int) -> Iterator[FinishedRows]:
         for top, bottom in pairwise(cuts[number]):
             layers = {"codes": whole[0, top:bottom] + number, "both": whole[:, top:bottom] + number}
-            yield Finished(top, layers)
+            yield FinishedRows(top, layers)
 
     found = list(_in_step([shard(number) for number in range(len(cuts))]))
     for parts in found:

@@ -199,7 +199,7 @@ def test_an_interrupted_run_of_another_version_waits_for_it(version: str, tmp_pa
     (folder / JOURNAL).write_bytes(OLD_HEADS[version] + rows)
     (folder / "working.tif").write_bytes(b"half")
     before = state(tmp_path)
-    with pytest.raises(OptionsError, match=f"run of refnet {re.escape(version)} has finished.*--no-resume") as refused:
+    with pytest.raises(OptionsError, match=f"interrupted run of refnet {re.escape(version)},.*--no-resume") as refused:
         predict(options, PlaceEngine())
     assert state(tmp_path) == before
     # Either remedy leads to the map.

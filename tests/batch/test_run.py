@@ -529,7 +529,7 @@ def test_a_folder_that_cannot_be_made_is_no_bug(tasks: list[Task]) -> None:
     tasks[0].path.parent.touch()
     (outcome,) = run_here(tasks[:1], {})
     assert outcome.code == 73
-    assert "Choose a place" in outcome.message
+    assert "Choose a folder" in outcome.message
 
 
 def test_a_failed_run_leaves_no_sidecar(tasks: list[Task], loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,16 +83,16 @@ def test_weights_that_do_not_fit(capfd: pytest.CaptureFixture[str], tmp_path: Pa
     assert refuse(capfd, tmp_path, *paths, "--batch", "0")[0] == 64
     assert refuse(capfd, tmp_path, *paths, "--precision", "bf16", "--device", "cpu")[0] == 64
     code, message = refuse(capfd, tmp_path, *paths, "--scan", "fast")
-    assert (code, "choose one of loop, torch, cpu" in message) == (69, True)
+    assert (code, "Use one of loop, torch, cpu" in message) == (69, True)
 
 
 def test_what_the_network_runs_on_is_said_when_asked_for(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     arguments = ["predict", "--optical", str(pair[0]), "--sar", str(pair[1]), "-o", str(tmp_path / "x.tif"), "--json"]
     plain = CliRunner().invoke(commands, arguments)
-    assert "it was asked for" not in plain.stderr
+    assert "scan: " not in plain.stderr
     told = CliRunner().invoke(commands, [*arguments, "-v", "--scan", "torch"])
-    assert "scan: torch: it was asked for\n" in told.stderr
-    assert json.loads(told.stdout)["engine"]["scan"] == "torch: it was asked for"
+    assert "scan: torch: requested\n" in told.stderr
+    assert json.loads(told.stdout)["engine"]["scan"] == "torch: requested"
     assert json.loads(plain.stdout)["engine"]["scan"].startswith("cpu: ")
 
 
@@ -210,7 +210,7 @@ def test_signals_end_a_run_and_leave_nothing(
 def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def examine() -> None:
+    def inspect_machine() -> None:
         try:
             terminal.leave_with(143)(signal.SIGUSR1, None)
         except SystemExit:
@@ -219,11 +219,11 @@ def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
     ended_by: list[int] = []
     monkeypatch.setattr(terminal, "ended_by", ended_by)
     monkeypatch.setattr(cli, "ended_by", ended_by)
-    monkeypatch.setattr("refnet_cli.doctor.report.examine", examine)
+    monkeypatch.setattr("refnet_cli.doctor.report.inspect_machine", inspect_machine)
     assert run(["doctor"]) == 143
     assert capsys.readouterr().err == ""
     ended_by.clear()
-    monkeypatch.setattr("refnet_cli.doctor.report.examine", lambda: 1 / 0)
+    monkeypatch.setattr("refnet_cli.doctor.report.inspect_machine", lambda: 1 / 0)
     assert run(["doctor"]) == 70
 
 

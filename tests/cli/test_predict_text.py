@@ -15,7 +15,7 @@ from refnet_cli.cli.predict import GROUPS
 from refnet_cli.cli.prediction_text import MOST_LINES, describe_warnings
 from refnet_cli.cli.terminal import ProgressBar
 from refnet_cli.cli.text import count, describe_seconds, name_files
-from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
+from refnet_cli.outputs.rows import PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.report import Report
@@ -149,6 +149,6 @@ def test_max_probability_is_that_of_the_likeliest_class_given_that_there_is_one(
     found = Rows(0, probabilities, valid, CARD.scheme).layer("max_probability")
     for row, column in np.ndindex(7, 9):
         classes = probabilities[1:, row, column].astype(float)
-        expected = classes.max() / classes.sum() * STEPS if valid[row, column] else NO_SHARE
+        expected = classes.max() / classes.sum() * STEPS if valid[row, column] else PROBABILITY_NODATA
         assert int(found[row, column]) == pytest.approx(expected, abs=1.001)
         assert found[row, column] <= expected + 1e-3

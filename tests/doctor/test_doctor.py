@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from refnet_cli.cli.main import commands, run
 from refnet_cli.doctor import report as doctor
 from refnet_cli.doctor import selftest
-from refnet_cli.doctor.report import Examination, examine
+from refnet_cli.doctor.report import DoctorReport, inspect_machine
 from refnet_cli.doctor.selftest import ELSEWHERE, Run, make_patches, plan_runs, run_self_test
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.options import EngineOptions
@@ -36,8 +36,8 @@ TORCH = "torch,torchvision,timm,safetensors,accelerate,triton,numba,llvmlite"
 
 
 @pytest.fixture(scope="module")
-def found() -> Examination:
-    return examine()
+def found() -> DoctorReport:
+    return inspect_machine()
 
 
 def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,7 @@ def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_it_names_what_will_be_used(found: Examination) -> None:
+def test_it_names_what_will_be_used(found: DoctorReport) -> None:
     assert found.scans["cpu"]["chosen"] == choose_scan("cpu").name
     assert list(found.scans["cpu"]["missing"]) == list(SCANS)
     assert found.libraries["torch"]
@@ -59,7 +59,7 @@ def test_it_names_what_will_be_used(found: Examination) -> None:
     assert found.gdal["missing"] == dict.fromkeys(("GTiff", "COG", "JP2OpenJPEG", "VRT"))
 
 
-def test_all_that_can_run_is_tried_and_agrees(found: Examination) -> None:
+def test_all_that_can_run_is_tried_and_agrees(found: DoctorReport) -> None:
     names = [trial.name for trial in found.self_test]
     assert names[0] == "torch on cpu, scan cpu"
     assert {"torch on cpu, scan torch", "onnx on cpu", "files to a map"} < set(names)
@@ -69,8 +69,8 @@ def test_all_that_can_run_is_tried_and_agrees(found: Examination) -> None:
     assert "self-test: passed" in "\n".join(found.lines())
 
 
-def test_programs_get_the_same_as_people(found: Examination, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: found)
+def test_programs_get_the_same_as_people(found: DoctorReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "inspect_machine", lambda: found)
     result = CliRunner().invoke(commands, ["doctor", "--json"])
     assert json.loads(result.stdout) == json.loads(json.dumps(found.to_dict()))
 
@@ -85,7 +85,7 @@ def test_an_environment_that_asks_for_what_is_not_there(
     assert "selective scan on cpu: none" in captured.out
 
 
-def test_the_readme_shows_what_is_told(found: Examination) -> None:
+def test_the_readme_shows_what_is_told(found: DoctorReport) -> None:
     """But for numbers, paths and what depends on the machine: the first words of the lines."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8").split("`refnet doctor` tells what")[1]
     shown = re.search(r"^    refnet .+?(?=^\S)", readme, re.DOTALL | re.MULTILINE)
@@ -96,7 +96,7 @@ def test_the_readme_shows_what_is_told(found: Examination) -> None:
         assert any(line.startswith(head) for line in found.lines())
 
 
-def test_without_torch_onnx_runtime_does(found: Examination) -> None:
+def test_without_torch_onnx_runtime_does(found: DoctorReport) -> None:
     done = without(TORCH, "doctor", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     told = json.loads(done.stdout)
@@ -121,7 +121,7 @@ def test_without_onnx_runtime_torch_does() -> None:
 def test_without_any_engine_it_says_what_to_install() -> None:
     done = without(f"{TORCH},onnxruntime", "doctor")
     assert done.returncode == 69
-    assert "self-test: nothing could be tried" in done.stdout
+    assert "self-test: nothing could be tested" in done.stdout
     assert "no engine can run" in done.stderr
     assert "'refnet-cli[torch]'" in done.stderr
     assert "'refnet-cli[onnx]'" in done.stderr
@@ -280,7 +280,7 @@ def test_damaged_weights_are_told(
     assert "the bundled weights are missing" in capfd.readouterr().err
 
 
-def test_each_gpu_is_tried_with_each_kernel_that_runs_there(found: Examination) -> None:
+def test_each_gpu_is_tried_with_each_kernel_that_runs_there(found: DoctorReport) -> None:
     """Which devices there are is all that is pretended."""
     cuda = {"chosen": "fla", "reason": "", "missing": {"loop": None, "torch": None, "cpu": "no", "fla": None}}
     devices = {"cpu": "", "cuda:0": "", "cuda:1": "", "auto": "cuda"}

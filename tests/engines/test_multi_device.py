@@ -17,7 +17,7 @@ import pytest
 
 from refnet_cli.cli import main as cli
 from refnet_cli.engines import load as engine
-from refnet_cli.engines.multi_device import SeveralEngines, parse_devices, share_tiles
+from refnet_cli.engines.multi_device import MultiDeviceEngine, parse_devices, split_batch
 from refnet_cli.errors import (
     OptionsError,
     RefnetError,
@@ -30,9 +30,19 @@ from refnet_cli.errors import (
 from refnet_cli.model.weight_files import default_weights
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from tests.helpers import several_engines
+from tests.helpers import multi_device_engines
+from tests.helpers.multi_device_engines import (
+    BUG,
+    FULL_DISK,
+    HALVE,
+    KILL,
+    NO_MEMORY,
+    SLEEP,
+    WEIGHTS,
+    EchoEngine,
+    load,
+)
 from tests.helpers.scenes import make_pair
-from tests.helpers.several_engines import BUG, FULL_DISK, HALVE, KILL, NO_MEMORY, SLEEP, WEIGHTS, TellingEngine, load
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data"
@@ -42,8 +52,8 @@ WITHIN = 10  # seconds for processes to go
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[SeveralEngines]:
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+def two() -> Iterator[MultiDeviceEngine]:
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     yield engines
     engines.close()
 
@@ -54,7 +64,7 @@ def patches(count: int, first: float = 5) -> tuple[np.ndarray, np.ndarray]:
     return optical, np.zeros((count, 2, 8, 8), np.float32)
 
 
-def processes_of(engines: SeveralEngines) -> list[int]:
+def processes_of(engines: MultiDeviceEngine) -> list[int]:
     return [child.process.pid for child in engines._children]
 
 
@@ -75,28 +85,28 @@ def all_go(processes: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_the_answer_is_that_of_one_engine_with_the_same_batch(two: SeveralEngines, count: int) -> None:
+def test_the_answer_is_that_of_one_engine_with_the_same_batch(two: MultiDeviceEngine, count: int) -> None:
     """More than the batch as well, in larger parts."""
     optical, sar = patches(count)
-    one, step = TellingEngine("cpu", 2), 2 if count <= 4 else 3
+    one, step = EchoEngine("cpu", 2), 2 if count <= 4 else 3
     expected = [one.predict(optical[i : i + step], sar[i : i + step]) for i in range(0, count, step)]
     assert np.array_equal(two.predict(optical, sar), np.concatenate(expected))
 
 
-def test_what_several_engines_are(two: SeveralEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_several_engines_are(two: MultiDeviceEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert two.batch == 4
-    assert two.card == TellingEngine("cpu", 2).card
+    assert two.card == EchoEngine("cpu", 2).card
     assert (two.about["device"], two.about["process"]) == ("cpu, cpu", str(processes_of(two)[0]))
     assert two.about["threads"] == os.environ["OMP_NUM_THREADS"]
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("refnet_cli.engines.multi_device.usable_cores", lambda: 7)
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     assert engines.about["threads"] == "3"
     engines.close()
 
 
 def test_the_processes_never_print_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     engines.predict(*patches(4))
     engines.close()
     out, err = capfd.readouterr()
@@ -115,7 +125,7 @@ def test_the_processes_never_print_to_stdout(capfd: pytest.CaptureFixture[str]) 
 )
 @pytest.mark.parametrize("culprit", [0, 1])
 def test_errors_are_raised_as_their_kind_and_the_next_batch_is_right(
-    two: SeveralEngines, act: float, kind: type[Exception], message: str, culprit: int
+    two: MultiDeviceEngine, act: float, kind: type[Exception], message: str, culprit: int
 ) -> None:
     optical, sar = patches(4)
     expected = two.predict(optical, sar)
@@ -124,7 +134,7 @@ def test_errors_are_raised_as_their_kind_and_the_next_batch_is_right(
         two.predict(optical, sar)
     assert type(caught.value) is kind
     assert str(caught.value).startswith(message)
-    assert "several_engines.py" in caught.value.__notes__[0], "where it arose"
+    assert "multi_device_engines.py" in caught.value.__notes__[0], "where it arose"
     assert np.array_equal(two.predict(*patches(4)), expected)
 
 
@@ -134,7 +144,7 @@ def test_what_the_command_line_makes_of_them() -> None:
 
 
 def test_each_engine_lowers_its_own_batch() -> None:
-    engines = SeveralEngines(partial(load, batch=3), ["cpu", "cpu"])
+    engines = MultiDeviceEngine(partial(load, batch=3), ["cpu", "cpu"])
     optical, sar = patches(6)
     optical[3, 0, 0, 0] = HALVE
     engines.predict(optical, sar)
@@ -151,7 +161,7 @@ def test_each_engine_lowers_its_own_batch() -> None:
 def test_parts_are_the_whole_in_order(batches: list[int]) -> None:
     for most in range(1, sum(batches) + 1):
         for count in range(1, 2 * sum(batches)):
-            parts = share_tiles(count, batches, most)
+            parts = split_batch(count, batches, most)
             assert [i for part in parts for i in range(count)[part]] == list(range(count))
             if count <= most == sum(batches):
                 assert all(part.stop - part.start <= batch for part, batch in zip(parts, batches, strict=True))
@@ -159,7 +169,7 @@ def test_parts_are_the_whole_in_order(batches: list[int]) -> None:
 
 @pytest.mark.parametrize("culprit", [0, 1])
 def test_a_killed_process_is_told(culprit: int) -> None:
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     processes = processes_of(engines)
     optical, sar = patches(4)
     optical[2 * culprit, 0, 0, 0] = KILL
@@ -171,7 +181,7 @@ def test_a_killed_process_is_told(culprit: int) -> None:
 
 
 def test_a_process_that_was_killed_between_batches() -> None:
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     os.kill(processes_of(engines)[1], signal.SIGKILL)
     with pytest.raises(TryAgainError, match="process 2 of 2"):
         engines.predict(np.zeros((4, 4, 512, 512), np.float32), np.zeros((4, 2, 512, 512), np.float32))
@@ -184,7 +194,7 @@ def test_a_process_that_was_killed_between_batches() -> None:
 def test_what_goes_wrong_on_loading(device: str, kind: type[RefnetError], message: str) -> None:
     before = children_of_this()
     with pytest.raises(kind, match=message):
-        SeveralEngines(load, ["cpu", device])
+        MultiDeviceEngine(load, ["cpu", device])
     assert children_of_this() == before
 
 
@@ -200,13 +210,13 @@ def children_of_this() -> list[int]:
 
 
 def test_processes_end_when_closed_and_when_collected() -> None:
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     processes = processes_of(engines)
     assert all(map(is_there, processes))
     engines.close()
     engines.close()
     assert not any(map(is_there, processes)), "none may be left, not even to be waited for"
-    engines = SeveralEngines(load, ["cpu"])
+    engines = MultiDeviceEngine(load, ["cpu"])
     processes = processes_of(engines)
     del engines
     assert all_go(processes)
@@ -218,7 +228,7 @@ def test_processes_end_when_closed_and_when_collected() -> None:
 )
 def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> None:
     code = (
-        "from tests.helpers.several_engines import *\nengines = SeveralEngines(load, ['cpu', 'cpu'])\n"
+        "from tests.helpers.multi_device_engines import *\nengines = MultiDeviceEngine(load, ['cpu', 'cpu'])\n"
         f"print(*(child.process.pid for child in engines._children), flush=True)\n{closing}"
     )
     began = time.monotonic()
@@ -232,7 +242,7 @@ def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_processes_go_with_their_parent_in_the_midst_of_a_batch(number: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.several_engines"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tests.helpers.multi_device_engines"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout
         processes = [int(process) for process in parent.stdout.readline().split()]
@@ -248,7 +258,7 @@ COMMAND = """
 import sys
 from refnet_cli.cli import main as cli
 from refnet_cli.engines import load as engine
-from tests.helpers.several_engines import load_as_torch
+from tests.helpers.multi_device_engines import load_as_torch
 engine.ENGINES["torch"] = load_as_torch
 cli.main()
 """
@@ -290,7 +300,7 @@ def test_a_signal_to_all_processes_is_the_parents_to_act_on(tmp_path: Path, numb
     assert "map.tif" not in os.listdir(tmp_path)
 
 
-def test_a_signal_to_the_processes_alone_is_ignored(two: SeveralEngines) -> None:
+def test_a_signal_to_the_processes_alone_is_ignored(two: MultiDeviceEngine) -> None:
     for process in processes_of(two):
         os.kill(process, signal.SIGINT)
         os.kill(process, signal.SIGTERM)
@@ -311,13 +321,13 @@ def test_exit_code_of_a_killed_process(
 ) -> None:
     before = children_of_this()
     optical, sar = make_pair(tmp_path, 64, 64)
-    monkeypatch.setitem(engine.ENGINES, "torch", several_engines.load_as_torch)
+    monkeypatch.setitem(engine.ENGINES, "torch", multi_device_engines.load_as_torch)
     monkeypatch.setenv("TEST_ACT", str(KILL))
     arguments = ["predict", "--optical", optical, "--sar", sar, "-o", tmp_path / "map.tif", "--device", "cpu,cpu", "-q"]
     assert cli.run([str(argument) for argument in arguments]) == 75
     out, err = capfd.readouterr()
     assert out == ""
-    assert "refnet: The process that computed on cpu (process 1 of 2) ended by itself (killed by SIGKILL)" in err
+    assert "refnet: The process on cpu (process 1 of 2) ended unexpectedly (killed by SIGKILL)" in err
     assert "Traceback" not in err
     assert children_of_this() == before
     assert "map.tif" not in os.listdir(tmp_path)
@@ -347,7 +357,7 @@ def test_memory_is_shared_out_among_processes(tmp_path: Path, monkeypatch: pytes
         return (3 if batch == 6 else batch), threads
 
     monkeypatch.setattr("refnet_cli.prediction.job.fit_to_memory", fit_to_memory)
-    monkeypatch.setitem(engine.ENGINES, "torch", several_engines.load_as_torch)
+    monkeypatch.setitem(engine.ENGINES, "torch", multi_device_engines.load_as_torch)
     pair = make_pair(tmp_path, 64, 800)
     predict(PredictOptions(*pair, output=tmp_path / "map.tif", device="cpu,cpu", batch=3))
     assert given[-1] == (2, 6)
@@ -367,11 +377,11 @@ def test_what_the_real_loader_refuses() -> None:
         ("cuda:0,0", "twice"),
         ("cuda,cuda:00", "twice"),
         ("cpu,cuda:0", "mixes"),
-        ("cpu,1", "no device '1'"),
-        ("0,1", "no device '0'"),
-        ("auto,cpu", "no device 'auto'"),
-        ("cuda:0,", "no device ''"),
-        ("cuda:0,abacus", "no device 'abacus'"),
+        ("cpu,1", "Unknown device '1'"),
+        ("0,1", "Unknown device '0'"),
+        ("auto,cpu", "Unknown device 'auto'"),
+        ("cuda:0,", "Unknown device ''"),
+        ("cuda:0,abacus", "Unknown device 'abacus'"),
     ],
 )
 def test_devices_that_are_refused(text: str, message: str) -> None:

@@ -75,7 +75,7 @@ def test_the_best_providers_that_are_there_and_fit_are_taken(available: tuple[st
 def test_providers_that_contradict_the_device_or_are_missing(device: str, provider: str) -> None:
     fits = device == "auto" or provider in {"cpu": ["cpu"]}.get(device, ["tensorrt", "cuda"])
     if not fits:
-        with pytest.raises(OptionsError, match="leave one of them out") as contradictory:
+        with pytest.raises(OptionsError, match="Leave out one of them") as contradictory:
             choose_providers(list(PROVIDERS.values()), device, provider)
         assert contradictory.value.exit_code == 64
     elif provider != "cpu":
@@ -88,13 +88,13 @@ def test_providers_that_contradict_the_device_or_are_missing(device: str, provid
 
 @pytest.mark.parametrize("device", ["", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "cuda:1 ", "cpu\n"])
 def test_unknown_devices_are_refused(device: str) -> None:
-    with pytest.raises(OptionsError, match="no device"):
+    with pytest.raises(OptionsError, match="Unknown device"):
         choose_providers(GPU, device)
 
 
 @pytest.mark.parametrize("provider", ["", "CPU", "CUDAExecutionProvider", "rocm"])
 def test_unknown_providers_are_refused(provider: str) -> None:
-    with pytest.raises(OptionsError, match="no provider"):
+    with pytest.raises(OptionsError, match="Unknown provider"):
         choose_providers(GPU, "auto", provider)
 
 
@@ -332,7 +332,7 @@ def test_answers_that_are_no_numbers_are_refused(
     model: Path, gpu: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu.InferenceSession, "compute", lambda self, feed: np.full((1, 10, 2, 2), np.nan, np.float32))
-    with pytest.raises(WeightsError, match="numbers that are none"):
+    with pytest.raises(WeightsError, match="NaN or infinite"):
         OnnxEngine(model).predict(*patches(1))
 
 
@@ -442,7 +442,7 @@ RGB = Modality(CARD.optical.bands[:3], CARD.optical.unit, CARD.optical.mean[:3],
     ids=["bands", "layers", "classes", "output"],
 )
 def test_models_that_do_not_fit_their_card_are_refused(tmp_path: Path, model: Any, name: str) -> None:
-    with pytest.raises(WeightsError, match=f"does not fit its card: {name} is"):
+    with pytest.raises(WeightsError, match=f"does not fit its card: {name} (has|is)"):
         OnnxEngine(write_model(tmp_path / "m.onnx", model))
 
 

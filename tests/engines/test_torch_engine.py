@@ -106,7 +106,7 @@ def test_half_precision_is_near(net: REFNet) -> None:
 
 def test_the_engine_tells_what_it_runs_on(net: REFNet) -> None:
     about = TorchEngine(net, CARD, scan="torch").about
-    assert about["scan"] == "torch: it was asked for"
+    assert about["scan"] == "torch: requested"
     assert (about["device"], about["precision"], about["compiled"]) == ("cpu", "fp32", "no")
     with pytest.raises(UnavailableError, match="CUDA devices only"):
         TorchEngine(net, CARD, scan="mamba")
@@ -163,7 +163,7 @@ def test_scarce_memory_halves_compiled_batches_too(net: REFNet, monkeypatch: pyt
     ],
 )
 def test_how_libraries_say_that_memory_lacks(net: REFNet, message: str, lacks: bool) -> None:
-    assert TorchEngine(net, CARD)._lacks_memory(RuntimeError(message)) is lacks
+    assert TorchEngine(net, CARD)._is_out_of_memory(RuntimeError(message)) is lacks
 
 
 def test_compiling_without_a_compiler_is_refused(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_compiling_without_a_compiler_is_refused(net: REFNet, monkeypatch: pytes
 
 def test_devices() -> None:
     assert choose_device("cpu") == "cpu"
-    with pytest.raises(OptionsError, match="no device 'abacus'"):
+    with pytest.raises(OptionsError, match="Unknown device 'abacus'"):
         choose_device("abacus")
 
 
@@ -193,5 +193,5 @@ def test_loading(net: REFNet, tmp_path: Path) -> None:
     assert replace(engine.card, sha256="") == CARD
     with pytest.raises(OptionsError, match="for GPUs"):
         load_torch_engine(tmp_path / "w.safetensors", "cpu", precision="fp16")
-    with pytest.raises(OptionsError, match="no precision 'int3'"):
+    with pytest.raises(OptionsError, match="Unknown precision 'int3'"):
         load_torch_engine(tmp_path / "w.safetensors", "cpu", precision="int3")

@@ -305,7 +305,7 @@ def test_a_scene_of_one_sensor_tests_both_encoders(
 
 
 def test_an_onnx_model_is_not_exported_again(tmp_path: Path) -> None:
-    with pytest.raises(OptionsError, match="ONNX model already"):
+    with pytest.raises(OptionsError, match="already an ONNX model"):
         export_onnx(BASE, tmp_path / "m.onnx")
 
 

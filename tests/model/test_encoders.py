@@ -437,10 +437,10 @@ URL = "https://hf.co/someone/encoders/resolve/0123456789abcdef0123456789abcdef01
 def test_without_a_network_it_says_what_to_fetch_and_where_to_put_it(hub: Path) -> None:
     file = EncoderFile(url=URL, sha256=SHA["sar"], bands=("VV", "VH"))
     there = URL.replace("hf.co", "huggingface.co")
-    with pytest.raises(InputMissingError, match=r"The sar encoder 'x\.pth' could not be fetched") as raised:
+    with pytest.raises(InputMissingError, match=r"The sar encoder 'x\.pth' could not be downloaded") as raised:
         begin(choose(sar=file), ("B02",))
     assert str(raised.value).endswith(
-        f"fetch {there} and put x.pth next to the regions file, which then says encoder_weights = "
+        f"Download {there} and put x.pth next to the regions file, which then says encoder_weights = "
         '{ sar = { bands = [...], file = "x.pth", sha256 = "bbbbbbbb..." } }.'
     )
 

@@ -90,7 +90,7 @@ def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
 def test_missing_files_and_folders(net: REFNet, tmp_path: Path) -> None:
     with pytest.raises(InputMissingError, match=r"none\.safetensors do not exist"):
         verify(tmp_path / "none.safetensors")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="cannot be created"):
         save_weights(net, CARD, tmp_path / ("x" * 300) / "x.safetensors")
     assert save_weights(net, CARD, tmp_path / "new" / "x.safetensors") == read_card(tmp_path / "new" / "x.safetensors")
 

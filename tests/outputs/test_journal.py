@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.outputs.journal import Finished, Journal
+from refnet_cli.outputs.journal import FinishedRows, Journal
 
 PLANES = {"codes": (np.uint8, 1), "shares": (np.float16, 3)}
 IDENTITY = {"weights": "a", "files": [["s2.tif", 3, 4]]}
 
 
-def parts(count: int = 4) -> list[Finished]:
+def parts(count: int = 4) -> list[FinishedRows]:
     random = np.random.default_rng(0)
     return [
-        Finished(
+        FinishedRows(
             10 * n,
             {
                 "codes": random.integers(0, 4, (10, 37)).astype(np.uint8),
@@ -29,7 +29,7 @@ def parts(count: int = 4) -> list[Finished]:
     ]
 
 
-def filled(path: Path, count: int = 4) -> list[Finished]:
+def filled(path: Path, count: int = 4) -> list[FinishedRows]:
     journal = Journal(path, IDENTITY, PLANES)
     for part in parts(count):
         journal.add(part)
@@ -37,7 +37,7 @@ def filled(path: Path, count: int = 4) -> list[Finished]:
     return parts(count)
 
 
-def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[Finished], int, bool]:
+def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[FinishedRows], int, bool]:
     journal = Journal(path, identity, PLANES)
     found = list(journal.replay())
     state = journal.next_row, journal.renewed
@@ -45,7 +45,7 @@ def read(path: Path, identity: dict[str, object] = IDENTITY) -> tuple[list[Finis
     return found, *state
 
 
-def assert_same(found: list[Finished], wanted: list[Finished]) -> None:
+def assert_same(found: list[FinishedRows], wanted: list[FinishedRows]) -> None:
     assert [part.row for part in found] == [part.row for part in wanted]
     for one, other in zip(found, wanted, strict=True):
         for name, (kind, _) in PLANES.items():

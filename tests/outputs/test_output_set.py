@@ -162,7 +162,7 @@ def test_where_one_output_fails_none_appears(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(broken, "_complete", fail)
-    with pytest.raises(StorageError, match="make room"):
+    with pytest.raises(StorageError, match="Free some space"):
         predict(options(pair), PlaceEngine())
     assert not list((pair[0].parent / "maps").iterdir())
 

@@ -168,7 +168,7 @@ def test_a_band_is_no_longer_marked_as_opacity(options: dict[str, str], tmp_path
 def test_directories_that_are_cut_off_are_told(size: int, tmp_path: Path) -> None:
     path = write_map(tmp_path / "map.tif", utm_grid(30, 30), random_codes(30, 30), quality=True)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(OSError, match="directories did not come back"):
+    with pytest.raises(OSError, match="directories differ from what was written"):
         geotiff._unmark_opacity(path)
 
 
@@ -186,7 +186,7 @@ def test_quality_that_is_missing_or_of_another_shape_is_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match="rows have no quality"):
         output.write(Rows(0, probabilities, valid, SCHEME))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match=r"\(29, 40\); \(30, 40\) was expected"):
+    with pytest.raises(ValueError, match=r"\(29, 40\); expected \(30, 40\)"):
         Rows(0, probabilities, valid, SCHEME, quality=np.zeros((29, 40), np.uint8))
 
 
@@ -256,7 +256,7 @@ def test_translated_codes() -> None:
 
 def test_a_crosswalk_of_another_scheme_is_refused() -> None:
     crosswalk = find_crosswalk(SCHEMES["dfc2020"], "worldcover")
-    with pytest.raises(ValueError, match="'dfc2020' is none of 'esri-io'"):
+    with pytest.raises(ValueError, match="'dfc2020', not 'esri-io'"):
         Rows(0, *as_probabilities(random_codes(5, 6)), SCHEME, crosswalk)
 
 
@@ -347,13 +347,13 @@ class TestEveryOutput:
             output.write(rows_of(row, random_codes(rows, 530)))
         output.abort()
         output.abort()
-        with pytest.raises(ValueError, match="nothing more"):
+        with pytest.raises(ValueError, match="no more rows"):
             output.write(rows_of(0, self.codes))
         assert list(tmp_path.iterdir()) == []
 
     def test_another_number_of_classes_is_refused(self, kind: str, tmp_path: Path) -> None:
         probabilities, valid = as_probabilities(self.codes)
-        with pytest.raises(ValueError, match="was expected"), self.make(kind, tmp_path / named(kind)) as output:
+        with pytest.raises(ValueError, match="expected"), self.make(kind, tmp_path / named(kind)) as output:
             output.write(Rows(0, probabilities[:-1], valid, SCHEME))
         assert list(tmp_path.iterdir()) == []
 
@@ -367,7 +367,7 @@ class TestEveryOutput:
         for file in output.files:
             file.unlink()
         other = tmp_path / named(kind, "other")
-        with pytest.raises(ValueError, match="'worldcover' cannot go into"), self.make(kind, other) as output:
+        with pytest.raises(ValueError, match="'worldcover' cannot be written to"), self.make(kind, other) as output:
             output.write(rows)
         assert list(tmp_path.iterdir()) == []
 
@@ -376,7 +376,7 @@ class TestEveryOutput:
         long = "x" * 300
         places = ["", f"file/{named(kind)}", long + named(kind), f"missing/{long}/{named(kind)}"]
         for place in places:
-            with pytest.raises(OutputError, match=r"cannot be made|is a folder"):
+            with pytest.raises(OutputError, match=r"cannot be created|is a folder"):
                 self.make(kind, tmp_path / place)
         with pytest.raises(OutputError, match="a folder or a device"):
             self.make(kind, Path("/dev/null"))
@@ -392,7 +392,7 @@ class TestEveryOutput:
 
     def test_a_folder_without_permission(self, kind: str, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
-        with permissions_hold(), pytest.raises(OutputError, match="cannot be made"):
+        with permissions_hold(), pytest.raises(OutputError, match="cannot be created"):
             self.make(kind, tmp_path / named(kind))
         assert list(tmp_path.iterdir()) == []
 
@@ -405,7 +405,7 @@ class TestEveryOutput:
             file.write_text("old")
         for limit in (0, min(300, size - 1), size // 4, size // 2, max(size - 1000, 1), size - 1):
             output = self.make(kind, path)
-            with file_size_limit(limit), pytest.raises(StorageError, match="make room"):
+            with file_size_limit(limit), pytest.raises(StorageError, match="Free some space"):
                 self.complete(output)
             assert {file.read_text() for file in output.files} == {"old"}
             assert sorted(tmp_path.iterdir()) == sorted(output.files)
@@ -431,7 +431,7 @@ def test_a_disk_that_fills_up_during_the_last_copy(
             monkeypatch.setattr(rasterio.shutil, "copy", limited)
             output = ClassMap(tmp_path / "map.tif", grid, SCHEME, TAGS, quality=quality)
             feed(output, codes, [])
-            with pytest.raises(StorageError, match="make room"):
+            with pytest.raises(StorageError, match="Free some space"):
                 output.finish()
         assert list(tmp_path.iterdir()) == []
 
@@ -479,7 +479,7 @@ def test_one_changed_pixel_of_either_band_is_found(
         copy(source, target, **options)
 
     monkeypatch.setattr(rasterio.shutil, "copy", changing)
-    with pytest.raises(StorageError, match="block 1, 2 did not come back"):
+    with pytest.raises(StorageError, match="block 1, 2 differs"):
         write_map(tmp_path / "map.tif", utm_grid(700, 1100), random_codes(700, 1100), quality=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -593,11 +593,11 @@ def test_area_needs_every_row_in_order() -> None:
     with pytest.raises(ValueError, match="do not follow"):
         counter.add(1, random_codes(9, 10))
     counter.add(0, random_codes(9, 10))
-    with pytest.raises(ValueError, match="all 10 rows; 9"):
+    with pytest.raises(ValueError, match="all 10 rows; only 9"):
         counter.hectares()
 
 
 def test_area_needs_a_place_on_the_earth() -> None:
     local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]'
-    with pytest.raises(InputError, match="no place on the Earth"):
+    with pytest.raises(InputError, match="is not tied to the Earth"):
         AreaCounter(GeoBox((2, 2), Affine(1, 0, 0, 0, -1, 0), local), SCHEME)

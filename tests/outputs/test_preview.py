@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.outputs.context import MapContext
-from refnet_cli.outputs.geodesy import Ground, view_of
+from refnet_cli.outputs.geodesy import Ground, orientation_of
 from refnet_cli.outputs.pictures.preview import Preview, scale_bar
 from tests.outputs.test_outputs import UTM, feed, random_codes, utm_grid
 
@@ -45,7 +45,7 @@ def test_north_is_up_and_east_is_right_however_the_map_is_stored(flip: tuple[int
     colours = np.zeros((256, 4), np.uint8)
     colours[list(SCHEME.codes)] = [(*colour, 255) for colour in SCHEME.colours]
     np.testing.assert_array_equal(picture[: 30 * 15, : 40 * 15], colours[shown].repeat(15, 0).repeat(15, 1))
-    assert view_of(grid).north == 0
+    assert orientation_of(grid).north == 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 80), (30, 3000), (3000, 30), (1, 1), (700, 1900)])
@@ -110,7 +110,7 @@ def test_the_bar_is_as_long_as_it_says(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_web_mercator_at_60_degrees_north_is_twice_too_large() -> None:
-    assert view_of(BARS["web mercator at 60 degrees north"]).pixel == pytest.approx(5, rel=6e-3)
+    assert orientation_of(BARS["web mercator at 60 degrees north"]).pixel == pytest.approx(5, rel=6e-3)
 
 
 @given(st.floats(1e-3, 1e6))
@@ -129,7 +129,7 @@ def test_bars_are_round_and_fit(pixel: float) -> None:
 def test_the_arrow_of_a_turned_map_points_north(turned: float, mirrored: bool) -> None:
     """Against a step to the north on the map, followed through the flips; on the zone's own meridian."""
     grid = GeoBox((200, 200), at(5e5, 5e6, turned, (1, -1 if mirrored else 1)), UTM)
-    view = view_of(grid)
+    view = orientation_of(grid)
     x, y = grid.affine @ (100, 100)
     column, row = ~grid.affine @ (x, y + 10)
     right = (column - 100) * (-1 if view.flip_columns else 1)
@@ -142,7 +142,7 @@ def test_the_arrow_of_a_turned_map_points_north(turned: float, mirrored: bool) -
 
 def test_the_arrow_points_to_the_pole() -> None:
     grid = GeoBox((300, 400), at(1e6, 5e5, size=1000), "EPSG:3413")
-    view = view_of(grid)
+    view = orientation_of(grid)
     x, y = grid.affine @ (200, 150)
     assert view.north == pytest.approx(math.degrees(math.atan2(-x, -y)), abs=1e-3)
     assert (view.flip_rows, view.flip_columns) == (False, False)
@@ -150,9 +150,9 @@ def test_the_arrow_points_to_the_pole() -> None:
 
 def test_a_projection_s_own_north_is_up() -> None:
     """In Norway's wide UTM zone, true north is 5 degrees off it."""
-    assert view_of(GeoBox((300, 400), at(2e5, 7e6), UTM)).north == 0
-    assert abs(view_of(GeoBox((300, 400), at(2e5, 7e6, 8), UTM)).north or 0) > 5
-    assert view_of(BARS["across 180 degrees"]).north == 0
+    assert orientation_of(GeoBox((300, 400), at(2e5, 7e6), UTM)).north == 0
+    assert abs(orientation_of(GeoBox((300, 400), at(2e5, 7e6, 8), UTM)).north or 0) > 5
+    assert orientation_of(BARS["across 180 degrees"]).north == 0
 
 
 def test_a_turned_map_has_an_arrow_and_no_bar(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from refnet_cli.errors import OptionsError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import Rows
-from refnet_cli.outputs.style import Style, warn_of_styles
+from refnet_cli.outputs.style import Style, style_warnings
 from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
@@ -127,19 +127,19 @@ def test_a_style_of_another_scheme_beside_the_map_is_told(tmp_path: Path) -> Non
     """GDAL and QGIS take it without asking, and show the new map's codes with the old one's names."""
     other = ClassScheme("other", (1,), ('<"Fish" & chips>',), ((1, 2, 3),))
     path = tmp_path / "map.tif"
-    assert warn_of_styles(path, SCHEME) == []
+    assert style_warnings(path, SCHEME) == []
     make_style(tmp_path / "map.qml", SCHEME, path)
-    assert warn_of_styles(path, SCHEME) == []
-    first, second = warn_of_styles(path, other)
-    assert first.startswith("map.tif.aux.xml next to the map names other classes than those of other")
+    assert style_warnings(path, SCHEME) == []
+    first, second = style_warnings(path, other)
+    assert first.startswith("map.tif.aux.xml next to the map has other classes than other")
     assert second.startswith("map.qml next to")
     make_style(tmp_path / "map.qml", other, path)
-    assert warn_of_styles(path, other) == []
-    assert len(warn_of_styles(path, SCHEME)) == 2
+    assert style_warnings(path, other) == []
+    assert len(style_warnings(path, SCHEME)) == 2
     # Statistics alone, and no text at all, name nothing.
     (tmp_path / "map.tif.aux.xml").write_text("<PAMDataset><PAMRasterBand band='1'/></PAMDataset>")
     (tmp_path / "map.qml").write_bytes(bytes(range(256)))
-    assert warn_of_styles(path, SCHEME) == []
+    assert style_warnings(path, SCHEME) == []
 
 
 def test_prediction_warns_of_an_earlier_maps_style(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_map_that_was_painted_on_is_told(beside: bool, map: Path) -> None:
 
 def test_a_checksum_of_another_file_is_told(map: Path) -> None:
     write_sidecar(map, "0" * 64)
-    with pytest.raises(InputError, match="its SHA-256 is not the one in map"):
+    with pytest.raises(InputError, match="its SHA-256 differs from the one in map"):
         verify_map(map)
 
 
@@ -112,5 +112,5 @@ def test_pixels_that_are_whole_but_others_are_told(map: Path) -> None:
         raster.update_tags(**tags)
         raster.write_colormap(1, colours)
     rasterio.shutil.copy(plain, map, driver="COG", COMPRESS="DEFLATE", BLOCKSIZE="512", OVERVIEW_RESAMPLING="MODE")
-    with pytest.raises(InputError, match="not as refnet wrote it: its pixels, their place"):
+    with pytest.raises(InputError, match="not as refnet wrote it: its pixels, georeference"):
         verify_map(map)

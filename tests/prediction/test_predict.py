@@ -231,7 +231,7 @@ def test_an_output_that_fails_stops_the_network(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(ClassMap, "_put", fail)
     pair = make_pair(tmp_path, 3000, 100)
     engine, before = PlaceEngine(), threading.active_count()
-    with pytest.raises(StorageError, match="make room"):
+    with pytest.raises(StorageError, match="Free some space"):
         predict(options(pair, overlap=0), engine)
     assert engine.calls < 12
     assert threading.active_count() == before

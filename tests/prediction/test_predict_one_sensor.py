@@ -31,7 +31,7 @@ from refnet_cli.sensors.quality import QUALITY
 from refnet_cli.sensors.sensor import Modality
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.validation import evaluate_weights
-from tests.helpers import several_engines
+from tests.helpers import multi_device_engines
 from tests.helpers.batches import digests, here, make_scene, rewrite
 from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, grid_of, make_labelled_scene, make_pair, write
@@ -334,7 +334,7 @@ def test_runs_with_one_sensor_and_with_both_are_different_runs(tmp_path: Path) -
 
 def test_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of their own, to which the absent sensor travels as NaN."""
-    monkeypatch.setitem(engine.ENGINES, "torch", several_engines.load_as_torch)
+    monkeypatch.setitem(engine.ENGINES, "torch", multi_device_engines.load_as_torch)
     optical, _ = make_pair(tmp_path, 300, 64)
     report = predict(PredictOptions(optical, output=tmp_path / "map.tif", device="cpu,cpu", overlap=0))
     assert report.engine["device"] == "cpu, cpu"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks import folds, gpu, learning, memory, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
-from benchmarks.measure import Row, compare, hold, medians
+from benchmarks.measure import Row, check_limit, compare, medians
 from benchmarks.networks import make_network
 from refnet_cli.cli import main as cli
 from refnet_cli.errors import InputMissingError
@@ -58,12 +58,12 @@ def test_actions_are_taken_in_turn() -> None:
 
 @pytest.mark.parametrize(("megabytes", "kept"), [(10.0, True), (10.5, False)])
 def test_a_bar_is_kept_or_not(megabytes: float, kept: bool) -> None:
-    assert hold({"megabytes": megabytes}, "megabytes", at_most=10)["kept"] is kept
-    assert hold({"megabytes": -megabytes}, "megabytes", at_least=-10)["kept"] is kept
+    assert check_limit({"megabytes": megabytes}, "megabytes", at_most=10)["kept"] is kept
+    assert check_limit({"megabytes": -megabytes}, "megabytes", at_least=-10)["kept"] is kept
 
 
 def test_a_bar_that_is_not_kept_shows_in_the_table() -> None:
-    rows = [hold(compare("a", 3.0, "b", 2.0), "ratio", at_most=1), compare("c", 1.0, "b", 2.0)]
+    rows = [check_limit(compare("a", 3.0, "b", 2.0), "ratio", at_most=1), compare("c", 1.0, "b", 2.0)]
     assert [line.split()[-1] for line in report.to_table(rows).splitlines()] == ["kept", "NO", "b"]
 
 
@@ -382,7 +382,7 @@ def test_one_kernel_is_measured() -> None:
 
 @pytest.mark.long
 def test_what_fails_costs_one_row() -> None:
-    rows = gpu.measure_apart("tiles", network="default", variant="bf16", device="cpu", batch=1, repeats=1)
+    rows = gpu.measure_in_child("tiles", network="default", variant="bf16", device="cpu", batch=1, repeats=1)
     assert [row["what"] for row in rows] == ["tiles: default, bf16, cpu, 1, 1"]
     assert "Precision bf16 is for GPUs" in rows[0]["failed"]
     assert "failed: exit code 1" in report.to_table(rows)
@@ -414,7 +414,7 @@ def test_all_gpus_are_measured_and_all_is_in_one_document(
         plans.append({"measure": measure} | settings)
         return [compare(measure, 1.0, "fp32", 2.0)]
 
-    monkeypatch.setattr(gpu, "measure_apart", note)
+    monkeypatch.setattr(gpu, "measure_in_child", note)
     monkeypatch.setattr(gpu, "_say", lambda *command: {"exit_code": 0, "stdout": [command[0]], "stderr": []})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     main(["gpu", "--networks", "default", "--batches", "4", "--repeats", "1"])

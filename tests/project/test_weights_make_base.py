@@ -31,13 +31,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]) -> make_base.Maker:
+def maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]) -> make_base.WeightsBuilder:
     """Of the TerraMesh samples and an Austrian place."""
     samples = places.read_terramesh(tmp_path)
     own = [replace(samples[0], name="a1", country="Austria", group="AT", label_codes=None)]
     monkeypatch.setattr(make_base, "read_places", lambda folder: own)
     monkeypatch.setattr(make_base, "label_classes", lambda learned: {1, 2})
-    return make_base.Maker(tmp_path / "out", tmp_path, tmp_path)
+    return make_base.WeightsBuilder(tmp_path / "out", tmp_path, tmp_path)
 
 
 def score_nothing(weights: Path, places: Any, country: str, folder: Path) -> None:
@@ -46,7 +46,7 @@ def score_nothing(weights: Path, places: Any, country: str, folder: Path) -> Non
 
 
 def test_a_country_that_was_interrupted_between_its_scores_goes_on(
-    maker: make_base.Maker, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
+    maker: make_base.WeightsBuilder, tmp_path: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -70,7 +70,7 @@ def test_each_sample_is_left_out_with_one_country() -> None:
 
 
 def test_a_fold_learns_from_neither_its_country_nor_its_sample(
-    maker: make_base.Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maker: make_base.WeightsBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(make_base, "score_fold", score_nothing)
     monkeypatch.setattr(make_base, "score_terramesh", lambda *_: {})
@@ -82,7 +82,7 @@ def test_a_fold_learns_from_neither_its_country_nor_its_sample(
 
 
 def test_weights_are_not_finished_without_all_scores(
-    maker: make_base.Maker, tmp_path: Path, trained: list[str]
+    maker: make_base.WeightsBuilder, tmp_path: Path, trained: list[str]
 ) -> None:
     scores = tmp_path / "out" / "scores"
     scores.mkdir()
@@ -95,11 +95,14 @@ def test_weights_are_not_finished_without_all_scores(
 
 
 def test_weights_of_other_settings_are_doubted(
-    maker: make_base.Maker, trained: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    maker: make_base.WeightsBuilder,
+    trained: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert maker.pretrained() == maker.pretrained()
     assert "warning" not in capsys.readouterr().err
     monkeypatch.setattr(make_base, "PRETRAINING", "steps = 5\n")
     maker.pretrained()
-    assert "pretrained/refnet-base.safetensors was trained by other settings" in capsys.readouterr().err
+    assert "pretrained/refnet-base.safetensors was trained with other settings" in capsys.readouterr().err
     assert trained == ["pretrained"]

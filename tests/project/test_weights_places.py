@@ -138,14 +138,14 @@ def test_a_fold_holds_out_all_that_lies_in_its_country(made: list[places.Place])
     everything = [*made, *places.read_terramesh(Path("terramesh"))]
     assert places.countries(everything) == ["Austria", "Finland", "Lithuania"]
     for country in [*places.countries(everything), "Canada"]:
-        learned, held_out = places.divide(everything, country)
+        learned, held_out = places.split_by_country(everything, country)
         assert {place.country for place in held_out} == {country}
         assert country not in {place.country for place in learned}
         assert sorted([*learned, *held_out], key=everything.index) == everything
-    _, austria = places.divide(everything, "Austria")
+    _, austria = places.split_by_country(everything, "Austria")
     assert [place.name for place in austria] == ["a1", "a2"]
     assert [place.name for place in places.scored(austria)] == ["a1"]
-    _, canada = places.divide(everything, "Canada")
+    _, canada = places.split_by_country(everything, "Canada")
     assert [place.name for place in canada] == ["609U"]
     assert not places.scored(canada)
 
@@ -197,7 +197,7 @@ def test_the_open_places_have_the_countries_to_hold_out(shared: Path) -> None:
     assert places.countries(found) == [
         "Austria", "Belgium", "Canada", "Finland", "Germany", "Ireland", "Lithuania", "Portugal",
     ]  # fmt: skip
-    _, canada = places.divide(found, "Canada")
+    _, canada = places.split_by_country(found, "Canada")
     assert {place.sensors for place in canada} == {("optical", "sar"), ("optical",)}
 
 

@@ -339,7 +339,7 @@ def test_overviews_in_another_file_are_refused(tmp_path: Path, server: Server) -
         for given in (optical, stack):
             with pytest.raises(InputError, match=r"another file for its overviews.*gdal_translate"):
                 Raster(given, "optical", allow_vrt=True)
-        with pytest.raises(InputError, match="names a file of overviews"):
+        with pytest.raises(InputError, match="refers to an external overview file"):
             verify_map(optical)
     assert server.asked == []
 

@@ -385,7 +385,7 @@ def test_a_name_that_is_too_long_does_not_exist(tmp_path: Path, capsys: pytest.C
 def test_no_part_of_a_password_is_taken_for_a_host(secret: str) -> None:
     remote = Remote(f"https://user:{secret}example.com/a.jp2")
     assert str(remote) == "https://..."
-    assert remote.hidden(f"x {remote.url} y") == "x https://... y"
+    assert remote.redact(f"x {remote.url} y") == "x https://... y"
 
 
 @pytest.mark.parametrize(

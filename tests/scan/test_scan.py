@@ -114,5 +114,5 @@ def test_operator_is_sound() -> None:
 
 
 def test_unknown_kernel_is_refused() -> None:
-    with pytest.raises(UnavailableError, match="no scan kernel 'fast'"):
+    with pytest.raises(UnavailableError, match="Unknown scan kernel 'fast'"):
         selective_scan(*make(1, 2, 2, 4, 1, 1), scan="fast")

@@ -157,7 +157,7 @@ def test_the_report_warns_and_the_map_is_that_of_torch(tmp_path: Path, monkeypat
 
 def test_the_doctor_says_it_and_works(monkeypatch: pytest.MonkeyPatch) -> None:
     break_kernels(monkeypatch, RuntimeError("LLVM ERROR"))
-    found = doctor._look_at_scans()["cpu"]
+    found = doctor._inspect_scans()["cpu"]
     assert found["chosen"] == "torch"
     assert "LLVM ERROR" in str(found["missing"]["cpu"])
-    assert "LLVM ERROR" in doctor._look_at_folders(with_torch=True)["kernels compiled by numba"]
+    assert "LLVM ERROR" in doctor._inspect_folders(with_torch=True)["kernels compiled by numba"]

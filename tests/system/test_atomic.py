@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from refnet_cli.errors import OptionsError, OutputError, StorageError
-from refnet_cli.system.atomic import check_places, replacing
+from refnet_cli.system.atomic import check_distinct_paths, replacing
 
 
 def test_a_file_is_replaced_when_all_went_well(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, error: Exception, kind: t
 
 def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
-    with pytest.raises(OutputError, match="cannot be made"), replacing(tmp_path / "a" / "b") as temporary:
+    with pytest.raises(OutputError, match="cannot be created"), replacing(tmp_path / "a" / "b") as temporary:
         temporary.write_text("y")
 
 
@@ -51,12 +51,12 @@ def test_places_are_told_apart_through_links(tmp_path: Path) -> None:
     source.write_text("x")
     (tmp_path / "soft").symlink_to(source)
     (tmp_path / "hard").hardlink_to(source)
-    check_places([other, None], [source, None])
+    check_distinct_paths([other, None], [source, None])
     for output in (source, tmp_path / "soft", tmp_path / "hard", tmp_path / "none" / ".." / "source"):
         with pytest.raises(OptionsError, match="is the same file as"):
-            check_places([output], [source])
+            check_distinct_paths([output], [source])
     with pytest.raises(OptionsError, match="is the same file as"):
-        check_places([other, tmp_path / "." / "other"], [])
+        check_distinct_paths([other, tmp_path / "." / "other"], [])
 
 
 def test_what_killed_runs_left_goes_after_an_hour(tmp_path: Path) -> None:

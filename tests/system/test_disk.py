@@ -11,7 +11,7 @@ import pytest
 from refnet_cli.errors import OutputError, StorageError
 from refnet_cli.system import disk
 from refnet_cli.system.atomic import explain, replacing
-from refnet_cli.system.disk import FULL, is_full, point_of, sync
+from refnet_cli.system.disk import FULL, is_full, short_reason, sync
 from tests.helpers.limits import file_size_limit
 
 FULL_TEXT = "The disk may be full"
@@ -83,7 +83,7 @@ def test_messages_of_libraries_that_hold_the_reason() -> None:
     error = RuntimeError("Write failed. See previous exception for details.")
     error.__cause__ = cause
     assert is_full(error)
-    assert point_of(error) == str(cause)
+    assert short_reason(error) == str(cause)
     assert not is_full(RuntimeError("database is locked"))
 
 
@@ -109,8 +109,8 @@ def test_a_trial_that_meets_the_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("length", [10, 6000])
 def test_messages_are_cut_to_their_point(length: int) -> None:
     script = f"sqlite3_exec(CREATE TABLE a ({'x' * length});\nCREATE TABLE b) failed: database is locked"
-    assert point_of(OSError(script)) == "database is locked"
-    endless = point_of(OSError("a" * length + " what went wrong " + "b" * length))
+    assert short_reason(OSError(script)) == "database is locked"
+    endless = short_reason(OSError("a" * length + " what went wrong " + "b" * length))
     assert len(endless) < 320
     advice = "'x.gpkg' not recognized; It might help to specify the correct driver explicitly by prefixing"
-    assert point_of(OSError(advice)) == "'x.gpkg' not recognized"
+    assert short_reason(OSError(advice)) == "'x.gpkg' not recognized"

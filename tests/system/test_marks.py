@@ -29,7 +29,7 @@ from refnet_cli.outputs.journal import Journal
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.plots import draw_confusion, draw_curves
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.system.marks import check_replaceable, is_ours
+from refnet_cli.system.marks import check_replaceable, is_refnet_output
 from refnet_cli.training.history import History, HistoryFiles, Step
 from tests.helpers.scenes import PLACE, make_pair
 from tests.helpers.small_models import write_model
@@ -55,12 +55,12 @@ def test_every_file_of_every_output_is_known(kind: str, ending: str, tmp_path: P
     made = make_output(kind, path, tmp_path / "map.tif")
     assert made == [path, *OUTPUTS[kind].companions(path, tmp_path / "map.tif")]
     for file in made:
-        assert is_ours(file), file
+        assert is_refnet_output(file), file
         with file.open("ab") as changed:
             changed.write(b"\0\0 something else")
         renamed = file.rename(tmp_path / "renamed.bin")
         file.write_text("notes of mine")
-        assert not is_ours(file)
+        assert not is_refnet_output(file)
         renamed.unlink()
 
 
@@ -85,7 +85,7 @@ def test_files_besides_outputs_are_known(tmp_path: Path) -> None:
     with Shard(tmp_path / "block.shard", context, ("codes",)) as shard:
         feed(shard, CODES, [])
     for file in filter(Path.is_file, tmp_path.iterdir()):
-        assert is_ours(file) == (file not in pair), file
+        assert is_refnet_output(file) == (file not in pair), file
 
 
 def raster(path: Path) -> None:
@@ -107,7 +107,7 @@ def copy_of_a_map(path: Path) -> None:
 
 def painted_map(path: Path) -> None:
     write_map(path, GRID, CODES)
-    assert is_ours(path)
+    assert is_refnet_output(path)
     with rasterio.open(path, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
         file.write(np.ones((1, 60, 53), np.uint8))
 
@@ -121,13 +121,13 @@ def layer(path: Path, name: str = "fields", append: bool = False) -> None:
 
 def polygons_with_another_layer(path: Path) -> None:
     make_output("polygons", path, path)
-    assert is_ours(path)
+    assert is_refnet_output(path)
     layer(path, "mine", append=True)
 
 
 def edited_polygons(path: Path) -> None:
     make_output("polygons", path, path)
-    assert is_ours(path)
+    assert is_refnet_output(path)
     _, _, shapes, values = pyogrio.raw.read(path, max_features=1)
     fields_ = pyogrio.read_info(path)
     pyogrio.raw.write(
@@ -195,7 +195,7 @@ def test_files_of_others_are_never_replaced_unasked(
 def test_any_bytes_are_no_output(content: bytes, begin: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("any") / "file"
     path.write_bytes(begin + content)
-    assert is_ours(path) is False
+    assert is_refnet_output(path) is False
 
 
 def test_many_files_are_listed_and_counted(tmp_path: Path) -> None:
@@ -217,5 +217,5 @@ def test_tables_that_others_extended_are_told_apart_by_their_cells(tmp_path: Pat
     lines = path.read_text().splitlines()
     for changed in ([*lines, "see my notes"], [*lines, "x,Water,1,1"], [f"{lines[0]},note", *lines[1:]]):
         path.write_text("\n".join(changed))
-        assert not is_ours(path)
+        assert not is_refnet_output(path)
     assert json.loads(path.with_suffix(".json").read_text())["tags"] == TAGS

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("text", ["", "4 X", "-1G", "0", "G", "1e9", "many"])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(OptionsError, match="no size"):
+    with pytest.raises(OptionsError, match="not a memory size"):
         parse_size(text)
 
 

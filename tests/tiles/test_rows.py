@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refnet_cli.tiles.rows import Finishing
+from refnet_cli.tiles.rows import RowAssembler
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 
@@ -23,8 +23,8 @@ def finish(
     tiling: Tiling, area: Window, radius: int, seen: NDArray[np.uint8], batch: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """What a prediction does; probabilities and what was seen, over the area."""
-    finishing = Finishing(tiling, CLASSES, area, radius, usable)
-    around = finishing.stitched
+    assembler = RowAssembler(tiling, CLASSES, area, radius, usable)
+    around = assembler.stitched
     rows, top, found, next_row = list(tiling.rows(around)), around.row, [], area.row
     for windows, later in zip(rows, [*rows[1:], None], strict=True):
         for first in range(0, len(windows), batch):
@@ -35,7 +35,7 @@ def finish(
             bottom = end if later is None else min(later[0].row, end)
             last = first + batch >= len(windows) and bottom > top
             columns = slice(around.column, around.column + around.width)
-            for row, probabilities, there in finishing.take(some, tiles, seen[top:bottom, columns] if last else None):
+            for row, probabilities, there in assembler.push(some, tiles, seen[top:bottom, columns] if last else None):
                 assert row == next_row
                 assert probabilities.shape == (CLASSES, *there.shape)
                 next_row += len(there)

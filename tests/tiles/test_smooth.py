@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refnet_cli.tiles.smooth import ALIKE, Smoother
+from refnet_cli.tiles.smooth import RANGE_SIGMA, Smoother
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -52,7 +52,7 @@ def slow(probabilities: Float32, valid: Bool, radius: int) -> NDArray[np.float64
                 if valid[y, x]:
                     apart = ((exact[:, y, x] - exact[:, row, column]) ** 2).sum()
                     far = (y - row) ** 2 + (x - column) ** 2
-                    weight = np.exp(-far / (2 * (radius / 1.5) ** 2)) * np.exp(-apart / (2 * ALIKE**2))
+                    weight = np.exp(-far / (2 * (radius / 1.5) ** 2)) * np.exp(-apart / (2 * RANGE_SIGMA**2))
                     total, weights = total + weight * exact[:, y, x], weights + weight
         out[:, row, column] = total / weights
     return out
@@ -137,7 +137,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="smooths nothing"):
         Smoother(0, 3, 5, 5)
     for top, first in ((1, 2), (-1, 3), (0, 6), (4, 4)):
-        with pytest.raises(ValueError, match="cannot be smoothed from"):
+        with pytest.raises(ValueError, match="cannot smooth row"):
             Smoother(2, 3, 5, 5, top, first)
     smoother = Smoother(1, 3, 5, 5)
     probabilities, valid = some_map(6, 5, 3)

@@ -222,7 +222,7 @@ def test_empty_grids_are_refused(height: int, width: int) -> None:
 
 @pytest.mark.parametrize(("tile", "overlap"), [(1, 0), (256, 129), (256, -1)])
 def test_unsuitable_overlaps_are_refused(tile: int, overlap: int) -> None:
-    with pytest.raises(OptionsError, match=f"{overlap} does not suit tiles of {tile}"):
+    with pytest.raises(OptionsError, match=f"{overlap} pixels does not suit tiles of {tile}"):
         Tiling(100, 100, tile, overlap)
 
 

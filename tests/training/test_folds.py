@@ -21,7 +21,7 @@ from refnet_cli.evaluation.scores import score
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights, save_weights
-from refnet_cli.system.marks import is_ours
+from refnet_cli.system.marks import is_refnet_output
 from refnet_cli.training import folds
 from refnet_cli.training.calibration import fit_temperature
 from refnet_cli.training.config import TrainConfig
@@ -132,7 +132,7 @@ def test_the_table_says_what_the_cards_say(done: Path) -> None:
     assert int(rows[POOLED]["labelled_pixels"]) == pooled.sum()
     assert float(rows[POOLED]["overall_accuracy"]) == pytest.approx(np.trace(pooled) / pooled.sum())
     assert float(rows[POOLED]["mean_iou"]) == pytest.approx(score(pooled, NAMES).mean_iou)
-    assert all(is_ours(path) for path in (done / "folds.csv", done / "folds.json", done / "fold-east" / "fold.json"))
+    assert all(is_refnet_output(done / name) for name in ("folds.csv", "folds.json", "fold-east/fold.json"))
 
 
 def test_finished_folds_are_not_trained_again(

@@ -81,5 +81,5 @@ def test_without_tensorboard_there_are_tables(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"steps\.csv cannot be made"):
+    with pytest.raises(OutputError, match=r"steps\.csv cannot be created"):
         HistoryFiles(tmp_path / "none", History())

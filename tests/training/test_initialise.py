@@ -298,7 +298,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_imagenet_without_network_names_the_file(hub: Path) -> None:
     url = "https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
-    with pytest.raises(InputMissingError, match=rf"fetch {url} and give it as --encoder-weights model\.safetensors"):
+    with pytest.raises(InputMissingError, match=rf"Download {url} and give it as --encoder-weights model\.safetensors"):
         begin(encoder_weights="imagenet")
 
 
@@ -308,7 +308,7 @@ def test_imagenet_without_an_answer_does_not_try_for_long(hub: Path, monkeypatch
         raise HTTPError("no route to host")
 
     monkeypatch.setattr("refnet_cli.system.hub.get_hf_file_metadata", fail)
-    with pytest.raises(InputMissingError, match=r"could not be fetched \(no route to host\): fetch https://"):
+    with pytest.raises(InputMissingError, match=r"could not be downloaded \(no route to host\)\. Download https://"):
         begin(encoder_weights="imagenet")
 
 

@@ -149,7 +149,7 @@ def test_failures_leave_nothing_behind(kind: str, tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.png", tmp_path / "folder.png"):
-        with pytest.raises(OutputError, match="cannot be made"):
+        with pytest.raises(OutputError, match="cannot be created"):
             DRAWN[kind](path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"]
 
@@ -246,7 +246,7 @@ def test_numbers_stand_out_from_their_cells() -> None:
 
 
 def test_confusion_that_cannot_be_drawn(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="counts no pixel"):
+    with pytest.raises(InputError, match="matrix is empty"):
         draw_confusion(tmp_path / "a.png", np.zeros((2, 2), int), ["a", "b"])
     with pytest.raises(ValueError, match="does not fit 3 names"):
         draw_confusion(tmp_path / "a.png", np.ones((2, 2), int), ["a", "b", "c"])

@@ -1,1 +1,1 @@
-"""How much ground each class covers."""
+"""Areas of the classes, on the full map and in zones."""

@@ -1,4 +1,4 @@
-"""How much ground each class covers: the counting, and the table of it."""
+"""Areas of the classes: the counting, and the output table."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from refnet_cli.types import UInt8
 
 
 class AreaCounter:
-    """Adds up the true area of each class; see `PixelAreas`.
+    """Sum the true area of each class; see `PixelAreas`.
 
     Parameters
     ----------
     grid : GeoBox
-        With a coordinate system that is geographic or derived from one.
+        A grid whose coordinate system is geographic or derived from a geographic one.
     scheme : ClassScheme
 
     Raises
@@ -53,7 +53,7 @@ class AreaCounter:
         Parameters
         ----------
         row : int
-            The first of these rows; it follows the last one added.
+            Number of the first row; it must follow the last row added.
         codes : uint8 array, shape (rows, width)
             Class codes, 0 where there is no data.
         """
@@ -71,38 +71,38 @@ class AreaCounter:
     def by_code(self) -> NDArray[np.float64]:
         """Return the areas of code 0, no data, and of each class of the scheme, in hectares, shape (1 + classes,)."""
         if self._cells.next_row != self._grid.shape[0]:
-            raise ValueError(f"Areas need all {self._grid.shape[0]} rows; {self._cells.next_row} were added.")
+            raise ValueError(f"Areas need all {self._grid.shape[0]} rows; only {self._cells.next_row} were added.")
         return self._square_metres / 10_000
 
 
 class Areas(FileOutput):
-    """A table of how much ground each class covers, on the whole map and in zones: CSV, and JSON next to it.
+    """A table of class areas, on the full map and in zones: CSV, and JSON next to it.
 
     The CSV (UTF-8, RFC 4180) has a header and the columns ``class_code``, ``class_name``, ``hectares`` and ``share``,
-    of the area that has a class: a line for each class of the scheme in its order, and one of code 0, without a share,
-    for pixels that have none. With zones, the column ``zone`` comes first; it is empty in the lines of the whole map,
-    and those of each zone follow. The JSON says the same and of which map it is.
+    the share of the area that has a class. There is one line per class of the scheme, in the scheme's order, and a line
+    with code 0 and no share for pixels without a class. With zones, the first column is ``zone``: empty in the lines of
+    the full map, which come before those of the zones. The JSON has the same numbers and names the map.
 
-    Areas are true ones, see `PixelAreas`. A pixel belongs to a zone if its centre lies inside, so that zones that
-    divide the map add up to it; of a zone that reaches beyond the map, what lies on it counts. Zones may overlap. How
-    they are named, see `read_zones`.
+    Areas are true areas; see `PixelAreas`. A pixel belongs to a zone if its centre lies inside, so that zones that
+    partition the map add up to it. Only a zone's pixels on the map count. Zones may overlap. `read_zones` describes
+    their names.
 
     Parameters
     ----------
     path : str or Path
-        Where the CSV is to appear; the JSON has the same name but for its ending.
+        Path of the CSV; the JSON has the same name with its own extension.
     context : MapContext
-        The JSON has the map's name and the tags.
+        The map's name and tags go into the JSON.
 
     Attributes
     ----------
     warnings : list of str
-        Zones that do not lie on the map.
+        Zones off the map.
 
     Raises
     ------
     OptionsError
-        If the path ends in ``.json``, or a field is asked for that is not there.
+        If the path ends in ``.json``, or a field or layer is given without zones.
     InputMissingError, InputError
         If the zones cannot be used, or the coordinate system is a local one.
     """
@@ -114,14 +114,14 @@ class Areas(FileOutput):
 
     @staticmethod
     def companions(path: Path, map: Path) -> list[Path]:
-        """Return where the JSON lies."""
+        """Return the path of the JSON."""
         return [path.parent / f"{path.stem}.json"]
 
     def __init__(self, path: str | Path, context: MapContext) -> None:
         grid, scheme, zones = context.grid, context.scheme, context.zones
         for what, given in (("field", context.zone_field), ("layer", context.zone_layer)):
             if given is not None and zones is None:
-                raise OptionsError(f"There are no zones that could have a {what} {given!r}; give a file of them.")
+                raise OptionsError(f"The {what} {given!r} is for zones, but no zones are given. Pass --zones FILE.")
         self._whole = AreaCounter(grid, scheme)
         read = read_zones(zones, grid, context.zone_field, context.zone_layer) if zones else None
         self._zones = ZoneCounter(read, grid, scheme) if read is not None else None
@@ -131,10 +131,10 @@ class Areas(FileOutput):
             self._about["zone_layer"] = context.zone_layer
         outside = self._zones.outside if self._zones else []
         if Path(path).suffix == ".json":
-            raise OptionsError(f"{path} would be the table of areas and its JSON at once; name it .csv.")
+            raise OptionsError(f"{path} would be both the table of areas and its JSON. Use a name that ends in .csv.")
         super().__init__(path, context)
         shown = ["".join(letter if letter.isprintable() else "?" for letter in zone) for zone in outside]
-        self.warnings += [f"the zone {zone} of {zones.name} does not lie on the map." for zone in shown if zones]
+        self.warnings += [f"zone {zone} of {zones.name} is off the map." for zone in shown if zones]
 
     def _start(self, folder: Path) -> None:
         pass
@@ -162,7 +162,7 @@ class Areas(FileOutput):
         return [table, document]
 
     def _lines(self, areas: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """Lines of the table from the areas of code 0 and each class, in hectares."""
+        """Return the table's lines from the areas of code 0 and each class, in hectares."""
         rest, *classes = areas.tolist()
         total = math.fsum(classes)
         lines = [

@@ -1,4 +1,4 @@
-"""How much ground a pixel covers."""
+"""True areas of a grid's pixels."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.outputs.geodesy import Ground
 
 CELL = 128
-"""Side in pixels of the cells whose pixels are taken for equally large."""
+"""Side in pixels of the cells within which all pixels get the same area."""
 
 
 class PixelAreas:
-    """The true area of pixels, in any projection of the grid.
+    """The true area of pixels, in any projection.
 
     The area of a cell of 128 x 128 pixels is measured on the ellipsoid, along geodesics between points on its edges,
-    and spread evenly over its pixels. In geographic grids and far from a projection's centre the pixels' nominal area
-    would be wrong many times over.
+    and divided equally among its pixels. In geographic grids and far from a projection's centre the nominal pixel area
+    would be wrong by a multiple.
 
     Parameters
     ----------
     grid : GeoBox
-        With a coordinate system that is geographic or derived from one.
+        A grid whose coordinate system is geographic or derived from a geographic one.
 
     Raises
     ------
@@ -53,14 +53,14 @@ class PixelAreas:
 
 
 def total_area(areas: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how much ground pixels cover that were counted in a row of cells.
+    """Return the area of each code's pixels in a row of cells, in square metres.
 
     Parameters
     ----------
     areas : float64 array, shape (columns,)
-        From `PixelAreas.of_row`; NaN where a cell reaches beyond what the projection shows of the Earth.
+        From `PixelAreas.of_row`; NaN where a cell exceeds the area where the projection is defined.
     counts : int64 array, shape (columns, codes)
-        The first code is no data, which covers no ground there.
+        Pixel counts. The first code is no data, whose pixels in cells with NaN are ignored.
     """
     known = np.isfinite(areas)
     if known.all():

@@ -1,4 +1,4 @@
-"""Areas of classes in zones: polygons of a vector file."""
+"""Class areas in zones, which are polygons of a vector file."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from refnet_cli.raster.vectors import ShapeProjector, VectorFile
 from refnet_cli.types import UInt8
 
 Shapes = NDArray[Any]
-_POLYGONS = (3, 6)  # of shapely's types
+_POLYGONS = (3, 6)  # shapely's type ids of polygons and multipolygons
 
 
 def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | None = None) -> dict[str, Shapes]:
     """Read zones from a vector file.
 
-    Without a field, every feature is a zone, named by its number in the file, from 1: which of a file's fields names
-    its features cannot be told for certain. With one, its values are the zones' names, and features of the same value
-    are one zone.
+    Without a field, every feature is a zone, named by its number in the file from 1: there is no reliable way to detect
+    which field holds names. With a field, its values are the zones' names, and features with equal values form one
+    zone.
 
     Parameters
     ----------
     path : Path
-        GeoPackage, GeoJSON, Shapefile or FlatGeobuf of polygons, in any reference system.
+        GeoPackage, GeoJSON, Shapefile or FlatGeobuf of polygons, in any coordinate system.
     grid : GeoBox
     field : str, optional
     layer : str, optional
-        Needed where several layers of the file have shapes.
+        Needed if several layers of the file have geometries.
 
     Returns
     -------
     dict of str to array of shapely geometries
-        The polygons of each zone that lie near the grid, in its pixels (x to the right, y down); in the order of the
-        file.
+        The polygons of each zone that lie near the grid, in pixel coordinates (x to the right, y down), in the order of
+        the file.
 
     Raises
     ------
     InputMissingError
-        If the file is missing or may not be read.
+        If the file is missing or unreadable.
     InputError
-        If it is damaged, has no reference system or no polygon, or a feature has another shape, an invalid one that
-        cannot be repaired, or no name.
+        If the file is damaged or has no coordinate system or no polygon, or if a feature is not a polygon, cannot be
+        repaired or has no name.
     OptionsError
-        If it has not the layer or not the field, or several layers have shapes and none was named.
+        If the field or layer does not exist, or several layers have geometries and no layer is given.
     """
     file = VectorFile.open(path, "zone", layer, "--zone-layer")
     if field is not None and field not in file.fields:
@@ -62,7 +62,7 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | 
         raise OptionsError(f"{file.name} has no field {field!r}; its fields are {listed}.")
     shapes, values = file.read([field] if field is not None else [])
     if not len(shapes):
-        raise InputError(f"{file.name} holds no polygon.")
+        raise InputError(f"{file.name} contains no polygons.")
     repaired = np.array([_repair(shape, number, file) for number, shape in enumerate(shapes, 1)])
     names = _names(values[0].tolist(), file) if values else [str(number) for number in range(1, len(shapes) + 1)]
     pieces, which = ShapeProjector(file, grid).project(repaired)
@@ -74,22 +74,25 @@ def read_zones(path: Path, grid: GeoBox, field: str | None = None, layer: str | 
 
 def _repair(shape: Any, number: int, file: VectorFile) -> Any:
     if shape is None or shape.is_empty or shapely.get_type_id(shape) not in _POLYGONS:
-        kind = "no shape" if shape is None or shape.is_empty else f"a {shape.geom_type}"
-        raise InputError(f"{file.name} has {kind} as feature {number}; every zone has to be a polygon.")
+        kind = "no geometry" if shape is None or shape.is_empty else f"a {shape.geom_type}"
+        raise InputError(f"Feature {number} of {file.name} has {kind}; every zone must be a polygon.")
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"Feature {number} of {file.path} has coordinates that are no numbers: correct it.")
+        raise InputError(f"Feature {number} of {file.path} has infinite or NaN coordinates. Correct them.")
     if shape.is_valid:
         return shape
     repaired = shapely.make_valid(shape)
     if repaired.is_empty or shapely.get_type_id(repaired) not in _POLYGONS:
-        raise InputError(f"Feature {number} of {file.path} is no valid polygon: {shapely.is_valid_reason(shape)}.")
+        raise InputError(f"Feature {number} of {file.path} is not a valid polygon: {shapely.is_valid_reason(shape)}.")
     return repaired
 
 
 def _names(values: list[Any], file: VectorFile) -> list[str]:
     for number, value in enumerate(values, 1):
         if value is None or value != value or not str(value).strip():
-            raise InputError(f"Feature {number} of {file.path} has no name; number the zones, or give another field.")
+            raise InputError(
+                f"Feature {number} of {file.path} has no name. Fill in the field, choose another one, or leave out "
+                "--zone-field to number the zones."
+            )
     return [f"{value:.15g}" if isinstance(value, float) else str(value) for value in values]
 
 
@@ -102,9 +105,9 @@ class _Zone:
 
 
 class ZoneCounter:
-    """Adds up the true area of each class in zones.
+    """Sum the true area of each class in zones.
 
-    Holds rows of the map's full width, and of each zone only its polygons and sums.
+    Holds a band of the map's rows, and the polygons and sums of each zone.
 
     Parameters
     ----------
@@ -116,11 +119,11 @@ class ZoneCounter:
     Attributes
     ----------
     outside : list of str
-        Names of zones that do not touch the grid.
+        Names of zones off the grid.
     """
 
     _BAND = 8 * CELL
-    """Rows that are counted at once. Always the same ones, however rows arrive: so are their last bits."""
+    """Rows that are counted at once. Fixed bands make the last bits independent of how rows arrive."""
 
     def __init__(self, zones: dict[str, Shapes], grid: GeoBox, scheme: ClassScheme) -> None:
         self._grid, self._areas = grid, PixelAreas(grid)
@@ -166,7 +169,7 @@ class ZoneCounter:
 
     @staticmethod
     def _add(zone: _Zone, indexes: UInt8, inside: UInt8, areas: NDArray[np.float64]) -> None:
-        """Add pixels of a row of cells: the index of each one's class, and whether it is in the zone."""
+        """Add the pixels of a row of cells, given the index of each pixel's class and the mask of the zone."""
         classes = len(zone.square_metres)
         cells = np.arange(zone.columns.start, zone.columns.stop) // CELL
         keys = (cells * classes + indexes)[inside > 0]
@@ -175,7 +178,7 @@ class ZoneCounter:
 
 
 def _place(shapes: Shapes, grid: GeoBox, classes: int) -> _Zone:
-    """Find the rows and columns in which polygons may have centres of pixels."""
+    """Return a zone with the rows and columns in which its polygons may contain pixel centres."""
     height, width = grid.shape
     shapes = shapes[shapely.intersects(shapes, shapely.box(0, 0, width, height))]
     if not len(shapes):

@@ -1,1 +1,1 @@
-"""Outputs to look at: a preview and an HTML report."""
+"""Pictures of the map: a preview and an HTML report."""

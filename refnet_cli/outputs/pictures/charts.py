@@ -1,4 +1,7 @@
-"""Charts as SVG, for a page: bars of areas, and a histogram of probabilities."""
+"""SVG charts for the HTML report: bars of areas, and a histogram of probabilities.
+
+Own code, because matplotlib is an optional dependency (the extra ``torch``).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-_WIDTH = 440  # that of a phone, nearly, so that letters keep their size there
-_LETTERS = 44  # of a name that fit
+_WIDTH = 440  # about the width of a phone, so that text keeps its size there
+_LETTERS = 44  # most letters of a name
 
 
 class Bar(NamedTuple):
-    """A bar of a chart."""
+    """One bar of a bar chart."""
 
     name: str
     value: float
@@ -20,14 +23,14 @@ class Bar(NamedTuple):
 
 
 def bar_chart(bars: Sequence[Bar], title: str) -> str:
-    """Draw bars one below the other, their names above them.
+    """Return a chart of horizontal bars, one below the other, each with its name above.
 
     Parameters
     ----------
     bars : sequence of Bar
-        With values from 0.
+        Bars with values of at least 0.
     title : str
-        What a screen reader says of the chart; the bars' names and labels follow.
+        Start of the text for screen readers; the bars' names and labels follow.
     """
     line, most, room = 42, max((bar.value for bar in bars), default=0) or 1, _WIDTH - 110
     shapes = []
@@ -40,19 +43,19 @@ def bar_chart(bars: Sequence[Bar], title: str) -> str:
             f'<rect x="0.5" y="{top + 20.5}" width="{length:.1f}" height="14" fill="rgb{colour}" class="edged"/>'
             f'<text x="{length + 8:.1f}" y="{top + 32}" class="number">{escape(label)}</text></g>'
         )
-    said = "; ".join([title, *(f"{bar.name} {bar.label}" for bar in bars)])
-    return _svg(line * len(bars) + 4, said, shapes)
+    text = "; ".join([title, *(f"{bar.name} {bar.label}" for bar in bars)])
+    return _svg(line * len(bars) + 4, text, shapes)
 
 
 def histogram(counts: Sequence[int], title: str) -> str:
-    """Draw how often values from 0 to 1 occur.
+    """Return a histogram of values from 0 to 1.
 
     Parameters
     ----------
     counts : sequence of int
-        Of each of as many equal ranges.
+        Counts of bins of equal width.
     title : str
-        What a screen reader says of the chart.
+        The text for screen readers.
     """
     left, top, height, width = 54, 12, 190, _WIDTH - 66
     total, most = max(sum(counts), 1), max(*counts, 1)

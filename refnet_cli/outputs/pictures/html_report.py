@@ -1,4 +1,4 @@
-"""A page that describes a map: the map over what the sensors saw, its figures, and how it came about."""
+"""HTML report of a map: the map over quicklooks of the sensors, its statistics and its provenance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.downsample import ClassPicture
-from refnet_cli.outputs.geodesy import view_of
+from refnet_cli.outputs.geodesy import orientation_of
 from refnet_cli.outputs.pictures.charts import Bar, bar_chart, histogram
 from refnet_cli.outputs.pictures.quicklook import Quicklook
-from refnet_cli.outputs.rows import NO_SHARE, STEPS, Rows
+from refnet_cli.outputs.rows import PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.memory import MB
@@ -31,35 +31,31 @@ from refnet_cli.types import UInt8
 
 _BINS = 50
 _NO_DATA = (230, 233, 236)  # the page's colour under the map
-_FINE = 400  # pixels of a picture that need no enlarging
-_BAR = 0.3  # share of the map's width that a scale bar may take
+_FINE = 400  # pixels of a side above which pictures are scaled smoothly
+_BAR = 0.3  # longest scale bar, as a share of the map's width
 
 
 class HtmlReport(FileOutput):
-    """A page of HTML for any browser, a single file that asks for nothing from elsewhere.
+    """An HTML page for any browser: a single file that loads no other resources.
 
-    It shows the map over quicklooks of the sensors, areas, a histogram of the classes' probabilities, what was
-    decided, warnings, and with what the map was made. What ``facts`` does not tell it leaves out.
+    It shows the map over quicklooks of the sensors, areas, a histogram of the classes' probabilities, decisions about
+    the input files, warnings and the map's provenance. Sections without data in ``facts`` are omitted.
 
     Parameters
     ----------
     path : str or Path
-        Where the page is to appear.
-    grid : GeoBox
-    scheme : ClassScheme
-    tags : dict of str to str
-        Become the page's meta data.
-    look : Quicklook, optional
-        Of the grid; complete when the page is.
+        Path of the page.
+    context : MapContext
+        The tags become the page's metadata. The quicklook must be complete when the page is completed.
 
     Raises
     ------
     ValueError
-        If the quicklook is one of another grid.
+        If the quicklook has another grid.
     OutputError
-        If the page cannot be made at that place.
+        If the file cannot be created there.
     StorageError
-        From `finish`, if the disk fills up.
+        From `finish`, if the disk is full.
     """
 
     ending = "_report.html"
@@ -72,7 +68,7 @@ class HtmlReport(FileOutput):
     def __init__(self, path: str | Path, context: MapContext) -> None:
         self._look, shape = context.look, (*context.grid.shape,)
         if self._look is not None and self._look.shape != shape:
-            raise ValueError(f"A quicklook of {self._look.shape} pixels is none of a grid of {shape}.")
+            raise ValueError(f"The quicklook has {self._look.shape} pixels, and the grid {shape}.")
         super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
@@ -111,13 +107,13 @@ class HtmlReport(FileOutput):
             **_provenance(self._grid, facts),
         )
         result = folder / "complete.html"
-        # Names of files need not be text.
+        # File names need not be valid UTF-8.
         result.write_bytes(page.encode("utf-8", "replace"))
         return [result]
 
 
 def _render(**values: Any) -> str:
-    """Fill in the page, every text escaped."""
+    """Render the page, with every text escaped."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
@@ -144,7 +140,7 @@ class _Class(NamedTuple):
 
 
 def _classes(scheme: ClassScheme, pixels: Mapping[int, int], areas: Mapping[str, float] | None) -> list[_Class]:
-    """Return the classes that occur, the largest first; shares are of pixels where areas are not known."""
+    """Return the classes that occur, largest first; shares are of pixels if areas are unknown."""
     if areas is None:
         sizes: list[float] = [pixels[code] for code in scheme.codes]
     else:
@@ -166,7 +162,7 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
     if "valid_share" in facts:
         items["Valid pixels"] = _share(facts["valid_share"])
     if classes:
-        items["Commonest class"] = f"{classes[0].name}, {_share(classes[0].share)}"
+        items["Most common class"] = f"{classes[0].name}, {_share(classes[0].share)}"
     items["Grid"] = f"{width:,} × {height:,} pixels of {_pixel(grid)}"
     return items | {SENSORS[key].satellite: facts[key] for key in MODALITIES if key in facts}
 
@@ -174,21 +170,21 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
 def _pictures(
     codes: UInt8, scheme: ClassScheme, classes: Sequence[_Class], look: Quicklook | None, sensors: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return the pictures of the map and of the sensors that it is from; a script makes of them one to swipe over."""
-    told = ", ".join(f"{one.name} {_share(one.share)}" for one in classes) or "no data"
-    pictures = [("classes", "Class map", f"Map of land cover: {told}.", _class_picture(codes, scheme))]
+    """Return the pictures of the map and its sensors; the page's script overlays two of them with a divider."""
+    listed = ", ".join(f"{one.name} {_share(one.share)}" for one in classes) or "no data"
+    pictures = [("classes", "Class map", f"Land cover map: {listed}.", _class_picture(codes, scheme))]
     if look is not None:
         seen = {"optical": (look.optical_bands, look.optical_picture), "sar": (look.sar_bands, look.sar_picture)}
         for key in MODALITIES:
             if key in sensors:
                 (bands, draw), satellite = seen[key], SENSORS[key].satellite
-                told = f"What {satellite} saw, bands {', '.join(bands)}."
-                pictures.append((key, f"{satellite} ({', '.join(bands)})", told, _few_colours(draw())))
+                alt = f"{satellite} image, bands {', '.join(bands)}."
+                pictures.append((key, f"{satellite} ({', '.join(bands)})", alt, _few_colours(draw())))
     return [{"key": key, "name": name, "alt": alt, "source": _data_uri(image)} for key, name, alt, image in pictures]
 
 
 def _class_picture(codes: UInt8, scheme: ClassScheme) -> Image.Image:
-    """Paint each class in its colour; what is none is transparent."""
+    """Return a picture of the classes in their colours; pixels without a class are transparent."""
     number = np.zeros(256, np.uint8)
     number[list(scheme.codes)] = np.arange(1, len(scheme.codes) + 1)
     image = Image.fromarray(number[codes]).convert("P")
@@ -198,7 +194,7 @@ def _class_picture(codes: UInt8, scheme: ClassScheme) -> Image.Image:
 
 
 def _few_colours(picture: UInt8) -> Image.Image:
-    """Reduce a picture to 255 colours, a third of the bytes, and one for what is transparent."""
+    """Reduce a picture to 255 colours and a transparent one, which takes a third of the bytes."""
     image = Image.fromarray(np.ascontiguousarray(picture[..., :3])).quantize(255, Image.Quantize.MEDIANCUT)
     numbers = np.where(picture[..., 3] > 0, np.asarray(image), np.uint8(255))
     reduced = Image.fromarray(numbers.astype(np.uint8)).convert("P")
@@ -215,8 +211,8 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def _scale(grid: GeoBox) -> dict[str, str] | None:
-    """Describe a scale bar and an arrow to the north, if the grid's rows run eastwards and north is up."""
-    view = view_of(grid)
+    """Return a scale bar and a north arrow, if the grid's rows run eastwards and north is up."""
+    view = orientation_of(grid)
     if view.flip_rows or view.flip_columns or view.pixel is None or view.north is None:
         return None
     metres = grid.shape[1] * view.pixel
@@ -226,27 +222,27 @@ def _scale(grid: GeoBox) -> dict[str, str] | None:
 
 
 def _round_length(most: float) -> float:
-    """Return the greatest of 1, 2 and 5 times a power of ten that is at most as long."""
+    """Return the largest length up to ``most`` that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(most))
     return max(factor * power for factor in (1, 2, 5) if factor * power <= most)
 
 
 def _confidence(steps: NDArray[np.int64]) -> tuple[str, str]:
-    """Draw the probabilities, counted by steps of 1/`STEPS`, and sum them up in words."""
+    """Return a histogram of the probabilities, from counts of steps of 1/`STEPS`, and a summary in words."""
     known = steps[: STEPS + 1]
-    assert int(steps.sum() - known.sum()) == int(steps[NO_SHARE])
+    assert int(steps.sum() - known.sum()) == int(steps[PROBABILITY_NODATA])
     total = int(known.sum())
     if not total:
         return "", "No pixel has a class."
     bins = np.bincount(np.minimum(np.arange(len(known)) * _BINS // STEPS, _BINS - 1), known).astype(np.int64)
     median = int(np.searchsorted(np.cumsum(known), (total + 1) // 2)) / STEPS
     unsure = int(known[: STEPS // 2].sum()) / total
-    told = f"Half of the pixels have a probability of {median:.2f} or more; {_share(unsure)} have less than 0.5."
-    return histogram(bins.tolist(), f"Histogram of probabilities. {told}"), told
+    summary = f"Half of the pixels have a probability of {median:.2f} or more; {_share(unsure)} have less than 0.5."
+    return histogram(bins.tolist(), f"Histogram of probabilities. {summary}"), summary
 
 
 def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rows of the tables that tell how the map was made, and the lines of the translation."""
+    """Return the rows of the provenance tables, and the lines of the class crosswalk."""
     weights = facts.get("weights", {})
     crs = facts.get("grid", {}).get("crs") or pyproj.CRS.from_user_input(grid.crs).name
     height, width = grid.shape
@@ -275,7 +271,7 @@ def _provenance(grid: GeoBox, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """Return a value that JSON can hold as a reader would write it."""
+    """Return a JSON value as readable text."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A picture of the class map for a first look."""
+"""Preview picture of the class map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.downsample import ClassPicture
-from refnet_cli.outputs.geodesy import view_of
+from refnet_cli.outputs.geodesy import orientation_of
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.types import UInt8
 
@@ -25,31 +25,30 @@ _INK = (30, 30, 30, 255)
 
 
 class Preview(FileOutput):
-    """A picture of the class map for a first look: PNG, transparent where there is no data, with a legend.
+    """A preview of the class map: PNG with a legend, transparent where there is no data.
 
-    A pixel of the picture shows the commonest class of the map's pixels under it. The longer side of the map takes
-    at most 1000 pixels; small maps are enlarged. North is up, or where an arrow next to the map points: true north in
-    the map's middle. A scale bar is as long as its label says along the map's middle row, on the ellipsoid; a map whose
-    rows are not straight in its reference system has none.
+    A pixel of the picture shows the most common class of the map's pixels under it. The longer side of the map has at
+    most 1000 pixels; small maps are enlarged. North is up, or an arrow shows true north in the map's middle. The scale
+    bar holds along the map's middle row, on the ellipsoid; rotated or sheared maps have none.
 
     Parameters
     ----------
     path : str or Path
-        Where the picture is to appear.
+        Path of the picture.
     context : MapContext
         The tags become the picture's text entries.
 
     Raises
     ------
     OutputError
-        If the picture cannot be made at that place.
+        If the file cannot be created there.
     StorageError
-        From `finish`, if the disk fills up.
+        From `finish`, if the disk is full.
     """
 
     ending = "_preview.png"
     suffixes = (".png",)
-    title = "Picture of the map"
+    title = "Preview of the map"
     media: ClassVar = {".png": ("image/png", ("overview", "thumbnail"))}
 
     def _start(self, folder: Path) -> None:
@@ -65,7 +64,7 @@ class Preview(FileOutput):
             text.add_text(key, value)
         picture = io.BytesIO()
         enlarge = max(1, 600 // max(self._picture.codes.shape))
-        view = view_of(self._grid)
+        view = orientation_of(self._grid)
         codes = self._picture.codes[:: -1 if view.flip_rows else 1, :: -1 if view.flip_columns else 1]
         bar = scale_bar(view.pixel * self._picture.side / enlarge) if view.pixel else None
         shown = codes.repeat(enlarge, 0).repeat(enlarge, 1)
@@ -75,15 +74,15 @@ class Preview(FileOutput):
         return [result]
 
 
-class Bar(NamedTuple):
+class ScaleBar(NamedTuple):
     """A scale bar."""
 
     label: str
     pixels: int
 
 
-def scale_bar(pixel: float) -> Bar:
-    """Choose a scale bar of 1, 2 or 5 times a power of ten metres, from 60 to 150 pixels long.
+def scale_bar(pixel: float) -> ScaleBar:
+    """Return a scale bar of 1, 2 or 5 times a power of ten metres, 60 to 150 pixels long.
 
     Parameters
     ----------
@@ -93,16 +92,16 @@ def scale_bar(pixel: float) -> Bar:
     Examples
     --------
     >>> scale_bar(10.0), scale_bar(150.0)
-    (Bar(label='1 km', pixels=100), Bar(label='20 km', pixels=133))
+    (ScaleBar(label='1 km', pixels=100), ScaleBar(label='20 km', pixels=133))
     """
     longest = _LONGEST_BAR * pixel
     power = 10.0 ** math.floor(math.log10(longest))
     metres = max(step * power for step in (1, 2, 5) if step * power <= longest)
-    return Bar(f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m", round(metres / pixel))
+    return ScaleBar(f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m", round(metres / pixel))
 
 
-def _draw(codes: UInt8, scheme: ClassScheme, north: float | None, bar: Bar | None) -> Image.Image:
-    """Draw a map with the classes that occur in it next to it, commonest first, and with a north arrow and a scale."""
+def _draw(codes: UInt8, scheme: ClassScheme, north: float | None, bar: ScaleBar | None) -> Image.Image:
+    """Draw a map with a legend of its classes, most common first, a north arrow and a scale bar."""
     palette = np.zeros((256, 4), np.uint8)
     palette[list(scheme.codes)] = [(*colour, 255) for colour in scheme.colours]
     picture = Image.fromarray(palette[codes])
@@ -134,7 +133,7 @@ def _draw(codes: UInt8, scheme: ClassScheme, north: float | None, bar: Bar | Non
 
 
 def _draw_arrow(draw: ImageDraw.ImageDraw, x: int, y: int, north: float) -> None:
-    """Draw an arrow with an N at its tip around a place, so many degrees clockwise from up."""
+    """Draw a north arrow with an N at its tip, centred on (x, y) and turned ``north`` degrees clockwise from up."""
     cosine, sine = math.cos(math.radians(north)), math.sin(math.radians(north))
 
     def turned(right: float, down: float) -> tuple[float, float]:
@@ -144,7 +143,7 @@ def _draw_arrow(draw: ImageDraw.ImageDraw, x: int, y: int, north: float) -> None
     draw.text(turned(0, -29), "N", fill=_INK, font=ImageFont.load_default(size=18), anchor="mm")
 
 
-def _draw_bar(draw: ImageDraw.ImageDraw, left: int, top: int, bar: Bar) -> None:
-    """Draw a scale bar from a place on to the right, and what it says below."""
+def _draw_bar(draw: ImageDraw.ImageDraw, left: int, top: int, bar: ScaleBar) -> None:
+    """Draw a scale bar from (left, top) to the right, with its label below."""
     draw.rectangle((left, top, left + bar.pixels - 1, top + 5), fill=_INK)
     draw.text((left, top + 12), bar.label, fill=_INK, font=ImageFont.load_default(size=16), anchor="la")

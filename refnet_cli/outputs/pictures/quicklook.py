@@ -1,4 +1,4 @@
-"""Small pictures of what the sensors saw, made while a scene is read in any order."""
+"""Quicklooks of the sensors, built while a scene is read in any order."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from refnet_cli.outputs.downsample import cell_side
 from refnet_cli.sensors import SENSORS
 from refnet_cli.types import Float32, Float64, UInt8
 
-_LIMIT = 32_767  # of the whole numbers that are added up
-_MOST_ROWS = 255  # that a byte can count, and whose sum of such numbers float32 holds to the last digit
+_LIMIT = 32_767  # largest integer that is added up
+_MOST_ROWS = 255  # as many as a byte can count, and float32 holds their sum of such integers exactly
 _PERCENTILES = (2, 98)
 _GAMMA = 1.4
-# Where the values' own range is no range: reflectance x 10,000; dB of both polarisations, and of their ratio.
+# Default ranges where all values are nearly equal: reflectance x 10,000; dB of both polarisations and of their ratio.
 _REFLECTANCE = (0.0, 3000.0)
 _BACKSCATTER = ((-20.0, 0.0), (-27.0, -7.0), (2.0, 16.0))
 
 
 class Quicklook:
-    """Means of the bands to show, over the same cells as those of a picture of the class map.
+    """Means of the displayed bands, over the same cells as those of a picture of the class map.
 
-    They are means of whole numbers (reflectance x 10,000; hundredths of dB, within -327.67 and 327.67), so that the
-    pictures are the same to the bit for any order in which the pixels come.
+    The means are of integers (reflectance x 10,000; hundredths of dB, clipped to -327.67 to 327.67), so that the
+    pictures are equal to the bit for any order of reading.
 
     Parameters
     ----------
     height, width : int
         Size of the grid in pixels.
     optical, sar : sequence of str
-        Names of the bands that `add` will be given. Of the optical ones red, green and blue are shown if they are
-        there, else the first three, else the first. Of the others VV and VH, or HH and HV, or the first two, else the
+        Names of the bands that `add` receives. The displayed optical bands are red, green and blue, else the first
+        three, else the first. The displayed SAR bands are VV and VH, else HH and HV, else the first two, else the
         first.
 
     Raises
@@ -45,9 +45,9 @@ class Quicklook:
 
     def __init__(self, height: int, width: int, optical: Sequence[str], sar: Sequence[str]) -> None:
         if not optical or not sar:
-            raise ValueError(f"A quicklook needs bands of both sensors; it was given {[*optical]} and {[*sar]}.")
+            raise ValueError(f"A quicklook needs bands of both sensors; got {[*optical]} and {[*sar]}.")
         self.shape = height, width
-        """Of the grid, in pixels."""
+        """Shape of the grid in pixels."""
         self._side = cell_side(height, width)
         cells = math.ceil(height / self._side), math.ceil(width / self._side)
         self._optical = _Sums(optical, SENSORS["optical"].choose_quicklook_bands(optical), 1, cells)
@@ -55,35 +55,35 @@ class Quicklook:
 
     @property
     def optical_bands(self) -> tuple[str, ...]:
-        """Names of the optical bands that are shown: red, green and blue, or one in grey."""
+        """Names of the displayed optical bands: red, green and blue, or one in grey."""
         return self._optical.shown
 
     @property
     def sar_bands(self) -> tuple[str, ...]:
-        """Names of the SAR bands that are shown: red and green, with their ratio in blue, or one in grey."""
+        """Names of the displayed SAR bands: red and green, with their ratio in blue, or one in grey."""
         return self._sar.shown
 
     def add(self, row: int, column: int, optical: Float32, sar: Float32) -> None:
-        """Take a window of the grid; in the end each pixel has to be in one of them.
+        """Add a window of the grid. Add every pixel of the grid exactly once.
 
         Parameters
         ----------
         row, column : int
-            Of the window's first pixel.
+            First pixel of the window.
         optical : float32 array, shape (Bo, rows, columns)
-            Reflectance x 10,000, NaN where there is none.
+            Reflectance x 10,000, NaN for no data.
         sar : float32 array, shape (Bs, rows, columns)
-            dB, NaN where there is none.
+            dB, NaN for no data.
 
         Raises
         ------
         ValueError
-            If the window is not on the grid, or the bands are others.
+            If the window exceeds the grid, or the number of bands is wrong.
         """
         height, width = optical.shape[1:]
         needed = (len(self._optical.names), height, width), (len(self._sar.names), height, width)
         if (optical.shape, sar.shape) != needed:
-            raise ValueError(f"Bands have the shapes {optical.shape} and {sar.shape}; {needed} were expected.")
+            raise ValueError(f"Bands have the shapes {optical.shape} and {sar.shape}; expected {needed}.")
         if min(row, column) < 0 or row + height > self.shape[0] or column + width > self.shape[1]:
             raise ValueError(
                 f"A window of {height} x {width} pixels at {row}, {column} is not on a grid of "
@@ -94,12 +94,12 @@ class Quicklook:
             self._sar.add(row, column, sar, self._side)
 
     def merge(self, other: Quicklook) -> None:
-        """Take what another one for the same grid and bands was given.
+        """Add the windows of another quicklook of the same grid and bands.
 
         Raises
         ------
         ValueError
-            If its grid or bands are others.
+            If the grids or bands differ.
         """
         own, others = ((look.shape, look._optical.names, look._sar.names) for look in (self, other))
         if own != others:
@@ -109,7 +109,7 @@ class Quicklook:
             sums.counts += more.counts
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that it holds as arrays, none of them of objects; `from_arrays` takes them."""
+        """Return the state as plain arrays (no objects), for `from_arrays`."""
         arrays: dict[str, NDArray[Any]] = {"shape": np.array(self.shape, np.int64)}
         for name, sums in (("optical", self._optical), ("sar", self._sar)):
             arrays |= {
@@ -121,7 +121,7 @@ class Quicklook:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the one of which `to_arrays` made the arrays.
+        """Return the quicklook from the arrays of `to_arrays`.
 
         Raises
         ------
@@ -133,23 +133,24 @@ class Quicklook:
         for name, sums in (("optical", look._optical), ("sar", look._sar)):
             for own, stored in ((sums.sums, arrays[f"{name}_sums"]), (sums.counts, arrays[f"{name}_counts"])):
                 if own.shape != stored.shape:
-                    raise ValueError(f"Stored sums have the shape {stored.shape}; {own.shape} was expected.")
+                    raise ValueError(f"Stored sums have the shape {stored.shape}; expected {own.shape}.")
                 own[:] = stored
         return look
 
     def optical_picture(self) -> UInt8:
-        """Return what the optical sensor saw, RGBA, shape (rows, columns, 4) of cells; transparent where nothing.
+        """Return the optical picture, RGBA, shape (rows, columns, 4) of cells; transparent for no data.
 
-        Its bands are stretched alike, from the 2nd to the 98th percentile of all their cells, and dark ones lifted.
+        All bands share one stretch, from the 2nd to the 98th percentile of their cells, and a gamma that brightens
+        dark pixels.
         """
         means, seen = self._optical.means()
         low, high = _stretch(means[:, seen], _REFLECTANCE)
         return _picture([np.clip((band - low) / (high - low), 0, 1) ** (1 / _GAMMA) for band in means], seen)
 
     def sar_picture(self) -> UInt8:
-        """Return what the SAR sensor saw, RGBA, shape (rows, columns, 4) of cells; transparent where nothing.
+        """Return the SAR picture, RGBA, shape (rows, columns, 4) of cells; transparent for no data.
 
-        Each colour has a stretch of its own, from the 2nd to the 98th percentile.
+        Each colour has its own stretch, from the 2nd to the 98th percentile.
         """
         means, seen = self._sar.means()
         layers = [*means, means[0] - means[1]] if len(means) > 1 else [*means]
@@ -161,7 +162,7 @@ class Quicklook:
 
 
 class _Sums:
-    """Sums of whole numbers, and how many, of some bands in each cell."""
+    """Sums and counts of integers in each cell, for the displayed bands of one sensor."""
 
     def __init__(self, names: Sequence[str], chosen: list[int], factor: int, cells: tuple[int, int]) -> None:
         self.names, self.shown = tuple(names), tuple(names[index] for index in chosen)
@@ -190,13 +191,13 @@ class _Sums:
             top = bottom
 
     def means(self) -> tuple[Float64, NDArray[np.bool_]]:
-        """Return the means in physical units, shape (bands, rows, columns), and where all bands have one."""
+        """Return the means in physical units, shape (bands, rows, columns), and the mask of cells with all bands."""
         seen = np.asarray((self.counts > 0).all(axis=0))
         return self.sums / (np.maximum(self.counts, 1) * float(self._factor)), seen
 
 
 def _stretch(values: Float64, usual: tuple[float, float]) -> tuple[float, float]:
-    """Return the values that become black and white; the usual ones where there are no values or they hardly differ."""
+    """Return the values shown as black and white; the default ones if there are no values or they hardly differ."""
     if values.size:
         low, high = np.percentile(values, _PERCENTILES).tolist()
         if high - low >= (usual[1] - usual[0]) / 100:

@@ -1,14 +1,17 @@
-"""Outlines of the connected components of a class map, while its rows come in.
+"""Polygonize a class map row by row: trace the outlines of its connected components.
 
-Everything is counted in pixels: vertex (x, y) is the upper left corner of the pixel in column x and row y. Only what
-reaches the last row so far is held; what ends before is complete and leaves.
+Own code instead of rasterio.features.shapes, which needs the complete raster, and whose polygons are invalid where a
+component touches itself at a vertex. This code holds only the components that reach the last row so far, and sums
+pixels, areas and probabilities per component.
 
-An outline is kept as its corners, each with the number of the corner that follows it, the component on the right hand.
-Whether a vertex is a corner, and of what kind, its four pixels tell, and the corners of one kind on a grid line pair
-up in their order along it. Where two pixels of one code touch at a vertex alone, the outlines go around each of them,
-for they may be two components. If they turn out to be one when it is complete, the ways through the vertex are
-exchanged: then no ring passes a vertex twice, and what touches itself there is a shell and a hole, as the OGC's
-simple features want it.
+Coordinates are in pixels: vertex (x, y) is the upper left corner of the pixel in column x and row y. An outline is
+stored as corners, each with the number of the next corner, with the component on the right-hand side. The four pixels
+around a vertex determine whether it is a corner, and of which kind. Corners on a grid line are paired in their order
+along the line.
+
+Two pixels of one code may touch at a vertex only. They may belong to two components, so the outlines first go around
+each of them. If they turn out to belong to one complete component, the two paths through the vertex are swapped. Then
+no ring passes a vertex twice: a component that touches itself is a shell with a hole, as OGC Simple Features requires.
 """
 
 from __future__ import annotations
@@ -22,22 +25,22 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from refnet_cli.types import Bool, Int64, UInt8
 
-# Kinds of corners by the pixel whose corner it is: 0 to 3 for one that sticks out, 4 to 7 for the three around one
-# that does not belong. The pixels are those of `Quad`: d, c, a, b.
+# Kinds of corners, by the vertex's four pixels (a b above, c d below). 0 to 3, convex: only pixel d, c, a or b belongs
+# to the component. 4 to 7, concave: only pixel d, c, b or a does not.
 _OWNERS = ((1, 1), (1, 0), (0, 0), (0, 1), (0, 0), (0, 1), (1, 0), (1, 1))
-"""Row and column of a pixel of the component, from the vertex's upper left one."""
+"""Row and column offset of a pixel of the component, from the vertex's upper left pixel."""
 _EASTWARD = (0, 6), (1, 7)
-"""Kinds with which edges along the top of pixels start and end, from west to east."""
+"""Kinds of corners at the west and east end of edges along the top of pixels, which run east."""
 _WESTWARD = (2, 5), (3, 4)
-"""Kinds with which edges along the bottom start and end; both are met from west to east."""
+"""Kinds of corners at the start and end of edges along the bottom of pixels, which run west."""
 _SOUTHWARD = (1, 4), (2, 6)
-"""Kinds at the upper and lower end of edges along the right side, which lead down."""
+"""Kinds of corners at the upper and lower end of edges along the right side of pixels, which run south."""
 _NORTHWARD = (0, 5), (3, 7)
-"""Kinds at the upper and lower end of edges along the left side, which lead up."""
+"""Kinds of corners at the upper and lower end of edges along the left side of pixels, which run north."""
 
 
 class Runs:
-    """Pixels of equal code next to each other in the rows of a strip, and what they touch.
+    """Runs of equal codes in the rows of a strip, and their neighbours.
 
     Parameters
     ----------
@@ -49,17 +52,17 @@ class Runs:
     Attributes
     ----------
     padded : uint8 array, shape (rows + 1, width + 2)
-        All these codes with a column of zeros on both sides.
+        ``above`` and ``codes``, with a column of zeros on both sides.
     sideways, below : bool arrays
-        Whether a pixel of ``padded`` has the code of the next one in its row, and of the one below.
+        Whether a pixel of ``padded`` has the same code as the next pixel in its row, and as the pixel below.
     starts : int array, shape (N,)
-        Where runs begin in the flat ``padded``, in its order.
+        Index of each run's first pixel in the flattened ``padded``.
     number : int32 array, of the shape of ``padded``
         Each pixel's run.
     codes : uint8 array, shape (N,)
-        Of the runs.
+        Each run's code.
     first : int
-        The first run that is not of the row above.
+        The first run below the row above.
     """
 
     def __init__(self, above: UInt8, codes: UInt8) -> None:
@@ -80,47 +83,47 @@ class Runs:
         return len(self.starts)
 
     def touching(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the runs that lie upon each other with equal codes, the upper and the lower ones, no data left out."""
+        """Return pairs of runs with equal codes that touch vertically (upper, lower), without no data."""
         found = self.below & (self._begin[:-1] | self._begin[1:]) & (self.padded[1:] > 0)
         return self.number[:-1][found], self.number[1:][found]
 
     def bordering(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return runs of different codes that share an edge, no data left out, some pairs more than once."""
+        """Return pairs of runs with different codes that share an edge, without no data; pairs may repeat."""
         upon = ~self.below & (self._begin[:-1] | self._begin[1:]) & (self.padded[:-1] > 0) & (self.padded[1:] > 0)
         side = ~self.sideways & (self.padded[:, :-1] > 0) & (self.padded[:, 1:] > 0)
-        side[0] = False  # told by the strip above
+        side[0] = False  # already in the strip above
         return (
             np.concatenate([self.number[:-1][upon], self.number[:, :-1][side]]),
             np.concatenate([self.number[1:][upon], self.number[:, 1:][side]]),
         )
 
     def sums(self, values: UInt8) -> Int64:
-        """Add up values of the strip, shape (rows, width), over each run; 0 in the row above."""
+        """Return the sum over each run of the strip's values, shape (rows, width); 0 in the row above."""
         padded = np.zeros(self.padded.shape, np.uint8)
         padded[1:, 1:-1] = values
         return np.asarray(np.add.reduceat(padded.ravel(), self.starts, dtype=np.int64))
 
     def spans(self) -> tuple[Int64, Int64, Int64]:
-        """Return each run's row, where the row above is 0, its first column and that behind its last."""
+        """Return each run's row (0 is the row above), its first column, and the column behind its last."""
         width = self.padded.shape[1]
         rows, begin = np.divmod(self.starts, width)
         end = np.append(self.starts[1:], self.padded.size) - rows * width
-        # The first and last column are no part of the map.
+        # Excludes the padding on both sides.
         return rows, np.maximum(begin - 1, 0), np.minimum(end - 1, width - 2)
 
 
 def join(count: int, one: NDArray[Any], other: NDArray[Any]) -> tuple[int, Int64]:
-    """Return how many connected components a graph of ``count`` nodes has, and each node's."""
+    """Return the number of connected components of a graph of ``count`` nodes, and each node's component."""
     graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
     return connected_components(graph, directed=False)  # type: ignore[no-any-return]
 
 
 class Sums(NamedTuple):
-    """Components in a row of arrays of the same length."""
+    """Totals of components, as arrays of equal length."""
 
     codes: UInt8
     last: Int64
-    """The last row."""
+    """Last row."""
     pixels: Int64
     weights: Int64
     """Sum of the pixels' weights."""
@@ -128,36 +131,36 @@ class Sums(NamedTuple):
     """Sum of the pixels' values."""
 
     def take(self, which: NDArray[Any]) -> Sums:
-        """Return those with these numbers, or where a mask is true."""
+        """Return a selection, by numbers or by a mask."""
         return Sums(*(part[which] for part in self))
 
 
-class Outlined(NamedTuple):
-    """Complete components, by their last row and then by their first pixel."""
+class TracedComponents(NamedTuple):
+    """Complete components, sorted by their last row and then by their first pixel."""
 
     sums: Sums
     x: Int64
-    """Columns of the rings' corners, the first of each is its uppermost, then leftmost one; not closed."""
+    """Columns of the rings' corners. A ring starts at its uppermost, then leftmost corner, and is not closed."""
     y: Int64
     ring: Int64
-    """Of each corner, counted from 0. Of a component the first ring is the shell; the others are holes."""
+    """Ring of each corner, counted from 0. A component's first ring is its shell; the others are holes."""
     component: Int64
-    """Of each ring."""
+    """Component of each ring."""
 
 
 class _Corners(NamedTuple):
-    """Corners from north to south and, in a row, from west to east."""
+    """Corners, sorted from north to south and, in a row, from west to east."""
 
     x: NDArray[np.int32]
     y: NDArray[np.int32]
     component: NDArray[np.int32]
     following: Int64
-    """Number of the corner that follows; -1 while it is not known."""
+    """Number of the next corner of the ring; -1 while unknown."""
     crossing: Bool
-    """Whether another pixel of the same code touches at the vertex alone."""
+    """Whether another pixel of the same code touches only at this vertex."""
 
     def take(self, which: Bool) -> _Corners:
-        """Return those where a mask is true; no ring may be cut by it."""
+        """Return the corners where a mask is true; it must not split a ring."""
         number = np.cumsum(which) - 1
         following = self.following[which]
         following = np.where(following < 0, -1, number[following])
@@ -170,47 +173,47 @@ def _empty_corners() -> _Corners:
 
 
 class Tracer:
-    """Finds the 4-connected components of equal code and their outlines.
+    """Trace the outlines of 4-connected components of equal code.
 
     Parameters
     ----------
     width : int
-        Of the map, in pixels.
+        Width of the map in pixels.
     clockwise : bool
-        Whether shells go clockwise as the map's array is looked at, row 0 on top; holes go the other way.
+        Whether shells run clockwise in the array, with row 0 on top; holes run the other way.
     """
 
     def __init__(self, width: int, clockwise: bool = True) -> None:
         self._clockwise = clockwise
         self._row = 0
         self._above = np.zeros(width, np.uint8)
-        self._above_components = np.array([-1])  # of the row's runs; -1 for no data
+        self._above_components = np.array([-1])  # the component of each run in the row above; -1 for no data
         none = np.empty(0, np.int64)
         self._open = Sums(np.empty(0, np.uint8), none, none, none, none)
         self._corners = _empty_corners()
-        self._downward: tuple[Int64, Int64] = none, none  # upper ends of edges that lead on, southward and northward
+        self._downward: tuple[Int64, Int64] = none, none  # upper ends of unfinished edges, southward and northward
 
     @property
     def count(self) -> int:
-        """Number of components that are not complete."""
+        """Number of incomplete components."""
         return len(self._open.codes)
 
-    def add(self, codes: UInt8, values: UInt8, weights: Int64) -> Outlined:
-        """Take the next rows.
+    def add(self, codes: UInt8, values: UInt8, weights: Int64) -> TracedComponents:
+        """Add the next rows.
 
         Parameters
         ----------
         codes : uint8 array, shape (rows, width)
-            At least one row; 0 where there is no data.
+            At least one row; 0 for no data.
         values : uint8 array, shape (rows, width)
-            What to add up.
+            Values to sum over each component.
         weights : int64 array, shape (rows, width + 1)
-            Sum of the weights of a row's pixels left of each column; in ``finish``, none are needed.
+            Cumulative weights of a row's pixels left of each column.
 
         Returns
         -------
-        Outlined
-            The components that ended above the last of these rows.
+        TracedComponents
+            The components that end above the last of these rows.
         """
         runs = Runs(self._above, codes)
         labels, sums = self._label(runs, values, weights)
@@ -229,14 +232,14 @@ class Tracer:
         self._row += len(codes)
         return done
 
-    def finish(self) -> Outlined:
-        """Return the components that the map's last row ends."""
+    def finish(self) -> TracedComponents:
+        """Return the components that end at the map's last row."""
         width = len(self._above)
         nothing = np.zeros((1, width), np.uint8)
         return self.add(nothing, nothing, np.zeros((1, width + 1), np.int64))
 
     def _label(self, runs: Runs, values: UInt8, weights: Int64) -> tuple[Int64, Sums]:
-        """Return the component of each run, and of each that was open after the runs, and the components."""
+        """Return the component of each run, then of each formerly open component, and all components' totals."""
         upper, lower = runs.touching()
         seen = np.flatnonzero(self._above_components >= 0)
         before = self.count
@@ -250,7 +253,7 @@ class Tracer:
         rows, begin, end = (part[runs.first :] for part in (rows, begin, end))
         codes, last = np.zeros(count, np.uint8), np.full(count, self._row - 1)
         codes[labels[: len(runs)]] = runs.codes
-        last[new] = self._row + rows - 1  # in the order of rows: the last one stays
+        last[new] = self._row + rows - 1  # rows are sorted, so the last row remains
         pixels, weighed, added = (np.zeros(count, np.int64) for _ in range(3))
         for total, here, earlier in (
             (pixels, end - begin, self._open.pixels),
@@ -262,7 +265,7 @@ class Tracer:
         return labels, Sums(codes, last, pixels, weighed, added)
 
     def _outline(self, runs: Runs, labels: Int64) -> _Corners:
-        """Return the open corners and those between the row above and the last one, joined as far as they can be."""
+        """Return the open corners and those of the new rows, linked as far as possible."""
         place, kinds, crossing = _find_corners(runs)
         row, column = np.divmod(place, runs.padded.shape[1])
         owner = place + np.array([down * runs.padded.shape[1] + right for down, right in _OWNERS])[kinds]
@@ -290,7 +293,7 @@ class Tracer:
         )
 
     def _keep(self, corners: _Corners, leaving: Bool, open_: Bool) -> None:
-        """Hold the corners of what is open."""
+        """Keep the corners of open components."""
         number = np.cumsum(~leaving) - 1
         self._downward = number[self._downward[0]], number[self._downward[1]]
         kept = corners.take(~leaving)
@@ -298,19 +301,19 @@ class Tracer:
 
 
 def _find_corners(runs: Runs) -> tuple[Int64, NDArray[np.uint8], Bool]:
-    """Find where outlines turn.
+    """Find the corners of outlines.
 
     Returns
     -------
     place : int array
-        Of the pixel above and left of each, in the flat ``runs.padded``.
+        Index of the pixel above and left of each corner, in the flattened ``runs.padded``.
     kinds : uint8 array
     crossing : bool array
-        Whether a pixel of the same code lies diagonally opposite, and both others are different.
+        Whether the diagonally opposite pixel has the same code and both others differ.
     """
     width = runs.padded.shape[1]
     turning = np.zeros((len(runs.below), width), bool)
-    # Where the codes on both sides of a line through the vertex are alike, no outline turns.
+    # No outline turns where both pairs of pixels across a grid line through the vertex have equal codes.
     np.logical_or(
         runs.sideways[:-1] & runs.sideways[1:], runs.below[:, :-1] & runs.below[:, 1:], out=turning[:, :-1]
     )
@@ -336,16 +339,16 @@ def _where(kinds: NDArray[np.uint8], needed: tuple[int, int]) -> Int64:
 
 
 def _pair_columns(tops: Int64, bottoms: Int64, x: NDArray[np.int32], width: int) -> tuple[Int64, Int64, Int64]:
-    """Pair the upper ends of vertical edges with the lower ones, both in the order of their rows.
+    """Pair the upper ends of vertical edges with the lower ends in the same column, both in the order of rows.
 
     Returns
     -------
     tops, bottoms : int arrays
-        Pairs.
+        The pairs.
     left : int array
-        Upper ends of edges that lead on; one a column at most, and it is the last there.
+        Upper ends of edges that continue below: at most the last one of each column.
     """
-    # Small numbers are sorted by their digits, many times faster.
+    # numpy sorts small integer types by radix, many times faster.
     small = np.min_scalar_type(width)
     tops = tops[np.argsort(x[tops].astype(small), kind="stable")]
     bottoms = bottoms[np.argsort(x[bottoms].astype(small), kind="stable")]
@@ -355,12 +358,12 @@ def _pair_columns(tops: Int64, bottoms: Int64, x: NDArray[np.int32], width: int)
     return np.delete(tops, last), bottoms, tops[last]
 
 
-def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
-    """Put the corners of complete components in the order of their rings."""
+def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> TracedComponents:
+    """Return complete components, with their corners sorted along the rings."""
     count = len(corners.x)
     if not count:
         none = np.empty(0, np.int64)
-        return Outlined(sums.take(none), none, none, none, none)
+        return TracedComponents(sums.take(none), none, none, none, none)
     following = corners.following.copy()
     one, other = _crossings(corners)
     following[one], following[other] = following[other], following[one]
@@ -372,11 +375,11 @@ def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
     rings, ring = connected_components(_steps(following), connection="strong")
     first = _firsts(ring, rings)
     component_first = _firsts(corners.component, len(sums.codes))
-    # By the component's last row, its first pixel, and the ring's first corner: the same for any strips.
+    # Sorted by the component's last row, its first pixel, and the ring's first corner: independent of the strips.
     of_ring = corners.component[first]
     order = np.lexsort((first, component_first[of_ring], sums.last[of_ring]))
     first, of_ring = first[order], of_ring[order]
-    # All rings become one path, on which each leads to the next.
+    # Links all rings into one path.
     following[preceding[first]] = np.roll(first, -1)
     path = breadth_first_order(_steps(following), first[0], return_predecessors=False)
     components = of_ring[np.append(True, of_ring[1:] != of_ring[:-1])]
@@ -384,7 +387,7 @@ def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
     place[components] = np.arange(len(components))
     number = np.empty(rings, np.int64)
     number[order] = np.arange(rings)
-    return Outlined(
+    return TracedComponents(
         sums.take(components),
         corners.x[path].astype(np.int64),
         corners.y[path].astype(np.int64),
@@ -394,7 +397,7 @@ def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> Outlined:
 
 
 def _crossings(corners: _Corners) -> tuple[Int64, Int64]:
-    """Return pairs of corners at which a component touches itself."""
+    """Return the pairs of corners where a component touches itself at a vertex."""
     candidates = np.flatnonzero(corners.crossing)
     x, y, component = (part[candidates] for part in (corners.x, corners.y, corners.component))
     candidates = candidates[np.lexsort((component, x, y))]
@@ -409,7 +412,7 @@ def _steps(following: Int64) -> csr_array:
 
 
 def _firsts(labels: NDArray[Any], count: int) -> Int64:
-    """Return the place of the first of each label."""
+    """Return the index of each label's first occurrence."""
     first = np.zeros(count, np.int64)
     first[labels[::-1]] = np.arange(len(labels))[::-1]
     return first

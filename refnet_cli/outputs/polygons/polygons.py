@@ -19,44 +19,44 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.context import MapContext
-from refnet_cli.outputs.polygons.polygonize import Outlined, Tracer
-from refnet_cli.outputs.polygons.sieve import Sieve, sieved
+from refnet_cli.outputs.polygons.polygonize import TracedComponents, Tracer
+from refnet_cli.outputs.polygons.sieve import Sieve, apply_sieve
 from refnet_cli.outputs.polygons.vector_files import VECTORS, Features, vector_kind
 from refnet_cli.outputs.rows import STEPS, Rows
 from refnet_cli.system.memory import MB
 from refnet_cli.types import UInt8
 
-MOST = 20_000_000
-"""Polygons beyond which a file of them helps nobody; the sieve takes about 250 bytes for each component."""
+MAX_POLYGONS = 20_000_000
+"""Most polygons in a file. The sieve needs about 250 bytes per component."""
 
 
 class Polygons(FileOutput):
-    """The class map as polygons, one for each 4-connected component of a class, without gaps and overlaps.
+    """The class map as polygons: one per 4-connected component of a class, without gaps or overlaps.
 
-    The format is told by the path's ending: GeoPackage (``.gpkg``), FlatGeobuf (``.fgb``) or GeoParquet (``.parquet``).
-    Polygons follow each other by the row in which they end, then by their first pixel; FlatGeobuf has its own order.
-    Fields: ``class_code``, ``class_name``, ``area_ha``, the true area in hectares as `AreaCounter` measures it,
-    ``pixels``, and ``confidence``, the mean probability, 0 to 1, of its pixels' classes before anything was merged.
+    The path's extension selects the format: GeoPackage (``.gpkg``), FlatGeobuf (``.fgb``) or GeoParquet
+    (``.parquet``). Polygons are sorted by the row in which they end, then by their first pixel; FlatGeobuf has its own
+    order. Fields: ``class_code``; ``class_name``; ``area_ha``, the true area in hectares as in `AreaCounter`;
+    ``pixels``; ``confidence``, the mean probability (0 to 1) of its pixels' classes before polygons are merged.
 
     Parameters
     ----------
     path : str or Path
-        Where the file is to appear.
+        Path of the file.
     context : MapContext
-        The tags become the file's metadata. What is smaller than ``min_area`` becomes part of its largest neighbour,
-        the smallest first, by the rule that `refnet_cli.outputs.polygons.sieve` tells. An island in what is no data
-        stays.
+        The tags become the file's metadata. Polygons smaller than ``min_area`` are merged into their largest neighbour,
+        the smallest first; `refnet_cli.outputs.polygons.sieve` states the exact rule. A polygon surrounded by no data
+        is kept.
 
     Raises
     ------
     OptionsError
-        If the path has another ending, or the least area is impossible.
+        If the path has another extension, or the minimum area is invalid.
     UnavailableError
-        If GeoParquet is asked for and pyarrow is missing.
+        If GeoParquet is requested and pyarrow is missing.
     InputError
         If the grid's coordinate system is a local one, or there are too many polygons.
     OutputError, StorageError
-        As in `FileOutput`.
+        See `FileOutput`.
     """
 
     ending = "_polygons.gpkg"
@@ -66,13 +66,13 @@ class Polygons(FileOutput):
     fixed_memory = 250 * MB
     own_options = ("min_area",)
 
-    _STRIP = 2**18  # pixels that are gone through at once
+    _STRIP = 2**18  # pixels that are traced at once
     _BATCH = 50_000, 2_000_000  # features, and corners, that are written at once
 
     def __init__(self, path: str | Path, context: MapContext) -> None:
         self._min_area = context.min_area
         if not 0 <= self._min_area < math.inf:
-            raise OptionsError(f"A least area of {self._min_area} hectares is impossible; give 0 or more.")
+            raise OptionsError(f"The minimum area is {self._min_area} ha; it must be 0 or more.")
         super().__init__(path, context)
 
     def _start(self, folder: Path) -> None:
@@ -82,12 +82,12 @@ class Polygons(FileOutput):
         self._file = kind(folder, CRS.from_user_input(self._grid.crs).to_wkt(), self._tags)
         self._features: list[tuple[Features, NDArray[np.int64]]] = []
         self._bounds: list[NDArray[np.float64]] = []
-        # Shells go counterclockwise on the map, which most grids show upside down.
+        # Shells must be counterclockwise on the map; rows of most grids run downwards, which reverses the direction.
         self._tracer = Tracer(width, clockwise=self._grid.affine.determinant > 0)
         rows = min(max(self._STRIP // width, 1), height)
         self._strip = np.zeros((2, rows, width), np.uint8)
         self._filled, self._row = 0, 0
-        least = math.ceil(min(self._min_area * 10_000 / self._unit, 2**62))  # not less than the whole map has
+        least = math.ceil(min(self._min_area * 10_000 / self._unit, 2**62))  # 2**62 exceeds the map's total weight
         self._sieving = (Sieve(width, least), _Stash(folder / "stash")) if self._min_area else None
 
     def _put(self, rows: Rows) -> None:
@@ -117,7 +117,7 @@ class Polygons(FileOutput):
         self._row += len(codes)
 
     def _sums_of_weights(self, row: int, rows: int) -> NDArray[np.int64]:
-        """Return the sum of the weights left of each column, shape (rows, width + 1)."""
+        """Return the cumulative weights left of each column, shape (rows, width + 1)."""
         width = self._grid.shape[1]
         cells = np.arange(row, row + rows) // CELL
         first = int(cells[0])
@@ -126,8 +126,8 @@ class Polygons(FileOutput):
         np.cumsum(pixels, axis=1, out=sums[:, 1:])
         return sums[cells - first]
 
-    def _write(self, outlined: Outlined) -> None:
-        """Take complete components; what is written at once depends on their order alone."""
+    def _write(self, outlined: TracedComponents) -> None:
+        """Write complete components, in batches that depend on nothing but their order."""
         if not len(outlined.component):
             return
         features, corners = self._describe(outlined)
@@ -140,7 +140,7 @@ class Polygons(FileOutput):
             self._flush()
 
     def _flush(self) -> None:
-        """Write as many features as belong together: up to the one with which there are enough of them."""
+        """Write one batch: the features up to the one that fills it."""
         features = Features.joined([part for part, _ in self._features])
         corners = np.concatenate([part for _, part in self._features])
         most, most_corners = self._BATCH
@@ -149,8 +149,8 @@ class Polygons(FileOutput):
         rest = features.part(slice(count, None))
         self._features = [(rest, corners[count:])] if len(rest.wkb) else []
 
-    def _describe(self, outlined: Outlined) -> tuple[Features, NDArray[np.int64]]:
-        """Return polygons with their fields, and how many corners each has."""
+    def _describe(self, outlined: TracedComponents) -> tuple[Features, NDArray[np.int64]]:
+        """Return polygons with their fields, and each polygon's number of corners."""
         sums, to_map = outlined.sums, self._grid.affine
         x = to_map.a * outlined.x + to_map.b * outlined.y + to_map.c
         y = to_map.d * outlined.x + to_map.e * outlined.y + to_map.f
@@ -170,10 +170,10 @@ class Polygons(FileOutput):
         return features, np.bincount(outlined.component[outlined.ring])
 
     def _refuse_too_many(self, count: int) -> None:
-        if count > MOST:
+        if count > MAX_POLYGONS:
             raise InputError(
-                f"The map has more than {MOST:,} polygons, too many for a file of them to be of use: smooth the map "
-                "with --smooth, or merge small polygons into their neighbours with --min-area."
+                f"The map has more than {MAX_POLYGONS:,} polygons, which is the limit. Smooth the map with --smooth, "
+                "or merge small polygons into their neighbours with --min-area."
             )
 
     def _complete(self, folder: Path, facts: Mapping[str, Any]) -> list[Path]:
@@ -183,7 +183,7 @@ class Polygons(FileOutput):
             sieve, stash = self._sieving
             table, start, self._row = sieve.solve(), 0, 0
             for codes, steps in stash.strips():
-                codes, start = sieved(codes, table, start)
+                codes, start = apply_sieve(codes, table, start)
                 self._trace(codes, steps)
         self._write(self._tracer.finish())
         while self._features:
@@ -198,28 +198,28 @@ class Polygons(FileOutput):
 
 
 class _Stash:
-    """Strips of layers on disk, until they are gone through for the second time."""
+    """Strips of layers, stored on disk for the second pass."""
 
     def __init__(self, path: Path) -> None:
-        # Unbuffered, so that nothing is left to be written where writing fails.
+        # Unbuffered, so that nothing remains to be flushed after a failed write.
         self._file = open(path, "w+b", buffering=0)  # noqa: SIM115
         self._sizes: list[tuple[int, tuple[int, ...]]] = []
 
     def add(self, strip: UInt8) -> None:
-        """Take the next strip, shape (layers, rows, width)."""
+        """Store the next strip, shape (layers, rows, width)."""
         packed = zlib.compress(strip.tobytes(), 1)
         self._sizes.append((len(packed), strip.shape))
         while packed:
             packed = packed[self._file.write(packed) :]
 
     def strips(self) -> Iterator[UInt8]:
-        """Yield them all again."""
+        """Yield all strips in order."""
         self._file.seek(0)
         for size, shape in self._sizes:
             try:
                 yield np.frombuffer(zlib.decompress(self._file.read(size)), np.uint8).reshape(shape)
             except zlib.error as error:
-                raise OSError(errno.EIO, f"the rows did not come back as they were written ({error})") from error
+                raise OSError(errno.EIO, f"the stored rows are damaged ({error})") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -227,13 +227,13 @@ class _Stash:
 
 
 def _weigh(grid: GeoBox) -> tuple[NDArray[np.int64], float]:
-    """Return the areas of the pixels of each cell as whole numbers, shape (rows, columns), and their unit in m2.
+    """Return the pixel area in each cell as integers, shape (rows, columns), and their unit in square metres.
 
-    Whole numbers give the same sum in any order; that of all pixels is below 2**62.
+    Integers give the same sum in any order. The sum over all pixels is below 2**62.
     """
     areas = PixelAreas(grid)
     height, width = grid.shape
     measured = np.array([areas.of_row(row) for row in range(math.ceil(height / CELL))])
-    measured[~np.isfinite(measured)] = 0  # beyond the projection's reach, where no pixel has a class
+    measured[~np.isfinite(measured)] = 0  # where the projection is undefined, no pixel has a class
     unit = float(measured.max()) / 2 ** min(62 - math.ceil(math.log2(height * width)), 40)
     return np.rint(measured / (unit or 1.0)).astype(np.int64), unit or 1.0

@@ -1,9 +1,12 @@
-"""Merging components of a class map that are too small into their neighbours, from the components alone.
+"""Sieve: merge small components of a class map into their neighbours, on the graph of components.
 
-The rule, in rounds until it changes nothing: components stand in the order of their weights; equal ones in the order of
-their scrambled first pixels, so that not each of many equal ones has to wait for the one before it. A component below
-the least weight that has neighbours takes the code of the last of them in this order, if it stands before all its
-neighbours that are below the least weight too. Then all that touches with equal codes becomes one component.
+Own code instead of rasterio.features.sieve, whose threshold counts pixels and which needs the complete raster. Here the
+threshold is a true area, and only the components and their borders are held.
+
+The rule is applied in rounds until nothing changes. Components are sorted by weight; ties by their scrambled first
+pixels, so that many equal components need not wait for each other. A component below the minimum weight takes the code
+of its last neighbour in this order, if it comes before all its neighbours that are below the minimum weight too. Then
+touching components with equal codes are joined.
 """
 
 from __future__ import annotations
@@ -17,37 +20,37 @@ from refnet_cli.outputs.polygons.polygonize import Runs, join
 from refnet_cli.types import Int64, UInt8
 
 SCRAMBLE = 0x9E3779B97F4A7C15
-"""What a first pixel's number is multiplied with, modulo 2**64."""
+"""Factor that scrambles the number of a first pixel, modulo 2**64."""
 
 
 class Sieve:
-    """Collects the components of a map, and tells which codes their pixels get.
+    """Collect the components of a map strip by strip, and solve for their new codes.
 
     Parameters
     ----------
     width : int
-        Of the map, in pixels.
+        Width of the map in pixels.
     least : int
-        Components of a lower weight are merged into a neighbour.
+        Components with a lower weight are merged into a neighbour.
 
     Attributes
     ----------
     count : int
-        Components so far; one is counted in each strip that it reaches, and there once for each of its pieces.
+        Number of pieces so far: a component has at least one piece in each strip that it reaches.
     """
 
     def __init__(self, width: int, least: int) -> None:
         self._least = least
         self._row = 0
         self._above = np.zeros(width, np.uint8)
-        self._above_pieces = np.array([-1])  # of the row's runs; -1 for no data
+        self._above_pieces = np.array([-1])  # the piece of each run in the row above; -1 for no data
         self.count = 0
         self._pieces: list[tuple[UInt8, Int64, Int64]] = []  # code, weight, first pixel
         self._joined: list[NDArray[np.int32]] = []
         self._borders: list[NDArray[np.int32]] = []
 
     def add(self, codes: UInt8, weights: Int64) -> None:
-        """Take the next strip of rows, as `Tracer.add` does."""
+        """Add the next strip of rows, as in `Tracer.add`."""
         width = len(self._above)
         runs = Runs(self._above, codes)
         count, own = _pieces(runs)
@@ -70,7 +73,7 @@ class Sieve:
         self._above, self._above_pieces = codes[-1].copy(), pieces[int(runs.number[-1, 0]) :]
 
     def solve(self) -> UInt8:
-        """Return the codes of all pieces, strip by strip, for `sieved`; the components are given up."""
+        """Return the new codes of all pieces, strip by strip, for `apply_sieve`, and release the components."""
         code, weight, first = (np.concatenate(part) for part in zip(*self._pieces, strict=True))
         joined, borders = np.concatenate(self._joined, axis=1), np.concatenate(self._borders, axis=1)
         self._pieces, self._joined, self._borders = [], [], []
@@ -81,11 +84,11 @@ class Sieve:
         return code[component]
 
     def _close(self, code: UInt8, weight: Int64, first: Int64, borders: NDArray[np.int32]) -> None:
-        """Go through the rounds; ``code`` is changed in place."""
+        """Apply the rule in rounds; changes ``code`` in place."""
         successor = np.arange(len(code), dtype=np.int32)
         ids = successor
         while True:
-            # What is not too small and has no such neighbour stays as it is for ever.
+            # A component that is large enough, with large neighbours only, never changes again.
             borders = borders[:, (weight[borders] < self._least).any(axis=0)]
             if not borders.size:
                 break
@@ -108,23 +111,24 @@ class Sieve:
         code[:] = code[successor]
 
 
-def sieved(codes: UInt8, table: UInt8, start: int) -> tuple[UInt8, int]:
-    """Return a strip with the codes of `Sieve.solve`.
+def apply_sieve(codes: UInt8, table: UInt8, start: int) -> tuple[UInt8, int]:
+    """Return a strip with its new codes.
 
     Parameters
     ----------
     codes : uint8 array, shape (rows, width)
         A strip as it was added.
     table : uint8 array
-        What `Sieve.solve` returned.
+        The result of `Sieve.solve`.
     start : int
         The strip's first piece.
 
     Returns
     -------
     codes : uint8 array, shape (rows, width)
+        The new codes.
     start : int
-        That of the next strip.
+        The next strip's first piece.
     """
     runs = Runs(np.zeros(codes.shape[1], np.uint8), codes)
     count, own = _pieces(runs)
@@ -133,7 +137,7 @@ def sieved(codes: UInt8, table: UInt8, start: int) -> tuple[UInt8, int]:
 
 
 def _pieces(runs: Runs) -> tuple[int, Int64]:
-    """Return how many components the strip alone has, and that of each of its runs, -1 for no data."""
+    """Return the number of components within the strip, and the component of each of its runs, -1 for no data."""
     upper, lower = runs.touching()
     inside = upper >= runs.first
     count, label = join(len(runs) - runs.first, upper[inside] - runs.first, lower[inside] - runs.first)
@@ -143,16 +147,16 @@ def _pieces(runs: Runs) -> tuple[int, Int64]:
 
 
 def _pairs(one: Int64, other: Int64) -> NDArray[np.int32]:
-    """Return pairs without repetition, shape (2, N); what would be paired with itself is left out."""
+    """Return unique pairs, shape (2, N), without pairs of equal numbers."""
     low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other).astype(np.int64)
     keys = np.sort((low << 32 | high)[low != high])
-    # Sorting is many times faster here than the hashing of np.unique.
+    # Sorting is many times faster here than np.unique, which hashes.
     keys = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
     return np.stack([keys >> 32, keys & 0xFFFFFFFF]).astype(np.int32)
 
 
 def _merge(count: int, component: Int64, code: UInt8, weight: Int64, first: Int64) -> tuple[UInt8, Int64, Int64]:
-    """Add up what belongs to the same component."""
+    """Return the code, total weight and first pixel of each joined component."""
     merged = np.empty(count, np.uint8), np.zeros(count, np.int64), np.full(count, np.iinfo(np.int64).max)
     merged[0][component] = code
     np.add.at(merged[1], component, weight)
@@ -161,7 +165,7 @@ def _merge(count: int, component: Int64, code: UInt8, weight: Int64, first: Int6
 
 
 def _recode(code: UInt8, weight: Int64, first: Int64, borders: NDArray[Any], least: int) -> UInt8:
-    """Return the codes after a round."""
+    """Return the codes after one round."""
     order = np.lexsort((first.astype(np.uint64) * np.uint64(SCRAMBLE), weight))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))

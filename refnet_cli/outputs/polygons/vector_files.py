@@ -1,6 +1,6 @@
-"""Files of polygons: GeoPackage, FlatGeobuf and GeoParquet, written piece by piece and read back.
+"""Polygon files: GeoPackage, FlatGeobuf and GeoParquet, written in batches and read back.
 
-The same features, in the same order, give the same bytes.
+Equal features in equal order give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
 from refnet_cli.errors import OptionsError, UnavailableError
-from refnet_cli.system.disk import point_of
+from refnet_cli.system.disk import short_reason
 from refnet_cli.system.marks import GEOPACKAGE_TIME
 
 LAYER = "land_cover"
 """Name of the layer."""
 FIELDS = ("class_code", "class_name", "area_ha", "pixels", "confidence")
 """Names of the fields."""
-_AT_ONCE = 50_000  # features to read back
+_AT_ONCE = 50_000  # features that are read back at once
 _ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError)
-# What a crash leaves is thrown away, so that nothing has to be safe from one; the files bear no time of their making.
+# After a crash the file is deleted, so SQLite need not protect it. The fixed date keeps equal files equal.
 _GDAL = {
     "OGR_CURRENT_DATE": GEOPACKAGE_TIME,
     "OGR_SQLITE_JOURNAL": "OFF",
-    # Without POSIX locks, which network drives may lack: only this run writes in the hidden folder.
+    # Without POSIX locks, which network drives may lack. Only this run writes in the hidden folder.
     "SQLITE_USE_OGR_VFS": "YES",
     "OGR_SQLITE_SYNCHRONOUS": "OFF",
     "GDAL_PAM_ENABLED": "NO",
@@ -46,10 +46,10 @@ _GDAL = {
 
 
 class Features(NamedTuple):
-    """Polygons with what is said of each, all of the same length."""
+    """Polygons and their fields, as arrays of equal length."""
 
     wkb: NDArray[np.object_]
-    """Bytes."""
+    """Geometries as WKB bytes."""
     class_code: NDArray[np.int32]
     class_name: NDArray[np.object_]
     area_ha: NDArray[np.float64]
@@ -58,12 +58,12 @@ class Features(NamedTuple):
 
     @classmethod
     def joined(cls, several: Sequence[Features]) -> Features:
-        """Return several after each other."""
+        """Return the concatenated features."""
         columns: list[Any] = [np.concatenate(parts) for parts in zip(*several, strict=True)]
         return cls(*columns)
 
     def part(self, which: slice) -> Features:
-        """Return some of them."""
+        """Return a slice of the features."""
         columns: list[Any] = [column[which] for column in self]
         return Features(*columns)
 
@@ -80,12 +80,12 @@ class Features(NamedTuple):
 
 
 class VectorFile(ABC):
-    """A file of polygons that grows.
+    """A polygon file that is written in batches.
 
     Parameters
     ----------
     folder : Path
-        Where it grows.
+        Folder of the unfinished file.
     crs : str
         Coordinate system, as WKT.
     tags : mapping of str to str
@@ -99,7 +99,7 @@ class VectorFile(ABC):
         self.count, self._checksum = 0, 0
 
     def write(self, features: Features) -> None:
-        """Take the next features.
+        """Write the next features.
 
         Raises
         ------
@@ -111,17 +111,17 @@ class VectorFile(ABC):
         self._checksum += features.checksums()
 
     def complete(self, bounds: tuple[float, float, float, float] | None) -> Path:
-        """Make the file complete, read it back, and return where it is.
+        """Complete the file, read it back, and return its path.
 
         Parameters
         ----------
         bounds : tuple of float, optional
-            Of all polygons, if there is one.
+            Bounds of all polygons; None if there are none.
 
         Raises
         ------
         OSError
-            If it does not hold what was written.
+            If the file differs from what was written.
         """
         path = self._finish(bounds)
         count, checksum = 0, 0
@@ -129,11 +129,11 @@ class VectorFile(ABC):
             count += len(features.wkb)
             checksum += features.checksums()
         if (count, checksum) != (self.count, self._checksum):
-            raise OSError(errno.EIO, "the polygons did not come back as they were written")
+            raise OSError(errno.EIO, "the polygons differ from what was written")
         return path
 
     def close(self) -> None:  # noqa: B027 most have nothing open
-        """Let go of what is open."""
+        """Close open files."""
 
     @abstractmethod
     def _append(self, features: Features) -> None:
@@ -145,13 +145,13 @@ class VectorFile(ABC):
 
     @abstractmethod
     def _read(self, path: Path) -> Iterator[Features]:
-        """Yield what the file holds, in any order."""
+        """Yield the file's features, in any order."""
 
 
 class GeoPackage(VectorFile):
-    """A GeoPackage with a spatial index, the tags as metadata of its layer.
+    """A GeoPackage with a spatial index, and the tags as metadata of its layer.
 
-    Of those of the whole file, GDAL would write a copy next to it (.aux.xml) whenever it is read.
+    As metadata of the file, GDAL would copy them to an .aux.xml whenever the file is read.
     """
 
     media_type = "application/geopackage+sqlite3"
@@ -164,7 +164,7 @@ class GeoPackage(VectorFile):
 
     def _append(self, features: Features) -> None:
         first = not self._path.exists()
-        # Version 1.2 is what all that is in use reads without a warning.
+        # Programs in use read version 1.2 without a warning.
         about = {"version": "1.2", "spatial_index": self._indexed, "layer_metadata": self._tags or None}
         with _gdal():
             pyogrio.raw.write(
@@ -179,7 +179,7 @@ class GeoPackage(VectorFile):
         return self._path
 
     def _check_index(self) -> None:
-        """Compare the index with the number of polygons: GDAL writes it last and reports no fault in this."""
+        """Compare the index with the number of polygons: GDAL writes it last and does not report failures."""
         uri = f"file:{quote(os.fsencode(self._path.absolute()))}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as database:
@@ -188,9 +188,9 @@ class GeoPackage(VectorFile):
                     "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
                 )]  # fmt: skip
         except sqlite3.Error as error:
-            raise OSError(errno.EIO, f"the index of the polygons is damaged ({error})") from error
+            raise OSError(errno.EIO, f"the spatial index is damaged ({error})") from error
         if found != ["ok", self.count, self._path.stat().st_size]:
-            raise OSError(errno.EIO, "the index of the polygons did not come back as it was written")
+            raise OSError(errno.EIO, "the spatial index is incomplete")
 
     def _read(self, path: Path) -> Iterator[Features]:
         for start in range(0, self._stored(path), _AT_ONCE):
@@ -202,10 +202,10 @@ class GeoPackage(VectorFile):
 
 
 class FlatGeobuf(GeoPackage):
-    """A FlatGeobuf with a spatial index, in whose order the features are; the tags are its description, as JSON."""
+    """A FlatGeobuf with a spatial index, which sorts the features; its description holds the tags as JSON."""
 
     media_type = "application/vnd.flatgeobuf"
-    _indexed = False  # cannot grow itself: a GeoPackage does
+    _indexed = False  # of the temporary GeoPackage: a FlatGeobuf cannot be appended to
 
     def _finish(self, bounds: tuple[float, float, float, float] | None) -> Path:
         path = self._folder / "complete.fgb"
@@ -224,7 +224,7 @@ class FlatGeobuf(GeoPackage):
 
 
 class GeoParquet(VectorFile):
-    """GeoParquet 1.1 with WKB; the tags are in the file's metadata."""
+    """GeoParquet 1.1 with WKB geometries; the file's metadata holds the tags."""
 
     media_type = "application/vnd.apache.parquet"
 
@@ -239,7 +239,7 @@ class GeoParquet(VectorFile):
             pyarrow.field(name, pyarrow.type_for_alias(kind), nullable=False)
             for name, kind in zip(("geometry", *FIELDS), kinds, strict=True)
         ])  # fmt: skip
-        # With Arrow's own schema in the file, readers of that would not see what is known at the end alone.
+        # Metadata added at the end is missing from an embedded Arrow schema, and its readers would not see it.
         self._writer = pyarrow.parquet.ParquetWriter(
             self._path, self._schema, compression="zstd", store_schema=False
         )
@@ -275,7 +275,7 @@ class GeoParquet(VectorFile):
                     table = file.read_row_group(number)
                     yield Features(*(column.to_numpy(zero_copy_only=False) for column in table.columns))
         except pyarrow.ArrowInvalid as error:
-            raise OSError(errno.EIO, point_of(error)) from error
+            raise OSError(errno.EIO, short_reason(error)) from error
 
     def close(self) -> None:
         """See `VectorFile.close`."""
@@ -283,32 +283,32 @@ class GeoParquet(VectorFile):
 
 
 VECTORS: dict[str, type[VectorFile]] = {".gpkg": GeoPackage, ".fgb": FlatGeobuf, ".parquet": GeoParquet}
-"""By the ending of the file's name."""
+"""Formats by file extension."""
 
 
 def vector_kind(path: Path) -> type[VectorFile]:
-    """Return what writes a file of this name.
+    """Return the format that a file's extension selects.
 
     Raises
     ------
     OptionsError
-        If its ending is none of `VECTORS`.
+        If the extension is not in `VECTORS`.
     UnavailableError
-        If a library for it is missing.
+        If the format's library is missing.
     """
     kind = VECTORS.get(path.suffix.lower())
     if kind is None:
         raise OptionsError(
-            f"{path} has none of the endings {', '.join(VECTORS)}: polygons are a GeoPackage, a FlatGeobuf or a "
-            "GeoParquet by the ending of their name."
+            f"{path} must end in .gpkg (GeoPackage), .fgb (FlatGeobuf) or .parquet (GeoParquet): the extension selects "
+            "the format."
         )
     if kind is GeoParquet:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise UnavailableError(
-                f"{path} needs pyarrow ({error}): pip install 'refnet-cli[parquet]', or choose a name that ends in "
-                ".gpkg or .fgb."
+                f"{path} needs pyarrow ({error}): pip install 'refnet-cli[parquet]', or use a name that ends in .gpkg "
+                "or .fgb."
             ) from error
     return kind
 
@@ -326,12 +326,12 @@ def _read(path: Path, **which: Any) -> Features:
 
 @contextmanager
 def _gdal() -> Iterator[None]:
-    """Set pyogrio's GDAL, which is not rasterio's, and have it fail as files do."""
+    """Configure pyogrio's GDAL, which is separate from rasterio's, and raise its errors as OSError."""
     before = {name: pyogrio.get_gdal_config_option(name) for name in _GDAL}
     pyogrio.set_gdal_config_options(_GDAL)
     try:
         yield
     except _ERRORS as error:
-        raise OSError(errno.EIO, point_of(error)) from error
+        raise OSError(errno.EIO, short_reason(error)) from error
     finally:
         pyogrio.set_gdal_config_options(before)

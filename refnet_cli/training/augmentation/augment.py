@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.engines.torch_engine import leave_out
+from refnet_cli.engines.torch_engine import blank_sensor
 from refnet_cli.training.augmentation.backscatter import shift_image, slope, speckle
 from refnet_cli.training.augmentation.haze import add_haze, max_haze
 from refnet_cli.training.augmentation.shapes import near_seam, random_frame, random_shape
@@ -199,7 +199,7 @@ def drop_sensor(crop: Crop, random: np.random.Generator, share: float) -> Crop:
     sensor = "optical" if random.random() < 0.5 else "sar"
     if not all(_present(crop)):
         return crop
-    optical, sar = leave_out(crop.optical, crop.sar, sensor)
+    optical, sar = blank_sensor(crop.optical, crop.sar, sensor)
     return crop._replace(optical=optical, sar=sar)
 
 

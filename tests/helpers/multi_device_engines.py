@@ -1,4 +1,4 @@
-"""Engines without torch that are quickly loaded in processes of their own, and do as a patch's first value says."""
+"""Engines without torch that load fast in child processes; a patch's first value triggers a fault."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from refnet_cli.engines.multi_device import SeveralEngines
+from refnet_cli.engines.multi_device import MultiDeviceEngine
 from refnet_cli.errors import UnavailableError, WeightsError
 from refnet_cli.model.weight_files import default_weights, read_card
 
 WEIGHTS, NO_MEMORY, BUG, FULL_DISK, KILL, SLEEP, HALVE = range(-1, -8, -1)
 
 
-class TellingEngine:
-    """Answers at a pixel by that pixel's optical values, and tells how many patches it was given."""
+class EchoEngine:
+    """Returns probabilities that reveal each pixel's optical values and the number of patches."""
 
     def __init__(self, device: str, batch: int) -> None:
         self.card = read_card(default_weights())
@@ -60,17 +60,17 @@ class OddError(Exception):
         super().__init__(f"odd {one + two}")
 
 
-def load(device: str, batch: int = 2) -> TellingEngine:
-    """Load an engine; the device may say how that fails."""
+def load(device: str, batch: int = 2) -> EchoEngine:
+    """Load an engine; the device names "missing" and "deadly" make that fail."""
     if device == "missing":
         raise UnavailableError("There is no such device.")
     if device == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
-    return TellingEngine(device, batch)
+    return EchoEngine(device, batch)
 
 
-def load_as_torch(weights: Path, options: Any) -> TellingEngine:
-    """Stand in for torch among `refnet_cli.engines.load.ENGINES`; the environment may say how each batch ends."""
+def load_as_torch(weights: Path, options: Any) -> EchoEngine:
+    """Replace torch in `refnet_cli.engines.load.ENGINES`; the variable TEST_ACT triggers a fault in each batch."""
     engine = load(options.device, options.batch or 2)
     engine.always = float(os.environ.get("TEST_ACT", "0"))
     if folder := os.environ.get("TEST_PROCESSES"):
@@ -79,8 +79,8 @@ def load_as_torch(weights: Path, options: Any) -> TellingEngine:
 
 
 def main() -> None:
-    """Load engines, tell their processes, and wait in the midst of a batch."""
-    engines = SeveralEngines(load, ["cpu", "cpu"])
+    """Load engines, print their process ids, and wait in the middle of a batch."""
+    engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     sys.stdout.write(" ".join(str(child.process.pid) for child in engines._children) + "\n")
     sys.stdout.flush()
     engines.predict(np.full((4, 4, 8, 8), SLEEP, np.float32), np.zeros((4, 2, 8, 8), np.float32))
