@@ -8,6 +8,7 @@ from typing import Any
 from pyproj import CRS
 
 from refnet_cli.cli.text import count, describe_seconds, name_files
+from refnet_cli.model.one_sensor import describe_absent_sensor
 from refnet_cli.prediction.report import Report
 from refnet_cli.raster.georeference import unit_of
 
@@ -47,6 +48,8 @@ def describe_engine(report: Report) -> list[str]:
     about = report.engine
     threads = f" ({count(int(about['threads']), 'thread')})" if about.get("threads", "").isdigit() else ""
     lines = [f"{report.weights['name']} on {about.get('device', 'this machine')}{threads}"]
+    if report.weights["notice"]:
+        lines.append(report.weights["notice"])
     if report.resumed_rows:
         lines.append(f"Continues after {count(report.resumed_rows, 'row')} that an interrupted run finished")
     if report.renewed:
@@ -80,7 +83,7 @@ def describe_details(report: Report) -> list[str]:
 
 def _describe_optical(report: Report, decided: dict[str, dict[str, Any]]) -> str:
     if "optical" not in report.sensors:
-        return "not given; the weights learned to predict without it"
+        return describe_absent_sensor("optical")
     level = decided["optical.level"]["value"]
     parts = ["level unknown" if level == "unknown" else str(level), " ".join(report.network["optical"])]
     if offset := decided.get("optical.offset"):
@@ -90,7 +93,7 @@ def _describe_optical(report: Report, decided: dict[str, dict[str, Any]]) -> str
 
 def _describe_sar(report: Report, decided: dict[str, dict[str, Any]]) -> str:
     if "sar" not in report.sensors:
-        return "not given; the weights learned to predict without it"
+        return describe_absent_sensor("sar")
     scale = decided["sar.scale"]
     parts = [f"{' '.join(report.network['sar'])} {_UNITS[scale['value']]}{_source(scale)}"]
     if overlap := decided.get("overlap"):

@@ -163,4 +163,5 @@ def name_files(paths: str | Sequence[Any]) -> str:
     """Name a file, or the first of several and how many more there are."""
     paths = [paths] if isinstance(paths, str) else paths
     names = [os.path.basename(str(path).rstrip("/")) or str(path) for path in paths]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    first = names[0].encode(errors="backslashreplace").decode()  # a name need not be UTF-8
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} more"

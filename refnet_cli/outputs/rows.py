@@ -204,7 +204,8 @@ class Rows:
         assert self.probabilities is not None  # checked by the caller
         classes = self.probabilities[1:]
         total = np.maximum(_sum(classes), np.finfo(np.float32).tiny)
-        stored: UInt8 = np.floor(np.fmax.reduce(classes) / total * np.float32(STEPS)).astype(np.uint8)
+        steps = np.nan_to_num(np.fmax.reduce(classes) / total * np.float32(STEPS))
+        stored: UInt8 = np.clip(steps, 0, STEPS).astype(np.uint8)  # rounds down
         stored[~self.valid] = PROBABILITY_NODATA
         return stored
 

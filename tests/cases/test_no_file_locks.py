@@ -27,6 +27,6 @@ def test_the_run_goes_on_with_a_warning(shared: Path, tmp_path: Path, number: in
     done = refnet(*words, cwd=tmp_path, env=environment(LD_PRELOAD=shim, FLOCK_ERRNO=number))
     assert done.code == 0, done.err
     assert done.out == "map.tif\n"
-    (warning,) = (line for line in done.err.splitlines() if line.startswith("warning:") and "lock" in line)
+    (warning,) = (line for line in done.err.splitlines() if line.startswith("! ") and "lock" in line)
     assert os.strerror(number) in warning
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", shim.name]

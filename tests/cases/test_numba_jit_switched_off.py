@@ -13,7 +13,7 @@ def test_the_next_kernel_is_used(shared: Path, tmp_path: Path) -> None:
     env = environment(NUMBA_DISABLE_JIT=1)
     done = refnet(*words, cwd=tmp_path, env=env)
     assert done.code == 0, done.err
-    (warning,) = (line for line in done.err.splitlines() if line.startswith("warning:") and "NUMBA" in line)
+    (warning,) = (line for line in done.err.splitlines() if line.startswith("! ") and "NUMBA" in line)
     assert "unset it" in warning
     asked = refnet(*words, "--scan", "cpu", cwd=tmp_path, env=env)
     assert asked.code == 69

@@ -193,7 +193,7 @@ def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: py
         + "".join(f'[[scenes]]\noptical = "{s.optical}"\nsar = "{s.sar}"\nlabels = "{s.labels}"\n' for s in scenes)
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
-    assert re.findall(r"! ([\w-]+): the codes of the labels fit", capsys.readouterr().err) == ["scene-0"]
+    assert re.findall(r"! ([\w-]+): the codes of the labels are read as", capsys.readouterr().err) == ["scene-0"]
 
 
 def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +337,7 @@ def test_corine_s_codes_of_three_digits_next_to_codes_that_are_no_label(tmp_path
 @pytest.mark.parametrize("scheme", ["corine", "corine-level1"])
 def test_corine_s_codes_of_two_kinds_in_one_file_are_refused(tmp_path: Path, kind: str, scheme: str) -> None:
     path = label_file(tmp_path, kind, (111, 2, 211))
-    with pytest.raises(InputError, match=r"two kinds: 2 .*111 .*211 "):
+    with pytest.raises(InputError, match=r"two kinds of codes: 2 .*111 .*211 "):
         open_labels(path, GRID, SCHEMES[scheme])
     mapping = {str(code): SCHEMES[scheme].names[0] for code in (111, 2, 211)}
     with open_labels(path, GRID, SCHEMES[scheme], meanings=mapping) as labels:
@@ -454,7 +454,7 @@ def test_a_scheme_must_not_contradict_the_tags(
     labels = renumbered(tmp_path / "labels.tif", path, map_scheme, map_scheme)
     assert run(["evaluate", str(path), str(labels), "--scheme", asked]) == (0 if fits else 64)
     if not fits:
-        assert "leave --scheme out" in capsys.readouterr().err
+        assert "Remove --scheme" in capsys.readouterr().err
         assert run(["evaluate", str(path), str(labels)]) == 0
     assert "overall_accuracy   1.0000" in capsys.readouterr().out
 
@@ -475,7 +475,7 @@ def test_doubtful_codes_of_a_map_are_said_of_the_map(tmp_path: Path, capsys: pyt
     path = write(tmp_path / "map.tif", np.resize(np.array([1, 4, 5], np.uint8), (1, 40, 30)), ("map",))
     assert run(["evaluate", str(path), str(path), "--scheme", "esri-io"]) == 0
     of_map, of_labels = [line for line in capsys.readouterr().err.splitlines() if "! " in line]
-    assert "the codes of the map fit" in of_map
+    assert "the codes of the map are read as" in of_map
     assert "regions file" not in of_map
     assert "the codes of the labels are read as" in of_labels
     assert "--scheme terramesh" in of_labels

@@ -18,7 +18,7 @@ from refnet_cli.scan import SCANS
 @pytest.mark.parametrize(
     ("option", "before", "after", "names"),
     [("--output", "further outputs: ", ". ", [name for name in OUTPUTS if name != "classes"]),
-     ("--scan", "selective scan: ", ";", [*SCANS]),
+     ("--scan", "selective scan: ", ". ", [*SCANS]),
      ("--scheme", "map in: ", ", or a TOML", sorted({target for _, target in CROSSWALKS}))],
 )  # fmt: skip
 def test_an_option_lists_every_name(option: str, before: str, after: str, names: list[str]) -> None:

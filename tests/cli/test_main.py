@@ -40,7 +40,7 @@ def refuse(capfd: pytest.CaptureFixture[str], folder: Path, *arguments: object) 
     assert streams.out == ""
     assert "Traceback" not in streams.err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    return code, "\n".join(line for line in streams.err.splitlines() if not line.startswith("reading "))
+    return code, streams.err[max(streams.err.find("refnet: "), 0) :].strip()
 
 
 def test_bad_calls(capfd: pytest.CaptureFixture[str], tmp_path: Path, pair: tuple[Path, Path]) -> None:

@@ -353,7 +353,7 @@ def test_two_distributions_in_one_place_are_refused(others: tuple[str, ...], mon
         import_runtime()
     for name in ("onnxruntime", *others):
         assert name in str(caught.value)
-    assert "uninstall" in str(caught.value)
+    assert "Uninstall both" in str(caught.value)
 
 
 def test_a_missing_runtime_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def test_codes_that_are_no_label_are_ignored(
         ("[mapping]\n1 = 1.5", "does not say"),
         ("ignore = 255", "does not say"),
         ("[mapping]\n1 = 1\n[label_codes]\n1 = 1", "both"),
-        ("[mapping]\n11 = \"Moss\"", "leads to Moss"),
+        ("[mapping]\n11 = \"Moss\"", "has the targets Moss"),
     ],
 )
 def test_mappings_that_say_nothing(text: str, said: str, files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_refusals(tmp_path: Path, shifted: Labels) -> None:
         RasterLabels.open(write(tmp_path / "b.tif", codes(), PLACE @ Affine.translation(SIDE, 0)), GRID, ESRI)
     with pytest.raises(InputMissingError):
         RasterLabels.open(tmp_path / "none.tif", GRID, ESRI)
-    with pytest.raises(ValueError, match="not inside"):
+    with pytest.raises(ValueError, match="exceeds the grid"):
         shifted.read(Window(0, 0, SIDE + 1, 1))
 
 
@@ -211,7 +211,7 @@ def test_windows_are_cut_from_one_image(tmp_path: Path) -> None:
         for window in (Window(0, 0, 1, 1), Window(37, 101, 200, 33), Window(SIDE - 9, SIDE - 300, 9, 300)):
             there = np.s_[window.row : window.row + window.height, window.column : window.column + window.width]
             assert np.array_equal(labels.read(window), image[there])
-        with pytest.raises(ValueError, match="is not inside"):
+        with pytest.raises(ValueError, match="exceeds the grid"):
             labels.read(Window(SIDE - 1, 0, 2, 2))
 
 
@@ -317,14 +317,14 @@ def test_tables_without_shapes_are_no_layers(tmp_path: Path) -> None:
     add_layer(path, "owners", values=["a", "b"], field="name")
     np.testing.assert_array_equal(whole(open_labels(path, GRID, ESRI)), whole(open_labels(alone, GRID, ESRI)))
     tables = add_layer(tmp_path / "tables.gpkg", "layer_styles")
-    with pytest.raises(InputError, match="has no layer with shapes, only 'layer_styles'"):
+    with pytest.raises(InputError, match="has no layer with geometries, only 'layer_styles'"):
         open_labels(tables, GRID, ESRI)
 
 
 def test_files_without_any_shape_are_called_so(tmp_path: Path) -> None:
     empty = tmp_path / "empty.geojson"
     empty.write_text('{"type": "FeatureCollection", "features": []}')
-    with pytest.raises(InputError, match=r"empty\.geojson has no shapes"):
+    with pytest.raises(InputError, match=r"empty\.geojson has no features"):
         open_labels(empty, GRID, ESRI)
     rasters = tmp_path / "rasters.gpkg"
     with rasterio.open(
@@ -347,7 +347,7 @@ def test_a_layer_can_be_chosen_and_has_to_be_among_several(tmp_path: Path) -> No
         alone = write_shapes(tmp_path / f"{name}.gpkg", shapes, values)
         expected = whole(open_labels(alone, GRID, ESRI))
         np.testing.assert_array_equal(whole(open_labels(path, GRID, ESRI, layer=name)), expected)
-    for name, said in (("2022", "has no layer '2022'"), ("layer_styles", "'layer_styles' as a table without shapes")):
+    for name, said in (("2022", "has no layer '2022'"), ("layer_styles", "only as a table without geometries")):
         with pytest.raises(OptionsError, match=f"{said}.*'2020', '2021'"):
             open_labels(path, GRID, ESRI, layer=name)
     with pytest.raises(OptionsError, match=r"layer is '2020', but .* is a raster file\. Remove the layer"):
@@ -371,7 +371,7 @@ def test_shapes_without_a_class_are_unlabelled_and_counted(tmp_path: Path, name:
     np.testing.assert_array_equal(whole(without), whole(rest))
     (warning,) = without.warnings
     assert "3 of the 40 shapes" in warning
-    assert "unlabelled" in warning
+    assert "have no class in field" in warning
     assert not rest.warnings
     if not (name == "a.shp" and kind == "names"):  # in which no text is as good as none
         nothing = write_shapes(tmp_path / "rest" / f"none{name[1:]}", shapes[:3], column[:3], crs)
@@ -397,7 +397,7 @@ def test_whole_numbers_with_gaps_stay_codes(tmp_path: Path) -> None:
     [
         ("a.kml", "ogr2ogr {0}.gpkg {0}.kml"), ("a.gml", "ogr2ogr {0}.gpkg {0}.gml"), ("a.zip", "Unpack it"),
         ("a.parquet", "ogr2ogr {0}.gpkg {0}.parquet"), ("a.KMZ", "ogr2ogr {0}.gpkg {0}.KMZ"),
-        ("a.csv", "KEEP_GEOM_COLUMNS=NO {0}.gpkg {0}.csv"), ("a.xlsx", "Save it as CSV"), ("a.dbf", "give {0}.shp"),
+        ("a.csv", "KEEP_GEOM_COLUMNS=NO {0}.gpkg {0}.csv"), ("a.xlsx", "Save it as CSV"), ("a.dbf", "Use {0}.shp"),
         ("a.img", "gdal_translate {0}.img {0}.tif"), ("a", "ogr2ogr {0}.gpkg {0}"),
     ],
 )  # fmt: skip

@@ -265,7 +265,7 @@ def test_a_band_that_the_encoder_lacks_is_the_mean_of_all(
     assert torch.allclose(ours[:, 5], theirs.mean(1) * 5 / 6)
     assert "B12 new (mean of all bands)" in said(started, "optical bands")
     line = said(started, "optical statistics")
-    assert line == "optical statistics: B02, B03, B04, B08, B11 of the encoder; B12 measured"
+    assert line == "optical statistics: B02, B03, B04, B08, B11 from the encoder; B12 measured"
 
 
 def test_statistics_are_those_of_the_encoder(small: dict[str, EncoderFile]) -> None:

@@ -129,5 +129,5 @@ def test_use_other_with_weights_that_need_both(
 
     card = replace(CARD, training=training)
     found = warnings(card, missing="use-other")
-    assert [re.findall(r"without (.+?):", text) for text in found] == ([[needed]] if needed else [])
+    assert [re.findall(r"without (.+?)[:.]", text) for text in found] == ([[needed]] if needed else [])
     assert warnings(card) == []

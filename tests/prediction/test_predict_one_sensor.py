@@ -257,7 +257,7 @@ def test_a_config_may_name_one_sensor(pair: tuple[Path, Path], model: Path, tmp_
     (tmp_path / "c.toml").write_text(f'optical = "s2.tif"\noutput = "map.tif"\nweights = "{model}"\n')
     done = here(capfd, "predict", "--config", tmp_path / "c.toml")
     assert done.code == 0, done.err
-    assert f"SAR: {SAID['sar']}" in done.err.splitlines()
+    assert f"Sentinel-1  {SAID['sar']}" in done.err.splitlines()
     assert tags(tmp_path / "map.tif")["REFNET_SAR"] == SAID["sar"]
 
 
@@ -273,7 +273,7 @@ def test_everything_says_that_a_sensor_was_absent(
     report = json.loads(done.out)
     assert report["sensors"] == [sensor]
     assert report["options"][absent] is None
-    assert f"{'SAR' if absent == 'sar' else 'optical'}: {SAID[absent]}" in done.err.splitlines()
+    assert f"{'Sentinel-1' if absent == 'sar' else 'Sentinel-2'}  {SAID[absent]}" in done.err.splitlines()
     assert set(report["drift"]) == set(CARD.optical.bands if sensor == "optical" else CARD.sar.bands)
     found = tags(output)
     assert (found[f"REFNET_{absent.upper()}"], found[f"REFNET_{sensor.upper()}"]) == (SAID[absent], path.name)

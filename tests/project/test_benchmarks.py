@@ -415,7 +415,7 @@ def test_all_gpus_are_measured_and_all_is_in_one_document(
         return [compare(measure, 1.0, "fp32", 2.0)]
 
     monkeypatch.setattr(gpu, "measure_in_child", note)
-    monkeypatch.setattr(gpu, "_say", lambda *command: {"exit_code": 0, "stdout": [command[0]], "stderr": []})
+    monkeypatch.setattr(gpu, "_run_command", lambda *command: {"exit_code": 0, "stdout": [command[0]], "stderr": []})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     main(["gpu", "--networks", "default", "--batches", "4", "--repeats", "1"])
     document = json.loads(capsys.readouterr().out)

@@ -418,7 +418,7 @@ def test_folds_are_pooled_next_to_the_forest(folds: Path, made: list[places.Plac
 
     perfect["f2"][TREES - 1][TREES - 1] -= 1
     stored.write_text(json.dumps({"both sensors": {"matrices": perfect}}))
-    with pytest.raises(ValueError, match="other pixels of f2"):
+    with pytest.raises(ValueError, match="other pixels for f2"):
         score.pool_folds(folds, made, stored)
 
 

@@ -1,4 +1,4 @@
-"""What files may lead to: virtual rasters, servers, and nothing of either without its option."""
+"""What files may refer to: virtual rasters and servers, and neither without its option."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_files_are_fetched_with_the_option_only(tmp_path: Path, server: Server) 
         assert "user" not in message
         assert "signature" not in message
     assert "--allow" not in refused("ftp://user:a@b/c.tif", sar, NETWORK) + refused("/vsis3/a.tif", sar, NETWORK)
-    with pytest.raises(InputError, match=r"local file: download it and give its path\.$"):
+    with pytest.raises(InputError, match=r"not a local file\. Download it and give its path\.$"):
         Raster(urls[0], "label")
     assert server.asked == []
 

@@ -1,4 +1,4 @@
-"""Files made to lead elsewhere, to take all memory, or to hide damage: each is refused, or read as it should be."""
+"""Malicious files that refer to others, exhaust memory or hide damage: each is refused or read correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of the same bands side by side are one image, and others are not."""
+"""Adjacent files with the same bands are read as one image, and other files are not."""
 
 from __future__ import annotations
 

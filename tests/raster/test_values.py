@@ -1,4 +1,4 @@
-"""Files whose values are no measurement, or in no unit: undeclared fills, and numbers made of measurements."""
+"""Files with invalid or unscaled values: undeclared fill values, and values derived from measurements."""
 
 from __future__ import annotations
 

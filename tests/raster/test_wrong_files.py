@@ -1,4 +1,4 @@
-"""Files that look right and are not: what must be refused, said, or kept apart."""
+"""Files that look right but are wrong: what must be refused, reported or kept separate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks of clouds: rasters of several kinds, and outlines."""
+"""Cloud masks: rasters of several kinds, and polygons."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_outlines_with_holes(tmp_path: Path, zipped: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("1 2 3", "outline of 3 numbers"),
-        ("1 2 3 4 x 6", "no number"),
+        ("1 2 3", "polygon of 3 numbers"),
+        ("1 2 3 4 x 6", "not a number"),
     ],
 )
 def test_broken_outlines_are_refused(tmp_path: Path, text: str, match: str) -> None:

@@ -1,4 +1,4 @@
-"""The shift between the images of a pair: found for files, drawn, written, applied."""
+"""The residual shift of a scene pair: estimated from files, drawn, written, applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user's path stands for: folders, zips, products within, pictures next to bands, files next to an image."""
+"""Resolution of a user's paths: folders, zips, products in folders, pictures next to bands, sidecar files."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_products_of_each_sensor_in_one_folder_are_told_apart_and_several_of_one
     shutil.move(zipped(hyp3(tmp_path / "other")), folder)  # whose terrain model is no optical image
     assert find_files(folder, "optical", SceneOptions())[0].product is not None
     shutil.copytree(sar, folder / sar.name.replace("4F09", "0000"))
-    with pytest.raises(InputError, match=r"3 products.*RTC10.*0000.*4F09"):
+    with pytest.raises(InputError, match=r"3 usable products.*RTC10.*0000.*4F09"):
         find_files(folder, "sar", SceneOptions())
 
 

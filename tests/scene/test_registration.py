@@ -1,4 +1,4 @@
-"""The shift between a SAR and an optical image: found, and believed only where it may be."""
+"""The shift between a SAR and an optical image: estimated, and accepted only if it is reliable."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_images_without_common_edges_are_rejected(name: str, optical: Float32, s
     if name in ("rough water", "speckle", "smoothed speckle"):
         assert found.windows == 16
         assert found.peak < MIN_PEAK / 1.5
-        assert "0.12 is needed" in found.reason
+        assert "(at least 0.12)" in found.reason
     else:
         assert np.isnan([found.columns, found.rows, found.peak]).all()
         assert found.reason.startswith("Only 0 windows of 128 x 128 pixels could be compared (at least 12)")

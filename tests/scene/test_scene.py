@@ -1,4 +1,4 @@
-"""Scene pairs: alignment, windows, refusals, and what is found out about real files."""
+"""Scene pairs: alignment, windows, refusals, and detection on real files."""
 
 from __future__ import annotations
 
@@ -308,7 +308,7 @@ def test_grids_shifted_by_whole_pixels_are_not_resampled(write: Write) -> None:
     optical = write("s2.tif", optical_values(200, 240), PLACE @ Affine.translation(100, 150))
     with ScenePair.open(optical, write("s1.tif", values), BANDS, ["VV", "VH"]) as pair:
         patch = everything(pair)
-        for part in pair._sar.parts:
+        for part in pair._sar.groups:
             part.alignment._shift = None  # as if they were not
         pair._blocks.clear()
         warped = everything(pair)
@@ -462,7 +462,7 @@ def test_damage_in_mid_scene_is_located(write: Write) -> None:
     optical.write_bytes(content)
     with ScenePair.open(optical, sar, BANDS, ["VV", "VH"]) as pair:
         pair.read(Window(0, 0, 512, 512))
-        with pytest.raises(InputError, match=r"s2\.tif is damaged: band \d is unreadable in Window\(row=1024"):
+        with pytest.raises(InputError, match=r"s2\.tif is damaged: band \d is unreadable in rows 1024"):
             pair.read(Window(1024, 1024, 100, 100))
     with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], SceneOptions(on_read_error="mask")) as pair:
         patch = everything(pair)

@@ -1,4 +1,4 @@
-"""Scenes of one sensor: their pixels, their grid, and the options and files that do not fit them."""
+"""Single-sensor scenes: their pixels, their grid, and options and files that contradict them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is known of sensors."""
+"""Tests of refnet_cli.sensors."""

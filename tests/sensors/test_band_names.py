@@ -1,4 +1,4 @@
-"""Which band of a file is which, by everything that the file says of its bands."""
+"""Identification of the bands of a file from all its metadata."""
 
 from __future__ import annotations
 

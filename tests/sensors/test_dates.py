@@ -1,4 +1,4 @@
-"""When scenes were acquired: names of files that really occur, and what users write."""
+"""Acquisition times: real file names, and dates that users give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judgements about a file's bands and values."""
+"""Detection of bands, units and offsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAFE products: what is read from them, and what is refused."""
+"""SAFE products: their metadata, and what is refused."""
 
 from __future__ import annotations
 
@@ -448,7 +448,7 @@ def test_zips_of_too_much(tmp_path, monkeypatch):
     refuse(path, "contains 2 SAFE products")
     monkeypatch.setattr("refnet_cli.sensors.safe._MEMBERS", 1)
     refuse(path, "contains 2 files")
-    refuse(make_grd_safe(tmp_path), "more than 1 files")
+    refuse(make_grd_safe(tmp_path), "over 1 files")
 
 
 def test_xml_that_unpacks_to_too_much(tmp_path):

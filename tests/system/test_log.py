@@ -125,6 +125,9 @@ def test_a_closed_pipe_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         def flush(self) -> None:
             pass
 
+        def isatty(self) -> bool:
+            return False
+
     log.start()
     monkeypatch.setattr("sys.stderr", Closed())
     with pytest.raises(BrokenPipeError):

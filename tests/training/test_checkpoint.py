@@ -92,7 +92,7 @@ def test_the_best_network(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="Cannot create the folder"):
         make(tmp_path / "file" / "folder", 0)
 
 

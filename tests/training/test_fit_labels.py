@@ -112,7 +112,7 @@ def test_other_numbers_are_refused(config: TrainConfig, tmp_path: Path, values: 
 def test_ones_in_whole_numbers_are_doubted(config: TrainConfig, tmp_path: Path) -> None:
     path = write(tmp_path / "mask.tif", (percents() > 0)[None].astype(np.uint8), ("confidence",))
     looks = survey(sure(config, path))
-    assert [("1 %" in " ".join(look.warnings)) for look in looks] == [True, False]
+    assert [("1%" in " ".join(look.warnings)) for look in looks] == [True, False]
 
 
 def test_files_that_are_missing_or_elsewhere(config: TrainConfig, tmp_path: Path) -> None:
