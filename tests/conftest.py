@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,26 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import settings
 
 from tests.helpers.messages import messages
+from tests.helpers.quick import PROFILES
 from tests.helpers.simulated_data import make_data
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let property tests try fewer examples in `make test`, which leaves long tests out."""
+    for name, count in PROFILES.items():
+        settings.register_profile(name, deadline=None, max_examples=count)
+    settings.load_profile("quick" if config.option.markexpr == "not long" else "long")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over the libraries, which are loaded by now and stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

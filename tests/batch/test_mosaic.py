@@ -39,6 +39,7 @@ from tests.helpers.batches import (
     refnet,
     write_table,
 )
+from tests.helpers.quick import few
 from tests.helpers.scenes import CARD
 from tests.helpers.small_models import write_model
 
@@ -80,23 +81,21 @@ def in_blocks(folder: Path, scene: Pair, weights: Path, block: int = 512, **how:
 ALL: dict[str, Any] = {"outputs": KINDS, "smooth": 2, "threshold": 0.27, "missing": "use-other", "coreg": "off"}
 LESS: dict[str, Any] = {"outputs": ("confidence", "report"), "coreg": "off"}
 CASES = {
-    "everything": (1100, 1300, 512, ALL),
+    "everything": (530, 1040, 512, ALL),
+    "everything of nine": (1100, 1300, 512, ALL),
     "plain": (600, 1100, 512, {"coreg": "off"}),
     "smooth": (530, 1100, 512, LESS | {"smooth": 2}),
-    "threshold": (600, 530, 512, LESS | {"threshold": 0.3, "checksum": True}),
+    "threshold": (530, 60, 512, LESS | {"threshold": 0.3, "checksum": True}),
     "another scheme": (530, 600, 512, LESS | {"scheme": "worldcover"}),
     "symmetries": (513, 520, 512, {"tta": True, "outputs": ("probabilities",)}),
-    "one block": (512, 512, 512, LESS),
+    "one block": (60, 512, 512, LESS),
     "a column": (513, 5, 512, {}),
     "a row": (5, 1025, 512, {"smooth": 1}),
     "larger blocks": (1100, 1300, 1024, LESS | {"missing": "use-other"}),
 }
-LONG = {"larger blocks", "symmetries", "another scheme", "smooth"}
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.long if case in LONG else ()) for case in CASES]
-)
+@pytest.mark.parametrize("case", few(CASES, "everything", "threshold", "one block", "a column", "a row"))
 def test_blocks_are_the_single_run_byte_for_byte(case: str, tmp_path: Path, weights: Path, free: None) -> None:
     """In any order they were run; and merging has done all that the single run had to do."""
     height, width, block, how = CASES[case]
@@ -187,7 +186,7 @@ SIDECARS: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
-@pytest.mark.parametrize("what", SIDECARS)
+@pytest.mark.parametrize("what", few(SIDECARS, "newer", "other files"))
 def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None:
     """Are told by name; what merging asks for repairs it."""
     sidecar = json.loads(blocks[1].sidecar.read_text())
@@ -202,7 +201,7 @@ def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None
     assert merged(blocks) == "done"
 
 
-@pytest.mark.parametrize("what", SPOILT)
+@pytest.mark.parametrize("what", few(SPOILT, "no shard", "middle of a shard", "quicklook", "swapped shards"))
 def test_blocks_that_are_missing_or_damaged(what: str, blocks: list[Task]) -> None:
     """Are told by name, and no map is made; what merging asks for repairs it."""
     SPOILT[what][0](blocks)
@@ -239,7 +238,15 @@ def test_blocks_have_to_leave_out_and_share_nothing(blocks: list[tuple[int, int,
     assert _cover([Window(*block) for block in blocks], 7, 13) is whole
 
 
-@pytest.mark.parametrize("block", [(2048, 0, 512, 24), (0, 512, 512, 24), (1536, 0, 512, 24), (0, 0, 512, 30)])
+@pytest.mark.parametrize(
+    "block",
+    [
+        (2048, 0, 512, 24),
+        pytest.param((0, 512, 512, 24), marks=pytest.mark.long),
+        pytest.param((1536, 0, 512, 24), marks=pytest.mark.long),
+        (0, 0, 512, 30),
+    ],
+)
 def test_a_block_beyond_the_map(block: tuple[int, int, int, int], blocks: list[Task]) -> None:
     (outcome,) = batch.run_here([replace(blocks[0], block=Window(*block))], {})
     assert (outcome.status, outcome.code) == ("failed", 65)
@@ -304,11 +311,11 @@ def test_blocks_that_are_interrupted_again_and_again(
 ) -> None:
     """Go on after their finished rows."""
     how = {"outputs": ("probabilities", "report"), "smooth": 2, "coreg": "off"}
-    scene = make_scene(tmp_path / "scene", 600, 530, 2, punch)
+    scene = make_scene(tmp_path / "scene", 520, 140, 2, punch)
     monkeypatch.setattr(batch, "load", lambda options, weights: Interrupted())
     tasks, runs = in_blocks(tmp_path, scene, weights, **how), 0
     while batch.missing(tasks):
-        Interrupted.left, runs = 6, runs + 1
+        Interrupted.left, runs = 2, runs + 1
         assert runs < 40
         with suppress(KeyboardInterrupt):
             run_all(tasks)
@@ -367,12 +374,12 @@ def test_warnings_of_the_runs_that_made_blocks_are_not_the_maps(
 def test_by_the_command_line(tmp_path: Path, weights: Path, capfd: Any) -> None:
     """Two mosaics, and a scene without blocks among them: the bytes of ``refnet predict``."""
     rows = []
-    for name, shape in (("a", (530, 600)), ("b", (40, 520))):
+    for name, shape in (("a", (530, 530)), ("b", (40, 520))):
         optical, sar = make_scene(tmp_path / name, *shape, len(rows), punch if name == "a" else None)
         rows.append({"optical": optical, "sar": sar, "output": tmp_path / "out" / f"{name}.tif"})
     table, tasks = write_table(tmp_path / "s.csv", rows), tmp_path / "t.jsonl"
-    how = ["--weights", weights, "--smooth", 1]
-    planned = here(capfd, "batch", "plan", table, "-o", tasks, "--blocks", 512, "--also", "report", *how)
+    how = ["--weights", weights, "--smooth", 1, "--coreg", "off"]
+    planned = here(capfd, "batch", "plan", table, "-o", tasks, "--blocks", 512, "--also", "areas", *how)
     assert (planned.code, planned.err) == (0, "6 tasks\n")
     with tasks.open("a") as file:
         write_table(table, [{"optical": rows[1]["optical"], "sar": rows[1]["sar"], "output": tmp_path / "out/c.tif"}])
@@ -390,7 +397,7 @@ def test_by_the_command_line(tmp_path: Path, weights: Path, capfd: Any) -> None:
     for name, row in zip("ab", rows, strict=True):
         words = ["--optical", row["optical"], "--sar", row["sar"], "-o", tmp_path / "single" / f"{name}.tif"]
         (tmp_path / "single").mkdir(exist_ok=True)
-        assert here(capfd, "predict", *words, *how, "--output", "report", "-q").code == 0
+        assert here(capfd, "predict", *words, *how, "--output", "areas", "-q").code == 0
     found = digests(tmp_path / "out")
     found.pop("c.tif")
     assert found == digests(tmp_path / "single")

@@ -38,7 +38,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(tmp_path: Path) -> Callable[..., list[Task]]:
     """Plan the map ``out/a.tif`` of a scene, perhaps in blocks."""
     weights = write_model(tmp_path / "w.onnx", card=replace(CARD, tile=128))
-    scene = make_scene(tmp_path / "in" / "a", 600, 530)
+    scene = make_scene(tmp_path / "in" / "a", 530, 60)
     return lambda *outputs, block=None: plan_tasks(
         tmp_path / "tasks.jsonl", [scene], tmp_path / "out", weights, block, outputs
     )
@@ -179,7 +179,7 @@ class Stopping(PlaceEngine):
     """Is interrupted after some batches."""
 
     def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
-        if self.calls > 12:
+        if self.calls > 8:
             raise KeyboardInterrupt
         return super().predict(optical, sar)
 
@@ -189,7 +189,7 @@ OLD_HEADS = {"0.1": b"0123456789abcdef" * 4 + b"\n", "0.1.9": b"refnet journal 0
 
 @pytest.mark.parametrize("version", OLD_HEADS)
 def test_an_interrupted_run_of_another_version_waits_for_it(version: str, tmp_path: Path) -> None:
-    options = PredictOptions(*make_pair(tmp_path, 600, 300), tmp_path / "map.tif", coreg="off")
+    options = PredictOptions(*make_pair(tmp_path, 600, 140), tmp_path / "map.tif", coreg="off")
     folder = work_folder_of(options.output)
     with pytest.raises(KeyboardInterrupt):
         predict(options, Stopping())
@@ -216,7 +216,7 @@ def test_an_interrupted_run_of_another_version_waits_for_it(version: str, tmp_pa
 
 
 def test_an_interrupted_run_of_this_version_goes_on_and_that_of_other_options_is_given_up(tmp_path: Path) -> None:
-    options = PredictOptions(*make_pair(tmp_path, 600, 300), tmp_path / "map.tif", coreg="off")
+    options = PredictOptions(*make_pair(tmp_path, 600, 140), tmp_path / "map.tif", coreg="off")
     for threshold, renewed in ((0.0, False), (0.5, True)):
         with pytest.raises(KeyboardInterrupt):
             predict(options, Stopping())

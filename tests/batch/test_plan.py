@@ -24,6 +24,7 @@ from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import here, make_scene, plan_tasks, refnet, write_table
+from tests.helpers.quick import few
 from tests.helpers.scenes import CARD
 from tests.helpers.small_models import write_model
 
@@ -200,7 +201,8 @@ def test_stac_items(mark: str, tmp_path: Path, weights: Path) -> None:
     assert one["id"] == "S2_1"
 
 
-def test_paths_of_find(tmp_path: Path, weights: Path) -> None:
+@pytest.mark.parametrize("how", few(["", "--workers 1"], ""))
+def test_paths_of_find(tmp_path: Path, weights: Path, how: str) -> None:
     """Through a pipe, by lines or with zero bytes, with names that hold line breaks.
 
     Those that are no text, which rasterio cannot open, are told and do not stop the others.
@@ -222,9 +224,9 @@ def test_paths_of_find(tmp_path: Path, weights: Path) -> None:
     tasks = read_tasks(tmp_path / "tasks.jsonl")
     assert {task.path for task in tasks} == {folder / "lulc.tif" for folder in (*folders, odd, no_text)}
     assert zeros.out == f"{tmp_path / 'tasks.jsonl'}\n"
-    for more in ((), ("--workers", 1)):
-        ran = refnet("batch", "run", tmp_path / "tasks.jsonl", *more, cwd=Path("/"))
-        assert (ran.code, ran.statuses) == (1, {"skipped" if more else "done": 3, "failed": 1}), ran.err
+    for status in ("done", "skipped"):
+        ran = refnet("batch", "run", tmp_path / "tasks.jsonl", *how.split(), cwd=Path("/"))
+        assert (ran.code, ran.statuses) == (1, {status: 3, "failed": 1}), ran.err
         (failed,) = (outcome for outcome in ran.outcomes if outcome["status"] == "failed")
         assert (failed["output"], failed["code"] in (65, 66)) == (str(no_text / "lulc.tif"), True), failed
 

@@ -51,6 +51,7 @@ from tests.helpers.batches import (
     run_command,
     table_of,
 )
+from tests.helpers.quick import few
 from tests.helpers.scenes import CARD, PLACE, write
 from tests.helpers.small_models import write_model
 
@@ -60,7 +61,7 @@ ALSO = [word for kind in KINDS for word in ("--also", kind)]
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("weights") / "w.onnx")
+    return write_model(tmp_path_factory.mktemp("weights") / "w.onnx", card=replace(CARD, tile=128))
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Many:
     folder = tmp_path_factory.mktemp("many")
     for number in range(5):
         make_scene(folder / f"small{number}", 60 + number, 70, number)
-    make_scene(folder / "large", 600, 560, 9)
+    make_scene(folder / "large", 300, 280, 9)
     (folder / "maps").mkdir()
     for scene in folder.glob("*/s2.tif"):
         words = ["--optical", scene, "--sar", scene.with_name("s1.tif"), "--weights", weights, "--batch", 2]
@@ -141,6 +142,7 @@ def test_with_xargs(many: Many, tmp_path: Path) -> None:
     many.hold(tasks)
 
 
+@pytest.mark.long
 def test_as_a_slurm_array_with_a_task_killed_and_requeued(many: Many, tmp_path: Path) -> None:
     """In mid-scene: it goes on after the rows that were finished."""
     tasks = many.plan(tmp_path)
@@ -268,7 +270,7 @@ def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path:
     many.hold(tasks)
 
 
-ENDS = [signal.SIGTERM, *(pytest.param(how, marks=pytest.mark.long) for how in (signal.SIGINT, signal.SIGKILL))]
+ENDS = few([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], signal.SIGTERM)
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -300,9 +302,9 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
 def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path) -> None:
     """Not even in the midst of a scene that takes long; and it can be gone on with."""
     tasks = tmp_path / "t.jsonl"
-    plan_tasks(tasks, [make_scene(tmp_path / "a", 600, 560)], tmp_path / "maps", weights, batch=1)
+    plan_tasks(tasks, [make_scene(tmp_path / "a", 300, 280)], tmp_path / "maps", weights, batch=1)
     process = subprocess.Popen(
-        command("batch", "run", tasks, "--workers", 1), env=environment(disturbed=True, REFNET_TEST_SLEEP=2), cwd=ROOT,
+        command("batch", "run", tasks, "--workers", 1), env=environment(disturbed=True, REFNET_TEST_SLEEP=1), cwd=ROOT,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with ended(process):
@@ -311,7 +313,7 @@ def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path)
         process.kill()
         process.wait(PATIENCE)
         while not is_zombie(worker):
-            assert time.monotonic() < began + 6, "the worker lives on"
+            assert time.monotonic() < began + 4, "the worker lives on"
             time.sleep(0.02)
     done = refnet("batch", "run", tasks)
     assert (done.code, done.statuses) == (0, {"done": 1}), done.err
@@ -492,7 +494,7 @@ CHANGES: dict[str, Callable[[Task], object]] = {
 }
 
 
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("what", few(CHANGES, "other input", "shorter map", "half a sidecar"))
 def test_what_is_not_as_it_was_is_made_anew(what: str, tasks: list[Task], loads: Loads) -> None:
     """And nothing else."""
     assert statuses(tasks) == ["done"] * 3
@@ -506,7 +508,7 @@ def test_what_is_not_as_it_was_is_made_anew(what: str, tasks: list[Task], loads:
         assert digests(tasks[0].path.parent) == before
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"id": "0123456789abcdef"}', "notes"])
+@pytest.mark.parametrize("content", few(["[1]", '{"id": "0123456789abcdef"}', "notes"], "[1]"))
 def test_what_lies_in_the_place_of_a_sidecar_stays(content: str, tasks: list[Task], loads: Loads) -> None:
     tasks[1].sidecar.parent.mkdir()
     tasks[1].sidecar.write_text(content)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.batches import environment, refnet
 
 
+@pytest.mark.long
 def test_the_next_kernel_is_used(shared: Path, tmp_path: Path) -> None:
     case = shared / "cases" / "numba-jit-switched-off"
     words = ["predict", "--optical", case / "s2.tif", "--sar", case / "s1.tif", "--coreg", "off", "-o", "map.tif"]

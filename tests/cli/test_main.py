@@ -184,19 +184,22 @@ def test_closed_stdout_is_no_drama(tmp_path: Path, pair: tuple[Path, Path]) -> N
 
 @pytest.mark.parametrize(
     ("number", "code", "weights"),
-    [(signal.SIGTERM, 143, "refnet-base.safetensors"), (signal.SIGINT, 130, "refnet-base.onnx")],
+    [
+        pytest.param(signal.SIGTERM, 143, "refnet-base.safetensors", marks=pytest.mark.long),
+        (signal.SIGINT, 130, "refnet-base.onnx"),
+    ],
 )
 def test_signals_end_a_run_and_leave_nothing(
     tmp_path: Path, number: signal.Signals, code: int, weights: str
 ) -> None:
-    pair = make_pair(tmp_path, 1500, 1500)
+    pair = make_pair(tmp_path, 1300, 1100)
     command = [sys.executable, "-m", "refnet_cli", "predict", "--optical", str(pair[0]), "--sar", str(pair[1])]
     command += ["--weights", str(ROOT / "weights" / weights), "-o", str(tmp_path / "x.tif")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
     while len(list(tmp_path.iterdir())) < 3:  # until the working files are there
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(2)
+    time.sleep(1)
     process.send_signal(number)
     started = time.monotonic()
     _, stderr = process.communicate(timeout=30)

@@ -109,6 +109,7 @@ def test_without_torch_onnx_runtime_does(found: DoctorReport) -> None:
     assert (told["devices"]["auto"], told["scans"]) == ("cpu", {})
 
 
+@pytest.mark.long
 def test_without_onnx_runtime_torch_does() -> None:
     done = without("onnxruntime", "doctor")
     assert (done.returncode, done.stderr) == (0, "")

@@ -42,6 +42,7 @@ from tests.helpers.multi_device_engines import (
     EchoEngine,
     load,
 )
+from tests.helpers.quick import few
 from tests.helpers.scenes import make_pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,7 +287,9 @@ def loaded(folder: Path, command: subprocess.Popen[str]) -> list[int]:
     return [int(process) for process in found]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), few([(signal.SIGINT, 130), (signal.SIGTERM, 143)], (signal.SIGTERM, 143))
+)
 def test_a_signal_to_all_processes_is_the_parents_to_act_on(tmp_path: Path, number: int, code: int) -> None:
     with start_command(tmp_path, SLEEP) as command:
         processes = loaded(tmp_path, command)
@@ -333,6 +336,7 @@ def test_exit_code_of_a_killed_process(
     assert "map.tif" not in os.listdir(tmp_path)
 
 
+@pytest.mark.long
 def test_the_map_is_that_of_one_process_byte_for_byte(tmp_path: Path) -> None:
     """With the network itself; predict() ends the processes that it began."""
     before = children_of_this()

@@ -513,6 +513,7 @@ def classes(path: Path) -> np.ndarray:
         return file.read(1)
 
 
+@pytest.mark.long
 def test_the_shipped_weights_map_the_sample_alike_in_both_forms(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -549,8 +550,8 @@ def test_options_of_torch_are_refused_for_onnx(model: Path, options: EngineOptio
     ("suffix", "options", "code"),
     [
         (".safetensors", ("--provider", "cpu"), 64),
-        (".onnx", ("--scan", "cpu"), 64),
-        (".onnx", ("--provider", "cuda", "--device", "cpu"), 64),
+        pytest.param(".onnx", ("--scan", "cpu"), 64, marks=pytest.mark.long),
+        pytest.param(".onnx", ("--provider", "cuda", "--device", "cpu"), 64, marks=pytest.mark.long),
         (".onnx", ("--provider", "tensorrt"), 69),
     ],
 )

@@ -29,13 +29,14 @@ from refnet_cli.evaluation.areas import estimate_areas
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.evaluation.scores import confusion_matrix, score
 from refnet_cli.types import Int64
+from tests.helpers.quick import examples
 from tests.helpers.scenes import write
 
 CODES = arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 3))
 
 
 @given(labels=CODES, seed=st.integers(0, 99))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_confusion_matrix_counts_every_known_pair(labels: np.ndarray, seed: int) -> None:
     predicted = np.random.default_rng(seed).integers(0, 4, labels.shape).astype(np.uint8)
     counted = np.zeros((3, 3), int)
@@ -58,7 +59,7 @@ def test_scores_by_hand() -> None:
 
 
 @given(matrix=arrays(np.int64, (4, 4), elements=st.integers(0, 30)).filter(np.any))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_scores_are_those_of_torchmetrics(matrix: Int64) -> None:
     labels, predicted = (torch.from_numpy(np.repeat(part.ravel(), matrix.ravel())) for part in np.indices((4, 4)))
     found = score(matrix, tuple("abcd"))

@@ -23,6 +23,7 @@ from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import examples
 
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 SIDE = 560
@@ -109,7 +110,7 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> Labels:
     return RasterLabels.open(path, GRID, ESRI)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.integers(1, SIDE), st.integers(1, SIDE))
 def test_same_labels_whatever_the_window(shifted: Labels, row: int, column: int, height: int, width: int) -> None:
     window = Window(row, column, height, width).clip(SIDE, SIDE)

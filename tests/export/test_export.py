@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm
 import torch
 
 from refnet_cli.classes.schemes import SCHEMES
@@ -20,6 +21,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError, WeightsError
 from refnet_cli.export import INPUTS, OUTPUTS, PARITY, Exported, export_onnx
+from refnet_cli.model import refnet
 from refnet_cli.model.card import Card, Modality
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import REFNet
@@ -31,6 +33,7 @@ from refnet_cli.system.onnx_metadata import read_metadata
 from refnet_cli.tiles.tiling import Tiling
 from tests.golden import Golden
 from tests.helpers.limits import file_size_limit
+from tests.helpers.once import once
 from tests.helpers.real_data import EARTHNET, SSL4EO
 from tests.helpers.scenes import CARD as FREE
 from tests.helpers.scenes import make_pair
@@ -65,15 +68,30 @@ def save(path: Path, card: Card = CARD) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("weights") / "tiny.safetensors", WARM)
+def with_few_levels(patch: pytest.MonkeyPatch) -> None:
+    """Have networks two levels of features instead of five, since exporting takes as long as a network is deep."""
+
+    def make(name: str, bands: int) -> tuple[torch.nn.Module, list[int]]:
+        encoder = timm.create_model(name, features_only=True, in_chans=bands, out_indices=(0, 1))
+        return encoder, encoder.feature_info.channels()
+
+    patch.setattr(refnet, "LEVELS", 2)
+    patch.setattr(refnet, "_make_encoder", make)
 
 
-@pytest.fixture(scope="module")
-def exported(weights: Path) -> tuple[Path, Exported]:
-    path = weights.with_suffix(".onnx")
-    return path, export_onnx(weights, path)
+@pytest.fixture
+def weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    with_few_levels(monkeypatch)
+    return once(tmp_path_factory, "export-weights", lambda folder: save(folder / "tiny.safetensors", WARM))
+
+
+@pytest.fixture
+def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
+    def export(folder: Path) -> tuple[Path, Exported]:
+        path = folder / "tiny.onnx"
+        return path, export_onnx(weights, path)
+
+    return once(tmp_path_factory, "exported", export)
 
 
 def session(path: Path) -> Any:

@@ -20,7 +20,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from refnet_cli.model.weight_files import checksum
-from tests.helpers.programs import PATIENCE, ROOT, run_python
+from tests.helpers import programs
+from tests.helpers.programs import PATIENCE, ROOT, Process, run_python
 from tests.helpers.scenes import CARD
 
 
@@ -48,7 +49,7 @@ class Scene:
     def arguments(self, output: Path, *more: str) -> list[str]:
         """The command that maps it, also where an old file lies that is no map."""
         files = ["--optical", str(self.optical), "--sar", str(self.sar), "--weights", str(self.weights)]
-        return ["predict", *files, "-o", str(output), "--overwrite", "-q", *more]
+        return ["predict", *files, "-o", str(output), "--overwrite", "--coreg", "off", "-q", *more]
 
 
 def make_weights(path: Path) -> Path:
@@ -78,14 +79,16 @@ def child_command(settings: dict[str, Any], arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "tests.faults.child", json.dumps(settings), *arguments]
 
 
-def start(settings: dict[str, Any], arguments: list[str], **popen: Any) -> subprocess.Popen[str]:
-    """Start refnet in a child."""
+def start(settings: dict[str, Any], arguments: list[str], **popen: Any) -> Process:
+    """Start refnet in a child; in one that begins by itself if its memory is reported or its streams are given."""
+    if not popen and "report" not in settings:
+        return programs.start(*child_command(settings, arguments)[1:], env=child_environment())
     popen = {"env": child_environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | popen
     popen = {"stdin": subprocess.DEVNULL, "cwd": ROOT} | popen
     return subprocess.Popen(child_command(settings, arguments), **popen)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], lines: int = 0) -> None:
+def wait_for(path: Path, process: Process, lines: int = 0) -> None:
     """Wait until a file is there, and has some lines, or the process has ended."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
@@ -95,7 +98,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], lines: int = 0) -> None
     assert process.poll() is not None, f"{path} did not come within {PATIENCE} s"
 
 
-def end(process: subprocess.Popen[str], began: float | None = None) -> Ended:
+def end(process: Process, began: float | None = None) -> Ended:
     """Wait for a child; kill it if that takes forever."""
     began = time.monotonic() if began is None else began
     try:

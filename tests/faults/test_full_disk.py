@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
 from tests.helpers.limits import file_size_limit
+from tests.helpers.quick import few
 
 NOT_FULL = 1 << 40
 
@@ -54,7 +55,7 @@ def size_of(scene: Scene) -> int:
     return scene.optical.with_name("undisturbed.tif").stat().st_size
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
+@pytest.mark.parametrize("old", few([False, True], True))
 def test_anywhere(old: bool, small: Scene, tmp_path: Path) -> None:
     size = size_of(small)
     random = np.random.default_rng(int(old))

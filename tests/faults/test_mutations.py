@@ -21,6 +21,7 @@ from refnet_cli.model.weight_files import default_weights
 from refnet_cli.outputs.verify import verify_map
 from tests.faults.helpers import Scene, check_refusal, names, run_jobs, sha256_of
 from tests.faults.mutate import OF_TIFF, OF_WEIGHTS, mutate
+from tests.helpers.quick import few
 from tests.helpers.scenes import write
 
 MEGABYTES = 1024
@@ -60,7 +61,7 @@ def hold(results: dict[str, dict[str, Any]], allowed: set[int], paths: dict[str,
     assert not broken, "\n".join(broken)
 
 
-@pytest.mark.parametrize("sensor", ["optical", "sar"])
+@pytest.mark.parametrize("sensor", few(["optical", "sar"], "optical"))
 @pytest.mark.parametrize("seeds", batches(130, 8, 61))
 def test_damaged_scenes(sensor: str, seeds: range, small: Scene, tmp_path: Path) -> None:
     paths = damaged(tmp_path, getattr(small, sensor), seeds, OF_TIFF)
@@ -95,7 +96,7 @@ def test_damaged_labels(seeds: range, small: Scene, tmp_path: Path) -> None:
     hold(results, {64, 65, 66}, paths)
 
 
-@pytest.mark.parametrize("shipped", [False, True], ids=["tiny", "shipped"])
+@pytest.mark.parametrize("shipped", few([False, True], False))
 @pytest.mark.parametrize("seeds", batches(60, 8, 52))
 def test_damaged_weights(shipped: bool, seeds: range, small: Scene, tmp_path: Path) -> None:
     """What differs in any byte is told; `refnet predict` tells it too, before it makes anything."""

@@ -26,6 +26,7 @@ from tests.faults.helpers import (
     start,
     wait_for,
 )
+from tests.helpers.programs import Process
 
 SLOW = 0.12  # seconds for a batch, of which the scene has fifteen
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -78,7 +79,7 @@ def test_a_signal_at_any_moment(seed: int, number: signal.Signals, scene: Scene,
 
 def interrupted(
     settings: dict[str, Any], scene: Scene, folder: Path, calls: int, number: signal.Signals = signal.SIGTERM
-) -> subprocess.Popen[str]:
+) -> Process:
     """Start a prediction and send a signal while the engine is in its n-th call."""
     notes = folder / "notes"
     process = start(settings | {"notes": str(notes)}, scene.arguments(folder / "out" / "map.tif"))
@@ -92,7 +93,7 @@ def interrupted(
 def test_finished_rows_are_kept(number: signal.Signals, scene: Scene, tmp_path: Path) -> None:
     """A run after a signal goes on after the rows that were finished."""
     (tmp_path / "out").mkdir()
-    ended = end(interrupted({"sleep": 0.3}, scene, tmp_path, 8, number))
+    ended = end(interrupted({"sleep": 0.2}, scene, tmp_path, 8, number))
     hold(ended, CODES[number], tmp_path / "out", scene, old=False)
     assert ended.code == CODES[number]
     assert "Finished rows are kept in " in ended.err

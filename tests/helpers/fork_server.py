@@ -32,6 +32,8 @@ LOADED = (
     "refnet_cli.training.fit",
 )  # fmt: skip
 """None of them starts a thread, as onnxruntime does, which is left to the children."""
+PID = 8
+"""Characters of a child's number, which is sent before how it ended."""
 Request = dict[str, Any]
 
 
@@ -52,7 +54,7 @@ def load() -> None:
 
 
 def serve(listener: socket.socket) -> tuple[Request, list[int]] | None:
-    """Fork a child for each request, and send how it ended, as `os.waitpid` says it.
+    """Fork a child for each request, and send its number and how it ended, as `os.waitpid` says it.
 
     A child whose caller hangs up is killed. All are, and the server ends, when its own stdin ends.
 
@@ -74,6 +76,8 @@ def serve(listener: socket.socket) -> tuple[Request, list[int]] | None:
             if pid == 0:
                 _close(selector, caller)
                 return request, streams
+            with contextlib.suppress(OSError):  # of a caller who is gone
+                caller.sendall(b"%*d" % (PID, pid))
             for stream in streams:
                 os.close(stream)
             ended = os.pidfd_open(pid)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+from tests.helpers.fork_server import PID
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds after which a test gives up on a process
@@ -52,13 +57,17 @@ def run_python(
     os.close(writing)
     with os.fdopen(reading) as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         streams = given.fileno(), out.fileno(), err.fileno()
-        if sys.platform == "linux" and _at_start(env) == _at_start(environment()):
+        if _can_fork(env):
             code = fork(address(), arguments, cwd, env, streams, seconds)
         else:
             code = _start(arguments, cwd, env, streams, seconds)
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read().decode(), err.read().decode())
+
+
+def _can_fork(env: dict[str, str]) -> bool:
+    return sys.platform == "linux" and _at_start(env) == _at_start(environment())
 
 
 def _at_start(env: dict[str, str]) -> dict[str, str]:
@@ -72,24 +81,89 @@ def _start(arguments: list[str], cwd: Path, env: dict[str, str], streams: Stream
     return done.returncode
 
 
+class Forked:
+    """A program that the fork server at a socket runs, with what tests need of a `subprocess.Popen`."""
+
+    def __init__(self, where: str, arguments: list[str], cwd: Path, env: dict[str, str], streams: Streams) -> None:
+        request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": env}).encode() + b"\n"
+        self.args = arguments
+        self.returncode: int | None = None
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(where)
+        socket.send_fds(self._server, [request[:1]], streams)
+        self._server.sendall(request[1:])
+        self.pid = int(self._server.recv(PID, socket.MSG_WAITALL))
+
+    def poll(self) -> int | None:
+        """Exit code or the negative number of the signal that ended it; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, some seconds at most."""
+        if self.returncode is None:
+            if not select.select([self._server], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._server.recv(16))
+            self._server.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Started(Forked):
+    """One that was started by `start`."""
+
+    def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str]) -> None:
+        self._written = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        with open(os.devnull) as given:
+            streams = given.fileno(), self._written[0].fileno(), self._written[1].fileno()
+            super().__init__(address(), arguments, cwd, env, streams)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end, and return stdout and stderr."""
+        self.wait(timeout)
+        texts = []
+        for file in self._written:
+            file.seek(0)
+            texts.append(file.read().decode())
+            file.close()
+        return texts[0], texts[1]
+
+
+Process = Started | subprocess.Popen[str]
+
+
+def start(*words: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> Process:
+    """Start Python with the words ``-m module ...`` or ``-c program ...``, without input; it has to be waited for."""
+    arguments, env = list(map(str, words)), env or environment()
+    if _can_fork(env):
+        return Started(arguments, cwd, env)
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 def fork(
     where: str, arguments: list[str], cwd: Path, env: dict[str, str], streams: Streams, seconds: float | None = None
 ) -> int:
     """Have the fork server at a socket run a program, and return its exit code or the negative number of its signal."""
-    request = json.dumps({"arguments": arguments, "cwd": str(cwd), "env": env}).encode() + b"\n"
-    with socket.socket(socket.AF_UNIX) as server:
-        server.connect(where)
-        socket.send_fds(server, [request[:1]], streams)
-        server.sendall(request[1:])
-        server.settimeout(seconds)
-        try:
-            answer = server.recv(16)
-        except TimeoutError:
-            server.shutdown(socket.SHUT_WR)
-            server.settimeout(None)
-            server.recv(16)
-            raise subprocess.TimeoutExpired(arguments, seconds or 0) from None
-    return int(answer)
+    program = Forked(where, arguments, cwd, env, streams)
+    try:
+        return program.wait(seconds)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
+        raise
 
 
 @cache

@@ -19,12 +19,15 @@ from refnet_cli.model.weight_files import METADATA, read_card, read_header, veri
 from refnet_cli.system import onnx_metadata as onnx_file
 from refnet_cli.system.onnx_metadata import LARGEST_ENTRY, digest, is_onnx, read_metadata
 from tests.helpers.limits import permissions_hold
+from tests.helpers.quick import examples
 from tests.helpers.scenes import CARD
 from tests.helpers.small_models import entries, make_model, write_model
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
-quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.fixture

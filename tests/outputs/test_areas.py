@@ -28,6 +28,7 @@ from refnet_cli.outputs.areas.areas import AreaCounter, Areas
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.areas.zones import ZoneCounter, read_zones
 from refnet_cli.outputs.context import MapContext
+from tests.helpers.quick import examples
 from tests.outputs.test_outputs import TAGS, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]
@@ -226,7 +227,7 @@ def divided(seed: int, height: int, width: int) -> list[Any]:
     return list(shapely.delaunay_triangles(shapely.MultiPoint(np.vstack([inner, corners]))).geoms)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 300), st.sampled_from(["utm", "rotated", "geographic"]),
     st.booleans(),
@@ -256,7 +257,7 @@ def test_zones_of_another_reference_system_that_divide_the_map_add_up_to_it(tmp_
         assert parts == pytest.approx(float(table["", code]["hectares"]), rel=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.integers(1, 2300), st.lists(st.integers(0, 2300), max_size=6))
 def test_the_last_bits_do_not_depend_on_how_rows_arrive(height: int, cuts: list[int]) -> None:
     grid, codes = utm_grid(height, 7), random_codes(height, 7)

@@ -29,6 +29,7 @@ from refnet_cli.outputs.pictures.charts import histogram
 from refnet_cli.outputs.pictures.html_report import HtmlReport
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import Rows
+from tests.helpers.quick import examples
 from tests.outputs.test_outputs import GRIDS, as_probabilities, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]
@@ -418,7 +419,7 @@ def slow_sums(values: NDArray[np.float32], factor: int, side: int) -> tuple[NDAr
     return sums, counts
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     height=st.integers(1, 6),
     width=st.one_of(st.integers(1, 20), st.integers(1001, 3500)),

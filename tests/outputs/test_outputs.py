@@ -36,6 +36,7 @@ from refnet_cli.outputs.pictures.preview import Preview
 from refnet_cli.outputs.rows import Rows, class_codes
 from refnet_cli.sensors.quality import QUALITY
 from tests.helpers.limits import file_size_limit, permissions_hold
+from tests.helpers.quick import examples, few
 
 SCHEME = SCHEMES["esri-io"]
 TAGS = {"REFNET_VERSION": "1.2.3", "REFNET_OPTIONS": '{"note": "größer & <kleiner>"}'}
@@ -216,7 +217,7 @@ def test_the_quality_changes_nothing_of_the_classes_overviews(tmp_path: Path) ->
 
 
 @both
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(height=st.integers(1, 1300), width=st.integers(1, 700), data=st.data())
 def test_same_bytes_however_the_rows_arrive(
     height: int, width: int, data: st.DataObject, quality: bool, tmp_path_factory: pytest.TempPathFactory
@@ -411,7 +412,7 @@ class TestEveryOutput:
             assert sorted(tmp_path.iterdir()) == sorted(output.files)
 
 
-@both
+@pytest.mark.parametrize("quality", few([False, True], False))
 def test_a_disk_that_fills_up_during_the_last_copy(
     quality: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,7 +575,7 @@ def test_area_in_grads() -> None:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), data=st.data())
 def test_areas_do_not_depend_on_how_rows_arrive(height: int, width: int, data: st.DataObject) -> None:
     codes = random_codes(height, width)

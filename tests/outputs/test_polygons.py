@@ -6,7 +6,7 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from refnet_cli.outputs.polygons.polygons import Polygons
 from refnet_cli.outputs.polygons.sieve import SCRAMBLE, Sieve, apply_sieve
 from refnet_cli.outputs.rows import PROBABILITY_NODATA, STEPS, Rows
 from tests.helpers.limits import file_size_limit
+from tests.helpers.quick import examples, few
 
 UInt8 = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -113,7 +114,7 @@ def has_straight_corners(polygon: shapely.Polygon) -> bool:
     return False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(codes=maps(), rows=st.integers(1, 12), clockwise=st.booleans(), seed=st.integers(0, 9))
 def test_outlines_against_a_fire_and_gdal(codes: UInt8, rows: int, clockwise: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -189,7 +190,7 @@ def slow_sieve(codes: UInt8, weights: Ints, least: int) -> UInt8:
         codes = changed
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(codes=maps(classes=5), rows=st.integers(1, 12), least=st.integers(1, 30), data=st.data())
 def test_the_sieve_against_its_rule(codes: UInt8, rows: int, least: int, data: st.DataObject) -> None:
     weights = data.draw(arrays(np.int64, codes.shape, elements=st.integers(1, 3)))
@@ -351,8 +352,9 @@ def test_a_map_without_data(ending: str, tmp_path: Path) -> None:
     assert len(fields) == 5
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("min_area", [0.0, 0.35])
+@pytest.mark.parametrize(
+    ("min_area", "ending"), few(product((0.0, 0.35), ENDINGS), (0.0, ".fgb"), (0.35, ".gpkg"), (0.35, ".parquet"))
+)
 def test_same_bytes_however_the_rows_arrive_and_whatever_the_strips(
     ending: str, min_area: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,8 +57,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shim = compile_shim(folder / "shim.c", folder)
     pair = make_pair(folder, 40, 60)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *pair, folder / "map.tif"], env=environment(LD_PRELOAD=shim),
-        capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", PROGRAM, *pair, folder / "map.tif"], capture_output=True, text=True, timeout=300,
+        env=environment(LD_PRELOAD=shim, SQLITE_BUSY_TIMEOUT=200),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder / "said").write_text(done.stdout)

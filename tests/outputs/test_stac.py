@@ -39,6 +39,7 @@ from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
 from refnet_cli.sensors.quality import QUALITY
+from tests.helpers.quick import examples
 from tests.outputs.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -248,7 +249,7 @@ def test_classes_are_those_of_the_map(made: Path) -> None:
         assert len({entry.name for entry in listed}) == len(listed)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(st.sampled_from(["no data", "A", "a", "a-2", "class 3", "森"]) | st.text(), min_size=1, max_size=9))
 def test_machines_can_tell_any_classes_apart(names: list[str]) -> None:
     scheme = ClassScheme("own", tuple(range(1, len(names) + 1)), tuple(names), ((1, 2, 3),) * len(names))
@@ -291,7 +292,7 @@ def in_footprint(geometry: dict[str, Any], longitude: Any, latitude: Any, margin
     return np.where(near, -1, shapely.contains_properly(area, points).astype(int))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     place=st.sampled_from(sorted(PLACES)), east=st.floats(-1, 1), north=st.floats(-1, 1), size=st.floats(0.05, 1),
     turn=st.floats(0, 360), seed=st.integers(0, 99),

@@ -27,6 +27,7 @@ from refnet_cli.outputs.style import Style, style_warnings
 from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
+from tests.helpers.quick import examples
 from tests.helpers.scenes import PlaceEngine, make_pair
 from tests.outputs.test_outputs import SCHEME, TAGS, as_probabilities, quality_of, random_codes, utm_grid, write_map
 
@@ -90,7 +91,7 @@ def test_all_three_tell_all_classes(scheme: ClassScheme, tmp_path: Path) -> None
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(name=st.text(st.characters(), min_size=1))
 def test_any_name_makes_xml(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     scheme = ClassScheme(name, (5,), (name,), ((1, 2, 3),))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import WeightsError
 from refnet_cli.prediction.distribution import InputDistribution, describe_distributions
+from tests.helpers.quick import examples
 
 BANDS = ("B02", "B03", "B04", "B08")
 LIMIT = 0.25
@@ -55,7 +56,7 @@ def test_the_same_kind_of_ground_is_inside() -> None:
         assert drift.outside < 0.04
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(seed=st.integers(0, 10**6), kind=st.floats(0, 1), scale=st.floats(0.5, 3))
 def test_a_part_of_what_was_learned_from_is_inside(seed: int, kind: float, scale: float) -> None:
     """Also one of a single kind of ground, in any unit."""

@@ -263,7 +263,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Card
     with rasterio.open(scenes[0].optical, "r+") as file:
         file.update_tags(PROCESSING_LEVEL="Level-2A")
     config = TrainConfig(
-        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=2, batch=2, crop=64, tile=64,
+        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=1, batch=2, crop=64, tile=160,
         jitter=0.05, device="cpu",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:

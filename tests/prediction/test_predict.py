@@ -37,6 +37,7 @@ from refnet_cli.tiles.window import Window
 from tests.helpers.batches import FreeEngine
 from tests.helpers.once import once
 from tests.helpers.programs import ROOT, refnet
+from tests.helpers.quick import few
 from tests.helpers.real_data import PLACES, each_source
 from tests.helpers.scenes import CARD, PlaceEngine, grid_of, make_pair, write
 
@@ -52,7 +53,10 @@ def read(path: Path) -> np.ndarray:
         return file.read(1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 300), (100, 90), (128, 128), (129, 257), (300, 401)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    few([(1, 1), (5, 300), (100, 90), (128, 128), (129, 257), (300, 401)], (1, 1), (5, 300), (129, 257)),
+)
 @pytest.mark.parametrize("overlap", [0, 33, 64])
 def test_the_map_is_the_engines_answer_pixel_for_pixel(tmp_path: Path, height: int, width: int, overlap: int) -> None:
     pair = make_pair(tmp_path, height, width)
@@ -158,7 +162,7 @@ def test_equal_calls_make_equal_files(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("sar_pixel", [10, 14])
+@pytest.mark.parametrize("sar_pixel", few([10, 14], 14))
 def test_same_bytes_for_any_number_of_threads(tmp_path: Path, sar_pixel: float) -> None:
     class BothEngine(PlaceEngine):
         """One whose answer depends on SAR too."""
@@ -173,7 +177,7 @@ def test_same_bytes_for_any_number_of_threads(tmp_path: Path, sar_pixel: float) 
         optical[:3] = 2000
         sar[0, 100:140, 200:260] = np.nan
 
-    pair = make_pair(tmp_path, 1100, 1200, sar_pixel, punch)
+    pair = make_pair(tmp_path, 520, 600, sar_pixel, punch)
     made, counted = set(), []
     for threads in (1, 2, 5):
         report = predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), read_threads=threads), BothEngine())
@@ -189,7 +193,7 @@ def test_impossible_numbers_of_threads_are_refused(tmp_path: Path) -> None:
         options((tmp_path / "a.tif", tmp_path / "b.tif"), read_threads=0)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", few([1, 3], 3))
 def test_damage_found_in_a_thread_is_the_same_error_and_leaves_nothing(tmp_path: Path, threads: int) -> None:
     pair = make_pair(tmp_path, 2000, 600)
     with rasterio.open(pair[0]) as file:
@@ -205,7 +209,7 @@ def test_damage_found_in_a_thread_is_the_same_error_and_leaves_nothing(tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s1.tif", "s2.tif"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", few([RuntimeError, KeyboardInterrupt, SystemExit], RuntimeError, KeyboardInterrupt))
 def test_whatever_stops_the_network_stops_the_threads(tmp_path: Path, error: type[BaseException]) -> None:
     class Stopped(PlaceEngine):
         def predict(self, optical: np.ndarray, sar: np.ndarray) -> np.ndarray:
@@ -213,10 +217,10 @@ def test_whatever_stops_the_network_stops_the_threads(tmp_path: Path, error: typ
                 raise error
             return super().predict(optical, sar)
 
-    pair = make_pair(tmp_path, 600, 600, sar_pixel=14)
+    pair = make_pair(tmp_path, 600, 300, sar_pixel=14)
     before = threading.active_count(), open_files(tmp_path)
     with pytest.raises(error):
-        predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), read_threads=3), Stopped())
+        predict(options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), read_threads=3, coreg="off"), Stopped())
     assert (threading.active_count(), open_files(tmp_path)) == before
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} - {"s1.tif", "s2.tif"}
     # What a signal interrupts is gone on with.
@@ -229,7 +233,7 @@ def test_an_output_that_fails_stops_the_network(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ClassMap, "_put", fail)
-    pair = make_pair(tmp_path, 3000, 100)
+    pair = make_pair(tmp_path, 2000, 100)
     engine, before = PlaceEngine(), threading.active_count()
     with pytest.raises(StorageError, match="Free some space"):
         predict(options(pair, overlap=0), engine)
@@ -345,6 +349,7 @@ def test_the_report_is_complete(made: dict[str, object]) -> None:
     assert Path(made["files"]["preview"][0]["path"]).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_where_the_tiles_lie_hardly_matters() -> None:
     """Of two equally likely classes anything tips the scales, so that the surer half of the pixels is held closer."""
     changed, valid, lead = shift_tiles(default_weights())
@@ -411,7 +416,7 @@ def test_band_files_stacked(data: Path, tmp_path: Path, level: str, date: int) -
     assert 0.9 < (read(out) > 0).mean() <= 1
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.55, 0.57, 0.99])
+@pytest.mark.parametrize("threshold", few([0.0, 0.55, 0.57, 0.99], 0.57, 0.99))
 def test_pixels_below_the_threshold_have_no_data_in_all_that_counts_them(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
@@ -475,8 +480,11 @@ class Mortal(PlaceEngine):
         return super().predict(optical, sar)
 
 
-@pytest.mark.parametrize("missing", ["nodata", "use-other"])
-def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: Any) -> None:
+@pytest.mark.parametrize(
+    ("missing", "every"),
+    few([("nodata", 5), ("nodata", 1), ("use-other", 1)], ("nodata", 5)),
+)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: Any, every: int) -> None:
     """Wherever it is interrupted, also again and again; what was finished is not computed twice."""
     pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
     chosen = options(pair, outputs=(f"preview={tmp_path / 'p.png'}",), missing=missing, coreg="off")
@@ -484,7 +492,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: A
     report = predict(chosen, whole)
     wanted, picture = chosen.output.read_bytes(), (tmp_path / "p.png").read_bytes()
     resumed = set()
-    for end in range(whole.batches):
+    for end in range(0, whole.batches, every):
         chosen.output.unlink()
         with pytest.raises(SystemExit):
             predict(chosen, Mortal(end))
@@ -497,7 +505,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: A
         passed = sum(start + 128 <= found.resumed_rows for start in Tiling(520, 300, 128, 32).row_starts)
         assert again.batches == whole.batches - 2 * passed  # a row has four tiles, a batch three
         resumed.add(found.resumed_rows)
-    assert len(resumed) > 3
+    assert len(resumed) > 1
     chosen.output.unlink()
     deaths = 0
     while not chosen.output.exists():  # each goes on where the one before died
@@ -511,7 +519,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: A
 
 def test_where_more_memory_is_free_than_before_a_run_keeps_to_the_batch_it_had(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
-    chosen = options(pair, coreg="off")
+    chosen = options(pair, coreg="auto")
     few, many, fewest = Mortal(7), Mortal(), Mortal()
     few.batch, many.batch, fewest.batch = 2, 3, 1
     with pytest.raises(SystemExit):
@@ -552,13 +560,13 @@ def test_other_inputs_or_options_begin_anew_and_say_so(tmp_path: Path) -> None:
 
 def test_a_network_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     """With batches of several tiles, whose arithmetic may depend on who is next to whom."""
-    pair = make_pair(tmp_path, 700, 420, sar_pixel=14)
+    pair = make_pair(tmp_path, 600, 260, sar_pixel=14)
     chosen = options(pair, weights=default_weights(), batch=3, coreg="off")
     predict(chosen)
     wanted = chosen.output.read_bytes()
 
     def stop(done: int, total: int) -> None:
-        if done >= 8:
+        if done >= 6:
             raise SystemExit(130)
 
     with pytest.raises(SystemExit):
@@ -595,14 +603,13 @@ def test_neither_batch_nor_threads_change_a_class(tmp_path: Path) -> None:
     """Kernels may differ in the last bit; on the sample scene no class changed with batches of 1 to 5 tiles."""
     scene = PredictOptions(
         SAMPLE / "s2.tif", SAMPLE / "s1.tif", tmp_path / "a.tif", coreg="off",
-        bounds=("240000", "6199440", "243840", "6203280"), deterministic=True,
+        bounds=("240000", "6199440", "241920", "6203280"), deterministic=True,
     )  # fmt: skip
     maps = []
-    for batch, threads in ((1, 1), (3, 1), (4, 3)):
+    for batch, threads in ((1, 1), (4, 3)):
         predict(replace(scene, batch=batch, read_threads=threads))
         maps.append(read(scene.output))
-    for other in maps[1:]:
-        assert np.count_nonzero(other != maps[0]) <= 2  # of 147,456
+    assert np.count_nonzero(maps[1] != maps[0]) <= 2  # of 73,728
 
 
 @pytest.mark.parametrize("side", [1400, 700])

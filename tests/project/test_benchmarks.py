@@ -23,6 +23,7 @@ from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import MDFVSSBlock, MSIEDecoder, VSSBlock
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.scan import available_scans
+from tests.helpers.quick import few
 from tests.helpers.scenes import make_labelled_scene, name_classes, write
 
 TINY = REFNetConfig(encoder="test_resnet", width=16)
@@ -99,6 +100,7 @@ def test_the_first_level_is_held_to_the_bars(monkeypatch: pytest.MonkeyPatch) ->
     assert bars(rows) == {"ratio at most 0.6", "ratio at most 2.5", "ratio at least 10"}
 
 
+@pytest.mark.long
 def test_onnx_runtime_is_measured_over_torch() -> None:
     weights = default_weights()
     (row,) = tile.measure_runtime("small", weights, weights.with_suffix(".onnx"), repeats=1, batches=[1])
@@ -126,6 +128,7 @@ def test_the_memory_of_a_forward_pass_is_measured() -> None:
     assert 1 < tile.measure_peak(TINY, 256)["megabytes"] < 1500
 
 
+@pytest.mark.long
 def test_training_steps_are_measured() -> None:
     rows = train.run(steps=2, config=TINY, batch=2, side=64)
     check(rows)
@@ -146,6 +149,7 @@ def test_every_kernel_trains_on_the_same() -> None:
     assert 0 < int(first.labels.min()) <= int(first.labels.max()) < TINY.classes
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
 def test_a_small_scene_is_measured(tmp_path: Path) -> None:
     rows = scene.measure_free(tmp_path, 512, repeats=1)
@@ -169,6 +173,7 @@ def test_what_a_prediction_takes_is_held_to_what_it_reckons_with(monkeypatch: py
     assert all(row["kept"] for row in rows)
 
 
+@pytest.mark.long
 def test_published_weights_are_made_to_be_predicted_with(tmp_path: Path) -> None:
     path = memory.published_weights(tmp_path)
     card = read_card(path)
@@ -182,6 +187,7 @@ def test_the_network_alone_is_measured(tmp_path: Path) -> None:
     assert bars([row]) == {"ratio at most 1.15"}
 
 
+@pytest.mark.long
 def test_start_up_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here without the processes that are what takes the time."""
     codes = []
@@ -299,6 +305,7 @@ def test_any_size_of_scene_is_classified_whole(variant: str) -> None:
         assert (predicted == place.labels).mean() > 0.98
 
 
+@pytest.mark.long
 def test_learning_goes_on_where_it_was_interrupted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,7 +370,7 @@ def test_another_budget_is_another_run() -> None:
     assert learning.find_run(runs, task._replace(budget=replace(SMALL, steps=3))) is None
 
 
-@pytest.mark.parametrize("variant", ["scan torch", "onnx cpu"])
+@pytest.mark.parametrize("variant", few(["scan torch", "onnx cpu"], "onnx cpu"))
 def test_ways_to_predict_are_measured_beside_the_plain_one(variant: str) -> None:
     rows = gpu.measure_tiles("default", variant, "cpu", 2, 1)
     check(rows)
@@ -388,6 +395,7 @@ def test_what_fails_costs_one_row() -> None:
     assert "failed: exit code 1" in report.to_table(rows)
 
 
+@pytest.mark.long
 def test_whole_predictions_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here without processes."""
 

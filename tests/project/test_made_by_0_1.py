@@ -224,9 +224,11 @@ def test_labels_of_0_1_are_refused_where_esri_io_is_stated(made: Path, capfd: An
 @pytest.mark.parametrize(
     ("words", "option"),
     [
-        (("predict", "--config", "run.toml"), "--overwrite"),
+        pytest.param(("predict", "--config", "run.toml"), "--overwrite", marks=pytest.mark.long),
         ((*PREDICT, "--weights", "tiny.onnx", "-o", "map.tif"), "--no-resume"),
-        (("batch", "run", "tasks.jsonl", "--index", "0", "--of", "2"), "--overwrite"),
+        pytest.param(
+            ("batch", "run", "tasks.jsonl", "--index", "0", "--of", "2"), "--overwrite", marks=pytest.mark.long
+        ),
         (("batch", "run", "blocks.jsonl", "--index", "0", "--of", "2"), "--overwrite"),
     ],
 )
@@ -254,7 +256,8 @@ def steps_of(run: Path) -> np.ndarray:
     return np.loadtxt(run / "steps.csv", delimiter=",", skiprows=1)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("interrupted", 4), pytest.param("trained", 6, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "steps"), [("interrupted", 4), ("trained", 6)])
 def test_trainings_go_on(name: str, steps: int, made: Path, capfd: Any) -> None:
     """They end where 0.1 ended when nothing interrupted it."""
     whole = steps_of(unpack_run(made, "trained"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.programs import ROOT, environment, refnet, run_python
+from tests.helpers.quick import few
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="programs are forked on Linux only")
 BY_ITSELF = {"MPLBACKEND": "agg"}
@@ -44,7 +45,7 @@ def both(*words: str, cwd: Path, stdin: bytes = b"", **env: str) -> list[tuple[i
     return [(done.returncode, done.stdout, done.stderr) for done in ended]
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", few(ENDS, "refusal", "crash", "exit text", "at exit", "kill", "surroundings"))
 def test_it_ends_as_one_that_begins_by_itself(end: str, tmp_path: Path) -> None:
     forked, other = both(*ENDS[end], cwd=tmp_path, stdin=b'{"b": 1, "a": 2}', MINE="1")
     assert forked == other
@@ -90,7 +91,7 @@ def wait_for_the_end_of(pid: int) -> None:
 def test_one_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     with pytest.raises(subprocess.TimeoutExpired):
-        run_python("-c", code, tmp_path / "pid", seconds=2)
+        run_python("-c", code, tmp_path / "pid", seconds=1)
     assert not lives(int((tmp_path / "pid").read_text()))
     assert refnet("--version").returncode == 0
 
@@ -100,6 +101,7 @@ def pids_in(folder: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()] if path.exists() else []
 
 
+@pytest.mark.long
 def test_the_server_ends_with_who_started_it(tmp_path: Path) -> None:
     """And with it a program that still runs."""
     inner = "import os, time; print(os.getpid(), os.getppid(), file=open('pids', 'w'), flush=True); time.sleep(600)"

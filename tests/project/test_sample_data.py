@@ -155,6 +155,7 @@ def test_sar_is_where_the_labels_say() -> None:
         assert abs(peak) < 0.1
 
 
+@pytest.mark.long
 def test_many_scenes_differ_and_are_listed(tmp_path: Path) -> None:
     simulate(tmp_path, "--count", 2, "--size", 128, "--seed", 5)
     assert read_regions(tmp_path / "regions.toml").classes == SCHEMES["esri-io"]
@@ -252,6 +253,7 @@ def varied_scenes(folder: Path) -> list[tuple[np.ndarray, np.ndarray, np.ndarray
     return scenes
 
 
+@pytest.mark.long
 def test_varied_scenes_are_listed_with_legal_codes_and_values(varied: Path) -> None:
     assert len(tomllib.loads((varied / "regions.toml").read_text())["scenes"]) == 24
     scenes = varied_scenes(varied)
@@ -265,12 +267,14 @@ def test_varied_scenes_are_listed_with_legal_codes_and_values(varied: Path) -> N
         assert -60 < np.nanmin(sar) < np.nanmax(sar) < 50
 
 
+@pytest.mark.long
 def test_varied_scenes_are_the_same_for_the_same_seed(varied: Path, tmp_path: Path) -> None:
     simulate(tmp_path, "--varied", "--count", 2, "--size", 128, "--seed", 3)
     for path in tmp_path.glob("scene-*/*.tif"):
         np.testing.assert_array_equal(read(path), read(varied / path.relative_to(tmp_path)))
 
 
+@pytest.mark.long
 def test_varied_scenes_do_not_know_the_places_held_out(
     varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +288,7 @@ def test_varied_scenes_do_not_know_the_places_held_out(
         np.testing.assert_array_equal(read(tmp_path / name), read(varied / "scene-000" / name))
 
 
+@pytest.mark.long
 def test_both_sensors_of_varied_scenes_see_what_the_labels_say(varied: Path) -> None:
     """Over many scenes: water is dark in NIR and to the radar, snow is bright, trees darker in red than bare ground."""
     pixels = {code: [] for code in (1, 2, 8, 9)}

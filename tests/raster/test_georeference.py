@@ -107,21 +107,21 @@ DEGREE = 10 / 111_320
     ("place", "crs", "step", "turn", "flip"),
     [
         pytest.param(UTM, "EPSG:32632", 10, 0, False, id="another zone"),
-        pytest.param(UTM, "EPSG:32630", 14, 0, False, id="a zone to the west"),
+        pytest.param(UTM, "EPSG:32630", 14, 0, False, id="a zone to the west", marks=pytest.mark.long),
         pytest.param(UTM, "EPSG:32731", 10, 0, False, id="the other hemisphere's zone"),
         pytest.param(UTM, "EPSG:32631", 10, 13.6, False, id="rotated"),
-        pytest.param(UTM, "EPSG:32632", 10, -77, False, id="rotated in another zone"),
+        pytest.param(UTM, "EPSG:32632", 10, -77, False, id="rotated in another zone", marks=pytest.mark.long),
         pytest.param(UTM, "EPSG:32631", 10, 0, True, id="south-up"),
-        pytest.param(UTM, "EPSG:4326", DEGREE, 0, True, id="south-up in degrees"),
+        pytest.param(UTM, "EPSG:4326", DEGREE, 0, True, id="south-up in degrees", marks=pytest.mark.long),
         pytest.param(UTM, "EPSG:32632", 10, 20, True, id="south-up and rotated in another zone"),
         pytest.param(UTM, "EPSG:3035", 10, 0, False, id="equal areas of Europe"),
-        pytest.param(NORTH, "EPSG:3995", 10, 0, False, id="Arctic onto UTM"),
+        pytest.param(NORTH, "EPSG:3995", 10, 0, False, id="Arctic onto UTM", marks=pytest.mark.long),
         pytest.param(NORTH, "EPSG:3413", 20, 0, False, id="North Polar of NSIDC onto UTM"),
         pytest.param(SOUTH, "EPSG:3031", 10, 0, False, id="Antarctic onto UTM"),
-        pytest.param(ARCTIC, "EPSG:3995", 10, 40, False, id="rotated in the Arctic"),
+        pytest.param(ARCTIC, "EPSG:3995", 10, 40, False, id="rotated in the Arctic", marks=pytest.mark.long),
         pytest.param(ARCTIC, "EPSG:3413", 12, 0, False, id="Arctic onto Arctic"),
         pytest.param(ARCTIC, "EPSG:4326", DEGREE, 0, False, id="degrees onto the Arctic"),
-        pytest.param(ANTARCTIC, "EPSG:4326", DEGREE, 0, True, id="degrees onto the Antarctic"),
+        pytest.param(ANTARCTIC, "EPSG:4326", DEGREE, 0, True, id="degrees onto the Antarctic", marks=pytest.mark.long),
         pytest.param(DEGREES, "EPSG:32633", 10, 0, False, id="UTM onto degrees"),
         pytest.param(DEGREES, "EPSG:4326", 1.3e-4, 0, True, id="degrees onto degrees, south-up"),
     ],
@@ -422,7 +422,9 @@ def hole_kinds() -> dict[str, tuple[str, float, float | None, str]]:
     ("name", "transform", "crs"),
     [
         ("shifted", PLACE @ Affine.translation(-20.3, -19.8), "EPSG:32633"),
-        ("coarser", Affine.translation(-200, 200) @ PLACE @ Affine.scale(1.4), "EPSG:32633"),
+        pytest.param(
+            "coarser", Affine.translation(-200, 200) @ PLACE @ Affine.scale(1.4), "EPSG:32633", marks=pytest.mark.long
+        ),
         ("another zone", None, "EPSG:32632"),
     ],
 )
@@ -534,13 +536,14 @@ def coreg_of(report: Any) -> Any:
 
 def test_a_shift_is_told_and_corrected(tmp_path: Path, capsys: Any) -> None:
     pair = moved_sample(tmp_path, 3, -2)
-    plain = coreg_of(told(capsys, "inspect", (SAMPLE / "s2.tif", SAMPLE / "s1.tif")))["value"]
-    found = coreg_of(told(capsys, "inspect", pair))["value"]
+    part = "--bounds", ",".join(BOUNDS)
+    plain = coreg_of(told(capsys, "inspect", (SAMPLE / "s2.tif", SAMPLE / "s1.tif"), *part))["value"]
+    found = coreg_of(told(capsys, "inspect", pair, *part))["value"]
     assert found["accepted"] is True
     assert found["applied"] is False
     # what the image must move to fit is the other way round
     assert (found["columns"] - plain["columns"], found["rows"] - plain["rows"]) == pytest.approx((-3, 2), abs=0.3)
-    assert coreg_of(told(capsys, "inspect", pair, "--coreg", "off")) is None
+    assert coreg_of(told(capsys, "inspect", pair, "--coreg", "off", *part)) is None
     straight = open_all(SAMPLE / "s2.tif", SAMPLE / "s1.tif", SceneOptions(bounds=BOUNDS))[1]
     checked, auto, required = (
         open_all(*pair, SceneOptions(coreg=mode, bounds=BOUNDS)) for mode in ("check", "auto", "require")

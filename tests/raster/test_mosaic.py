@@ -23,6 +23,7 @@ from refnet_cli.raster import mosaic as mosaic_module
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import examples
 from tests.helpers.scenes import PLACE, write
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -84,7 +85,7 @@ def whole(pair: ScenePair) -> Any:
     return pair.read(Window(0, 0, *pair.grid.shape))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pieces_read_as_the_image_that_they_were_cut_from(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from refnet_cli.raster.sample import confirm_fills
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import few
 from tests.helpers.safe import make_grd_safe, make_optical_safe
 from tests.helpers.scenes import PlaceEngine, write
 
+METHODS = (Resampling.bilinear, Resampling.cubic, Resampling.cubic_spline, Resampling.lanczos)
 BANDS = ("B02", "B03", "B04", "B08")
 SIDE = 160
 
@@ -86,7 +89,7 @@ def optical(tmp_path: Path) -> Path:
 # --- optical fills ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize("offset", few([0, 1000], 1000))
 @pytest.mark.parametrize(
     ("fill", "dtype"),
     [
@@ -169,9 +172,14 @@ def resampled(values: np.ndarray, method: Resampling = Resampling.bilinear, side
     return out
 
 
-@pytest.mark.parametrize("method", [Resampling.bilinear, Resampling.cubic, Resampling.cubic_spline, Resampling.lanczos])
-@pytest.mark.parametrize("fill", [-9999, 1, 0])
-@pytest.mark.parametrize("pixel", [6, 13, 20, 60])
+@pytest.mark.parametrize(
+    ("pixel", "fill", "method"),
+    few(
+        product((6, 13, 20, 60), (-9999, 1, 0), METHODS),
+        (6, -9999, METHODS[0]), (13, 1, METHODS[1]), (20, 0, METHODS[2]), (60, -9999, METHODS[3]), (6, 1, METHODS[3]),
+        (20, -9999, METHODS[1]), (60, 0, METHODS[0]), (13, 0, METHODS[3]),
+    ),
+)
 def test_what_is_blended_with_a_fill_decides_nothing(
     tmp_path: Path, sar: Path, fill: int, pixel: int, method: Resampling
 ) -> None:
@@ -357,7 +365,7 @@ UNITS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("separate", few([False, True], False))
 @pytest.mark.parametrize(
     ("unit", "fill"),
     [

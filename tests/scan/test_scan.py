@@ -12,6 +12,7 @@ from refnet_cli.errors import UnavailableError
 from refnet_cli.scan import selective_scan
 from refnet_cli.scan.loop import scan_orders
 from refnet_cli.scan.two_level import linear_recurrence
+from tests.helpers.quick import examples, few
 
 # The kernels for GPUs have tests of their own in test_scan_gpu.py.
 FAST = ["torch", "cpu"]
@@ -50,7 +51,7 @@ def assert_close(ours: list[Tensor], oracle: list[Tensor], bar: float = 2e-6) ->
 
 
 @pytest.mark.parametrize("scan", FAST)
-@pytest.mark.parametrize(("height", "width"), [(1, 7), (13, 5), (24, 18)])
+@pytest.mark.parametrize(("height", "width"), few([(1, 7), (13, 5), (24, 18)], (1, 7), (13, 5)))
 @pytest.mark.parametrize(
     ("batch", "channels", "rank", "states"), [(1, 32, 2, 1), (3, 70, 3, 1), (1, 70, 9, 1), (1, 20, 4, 4), (3, 6, 1, 16)]
 )
@@ -70,7 +71,7 @@ def test_tiny_and_large_time_steps(scan: str, dt: float) -> None:
 
 @pytest.mark.parametrize("scan", FAST)
 def test_longer_than_several_chunks(scan: str) -> None:
-    arguments = make(1, 64, 48, 8, 1, 1)
+    arguments = make(1, 32, 27, 8, 1, 1)
     assert_close(value_and_gradients(arguments, scan), value_and_gradients(arguments, "loop"), 5e-6)
 
 
@@ -94,14 +95,14 @@ def test_half_precision_inputs_scan_in_single_precision(scan: str) -> None:
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_orders_visit_each_pixel_once(height: int, width: int) -> None:
     for order in scan_orders(height, width):
         assert sorted(order.tolist()) == list(range(height * width))
 
 
 @given(length=st.integers(1, 70))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_recurrence_sums_when_nothing_decays(length: int) -> None:
     x = torch.arange(1.0, length + 1).view(1, length, 1)
     assert torch.equal(linear_recurrence(torch.ones_like(x), x), x.cumsum(1))

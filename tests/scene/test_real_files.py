@@ -30,6 +30,7 @@ from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import few
 from tests.helpers.real_data import ALL, EARTHNET, PLACES, SHIFTED, SSL4EO, each_source
 from tests.helpers.safe import TILES, at_resolution, make_grd_safe, make_optical_safe, random_ground, write_jp2
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, write
@@ -162,8 +163,9 @@ def predict_quickly(optical: Files, sar: Files, output: Path, engine: PlaceEngin
 @pytest.mark.parametrize(
     ("data", "place", "product"),
     each_source(
-        [(PLACES[0], "S2L2A"), (PLACES[2], "S2L2A"), (PLACES[1], "S2L1C"), (PLACES[2], "S2L1C")],
+        [(PLACES[2], "S2L2A"), (PLACES[1], "S2L1C")],
         product(PLACES, ("S2L2A", "S2L1C")),
+        pytest.mark.long,
     ),
     indirect=["data"],
 )
@@ -189,7 +191,7 @@ def test_terramind(data: Path, capsys: Any, tmp_path: Path, place: str, product:
         np.testing.assert_array_equal(classes, codes[brightest - 1])
 
 
-@pytest.mark.parametrize(("data", "name"), each_source(MADE, EARTHNET), indirect=["data"])
+@pytest.mark.parametrize(("data", "name"), each_source(MADE, EARTHNET, pytest.mark.long), indirect=["data"])
 def test_bigearthnet(data: Path, capsys: Any, tmp_path: Path, name: str) -> None:
     folder = data / "bigearthnet"
     pair = folder / "BigEarthNet-S2-Example" / name, folder / "BigEarthNet-S1-Example" / EARTHNET[name]
@@ -207,7 +209,9 @@ def test_bigearthnet(data: Path, capsys: Any, tmp_path: Path, name: str) -> None
     assert (predict_quickly(*pair, tmp_path / "map.tif", PlaceEngine()) > 0).all()
 
 
-@pytest.mark.parametrize(("data", "level", "date"), each_source([*SSL4EO][1:3], SSL4EO), indirect=["data"])
+@pytest.mark.parametrize(
+    ("data", "level", "date"), each_source([*SSL4EO][1:2], SSL4EO, pytest.mark.long), indirect=["data"]
+)
 def test_ssl4eo(data: Path, capsys: Any, tmp_path: Path, level: str, date: str) -> None:
     folder = data / "ssl4eo"
     optical = folder / level / "0000200" / date
@@ -247,7 +251,7 @@ def cross_utm(data: Path, month: str) -> tuple[tuple[Path, ...], Path]:
     return tuple(sorted(folder.glob("2019*.tif"))), next(folder.glob("S1*.tif"))
 
 
-@pytest.mark.parametrize(("data", "month"), each_source(["Jun"], ["Jun", "Aug"]), indirect=["data"])
+@pytest.mark.parametrize(("data", "month"), each_source(["Jun"], ["Jun", "Aug"], pytest.mark.long), indirect=["data"])
 def test_single_polarisation_in_another_zone(data: Path, capsys: Any, tmp_path: Path, month: str) -> None:
     optical, sar = cross_utm(data, month)
     found = inspect(capsys, optical, sar)
@@ -284,7 +288,7 @@ def make_weights(path: Path, optical: Modality, sar: Modality) -> Path:
     return path
 
 
-@pytest.mark.parametrize("data", ["simulated", "real"], indirect=True)
+@pytest.mark.parametrize("data", few(["simulated", "real"], "simulated"), indirect=True)
 def test_a_folder_of_both_sensors_as_the_downloader_leaves_it(data: Path, capsys: Any) -> None:
     """The optical files are told from the SAR file next to them."""
     folder = data / "cross_utm" / "Jun"
@@ -325,9 +329,9 @@ def maps_of_all_scales(optical: Path, sar: Path, folder: Path, capsys: Any, *opt
 
 
 def test_sample_in_all_units(tmp_path: Path, capsys: Any) -> None:
-    bounds = "--bounds", "240000,6201000,242560,6203560"
+    bounds = "--bounds", "240000,6201640,241920,6203560"
     maps = maps_of_all_scales(SAMPLE / "s2.tif", SAMPLE / "s1.tif", tmp_path, capsys, *bounds)
-    assert maps["power"].shape == (256, 256)
+    assert maps["power"].shape == (192, 192)
     assert (maps["power"] > 0).mean() > 0.5
     for scale in SCALES[1:]:
         assert (maps[scale] == maps["power"]).mean() >= 0.999, scale
@@ -366,9 +370,11 @@ def expected_of(ground: dict[str, np.ndarray], offset: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("level", "baseline", "given"),
     [
-        ("L1C", "02.01", "folder"), ("L1C", "03.01", "zip"), ("L1C", "04.00", "metadata"), ("L1C", "05.11", "zip"),
-        ("L2A", "02.05", "folder"), ("L2A", "02.14", "zip"), ("L2A", "03.01", "metadata"), ("L2A", "04.00", "folder"),
-        ("L2A", "05.09", "zip"), ("L2A", "05.11", "metadata"),
+        ("L1C", "02.01", "folder"), ("L1C", "05.11", "zip"), ("L2A", "03.01", "metadata"), ("L2A", "04.00", "folder"),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (
+            ("L1C", "03.01", "zip"), ("L1C", "04.00", "metadata"), ("L2A", "02.05", "folder"), ("L2A", "02.14", "zip"),
+            ("L2A", "05.09", "zip"), ("L2A", "05.11", "metadata"),
+        )),
     ],
 )  # fmt: skip
 def test_safe_products_give_the_reflectance_that_was_written(
@@ -402,8 +408,7 @@ def test_maps_of_a_product_and_of_a_stack_of_its_bands_are_equal(tmp_path: Path,
     assert (raw(tmp_path / "c.tif")[0] > 0).all()
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("tile", list(TILES))
+@pytest.mark.parametrize(("tile", "zipped"), few(product(TILES, (False, True)), ("32TQS", True), ("33TTN", False)))
 def test_the_granule_that_sar_lies_on_is_chosen(tmp_path: Path, capsys: Any, tile: str, zipped: bool) -> None:
     grounds = {name: small_ground(seed) for seed, name in enumerate(TILES)}
     # apart by more than they are wide, so that each ground is seen by one granule alone
@@ -435,7 +440,7 @@ def test_granules_of_one_zone_are_put_together(tmp_path: Path) -> None:
 CLOUDY, CLEAR = (3, 8, 9, 10), (2, 4, 5, 6, 11)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("zipped", few([False, True], True))
 def test_scene_classification_of_a_product(tmp_path: Path, zipped: bool) -> None:
     classes = np.full((60, 60), 4, np.uint8)
     for number, code in enumerate((*CLOUDY, *CLEAR)):
@@ -477,8 +482,9 @@ CLOUDS = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-@pytest.mark.parametrize("kind", ["OPAQUE", "CIRRUS"])
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "zipped"), few(product(("OPAQUE", "CIRRUS"), (False, True)), ("OPAQUE", True), ("CIRRUS", False))
+)
 def test_cloud_polygons_of_old_level_1c(tmp_path: Path, kind: str, zipped: bool) -> None:
     product = make_optical_safe(tmp_path, "L1C", "03.01", reflectance={"32TQS": small_ground()})
     left, top = (round(edge) for edge in TILES["32TQS"])
@@ -503,7 +509,7 @@ def test_masking_clouds_without_a_mask_is_refused(optical: Path, sar: Path, caps
     assert "--mask-clouds" in message
 
 
-@pytest.mark.parametrize("given", ["folder", "zip", "manifest"])
+@pytest.mark.parametrize("given", few(["folder", "zip", "manifest"], "zip"))
 def test_ground_range_products(tmp_path: Path, capsys: Any, given: str) -> None:
     optical = make_optical_safe(tmp_path, reflectance={"32TQS": small_ground()})
     power = {"VV": np.full((480, 400), 0.08), "VH": np.full((480, 400), 0.015)}

@@ -15,6 +15,7 @@ from benchmarks import registration
 from benchmarks.registration import FAR, NEAR, Pair, errors, estimate, known_shifts, move, turned_pairs, wrong_pairs
 from refnet_cli.errors import InputError
 from refnet_cli.scene.registration import MIN_PEAK, REACH, WHOLE, Piece, Shift, estimate_shift, spread_pieces
+from tests.helpers.quick import few
 
 Float32 = NDArray[np.float32]
 
@@ -62,7 +63,7 @@ def distance(first: Shift, second: Shift) -> float:
     return float(np.hypot(first.columns - second.columns, first.rows - second.rows))
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(5, 0), (0, 5), (-4, 3)])
+@pytest.mark.parametrize(("columns", "rows"), few([(5, 0), (0, 5), (-4, 3)], (-4, 3)))
 def test_the_shift_is_what_the_sar_image_must_move(columns: int, rows: int) -> None:
     found = estimate(*synthetic(256, 256, columns, rows))
     assert found.accepted, found.reason
@@ -72,7 +73,7 @@ def test_the_shift_is_what_the_sar_image_must_move(columns: int, rows: int) -> N
     assert (again.columns, again.rows) == pytest.approx((0, 0), abs=0.1)
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(45, -33), (-45, 45)])
+@pytest.mark.parametrize(("columns", "rows"), few([(45, -33), (-45, 45)], (45, -33)))
 def test_a_shift_of_45_pixels_is_found_in_a_large_scene(columns: int, rows: int) -> None:
     optical, sar = synthetic(512, 1024, columns, rows)
     halves = (slice(0, 512), slice(512, 1024))
@@ -89,7 +90,7 @@ def test_a_shift_where_the_search_ends_is_rejected() -> None:
     assert "at the edge of the search (25 pixels)" in found.reason
 
 
-@BOTH
+@SIMULATED_AND_LONG_REAL
 def test_pairs_are_accepted(pairs: dict[str, Pair]) -> None:
     found = {name: estimate(pair.optical, pair.sar) for name, pair in pairs.items()}
     assert len(found) == 7
@@ -105,7 +106,7 @@ def check_errors(found: NDArray[np.float64]) -> None:
     assert np.quantile(found, 0.9) <= 0.15
 
 
-@BOTH
+@SIMULATED_AND_LONG_REAL
 def test_known_shifts_are_found_to_a_twentieth_of_a_pixel(pairs: dict[str, Pair]) -> None:
     check_errors(errors(registration.by_refnet, pairs, known_shifts(len(pairs), NEAR)))
 
@@ -117,10 +118,12 @@ def test_84_known_shifts_are_found_to_a_twentieth_of_a_pixel(pairs: dict[str, Pa
     check_errors(errors(registration.by_refnet, pairs, known_shifts(12 * len(pairs), most, seed=7)))
 
 
-@pytest.mark.parametrize(("data", "most"), WRONG_PEAK.items(), indirect=["data"])
+@pytest.mark.parametrize(
+    ("data", "most"), few(WRONG_PEAK.items(), ("simulated", WRONG_PEAK["simulated"])), indirect=["data"]
+)
 def test_wrong_pairs_are_rejected(pairs: dict[str, Pair], most: float) -> None:
     wrong = wrong_pairs(pairs)
-    chosen = np.random.default_rng(3).permutation(len(wrong))[:10]
+    chosen = np.random.default_rng(3).permutation(len(wrong))[:5]
     for number in chosen:
         found = estimate(*wrong[number])
         assert not found.accepted
@@ -183,10 +186,13 @@ def gaps() -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 GAPS = [pytest.param(gap, id=name) for name, gap in gaps()]
+FEW_GAPS = [
+    pytest.param(gap, id=name, marks=() if name in ("stripes", "clouds") else pytest.mark.long) for name, gap in gaps()
+]
 
 
 @SIMULATED_AND_LONG_REAL
-@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("gap", FEW_GAPS)
 def test_gaps_hardly_matter(crops: Pair, gap: NDArray[np.bool_]) -> None:
     whole = estimate(crops.optical, crops.sar)
     optical, sar = np.where(gap, np.nan, crops.optical), np.where(gap, np.nan, crops.sar)

@@ -75,10 +75,15 @@ def check_bands(product: OpticalProduct, seeds: tuple[int, ...] = (0,)) -> None:
             assert (numbers > 0).all()
 
 
-@pytest.mark.parametrize("level", ["L1C", "L2A"])
 @pytest.mark.parametrize(
-    ("baseline", "given"),
-    [("02.06", "folder"), ("03.01", "zip"), ("04.00", "metadata"), ("05.11", "manifest"), ("05.11", "zip")],
+    ("level", "baseline", "given"),
+    [
+        ("L1C", "02.06", "folder"), ("L1C", "04.00", "metadata"), ("L2A", "03.01", "zip"), ("L2A", "05.11", "manifest"),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (
+            ("L1C", "03.01", "zip"), ("L1C", "05.11", "manifest"), ("L1C", "05.11", "zip"), ("L2A", "02.06", "folder"),
+            ("L2A", "04.00", "metadata"), ("L2A", "05.11", "zip"),
+        )),
+    ],
 )
 def test_optical_products_of_all_times(tmp_path, level, baseline, given):
     path = make_optical_safe(tmp_path, level, baseline, zipped=given == "zip")

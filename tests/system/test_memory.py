@@ -124,7 +124,7 @@ def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: 
 def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    optical, sar = make_pair(tmp_path, 400, 500)
+    optical, sar = make_pair(tmp_path, *((260, 260) if fits == 1 else (400, 500)))
     options = PredictOptions(optical, sar, tmp_path / "lulc.tif", coreg="off", batch=6)
     predict(options, load_torch_engine(default_weights(), "cpu", 6))
     wanted = options.output.read_bytes()

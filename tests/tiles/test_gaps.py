@@ -18,6 +18,7 @@ from refnet_cli.engines.onnx_engine import OnnxEngine
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.model.weight_files import default_weights
 from refnet_cli.tiles.gaps import fill_gaps
+from tests.helpers.quick import examples
 from tests.helpers.scenes import CARD, PlaceEngine, make_labelled_scene, name_classes
 from tests.helpers.small_models import write_model
 
@@ -31,7 +32,7 @@ def own_places(height: int, width: int) -> Floats:
 
 
 @given(arrays(bool, SHAPES), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_every_gap_takes_all_bands_of_a_pixel_than_which_none_is_nearer(
     gaps: NDArray[np.bool_], data: st.DataObject
 ) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from refnet_cli.tiles.rows import RowAssembler
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import examples
 
 CLASSES = 3
 
@@ -45,7 +46,7 @@ def finish(
     return np.concatenate([part for part, _ in found], 1), np.concatenate([there for _, there in found])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.data())
 def test_an_area_is_that_part_of_the_whole(data: st.DataObject) -> None:
     tile = data.draw(st.integers(4, 24))

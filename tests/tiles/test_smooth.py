@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from refnet_cli.tiles.smooth import RANGE_SIGMA, Smoother
+from tests.helpers.quick import examples
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -70,7 +71,7 @@ def test_each_pixel_is_the_weighted_mean_of_its_window(height: int, width: int, 
     np.testing.assert_allclose(found[:, valid].sum(axis=0), 1, rtol=2e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 3), st.integers(1, 25), st.integers(1, 40), st.data())
 def test_last_bits_do_not_depend_on_how_rows_come(radius: int, height: int, width: int, data: st.DataObject) -> None:
     probabilities, valid = some_map(height, width, seed=height)

@@ -18,6 +18,7 @@ from refnet_cli.training.calibration import BINS, FEWEST_PIXELS, Calibration, fi
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.held_out import read_held_out
 from refnet_cli.training.survey import survey
+from tests.helpers.quick import examples, few
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 Float32 = NDArray[np.float32]
@@ -62,7 +63,7 @@ def fitted(logits: Float32, labels: UInt8) -> Calibration:
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     count=st.integers(FEWEST_PIXELS, 2500), classes=st.integers(3, 12), temperature=st.floats(0.3, 6),
     seed=st.integers(0, 10**6),
@@ -83,7 +84,7 @@ def test_it_is_what_a_plain_search_finds(count: int, classes: int, temperature: 
         assert after == pytest.approx(measure(logits, labels, found.temperature), abs=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(scale=st.floats(0.4, 4), seed=st.integers(0, 10**6))
 def test_larger_logits_take_a_temperature_as_much_higher(scale: float, seed: int) -> None:
     logits, labels = draw(4000, 6, 1.5, seed)
@@ -93,7 +94,7 @@ def test_larger_logits_take_a_temperature_as_much_higher(scale: float, seed: int
         assert scaled.nll_after == pytest.approx(plain.nll_after, abs=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", few([0.5, 1.0, 3.0], 3.0))
 def test_the_temperature_that_labels_were_drawn_with_comes_back(temperature: float) -> None:
     """In more pixels than are computed at once."""
     found = fitted(*draw(150_000, 10, temperature, seed=1, spread=3))
@@ -130,7 +131,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     return TrainConfig(scenes=scenes, scheme="esri-io", split="random", validation_share=0.4, crop=64, tile=64)
 
 
-@pytest.mark.parametrize("tile", [64, 96, 256])
+@pytest.mark.parametrize("tile", few([64, 96, 256], 96))
 def test_each_labelled_pixel_that_is_held_out_counts_once(config: TrainConfig, tile: int) -> None:
     torch.manual_seed(0)
     net, card = REFNet(CARD.network).eval(), replace(CARD, tile=tile)
@@ -146,7 +147,7 @@ def test_each_labelled_pixel_that_is_held_out_counts_once(config: TrainConfig, t
 
 def test_pixels_are_drawn_by_the_seed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refnet_cli.training.held_out.MOST_PIXELS", 2000)
-    net, card = REFNet(CARD.network).eval(), replace(CARD, tile=64)
+    net, card = REFNet(CARD.network).eval(), replace(CARD, tile=160)
     scenes = [look for look in survey(config) if look.validation.any()]
     one, same, other = (
         fit_temperature(*read_held_out(net, card, scenes, replace(config, seed=seed))) for seed in (0, 0, 1)

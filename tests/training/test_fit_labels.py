@@ -40,7 +40,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     folder = tmp_path_factory.mktemp("scenes")
     scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
     return TrainConfig(
-        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=2, batch=4, crop=64, tile=64,
+        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=2, batch=4, crop=64, tile=96,
         learning_rate=1e-3, device="cpu",
     )  # fmt: skip
 
@@ -345,7 +345,7 @@ def test_a_scene_of_little_weight_teaches_little(config: TrainConfig, tmp_path: 
         confidence[0, 80:] = weak
         sure_path = write(tmp_path / f"sure-{weak}.tif", confidence, ("c",), nodata=None)
         scene = replace(config.scenes[0], labels=path, confidence=sure_path, split=None)
-        chosen = replace(config, scenes=(scene,), split="none", crop=160, batch=2, steps=1)
+        chosen = replace(config, scenes=(scene,), split="none", crop=160, batch=1, steps=1)
         losses.append(fit(chosen, tmp_path / f"run-{weak}").history.steps[0].loss)
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 

@@ -49,7 +49,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainScene]:
 def configured(scenes: dict[str, TrainScene], *names: str, **settings: Any) -> TrainConfig:
     return TrainConfig(
         scenes=tuple(scenes[name] for name in names), scheme="esri-io", encoder="test_resnet", width=16,
-        **{"batch": 4, "crop": 64, "tile": 64, "steps": 3, "learning_rate": 3e-3, "device": "cpu"} | settings,
+        **{"batch": 4, "crop": 64, "tile": 160, "steps": 1, "learning_rate": 3e-3, "device": "cpu"} | settings,
     )  # fmt: skip
 
 
@@ -209,7 +209,7 @@ class PulledPlugError(Exception):
 def mixed(scenes: dict[str, TrainScene]) -> TrainConfig:
     """Small batches, of which many have no crop with one of the sensors."""
     held = replace(scenes["held"], sar=None)
-    return configured({**scenes, "held": held}, "pair", "optical", "sar", "held", batch=2, steps=8, checkpoint_every=3)
+    return configured({**scenes, "held": held}, "pair", "optical", "sar", "held", batch=2, steps=5, checkpoint_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_a_mixed_training_goes_on_to_the_same_weights(
     mixed: TrainConfig, trained: TrainResult, tmp_path: Path, no_pictures: None
 ) -> None:
     def pull(progress: Progress) -> None:
-        if progress.step == 5:
+        if progress.step == 4:
             raise PulledPlugError
 
     with pytest.raises(PulledPlugError):
@@ -249,7 +249,7 @@ def test_an_encoder_that_sees_nothing_keeps_its_statistics(
     scenes: dict[str, TrainScene], tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Passes without any SAR leave SAR's running means and variances alone: they would shrink to nothing."""
-    config = configured(scenes, "pair", "optical", "held", batch=2, accumulate=2, steps=4)
+    config = configured(scenes, "pair", "optical", split="none", batch=2, accumulate=2, steps=4)
     plain, seen = Learner.__dict__["_learn"], []
 
     def watch(learner: Learner, batch: Any, share: Any) -> Any:

@@ -36,7 +36,7 @@ from tests.helpers.once import once
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 HEAD = 'scheme = "esri-io"\nencoder = "test_resnet"\ndevice = "cpu"\n'
-HEAD += "width = 16\nsteps = 2\nbatch = 2\ncrop = 64\ntile = 64\n"
+HEAD += "width = 16\nsteps = 2\nbatch = 2\ncrop = 64\ntile = 160\n"
 NAMES = CARD.scheme.names
 
 

@@ -77,12 +77,12 @@ REGION: dict[str, Any] = {"split": "region", "fold": "south"}
     [
         ("south", {"split": "region", "fold": "other 1"}, []),
         ("south", {"split": "region", "fold": "other 0"}, ["other 0"]),
-        ("south", {"split": "none"}, ["other 0"]),
+        pytest.param("south", {"split": "none"}, ["other 0"], marks=pytest.mark.long),
         ("south", {"split": "random"}, ["other 0"]),
         ("random", {"split": "random"}, []),
         ("random", {"split": "random", "seed": 3}, ["other 0", "other 1"]),
         ("random", {"split": "random", "validation_share": 0.3}, ["other 0", "other 1"]),
-        ("random", {"split": "none"}, ["other 0", "other 1"]),
+        pytest.param("random", {"split": "none"}, ["other 0", "other 1"], marks=pytest.mark.long),
         ("none", {"split": "region", "fold": "other 1"}, ["other 1"]),
     ],
 )

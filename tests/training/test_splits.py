@@ -26,6 +26,7 @@ from refnet_cli.training.splits import (
     ground_box,
     make_block_grid,
 )
+from tests.helpers.quick import examples
 
 
 def make_grid(height: int, width: int, left: float = 600_000, top: float = 5_300_000, pixel: float = 10) -> GeoBox:
@@ -65,7 +66,7 @@ def divide(
     return roles, cuts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(20, 60), st.integers(20, 60)), min_size=1, max_size=3),
     places=st.lists(st.tuples(st.integers(-300, 300), st.integers(-300, 300)), min_size=3, max_size=3),
@@ -115,7 +116,7 @@ def test_far_away_ground_takes_nothing() -> None:
     assert (Roles(grid, True, [], far, 9).read(Window(0, 0, 50, 50)) == TRAIN).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     height=st.integers(1, 70), width=st.integers(1, 70), left=st.floats(5e5, 6e5), top=st.floats(1e6, 9e6),
     metres=st.floats(15, 900), crs=st.sampled_from(["EPSG:32633", "EPSG:4326"]),
@@ -184,7 +185,7 @@ def test_squares_of_two_zones_that_lie_on_each_other_are_seen_to_do_so() -> None
     assert 0.1 < sum(validated) / 2 < 0.25
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(sizes=st.lists(st.integers(0, 50), min_size=2, max_size=60), share=st.sampled_from([0.1, 0.5]))
 def test_squares_are_drawn_at_random(sizes: list[int], share: float) -> None:
     block_grid = BlockGrid("EPSG:32633", 100, 100)

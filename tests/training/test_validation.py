@@ -27,7 +27,7 @@ from refnet_cli.training.validation import evaluate_weights, validate
 from tests.helpers.messages import messages
 from tests.helpers.scenes import CARD, DRAWN, make_labelled_scene
 
-SMALL = replace(CARD, tile=64)
+SMALL = replace(CARD, tile=96)
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,10 @@ def test_windows_to_score_lie_in_the_grid(config: TrainConfig) -> None:
     [
         ({"split": "region", "fold": "south"}, {"split": "region", "fold": "south"}, False),
         ({"split": "region", "fold": "north"}, {"split": "region", "fold": "south"}, True),
-        ({"split": "random"}, {"split": "random"}, False),
+        pytest.param({"split": "random"}, {"split": "random"}, False, marks=pytest.mark.long),
         ({"split": "random"}, {"split": "random", "seed": 3}, True),
-        ({"split": "random"}, {"split": "none"}, True),
-        ({"split": "none"}, {"split": "region", "fold": "south"}, True),
+        pytest.param({"split": "random"}, {"split": "none"}, True, marks=pytest.mark.long),
+        pytest.param({"split": "none"}, {"split": "region", "fold": "south"}, True, marks=pytest.mark.long),
     ],
 )
 def test_scores_of_what_was_learned_from_are_warned_of(
