@@ -18,7 +18,7 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.removed import REMOVED_OPTIONS, find_removed
 from refnet_cli.scene.options import as_paths
 from refnet_cli.system.atomic import write_text_atomic
-from refnet_cli.system.config import read_table
+from refnet_cli.system.config import read, some
 from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
@@ -84,36 +84,59 @@ class Task:
         ConfigError
             If it is none.
         """
+        where = f"{source} has a line that is no task, {line.strip()[:200]}"
         try:
             entries = json.loads(line)
-            known = {"id", "optical", "sar", "output", "refnet", "block", "options"}
-            if not isinstance(entries, dict) or not entries.keys() <= known:
-                raise ValueError(f"it is no table of {', '.join(sorted(known))}")
-            files = {name: entries[name] for name in ("optical", "sar") if entries.get(name) is not None}
-            table = files | {"output": entries["output"]} | entries.get("options", {})
-            if gone := find_removed(table, table.get("outputs", ())):
-                instead = f'"outputs": [{json.dumps(gone.output)}]'
-                raise ConfigError(f"{source}: {gone.said}: give {instead} instead, or plan again.")
-            if own := {"optical", "sar", "output"} & entries.get("options", {}).keys():
-                raise ValueError(f"{own.pop()} is no option")
-            if not files:
-                raise ValueError("it has neither optical nor sar")
-            if empty := [name for name, paths in files.items() if not paths]:
-                raise ValueError(f"{empty[0]} is empty: name its files, or leave it out for a map without them")
-            if "refnet" not in entries and table.get("scheme") == "esri-io":
-                raise ConfigError(
-                    f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "
-                    f"`refnet batch plan SCENES -o {source}`. "
-                    "The codes of 0.1 are the scheme terramesh now."
-                )
-            block = Window(*entries["block"]) if "block" in entries else None
-            if block and not (all(type(number) is int for number in block) and min(block) >= 0 < min(block[2:])):
-                raise ValueError("a block is a row, a column, a height and a width")
-            return cls(PredictOptions(**read_table(PredictOptions, table, source)), block, str(entries.get("id", "")))
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}.") from error
+        _refuse_removed(entries, source)
+        found = read(_Line, entries, where, source.parent)
+        if not found.refnet and found.options.get("scheme") == "esri-io":
+            raise ConfigError(
+                f"{source} was planned by refnet 0.1, whose scheme esri-io had other codes: plan again with "
+                f"`refnet batch plan SCENES -o {source}`. "
+                "The codes of 0.1 are the scheme terramesh now."
+            )
+        files = {"optical": found.optical, "sar": found.sar, "output": found.output}
+        try:
+            return cls(PredictOptions(**files | found.options), Window(*found.block) if found.block else None, found.id)
         except WeightsError as error:
             raise ConfigError(f"{source} cannot be used: {error}") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{source} has a line that is no task ({error!r}): {line.strip()[:200]}") from error
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of a list of tasks."""
+
+    output: Path
+    optical: Path | tuple[Path, ...] | None = None
+    sar: Path | tuple[Path, ...] | None = None
+    id: str = ""
+    refnet: str = ""
+    """The version that planned it; refnet 0.1 did not say."""
+    block: tuple[int, int, int, int] | None = None
+    options: some(PredictOptions) = field(default_factory=dict)  # type: ignore[valid-type]
+
+    def __post_init__(self) -> None:
+        if self.optical is None and self.sar is None:
+            raise ConfigError("it has neither optical nor sar.")
+        if empty := [name for name in ("optical", "sar") if getattr(self, name) == ()]:
+            raise ConfigError(f"{empty[0]} is empty: name its files, or leave it out for a map without them.")
+        if own := {"optical", "sar", "output"} & self.options.keys():
+            raise ConfigError(f"options: {own.pop()} is no option.")
+        if self.block and not min(self.block) >= 0 < min(self.block[2:]):
+            raise ConfigError("a block is a row, a column, a height and a width.")
+
+
+def _refuse_removed(entries: Any, source: Path) -> None:
+    """Refuse options and outputs that are gone, with what replaces them."""
+    options = entries.get("options") if isinstance(entries, dict) else None
+    if not isinstance(options, dict):
+        return
+    outputs = options.get("outputs")
+    if gone := find_removed(options, outputs if isinstance(outputs, list) else ()):
+        instead = f'"outputs": [{json.dumps(gone.output)}]'
+        raise ConfigError(f"{source}: {gone.said}: give {instead} instead, or plan again.")
 
 
 _IDENTIFYING = names(PredictOptions, "pixels", "elsewhere", "files")

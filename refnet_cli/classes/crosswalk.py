@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refnet_cli.classes.scheme_files import read_scheme
+from refnet_cli.classes.scheme_files import SchemeTable
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.system.config import read_toml
+from refnet_cli.system.config import read, read_toml
 
 # The crosswalks follow the published class definitions of the targets, not the names: tree crops are trees there, and
 # quarries and dumps are bare ground, not built area. If the target splits a class of the source, its most common part
@@ -223,6 +223,22 @@ class Crosswalk:
         }
 
 
+@dataclass(frozen=True)
+class _ToKnownScheme:
+    """A file with a translation into a scheme of `SCHEMES`."""
+
+    scheme: Literal[*SCHEMES]  # type: ignore[valid-type]
+    mapping: dict[str, str]
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _ToOwnScheme(SchemeTable):
+    """A file with a class scheme and a translation into it."""
+
+    mapping: dict[str, str] = field(kw_only=True)
+
+
 def find_crosswalk(source: ClassScheme, name: str) -> Crosswalk | None:
     """Look up the crosswalk from a network's scheme to another one.
 
@@ -326,7 +342,7 @@ def read_crosswalk(source: ClassScheme, given: str) -> Crosswalk | None:
     source : ClassScheme
     given : str
         A name, see `find_crosswalk`; or a path that ends with ``.toml``. The file has either ``scheme``, the name of a
-        known scheme, or ``name`` and ``classes`` of a new scheme, see `read_scheme`; and ``mapping``, a table from the
+        known scheme, or ``name`` and ``classes`` of a new scheme, see `SchemeTable`; and ``mapping``, a table from the
         source's codes or names to the target's, 0 for no data.
 
     Raises
@@ -339,18 +355,14 @@ def read_crosswalk(source: ClassScheme, given: str) -> Crosswalk | None:
     if not given.lower().endswith(".toml"):
         return find_crosswalk(source, given)
     table = read_toml(Path(given))
-    mapping = table.pop("mapping", None)
-    if not isinstance(mapping, dict):
-        raise OptionsError(f"{given} lacks the table [mapping] from codes or names to those of the new scheme.")
     if "scheme" in table:
-        if table["scheme"] not in SCHEMES:
-            raise OptionsError(f"{given}: scheme is {table['scheme']!r}; it must be one of {', '.join(SCHEMES)}.")
-        target = SCHEMES[table["scheme"]]
+        known = read(_ToKnownScheme, table, given, error=OptionsError)
+        target, mapping = SCHEMES[known.scheme], known.mapping
     else:
-        target, _ = read_scheme(table)
-    meanings = {str(code): str(new) for code, new in mapping.items()}
-    _refuse_codes_of_0_1(given, target, meanings.values())
-    return make_crosswalk(source, target, meanings)
+        own = read(_ToOwnScheme, table, given, error=OptionsError)
+        target, mapping = own.scheme, own.mapping
+    _refuse_codes_of_0_1(given, target, mapping.values())
+    return make_crosswalk(source, target, mapping)
 
 
 def _refuse_codes_of_0_1(given: str, target: ClassScheme, meanings: Iterable[str]) -> None:

@@ -4,58 +4,98 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from refnet_cli.classes.codes import codes_of
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
-from refnet_cli.system.config import read_toml
+from refnet_cli.system.config import read, read_toml
 
 
-def read_scheme(table: Mapping[str, Any]) -> tuple[ClassScheme, dict[str, str]]:
-    """Build a class scheme from a table.
+class ClassEntry(TypedDict, total=False):
+    """A class: its name, by default its code, and its colour (#rrggbb), by default any."""
 
-    Parameters
-    ----------
-    table : mapping
-        ``name``; ``classes``, a table from codes to names, or to tables of ``name`` and ``colour`` (#rrggbb); and
-        ``ignore``, codes in label files that are no label.
+    name: str
+    colour: str
 
-    Returns
-    -------
-    scheme : ClassScheme
-        Classes without a colour get a default one.
-    ignored : dict
-        Mapping from each ignored code to 0, for `open_labels`.
+
+@dataclass(frozen=True)
+class SchemeTable:
+    """A class scheme, as files describe it: its name, classes by their codes, and codes that are no label.
 
     Raises
     ------
-    OptionsError, WeightsError
-        If the table is not a valid scheme.
+    OptionsError
+        If a class has no code, no colour or no name of its own.
 
     Examples
     --------
-    >>> scheme, _ = read_scheme({"name": "mine", "classes": {"3": {"name": "Vineyard", "colour": "#aa0077"}}})
-    >>> scheme.codes, scheme.names, scheme.colours
-    ((3,), ('Vineyard',), ((170, 0, 119),))
+    >>> table = SchemeTable({"3": {"name": "Vineyard", "colour": "#aa0077"}}, ignore=("99",))
+    >>> table.scheme.codes, table.scheme.names, table.scheme.colours, table.ignored
+    ((3,), ('Vineyard',), ((170, 0, 119),), {'99': '0'})
     """
-    unknown = sorted(set(table) - {"name", "classes", "ignore"})
-    classes, ignored = table.get("classes"), table.get("ignore", [])
-    if unknown or not isinstance(classes, dict) or not isinstance(ignored, list):
-        raise OptionsError(f"scheme must have name, classes and perhaps ignore; found {', '.join(table)}.")
-    codes, names, colours = [], [], []
-    for number, (code, entry) in enumerate(classes.items()):
-        entry = {"name": entry} if isinstance(entry, str) else entry
-        if not isinstance(entry, dict) or not set(entry) <= {"name", "colour"} or not str(code).isdecimal():
-            raise OptionsError(f"scheme: class {code} is {entry!r}; it must be a code with a name, or name and colour.")
-        codes.append(int(code))
-        names.append(str(entry.get("name", code)))
-        colours.append(_read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(classes)))
-    if len({name.casefold() for name in names}) < len(names):
-        raise OptionsError(f"scheme: classes must have names of their own; found {', '.join(names)}.")
-    scheme = ClassScheme(str(table.get("name", "own")), tuple(codes), tuple(names), tuple(colours))
-    return scheme, _no_label(ignored)
+
+    classes: dict[str, str | ClassEntry]
+    name: str = "own"
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if wrong := [code for code in self.classes if not code.isdecimal()]:
+            raise OptionsError(f"class {', '.join(wrong)} is no code; give each class a code from 1 to 255.")
+        names = [name for name, _ in self._classes]
+        if len({name.casefold() for name in names}) < len(names):
+            raise OptionsError(f"classes must have names of their own; found {', '.join(names)}.")
+
+    @property
+    def _classes(self) -> list[tuple[str, tuple[int, int, int]]]:
+        """Names and colours."""
+        entries: list[ClassEntry] = [
+            {"name": entry} if isinstance(entry, str) else {"name": code, **entry}
+            for code, entry in self.classes.items()
+        ]
+        return [
+            (entry["name"], _read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(entries)))
+            for number, entry in enumerate(entries)
+        ]
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The class scheme, or a WeightsError if the classes make none."""
+        names = tuple(name for name, _ in self._classes)
+        return ClassScheme(self.name, tuple(map(int, self.classes)), names, tuple(one for _, one in self._classes))
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """From each ignored code to 0, as `open_labels` takes it."""
+        return dict.fromkeys(self.ignore, "0")
+
+
+@dataclass(frozen=True)
+class _SchemeFile:
+    """A file that names a scheme, or describes one in a table next to other things."""
+
+    scheme: str | SchemeTable
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _LabelCodes:
+    """A file that says what labels' codes mean."""
+
+    mapping: dict[str, str] = field(default_factory=dict)
+    label_codes: dict[str, str] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mapping and self.label_codes:
+            raise OptionsError("it has both a table mapping and a table label_codes; leave one of them.")
+        if not (self.mapping or self.label_codes or self.ignore):
+            raise OptionsError(
+                "it does not say what the labels' codes mean: give a table [mapping] from codes or names to those of "
+                'the class scheme, as 10 = "Trees", with 0 for no label; or ignore = [255], codes that are no label.'
+            )
 
 
 def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
@@ -69,8 +109,9 @@ def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
 
     Returns
     -------
-    scheme, ignored
-        See `read_scheme`.
+    scheme : ClassScheme
+    ignored : dict
+        From each ignored code to 0, as `open_labels` takes it.
 
     Raises
     ------
@@ -82,15 +123,14 @@ def find_scheme(given: str) -> tuple[ClassScheme, dict[str, str]]:
     if not given.lower().endswith(".toml"):
         return _known_scheme(given), {}
     table = read_toml(Path(given))
-    scheme = table.get("scheme")
-    if isinstance(scheme, str):
-        ignored = table.get("ignore", [])
-        if not isinstance(ignored, list):
-            raise OptionsError(f"{given}: ignore is {ignored!r}; it must be a list of codes, as [255].")
-        return _known_scheme(scheme), _no_label(ignored)
-    if scheme is None:
-        scheme = {name: entry for name, entry in table.items() if name not in ("mapping", "label_codes")}
-    return read_scheme(scheme)
+    if "scheme" in table:
+        file = read(_SchemeFile, _only(table, "scheme", "ignore"), given, error=OptionsError)
+        if isinstance(file.scheme, str):
+            return _known_scheme(file.scheme), dict.fromkeys(file.ignore, "0")
+        own = file.scheme
+    else:
+        own = read(SchemeTable, _only(table, *table.keys() - {"mapping", "label_codes"}), given, error=OptionsError)
+    return own.scheme, own.ignored
 
 
 def _known_scheme(name: str) -> ClassScheme:
@@ -127,18 +167,14 @@ def read_label_codes(path: Path) -> tuple[dict[str, str] | None, dict[str, str]]
         If it has neither a mapping nor ``ignore``.
     """
     table = read_toml(path)
-    ignored = table.pop("ignore", [])
-    named = [name for name in ("mapping", "label_codes") if name in table]
-    if len(named) > 1:
-        raise OptionsError(f"{path} has both a table mapping and a table label_codes; leave one of them.")
-    codes = table[named[0]] if named else table
-    fitting = isinstance(codes, dict) and all(type(meaning) in (str, int) for meaning in codes.values())
-    if not fitting or not isinstance(ignored, list) or not (codes or ignored):
-        raise OptionsError(
-            f"{path} does not say what the labels' codes mean: give a table [mapping] from codes or names to those of "
-            "the class scheme, as 10 = \"Trees\", with 0 for no label; or ignore = [255], codes that are no label."
-        )
-    return {str(code): str(meaning) for code, meaning in codes.items()} or None, _no_label(ignored)
+    if not {"mapping", "label_codes"} & table.keys():
+        table = {"mapping": _only(table, *table.keys() - {"ignore"})} | _only(table, "ignore")
+    found = read(_LabelCodes, _only(table, "mapping", "label_codes", "ignore"), path, error=OptionsError)
+    return found.mapping or found.label_codes or None, dict.fromkeys(found.ignore, "0")
+
+
+def _only(table: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: entry for name, entry in table.items() if name in names}
 
 
 def with_ignored(
@@ -157,15 +193,11 @@ def with_ignored(
     return (own if codes is None else dict(codes)) | dict(ignored)
 
 
-def _no_label(codes: list[Any]) -> dict[str, str]:
-    return {str(code): "0" for code in codes}
-
-
-def _read_colour(text: Any) -> tuple[int, int, int]:
+def _read_colour(text: str) -> tuple[int, int, int]:
     try:
-        red, green, blue = bytes.fromhex(str(text).removeprefix("#"))
+        red, green, blue = bytes.fromhex(text.removeprefix("#"))
     except ValueError as error:
-        raise OptionsError(f"scheme: {text!r} is no colour; write it as #rrggbb.") from error
+        raise OptionsError(f"{text!r} is no colour; write it as #rrggbb.") from error
     return red, green, blue
 
 

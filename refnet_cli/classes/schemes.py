@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from refnet_cli.errors import WeightsError
+from refnet_cli.system.config import read
 
 CORINE_CODES = (
     111, 112, 121, 122, 123, 124, 131, 132, 133, 141, 142,
@@ -87,7 +87,7 @@ class ClassScheme:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> ClassScheme:
+    def from_dict(cls, entries: Any) -> ClassScheme:
         """Build a scheme from the result of ``to_dict``; schemes of refnet 0.1 are renamed, see `rename_old`.
 
         Raises
@@ -95,20 +95,7 @@ class ClassScheme:
         WeightsError
             If a field is missing, unknown or of the wrong kind.
         """
-        needed = {"name", "codes", "names", "colours"}
-        if not isinstance(fields, Mapping) or set(fields) != needed:
-            found = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
-            raise WeightsError(f"A class scheme needs exactly the fields {sorted(needed)}, but has {found}.")
-        try:
-            scheme = cls(
-                name=str(fields["name"]),
-                codes=tuple(int(code) for code in fields["codes"]),
-                names=tuple(str(name) for name in fields["names"]),
-                colours=tuple((int(red), int(green), int(blue)) for red, green, blue in fields["colours"]),
-            )
-        except (TypeError, ValueError) as cause:
-            raise WeightsError(f"The class scheme {fields['name']!r} cannot be understood: {cause}.") from cause
-        return rename_old(scheme)
+        return rename_old(read(cls, entries, "The class scheme", error=WeightsError))
 
 
 def _scheme(name: str, table: str) -> ClassScheme:

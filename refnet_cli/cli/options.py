@@ -305,7 +305,7 @@ def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
 
     ``output`` may be a list, of what ``--output`` takes.
     """
-    from refnet_cli.system.config import read_table, read_toml
+    from refnet_cli.system.config import read, read_toml, some
 
     table = read_toml(config)
     given = table.get("output")
@@ -318,7 +318,7 @@ def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
         table |= {"output": map_} if map_ is not None else {}
         if isinstance(table.setdefault("outputs", []), list):
             table["outputs"] = [*further, *table["outputs"]]
-    values = read_table(kind, table, config)
+    values: dict[str, Any] = read(some(kind), table, config, config.parent)  # type: ignore[arg-type]
     if str(values.get("scheme", "")).lower().endswith(".toml"):
         values["scheme"] = str(config.parent / values["scheme"])
     if "outputs" in values:

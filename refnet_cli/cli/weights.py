@@ -153,6 +153,5 @@ def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool |
     The file is read as data only; code inside it is refused.
     """
     from refnet_cli.model.weights import import_published
-    from refnet_cli.system.config import read_toml
 
-    click.echo(str(import_published(checkpoint, output, read_toml(card), bool(overwrite))))
+    click.echo(str(import_published(checkpoint, output, card, bool(overwrite))))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.classes.schemes import ClassScheme, rename_old
 from refnet_cli.errors import WeightsError
-from refnet_cli.model.config import REFNetConfig, check_whole
+from refnet_cli.model.config import REFNetConfig, check_range
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
+from refnet_cli.system.config import read
 
 FORMAT_VERSION = 1
 TEMPERATURES = 0.05, 20.0  # minimum and maximum of a card's temperature
@@ -40,11 +41,7 @@ class Modality:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name in ("bands", "mean", "std"):
-            if not isinstance(getattr(self, name), list | tuple):
-                raise WeightsError(f"{name} is {getattr(self, name)!r}; it must be a list.")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.bands or not all(isinstance(band, str) and band for band in self.bands):
+        if not self.bands or not all(self.bands):
             raise WeightsError(f"bands are {self.bands!r}; they must be names.")
         if len(set(self.bands)) != len(self.bands):
             raise WeightsError(f"bands {', '.join(self.bands)} are not all different.")
@@ -52,8 +49,7 @@ class Modality:
             raise WeightsError(
                 f"{len(self.bands)} bands, {len(self.mean)} means and {len(self.std)} deviations differ."
             )
-        numbers = (*self.mean, *self.std)
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or min(self.std) <= 0:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise WeightsError("means must be finite numbers and standard deviations positive ones.")
         known = [SENSORS[sensor].card_unit for sensor in MODALITIES]
         if self.unit not in known:
@@ -94,16 +90,10 @@ class Card:
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
             raise WeightsError(f"The card has format {self.format_version!r}; this refnet reads {FORMAT_VERSION}.")
-        for name in ("name", "licence", "notice", "sha256"):
-            if not isinstance(getattr(self, name), str):
-                raise WeightsError(f"{name} is {getattr(self, name)!r}; it must be text.")
-        check_whole("tile", self.tile, 64, 4096)
+        check_range("tile", self.tile, 64, 4096)
         if self.tile % 32:
             raise WeightsError(f"tile is {self.tile}; it must be a multiple of 32.")
-        least, most = TEMPERATURES
-        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
-        if not number or not least <= self.temperature <= most:  # not so if NaN
-            raise WeightsError(f"temperature is {self.temperature!r}; it must be a number from {least:g} to {most:g}.")
+        check_range("temperature", self.temperature, *TEMPERATURES)
         for name, modality, needed in (
             ("optical", self.optical, self.network.optical_bands),
             ("sar", self.sar, self.network.sar_bands),
@@ -169,27 +159,16 @@ class Card:
         return entries
 
     @classmethod
-    def from_dict(cls, entries: Any) -> Card:
-        """Build a card from a plain dict.
+    def from_dict(cls, entries: Any, name: object = "The weights' card") -> Card:
+        """Build a card from a plain dict, which errors call by a name.
 
         Raises
         ------
         WeightsError
             If entries are missing, unknown or invalid.
         """
-        try:
-            known = check_keys(cls, entries)
-            parts = {
-                "network": from_plain(REFNetConfig, known["network"]),
-                "optical": from_plain(Modality, known["optical"]),
-                "sar": from_plain(Modality, known["sar"]),
-                "scheme": ClassScheme.from_dict(known["scheme"]),
-            }
-            return cls(**known | parts)
-        except WeightsError as error:
-            raise WeightsError(f"The weights' card cannot be used: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"The weights' card is incomplete or malformed: {error!r}.") from error
+        card = read(cls, entries, f"{name} cannot be used", error=WeightsError)
+        return replace(card, scheme=rename_old(card.scheme))
 
 
 def warn_of_drift(drift: Mapping[str, float]) -> list[str]:
@@ -201,34 +180,3 @@ def warn_of_drift(drift: Mapping[str, float]) -> list[str]:
         f"the scene looks unlike those that the weights learned from: the means of {', '.join(far)} standard "
         "deviations are off; its units, offset or bands may be other ones than decided, or its season or place is new."
     ]
-
-
-def check_keys(kind: type[Any], entries: Any) -> dict[str, Any]:
-    """Check that entries are a mapping whose keys are fields of the dataclass ``kind``, and return them as a dict.
-
-    Raises
-    ------
-    WeightsError
-        With the names of unknown keys.
-    """
-    if not isinstance(entries, Mapping):
-        raise WeightsError(f"found {type(entries).__name__} where a table was expected.")
-    unknown = set(entries) - {f.name for f in fields(kind)}
-    if unknown:
-        raise WeightsError(f"unknown entries {', '.join(sorted(map(str, unknown)))}.")
-    return dict(entries)
-
-
-def from_plain(kind: type[Any], entries: Any) -> Any:
-    """Build a dataclass from a plain dict, and refuse unknown keys.
-
-    Raises
-    ------
-    WeightsError
-        If keys are unknown or missing.
-    """
-    known = check_keys(kind, entries)
-    try:
-        return kind(**known)
-    except TypeError as error:
-        raise WeightsError(f"{kind.__name__}: {error}.") from error

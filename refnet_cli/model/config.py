@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from refnet_cli.errors import WeightsError
 
@@ -34,19 +33,17 @@ class REFNetConfig:
     """Whether the network has MSIE decoders; prediction does not need them."""
 
     def __post_init__(self) -> None:
-        check_whole("network.classes", self.classes, 2, 256)
-        check_whole("network.width", self.width, 1, 2048)
-        for name in ("optical_bands", "sar_bands", "states"):
-            check_whole(f"network.{name}", getattr(self, name), 1, 64)
-        if not isinstance(self.encoder, str) or not self.encoder:
-            raise WeightsError(f"network.encoder is {self.encoder!r}; it must be the name of a timm model.")
-        if not isinstance(self.msie, bool):
-            raise WeightsError(f"network.msie is {self.msie!r}; it must be true or false.")
-        if not isinstance(self.drop_path, int | float) or not 0 <= self.drop_path < 1:
-            raise WeightsError(f"network.drop_path is {self.drop_path!r}; it must be from 0 to below 1.")
+        for name, low, high in (
+            ("classes", 2, 256), ("width", 1, 2048), ("optical_bands", 1, 64), ("sar_bands", 1, 64), ("states", 1, 64),
+        ):  # fmt: skip
+            check_range(name, getattr(self, name), low, high)
+        if not self.encoder:
+            raise WeightsError("encoder is empty; it must be the name of a timm model.")
+        if not 0 <= self.drop_path < 1:
+            raise WeightsError(f"drop_path is {self.drop_path}; it must be from 0 to below 1.")
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse a value that is not a whole number or is out of range."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise WeightsError(f"{name} is {value!r}; it must be a whole number from {low} to {high}.")
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a number that is out of range, or NaN."""
+    if not low <= value <= high:
+        raise WeightsError(f"{name} is {value}; it must be from {low:g} to {high:g}.")

@@ -11,15 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from refnet_cli.errors import ConfigError, OptionsError, WeightsError
+from refnet_cli.errors import OptionsError, WeightsError
 from refnet_cli.model.card import Modality
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.bands import canonical_band
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.sensors.sentinel2 import BANDS
-from refnet_cli.system.config import read_table
 from refnet_cli.system.urls import is_remote
 
 LOG = logging.getLogger(__name__)
@@ -179,34 +178,11 @@ Given = str | Path | Mapping[str, str | EncoderFile] | Pretrained | None
 """The option value that `choose_encoders` resolves."""
 
 
-def read_encoders(value: Any, regions: Path) -> Given:
-    """Read ``encoder_weights`` of a regions file.
+class EncoderTable(TypedDict, total=False):
+    """How a regions file says it by sensor: names, or what files are."""
 
-    Parameters
-    ----------
-    value : object
-        A name, a path relative to the regions file, or a table by sensor with names or tables of `EncoderFile`.
-    regions : Path
-        The regions file.
-
-    Raises
-    ------
-    ConfigError
-        If the value is none of these.
-    """
-    if isinstance(value, str):
-        return value if value == IMAGENET or value in ENCODERS or is_remote(value) else regions.parent / value
-    if not isinstance(value, dict) or not value or not set(value) <= set(MODALITIES):
-        raise ConfigError(
-            f"{regions}: encoder_weights is {value!r}; it must be one of {_names()}, a path, or a table with "
-            "optical, sar or both."
-        )
-    read: dict[str, str | EncoderFile] = {}
-    for sensor, entry in value.items():
-        if not isinstance(entry, str | dict):
-            raise ConfigError(f"{regions}: encoder_weights.{sensor} is {entry!r}; it must be a name or a table.")
-        read[sensor] = entry if isinstance(entry, str) else EncoderFile(**read_table(EncoderFile, entry, regions))
-    return read
+    optical: str | EncoderFile
+    sar: str | EncoderFile
 
 
 def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architecture: str) -> Chosen:
@@ -240,6 +216,8 @@ def choose_encoders(given: Given, checksums: Mapping[str, str] | None, architect
         if given is not None and is_remote(given):
             raise OptionsError(f"encoder_weights is the URL {given}: give a table with url, sha256 and bands.")
         return Path(given) if given not in (None, IMAGENET) else given
+    if not given:
+        raise OptionsError("encoder_weights is empty; it must have optical, sar or both.")
     unknown = set(checksums or ()) - set(given)
     if unknown:
         raise OptionsError(f"encoder_sha256 has {', '.join(sorted(unknown))}, but encoder_weights has not.")
@@ -306,10 +284,6 @@ def shorten(names: list[str], shown: int = 10) -> str:
     """List the first names and the number of further ones."""
     more = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
-
-
-def _names() -> str:
-    return ", ".join((IMAGENET, *ENCODERS))
 
 
 def _complete(sensor: str, given: str | EncoderFile, checksum: str, architecture: str) -> EncoderFile:

@@ -81,7 +81,8 @@ def read_card(path: str | Path) -> Card:
     WeightsError
         If its card is missing or invalid.
     """
-    return Card.from_dict(_read_entries(find_weights(path)))
+    path = find_weights(path)
+    return Card.from_dict(_read_entries(path), f"The card of {path}")
 
 
 def _read_entries(path: Path) -> Any:

@@ -20,6 +20,7 @@ from refnet_cli.model.weight_files import checksum, find_weights, verify
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.atomic import replacing
+from refnet_cli.system.config import read_toml
 from refnet_cli.system.marks import check_output
 from refnet_cli.system.onnx_metadata import is_onnx
 
@@ -154,7 +155,7 @@ def read_pickled(path: str | Path) -> Any:
 
 
 def import_published(
-    checkpoint: str | Path, output: str | Path, entries: dict[str, Any], overwrite: bool = False
+    checkpoint: str | Path, output: str | Path, card: str | Path, overwrite: bool = False
 ) -> Path:
     """Convert a published checkpoint to weights with a card.
 
@@ -164,9 +165,9 @@ def import_published(
         A ``.pth`` file saved by the authors' code.
     output : str or Path
         Weights to write.
-    entries : dict
-        The card's entries without ``network``, ``format_version`` and ``sha256``, which are derived from the tensors;
-        ``scheme`` may be a name from ``SCHEMES``.
+    card : str or Path
+        TOML file with the card's entries without ``network``, ``format_version`` and ``sha256``, which are derived from
+        the tensors; ``scheme`` may be a name from ``SCHEMES``.
     overwrite : bool
         Replace an existing file that refnet did not write.
 
@@ -181,24 +182,20 @@ def import_published(
         If a file cannot be read or written.
     OptionsError
         If the output's name does not end in ``.safetensors``.
-    WeightsError
+    ConfigError, WeightsError
         If the checkpoint or the card does not fit.
     """
+    entries = read_toml(Path(card))
     check_output(Path(output), [".safetensors"], "weights", [Path(checkpoint)], overwrite)
     net = from_published(read_checkpoint(checkpoint))
-    scheme = entries.get("scheme")
-    if isinstance(scheme, str):
+    if derived := sorted({"network", "format_version", "sha256"} & entries.keys()):
+        raise WeightsError(f"{card} must not say {', '.join(derived)}: the checkpoint does.")
+    if isinstance(scheme := entries.get("scheme"), str):
         if scheme not in SCHEMES:
-            raise WeightsError(f"Class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
-        entries = entries | {"scheme": SCHEMES[scheme].to_dict()}
-    derived = sorted({"network", "format_version", "sha256"} & entries.keys())
-    if derived:
-        raise WeightsError(f"The card must not have {', '.join(derived)}. Remove them: the checkpoint defines them.")
-    units = {
-        name: {"unit": SENSORS[name].card_unit} | entries[name]
-        for name in MODALITIES
-        if isinstance(entries.get(name), dict)
-    }
-    card = Card.from_dict(entries | units | {"network": asdict(net.config)})
-    save_weights(net, card, output)
+            raise WeightsError(f"{card}: class scheme {scheme!r} is unknown; choose one of {', '.join(SCHEMES)}.")
+        entries["scheme"] = SCHEMES[scheme].to_dict()
+    for sensor in MODALITIES:
+        if isinstance(entries.get(sensor), dict):
+            entries[sensor].setdefault("unit", SENSORS[sensor].card_unit)
+    save_weights(net, Card.from_dict(entries | {"network": asdict(net.config)}, card), output)
     return Path(output)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from refnet_cli.errors import WeightsError
+from refnet_cli.system.config import read
 from refnet_cli.types import Float32, Float64
 
 QUANTILES = (0.01, 0.5, 0.99)
@@ -81,10 +82,10 @@ class InputDistribution:
         for name, shape in shapes.items():
             try:
                 values = np.array(getattr(self, name), np.float64)
-            except (TypeError, ValueError) as error:
-                raise WeightsError(f"its {name} are not numbers.") from error
+            except ValueError:  # lists of different lengths
+                values = np.empty(0)
             if values.shape != shape or not np.isfinite(values).all():
-                raise WeightsError(f"its {name} must be {' x '.join(map(str, shape))} finite numbers.")
+                raise WeightsError(f"{name} must be {' x '.join(map(str, shape))} finite numbers.")
 
     @classmethod
     def of(cls, values: Float32, bands: Sequence[str], sensor: str) -> InputDistribution | None:
@@ -154,9 +155,7 @@ class InputDistribution:
         WeightsError
             If entries are missing, unknown or invalid.
         """
-        if not isinstance(entries, Mapping) or set(entries) != {field.name for field in fields(cls)}:
-            raise WeightsError(f"each sensor must have exactly the entries {', '.join(f.name for f in fields(cls))}.")
-        return cls(**{name: _as_tuples(value) for name, value in entries.items()})
+        return read(cls, entries, "the distribution", error=WeightsError)
 
 
 def describe_distributions(
@@ -225,7 +224,3 @@ def _as_numbers(values: Float64) -> Numbers:
 
 def _as_lists(value: Any) -> Any:
     return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
-
-
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(part) for part in value) if isinstance(value, list | tuple) else value

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from refnet_cli.raster.raster import BLOCK
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
+from refnet_cli.system.config import read
 from refnet_cli.tiles.window import Window
 
 DISTRIBUTIONS = "seen"
@@ -46,17 +48,17 @@ def distributions_of(card: Card) -> dict[str, InputDistribution]:
     WeightsError
         If the card's entry is invalid.
     """
-    entries = card.training.get(DISTRIBUTIONS, {})
-    try:
-        if not isinstance(entries, Mapping) or not set(entries) <= {"optical", "sar"}:
-            raise WeightsError("it must be a table with the keys optical, sar or both.")
-        found = {name: InputDistribution.from_dict(entry) for name, entry in entries.items()}
-        for name, distribution in found.items():
-            if distribution.bands != getattr(card, name).bands:
-                raise WeightsError(f"its {name} bands differ from the card's.")
-    except WeightsError as error:
-        raise WeightsError(f"The card's entry training.{DISTRIBUTIONS} is invalid: {error}") from error
-    return found
+    where = f"The card's entry training.{DISTRIBUTIONS} is invalid"
+    found: Any = read(_BySensor, card.training.get(DISTRIBUTIONS, {}), where, error=WeightsError)
+    for name, distribution in found.items():
+        if distribution.bands != getattr(card, name).bands:
+            raise WeightsError(f"{where}: its {name} bands differ from the card's.")
+    return dict(found)
+
+
+class _BySensor(TypedDict, total=False):
+    optical: InputDistribution
+    sar: InputDistribution
 
 
 def compare(card: Card, pair: ScenePair) -> dict[str, BandDrift]:

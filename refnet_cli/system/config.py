@@ -1,16 +1,36 @@
-"""Options from TOML files: tables become the fields of a dataclass, with every key and type checked."""
+"""What people write: TOML and JSON become dataclasses, with every key and type checked.
+
+Options, regions files, lists of tasks, cards of weights and class schemes are all read here, by the types of the fields
+of dataclasses. cattrs goes through them and collects what does not fit. What values mean, a dataclass checks itself.
+"""
 
 from __future__ import annotations
 
+import sys
 import tomllib
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import GenericAlias, NoneType, UnionType
+from typing import Any, Literal, TypedDict, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from refnet_cli.errors import ConfigError, InputMissingError
+from refnet_cli.errors import ConfigError, InputMissingError, OptionsError, RefnetError, WeightsError
 from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote
+
+Kind = TypeVar("Kind")
+Hook = Callable[[Any, Any], Any]
+"""What makes something of a plain value and a type, as cattrs calls it."""
+_WORDS: dict[Any, str] = {
+    Path: "a path", int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+    Any: "a value",
+}  # fmt: skip
+_LONGEST = 200  # characters of a key or value that messages show
+
+
+class _MisfitError(Exception):
+    """A value has another type than its place; holds the value."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -32,90 +52,197 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 
-def read_table(kind: type[Any], table: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Turn a table of a file into arguments of a dataclass.
+def read(
+    kind: type[Kind], entries: Any, where: object, folder: Path = Path(), error: type[RefnetError] = ConfigError
+) -> Kind:
+    """Make a dataclass of plain entries.
 
     Parameters
     ----------
     kind : type
-        A dataclass whose fields are paths, numbers, texts, truth values, tuples of texts, numbers or paths, literals,
-        or tables of texts or numbers.
-    table : dict
-    file : Path
-        The file that the table comes from; paths in it are relative to its folder.
-
-    Returns
-    -------
-    dict
-        By field name; fields that the table leaves out are absent.
+        A dataclass, or `some` of one. Its fields are paths, numbers, texts, truth values, literals, other such
+        dataclasses, and tuples and tables of these. Among several texts numbers are texts, as in ``sar_bands = [1]``.
+    entries : object
+        A dict as JSON and TOML give it.
+    where : object
+        What errors begin with: the file.
+    folder : Path
+        What paths in the entries are relative to.
+    error : type
+        What to raise.
 
     Raises
     ------
-    ConfigError
-        If a key is unknown or a value has the wrong type.
+    RefnetError
+        An ``error`` that lists all faults: unknown and missing keys, values of wrong types, and what the dataclasses
+        themselves refuse.
     """
-    hints = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise ConfigError(f"{file} has unknown entries {', '.join(unknown)}; known are {', '.join(known)}.")
-    values = {}
-    for name, value in table.items():
-        kinds = alternatives(hints[name])
-        converted = [_convert(value, kind, file.parent) for kind in kinds]
-        fitting = [made for made in converted if made is not None]
-        if fitting and _has_empty_path(value, kinds):
-            raise ConfigError(f"{file}: {name} has an empty path. Name the file, or leave {name} out.")
-        if not fitting:
-            needed = " or ".join(_describe(kind) for kind in kinds)
-            raise ConfigError(f"{file}: {name} is {value!r}; it must be {needed}.")
-        values[name] = fitting[0]
-    return values
+    from cattrs import transform_error  # not for `refnet --help`, which must be quick
+
+    try:
+        made: Kind = _converter(folder).structure(entries, kind)
+        return made
+    except Exception as found:
+        said = [_place(*line.rsplit(" @ $", 1)) for line in transform_error(found, "$", _say)]
+        lines = [f"{where}: {len(said)} entries are wrong.", *said] if len(said) > 1 else [f"{where}: {said[0]}"]
+        raise error("\n  ".join(lines)) from found
 
 
-def _convert(value: Any, kind: Any, folder: Path) -> Any:
-    """Return the value as that kind, None if it is of another."""
-    if kind is Path:
-        return _place(value, folder) if isinstance(value, str) else None
-    if get_origin(kind) is tuple:
-        named = isinstance(value, list) and all(isinstance(item, str | int | float) for item in value)
-        if not named or (get_args(kind)[0] is Path and not all(isinstance(item, str) for item in value)):
-            return None
-        if get_args(kind)[0] is float:
-            return None if any(isinstance(item, str | bool) for item in value) else tuple(map(float, value))
-        return tuple(_place(item, folder) if get_args(kind)[0] is Path else str(item) for item in value)
-    if get_origin(kind) is dict:
-        return _convert_table(value, get_args(kind)[1])
+@cache
+def some(kind: Any) -> Any:
+    """Return the type of a table with any of the fields of a dataclass, which `read` makes a dict of."""
+    return TypedDict(kind.__name__, get_type_hints(kind), total=False)  # type: ignore[operator]
+
+
+@lru_cache(maxsize=8)
+def _converter(folder: Path) -> Any:
+    """Return what makes dataclasses of plain entries, with paths relative to a folder.
+
+    By itself cattrs takes "2" for a number, True for 1, and a text for a list of letters.
+    """
+    from cattrs import Converter
+
+    def path(text: Any, _: Any) -> Path | Remote:
+        if not _exactly(text, str):
+            raise _MisfitError(text)
+        return Remote(text) if is_remote(text) else folder / text
+
+    converter: Any = Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(Path, path)
+    for kind in (bool, int, float, str):
+        converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(_is_of(Literal), _exactly)
+    converter.register_structure_hook_factory(_is_of(Union, UnionType), _one_of)
+    converter.register_structure_hook_factory(_is_of(tuple), _tuple)
+    converter.register_structure_hook_factory(_is_of(dict), _table)
+    converter.register_structure_hook_factory(lambda kind: is_dataclass(kind) or is_typeddict(kind), _dataclass)
+    return converter
+
+
+def _is_of(*origins: Any) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) in origins
+
+
+def _exactly(value: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
-        return value if value in get_args(kind) else None
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if type(value) is kind else None
+        fits = value in get_args(kind)
+    elif kind is float:
+        fits = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    else:
+        fits = type(value) is kind
+    if not fits:
+        raise _MisfitError(value)
+    return float(value) if kind is float else value
 
 
-def _has_empty_path(value: Any, kinds: Sequence[Any]) -> bool:
-    """Whether a text of a value that is a path or paths is empty, which would name the folder of the file."""
-    texts = value if isinstance(value, list) else [value]
-    return any(kind is Path or Path in get_args(kind) for kind in kinds) and "" in texts
+def _one_of(kind: Any, converter: Any) -> Hook:
+    """Return what makes the first of several types that fits; if none does, the nearest says what is wrong."""
+    hooks = [(converter.get_structure_hook(one), one) for one in alternatives(kind)]
+
+    def make(value: Any, _: Any) -> Any:
+        if value is None and NoneType in get_args(kind):
+            return None
+        nearest: Exception = _MisfitError(value)
+        for hook, one in hooks:
+            try:
+                return hook(value, one)
+            except _MisfitError:
+                continue
+            except Exception as error:
+                nearest = error
+        raise nearest
+
+    return make
 
 
-def _place(text: str, folder: Path) -> Path | Remote:
-    return Remote(text) if is_remote(text) else folder / text
+def _tuple(kind: Any, converter: Any) -> Hook:
+    item, *others = get_args(kind)
+    items = GenericAlias(list, (str | int | float if item is str else item,))
+
+    def make(value: Any, _: Any) -> tuple[Any, ...]:
+        if others != [...] and len(value) != 1 + len(others):
+            raise _MisfitError(value)
+        made = converter.structure(value, items)
+        return tuple(map(str, made) if item is str else made)
+
+    return _only((list, tuple), make)
 
 
-def _convert_table(value: Any, kind: type[str] | type[float]) -> dict[str, Any] | None:
-    """Return the table with values of that kind, whole numbers as either; None if it is none."""
-    fitting = (str, int) if kind is str else (float, int)
-    if not isinstance(value, dict) or not all(type(item) in fitting for item in value.values()):
-        return None
-    return {key: kind(item) for key, item in value.items()}
+def _table(kind: Any, converter: Any) -> Hook:
+    item = get_args(kind)[1]
+    items = GenericAlias(Mapping, (str, str | int if item is str else item))
+
+    def make(value: Any, _: Any) -> dict[str, Any]:
+        made = converter.structure(value, items)
+        return {name: str(entry) if item is str else entry for name, entry in made.items()}
+
+    return _only(dict, make)
+
+
+def _dataclass(kind: Any, converter: Any) -> Hook:
+    from cattrs.gen import make_dict_structure_fn, typeddicts
+
+    make = typeddicts.make_dict_structure_fn if is_typeddict(kind) else make_dict_structure_fn
+    return _only(dict, make(kind, converter))
+
+
+def _only(form: type[Any] | tuple[type[Any], ...], make: Hook) -> Hook:
+    def hook(value: Any, kind: Any) -> Any:
+        if not isinstance(value, form):
+            raise _MisfitError(value)
+        return make(value, kind)
+
+    return hook
+
+
+def _say(error: BaseException, kind: Any) -> str:
+    """Put a fault into words that go on from the name of its place."""
+    from cattrs import ForbiddenExtraKeysError
+
+    needed = f"it must be {'a table' if kind is None else _describe(kind)}."
+    if isinstance(error, _MisfitError):
+        value = error.args[0]
+        if value == "" and Path in alternatives(kind):
+            return " has an empty path. Name the file, or leave the entry out."
+        finite = not isinstance(value, float) or abs(value) <= sys.float_info.max
+        return f" is {_shorten(repr(value))}; {needed if finite else 'it must be finite.'}"
+    if isinstance(error, ForbiddenExtraKeysError):
+        names = ", ".join(name if name.isprintable() else repr(name) for name in sorted(error.extra_fields))
+        return f": unknown entries {_shorten(names)}; known are {', '.join(get_type_hints(error.cl))}."
+    if isinstance(error, ConfigError | OptionsError | WeightsError):
+        return f": {error}"
+    if isinstance(error, KeyError) and kind is not None:
+        return f" is missing; {needed}"
+    raise error  # of another kind; or, as a dataclass was made, a bug
+
+
+def _place(said: str, place: str) -> str:
+    """Begin what is wrong with the name of its place, which is empty for the whole."""
+    return f"{place.removeprefix('.')}{said}" if place else said.removeprefix(": ") if said[0] == ":" else f"it{said}"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _describe(kind: Any) -> str:
+    *some, last = (word for one in alternatives(kind) for word in _words(one))
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def _words(kind: Any) -> list[str]:
+    """Return what a type is called; a literal is each of its values."""
+    inside = get_args(kind)
     if get_origin(kind) is Literal:
-        return " or ".join(map(str, get_args(kind)))
+        return [str(value) for value in inside]
     if get_origin(kind) is tuple:
-        return {Path: "a list of paths", float: "a list of numbers"}.get(get_args(kind)[0], "a list of names")
+        number = "" if inside[-1] is Ellipsis else f"{len(inside)} "
+        return [f"a list of {number}{'names' if inside[0] is str else _plural(inside[0])}"]
     if get_origin(kind) is dict:
-        return "a table of numbers" if get_args(kind)[1] is float else "a table of texts or whole numbers"
-    return {Path: "a path", int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+        return [f"a table of {'texts or whole numbers' if inside[1] is str else _plural(inside[1])}"]
+    return [_WORDS.get(kind, "a table")]
+
+
+def _plural(kind: Any) -> str:
+    words = (" ".join(word.split(" of ")[0].split()[1:]) for one in alternatives(kind) for word in _words(one))
+    return " or ".join(f"{word}s" for word in words)

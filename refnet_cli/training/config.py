@@ -67,10 +67,10 @@ class TrainScene(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels == Path():
-            raise OptionsError(f"{self.name} lacks labels.")
-        if self.optical is None and self.sar is None:
-            raise OptionsError(f"{self.name} lacks optical and sar. Give at least one of them.")
+        missing = ["labels"] * (self.labels == Path())
+        missing += ["optical or sar"] * (self.optical is self.sar is None)
+        if missing:
+            raise OptionsError(f"{self.name} lacks {', '.join(missing)}.")
         if self.confidence is not None and is_remote(self.confidence):
             raise OptionsError(f"{self.name}: confidence is a URL. Download the file, and give its path.")
         if isinstance(self.confidence, str):

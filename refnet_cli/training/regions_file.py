@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from refnet_cli.classes.scheme_files import read_scheme, with_ignored
+from refnet_cli.classes.scheme_files import SchemeTable, with_ignored
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
-from refnet_cli.model.encoders import read_encoders
-from refnet_cli.system.config import read_table, read_toml
+from refnet_cli.model.encoders import ENCODERS, IMAGENET, EncoderTable
+from refnet_cli.system.config import read, read_toml, some
 from refnet_cli.training.config import TrainConfig, TrainScene
 
 
@@ -20,7 +21,7 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     ----------
     path : str or Path
         TOML file with the fields of `TrainConfig`, and one ``[[scenes]]`` table (see `TrainScene`) per scene. Paths are
-        relative to the file. ``scheme`` may be a table, see `read_scheme`.
+        relative to the file. ``scheme`` may be a table, see `SchemeTable`.
     options : mapping, optional
         Fields of `TrainConfig` that override those of the file.
 
@@ -32,22 +33,12 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
         If it is not valid TOML, or has unknown or invalid entries.
     """
     path = Path(path)
-    entries = read_toml(path)
-    scenes = _pop_scenes(entries, path)
+    values = _read(path)
     try:
-        if isinstance(entries.get("scheme"), dict):
-            scheme, ignored = read_scheme(entries.pop("scheme"))
-            tables = [table for table in scenes if "label_codes" in table]
-            for table in [entries, *tables] if ignored else []:
-                table["label_codes"] = with_ignored(scheme, table.get("label_codes"), ignored)
-            chosen: dict[str, Any] = {"scheme": scheme}
-        else:
-            chosen = {}
-        if "encoder_weights" in entries:
-            chosen["encoder_weights"] = read_encoders(entries.pop("encoder_weights"), path)
-        made = tuple(_read_scene(scene, number, path) for number, scene in enumerate(scenes))
-        return TrainConfig(scenes=made, **chosen | read_table(TrainConfig, entries, path) | dict(options or {}))
-    except (OptionsError, WeightsError, TypeError) as error:
+        if isinstance(table := values.get("scheme"), SchemeTable):
+            values |= _use(table, **values)
+        return TrainConfig(**values | dict(options or {}))
+    except (OptionsError, WeightsError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
@@ -77,10 +68,9 @@ def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None =
     path, options = Path(path), dict(options or {})
     if options.get("split", "region") != "region":
         raise OptionsError(f"--folds holds out regions, but split is {options['split']!r}. Remove one of them.")
-    tables = _pop_scenes(read_toml(path), path)
     try:
-        known = _regions_to_hold_out([_read_scene(table, number, path) for number, table in enumerate(tables)])
-    except (OptionsError, WeightsError, TypeError) as error:
+        known = _regions_to_hold_out(_read(path)["scenes"])
+    except OptionsError as error:
         raise ConfigError(f"{path}: {error}") from error
     chosen = known if folds == "all" else [folds] if folds in known else [name.strip() for name in folds.split(",")]
     unknown = [name for name in chosen if name not in known]
@@ -93,12 +83,40 @@ def read_folds(path: str | Path, folds: str, options: Mapping[str, Any] | None =
     return {name: read_regions(path, options | {"split": "region", "fold": name}) for name in named}
 
 
-def _pop_scenes(entries: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """Remove the [[scenes]] tables from the entries, and return them."""
-    tables = entries.pop("scenes", [])
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{path}: scenes must be [[scenes]] tables.")
-    return tables
+@dataclass(frozen=True)
+class _RegionsFile(TrainConfig):
+    """What a regions file may say; two things in other ways than Python does."""
+
+    scheme: str | SchemeTable = ""  # type: ignore[assignment]
+    encoder_weights: Literal[IMAGENET, *ENCODERS] | Path | EncoderTable | None = None  # type: ignore[assignment, valid-type]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read the entries of a regions file; scenes without a name are numbered."""
+    entries = read_toml(path)
+    tables = entries.setdefault("scenes", [])
+    if isinstance(tables, list):
+        entries["scenes"] = [
+            {"name": f"scene-{number}"} | table if isinstance(table, dict) else table
+            for number, table in enumerate(tables)
+        ]
+    return read(some(_RegionsFile), entries, path, path.parent)
+
+
+def _use(
+    table: SchemeTable, scenes: Sequence[TrainScene], label_codes: dict[str, str] | None = None, **_: Any
+) -> dict[str, Any]:
+    """Return the entries that a class scheme of a regions file changes: itself, and what labels' codes stand for."""
+    scheme, ignored = table.scheme, table.ignored
+    return {
+        "scheme": scheme,
+        "label_codes": with_ignored(scheme, label_codes, ignored),
+        "scenes": [
+            scene if scene.label_codes is None
+            else replace(scene, label_codes=with_ignored(scheme, scene.label_codes, ignored))
+            for scene in scenes
+        ],
+    }  # fmt: skip
 
 
 def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
@@ -123,12 +141,3 @@ def _regions_to_hold_out(scenes: Sequence[TrainScene]) -> list[str]:
             "it for all of the region's scenes or for none, or move these scenes to another region."
         )
     return [region for region, found in marks.items() if found == {None}]
-
-
-def _read_scene(table: dict[str, Any], number: int, path: Path) -> TrainScene:
-    values = {"name": f"scene-{number}"} | read_table(TrainScene, table, path)
-    missing = [name for name in ("labels",) if name not in values]
-    missing += ["optical or sar"] if not values.keys() & {"optical", "sar"} else []
-    if missing:
-        raise OptionsError(f"{values['name']} (scene {number + 1} in the file) lacks {', '.join(missing)}.")
-    return TrainScene(**values)

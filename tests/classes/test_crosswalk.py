@@ -308,9 +308,9 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('scheme = "worldcover"', "mapping"),
-        ('scheme = "worldcovers"\n[mapping]\nWater = 80', "it must be one of"),
+        ('scheme = "worldcovers"\n[mapping]\nWater = 80', "'worldcovers'; it must be dfc2020, "),
         (TABLE.format(scheme=OWN, mapping="Water = 1"), "Trees"),
-        ('sceme = "worldcover"\n[mapping]\nWater = 80', "scheme must have"),
+        ('sceme = "worldcover"\n[mapping]\nWater = 80', r"classes is missing(.|\n)*entries sceme; known are classes"),
     ],
 )
 def test_files_that_are_no_crosswalk(tmp_path: Path, text: str, message: str) -> None:

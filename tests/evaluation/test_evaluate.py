@@ -186,9 +186,9 @@ def test_codes_that_are_no_label_are_ignored(
     ("text", "said"),
     [
         ("", "does not say what the labels' codes mean"),
-        ("mapping = 3", "does not say"),
-        ("[mapping]\n1 = 1.5", "does not say"),
-        ("ignore = 255", "does not say"),
+        ("mapping = 3", "mapping is 3; it must be a table"),
+        ("[mapping]\n1 = 1.5", "is 1.5; it must be a text or a whole number"),
+        ("ignore = 255", "ignore is 255; it must be a list"),
         ("[mapping]\n1 = 1\n[label_codes]\n1 = 1", "both"),
         ("[mapping]\n11 = \"Moss\"", "has the targets Moss"),
     ],

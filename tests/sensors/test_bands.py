@@ -106,7 +106,7 @@ def test_the_old_scheme_of_that_name_is_renamed_and_no_other() -> None:
 def test_bad_schemes_are_refused(change: dict[str, object]) -> None:
     good = {"name": "two", "codes": [1, 2], "names": ["a", "b"], "colours": [[0, 0, 0], [1, 1, 1]]}
     assert ClassScheme.from_dict(good).classes == 3
-    with pytest.raises(WeightsError, match=r"two|exactly the fields"):
+    with pytest.raises(WeightsError, match="lass scheme"):
         ClassScheme.from_dict(good | change)
 
 

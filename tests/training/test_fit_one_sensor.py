@@ -72,7 +72,7 @@ def test_a_regions_file_may_leave_a_sensor_out(tmp_path: Path) -> None:
     path.write_text('scheme = "esri-io"\n[[scenes]]\nlabels = "c"\n')
     with pytest.raises(ConfigError, match="lacks optical or sar"):
         read_regions(path)
-    with pytest.raises(OptionsError, match="lacks optical and sar"):
+    with pytest.raises(OptionsError, match="lacks optical or sar"):
         TrainScene(labels=Path("c"))
     with pytest.raises(OptionsError, match="lacks labels"):
         TrainScene(Path("a"), Path("b"))
