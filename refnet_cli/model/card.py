@@ -37,8 +37,8 @@ class Modality:
 
     bands: tuple[str, ...]
     unit: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[int | float, ...]  # whole numbers stay so: a card is written as it was read
+    std: tuple[int | float, ...]
 
     def __post_init__(self) -> None:
         if not self.bands or not all(self.bands):

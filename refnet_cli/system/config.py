@@ -226,12 +226,17 @@ def _shorten(text: str) -> str:
 
 
 def _describe(kind: Any) -> str:
-    *some, last = (word for one in alternatives(kind) for word in _words(one))
+    *some, last = _words(kind)
     return f"{', '.join(some)} or {last}" if some else last
 
 
 def _words(kind: Any) -> list[str]:
-    """Return what a type is called; a literal is each of its values."""
+    """Return what the types that a hint allows are called; a literal is each of its values."""
+    kinds = alternatives(kind)
+    return [word for one in kinds if not (one is int and float in kinds) for word in _names(one)]
+
+
+def _names(kind: Any) -> list[str]:
     inside = get_args(kind)
     if get_origin(kind) is Literal:
         return [str(value) for value in inside]
@@ -244,5 +249,5 @@ def _words(kind: Any) -> list[str]:
 
 
 def _plural(kind: Any) -> str:
-    words = (" ".join(word.split(" of ")[0].split()[1:]) for one in alternatives(kind) for word in _words(one))
+    words = (" ".join(word.split(" of ")[0].split()[1:]) for word in _words(kind))
     return " or ".join(f"{word}s" for word in words)
