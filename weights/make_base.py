@@ -195,6 +195,7 @@ class WeightsBuilder:
             "data": self._describe_data(),
             "scenes": {name: role for name, role in card.training["scenes"].items() if "landscape" not in name},
             "decisions": {},
+            "scene_options": {},
             LEVELS: sorted({place.level for place in self._places if place.level}),  # not stated in the files
         }
         made = replace(card, training=training, scores=scores, notice=NOTICE, temperature=temperature)

@@ -43,15 +43,21 @@ class ProgressBar:
         self._as_json = is_json()
         self._quiet = quiet
         self._bar: Any = None
-        self._started = time.monotonic()
         self._last = -EVERY
-        self._tenth = 0
+        self.done: int | None = None
+        self.begin()
 
     def __enter__(self) -> ProgressBar:
         return self
 
+    def begin(self, done: int = 0) -> None:
+        """Count the time from now on, when so many are done: for work that is continued, or that follows other work."""
+        self.__exit__()
+        self._started, self._before, self._tenth = time.monotonic(), done, 0
+
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Show how many are done, and a note."""
+        self.done = done
         if self._quiet:
             return
         if self._as_json:
@@ -71,26 +77,30 @@ class ProgressBar:
         if tenth == self._tenth or total < _FEWEST:
             return
         self._tenth = tenth
-        left = (time.monotonic() - self._started) * (total - done) / max(done, 1)
-        time_left = "" if done == total else f", {describe_seconds(left)} left"
+        left = (time.monotonic() - self._started) * (total - done) / max(done - self._before, 1)
+        time_left = "" if done in (total, self._before) else f", {describe_seconds(left)} left"
         LOG.info(f"{self._unit} {done / total:.0%} ({done:,} of {total:,}){time_left}{f', {note}' if note else ''}")
 
     def _draw(self, done: int, total: int, note: str) -> None:
         if self._bar is None:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=self._unit, file=sys.stderr, ascii=" #", bar_format=_BAR)
+            how = {"desc": self._unit, "ascii": " #", "bar_format": _BAR}
+            self._bar = tqdm(total=total, initial=self._before, file=sys.stderr, **how)
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
 
 def report_step(bar: ProgressBar, progress: Any) -> None:
-    """Show a step of a training."""
-    scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f}"
+    """Show a step of a training, which may be one of several folds, and may have been begun before."""
+    if bar.done is None or progress.step < bar.done:
+        bar.begin(progress.step)
+    scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f} at step {progress.validated}"
     bar(progress.step, progress.steps, f"loss {progress.loss:.3f}{scored}")
 
 

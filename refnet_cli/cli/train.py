@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,54 @@ from refnet_cli.cli.options import (
     check_output,
     field_options,
 )
-from refnet_cli.cli.terminal import SIGNALS, ProgressBar, ended_by, log_warnings, on_stop, report_step, set_level
+from refnet_cli.cli.terminal import (
+    SIGNALS,
+    ProgressBar,
+    ended_by,
+    log_lines,
+    log_warnings,
+    on_stop,
+    report_step,
+    set_level,
+)
 from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
-from refnet_cli.errors import OptionsError, TryAgainError
+from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
+from refnet_cli.system.log import context
+
+LOG = logging.getLogger(__name__)
+
+
+def _print_example(command: click.Context, option: click.Parameter, given: bool) -> None:
+    """Print a regions file and leave, before anything else that is needed is asked for."""
+    if given:
+        from refnet_cli.training.example import make_example
+
+        click.echo(make_example(), nl=False)
+        command.exit()
 
 
 @click.command("train", cls=OptionsCommand)
 @click.argument("regions", type=FILE)
+@click.option(
+    "--example",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_example,
+    help="Print a regions file with every setting explained, to begin with: refnet train --example > regions.toml",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for checkpoint and weights.  [required but for --dry-run]",
 )
-@click.option("--dry-run", is_flag=True, help="Only count the labelled pixels of each class, and train nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only count the labelled pixels of each class, say how files are read, and time two steps. Writes nothing.",
+)
 @click.option(
     "--folds",
     help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
@@ -42,7 +76,8 @@ from refnet_cli.errors import OptionsError, TryAgainError
 )
 @field_options("refnet_cli.training.config:TrainConfig", defaults=False)
 @OVERWRITE
-@click.option("--json", "as_json", is_flag=True, help="Print the weights' card as JSON instead of their path.")
+@click.option("--json", "as_json", is_flag=True, help="Print the weights' card, or the dry run, as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Say why files are read as they are.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(
     regions: Path,
@@ -51,12 +86,14 @@ def train_command(
     folds: str | None,
     overwrite: bool | None,
     as_json: bool,
+    verbose: bool,
     quiet: bool,
     **given: Any,
 ) -> None:
     """Train on the scenes of a regions file.
 
-    REGIONS is a TOML file; paths in it are relative to it, and options given here replace those in it:
+    REGIONS is a TOML file (--example prints one); paths in it are relative to it, and options given here replace
+    those in it:
 
     \b
     scheme = "esri-io"
@@ -72,7 +109,7 @@ def train_command(
     --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """
-    set_level(quiet)
+    set_level(quiet, verbose)
     if output is None and not dry_run:
         raise click.UsageError("Missing option '-o' / '--output'.")
     if output is not None and output.suffix.lower() in FILES and not output.is_dir():
@@ -82,8 +119,9 @@ def train_command(
         )
     configs = _read_configs(regions, folds, {name: value for name, value in given.items() if value is not None})
     if output is None or dry_run:
-        _count_labels(configs, as_json)
+        _rehearse(configs, as_json)
         return
+    from refnet_cli.cli.train_text import describe_folds, describe_training
     from refnet_cli.training.fit import fit
     from refnet_cli.training.folds import TABLE, fit_folds
 
@@ -101,8 +139,10 @@ def train_command(
             on_stop(stopped.__str__)
             raise SystemExit(ended_by[0]) from stopped
     if isinstance(made, dict):
+        log_lines(describe_folds(made))
         click.echo(json.dumps(made, indent=2) if as_json else str(output / TABLE))
     elif made.first:
+        log_lines(describe_training(made, configs[""]))
         click.echo(json.dumps(made.card.to_dict(), indent=2) if as_json else str(made.weights))
 
 
@@ -117,20 +157,45 @@ def _read_configs(regions: Path, folds: str | None, chosen: dict[str, Any]) -> d
     return {"": read_regions(regions, chosen)} if folds is None else read_folds(regions, folds, chosen)
 
 
-def _count_labels(configs: Mapping[str, Any], as_json: bool) -> None:
-    """Print the labelled pixels of each class, of each fold where there are folds."""
-    from refnet_cli.training.survey import count_classes, survey
+def _rehearse(configs: Mapping[str, Any], as_json: bool) -> None:
+    """Print the labelled pixels of each class, and say how files are read and how long it all takes, of each fold."""
+    from refnet_cli.cli.train_text import describe_rehearsals
+    from refnet_cli.training.split_advice import survey_or_advise
+    from refnet_cli.training.survey import count_classes, log_scenes
 
-    found = {}
+    found: dict[str, Any] = {}
+    timed: list[Any] = []
     for fold, config in configs.items():
-        scenes = survey(config)
-        found[fold] = counts = count_classes(scenes, config)
+        scenes = survey_or_advise(config)
+        counts = count_classes(scenes, config)
         if not as_json:
             click.echo("\n".join([*[f"fold {fold}"] * bool(fold), *describe_labels(counts)]))
-        log_warnings(f"{scene.name}: {warning}" for scene in scenes for warning in scene.warnings)
-        log_warnings(missing_labels(counts))
+        with context(**{"fold": fold} if fold else {}):
+            if found:  # whose files are those of the first fold
+                log_warnings(f"{scene.name}: {warning}" for scene in scenes for warning in scene.warnings)
+            else:
+                log_scenes(config, scenes)
+            log_warnings(missing_labels(counts))
+            rehearsal = _time(config, scenes, timed) if timed or not found else None
+        timed += [rehearsal] if rehearsal else []
+        decided = {scene.name: scene.decided for scene in scenes}
+        found[fold] = counts | {"scenes": decided, "time": rehearsal.to_dict() if rehearsal else None}
+    log_lines(describe_rehearsals(timed))
     if as_json:
         click.echo(json.dumps(found.get("", found), indent=2))
+
+
+def _time(config: Any, scenes: Any, before: Sequence[Any]) -> Any:
+    """Time a training, or count what that of a further fold will do; None where this machine cannot."""
+    from refnet_cli.training.rehearsal import rehearse
+
+    if not before:
+        LOG.info("timing two steps ...")
+    try:
+        return before[0].of(config, scenes) if before else rehearse(config, scenes)
+    except (TryAgainError, UnavailableError) as error:
+        LOG.warning(f"not timed: {error}")
+        return None
 
 
 class _Asked:

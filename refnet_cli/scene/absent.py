@@ -13,6 +13,12 @@ _OPTIONS: dict[Modality, tuple[str, ...]] = {
     "optical": ("optical_bands", "optical_offset", "optical_scale", "mask_clouds"),
     "sar": ("sar_bands", "sar_scale"),
 }
+_OF_BOTH = ("coreg", "extent")
+
+
+def options_that_need(sensor: Modality) -> tuple[str, ...]:
+    """Return the names of the options that mean nothing for a scene without files of a sensor."""
+    return _OPTIONS[sensor] + _OF_BOTH
 
 
 def absent_sensor(optical: Paths | None, sar: Paths | None) -> Modality | None:

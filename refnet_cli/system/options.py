@@ -5,9 +5,12 @@ The command line, config files, tags of maps, ids of tasks and docs/options.md a
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, field, fields
 from functools import cache
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -62,6 +65,26 @@ def option(
 def names(kind: type[Any], *affects: Affects) -> frozenset[str]:
     """Return the names of the options of a dataclass that affect one of these."""
     return frozenset(field.name for field in fields(kind) if _affected_by(field) in affects)
+
+
+def texts(kind: type[Any]) -> dict[str, str]:
+    """Return what each field of a dataclass is: its help text, or the docstring below it; "" where there is neither."""
+    found: dict[str, str] = {}
+    for base in (each for each in kind.__mro__ if "__dataclass_fields__" in vars(each)):
+        found = _docstrings(base) | found
+    return {field.name: field.metadata.get("help") or found.get(field.name, "") for field in fields(kind)}
+
+
+def _docstrings(kind: type[Any]) -> dict[str, str]:
+    """Return the strings that stand below the fields of a class, by field."""
+    (tree,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(tree, ast.ClassDef)
+    found = {}
+    for stated, below in pairwise(tree.body):
+        text = getattr(getattr(below, "value", None), "value", None)
+        if isinstance(stated, ast.AnnAssign) and isinstance(stated.target, ast.Name) and isinstance(text, str):
+            found[stated.target.id] = " ".join(text.split())
+    return found
 
 
 def _affected_by(field: Field[Any]) -> Affects:

@@ -55,7 +55,7 @@ def read_batches(
     """
     numbers = range(rank, config.batch, processes)
     size = len(numbers) // config.accumulate
-    steps = iter(range(first, config.steps))
+    steps = iter(range(first, config.schedule.steps))
     with ThreadPoolExecutor(config.workers, "refnet-crops") as pool:
 
         def draw_next() -> list[Future[Crop]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from refnet_cli.model.card import SENSORS_ALONE, Card
 from refnet_cli.model.encoders import describe_encoders
 from refnet_cli.model.weight_files import is_pickled, read_card
 from refnet_cli.prediction.drift import DISTRIBUTIONS, LEVELS
-from refnet_cli.system.options import settings_of_result
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.system.options import names, settings_of_result
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.initialise import InitialNetwork
@@ -57,6 +59,7 @@ def make_card(
         "scenes": {entry.name: config.role(entry) for entry in config.scenes},
         TRAINING_GROUND: describe_training_ground(config, scenes, init),
         "unreadable_blocks": {scene.name: scene.unreadable for scene in scenes if scene.unreadable},
+        "scene_options": _scene_options(config),
         "decisions": {scene.name: scene.decided for scene in scenes},
         LEVELS: _levels(scenes),
         DISTRIBUTIONS: describe_inputs(sampler, config),
@@ -85,6 +88,16 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     }
     del settings["scenes"]
     return settings
+
+
+def _scene_options(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Options of each scene that change its pixels and are not the defaults, wherever the regions file states them."""
+    of_pixels = [field for field in fields(SceneOptions) if field.name in names(SceneOptions, "pixels")]
+    stated = {
+        scene.name: {f.name: value for f in of_pixels if (value := getattr(scene, f.name)) != f.default}
+        for scene in config.scenes
+    }
+    return {name: options for name, options in stated.items() if options}
 
 
 def _levels(scenes: Sequence[LabelledScene]) -> list[str]:

@@ -66,10 +66,6 @@ class Checkpoints:
             if _UNFINISHED.fullmatch(temporary.name):
                 temporary.unlink(missing_ok=True)
 
-    def _paths(self) -> list[Path]:
-        """Return the paths of the checkpoints, newest first."""
-        return sorted(self._folder.glob("step-*.pt"), reverse=True)
-
     def save(self, step: int) -> None:
         """Write the state after ``step`` steps, and delete all but the last two checkpoints.
 
@@ -81,7 +77,7 @@ class Checkpoints:
         state = {name: part.state_dict() for name, part in self._stateful.items()}
         about = {"settings": self._settings, "step": step, "refnet": __version__}
         _write(self._folder / f"step-{step:09}.pt", state | about)
-        for old in self._paths()[KEPT:]:
+        for old in _newest_first(self._folder)[KEPT:]:
             old.unlink(missing_ok=True)
 
     def load(self) -> int:
@@ -94,7 +90,7 @@ class Checkpoints:
         InputError
             If all checkpoints are damaged.
         """
-        paths = self._paths()
+        paths = _newest_first(self._folder)
         for path in paths:
             state = _read(path)
             if state is None:
@@ -141,6 +137,16 @@ class Checkpoints:
         if best is None:
             raise InputError(f"{self._folder / 'best.pt'} is missing or damaged. Remove the folder to start again.")
         return best
+
+
+def read_settings(folder: Path) -> dict[str, str] | None:
+    """Return the settings in the newest intact checkpoint of a folder; None without one."""
+    states = map(_read, _newest_first(folder))
+    return next((_settings_of(state) for state in states if state and "settings" in state), None)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)
 
 
 def _check_origin(path: Path, state: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme
 from refnet_cli.errors import OptionsError
@@ -29,6 +29,18 @@ PUBLISHED = REFNetConfig()
 SplitMethod = Literal["blocks", "region", "random", "none"]
 
 
+class Schedule(NamedTuple):
+    """How a network is optimised."""
+
+    steps: int
+    learning_rate: float
+    warmup: int
+    clip: float | None
+
+
+PUBLISHED_SCHEDULE = Schedule(steps=70_000, learning_rate=5e-4, warmup=0, clip=None)
+
+
 @dataclass(frozen=True)
 class TrainScene(SceneOptions):
     """A labelled scene of one or both sensors.
@@ -47,6 +59,7 @@ class TrainScene(SceneOptions):
     labels: Path = Path()
     """Raster of codes, or vector file of polygons or points; required."""
     name: str = ""
+    """Name of the scene; by default scenes are numbered."""
     region: str = ""
     """Region of the scene, the unit of leave-one-region-out validation; by default the scene's name."""
     split: Literal["train", "validation"] | None = None
@@ -110,7 +123,9 @@ class TrainConfig:
     """Mapping from the label files' codes or names to the scheme's codes or names, 0 for no label; codes that are not
     in it are refused. By default the label files use the scheme's codes and names."""
     optical_bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    """Bands of Sentinel-2 that the network takes, in order."""
     sar_bands: tuple[str, ...] = ("VV", "VH")
+    """The same for Sentinel-1."""
     name: str = option("refnet", help="Name of the weights.", affects="files")
     encoder: str | None = None
     """Any timm model with five levels of features at strides 2 to 32; by default that of ``init``, otherwise the
@@ -148,7 +163,12 @@ class TrainConfig:
     """Side of the blocks in metres."""
     validation_share: float = 0.2
     """Share of the labelled pixels of each class to hold out in blocks or random patches."""
-    steps: int = option(70_000, help="Number of optimiser steps.", affects="pixels")
+    steps: int | None = option(
+        None,
+        help="Number of optimiser steps.",
+        default_text="70,000, as published; with init, by the number of labelled pixels",
+        affects="pixels",
+    )
     batch: int = option(8, help="Crops per step, over all devices.", affects="pixels")
     accumulate: int = 1
     """Number of passes per step (gradient accumulation), to save memory."""
@@ -188,12 +208,15 @@ class TrainConfig:
     """Class weights of the loss by name, or ``balanced`` for equal total weight of all classes."""
     label_smoothing: float = option(0.0, affects="pixels", since="0.2")
     """Share of the target probability that is spread over all classes; for losses with cross entropy."""
-    learning_rate: float = 5e-4
+    learning_rate: float | None = None
+    """Of AdamW, at its highest; by default the published 5e-4. With ``init``, this, ``warmup`` and ``clip`` have
+    defaults of their own, see `refnet_cli.training.fine_tuning`."""
     weight_decay: float = 5e-4
-    warmup: int = 0
-    """Number of steps in which the learning rate rises to its full value."""
+    """Of AdamW."""
+    warmup: int | None = None
+    """Number of steps in which the learning rate rises to its full value; by default none."""
     clip: float | None = None
-    """Maximum norm of the gradients."""
+    """Maximum norm of the gradients; by default there is none."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights; the average is validated and saved."""
     precision: Literal["fp32", "bf16", "fp16"] = option(
@@ -211,6 +234,7 @@ class TrainConfig:
     )
     """Scenes do not need files of this sensor."""
     licence: str = option("unknown", affects="files")
+    """Of the weights; it goes into their card."""
     notice: str = option("", affects="files")
     """Notice to all users of the weights."""
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
@@ -250,7 +274,7 @@ class TrainConfig:
                 raise OptionsError(f"{name} is {getattr(self, name)}; it must be a multiple of 32.")
         if self.batch % self.accumulate:
             raise OptionsError(f"batch is {self.batch}; it must be a multiple of accumulate ({self.accumulate}).")
-        if self.warmup >= self.steps:
+        if self.warmup is not None and self.steps is not None and self.warmup >= self.steps:
             raise OptionsError(f"warmup is {self.warmup}; it must be less than steps ({self.steps}).")
         self._check_names()
         self._check_split()
@@ -344,6 +368,16 @@ class TrainConfig:
         return "region" if by_hand else "blocks"
 
     @property
+    def schedule(self) -> Schedule:
+        """How the network is optimised: as stated, else as published."""
+        return Schedule(
+            *(
+                published if (stated := getattr(self, name)) is None else stated
+                for name, published in PUBLISHED_SCHEDULE._asdict().items()
+            )
+        )
+
+    @property
     def buffer(self) -> int:
         """Pixels between training and validation: the side of a tile or of a crop, whichever is larger."""
         return 0 if self.method == "random" else max(self.tile, self.crop)
@@ -368,7 +402,7 @@ class TrainConfig:
         )
 
     def resolved(self) -> TrainConfig:
-        """Return the config with encoder and width taken from ``init``.
+        """Return the config with encoder and width taken from ``init``; without ``init``, with the published schedule.
 
         Raises
         ------
@@ -380,4 +414,5 @@ class TrainConfig:
         if init is not None and not is_pickled(init):
             network = read_card(init).network
         encoder, width = self.encoder or network.encoder, self.width or network.width
-        return replace(self, init=init, encoder=encoder, width=width)
+        schedule = self.schedule._asdict() if init is None else {}
+        return replace(self, init=init, encoder=encoder, width=width, **schedule)

@@ -12,6 +12,7 @@ from refnet_cli.errors import RefnetError
 from refnet_cli.evaluation.confidence import Confidence, ConfidentLabels
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.sensors.decisions import Decision
 from refnet_cli.system.closing import Closing
 from refnet_cli.system.process import default_read_threads
 from refnet_cli.tiles.tiling import Tiling
@@ -42,8 +43,8 @@ class LabelledScene:
     entry: TrainScene
     """The scene's entry in the config."""
     grid: GeoBox
-    decided: dict[str, Any]
-    """Decisions about the files, see `RECORDED_DECISIONS`."""
+    decisions: tuple[Decision, ...]
+    """Decisions about the files, with the evidence, see `RECORDED_DECISIONS`."""
     roles: Roles
     training: Cells
     """Labelled training pixels."""
@@ -58,6 +59,11 @@ class LabelledScene:
     def name(self) -> str:
         """Name of the scene."""
         return self.entry.name
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """Decisions about the files, without the evidence."""
+        return {decision.what: decision.value for decision in self.decisions}
 
     @property
     def trains(self) -> bool:
@@ -110,9 +116,9 @@ class SceneFiles(Closing):
             raise
 
     @property
-    def decided(self) -> dict[str, Any]:
+    def decisions(self) -> tuple[Decision, ...]:
         """Decisions about the files, see `RECORDED_DECISIONS`."""
-        return {what: value for what, value, _ in self.pair.decisions if what in RECORDED_DECISIONS}
+        return tuple(decision for decision in self.pair.decisions if decision.what in RECORDED_DECISIONS)
 
     def close(self) -> None:
         """Close the files."""

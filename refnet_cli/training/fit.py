@@ -22,15 +22,18 @@ from refnet_cli.system.log import at_least
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.process import keep_freed_memory
 from refnet_cli.training.card import card_of_init, make_card
+from refnet_cli.training.checkpoint import read_settings
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.distributed import Processes, started_processes
+from refnet_cli.training.fine_tuning import with_schedule
 from refnet_cli.training.initialise import initialise_from_config
 from refnet_cli.training.leakage import warn_of_leakage
 from refnet_cli.training.learner import Learner, class_weights
 from refnet_cli.training.result import TrainResult, existing_results, finish
 from refnet_cli.training.run import Progress, Run
 from refnet_cli.training.sampler import Sampler
-from refnet_cli.training.survey import log_scenes, survey
+from refnet_cli.training.split_advice import survey_or_advise
+from refnet_cli.training.survey import log_scenes
 from refnet_cli.training.trainer import Trainer
 
 LOG = logging.getLogger(__name__)
@@ -74,7 +77,7 @@ def fit(
     """
     _check(config)
     config, folder = config.resolved(), Path(folder)
-    device, scan = _choose_device(config)
+    device, scan = choose_device_and_scan(config)
     check_replaceable(existing_results(folder, config.name), overwrite)
     with ExitStack() as stack:
         _create_checkpoints(folder, stack)
@@ -82,8 +85,9 @@ def fit(
         if not run.processes.first:
             stack.enter_context(at_least(logging.ERROR))
         _log_devices(run, device, scan)
-        scenes = survey(config)
+        scenes = survey_or_advise(config)
         log_scenes(config, scenes)
+        config = with_schedule(config, scenes, read_settings(folder / "checkpoints"))
         initial, init = initialise_from_config(config, scenes), card_of_init(config)
         for decision in initial.decisions:
             LOG.info(decision)
@@ -109,7 +113,7 @@ def _check(config: TrainConfig) -> None:
         raise OptionsError("All scenes are for validation. Add at least one training scene.")
 
 
-def _choose_device(config: TrainConfig) -> tuple[str, Choice]:
+def choose_device_and_scan(config: TrainConfig) -> tuple[str, Choice]:
     """Choose the device, and a kernel of the selective scan for it.
 
     Raises

@@ -52,7 +52,7 @@ def read_held_out(
     """
     engine = TorchEngine(net, card, device, scan=scan, softmax=False)
     random = np.random.default_rng(config.seed)
-    tiles = [_scored_tiles(scene, card) for scene in scenes]
+    tiles = [scored_tiles(scene, card.tile) for scene in scenes]
     most = max(MOST_PIXELS // max(sum(map(len, tiles)), 1), 1)
     logits, labels = [np.empty((0, card.network.classes), np.float32)], [np.empty(0, np.uint8)]
     for scene, own in zip(scenes, tiles, strict=True):
@@ -70,9 +70,9 @@ def read_held_out(
     return HeldOut(np.concatenate(logits), np.concatenate(labels))
 
 
-def _scored_tiles(scene: LabelledScene, card: Card) -> list[tuple[Window, Window]]:
+def scored_tiles(scene: LabelledScene, side: int) -> list[tuple[Window, Window]]:
     """Return the tiles with held-out pixels in their core, each with the window of its core."""
-    tiling = scene.tiling(card.tile)
+    tiling = scene.tiling(side)
     found = []
     for row, top, bottom in _cores(tiling.row_starts, tiling.overlap // 2, tiling.height):
         for column, left, right in _cores(tiling.column_starts, tiling.overlap // 2, tiling.width):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,17 +32,32 @@ class History:
 
     steps: list[Step] = field(default_factory=list)
     validations: list[dict[str, Any]] = field(default_factory=list)
-    """Scores with their ``step``."""
+    """Scores with their ``step``, which is 0 for weights that a training starts from."""
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The validation with the highest mean IoU; the first one if several are equal."""
-        return max(self.validations, key=lambda scores: scores["mean_iou"], default=None)
+        return _best(self.validations)
+
+    @property
+    def start(self) -> dict[str, Any] | None:
+        """The validation of the initial weights, before the first step."""
+        return next((scores for scores in self.validations if not scores["step"]), None)
+
+    @property
+    def best_trained(self) -> dict[str, Any] | None:
+        """The best validation after the first step."""
+        return _best(self._trained)
 
     @property
     def since_best(self) -> int:
-        """Number of validations since the best one."""
-        return len(self.validations) - 1 - self.validations.index(self.best) if self.best else 0
+        """Number of validations since the best one, without that of the initial weights."""
+        best = self.best_trained
+        return len(self._trained) - 1 - self._trained.index(best) if best else 0
+
+    @property
+    def _trained(self) -> list[dict[str, Any]]:
+        return [scores for scores in self.validations if scores["step"]]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history as plain lists."""
@@ -52,6 +67,10 @@ class History:
         """Restore the result of `state_dict`."""
         self.steps = [Step(*step) for step in state["steps"]]
         self.validations = list(state["validations"])
+
+
+def _best(validations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(validations, key=lambda scores: float(scores["mean_iou"]), default=None)
 
 
 class HistoryFiles:

@@ -31,16 +31,17 @@ def make_optimizer(net: REFNet, config: TrainConfig) -> torch.optim.AdamW:
     plain = [p for name, p in named if name.endswith((".a_log", ".d_skip"))]
     decayed = [p for name, p in named if not name.endswith((".a_log", ".d_skip"))]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.schedule.learning_rate, weight_decay=config.weight_decay)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the schedule: linear warm-up, then the published polynomial decay to zero."""
+    steps, warmup = config.schedule.steps, config.schedule.warmup
 
     def factor(step: int) -> float:
-        if step < config.warmup:
-            return (step + 1) / (config.warmup + 1)
-        return float((1 - (step - config.warmup) / (config.steps - config.warmup)) ** POLYNOMIAL_POWER)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return float((1 - (step - warmup) / (steps - warmup)) ** POLYNOMIAL_POWER)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -134,8 +135,8 @@ class Learner:
             self._set_training(blank[done - 1])
             with processes.no_sync(self._wrapped_net, done < len(here)), _explain_out_of_memory(batch):
                 losses += self._learn(batch, weight / total)
-        if config.clip is not None:
-            processes.clip(self._wrapped_net, config.clip)
+        if (norm := config.schedule.clip) is not None:
+            processes.clip(self._wrapped_net, norm)
         self._wrapped_optimizer.step()
         self._schedule.step()
         if self._averaged is not None:

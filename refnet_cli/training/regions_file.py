@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from refnet_cli.classes.scheme_files import SchemeTable, with_ignored
 from refnet_cli.errors import ConfigError, OptionsError, WeightsError
 from refnet_cli.model.encoders import ENCODERS, IMAGENET, EncoderTable
+from refnet_cli.raster.vectors import VECTORS
+from refnet_cli.scene.absent import options_that_need
+from refnet_cli.scene.options import SceneOptions
+from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.config import read, read_toml, some
 from refnet_cli.training.config import TrainConfig, TrainScene
+
+_OF_ONE_SCENE = ("stac", "bounds", "grid")
+_OF_VECTORS = ("label_field", "label_layer")
+SHARED = (
+    *(
+        field.name for field in fields(SceneOptions)
+        if field.name not in (*_OF_ONE_SCENE, *(other.name for other in fields(TrainConfig)))
+    ),
+    *_OF_VECTORS,
+)  # fmt: skip
+"""Options of scenes that may stand once at the top of the file; ``optical_bands`` there are those of the network."""
 
 
 def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -20,8 +35,9 @@ def read_regions(path: str | Path, options: Mapping[str, Any] | None = None) -> 
     Parameters
     ----------
     path : str or Path
-        TOML file with the fields of `TrainConfig`, and one ``[[scenes]]`` table (see `TrainScene`) per scene. Paths are
-        relative to the file. ``scheme`` may be a table, see `SchemeTable`.
+        TOML file with the fields of `TrainConfig`, and one ``[[scenes]]`` table (see `TrainScene`) per scene. The
+        options in `SHARED` may stand above the scenes, for all scenes without their own. Paths are relative to the
+        file. ``scheme`` may be a table, see `SchemeTable`.
     options : mapping, optional
         Fields of `TrainConfig` that override those of the file.
 
@@ -96,11 +112,20 @@ def _read(path: Path) -> dict[str, Any]:
     entries = read_toml(path)
     tables = entries.setdefault("scenes", [])
     if isinstance(tables, list):
+        shared = {name: entries.pop(name) for name in SHARED if name in entries}
         entries["scenes"] = [
-            {"name": f"scene-{number}"} | table if isinstance(table, dict) else table
+            {"name": f"scene-{number}"} | _suitable(shared, table) | table if isinstance(table, dict) else table
             for number, table in enumerate(tables)
         ]
     return read(some(_RegionsFile), entries, path, path.parent)
+
+
+def _suitable(shared: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shared options that apply to a scene: not those of a sensor that it lacks."""
+    unsuitable = {name for sensor in MODALITIES if sensor not in table for name in options_that_need(sensor)}
+    if Path(str(table.get("labels"))).suffix.lower() not in VECTORS:
+        unsuitable.update(_OF_VECTORS)
+    return {name: value for name, value in shared.items() if name not in unsuitable}
 
 
 def _use(

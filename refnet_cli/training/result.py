@@ -28,7 +28,8 @@ from refnet_cli.training.trainer import Trainer
 from refnet_cli.training.validation import validate
 
 LOG = logging.getLogger(__name__)
-RESULTS = ("steps.csv", "validations.csv", "curves.png", "confusion.png", "tiles.png")
+PICTURES = ("curves.png", "confusion.png", "tiles.png")
+RESULTS = ("steps.csv", "validations.csv", *PICTURES)
 """Files in a run's folder besides weights, checkpoints and TensorBoard events."""
 VIEWS = 4
 
@@ -45,6 +46,8 @@ class TrainResult:
     """Whether this is the first or only process."""
     held_out: HeldOut | None = None
     """Pixels that the temperature was fitted to; None if nothing is held out."""
+    pictures: tuple[Path, ...] = ()
+    """The plots that were written."""
 
 
 def existing_results(folder: Path, name: str) -> list[Path]:
@@ -82,12 +85,30 @@ def finish(trainer: Trainer, skipped: Mapping[str, int]) -> TrainResult:
         stop_callback = run.stop_callback(len(history.steps))
         held_out = read_held_out(net, card, trainer.scored, config, run.device, run.scan, stop_callback)
         card = _calibrate(net, card, held_out, trainer)
+    _compare_with_start(trainer)
     if skipped:
         LOG.info("skipped crops: " + ", ".join(f"{n} {why}" for why, n in skipped.items()))
     card = save_weights(net, card, path)
     draw_pictures(net, card, trainer)
     run.processes.end()
-    return TrainResult(path, card, history, held_out=held_out)
+    pictures = tuple(picture for name in PICTURES if (picture := run.folder / name).exists())
+    return TrainResult(path, card, history, held_out=held_out, pictures=pictures)
+
+
+def _compare_with_start(trainer: Trainer) -> None:
+    """Log what was gained over the weights that the training started from, and what to do where that is nothing."""
+    start, best, config = trainer.history.start, trainer.history.best_trained, trainer.config
+    if not start or not best:
+        return
+    gain = f"mean IoU: start {start['mean_iou']:.3f} -> best {best['mean_iou']:.3f} at step {best['step']}"
+    if best["mean_iou"] > start["mean_iou"]:
+        LOG.info(gain)
+        return
+    LOG.warning(
+        f"{gain}: not better than where it began. The weights that it began with are kept. Check what the labels' "
+        f"codes mean, label more ground like that which is held out, or lower learning_rate (now "
+        f"{config.schedule.learning_rate:g})."
+    )
 
 
 def _scores_of(trainer: Trainer) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class Progress:
     loss: float
     mean_iou: float | None = None
     """Mean IoU of the last validation."""
+    validated: int | None = None
+    """Step of the last validation."""
 
 
 class Run:
@@ -61,11 +63,15 @@ class Run:
 
         def stop_if_asked(done: int, total: int) -> None:
             if self.stopping:
-                raise stop_error(step)
+                raise self.stop_error(step)
 
         return stop_if_asked
 
-
-def stop_error(step: int) -> TryAgainError:
-    """Return the error for a training that stops after a step."""
-    return TryAgainError(f"Stopped after step {step}. Run the same command again to resume.")
+    def stop_error(self, step: int) -> TryAgainError:
+        """Return the error for a training that stops after a step, of which there is a checkpoint."""
+        if not step:
+            return TryAgainError("Stopped before the first step. Run the same command again to start.")
+        return TryAgainError(
+            f"Stopped after step {step:,}. Its checkpoint, the tables and the best network so far are in "
+            f"{self.folder}. Run the same command again to resume."
+        )

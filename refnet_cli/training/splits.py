@@ -35,6 +35,13 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a CRS."""
 
 
+class SplitError(InputError):
+    """The scenes cannot be split as configured."""
+
+    pixels = 0
+    """Pixels of all scenes, labelled or not."""
+
+
 class BlockGrid(NamedTuple):
     """A grid of square blocks on the ground, aligned to the origin of a CRS."""
 
@@ -117,7 +124,7 @@ def choose_validation_blocks(
 
     Raises
     ------
-    InputError
+    SplitError
         If holding out any block would leave no training pixels.
     """
     blocks = sorted(block for block, found in counts.items() if found.any())
@@ -142,10 +149,9 @@ def choose_validation_blocks(
         lost[gone] = True
         lost[best], taken[best] = False, True
     if (taken | lost).all():
-        raise InputError(
+        raise SplitError(
             "The labelled area is too small to hold out blocks with a buffer around them: no training pixels would "
-            'remain. Add regions, reduce block or tile, or choose split = "none" (no scores) or split = "random" '
-            "(optimistic scores)."
+            "remain."
         )
     return {blocks[index] for index in np.flatnonzero(taken)}
 

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError
 from refnet_cli.sensors import SENSORS
+from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.sensor import other_of
 from refnet_cli.system.process import default_read_threads
 from refnet_cli.tiles.window import Window
@@ -24,6 +25,7 @@ from refnet_cli.training.splits import (
     Block,
     BlockGrid,
     Roles,
+    SplitError,
     choose_validation_blocks,
     cut_into_blocks,
     draw_validation_blocks,
@@ -62,11 +64,17 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
 
     Raises
     ------
+    SplitError
+        If the labelled area is too small for the split.
     RefnetError
-        If a scene is not usable, or the labelled area is too small for the split.
+        If a scene is not usable.
     """
     scenes, blocks = zip(*(_count_labels(entry, config) for entry in config.scenes), strict=True)
-    windows = _hold_out(config, scenes, blocks)
+    try:
+        windows = _hold_out(config, scenes, blocks)
+    except SplitError as error:
+        error.pixels = count_pixels(scenes)
+        raise
     held_out = [ground_box(scene.grid, window) for scene, own in zip(scenes, windows, strict=True) for window in own]
     divided = []
     for scene, own in zip(_warn_once(scenes), windows, strict=True):
@@ -92,7 +100,7 @@ def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene
             _count_window(files, next(iter(windows.values())), config)  # raises the error again
         everything = Cells(*(np.concatenate(arrays) for arrays in zip(*cells.values(), strict=True)))
         scene = LabelledScene(
-            entry, grid, files.decided, Roles(grid, True, [], [], 0), everything,
+            entry, grid, files.decisions, Roles(grid, True, [], [], 0), everything,
             np.zeros(everything.counts.shape[1], np.int64), len(windows) - len(cells), tuple(files.labels.warnings),
         )  # fmt: skip
     return scene, {block: BlockLabels(windows[block], found.counts.sum(0)) for block, found in cells.items()}
@@ -189,6 +197,11 @@ def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig) -> Labelled
     return replace(scene, roles=roles, training=training, validation=shares[VALIDATION].sum(0))
 
 
+def count_pixels(scenes: Sequence[LabelledScene]) -> int:
+    """Return the number of pixels of all scenes, labelled or not."""
+    return sum(scene.grid.shape[0] * scene.grid.shape[1] for scene in scenes)
+
+
 def count_classes(scenes: Sequence[LabelledScene], config: TrainConfig) -> dict[str, dict[str, int]]:
     """Return the number of labelled pixels by split, ``train`` and ``validation``, and class name."""
     totals = {
@@ -219,7 +232,9 @@ def training_sensors(scenes: Sequence[LabelledScene]) -> set[str]:
 def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
     """Log the decisions and warnings of each scene, and the split."""
     for scene in scenes:
-        LOG.info(f"{scene.name}: " + ", ".join(f"{what} {value}" for what, value in scene.decided.items()))
+        LOG.info(f"{scene.name}: {describe_files(scene, config)}")
+        for decision in scene.decisions:
+            LOG.debug(f"{scene.name}: {decision.what} {decision.value} ({decision.how})")
         if scene.unreadable:
             LOG.warning(f"{scene.name}: {scene.unreadable} blocks are unreadable and skipped")
     log_warnings(scenes)
@@ -234,8 +249,39 @@ def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
     totals = {split: sum(pixels.values()) for split, pixels in count_classes(scenes, config).items()}
     counts = f"{totals['train']:,} for training, {totals['validation']:,} for validation"
     LOG.info(f"split: {config.method}; labelled pixels: {counts}")
+    if config.method != "none" and not totals["validation"]:
+        LOG.warning("no labelled pixel is held out, so there are no scores, and the last network is kept")
     if config.method == "random":
         LOG.warning("random patches are next to training patches, so scores are optimistic (spatial leakage)")
+
+
+def describe_files(scene: LabelledScene, config: TrainConfig) -> str:
+    """Say how a scene's files are read: level, bands, offset and unit, and which of these are guesses."""
+    decided = {decision.what: decision for decision in scene.decisions}
+    sensors = []
+    for sensor, bands in (("optical", config.optical_bands), ("sar", config.sar_bands)):
+        if sensor != scene.entry.absent:
+            own = [decided[what] for what in decided if what.startswith(f"{sensor}.")]
+            sensors.append(f"{SENSORS[sensor].name} " + ", ".join(_describe(decision, bands) for decision in own))
+    if "coreg" in decided:
+        sensors.append(_describe_shift(decided["coreg"].value))
+    return "; ".join(sensors)
+
+
+def _describe_shift(found: Mapping[str, Any]) -> str:
+    """Say what came of ``coreg``."""
+    if not found["accepted"]:
+        return "shift of SAR unknown"
+    how = "is moved" if found["applied"] else "lies off"
+    return f"SAR {how} by {found['columns']:+g} columns, {found['rows']:+g} rows"
+
+
+def _describe(decision: Decision, bands: Sequence[str]) -> str:
+    kind, value = decision.what.partition(".")[2], decision.value
+    text = f"{kind} {value:g}" if isinstance(value, float) else f"{kind} {value}"
+    if kind == "bands":
+        text = f"{' '.join(bands)} from bands {' '.join(map(str, value))}"
+    return text + " (a guess)" * decision.is_guess
 
 
 def log_warnings(scenes: Sequence[LabelledScene]) -> None:

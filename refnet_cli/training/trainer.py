@@ -16,7 +16,7 @@ from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.history import History, HistoryFiles
 from refnet_cli.training.identity import training_identity
 from refnet_cli.training.learner import Learner
-from refnet_cli.training.run import Progress, Run, stop_error
+from refnet_cli.training.run import Progress, Run
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.validation import validate
 
@@ -41,6 +41,7 @@ class Trainer:
         self, config: TrainConfig, card: Card, learner: Learner, scenes: Sequence[LabelledScene], run: Run
     ) -> None:
         self.config, self.card, self.run = config, card, run
+        self._steps = config.schedule.steps
         self.scored = [scene for scene in scenes if scene.scored]
         """Scenes with held-out labels."""
         self.history = History()
@@ -76,6 +77,8 @@ class Trainer:
             )
             while True:
                 if self._validation_due(done):
+                    if not done:
+                        self._save(done)
                     self._validate(files)
                 if self._is_finished(done):
                     return
@@ -83,11 +86,11 @@ class Trainer:
                 done += 1
                 self._report(files)
                 leaving = processes.any(self.run.stopping)
-                due = done % self.config.checkpoint_every == 0 or done == self.config.steps
+                due = done % self.config.checkpoint_every == 0 or done == self._steps
                 if leaving or due or self._validation_due(done):
                     self._save(done)
                 if leaving:
-                    raise stop_error(done)
+                    raise self.run.stop_error(done)
 
     def best_network(self) -> REFNet:
         """Return the network of the best validation, or the last network without validation."""
@@ -97,21 +100,19 @@ class Trainer:
 
     def _is_finished(self, done: int) -> bool:
         patience = self.config.patience
-        return done >= self.config.steps or (patience is not None and self.history.since_best >= patience)
+        return done >= self._steps or (patience is not None and self.history.since_best >= patience)
 
     def _validation_due(self, done: int) -> bool:
-        every = self.config.validate_every or max(self.config.steps // 10, 1)
-        due = done > 0 and (done % every == 0 or done == self.config.steps)
-        return due and bool(self.scored) and not any(scores["step"] == done for scores in self.history.validations)
+        validated = any(scores["step"] == done for scores in self.history.validations)
+        return bool(self.scored) and not validated and validation_due(self.config, done)
 
     def _report(self, files: HistoryFiles | None) -> None:
         """Log and report the last step, in the first process."""
         if files is None:
             return
         step, scores = self.history.steps[-1], self.history.validations
-        self.run.report(
-            Progress(step.step, self.config.steps, step.loss, scores[-1]["mean_iou"] if scores else None)
-        )
+        last = scores[-1] if scores else {}
+        self.run.report(Progress(step.step, self._steps, step.loss, last.get("mean_iou"), last.get("step")))
         files.add_step(step)
 
     def _save(self, done: int) -> None:
@@ -134,6 +135,18 @@ class Trainer:
             if self.history.best is self.history.validations[-1]:
                 self._checkpoints.save_best(net.state_dict())
             LOG.info(
-                f"step {step}: validation mean IoU {scores['mean_iou']:.4f}, "
+                f"{f'step {step}' if step else 'start'}: validation mean IoU {scores['mean_iou']:.4f}, "
                 f"overall accuracy {scores['overall_accuracy']:.4f}"
             )
+
+
+def validation_due(config: TrainConfig, done: int) -> bool:
+    """Return whether a validation is due after so many steps; initial weights are validated before the first one."""
+    steps = config.schedule.steps
+    every = config.validate_every or max(steps // 10, 1)
+    return done % every == 0 or done == steps if done else config.init is not None
+
+
+def count_validations(config: TrainConfig) -> int:
+    """Return the number of validations of a training without early stopping."""
+    return sum(validation_due(config, done) for done in range(config.schedule.steps + 1))

@@ -26,7 +26,8 @@ from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.leakage import warn_of_leakage
-from refnet_cli.training.survey import log_warnings, survey
+from refnet_cli.training.split_advice import survey_or_advise
+from refnet_cli.training.survey import log_warnings
 from refnet_cli.types import Int64
 
 LOG = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def evaluate_weights(
         if config.role(entry) != "train":
             check_sensors(card, absent_sensor(entry.optical, entry.sar), f"Scene {entry.name}")
     choice = choose_scan(device.partition(":")[0], card.network.states)
-    surveyed = survey(config)
+    surveyed = survey_or_advise(config, learning=False)
     scenes = [scene for scene in surveyed if scene.scored]
     if choice.warning:
         LOG.warning(choice.warning)

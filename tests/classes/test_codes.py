@@ -44,6 +44,7 @@ from tests.helpers.small_models import entries, make_model
 ROOT = Path(__file__).resolve().parents[2]
 ESRI, TERRAMESH = SCHEMES["esri-io"], SCHEMES["terramesh"]
 GRID = GeoBox((1, 50), PLACE, "EPSG:32633")
+SMALL = 'encoder = "test_resnet"\nwidth = 16\nbatch = 1\ncrop = 64\n'
 Names = list[str | None]
 
 
@@ -189,7 +190,7 @@ def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: py
     looked = survey(TrainConfig(scenes=scenes, scheme="esri-io", split="none", crop=64))
     assert [len(look.warnings) for look in looked] == [1, 0]
     (tmp_path / "regions.toml").write_text(
-        'scheme = "esri-io"\nsplit = "none"\n'
+        f'scheme = "esri-io"\nsplit = "none"\n{SMALL}'
         + "".join(f'[[scenes]]\noptical = "{s.optical}"\nsar = "{s.sar}"\nlabels = "{s.labels}"\n' for s in scenes)
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
@@ -198,7 +199,8 @@ def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: py
 
 def test_an_unstated_scheme_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = make_labelled_scene(tmp_path / "north")
-    table = f'split = "none"\n[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
+    table = f'split = "none"\n{SMALL}[[scenes]]\noptical = "{scene.optical}"\n'
+    table += f'sar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     (tmp_path / "regions.toml").write_text(table)
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 78
     advice = capsys.readouterr().err

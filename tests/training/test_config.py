@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import ConfigError, InputMissingError
 from refnet_cli.model.weight_files import default_weights, read_card
-from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.regions_file import read_regions
+from refnet_cli.training.config import Schedule, TrainConfig, TrainScene
+from refnet_cli.training.identity import describe_settings
+from refnet_cli.training.regions_file import SHARED, read_folds, read_regions
 
 REGIONS = """
 scheme = "esri-io"
@@ -172,8 +174,8 @@ def test_the_buffer_is_a_tile_and_no_less_than_a_crop() -> None:
 
 def test_defaults_are_the_published_ones() -> None:
     config = TrainConfig(scenes=(scene("a"),), scheme="esri-io")
-    assert (config.steps, config.batch, config.crop, config.loss) == (70_000, 8, 256, "cross-entropy")
-    assert (config.learning_rate, config.weight_decay, config.warmup, config.clip) == (5e-4, 5e-4, 0, None)
+    assert config.schedule == Schedule(steps=70_000, learning_rate=5e-4, warmup=0, clip=None)
+    assert (config.batch, config.crop, config.loss, config.weight_decay) == (8, 256, "cross-entropy", 5e-4)
     assert (config.sampling, config.jitter, config.modality_dropout, config.class_weights) == ("area", 0, 0, None)
     assert config.classes == SCHEMES["esri-io"]
 
@@ -190,3 +192,59 @@ def test_a_scene_may_be_many_files(tmp_path: Path) -> None:
     (tmp_path / "regions.toml").write_text('[[scenes]]\noptical = 3\nsar = "a"\nlabels = "x.tif"')
     with pytest.raises(ConfigError, match="a path or a list of paths"):
         read_regions(tmp_path / "regions.toml")
+
+
+ALL_SHARED = """
+scheme = "esri-io"
+coreg = "auto"
+sar_scale = "db"
+mask_clouds = true
+label_field = "class"
+{more}
+[[scenes]]
+name = "both"
+optical = "s2.tif"
+sar = "s1.tif"
+labels = "fields.GPKG"
+{own}
+[[scenes]]
+name = "radar"
+sar = "s1.tif"
+labels = "labels.tif"
+"""
+
+
+def test_options_may_stand_once_for_all_scenes(tmp_path: Path) -> None:
+    """A scene's own value wins, and none gets options that mean nothing for it."""
+    path = tmp_path / "regions.toml"
+    path.write_text(ALL_SHARED.format(more="", own='coreg = "check"\nmask_clouds = false'))
+    both, radar = read_regions(path).scenes
+    assert (both.coreg, both.sar_scale, both.mask_clouds, both.label_field) == ("check", "db", False, "class")
+    assert (radar.coreg, radar.sar_scale, radar.mask_clouds, radar.label_field) == ("off", "db", False, None)
+    assert read_folds(path, "both")["both"].scenes == (both, radar)
+    path.write_text(ALL_SHARED.format(more="coreg_ = 1", own=""))
+    with pytest.raises(ConfigError, match="unknown entries coreg_"):
+        read_regions(path)
+    path.write_text(ALL_SHARED.format(more="", own="").replace('"auto"', '"always"'))
+    with pytest.raises(ConfigError, match="coreg is 'always'; it must be off, check, auto or require"):
+        read_regions(path)
+
+
+def test_what_all_scenes_may_share() -> None:
+    """Neither bands, which are the network's at the top of the file, nor what belongs to the ground of one scene."""
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("may stand once, above them: ")[2].partition(". A scene's own")[0]
+    assert {*re.findall(r"`(\w+)`", listed)} == {*SHARED}
+    assert {"optical_offset", "optical_scale", "sar_scale", "coreg", "mask_clouds", "missing", "strict"} <= {*SHARED}
+    assert not {"optical_bands", "sar_bands", "bounds", "grid", "stac", "labels", "split", "region"} & {*SHARED}
+
+
+def test_an_option_at_the_top_is_that_of_each_scene(tmp_path: Path) -> None:
+    """A training does not know where the option stood: it goes on when the option is moved."""
+    scene = '[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "l.tif"\n'
+    texts = ('coreg = "auto"\n' + scene, scene + 'coreg = "auto"', 'coreg = "off"\n' + scene + 'coreg = "auto"', scene)
+    found = []
+    for text in texts:
+        (tmp_path / "regions.toml").write_text('scheme = "esri-io"\n' + text)
+        found.append(describe_settings(read_regions(tmp_path / "regions.toml")))
+    assert found[0] == found[1] == found[2] != found[3]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import signal
 import time
@@ -280,6 +282,12 @@ def test_validation_scenes_without_labels_do_not_lose_the_training(config: Train
     assert fit(replace(config, scenes=scenes, steps=1), tmp_path).card.scores == {}
 
 
+def test_the_card_has_the_options_of_scenes(config: TrainConfig, tmp_path: Path) -> None:
+    north = replace(config.scenes[0], split=None, sar_scale="power", missing="use-other", allow_remote=True)
+    card = fit(replace(config, scenes=(north,), split="none", steps=1), tmp_path).card
+    assert card.training["scene_options"] == {"north": {"sar_scale": "power", "missing": "use-other"}}
+
+
 def test_standardising() -> None:
     x = torch.tensor([[[[500.0, torch.nan]]]]).expand(1, 4, 1, 2)
     standard = Standardise(CARD.optical)(x)
@@ -304,7 +312,7 @@ def test_missing_scenes_and_nothing_to_learn(config: TrainConfig, tmp_path: Path
         fit(replace(config, scenes=config.scenes[1:]), tmp_path)
     with pytest.raises(OptionsError, match="precision is bf16, which needs a GPU"):
         fit(replace(config, precision="bf16"), tmp_path)
-    with pytest.raises(InputError, match="too small to hold out blocks"):
+    with pytest.raises(InputError, match=r"too small to hold out blocks .* this fits: block = \d+ \("):
         fit(replace(config, split="blocks", scenes=(replace(config.scenes[0], split=None),)), tmp_path)
 
 
@@ -541,6 +549,41 @@ def test_starting_from_other_weights(unscored: TrainConfig, learned: TrainResult
         fit(replace(unscored, init=first.weights, width=32), tmp_path / "other")
 
 
+def test_weights_to_start_from_are_validated_before_the_first_step(
+    config: TrainConfig, learned: TrainResult, tmp_path: Path, said: list[str]
+) -> None:
+    """What is gained is measured from there. Interrupted meanwhile, it is done again."""
+    better = replace(config, init=learned.weights, encoder=None, width=None, steps=4, validate_every=4)
+    with pytest.raises(TryAgainError, match="Stopped before the first step"):
+        fit(better, tmp_path / "run", stopping=lambda: True)
+    with pytest.raises(TryAgainError, match="Stopped after step 2"):
+        fit(better, tmp_path / "run", stopping=lambda: len((tmp_path / "run" / "steps.csv").read_text().split()) > 2)
+    result = fit(better, tmp_path / "run")
+    assert [scores["step"] for scores in result.history.validations] == [0, 4]
+    assert result.history == fit(better, tmp_path / "whole").history
+    (start, last), (known, _) = result.history.validations, evaluate_weights(learned.weights, config, "cpu")
+    assert start["mean_iou"] == pytest.approx(known.mean_iou, abs=0.02)  # which knew a temperature
+    with (tmp_path / "run" / "validations.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "4"]
+    gain = f"mean IoU: start {start['mean_iou']:.3f} -> best {last['mean_iou']:.3f} at step 4"
+    assert len([line for line in said if line.startswith((gain, f"! {gain}"))]) == 2
+
+
+def test_where_nothing_is_gained_the_start_is_kept(
+    config: TrainConfig, learned: TrainResult, tmp_path: Path, said: list[str]
+) -> None:
+    spoilt = replace(
+        config, init=learned.weights, encoder=None, width=None, steps=2, validate_every=1, learning_rate=0.03
+    )
+    result = fit(spoilt, tmp_path)
+    assert result.card.scores["validation"]["step"] == 0
+    ours, theirs = weights_of(result.weights), weights_of(learned.weights)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    (warning,) = (line for line in said if "-> best" in line)
+    assert re.match(r"! mean IoU: start 0\.\d+ -> best 0\.\d+ at step [12]: not better than where it began", warning)
+    assert "lower learning_rate (now 0.03)" in warning
+
+
 def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
@@ -550,16 +593,20 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
     )
     code = run(["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "out"), "--steps", "1", "--json"])
     assert code == 0
-    card = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    card = json.loads(captured.out)
     assert (card["name"], card["training"]["steps"], card["scores"]) == ("mine", 1, {})
     assert read_card(tmp_path / "out" / "mine.safetensors").sha256 == card["sha256"]
+    program, *words = shlex.split(captured.err.partition("\nnext\n")[2].replace("\\\n", ""))
+    assert (program, run(words)) == ("refnet", 0)
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'lulc.tif'}\n"
 
 
 def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
-        f'scheme = "esri-io"\nsplit = "none"\n[[scenes]]\noptical = "{scene.optical}"\n'
-        f'sar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
+        'scheme = "esri-io"\nsplit = "none"\nencoder = "test_resnet"\nwidth = 16\nbatch = 1\ncrop = 64\n'
+        f'[[scenes]]\noptical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run"]) == 0
     captured = capsys.readouterr()
@@ -568,7 +615,7 @@ def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys:
     assert "! validation has no pixel at all." in captured.err
     assert run(["train", str(tmp_path / "regions.toml"), "--dry-run", "--json", "-q"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out).keys() == {"train", "validation"}
+    assert json.loads(captured.out).keys() == {"train", "validation", "scenes", "time"}
     assert captured.err == ""
     assert [path.name for path in tmp_path.iterdir()] == ["regions.toml"]
     assert run(["train", str(tmp_path / "regions.toml")]) == 2
@@ -667,9 +714,10 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
     out, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert out == ""
-    assert "Run the same command again to resume" in errors
     done = len((tmp_path / "run" / "steps.csv").read_text().splitlines()) - 1
     assert (tmp_path / "run" / "checkpoints" / f"step-{done:09}.pt").exists()
+    said = f"Stopped after step {done}. Its checkpoint, the tables and the best network so far are in"
+    assert f"{said} {tmp_path / 'run'}. Run the same command again to resume." in errors
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.long)])

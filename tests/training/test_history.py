@@ -43,6 +43,17 @@ def test_the_best_is_the_first_of_equals() -> None:
     assert History().since_best == 0
 
 
+def test_the_start_may_be_the_best_but_ends_no_training() -> None:
+    """Validations without a better one are counted from the first of what was trained."""
+    start, *_ = found = [scores(0, 0.7), *VALIDATIONS]
+    history = History(STEPS, found)
+    assert (history.start, history.best, history.best_trained) == (start, start, VALIDATIONS[1])
+    assert history.since_best == 1
+    assert History(STEPS, VALIDATIONS).start is None
+    only = History([], [start])
+    assert (only.best, only.best_trained, only.since_best) == (start, None, 0)
+
+
 def test_what_is_kept_comes_back() -> None:
     history = History()
     history.load_state_dict(History(STEPS, VALIDATIONS).state_dict())

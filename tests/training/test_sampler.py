@@ -342,7 +342,8 @@ def test_a_layer_of_labels_is_chosen_and_gaps_in_it_are_told(
             tmp_path / "labels.gpkg", shapely.to_wkb(np.array(stripes)), [np.array(values, object)], ["class"],
             crs="EPSG:32633", geometry_type="Polygon", layer=layer, driver="GPKG", append=layer == "2021",
         )  # fmt: skip
-    begin = 'scheme = "esri-io"\nsplit = "none"\n[[scenes]]\nname = "north"\nlabels = "labels.gpkg"\n'
+    begin = 'scheme = "esri-io"\nsplit = "none"\nencoder = "test_resnet"\nwidth = 16\nbatch = 1\ncrop = 64\n'
+    begin += '[[scenes]]\nname = "north"\nlabels = "labels.gpkg"\n'
     begin += f'optical = "{scene.optical}"\nsar = "{scene.sar}"\n'
     regions = tmp_path / "regions.toml"
     counts = {}
