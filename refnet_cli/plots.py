@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -27,11 +27,14 @@ from numpy.typing import NDArray
 
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError
-from refnet_cli.scene.registration import TOLERANCE, Shift
+from refnet_cli.scene.registration import TOLERANCE
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.marks import MARK
-from refnet_cli.types import Float32, Float64, UInt8
+from refnet_cli.types import Bool, Float32, Float64, UInt8
 from refnet_cli.version import __version__
+
+if TYPE_CHECKING:
+    from refnet_cli.scene.coregistration import PairShift
 
 DPI = 160
 SMALL, NORMAL, LARGE = 8.5, 10, 11  # points
@@ -123,23 +126,21 @@ def draw_views(path: Path, views: Sequence[View], scheme: ClassScheme) -> None:
     _save(_views_figure(views, scheme), path)
 
 
-def draw_shift(path: Path, shift: Shift, height: int, width: int) -> None:
-    """Draw the shift of each window as an arrow, to a common scale, with the overall shift as the title.
+def draw_shift(path: Path, found: PairShift) -> None:
+    """Draw the shift of each window as an arrow over the optical image, before and after SAR is moved.
 
     Parameters
     ----------
     path : Path
         The PNG to create or replace.
-    shift : Shift
-    height, width : int
-        Size of the grid in pixels.
+    found : PairShift
 
     Raises
     ------
     OutputError, StorageError
         If the file cannot be created or written.
     """
-    _save(_shift_figure(shift, height, width), path)
+    _save(_shift_figure(found), path)
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -297,36 +298,64 @@ def _confusion_figure(matrix: NDArray[np.integer[Any]], names: Sequence[str], ti
     return figure
 
 
-def _shift_figure(shift: Shift, height: int, width: int) -> Figure:
-    figure = _figure(7, max(2.5, min(10, 6 * height / width + 1.4)), "constrained")
-    axes = figure.add_subplot()
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="column", ylabel="row")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    vectors = np.array(shift.vectors, np.float64).reshape(-1, 5)
-    if not len(vectors):
+def _shift_figure(found: PairShift) -> Figure:
+    shift, (height, width) = found.shift, found.grid.shape
+    panels = 2 if found.move else 1
+    side = 5.6
+    tall = side * min(max(height / width, 0.3), 1.6)
+    figure = _figure(panels * side + 0.8, tall + 1.6, "constrained")
+    axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+    for each in axes:
+        _show_grey(each, found)
+    axes[0].set_ylabel("row")
+    if not found.move:
         figure.suptitle("No window could be compared", fontsize=LARGE)
         return figure
-    row, column, columns, rows, _ = vectors.T
-    agree = np.hypot(columns - shift.columns, rows - shift.rows) <= TOLERANCE
-    length = max(float(np.percentile(np.hypot(columns, rows), 90)), 1.0)
-    for chosen, colour, label in (
-        (agree, BLUE, f"windows within {TOLERANCE:g} pixels of the shift"),
-        (~agree, ORANGE, "other windows"),
-    ):
-        arrows = axes.quiver(
-            column[chosen], row[chosen], columns[chosen], rows[chosen], color=colour, angles="xy",
-            scale_units="width", scale=10 * length, width=0.003,
-        )  # fmt: skip
-        axes.plot([], [], color=colour, label=label)
-    axes.quiverkey(
-        arrows, 0.5, 0.045, length, f"{length:.1f} pixels", labelpos="E", coordinates="figure", color=GREY,
+    vectors = np.array(shift.vectors, np.float64).reshape(-1, 5)
+    moves = vectors[:, 2:4]
+    left = moves - (shift.columns, shift.rows)
+    agree = np.hypot(*left.T) <= TOLERANCE
+    length = max(float(np.percentile(np.hypot(*moves.T), 90)), 1.0)
+    for each, arrows, title in zip(axes, (moves, left), ("before", "after moving SAR"), strict=True):
+        key = _draw_arrows(each, vectors[:, 1], vectors[:, 0], arrows, agree, length)
+        each.set_title(f"{title}: {np.median(np.hypot(*arrows.T)):.1f} pixels (median)", fontsize=NORMAL)
+    axes[0].quiverkey(
+        key, 0.06, 0.02, length, f"{length:.1f} pixels", labelpos="E", coordinates="figure", color=GREY,
         fontproperties={"size": SMALL},
     )  # fmt: skip
     state = "accepted" if shift.accepted else "not accepted"
-    figure.suptitle(f"SAR must move {shift.columns:+.2f} columns, {shift.rows:+.2f} rows ({state})", fontsize=LARGE)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False, fontsize=SMALL)
+    figure.suptitle(f"SAR must move {found.move} ({state})", fontsize=LARGE)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _show_grey(axes: Axes, found: PairShift) -> None:
+    """Show the optical image in light greys, on which arrows stand out."""
+    height, width = found.grid.shape
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="column", facecolor="#eeeeee")
+    if found.picture is not None and np.isfinite(found.picture).any():
+        grey = 0.45 + 0.55 * _stretched(found.picture)
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0), interpolation="nearest")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _draw_arrows(
+    axes: Axes, columns: Float64, rows: Float64, moves: Float64, agree: Bool, length: float
+) -> Any:
+    """Draw moves as arrows of which one of a length is a tenth of the panel wide."""
+    arrows = None
+    for chosen, colour, label in (
+        (agree, BLUE, f"windows within {TOLERANCE:g} pixels of the shift"),
+        (~agree, RED, "other windows"),
+    ):
+        if chosen.any():
+            arrows = axes.quiver(
+                columns[chosen], rows[chosen], *moves[chosen].T, color=colour, angles="xy", scale_units="width",
+                scale=10 * length, width=0.005, edgecolor="white", linewidth=0.4,
+            )  # fmt: skip
+            axes.plot([], [], color=colour, label=label)
+    return arrows
 
 
 def _fill_cells(axes: Axes, shares: Float64) -> None:

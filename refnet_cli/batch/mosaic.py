@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
@@ -32,13 +33,15 @@ from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
 
 
-def merge(tasks: Sequence[Task]) -> Report:
+def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) -> Report:
     """Put the blocks of a map together and make its outputs.
 
     Parameters
     ----------
     tasks : sequence of Task
         All blocks of one map, each done.
+    progress : callable, optional
+        Called with how many of them are put together.
 
     Returns
     -------
@@ -65,11 +68,14 @@ def merge(tasks: Sequence[Task]) -> Report:
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)
     tags = report.provenance.tags
+    ends = sorted(block.row + block.height for block in map(_window, tasks))
     look = _look(tasks) if needs_quicklook(options.output_paths) else None
     with ExitStack() as stack:
         outputs = OutputSet(context_of(options, scheme, grid, tags, look), options.output_paths, stack)
         for finished in _read_rows(tasks, tags, outputs.layers, scheme):
             outputs.add(rows_of(finished, scheme, options.either))
+            if progress:
+                progress(bisect_right(ends, finished.row + finished.rows))
         report = complete(report, outputs)
     return add_sidecars(report, options, scheme)
 

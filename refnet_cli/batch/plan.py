@@ -27,6 +27,7 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.offset import stac_conflict, stac_tags
 from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
 from refnet_cli.system.urls import is_remote, split_paths
+from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 
 LOG = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ def _log_absent(tasks: Sequence[Task]) -> None:
         if counts[absent]:
             name, satellite = SENSORS[absent].name, SENSORS[other_of(absent)].satellite
             LOG.info(
-                f"{counts[absent]} of {len(tasks)} scenes have no {name} files: their maps are from {satellite} alone"
+                f"{counts[absent]} of {count(len(tasks), 'scene')} without {name} files, mapped from {satellite} alone"
             )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from refnet_cli.batch.failures import Failure, forget_failure, record_failure
 from refnet_cli.batch.mosaic import blocks_by_map, merge
 from refnet_cli.batch.task import (
     Task,
@@ -39,6 +40,7 @@ from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import MB, memory_limit
 from refnet_cli.system.process import usable_cores
+from refnet_cli.types import Progress
 from refnet_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 TRIES = 3
 """How often a scene is tried that fails for reasons that pass."""
 PASSING = (StorageError.exit_code, TryAgainError.exit_code)
+TaskProgress = Callable[[Task, int, int], None]
 _PAUSE = 1.0  # seconds before what failed is tried again, and longer each time
 BUG = 70
 
@@ -92,9 +95,12 @@ class Runner:
     ----------
     overrides : dict
         Options of `PredictOptions` that hold in place of the tasks' own, such as the device.
+    progress : callable, optional
+        Called with a task, how many of its tiles are done, and of how many.
     """
 
     overrides: dict[str, Any] = field(default_factory=dict)
+    progress: TaskProgress | None = None
     _engines: dict[tuple[Any, ...], tuple[Engine, int]] = field(default_factory=dict)
 
     def run(self, task: Task) -> Outcome:
@@ -112,8 +118,9 @@ class Runner:
             self._engines[key] = engine, engine.batch
         engine, batch = self._engines[key]
         engine.batch = batch  # which a scene may have lowered for itself
+        progress = partial(self.progress, task) if self.progress else None
         try:
-            return predict(options, engine, block=task.map_block)
+            return predict(options, engine, progress=progress, block=task.map_block)
         except TryAgainError:
             self._engines.pop(key)[0].close()
             raise
@@ -140,12 +147,14 @@ def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Ou
                 f"batch with refnet {version}, or have it made again: refnet batch {command} TASKS --overwrite."
             )
         if done and not (version and overwrite):
+            forget_failure(task.path)
             kept = [f"{task.path} was made by refnet {version}; --overwrite makes it again."] if version else []
             return Outcome(identity, str(task.path), "skipped", warnings=kept)
         check_replaceable([task.sidecar], overwrite)
         report = make()
         files = [file for made in report.files.values() for file in made]
         write_sidecar(task.path, identity, files, {"report": report.to_dict()})
+        forget_failure(task.path)
         made = [file["path"] for file in files]
         seconds = round(time.monotonic() - started, 3)
         return Outcome(identity, str(task.path), "done", 0, "", seconds, 1, made, report.warnings)
@@ -153,7 +162,14 @@ def _attempt(task: Task, make: Callable[[], Report], command: str = "run") -> Ou
         known = as_known(error)
         code, message = (known.exit_code, str(known)) if known else (BUG, f"{type(error).__name__}: {error}")
         seconds, window = round(time.monotonic() - started, 3), known.window if known else None
-        return Outcome(identity, str(task.path), "failed", code, message, seconds, window=window)
+        return _failed(task, Failure(code, message, window), id=identity, seconds=seconds)
+
+
+def _failed(task: Task, failure: Failure, **more: Any) -> Outcome:
+    """Record the failure of a task, and return it as its outcome."""
+    record_failure(task.path, failure)
+    about = {"id": task.id, "output": str(task.path), "status": "failed"} | asdict(failure) | more
+    return Outcome(**about)
 
 
 def share(tasks: Sequence[Task], index: int, of: int) -> list[Task]:
@@ -161,15 +177,25 @@ def share(tasks: Sequence[Task], index: int, of: int) -> list[Task]:
     return list(tasks[index::of])
 
 
-def run_here(tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _PAUSE) -> Generator[Outcome]:
+def run_here(
+    tasks: Iterable[Task], overrides: dict[str, Any], pause: float = _PAUSE, progress: TaskProgress | None = None
+) -> Generator[Outcome]:
     """Run tasks one after the other; what failed for reasons that pass is tried again at the end.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+    overrides, progress
+        See `Runner`.
+    pause : float
+        Seconds before the first of these tries; the next one waits twice as long.
 
     Yields
     ------
     Outcome
         One for each task.
     """
-    runner = Runner(overrides)
+    runner = Runner(overrides, progress)
     waiting = list(tasks)
     try:
         for tries in range(1, TRIES + 1):
@@ -282,7 +308,9 @@ class _Worker:
         code = process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         message = f"Its process ended by itself ({how}), as it happens where memory runs out."
-        return Outcome(task.id, str(task.path), "failed", TryAgainError.exit_code, message)
+        if self.ended:  # by `end`, which is no failure of the task
+            return Outcome(task.id, str(task.path), "failed", TryAgainError.exit_code, message)
+        return _failed(task, Failure(TryAgainError.exit_code, message))
 
     def end(self) -> None:
         """End the process; what it is at can be gone on with."""
@@ -398,7 +426,7 @@ def _outcome_of(future: Any, task: Task) -> Outcome:
     if error is None:
         return Outcome(**future.result())
     known = error if isinstance(error, RefnetError) else TryAgainError(f"{type(error).__name__}: {error}")
-    return Outcome(task.id, str(task.path), "failed", known.exit_code, str(known), tries=TRIES, window=known.window)
+    return _failed(task, Failure(known.exit_code, str(known), known.window), tries=TRIES)
 
 
 def missing(tasks: Iterable[Task]) -> list[Task]:
@@ -406,7 +434,9 @@ def missing(tasks: Iterable[Task]) -> list[Task]:
     return [task for task in tasks if not is_finished(task, identify(task))]
 
 
-def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Generator[Outcome]:
+def merge_maps(
+    tasks: Sequence[Task], overwrite: bool = False, progress: Progress | None = None
+) -> Generator[Outcome]:
     """Put the blocks of maps together, but for maps that are done.
 
     Parameters
@@ -414,6 +444,8 @@ def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Generator[Outc
     tasks : sequence of Task
     overwrite : bool
         Replace existing files that refnet did not write, even if the tasks do not allow it.
+    progress : callable, optional
+        Called with how many blocks are put together, and of how many in all maps.
 
     Yields
     ------
@@ -429,6 +461,15 @@ def merge_maps(tasks: Sequence[Task], overwrite: bool = False) -> Generator[Outc
         raise OptionsError("These tasks have no blocks to merge: refnet batch plan --blocks makes some.")
     if overwrite:
         tasks = [replace(task, options=replace(task.options, overwrite=True)) for task in tasks]
-    for blocks in blocks_by_map(tasks):
+    maps, before = blocks_by_map(tasks), 0
+    total = sum(map(len, maps))
+
+    def report(done: int) -> None:
+        if progress:
+            progress(before + done, total)
+
+    for blocks in maps:
         task = replace(blocks[0], block=None)
-        yield _attempt(task, partial(merge, blocks), "merge")
+        yield _attempt(task, partial(merge, blocks, report), "merge")
+        before += len(blocks)
+        report(0)

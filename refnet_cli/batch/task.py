@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from refnet_cli.batch.failures import failure_path
 from refnet_cli.errors import ConfigError, InputMissingError, WeightsError
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.prediction.job import MapBlock
@@ -190,10 +191,12 @@ def check_distinct(tasks: Iterable[Task]) -> None:
         for place in map(_plain, task.options.output_paths.values()):
             if maps.setdefault(place, output) != output:
                 raise ConfigError(f"Two tasks make {place}: give each scene outputs of its own.")
-    sidecars = {sidecar_path(output) for output in maps.values()}
+    sidecars = {place for output in maps.values() for place in (sidecar_path(output), failure_path(output))}
     for place in (*maps, *sidecars):
         if place in maps and place in sidecars:
-            raise ConfigError(f"{place} is to tell that a map is done, and can be no output: choose another place.")
+            raise ConfigError(
+                f"{place} is to tell that a map is done, or why it is not, and can be no output: choose another place."
+            )
         if place in read:
             raise ConfigError(f"The tasks write {place}, which one of them reads: choose another place.")
         if folder := next((folder for folder in place.parents if folder in read), None):

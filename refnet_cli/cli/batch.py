@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections import Counter
-from collections.abc import Generator
-from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,6 +16,7 @@ from refnet_cli.cli.options import (
     FILE,
     OVERWRITE,
     PREDICT,
+    QUIET,
     TASK_LISTS,
     OptionsCommand,
     check_output,
@@ -24,11 +24,11 @@ from refnet_cli.cli.options import (
     print_paths,
     read_config,
 )
+from refnet_cli.cli.outcomes import Follow, noun_for, print_json, short_names
+from refnet_cli.cli.terminal import ProgressBar, on_stop, set_level
 from refnet_cli.cli.usage import StrictGroup, refuse_removed
 from refnet_cli.errors import ConfigError
-
-if TYPE_CHECKING:
-    from refnet_cli.batch.run import Outcome
+from refnet_cli.system.words import count
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ def batch_group() -> None:
 )
 @click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
 @click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
+@QUIET
 @field_options(PREDICT, without=["optical", "sar", "output"])
 def batch_plan(
     scenes: Path,
@@ -78,6 +79,7 @@ def batch_plan(
     blocks: int | None,
     null: bool,
     config: Path | None,
+    quiet: bool,
     **given: Any,
 ) -> None:
     """Turn a list of scenes into tasks.
@@ -98,6 +100,7 @@ def batch_plan(
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.system.atomic import write_text_atomic
 
+    set_level(quiet)
     refuse_removed("--also", {}, also)
     options = read_config(PredictOptions, config) if config else {}
     for name in ("optical", "sar", "output"):
@@ -121,7 +124,7 @@ def batch_plan(
         click.echo(lines, nl=False)
         return
     write_text_atomic(output, lines)
-    LOG.info(f"{len(tasks)} tasks")
+    LOG.info(count(len(tasks), "task"))
     click.echo(output)
 
 
@@ -139,24 +142,25 @@ def batch_plan(
     default=None,
     help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON where stdout is a terminal too.")
+@QUIET
 @click.option("--as-worker", is_flag=True, hidden=True, help="Report failures only in the outcomes.")
 def batch_run(
-    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_worker: bool, **given: Any
+    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_json: bool, quiet: bool,
+    as_worker: bool, **given: Any,
 ) -> None:
     """Run tasks, but for those that are done.
 
-    Each prints a line of JSON when it ends: id, output, status (done, skipped, failed), code as the exit code of refnet
-    predict, message. Failures do not stop the others; those with code 74 or 75 are tried again, three times in all.
-    Exit code 1 if any failed. With - tasks are read from stdin and run as they come, each once.
+    Each ends with a line on stderr, and where stdout is not a terminal with a line of JSON on stdout: id, output,
+    status (done, skipped, failed), code as the exit code of refnet predict, message. Failures do not stop the others;
+    those with code 74 or 75 are tried again, three times in all. Exit code 1 if any failed. With - tasks are read from
+    stdin and run as they come, each once.
 
     \b
     refnet batch run tasks.jsonl --workers 2
     seq 0 3 | xargs -P 2 -I{} refnet batch run tasks.jsonl --index {} --of 4
     refnet batch run tasks.jsonl --index $SLURM_ARRAY_TASK_ID --of $SLURM_ARRAY_TASK_COUNT
-    """
-    from refnet_cli.batch import run as batch
-    from refnet_cli.batch.task import read_tasks
-
+    """  # fmt: skip
     overrides = {name: value for name, value in given.items() if value is not None}
     if not 0 <= index < of:
         raise click.UsageError(f"--index {index} is none of {of} parts, which are numbered from 0.")
@@ -164,71 +168,106 @@ def batch_run(
         raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
     if str(tasks) == "-" and (of > 1 or workers or dask):
         raise click.UsageError("Tasks from stdin run as they come: --index, --of, --workers and --dask want a file.")
-    if str(tasks) == "-":
-        if as_worker:
-            batch.end_with_parent()
-        _report_outcomes(batch.run_lines(sys.stdin, overrides), quiet=as_worker)
-        return
-    chosen = batch.share(read_tasks(tasks), index, of)
-    if dask:
-        _report_outcomes(batch.run_on_dask(chosen, dask, overrides))
-    elif workers:
-        _report_outcomes(batch.run_in_workers(chosen, workers, overrides))
+    set_level(quiet)
+    if as_worker:
+        _run_as_worker(overrides)
+    elif str(tasks) == "-":
+        from refnet_cli.batch.run import run_lines
+
+        follow = Follow("scene", None, as_json)
+        follow(run_lines(sys.stdin, overrides))
+        follow.finish()
     else:
-        _report_outcomes(batch.run_here(chosen, overrides))
+        _run(tasks, index, of, workers, dask, overrides, as_json, quiet)
 
 
-def _report_outcomes(outcomes: Generator[Outcome], quiet: bool = False) -> None:
-    """Print outcomes as they come to be, and exit with 1 if any is a failure."""
-    counts: Counter[str] = Counter()
-    with closing(outcomes):
-        for outcome in outcomes:
-            counts[outcome.status] += 1
-            if outcome.failed and not quiet:
-                about = {"event": "failed", "code": outcome.code, "window": outcome.window}
-                LOG.error(f"{outcome.output}: {outcome.message}", extra=about)
-            click.echo(outcome.to_line())
-            sys.stdout.flush()
-    if not quiet:
-        LOG.info(", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed")))
-    if counts["failed"]:
-        raise SystemExit(1)
+def _run_as_worker(overrides: dict[str, Any]) -> None:
+    """Run tasks from stdin for another process, which shows what comes of them."""
+    from refnet_cli.batch.run import end_with_parent, run_lines
+
+    on_stop(lambda: "")
+    end_with_parent()
+    for outcome in run_lines(sys.stdin, overrides):
+        print_json(outcome)
+
+
+def _run(
+    file: Path, index: int, of: int, workers: int | None, dask: str | None, overrides: dict[str, Any], as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Run a share of the tasks in a file."""
+    from refnet_cli.batch import run as batch
+    from refnet_cli.batch.task import read_tasks
+
+    tasks = batch.share(read_tasks(file), index, of)
+    follow = Follow(noun_for(tasks), tasks, as_json)
+    with ProgressBar(f"{noun_for(tasks)}s", quiet) as bar:
+        if dask:
+            outcomes = batch.run_on_dask(tasks, dask, overrides)
+        elif workers:
+            outcomes = batch.run_in_workers(tasks, workers, overrides)
+        else:
+            outcomes = batch.run_here(tasks, overrides, progress=partial(follow.show_tiles, bar))
+        follow(outcomes, bar)
+    follow.finish()
 
 
 @batch_group.command("merge")
 @click.argument("tasks", type=FILE)
 @OVERWRITE
-def batch_merge(tasks: Path, overwrite: bool | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON where stdout is a terminal too.")
+@QUIET
+def batch_merge(tasks: Path, overwrite: bool | None, as_json: bool, quiet: bool) -> None:
     """Put the blocks of maps together, where all are done.
 
-    The maps and their further outputs are those of a single run. Prints a line of JSON a map; exit code 1 if any could
-    not be made. The blocks, in a folder next to each map, may be removed afterwards.
+    The maps and their further outputs are those of a single run. Each map ends with a line, and with a line of JSON,
+    as in refnet batch run; exit code 1 if any could not be made. The blocks, in a folder next to each map, may be
+    removed afterwards.
     """
+    from refnet_cli.batch.mosaic import blocks_by_map
     from refnet_cli.batch.run import merge_maps
     from refnet_cli.batch.task import read_tasks
 
-    _report_outcomes(merge_maps(read_tasks(tasks), bool(overwrite)))
+    set_level(quiet)
+    planned = read_tasks(tasks)
+    maps = [replace(blocks[0], block=None) for blocks in blocks_by_map(planned)]
+    follow = Follow("map", maps, as_json)
+    with ProgressBar("blocks", quiet) as bar:
+        follow(merge_maps(planned, bool(overwrite), bar))
+    follow.finish()
 
 
 @batch_group.command("status")
 @click.argument("tasks", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers and the missing outputs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print numbers, missing outputs and reasons as JSON.")
 @click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
-def batch_status(tasks: Path, as_json: bool, null: bool) -> None:
-    """Tell how many tasks are done, and print the paths of the outputs that are missing.
+@QUIET
+def batch_status(tasks: Path, as_json: bool, null: bool, quiet: bool) -> None:
+    """Tell how many tasks are done, print the paths of the outputs that are missing, and say why they failed.
 
-    Exit code 1 while any is missing.
+    The reason of a failure is kept next to the output, as lulc.tif.failed.json, until the output is made. Exit code 1
+    while any is missing.
     """
+    from refnet_cli.batch.failures import read_failure
     from refnet_cli.batch.run import missing
     from refnet_cli.batch.task import read_tasks
 
+    set_level(quiet)
     planned = read_tasks(tasks)
-    left = [str(task.path) for task in missing(planned)]
-    done = len(planned) - len(left)
+    left = [task.path for task in missing(planned)]
+    failures = {str(path): failure for path in left if (failure := read_failure(path))}
+    done, names = len(planned) - len(left), short_names(planned)
     if as_json:
-        click.echo(json.dumps({"tasks": len(planned), "done": done, "missing": left}, indent=2))
+        about = {"failed": {path: asdict(failure) for path, failure in failures.items()}}
+        numbers = {"tasks": len(planned), "done": done}
+        click.echo(json.dumps(numbers | {"missing": list(map(str, left))} | about, indent=2))
     else:
-        print_paths(left, null)
-    LOG.info(f"{done} of {len(planned)} done")
+        print_paths(map(str, left), null)
+    for path, failure in failures.items():
+        LOG.warning(f"{names[path]} failed, code {failure.code}: {failure.message}")
+    not_run = len(left) - len(failures)
+    parts = [f"{done} of {count(len(planned), noun_for(planned))} done"]
+    parts += [f"{len(failures)} failed"] * bool(failures) + [f"{not_run} to run"] * bool(not_run)
+    LOG.info(", ".join(parts))
     if left:
         raise SystemExit(1)

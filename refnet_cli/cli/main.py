@@ -21,6 +21,7 @@ from click.shell_completion import shell_complete
 
 from refnet_cli.cli.batch import batch_group
 from refnet_cli.cli.predict import inspect_command, predict_command, register_command, verify_command
+from refnet_cli.cli.schemes import schemes_command
 from refnet_cli.cli.terminal import SIGNALS, describe_stop, ended_by, leave_with
 from refnet_cli.cli.train import evaluate_command, train_command
 from refnet_cli.cli.usage import StrictGroup
@@ -65,7 +66,7 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
 
 for _command in (
     predict_command, inspect_command, register_command, train_command, evaluate_command, batch_group, verify_command,
-    export_command, doctor_command, weights_group,
+    export_command, doctor_command, weights_group, schemes_command,
 ):  # fmt: skip
     commands.add_command(_command)
 
@@ -82,8 +83,8 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
     finally:
-        if ended_by:
-            LOG.error(describe_stop(), extra={"event": "stopped", "code": ended_by[0]})
+        if ended_by and (text := describe_stop()):
+            LOG.error(text, extra={"event": "stopped", "code": ended_by[0]})
         gc.freeze()  # else all objects are looked through once more on leaving
     sys.exit(code)
 

@@ -93,6 +93,7 @@ WEIGHTS = Weights()
 OVERWRITE = click.option(
     "--overwrite", is_flag=True, default=None, help="Replace existing files that refnet did not write."
 )
+QUIET = click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 PREDICT, SCENE = "refnet_cli.prediction.options:PredictOptions", "refnet_cli.scene.options:SceneOptions"
 OF_PREDICTION = "coreg", "missing", "on_read_error"
 """Options of scenes that matter to commands which make or describe a map."""

@@ -15,6 +15,7 @@ from refnet_cli.cli.options import (
     OVERWRITE,
     PICTURE,
     PREDICT,
+    QUIET,
     SCENE,
     WEIGHTS,
     OptionsCommand,
@@ -26,7 +27,7 @@ from refnet_cli.cli.options import (
     removed_options,
     with_outputs,
 )
-from refnet_cli.cli.terminal import ProgressBar, log_lines, log_warnings, on_stop, set_level
+from refnet_cli.cli.terminal import SHORT, ProgressBar, log_lines, log_warnings, on_stop, print_lines, set_level
 from refnet_cli.cli.text import describe_decisions, describe_inspection, describe_shift, name_files
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.system.log import is_json, set_context
@@ -162,8 +163,10 @@ class Follow:
 )
 @field_options(SCENE, without=["on_read_error"])
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@QUIET
 def inspect_command(
-    optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, **given: Any
+    optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, quiet: bool,
+    **given: Any,
 ) -> None:
     """Tell what files are, how that was found out, and what refnet predict will do with them.
 
@@ -178,19 +181,25 @@ def inspect_command(
 
     if optical is None and sar is None:
         raise click.UsageError("Nothing to inspect: give --optical, --sar or both.")
+    set_level(quiet)
     chosen = {"coreg": "check"} | {name: value for name, value in given.items() if value is not None}
-    found = inspect(optical, sar, read_card(find_weights(weights)), SceneOptions(**chosen)).to_dict()
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(describe_inspection(found)))
+    with ProgressBar("steps", quiet, SHORT) as progress:
+        found = inspect(optical, sar, read_card(find_weights(weights)), SceneOptions(**chosen), progress).to_dict()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        print_lines(describe_inspection(found))
 
 
 @click.command("register", cls=OptionsCommand)
 @click.option("--optical", "--s2", "optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", "--s1", "sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
-@click.option("--plot", type=FILE, help="Draw the shift of each window into this PNG.")
+@click.option("--plot", type=FILE, help="Draw the shift of each window over the optical image into this PNG.")
 @click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
 @OVERWRITE
 @field_options(SCENE, without=OF_PREDICTION)
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
+@QUIET
 def register_command(
     optical: tuple[Path, ...],
     sar: tuple[Path, ...],
@@ -198,36 +207,47 @@ def register_command(
     geojson: Path | None,
     overwrite: bool | None,
     as_json: bool,
+    quiet: bool,
     **given: Any,
 ) -> None:
     """Tell how far SAR and optical are still apart where georeferencing says that they are aligned.
 
-    The shift is what to add to where SAR lies: columns to the east, rows to the south on a north-up grid. `refnet
-    predict --coreg auto` applies it. Exit code 0 also where it is not certain; the first word of the answer tells.
+    Prints the direction and distance by which SAR must move. `refnet predict --coreg auto` moves it. The exit code is
+    also 0 if the shift is unreliable; the first word is accepted, not or unknown. In JSON, columns count to the east
+    and rows to the south on a north-up grid.
     """
     from refnet_cli.scene.coregistration import find_shift
     from refnet_cli.scene.options import SceneOptions
 
+    set_level(quiet)
     check_output(plot, PICTURE, [*optical, *sar, geojson], overwrite)
     check_output(geojson, (".geojson", ".json"), [*optical, *sar], overwrite)
     options = SceneOptions(**{name: value for name, value in given.items() if value is not None})
-    found = find_shift(optical, sar, options)
+    with ProgressBar("parts", quiet, SHORT) as progress:
+        found = find_shift(optical, sar, options, progress)
     if plot:
         from refnet_cli.plots import draw_shift
 
-        draw_shift(plot, found.shift, *found.grid.shape)
+        draw_shift(plot, found)
     if geojson:
         found.write_geojson(geojson)
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(describe_shift(found.to_dict())))
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_lines(describe_shift(found))
 
 
 @click.command("verify", cls=StrictCommand)
 @click.argument("map_", metavar="MAP", type=FILE)
-def verify_command(map_: Path) -> None:
+@QUIET
+def verify_command(map_: Path, quiet: bool) -> None:
     """Check a map against the checksums in it and next to it.
 
     Exit code 65 if it is damaged, or carries none.
     """
     from refnet_cli.outputs.verify import verify_map
 
-    click.echo(f"{map_}: intact, {verify_map(map_)}")
+    set_level(quiet)
+    with ProgressBar("blocks", quiet, SHORT) as progress:
+        checked = verify_map(map_, progress)
+    click.echo(f"{map_}: intact, {checked}")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import click
 
 from refnet_cli.cli.text import describe_seconds
 from refnet_cli.system.log import ROOT, is_json
 
 LOG = logging.getLogger(__name__)
+SHORT = 1.0
+"""Seconds of what often takes no longer, during which a bar would only flicker."""
 EVERY = 10.0
 """Seconds between messages of progress, as JSON."""
 _BAR = "{desc} {percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
@@ -36,10 +42,13 @@ class ProgressBar:
         What is counted, in the plural.
     quiet : bool
         Show nothing at all.
+    after : float
+        Seconds before which nothing is shown, for what often takes no longer.
     """
 
-    def __init__(self, unit: str, quiet: bool) -> None:
+    def __init__(self, unit: str, quiet: bool, after: float = 0.0) -> None:
         self._unit = unit
+        self._after = after
         self._as_json = is_json()
         self._quiet = quiet
         self._bar: Any = None
@@ -58,7 +67,7 @@ class ProgressBar:
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """Show how many are done, and a note."""
         self.done = done
-        if self._quiet:
+        if self._quiet or time.monotonic() - self._started < self._after:
             return
         if self._as_json:
             self._log_json(done, total, note)
@@ -87,7 +96,10 @@ class ProgressBar:
 
             how = {"desc": self._unit, "ascii": " #", "bar_format": _BAR}
             self._bar = tqdm(total=total, initial=self._before, file=sys.stderr, **how)
+            self._bar.start_t -= time.monotonic() - self._started
         self._bar.set_postfix_str(note, refresh=False)
+        if done == self._bar.n:
+            self._bar.refresh()
         self._bar.update(done - self._bar.n)
 
     def __exit__(self, *exception: object) -> None:
@@ -102,6 +114,42 @@ def report_step(bar: ProgressBar, progress: Any) -> None:
         bar.begin(progress.step)
     scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f} at step {progress.validated}"
     bar(progress.step, progress.steps, f"loss {progress.loss:.3f}{scored}")
+
+
+def print_above_bar(line: str) -> None:
+    """Print a line to stdout, above the progress bar if both are on the terminal."""
+    if _stdout_on_terminal() and (bars := sys.modules.get("tqdm")):
+        bars.tqdm.write(line, file=sys.stdout)
+    else:
+        click.echo(line)
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print labels with texts, which a terminal shows in a column of their own."""
+    rows = list(rows)
+    label = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        begin = f"{name:<{label}}  "
+        click.echo(_fill(text, begin, " " * len(begin)) if _stdout_on_terminal() else begin + text)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, which a terminal breaks between words where they are longer than it is wide."""
+    for line in lines:
+        fits = not _stdout_on_terminal() or len(line) <= shutil.get_terminal_size().columns
+        click.echo(line if fits else _fill(line, "", "  "))
+
+
+def _fill(text: str, begin: str, indent: str) -> str:
+    """Break a text between words to the width of the terminal."""
+    width = max(shutil.get_terminal_size().columns, 40)
+    return textwrap.fill(
+        text, width, initial_indent=begin, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _stdout_on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _on_terminal() -> bool:
@@ -126,7 +174,7 @@ def log_warnings(warnings: Iterable[str]) -> None:
 
 
 def on_stop(describe: Callable[[], str]) -> None:
-    """Choose what a signal that ends the command makes it say: what is kept, and how to continue."""
+    """Choose what a signal that ends the command makes it say: what is kept, and how to continue; or nothing."""
     _on_stop[:] = [describe]
 
 

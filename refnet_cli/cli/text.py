@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from refnet_cli.system.urls import is_remote
+from refnet_cli.system.words import count as count  # other texts take it from here
+
+if TYPE_CHECKING:
+    from refnet_cli.scene.coregistration import PairShift
 
 
 def describe_inspection(found: dict[str, Any]) -> list[str]:
@@ -42,22 +47,18 @@ def _describe_value(value: Any) -> str:
     return str(value)
 
 
-def describe_shift(found: dict[str, Any]) -> list[str]:
+def describe_shift(found: PairShift) -> list[str]:
     """Describe what `refnet register` measured."""
-    if found["columns"] is None:
-        return [f"unknown: {found['reason']}"]
-    east, south = found["metres"]
-    lines = [
-        f"{'accepted' if found['accepted'] else 'not accepted'}: SAR must move {found['columns']:+.2f} columns, "
-        f"{found['rows']:+.2f} rows ({east:+.1f} m along the rows, {south:+.1f} m down the columns)",
-        found["reason"],
-        "",
-        f"{'row':>8} {'column':>8} {'columns':>9} {'rows':>9} {'peak':>7}   of each window",
-    ]
-    for vector in found["vectors"]:
-        lines.append(
-            "{row:8.0f} {column:8.0f} {columns:+9.2f} {rows:+9.2f} {peak:7.3f}".format(**vector)
-        )  # fmt: skip
+    from refnet_cli.scene.registration import NEGLIGIBLE
+
+    shift = found.shift
+    if not found.move:
+        return [f"unknown: {shift.reason}"]
+    pixels = f"{abs(shift.columns):.2f} columns, {abs(shift.rows):.2f} rows"
+    lines = [f"{'accepted' if shift.accepted else 'not accepted'}: SAR must move {found.move} ({pixels})", shift.reason]
+    if shift.accepted:
+        needed = math.hypot(shift.columns, shift.rows) > NEGLIGIBLE
+        lines.append("refnet predict --coreg auto moves it." if needed else "That is too little to matter.")
     return lines
 
 
@@ -117,10 +118,10 @@ def describe_scores(found: dict[str, Any]) -> list[str]:
     names = ("overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa")
     lines = ["counted in the sample, not weighted by area"] if "area_estimates" in found else []
     lines += [f"{name:<18} {found[name]:.4f}" for name in names]
-    lines += ["", f"{'':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'IoU':>9} {'labelled pixels':>16}"]
-    for name, count in found["labelled"].items():
+    lines += ["", f"{'':<24} {'precision':>9} {'recall':>9} {'F1':>9} {'IoU':>9} {'labelled pixels':>15}"]
+    for name, pixels in found["labelled"].items():
         values = " ".join(f"{found[score][name]:9.4f}" for score in ("precision", "recall", "f1", "iou"))
-        lines.append(f"{name:<24} {values} {count:16,}")
+        lines.append(f"{name:<24} {values} {pixels:15,}")
     if len(found.get("overall_accuracy_by_scene", {})) > 1:
         lines += ["", f"{'scene':<24} {'overall accuracy':>17}"]
         lines += [f"{name:<24} {accuracy:17.4f}" for name, accuracy in found["overall_accuracy_by_scene"].items()]
@@ -137,12 +138,15 @@ def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
         "estimated from the sample, with confidence intervals of 95 %",
         f"overall_accuracy   {shown(estimates['overall_accuracy'])}",
         "",
-        f"{'':<24} {'precision':>17} {'recall':>17} {'mapped ha':>16} {'estimated ha':>30}",
+        f"{'':<24} {'precision':>17} {'recall':>17}",
     ]
+    for name in estimates["mapped"]:
+        precision, recall = shown(estimates["precision"][name]), shown(estimates["recall"][name])
+        lines.append(f"{name:<24} {precision:>17} {recall:>17}")
+    lines += ["", f"{'':<24} {'mapped ha':>16} {'estimated ha':>30}"]
     for name, mapped in estimates["mapped"].items():
         area = "{value:,.2f} ± {margin:,.2f}".format(**estimates["area"][name])
-        precision, recall = shown(estimates["precision"][name]), shown(estimates["recall"][name])
-        lines.append(f"{name:<24} {precision:>17} {recall:>17} {mapped:16,.2f} {area:>30}")
+        lines.append(f"{name:<24} {mapped:16,.2f} {area:>30}")
     return lines
 
 
@@ -152,11 +156,6 @@ def describe_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def count(number: int, what: str) -> str:
-    """Return a number with its noun: ``1 tile``, ``2 tiles``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def name_files(paths: str | Sequence[Any]) -> str:

@@ -16,12 +16,14 @@ from refnet_cli.cli.options import (
     FILES,
     OVERWRITE,
     PICTURE,
+    QUIET,
     WEIGHTS,
     OptionsCommand,
     check_output,
     field_options,
 )
 from refnet_cli.cli.terminal import (
+    SHORT,
     SIGNALS,
     ProgressBar,
     ended_by,
@@ -35,6 +37,7 @@ from refnet_cli.cli.text import describe_labels, describe_scores, missing_labels
 from refnet_cli.cli.usage import StrictCommand
 from refnet_cli.errors import OptionsError, TryAgainError, UnavailableError
 from refnet_cli.system.log import context
+from refnet_cli.types import Progress
 
 LOG = logging.getLogger(__name__)
 
@@ -256,8 +259,10 @@ class _Asked:
 @click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
+@QUIET
 def evaluate_command(
-    map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, **given: Any
+    map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, quiet: bool,
+    **given: Any,
 ) -> None:
     """Score a class map against reference labels, or weights on labelled scenes.
 
@@ -273,7 +278,9 @@ def evaluate_command(
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
         raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
     check_output(plot, PICTURE, [*of_map, *of_weights, given["meanings"]], overwrite)
-    found = _score_weights(given) if all(of_weights) else _score_map(map_, labels, given)
+    set_level(quiet)
+    with ProgressBar("tiles" if all(of_weights) else "rows", quiet, SHORT) as progress:
+        found = _score_weights(given, progress) if all(of_weights) else _score_map(map_, labels, given, progress)
     if plot:
         import numpy as np
 
@@ -283,16 +290,16 @@ def evaluate_command(
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(describe_scores(found)))
 
 
-def _score_map(map_: Any, labels: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _score_map(map_: Any, labels: Any, given: dict[str, Any], progress: Progress) -> dict[str, Any]:
     from refnet_cli.evaluation.evaluate import evaluate
 
     if given["fold"]:
         raise click.UsageError("--fold is for --regions.")
     chosen = {name: given[name] for name in ("scheme", "sample", "field", "layer", "meanings")}
-    return evaluate(map_, labels, **chosen).to_dict()
+    return evaluate(map_, labels, **chosen, progress=progress).to_dict()
 
 
-def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
+def _score_weights(given: dict[str, Any], progress: Progress) -> dict[str, Any]:
     from refnet_cli.training.regions_file import read_regions
     from refnet_cli.training.validation import evaluate_weights
 
@@ -303,5 +310,5 @@ def _score_weights(given: dict[str, Any]) -> dict[str, Any]:
         )
     options = {"split": "region", "fold": given["fold"]} if given["fold"] else {}
     config = read_regions(given["regions"], options)
-    scores, by_scene = evaluate_weights(given["weights"], config, given["device"])
+    scores, by_scene = evaluate_weights(given["weights"], config, given["device"], progress)
     return scores.to_dict() | {"overall_accuracy_by_scene": by_scene}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ from refnet_cli.cli.options import (
     FILE,
     OF_PREDICTION,
     OVERWRITE,
+    QUIET,
     SCENE,
     WEIGHTS,
     OptionsCommand,
     PathList,
     field_options,
 )
-from refnet_cli.cli.terminal import log_lines
+from refnet_cli.cli.terminal import SHORT, ProgressBar, log_lines, log_warnings, print_lines, print_rows, set_level
 from refnet_cli.cli.usage import StrictCommand, StrictGroup
+from refnet_cli.system.words import count
+
+LOG = logging.getLogger(__name__)
 
 
 @click.command("export", cls=OptionsCommand)
@@ -48,6 +53,7 @@ from refnet_cli.cli.usage import StrictCommand, StrictGroup
 @OVERWRITE
 @field_options(SCENE, without=OF_PREDICTION)
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the model's path.")
+@QUIET
 def export_command(
     weights: Any,
     output: Path,
@@ -57,6 +63,7 @@ def export_command(
     sar: tuple[Path, ...] | None,
     overwrite: bool | None,
     as_json: bool,
+    quiet: bool,
     **given: Any,
 ) -> None:
     """Write WEIGHTS, a file or a name (default: refnet-base), as an ONNX model, which needs no torch to run.
@@ -65,27 +72,33 @@ def export_command(
     own. It is compared with the network in torch on sample tiles, of a scene or else drawn at random, and the
     differences are told and recorded in it. Takes about a minute.
     """
+    set_level(quiet)
     from refnet_cli.export import export_onnx
+    from refnet_cli.export.onnx_model import STEPS
     from refnet_cli.model.weight_files import find_weights
     from refnet_cli.scene.options import SceneOptions
 
     options = SceneOptions(**{"coreg": "off"} | {name: value for name, value in given.items() if value is not None})
-    done = export_onnx(
-        find_weights(weights), output,
-        precision=precision, quantize=quantize, optical=optical, sar=sar, options=options, overwrite=bool(overwrite),
-    ).to_dict()  # fmt: skip
-    parity = done["parity"]
+    with ProgressBar("steps", quiet) as bar:
+        made = export_onnx(
+            find_weights(weights), output, precision=precision, quantize=quantize, optical=optical, sar=sar,
+            options=options, overwrite=bool(overwrite),
+            progress=lambda done, total: bar(done, total, STEPS[done] if done < total else ""),
+        ).to_dict()  # fmt: skip
+    parity = made["parity"]
     log_lines([
-        f"{done['card']}: ONNX, operators of version {done['opset']}, {done['precision']}, {done['megabytes']:.1f} MB",
-        f"against torch on {parity['tiles']} tiles of {parity['source']}: logits differ by {parity['largest']:.2g} at "
-        f"most and {parity['mean']:.2g} on average; {parity['agreement']:.4%} of the pixels get the same class",
+        f"{made['card']}: ONNX, operators of version {made['opset']}, {made['precision']}, {made['megabytes']:.1f} MB",
+        f"against torch on {count(parity['tiles'], 'tile')} of {parity['source']}: logits differ by "
+        f"{parity['largest']:.2g} at most and {parity['mean']:.2g} on average; "
+        f"{parity['agreement']:.2%} of the pixels get the same class",
     ])
-    click.echo(json.dumps(done, indent=2) if as_json else output)
+    click.echo(json.dumps(made, indent=2) if as_json else output)
 
 
 @click.command("doctor", cls=StrictCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def doctor_command(as_json: bool) -> None:
+@QUIET
+def doctor_command(as_json: bool, quiet: bool) -> None:
     """Tell what this machine has, what refnet will use, and whether it works.
 
     Versions, GDAL's drivers, memory, devices, engines, scan kernels, weights and their checksums; and a self-test of
@@ -94,8 +107,13 @@ def doctor_command(as_json: bool) -> None:
     """
     from refnet_cli.doctor.report import inspect_machine
 
-    found = inspect_machine()
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else "\n".join(found.lines()))
+    set_level(quiet)
+    with ProgressBar("checks", quiet) as progress:
+        found = inspect_machine(progress)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_lines(found.lines())
     found.check()
 
 
@@ -105,27 +123,49 @@ def weights_group() -> None:
 
 
 @weights_group.command("list")
-def weights_list() -> None:
-    """List the bundled weights."""
-    from refnet_cli.model.weight_files import bundled_weights, read_card
+@click.option("--json", "as_json", is_flag=True, help="Print what they are as JSON instead of their paths.")
+@QUIET
+def weights_list(as_json: bool, quiet: bool) -> None:
+    """List the bundled weights: print their paths, and say what each is."""
+    from refnet_cli.cli.card_text import describe_file
+    from refnet_cli.model.weight_files import bundled_weights, default_weights, read_card
 
-    for path in bundled_weights():
-        log_lines([f"{read_card(path).name}: {read_card(path).notice or read_card(path).scheme.name}"])
+    set_level(quiet)
+    default, found = default_weights(), [(path, read_card(path)) for path in bundled_weights()]
+    if as_json:
+        entries = [
+            {"name": card.name, "path": str(path), "bytes": path.stat().st_size, "scheme": card.scheme.name,
+             "default": path == default, "notice": card.notice}
+            for path, card in found
+        ]  # fmt: skip
+        click.echo(json.dumps(entries, indent=2))
+        return
+    for path, card in found:
+        used = ", used by default" * (path == default)
+        LOG.info(f"{card.name}: {describe_file(path)}, {len(card.scheme.names)} classes of {card.scheme.name}{used}")
         click.echo(str(path))
+    log_warnings(dict.fromkeys(card.notice for _, card in found if card.notice))
 
 
 @weights_group.command("info")
 @click.argument("weights", type=WEIGHTS, required=False)
-def weights_info(weights: Any) -> None:
-    """Print the card of WEIGHTS, a file or a name (default: refnet-base), as JSON.
+@click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
+def weights_info(weights: Any, as_json: bool) -> None:
+    """Say what WEIGHTS are, a file or a name (default: refnet-base), by their card.
 
-    sensors_alone lists the sensors that suffice alone, of optical and sar.
+    Bands, classes, tile, training data, scores, licence and limits. In JSON, sensors_alone lists the sensors that are
+    enough alone, of optical and sar.
     """
+    from refnet_cli.cli.card_text import describe_card
     from refnet_cli.model.card import SENSORS_ALONE
     from refnet_cli.model.weight_files import find_weights, read_card
 
-    card = read_card(find_weights(weights))
-    click.echo(json.dumps(card.to_dict() | {SENSORS_ALONE: card.sensors_alone}, indent=2))
+    path = find_weights(weights)
+    card = read_card(path)
+    if as_json:
+        click.echo(json.dumps(card.to_dict() | {SENSORS_ALONE: card.sensors_alone}, indent=2))
+    else:
+        print_rows(describe_card(card, path))
 
 
 @weights_group.command("verify")
@@ -147,11 +187,15 @@ def weights_verify(weights: Any) -> None:
     help="TOML file with what the checkpoint does not say: name, bands, statistics, scheme.",
 )
 @OVERWRITE
-def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool | None) -> None:
+@QUIET
+def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool | None, quiet: bool) -> None:
     """Turn a published REF-Net checkpoint (.pth) into weights with a card.
 
     The file is read as data only; code inside it is refused.
     """
     from refnet_cli.model.weights import import_published
 
-    click.echo(str(import_published(checkpoint, output, card, bool(overwrite))))
+    set_level(quiet)
+    with ProgressBar("steps", quiet, SHORT) as progress:
+        path = import_published(checkpoint, output, card, bool(overwrite), progress)
+    click.echo(str(path))

@@ -9,7 +9,6 @@ import importlib
 import platform
 import shutil
 import tempfile
-import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,8 @@ from refnet_cli.model.weight_files import bundled_weights, default_weights, veri
 from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.system.memory import free_memory
 from refnet_cli.system.process import usable_cores
+from refnet_cli.system.words import count
+from refnet_cli.types import Progress
 from refnet_cli.version import __version__
 
 LIBRARIES = (
@@ -34,7 +35,6 @@ LIBRARIES = (
 SKIPPED = ("loop", "tensorrt")
 """Skipped by the self-test: a scan kernel with one Python step per pixel, and a provider that compiles for minutes."""
 GIB = 2**30
-WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class DoctorReport:
         lines = [f"refnet {self.refnet}, Python {self.python}, {self.system}"]
         found = [f"{name} {number}" for name, number in self.libraries.items() if number]
         absent = [name for name, number in self.libraries.items() if not number]
-        lines += _wrap("libraries: ", ", ".join(found)) + _wrap("not installed: ", ", ".join(absent) or "none")
-        lines += _wrap(f"GDAL {self.gdal['version']}: ", _list_missing(self.gdal["missing"]))
+        lines += [f"libraries: {', '.join(found)}", f"not installed: {', '.join(absent) or 'none'}"]
+        lines.append(f"GDAL {self.gdal['version']}: {_list_missing(self.gdal['missing'])}")
         left = "unknown" if self.memory is None else f"{self.memory / GIB:.1f} GiB"
         lines += [f"memory for a run: {left}", *(f"{name}: {text}" for name, text in self.folders.items())]
         lines += ["", "devices", *_table(self.devices)]
@@ -123,12 +123,6 @@ class DoctorReport:
         ]
 
 
-def _wrap(begin: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=begin, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
-    )
-
-
 def _table(entries: dict[str, str]) -> list[str]:
     return [f"  {name:<10} {text}" for name, text in entries.items()]
 
@@ -147,8 +141,14 @@ def _describe_weights(weights: dict[str, Any]) -> str:
     return f"  {Path(weights['path']).name}: {state}{', used by default' * weights['default']}"
 
 
-def inspect_machine() -> DoctorReport:
-    """Inspect the machine and its installation, run the self-test, and return the findings."""
+def inspect_machine(progress: Progress | None = None) -> DoctorReport:
+    """Inspect the machine and its installation, run the self-test, and return the findings.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        See `run_self_test`.
+    """
     started = time.monotonic()
     engines = {"torch": missing_for_torch(), "onnx": missing_for_onnx()}
     version_of_gdal, missing_drivers = describe_gdal()
@@ -156,7 +156,7 @@ def inspect_machine() -> DoctorReport:
     providers = {} if engines["onnx"] else _inspect_providers()
     weights = _inspect_weights()
     folders, devices = _inspect_folders(engines["torch"] is None), _inspect_devices(engines)
-    trials = run_self_test(list(_plan(engines, devices, scans, providers, weights)))
+    trials = run_self_test(list(_plan(engines, devices, scans, providers, weights)), progress)
     return DoctorReport(
         refnet=__version__,
         python=platform.python_version(),
@@ -199,7 +199,7 @@ def _inspect_devices(engines: dict[str, str | None]) -> dict[str, str]:
 
         gpu = explain_missing_gpu()
         return devices() | ({"cuda": f"not available: {gpu}"} if gpu else {}) | {"auto": choose_device("auto")}
-    found = {"cpu": f"{usable_cores()} cores"}
+    found = {"cpu": count(usable_cores(), "core")}
     if engines["onnx"] is None:
         found["auto"] = choose_providers(import_runtime().get_available_providers())[0]
     return found

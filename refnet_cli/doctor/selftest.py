@@ -21,7 +21,8 @@ from refnet_cli.outputs.cog import write_raster
 from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.types import Float32
+from refnet_cli.system.steps import Steps
+from refnet_cli.types import Float32, Progress
 
 SIDE = 128
 PLACE = "EPSG:32633", 500_000.0, 5_300_000.0, 10.0
@@ -61,12 +62,14 @@ class Trial:
     seconds: float
 
 
-def run_self_test(runs: Sequence[Run]) -> list[Trial]:
+def run_self_test(runs: Sequence[Run], progress: Progress | None = None) -> list[Trial]:
     """Test engines, comparing each with the first, and then a full prediction.
 
     Parameters
     ----------
     runs : sequence of Run
+    progress : callable, optional
+        Called with how many things are tried, and of how many.
 
     Returns
     -------
@@ -75,13 +78,16 @@ def run_self_test(runs: Sequence[Run]) -> list[Trial]:
     """
     trials = []
     expected: _Answer | None = None
+    steps = Steps(progress, len(runs) + 1)
     with ExitStack() as stack:
         for run in runs:
             trial, answer = _test_engine(run, expected, stack)
             trials.append(trial)
             expected = expected or answer
+            steps.count()
         if expected:
             trials.append(_test_prediction(expected))
+    steps.count()
     return trials
 
 

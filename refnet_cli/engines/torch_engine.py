@@ -19,6 +19,7 @@ from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.scan import choose_scan
 from refnet_cli.system.process import keep_freed_memory
+from refnet_cli.system.words import count
 from refnet_cli.types import Float32
 
 DEFAULT_BATCH = {"cpu": 4, "cuda": 16}
@@ -205,7 +206,7 @@ def choose_device(device: str) -> str:
 
 def devices() -> dict[str, str]:
     """Return a description of each available device by its name."""
-    found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
+    found = {"cpu": f"{count(torch.get_num_threads(), 'thread')}, {torch.backends.cpu.get_cpu_capability()}"}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"

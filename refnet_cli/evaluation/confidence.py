@@ -15,6 +15,7 @@ from refnet_cli.evaluation.labels import Labels
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.system.closing import Closing
+from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float32
 
@@ -39,7 +40,7 @@ class Confidence:
         dataset = raster.dataset
         if band > dataset.count:
             raise OptionsError(
-                f"confidence_band is {band}, but the confidence file {raster.path} has {dataset.count} bands."
+                f"confidence_band is {band}, but the confidence file {raster.path} has {count(dataset.count, 'band')}."
             )
         whole = np.dtype(dataset.dtypes[band - 1]).kind in "iu"
         self._percent = whole and raster.scaling(band) == (1.0, 0.0)

@@ -20,6 +20,7 @@ from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
 from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.tiles.window import Window
+from refnet_cli.types import Progress
 
 LOG = logging.getLogger(__name__)
 ROWS = 512
@@ -34,6 +35,7 @@ def evaluate(
     field: str | None = None,
     layer: str | None = None,
     meanings: Mapping[str, str] | str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Score a class map against reference labels; log warnings about both files.
 
@@ -57,6 +59,8 @@ def evaluate(
     meanings : mapping of str to str, or path, optional
         Mapping from codes or names in the labels to the scheme's codes or names, 0 for no label; or a TOML file, see
         `refnet_cli.classes.scheme_files.read_label_codes`. By default the labels use the scheme's codes and names.
+    progress : callable, optional
+        Called with the number of compared rows of the map and of all rows.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def evaluate(
             LOG.warning(warning)
         if sample:
             _check_sample(labelled, labels_path, map_path)
-        return _score(mapped, labelled, grid, meaning, sample)
+        return _score(mapped, labelled, grid, meaning, sample, progress)
 
 
 def _check_sample(labelled: Labels, labels_path: str | Path, map_path: str | Path) -> None:
@@ -92,7 +96,9 @@ def _check_sample(labelled: Labels, labels_path: str | Path, map_path: str | Pat
         )
 
 
-def _score(mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, sample: bool) -> Scores:
+def _score(
+    mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, sample: bool, progress: Progress | None
+) -> Scores:
     """Compute the scores, and estimate areas if the labels are a sample."""
     height, width = grid.shape
     matrix = np.zeros((scheme.classes - 1,) * 2, np.int64)
@@ -104,6 +110,8 @@ def _score(mapped: Labels, labelled: Labels, grid: GeoBox, scheme: ClassScheme, 
         matrix += confusion_matrix(labelled.read(window), predicted, scheme.classes)
         if areas:
             areas.add(row, codes[predicted])
+        if progress:
+            progress(row + window.height, height)
     scores = score(matrix, scheme.names)
     if areas is None:
         return scores

@@ -19,6 +19,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.evaluation.label_codes import advise_on_unknown, class_indexes, numbers_among, text_of
 from refnet_cli.raster.vectors import ShapeProjector, VectorFile
 from refnet_cli.system.closing import Closing
+from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Bool, UInt8
 
@@ -89,7 +90,7 @@ class ShapeLabels(Closing):
         without = len(np.unique(which[~labelled[which]]))
         if without == len(np.unique(which)):
             raise InputError(
-                f"None of the {without} shapes of the label file {file.path} on the scene has a class: field "
+                f"None of the {count(without, 'shape')} of the label file {file.path} on the scene has a class: field "
                 f"{chosen!r} is empty. Fill it in, or give another field: --field, or label_field in a regions file."
             )
         warnings = [

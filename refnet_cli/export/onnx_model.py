@@ -39,9 +39,11 @@ from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import replacing
 from refnet_cli.system.marks import check_output
 from refnet_cli.system.onnx_metadata import SUFFIX, is_onnx
+from refnet_cli.system.steps import Steps
+from refnet_cli.system.words import count
 from refnet_cli.tiles.gaps import fill_gaps
 from refnet_cli.tiles.tiling import Tiling
-from refnet_cli.types import Float32
+from refnet_cli.types import Float32, Progress
 from refnet_cli.version import __version__
 
 Tiles = tuple[Float32, Float32]
@@ -55,6 +57,8 @@ MOST_APART = 1e-3  # largest difference of logits in single precision
 MOST_DIFFERENT = 0.01  # largest share of pixels whose class a model of lower precision may change
 BATCHES = (1, 3)  # batch sizes of the comparison
 SAMPLES = 6
+STEPS = ("read weights", "cut sample tiles", "trace", "convert", "compare with torch", "write")
+"""Stages of an export, in order."""
 STEP = 32  # image sides are multiples of it
 
 
@@ -147,6 +151,7 @@ def export_onnx(
     sar: Paths | None = None,
     options: SceneOptions | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Exported:
     """Export weights as an ONNX model, and compare it with the network in torch.
 
@@ -169,6 +174,8 @@ def export_onnx(
         Options of the scene.
     overwrite : bool
         Whether to replace an existing file that refnet did not write.
+    progress : callable, optional
+        Called at the start and after each of `STEPS` with the number of finished stages and of all.
 
     Raises
     ------
@@ -187,14 +194,22 @@ def export_onnx(
     _check_options(weights, precision, quantize)
     check_output(output, [SUFFIX], "an ONNX model", [weights, *scene.optical, *scene.sar], overwrite)
     import_runtime()
+    steps = Steps(progress, len(STEPS))
     net, card = load_weights(weights)
     _check_scene(scene, card, quantize)
     deployed = _deploy(net, card)
+    steps.count()
     tiles, source = _take_tiles(scene, card, options, 2 * SAMPLES if quantize else SAMPLES)
-    model, tiles = _convert(_trace(deployed, card), tiles, precision, quantize)
+    steps.count()
+    traced = _trace(deployed, card)
+    steps.count()
+    model, tiles = _convert(traced, tiles, precision, quantize)
+    steps.count()
     parity = compare(model.SerializeToString(), deployed, tiles, source)
     _refuse_coarse(parity, precision, quantize)
+    steps.count()
     sha256 = _write(model, card, parity, output)
+    steps.count()
     return Exported(str(output), output.stat().st_size / 1e6, OPSET, quantize or precision, card.name, sha256, parity)
 
 
@@ -425,7 +440,7 @@ def compare(model: bytes, deployed: nn.Module, tiles: Tiles, source: str) -> Par
 
 def _refuse_coarse(parity: Parity, precision: str, quantize: str | None) -> None:
     """Raise an error if the model differs too much from the network; NaN counts as a difference."""
-    source = f"{parity.tiles} tiles ({parity.source})"
+    source = f"{count(parity.tiles, 'tile')} ({parity.source})"
     if precision == "fp32" and not quantize and not parity.largest < MOST_APART:
         raise UnavailableError(
             f"Logits of {source} differ by {parity.largest:.2g} from torch's (limit {MOST_APART:g}): this combination "

@@ -44,7 +44,7 @@ def explain_missing_sensor(card: Card, absent: Modality | None, what: str = "") 
     remedy = f"Add its {name} files" if what else f"Give --{absent} too"
     return (
         f"{found}, and the weights {card.name} were not trained to predict without {satellite}. {remedy}, or choose "
-        "other weights: `refnet weights info` lists the sensors that work alone as sensors_alone. To train such "
+        "other weights: `refnet weights info` says whether one sensor is enough. To train such "
         "weights, set modality_dropout above 0, or include scenes with only "
         f"{SENSORS[present].name} files."
     )

@@ -23,6 +23,8 @@ from refnet_cli.system.atomic import replacing
 from refnet_cli.system.config import read_toml
 from refnet_cli.system.marks import check_output
 from refnet_cli.system.onnx_metadata import is_onnx
+from refnet_cli.system.steps import Steps
+from refnet_cli.types import Progress
 
 
 def save_weights(net: REFNet, card: Card, path: str | Path) -> Card:
@@ -155,7 +157,11 @@ def read_pickled(path: str | Path) -> Any:
 
 
 def import_published(
-    checkpoint: str | Path, output: str | Path, card: str | Path, overwrite: bool = False
+    checkpoint: str | Path,
+    output: str | Path,
+    card: str | Path,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Convert a published checkpoint to weights with a card.
 
@@ -170,6 +176,8 @@ def import_published(
         the tensors; ``scheme`` may be a name from ``SCHEMES``.
     overwrite : bool
         Replace an existing file that refnet did not write.
+    progress : callable, optional
+        Called at the start and after each of a few steps with the number of finished steps and of all.
 
     Returns
     -------
@@ -187,7 +195,11 @@ def import_published(
     """
     entries = read_toml(Path(card))
     check_output(Path(output), [".safetensors"], "weights", [Path(checkpoint)], overwrite)
-    net = from_published(read_checkpoint(checkpoint))
+    steps = Steps(progress, 3)
+    tensors = read_checkpoint(checkpoint)
+    steps.count()
+    net = from_published(tensors)
+    steps.count()
     if derived := sorted({"network", "format_version", "sha256"} & entries.keys()):
         raise WeightsError(f"{card} must not say {', '.join(derived)}: the checkpoint does.")
     if isinstance(scheme := entries.get("scheme"), str):
@@ -198,4 +210,5 @@ def import_published(
         if isinstance(entries.get(sensor), dict):
             entries[sensor].setdefault("unit", SENSORS[sensor].card_unit)
     save_weights(net, Card.from_dict(entries | {"network": asdict(net.config)}, card), output)
+    steps.count()
     return Path(output)

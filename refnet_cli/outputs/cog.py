@@ -31,6 +31,7 @@ from refnet_cli.outputs.base import FileOutput
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.rows import BELOW_THRESHOLD, CONFIDENCE, PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.sensors.quality import CLOUD, QUALITY, SENSOR_BITS, UNREADABLE
+from refnet_cli.system.steps import Steps
 from refnet_cli.types import UInt8
 
 BLOCK = 512
@@ -366,11 +367,11 @@ def block_checksum(block: NDArray[Any]) -> int:
     return zlib.crc32(block.tobytes())
 
 
-def check_raster(path: Path, checksums: list[list[int]]) -> None:
+def check_raster(path: Path, checksums: list[list[int]], steps: Steps | None = None) -> None:
     """Compare a finished raster with what was written: GDAL does not report blocks that did not fit on the disk.
 
     Blocks of overviews have no recorded checksum. For these, the checksum inside the compressed block is verified,
-    which GDAL ignores when it reads.
+    which GDAL ignores when it reads. Steps count the blocks of full resolution.
 
     Raises
     ------
@@ -393,6 +394,8 @@ def check_raster(path: Path, checksums: list[list[int]]) -> None:
                     intact = 0 < size == len(stored) - 4 and stored[-4:] == stored[-8:-4] and inflates(stored[:size])
                     if intact and level < 0:
                         intact = block_checksum(raster.read(window=window)) == checksums[row][column]
+                    if steps and level < 0:
+                        steps.count()
                     if not intact:
                         raise OSError(errno.EIO, f"block {row}, {column} differs from what was written")
 

@@ -25,15 +25,19 @@ from refnet_cli.outputs.cog import (
     overview_count,
 )
 from refnet_cli.system.marks import has_new_cog_layout
+from refnet_cli.system.steps import Steps
+from refnet_cli.types import Progress
 
 
-def verify_map(path: Path) -> str:
+def verify_map(path: Path, progress: Progress | None = None) -> str:
     """Verify a map against the checksum in its tags, and against the SHA-256 file that ``--checksum`` wrote.
 
     Parameters
     ----------
     path : Path
         A map of refnet.
+    progress : callable, optional
+        Called with the number of read blocks and of all blocks; each is read twice.
 
     Returns
     -------
@@ -56,18 +60,21 @@ def verify_map(path: Path) -> str:
             with rasterio.open(path, driver="GTiff") as raster:
                 needed = _checksum_in(path, raster)
                 check_blocks(raster)
+                blocks = list(raster.block_windows(1))
+                steps = Steps(progress, 2 * len(blocks))
                 checksums: list[list[int]] = []
-                for (_, column), window in raster.block_windows(1):
+                for (_, column), window in blocks:
                     if not column:
                         checksums.append([])
                     checksums[-1].append(block_checksum(raster.read(window=window)))
+                    steps.count()
                 found = combined_checksum(checksums, raster)
                 shape, overviews = raster.shape, len(raster.overviews(1))
             if overviews != overview_count(*shape):
                 raise InputError(
                     f"{path} is damaged: it has {overviews} overviews instead of {overview_count(*shape)}. {REMEDY}"
                 )
-            check_raster(path, checksums)
+            check_raster(path, checksums, steps)
             if found != needed:
                 raise InputError(
                     f"{path} is not as refnet wrote it: its pixels, georeference or band metadata differ. Another "

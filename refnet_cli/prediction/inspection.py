@@ -32,6 +32,8 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
 from refnet_cli.sensors.sentinel1 import SCALES
+from refnet_cli.system.steps import Steps
+from refnet_cli.types import Progress
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
@@ -123,6 +125,7 @@ def inspect(
     sar: Paths | None,
     card: Card | str | Path | None = None,
     options: SceneOptions | None = None,
+    progress: Progress | None = None,
 ) -> Inspection:
     """Inspect files: report their content and the decisions that a prediction makes about them.
 
@@ -133,6 +136,8 @@ def inspect(
     card : Card, str or Path, optional
         Card of the weights to check the files against; or the weights, as a path or the name of bundled ones.
     options : SceneOptions, optional
+    progress : callable, optional
+        Called at the start and after each of a few steps with the number of finished steps and of all.
 
     Raises
     ------
@@ -147,19 +152,24 @@ def inspect(
     options = single_sensor_options(options or SceneOptions(), absent)
     card = read_card(card) if isinstance(card, str | Path) else card
     found = Inspection(weights=card.name if card else None)
+    steps = Steps(progress, 4)
     with ExitStack() as stack:
         optical_source, sar_source = _open(found, optical, sar, options, stack)
         sources = [source for source in (optical_source, sar_source) if source]
         refuse_swapped(sources)
+        steps.count()
         with explain_swapped(sources):
             layers = _inspect_optical(found, optical_source, card, options) if optical_source else []
+            steps.count()
             sar_layers = _inspect_sar(found, sar_source, card, options) if sar_source else []
+        steps.count()
         _describe_grid(found, optical_source, sar_source, layers or sar_layers, options)
     if card:
         if lacking := explain_missing_sensor(card, absent):
             found.missing.append(lacking)
         if not found.missing:
             _open_pair(found, optical, sar, card, options)
+    steps.count()
     for source in sources:
         found.decisions += [decision for decision in source.decisions if decision not in found.decisions]
         found.warnings += [warning for warning in source.warnings if warning not in found.warnings]

@@ -21,10 +21,11 @@ from refnet_cli.prediction.job import Job, MapBlock, context_of, load
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import WARNING
 from refnet_cli.prediction.report import Report, check_map, describe_scene
-from refnet_cli.prediction.stream import Progress, prefetch, write_rows
+from refnet_cli.prediction.stream import prefetch, write_rows
 from refnet_cli.scene.grid import crop
 from refnet_cli.sensors.quality import usable
 from refnet_cli.system.process import default_read_threads
+from refnet_cli.types import Progress
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine

@@ -20,13 +20,11 @@ from refnet_cli.system.prefetch import WriteBehind, read_ahead
 from refnet_cli.tiles.rows import RowAssembler
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from refnet_cli.types import Float32, UInt8
+from refnet_cli.types import Float32, Progress, UInt8
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
 
-Progress = Callable[[int, int], None]
-"""Called with the number of finished tiles and of all tiles."""
 Needed = Callable[[Window], NDArray[np.bool_]]
 AHEAD, BEHIND = 3, 2  # batches that are read or in the network; batches that wait to be written
 

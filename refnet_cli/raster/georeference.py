@@ -166,6 +166,49 @@ def pixel_metres(grid: GeoBox) -> tuple[float, float]:
     return float(distances[0]), float(distances[1])
 
 
+def describe_move(grid: GeoBox, columns: float, rows: float) -> str:
+    """Put a move by columns and rows into words: ``38 m east, 38 m south``; on a grid that is turned, right and down.
+
+    Examples
+    --------
+    >>> utm = GeoBox((100, 100), Affine(10, 0, 500_000, 0, -10, 5_300_000), "EPSG:32633")
+    >>> describe_move(utm, 3.8, -0.25)
+    '38 m east, 2.5 m north'
+    """
+    across, down = pixel_metres(grid)
+    a, b, _, d, e, *_ = grid.transform
+    is_north_up = b == d == 0 and a > 0 > e
+    words = ("east", "west", "south", "north") if is_north_up else ("right", "left", "down", "up")
+    sides = (columns * across, *words[:2]), (rows * down, *words[2:])
+    return ", ".join(f"{_short(abs(metres))} m {more if metres >= 0 else less}" for metres, more, less in sides)
+
+
+def _short(metres: float) -> str:
+    return f"{metres:.0f}" if metres >= 9.95 else f"{metres:.1f}"
+
+
+def describe_footprint(crs: CRS, x: Float64, y: Float64) -> str:
+    """Name the bounds of points of a reference system in longitude and latitude.
+
+    Examples
+    --------
+    >>> describe_footprint(CRS("EPSG:4326"), np.array([-53.84, -53.75]), np.array([-34.34, -34.26]))
+    '53.8400 W to 53.7500 W, 34.3400 S to 34.2600 S'
+    >>> describe_footprint(CRS("EPSG:4326"), np.array([179.9, -179.9]), np.array([-1.0, 2.0]))
+    '179.9000 E to 179.9000 W, 1.0000 S to 2.0000 N'
+    """
+    lon, lat = (np.asarray(part) for part in Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y))
+    known = np.isfinite(lon) & np.isfinite(lat)
+    if not known.any():
+        return "an unknown place"
+    lon, lat = lon[known], lat[known]
+    lon = (lon - lon[0] + 180) % 360 - 180 + lon[0]  # side by side where they lie on both sides of 180 degrees
+    west, east = ((edge + 180) % 360 - 180 for edge in (lon.min(), lon.max()))
+    edges = [f"{abs(edge):.4f} {'E' if edge >= 0 else 'W'}" for edge in (west, east)]
+    edges += [f"{abs(edge):.4f} {'N' if edge >= 0 else 'S'}" for edge in (lat.min(), lat.max())]
+    return "{} to {}, {} to {}".format(*edges)
+
+
 def pixel_size_warnings(grid: GeoBox) -> list[str]:
     """Return a warning if pixels are much larger or smaller than the Sentinel pixels that weights are trained on."""
     size = math.prod(pixel_metres(grid)) ** 0.5

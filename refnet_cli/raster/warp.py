@@ -15,7 +15,15 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from refnet_cli.errors import InputError
-from refnet_cli.raster.georeference import apply, cell_centres, crs_name, describe_bounds, lattice, window_transform
+from refnet_cli.raster.georeference import (
+    apply,
+    cell_centres,
+    crs_name,
+    describe_bounds,
+    describe_footprint,
+    lattice,
+    window_transform,
+)
 from refnet_cli.raster.raster import Raster
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import Float64
@@ -114,11 +122,17 @@ class Alignment:
         inside = (columns > 0) & (columns < width) & (rows > 0) & (rows < height)
         if inside.any():
             return float(columns[inside].mean()), float(rows[inside].mean())
-        raise InputError(
-            f"The {raster.what} file {raster.path} does not overlap the map's grid. It covers "
-            f"{describe_bounds(*self._to_grid(*lattice(Window(0, 0, *self._shape), 65)))}, the grid "
-            f"{describe_bounds(*apply(self.grid.transform, *lattice(Window(0, 0, height, width), 2)))} in "
-            f"{crs_name(self._grid_crs)}. Use files of the same area."
+        raise InputError(self._describe_gap(raster))
+
+    def _describe_gap(self, raster: Raster) -> str:
+        """Describe where file and grid lie, in longitude and latitude and in the grid's reference system."""
+        places = lattice(Window(0, 0, *self._shape), 65)
+        grid = apply(self.grid.transform, *lattice(Window(0, 0, *self.grid.shape), 9))
+        return (
+            f"The {raster.what} file {raster.path} does not overlap the map's grid. The file covers "
+            f"{describe_footprint(raster.crs, *self._georeference.to_ground(*places))}; the grid "
+            f"{describe_footprint(self._grid_crs, *grid)}. In {crs_name(self._grid_crs)} these are "
+            f"{describe_bounds(*self._to_grid(*places))} and {describe_bounds(*grid)}. Use files of the same area."
         )
 
     def bounds(self) -> tuple[float, float, float, float]:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.raster.georeference import pixel_metres, to_degrees
+from refnet_cli.raster.georeference import describe_move, pixel_metres, to_degrees
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.scene.registration import Shift
+from refnet_cli.scene.registration import Piece, Shift
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.sentinel2 import EDGES
 from refnet_cli.system.atomic import write_text_atomic
 from refnet_cli.system.marks import MARK
+from refnet_cli.types import Float32, Progress
 from refnet_cli.version import __version__
+
+MOST = 1000
+"""Pixels of a picture along each axis."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ class PairShift:
     shift: Shift
     grid: GeoBox
     decisions: tuple[Decision, ...]
+    picture: Float32 | None = field(default=None, compare=False)
+    """Brightness of the optical image over the grid, with pixels `MOST` or fewer along each axis; NaN where it was not
+    read, as only parts of large scenes are."""
+
+    @property
+    def move(self) -> str:
+        """How SAR must move, in words; empty where that is unknown."""
+        known = math.isfinite(self.shift.columns)
+        return describe_move(self.grid, self.shift.columns, self.shift.rows) if known else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as a dict for JSON; ``metres`` is (east, south) along the grid's axes."""
@@ -65,7 +79,30 @@ class PairShift:
         write_text_atomic(Path(path), text)
 
 
-def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) -> PairShift:
+class Picture:
+    """A small picture of pieces of an optical image: every so many pixels along each axis.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the grid in pixels.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._side = -(-max(height, width) // MOST)
+        self.values = np.full((-(-height // self._side), -(-width // self._side)), np.nan, np.float32)
+
+    def add(self, piece: Piece) -> None:
+        """Enter a piece of the image."""
+        grey = piece.optical.mean(axis=0)
+        top, left = -(-piece.row // self._side), -(-piece.column // self._side)
+        seen = grey[top * self._side - piece.row :: self._side, left * self._side - piece.column :: self._side]
+        self.values[top : top + len(seen), left : left + seen.shape[1]] = seen
+
+
+def find_shift(
+    optical: Paths, sar: Paths, options: SceneOptions | None = None, progress: Progress | None = None
+) -> PairShift:
     """Estimate how far a SAR image must be moved to match an optical image.
 
     Parameters
@@ -73,6 +110,8 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
     optical, sar : path, or sequence of paths
         As for `ScenePair.open`. Uses the available ones of B03, B04 and B08, and all polarisations.
     options : SceneOptions, optional
+    progress : callable, optional
+        Called with how many parts of the scene are compared, and of how many.
 
     Raises
     ------
@@ -91,4 +130,11 @@ def find_shift(optical: Paths, sar: Paths, options: SceneOptions | None = None) 
     elif not bands:  # use all of them
         bands = [name or f"band {number}" for number, name in enumerate(optical_names, 1)]
     with ScenePair.open(optical, sar, bands, found or ["VV", "VH"][:count], options) as pair:
-        return PairShift(pair.estimate_shift(), pair.grid, tuple(pair.decisions))
+        picture = Picture(*pair.grid.shape)
+
+        def watch(piece: Piece, done: int, total: int) -> None:
+            picture.add(piece)
+            if progress:
+                progress(done, total)
+
+        return PairShift(pair.estimate_shift(watch), pair.grid, tuple(pair.decisions), picture.values)

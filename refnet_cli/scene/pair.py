@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +31,7 @@ from refnet_cli.scene.grid import choose_zone, grid_advice, result_grid, zone_wa
 from refnet_cli.scene.images import OpticalImage, SarImage, select_bands
 from refnet_cli.scene.inputs import find_files
 from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
-from refnet_cli.scene.registration import Piece, Shift, describe_offset, estimate_shift, spread_pieces
+from refnet_cli.scene.registration import NEGLIGIBLE, Piece, Shift, describe_offset, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
 from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
@@ -395,10 +395,15 @@ class ScenePair(Closing):
         seen[broken & (seen & SENSOR_BITS < present)] |= UNREADABLE
         return _Block(patch, seen, counts)
 
-    def estimate_shift(self) -> Shift:
+    def estimate_shift(self, watch: Callable[[Piece, int, int], None] | None = None) -> Shift:
         """Estimate the residual shift between SAR and optical; see `refnet_cli.scene.registration`.
 
         Reads other bands than those of the network if they show edges better.
+
+        Parameters
+        ----------
+        watch : callable, optional
+            Called with each compared piece, the number of compared pieces and of all pieces.
 
         Raises
         ------
@@ -412,11 +417,15 @@ class ScenePair(Closing):
         aside: Counter[str] = Counter()
 
         def pieces() -> Iterator[Piece]:
-            for place in spread_pieces(*self.grid.shape):
+            places = spread_pieces(*self.grid.shape)
+            for number, place in enumerate(places, 1):
                 window = Window(*place)
                 broken = np.zeros((window.height, window.width), bool)
                 seen = optical_image.read_edges(optical, window, aside, broken)
-                yield Piece(window.row, window.column, seen, sar_image.read(sar, window, aside, broken))
+                piece = Piece(window.row, window.column, seen, sar_image.read(sar, window, aside, broken))
+                yield piece
+                if watch:
+                    watch(piece, number, len(places))
 
         try:
             return estimate_shift(pieces())
@@ -448,7 +457,7 @@ class ScenePair(Closing):
         columns, rows = moves or (None, None)
         value = {"columns": columns, "rows": rows, "accepted": shift.accepted, "applied": applied}
         self.decisions.append(Decision("coreg", value, f"values: {shift.reason}"))
-        if shift.accepted and not applied and math.hypot(*moves) > 0.5:
+        if shift.accepted and not applied and math.hypot(*moves) > NEGLIGIBLE:
             offset = describe_offset(moves[0], moves[1], *pixel_metres(self.grid))
             self.warnings.append(f"SAR lies {offset}; --coreg auto corrects it.")
 

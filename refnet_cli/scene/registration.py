@@ -39,6 +39,8 @@ MIN_PEAK = 0.12
 MIN_AGREEING = 0.4
 MIN_WINDOWS = 12
 MAX_SPREAD = 0.35
+NEGLIGIBLE = 0.5
+"""Length of a shift, in pixels, up to which moving an image is not worth it."""
 TOLERANCE = 1.5
 """Maximum distance in pixels of a window's shift from the common shift, and of the shift by VV from that by VH."""
 

@@ -15,6 +15,7 @@ from refnet_cli.sensors.bands import (
     is_band_number,
     is_landsat_name,
 )
+from refnet_cli.system.words import count
 
 
 class BandMetadata(NamedTuple):
@@ -289,19 +290,20 @@ def _in_network_order(
 ) -> tuple[tuple[int, ...], str]:
     """Read unnamed bands in the order of the network if their number matches."""
     places = [number for number in range(1, len(names) + 1) if number - 1 not in excluded]
-    count = len(places)
+    found = count(len(places), "unnamed band")
     if conflict:
         raise InputError(_with_advice(conflict, advice))
-    if count == len(needed):
+    if len(places) == len(needed):
+        are = "is" if len(places) == 1 else "are"
         return tuple(places), (
-            f"count: a guess, {count} unnamed bands are read in the order the network needs: {', '.join(needed)}."
+            f"count: a guess, {found} {are} read in the order the network needs: {', '.join(needed)}."
         )
-    if count < len(needed):
+    if len(places) < len(needed):
         raise InputError(
-            f"The {modality} file has {count} band{'s' * (count != 1)}, but {len(needed)} are needed "
+            f"The {modality} file has {count(len(places), 'band')}, but {len(needed)} are needed "
             f"({', '.join(needed)}). Use a file that has them."
         )
-    reason = f"The {modality} file has {count} unnamed bands, so {', '.join(needed)} cannot be identified"
+    reason = f"The {modality} file has {found}, so {', '.join(needed)} cannot be identified"
     raise InputError(_with_advice(reason, advice))
 
 
@@ -315,7 +317,8 @@ def _bands_by_option(
 ) -> tuple[int, ...]:
     if len(option) != len(needed):
         raise OptionsError(
-            f"--{modality}-bands names {len(option)} bands, but the network needs {len(needed)}: {', '.join(needed)}."
+            f"--{modality}-bands names {count(len(option), 'band')}, but the network needs {len(needed)}: "
+            f"{', '.join(needed)}."
         )
     indexes = []
     for item in option:
@@ -330,7 +333,7 @@ def _bands_by_option(
         if not 1 <= index <= len(names):
             known = ", ".join(name for name in names if name) or "all unnamed"
             raise OptionsError(
-                f"--{modality}-bands asks for {item}, but the file has {len(names)} bands ({known}). "
+                f"--{modality}-bands asks for {item}, but the file has {count(len(names), 'band')} ({known}). "
                 f"Use their names or numbers from 1 to {len(names)}."
             )
         indexes.append(index)

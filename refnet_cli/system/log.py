@@ -24,11 +24,15 @@ _context: ContextVar[dict[str, str]] = ContextVar("context")
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people: ``! fold Austria: 3 blocks cannot be read`` where something is guessed or wrong."""
+    """Lines for people: ``! fold Austria: 3 blocks cannot be read`` where something is guessed or wrong.
+
+    Records may say how their line begins by an attribute ``mark``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a line."""
-        start = {logging.WARNING: "! ", logging.ERROR: "refnet: "}.get(record.levelno, "")
+        usual = {logging.WARNING: "! ", logging.ERROR: "refnet: "}.get(record.levelno, "")
+        start = getattr(record, "mark", usual)
         fold = _context.get({}).get("fold")
         return f"{start}{f'fold {fold}: ' if fold else ''}{record.getMessage()}"
 

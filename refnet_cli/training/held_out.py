@@ -11,12 +11,11 @@ import numpy as np
 from refnet_cli.engines.torch_engine import TorchEngine
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
-from refnet_cli.prediction.stream import Progress
 from refnet_cli.system.prefetch import read_ahead
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene, SceneFiles
-from refnet_cli.types import Float32, UInt8
+from refnet_cli.types import Float32, Progress, UInt8
 
 MOST_PIXELS = 500_000  # maximum number of pixels for fitting a temperature
 AHEAD = 3  # batches of tiles that are read or in the network

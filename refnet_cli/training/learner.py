@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from refnet_cli.errors import InputError, TryAgainError
 from refnet_cli.model.refnet import REFNet
+from refnet_cli.system.words import count
 from refnet_cli.training.batches import Batch
 from refnet_cli.training.checkpoint import Stateful
 from refnet_cli.training.config import TrainConfig
@@ -179,6 +180,6 @@ def _explain_out_of_memory(batch: Batch) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise TryAgainError(
-            f"Out of memory on {batch.labels.device} with {len(batch.labels)} crops per pass. Raise accumulate, or "
-            "reduce batch or crop."
+            f"Out of memory on {batch.labels.device} with {count(len(batch.labels), 'crop')} per pass. Raise "
+            "accumulate, or reduce batch or crop."
         ) from error

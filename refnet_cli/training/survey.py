@@ -16,6 +16,7 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.sensor import other_of
 from refnet_cli.system.process import default_read_threads
+from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
 from refnet_cli.training.dataset import Cells, LabelledScene, SceneFiles
@@ -236,7 +237,8 @@ def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
         for decision in scene.decisions:
             LOG.debug(f"{scene.name}: {decision.what} {decision.value} ({decision.how})")
         if scene.unreadable:
-            LOG.warning(f"{scene.name}: {scene.unreadable} blocks are unreadable and skipped")
+            are = "is" if scene.unreadable == 1 else "are"
+            LOG.warning(f"{scene.name}: {count(scene.unreadable, 'block')} {are} unreadable and skipped")
     log_warnings(scenes)
     alone = sensors_usable_alone(config, scenes)
     for scene in scenes:

@@ -19,7 +19,7 @@ from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import load_weights
 from refnet_cli.outputs.rows import LOW, STEPS
-from refnet_cli.prediction.stream import Progress, predict_rows
+from refnet_cli.prediction.stream import predict_rows
 from refnet_cli.scan import choose_scan
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.tiles.window import Window
@@ -28,7 +28,7 @@ from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.leakage import warn_of_leakage
 from refnet_cli.training.split_advice import survey_or_advise
 from refnet_cli.training.survey import log_warnings
-from refnet_cli.types import Int64
+from refnet_cli.types import Int64, Progress
 
 LOG = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def validate(
     scan : str, optional
         Kernel of the selective scan; by default chosen for the device.
     progress : callable, optional
-        Called after every batch with the number of finished tiles and of all tiles of the scene.
+        Called after every batch with the number of finished tiles and of all tiles of all scenes.
 
     Returns
     -------
@@ -88,7 +88,16 @@ def validate(
     names = card.scheme.names
     if not scenes:
         raise InputError("No labelled pixel is held out, so there is nothing to score.")
-    counted = {scene.name: _count(scene, engine, config, progress) for scene in scenes}
+    tiles = [sum(map(len, scene.tiling(card.tile).rows())) for scene in scenes]
+    counted = {}
+    for number, scene in enumerate(scenes):
+        before, total = sum(tiles[:number]), sum(tiles)
+
+        def report(done: int, _: int, before: int = before, total: int = total) -> None:
+            if progress:
+                progress(before + done, total)
+
+        counted[scene.name] = _count(scene, engine, config, report)
     return Validation(
         score(np.sum([matrix for matrix, _ in counted.values()], axis=0), names),
         {name: score(matrix, names).overall_accuracy for name, (matrix, _) in counted.items() if matrix.any()},
@@ -97,7 +106,7 @@ def validate(
 
 
 def _count(
-    scene: LabelledScene, engine: Engine, config: TrainConfig, progress: Progress | None
+    scene: LabelledScene, engine: Engine, config: TrainConfig, progress: Progress
 ) -> tuple[Int64, float]:
     """Return the confusion matrix of a scene's held-out pixels, and their share of low-confidence pixels."""
     card, low, seen = engine.card, 0, 0
@@ -116,7 +125,7 @@ def _count(
 
 
 def evaluate_weights(
-    weights: str | Path, config: TrainConfig, device: str = "auto"
+    weights: str | Path, config: TrainConfig, device: str = "auto", progress: Progress | None = None
 ) -> tuple[Scores, dict[str, float]]:
     """Score weights on the held-out pixels of a regions file, or on all of its scenes if nothing is held out.
 
@@ -130,6 +139,8 @@ def evaluate_weights(
         Scenes and split. Bands and tile size are taken from the weights.
     device : str
         ``auto``, or a torch device.
+    progress : callable, optional
+        See `validate`.
 
     Returns
     -------
@@ -163,5 +174,5 @@ def evaluate_weights(
         LOG.warning(choice.warning)
     warn_of_leakage(card, config, surveyed)
     log_warnings(scenes)
-    found = validate(net, card, scenes, config, device)
+    found = validate(net, card, scenes, config, device, progress=progress)
     return found.scores, found.by_scene

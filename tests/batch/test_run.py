@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,13 +104,18 @@ def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Many:
 
 
 def test_one_after_the_other(many: Many, tmp_path: Path, capfd: Any) -> None:
-    """The bytes of as many runs of ``refnet predict``; what is printed is lines of JSON alone."""
+    """The bytes of as many runs of ``refnet predict``; lines of JSON go to stdout, lines for people to stderr."""
     tasks = many.plan(tmp_path)
     before = here(capfd, "batch", "status", tasks, "-0")
-    assert (before.code, before.err) == (1, "0 of 6 done\n")
+    assert (before.code, before.err) == (1, "0 of 6 scenes done, 6 to run\n")
     assert before.out.split("\0") == [*(outcome["output"] for outcome in _planned(tasks)), ""]
     done = here(capfd, "batch", "run", tasks)
-    assert (done.code, done.statuses, done.err) == (0, {"done": 6}, "6 done, 0 skipped, 0 failed\n")
+    assert (done.code, done.statuses) == (0, {"done": 6}), done.err
+    lines = [re.sub(r"[\d.:]+ (s|min)\b", "0 s", line) for line in done.err.splitlines()]
+    names = [Path(task["output"]).name for task in _planned(tasks)]
+    said = [f"[{number}/6] {name} done 0 s" for number, name in enumerate(names, 1)]
+    assert [line.partition(", 1 warning")[0] for line in lines if line.startswith("[")] == said
+    assert "6 done, in 0 s." in lines
     for outcome, task in zip(done.outcomes, _planned(tasks), strict=True):
         assert (outcome["id"], outcome["output"]) == (task["id"], task["output"])
         assert (outcome["code"], outcome["message"], outcome["tries"]) == (0, "", 1)
@@ -292,7 +298,11 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
             assert time.monotonic() < began + 20, "workers live on"
             time.sleep(0.02)
         assert process.stderr
-        assert b"Traceback" not in process.stderr.read()
+        said = process.stderr.read().decode()
+        assert "Traceback" not in said
+        stops = re.findall(r"Stopped\. \d of 6 scenes are done\. The same command continues with the others\.", said)
+        assert len(stops) == said.count("Stopped") == (how != signal.SIGKILL)
+        assert not list(tmp_path.rglob("*.failed.json"))
     done = refnet("batch", "run", tasks, "--workers", 2)
     assert done.code == 0, done.err
     many.hold(tasks)
@@ -431,7 +441,7 @@ def test_bad_scenes_among_good_ones(
             assert (line["code"], line["tries"]) == (code, 1), line
             assert said in line["message"], line
             assert "Error" not in line["message"], line
-            assert done.err.count(f"refnet: {line['output']}: {line['message']}\n") == 1
+            assert done.err.count(f" {scene}.tif failed, code {code}: {line['message']}\n") == 1
         assert len(list((tmp_path / "maps").glob("*.tif"))) == good
         assert len(digests(tmp_path / "maps")) == good
 
@@ -442,6 +452,10 @@ def test_bad_scenes_among_good_ones(
     told = json.loads(status.out)
     assert (told["tasks"], told["done"]) == (scenes, good)
     assert told["missing"] == [str(tmp_path / "maps" / f"{scene}.tif") for scene in bad]
+    assert {Path(path).stem: failure["code"] for path, failure in told["failed"].items()} == {
+        scene: BAD[name][1] for scene, name in bad.items()
+    }
+    assert f"! {next(iter(bad))}.tif failed, code 66: " in status.err
 
 
 # What is done again, and what is not

@@ -35,9 +35,13 @@ ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch,torchvision,timm,safetensors,accelerate,triton,numba,llvmlite"
 
 
+STEPS: list[tuple[int, int]] = []
+"""What the inspection of `found` told of its progress."""
+
+
 @pytest.fixture(scope="module")
 def found() -> DoctorReport:
-    return inspect_machine()
+    return inspect_machine(lambda done, total: STEPS.append((done, total)))
 
 
 def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,12 +69,13 @@ def test_all_that_can_run_is_tried_and_agrees(found: DoctorReport) -> None:
     assert {"torch on cpu, scan torch", "onnx on cpu", "files to a map"} < set(names)
     assert not any("loop" in name for name in names)
     assert all(trial.passed for trial in found.self_test), found.self_test
+    assert [(done, len(names)) for done in range(len(names) + 1)] == STEPS
     assert found.problems == []
     assert "self-test: passed" in "\n".join(found.lines())
 
 
 def test_programs_get_the_same_as_people(found: DoctorReport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "inspect_machine", lambda: found)
+    monkeypatch.setattr(doctor, "inspect_machine", lambda progress: found)
     result = CliRunner().invoke(commands, ["doctor", "--json"])
     assert json.loads(result.stdout) == json.loads(json.dumps(found.to_dict()))
 

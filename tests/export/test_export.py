@@ -21,6 +21,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.engines.load import load_engine
 from refnet_cli.errors import InputError, OptionsError, OutputError, StorageError, WeightsError
 from refnet_cli.export import INPUTS, OUTPUTS, PARITY, Exported, export_onnx
+from refnet_cli.export.onnx_model import STEPS
 from refnet_cli.model import refnet
 from refnet_cli.model.card import Card, Modality
 from refnet_cli.model.config import REFNetConfig
@@ -88,8 +89,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 @pytest.fixture
 def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Exported]:
     def export(folder: Path) -> tuple[Path, Exported]:
-        path = folder / "tiny.onnx"
-        return path, export_onnx(weights, path)
+        path, steps = folder / "tiny.onnx", []
+        made = export_onnx(weights, path, progress=lambda done, total: steps.append((done, total)))
+        assert steps == [(done, len(STEPS)) for done in range(len(STEPS) + 1)]
+        return path, made
 
     return once(tmp_path_factory, "exported", export)
 

@@ -22,6 +22,8 @@ from tests.helpers import programs
 from tests.helpers.programs import PATIENCE, ROOT
 from tests.helpers.scenes import PlaceEngine, make_pair
 
+ABOUT = (".tif.json", ".shard.json", ".failed.json")
+"""Endings of files that say whether outputs are complete, and why not."""
 DISTURBED = Path(__file__).resolve().parents[1] / "disturbed"
 KINDS = ("probabilities", "confidence", "quality", "preview", "areas", "report")
 """Further outputs, one of each way in which they are made."""
@@ -153,12 +155,12 @@ def rewrite(file: Path, tasks: Sequence[Task]) -> list[Task]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each output in a folder; nothing but outputs and what tells that they are complete may lie there."""
+    """SHA-256 of each output in a folder; nothing but outputs and what tells of them may lie there."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         assert not path.name.startswith("."), f"{name} was left behind"
-        if path.is_file() and not name.endswith((".tif.json", ".shard.json")) and ".blocks/" not in name:
+        if path.is_file() and not name.endswith(ABOUT) and ".blocks/" not in name:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     assert found
     return found

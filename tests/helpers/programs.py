@@ -56,11 +56,7 @@ def run_python(
     assert os.write(writing, stdin) == len(stdin)  # which a pipe holds until it is read
     os.close(writing)
     with os.fdopen(reading) as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        streams = given.fileno(), out.fileno(), err.fileno()
-        if _can_fork(env):
-            code = fork(address(), arguments, cwd, env, streams, seconds)
-        else:
-            code = _start(arguments, cwd, env, streams, seconds)
+        code = run_program(arguments, cwd, env, (given.fileno(), out.fileno(), err.fileno()), seconds)
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read().decode(), err.read().decode())
@@ -68,6 +64,19 @@ def run_python(
 
 def _can_fork(env: dict[str, str]) -> bool:
     return sys.platform == "linux" and _at_start(env) == _at_start(environment())
+
+
+def run_program(arguments: list[str], cwd: Path, env: dict[str, str], streams: Streams, seconds: float) -> int:
+    """Run Python with streams of the caller's, and return its exit code or the negative number of its signal.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired
+        If it took too long. It is dead then.
+    """
+    if _can_fork(env):
+        return fork(address(), arguments, cwd, env, streams, seconds)
+    return _start(arguments, cwd, env, streams, seconds)
 
 
 def _at_start(env: dict[str, str]) -> dict[str, str]:

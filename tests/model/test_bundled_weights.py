@@ -51,7 +51,7 @@ def test_a_name_goes_before_a_file_of_that_name(
     wanted = read_card(default_weights())
     for entry in ("file", "folder"):
         (tmp_path / name).write_text("no weights") if entry == "file" else (tmp_path / name).mkdir()
-        assert run(["weights", "info", name]) == 0
+        assert run(["weights", "info", name, "--json"]) == 0
         assert json.loads(capfd.readouterr().out)["sha256"] == wanted.sha256
         assert run(["weights", "verify", name]) == 0
         assert capfd.readouterr().out == f"{name}: intact, sha256 {wanted.sha256}\n"
@@ -237,7 +237,7 @@ def test_a_file_of_replaced_weights_that_was_kept_works_by_its_path(
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / f"{REPLACED}{ending}"
     kept.write_bytes(write_model(tmp_path / "model.bin").read_bytes())
-    ended = here(capfd, "weights", "info", f"./{REPLACED}{ending}")
+    ended = here(capfd, "weights", "info", f"./{REPLACED}{ending}", "--json")
     assert (ended.code, json.loads(ended.out)["sha256"]) == (0, read_card(kept).sha256)
     ended = here(capfd, "batch", "run", named(tmp_path, str(kept)))
     assert ended.statuses == {"done": 1}

@@ -223,7 +223,7 @@ def test_import_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_looking_at_weights(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["weights", "info", str(saved)]) == 0
+    assert run(["weights", "info", str(saved), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "tiny"
     assert run(["weights", "verify", str(saved)]) == 0
     assert "intact" in capsys.readouterr().out

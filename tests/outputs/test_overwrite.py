@@ -188,7 +188,7 @@ def test_a_training_leaves_files_of_others_in_its_folder(tmp_path: Path, monkeyp
     def stop(config: object) -> None:
         raise InputError("as if")
 
-    monkeypatch.setattr(train, "survey", stop)
+    monkeypatch.setattr(train, "survey_or_advise", stop)
     config = TrainConfig(
         (make_labelled_scene(tmp_path / "scene"),), "esri-io", name="mine", encoder="test_resnet", width=16, batch=1,
         device="cpu",

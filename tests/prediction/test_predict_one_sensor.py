@@ -139,7 +139,7 @@ def test_a_list_in_a_card_that_is_none(listed: object) -> None:
 
 def test_the_info_of_weights_lists_the_sensors_that_suffice(model: Path, strict_model: Path, capfd: Any) -> None:
     for weights, alone in ((model, ["optical", "sar"]), (strict_model, [])):
-        done = here(capfd, "weights", "info", weights)
+        done = here(capfd, "weights", "info", weights, "--json")
         assert (done.code, json.loads(done.out)["sensors_alone"]) == (0, alone)
 
 
@@ -230,7 +230,7 @@ def test_weights_that_need_both_sensors_are_refused(
         path = pair[ALONE.index(sensor)]
         done = here(capfd, "predict", f"--{sensor}", path, "-o", tmp_path / "map.tif", "--weights", strict_model)
         assert (done.code, done.out) == (78, "")
-        for text in (f"No {lacking} files are given", satellite, "free", "sensors_alone", "modality_dropout"):
+        for text in (f"No {lacking} files are given", satellite, "free", "refnet weights info", "modality_dropout"):
             assert text in done.err
         with pytest.raises(WeightsError, match=f"without {satellite}"):
             predict(only(sensor, pair, tmp_path / "map.tif"), PlaceEngine())
@@ -377,8 +377,8 @@ def test_a_batch_of_pairs_and_single_sensors(
     words = ["--weights", model, "--coreg", "off", "-o", tmp_path / "t.jsonl"]
     done = here(capfd, "batch", "plan", tmp_path / "s.csv", *words)
     assert done.code == 0, done.err
-    assert "1 of 3 scenes have no SAR files: their maps are from Sentinel-2 alone" in done.err
-    assert "1 of 3 scenes have no optical files: their maps are from Sentinel-1 alone" in done.err
+    assert "1 of 3 scenes without SAR files, mapped from Sentinel-2 alone" in done.err
+    assert "1 of 3 scenes without optical files, mapped from Sentinel-1 alone" in done.err
     tasks = read_tasks(tmp_path / "t.jsonl")
     assert sensors(tasks) == [("optical", "sar"), ("optical",), ("sar",)]
     assert [Task.from_line(task.to_line(), tmp_path / "x") for task in tasks] == tasks

@@ -136,7 +136,7 @@ def test_tasks_that_are_done_are_known(made: Path, capfd: Any) -> None:
     before = digests(made)
     ended = here(capfd, "batch", "status", "blocks.jsonl")
     assert ended.code == 1
-    assert "1 of 2 done" in ended.err
+    assert "1 of 2 blocks done" in ended.err
     assert ended.out.splitlines() == [str(made / "wide.tif.blocks" / "000512-000000.shard")]
     hold_kept(before, made)
 

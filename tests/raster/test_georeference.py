@@ -18,8 +18,12 @@ from rasterio.transform import Affine
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import run
+from refnet_cli.errors import InputError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
+from refnet_cli.raster.georeference import describe_move
+from refnet_cli.raster.raster import Raster
+from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
@@ -617,3 +621,27 @@ def test_a_free_engines_classes_are_translated(tmp_path: Path, gaps: tuple[Path,
     assert (classes[60:, :50] == 80).all()
     assert (classes[60:, 50:] == 10).all()
     assert CARD.scheme.name == "esri-io"
+
+
+def test_files_apart_are_located_in_degrees(tmp_path: Path) -> None:
+    """Of both, in each file's own reference system, and in that of the grid."""
+    values, place = np.full((2, 90, 90), 0.1, np.float32), Affine(1e-4, 0, 7, 0, -1e-4, 51)
+    far = write(tmp_path / "far.tif", values, ("VV", "VH"), place, "EPSG:4326")
+    with pytest.raises(InputError) as refused:
+        Alignment(Raster(far, "SAR"), GeoBox((100, 100), PLACE, "EPSG:32633"))
+    text = str(refused.value)
+    assert "The file covers 7.0000 E to 7.0090 E, 50.9910 N to 51.0000 N; the grid 15.0000 E to 15.01" in text
+    assert "In EPSG:32633 these are (-" in text
+    assert text.endswith("Use files of the same area.")
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (PLACE, "38 m east, 2.5 m north"),
+        (PLACE @ Affine.rotation(20), "38 m right, 2.5 m up"),
+        (PLACE @ Affine.scale(1, -1), "38 m right, 2.5 m up"),
+    ],
+)
+def test_moves_have_names_of_the_sky_where_north_is_up(transform: Affine, said: str) -> None:
+    assert describe_move(GeoBox((100, 100), transform, "EPSG:32633"), 3.8, -0.25) == said

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 from PIL import Image
 from pyproj import Geod
 
 from refnet_cli.cli.main import run
+from refnet_cli.cli.text import describe_shift
 from refnet_cli.errors import InputError
 from refnet_cli.raster.georeference import pixel_metres
-from refnet_cli.scene.coregistration import PairShift, find_shift
+from refnet_cli.scene.coregistration import PairShift, Picture, find_shift
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
-from refnet_cli.scene.registration import Piece, Shift, Vector
+from refnet_cli.scene.registration import NEGLIGIBLE, Piece, Shift, Vector
 from refnet_cli.tiles.window import Window
 from tests.helpers.scenes import CARD, PLACE, grid_of, make_pair, write
 
@@ -109,13 +114,19 @@ def test_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     plot, lines = tmp_path / "shift.png", tmp_path / "shift.geojson"
     assert run(["register", "--optical", optical, "--sar", sar, "--plot", str(plot), "--geojson", str(lines)]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("accepted: SAR must move ")
+    assert re.match(r"accepted: SAR must move [\d.]+ m east, [\d.]+ m south \(", text)
     assert run(["register", "--optical", optical, "--sar", sar, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert f"{found['columns']:+.2f} columns, {found['rows']:+.2f} rows" in text
+    assert f"({found['columns']:.2f} columns, {found['rows']:.2f} rows)" in text
     assert len(found["vectors"]) == found["windows"] == len(json.loads(lines.read_text())["features"])
-    picture = np.asarray(Image.open(plot).convert("RGB"))
-    assert (np.abs(picture.astype(int) - (0, 114, 178)).sum(axis=2) < 30).sum() > 500  # blue arrows
+    picture = np.asarray(Image.open(plot).convert("RGB")).astype(int)
+    blue = np.abs(picture - (0, 114, 178)).sum(axis=2) < 30
+    before, after = (half.sum() for half in np.array_split(blue[: 4 * len(blue) // 5], 2, axis=1))
+    assert before > 300
+    if math.hypot(found["columns"], found["rows"]) > NEGLIGIBLE:
+        assert after < before / 2  # shorter arrows
+    grey = np.ptp(picture, axis=2) == 0
+    assert len(np.unique(picture[grey])) > 100  # of the optical image
 
 
 def test_unknown_shift_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,4 +134,32 @@ def test_unknown_shift_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["register", "--optical", str(optical), "--sar", str(sar), "--plot", str(tmp_path / "q.png")]) == 0
     assert capsys.readouterr().out.startswith("unknown: ")
     assert (tmp_path / "q.png").stat().st_size > 1000
-    assert find_shift(optical, sar).to_dict()["metres"] is None
+    found = find_shift(optical, sar)
+    assert found.to_dict()["metres"] is None
+    assert found.move == ""
+
+
+def test_a_shift_that_does_not_matter_is_called_so() -> None:
+    grid = GeoBox((100, 100), PLACE, "EPSG:32633")
+    for columns, said in ((0.3, "too little to matter"), (3.8, "--coreg auto moves it")):
+        shift = replace(ACCEPTED, columns=columns, rows=-0.25)
+        first, *_, last = describe_shift(PairShift(shift, grid, ()))
+        assert first.endswith(f"m east, 2.5 m north ({columns:.2f} columns, 0.25 rows)")
+        assert said in last
+
+
+def test_the_picture_has_what_was_compared(tmp_path: Path) -> None:
+    """All of a small scene; of a large one every so many pixels of some blocks, in their places."""
+    optical, sar = make_pair(tmp_path, 70, 90)
+    picture = find_shift(optical, sar).picture
+    assert picture is not None
+    with rasterio.open(optical) as file:
+        np.testing.assert_allclose(picture, file.read([2, 3, 4]).mean(axis=0))
+    small = Picture(1500, 2100)
+    rows, columns = np.mgrid[512:1024, 1024:1536].astype(np.float32)
+    small.add(Piece(512, 1024, np.stack([rows, columns]), rows[None]))
+    assert small.values.shape == (500, 700)
+    known = np.isfinite(small.values)
+    assert known.sum() == 171 * 170
+    row, column = np.argwhere(known)[-1]
+    assert small.values[row, column] == (3 * row + 3 * column) / 2

@@ -116,7 +116,7 @@ def test_its_bands_are_chosen_by_name_and_by_number(thermal: Sensor) -> None:
     assert choose_bands(["T11"], ["T10", "T11"], "thermal")[0] == (2,)
     names, how, *_ = band_names([None, None], "thermal")
     assert (names, how.partition(":")[0]) == (BANDS, "count")
-    with pytest.raises(OptionsError, match="--thermal-bands names 1 bands"):
+    with pytest.raises(OptionsError, match="--thermal-bands names 1 band,"):
         choose_bands(BANDS, ["a", "b"], "thermal", ["1"])
 
 

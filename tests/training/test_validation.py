@@ -55,7 +55,10 @@ def write_regions(config: TrainConfig, path: Path, begin: str = "") -> Path:
 
 
 def test_weights_are_scored_as_their_maps_are(config: TrainConfig, weights: Path, tmp_path: Path) -> None:
-    scores, by_scene = evaluate_weights(weights, config, "cpu")
+    steps: list[tuple[int, int]] = []
+    scores, by_scene = evaluate_weights(weights, config, "cpu", lambda done, total: steps.append((done, total)))
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1]
     total = 0
     for scene in config.scenes:
         predict(PredictOptions(scene.optical, scene.sar, tmp_path / "map.tif", weights, device="cpu"))
