@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
+from refnet_cli.system.process import usable_cores
 from tests.helpers.messages import messages
 from tests.helpers.quick import PROFILES
 from tests.helpers.simulated_data import make_data
@@ -26,6 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, count in PROFILES.items():
         settings.register_profile(name, deadline=None, max_examples=count)
     settings.load_profile("quick" if config.option.markexpr == "not long" else "long")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores, as one of them often waits for a program or a server."""
+    return usable_cores() + 1
 
 
 def pytest_collection_finish() -> None:

@@ -122,6 +122,7 @@ def blocks(tmp_path: Path, weights: Path, free: None) -> list[Task]:
     return tasks
 
 
+@pytest.mark.long
 def test_merging_twice(blocks: list[Task]) -> None:
     """Is passed over, and makes the same bytes where it is not."""
     assert merged(blocks) == "done"
@@ -257,6 +258,7 @@ def test_a_block_beyond_the_map(block: tuple[int, int, int, int], blocks: list[T
     assert "batch plan again" in outcome.message
 
 
+@pytest.mark.long
 def test_shards_of_other_inputs_are_refused(blocks: list[Task], tmp_path: Path, weights: Path) -> None:
     """Also where all are of the same ones: an input that changed since makes a map of its own, once they are run."""
     assert merged(blocks) == "done"
@@ -310,6 +312,7 @@ class Interrupted(FreeEngine):
         return super().predict(optical, sar)
 
 
+@pytest.mark.long
 def test_blocks_that_are_interrupted_again_and_again(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +359,7 @@ def test_merged_blocks_count_pixels_below_the_threshold_as_no_data(tmp_path: Pat
     assert report.valid_share == pytest.approx(share)
 
 
+@pytest.mark.long
 def test_warnings_of_the_runs_that_made_blocks_are_not_the_maps(
     tmp_path: Path, weights: Path, free: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +379,7 @@ def test_warnings_of_the_runs_that_made_blocks_are_not_the_maps(
     assert digests(tmp_path / "blocks") == wanted
 
 
+@pytest.mark.long
 def test_by_the_command_line(tmp_path: Path, weights: Path, capfd: Any) -> None:
     """Two mosaics, and a scene without blocks among them: the bytes of ``refnet predict``."""
     rows = []

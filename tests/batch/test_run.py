@@ -308,6 +308,7 @@ def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many,
     many.hold(tasks)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs poll")
 def test_workers_do_not_outlive_what_started_them(tmp_path: Path, weights: Path) -> None:
     """Not even in the midst of a scene that takes long; and it can be gone on with."""
@@ -336,6 +337,7 @@ def is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.mark.long
 def test_more_workers_than_scenes_take_no_memory_from_them(tmp_path: Path, weights: Path) -> None:
     tasks = tmp_path / "t.jsonl"
     plan_tasks(tasks, [make_scene(tmp_path / "a", 40, 50)], tmp_path, weights)
@@ -365,6 +367,7 @@ def test_a_scene_that_kills_its_workers(tmp_path: Path, weights: Path, capfd: An
     assert (again.code, again.statuses) == (0, {"done": 1, "skipped": 4})
 
 
+@pytest.mark.long
 def test_workers_take_no_modules_from_the_working_directory(tmp_path: Path, weights: Path) -> None:
     """As the program does not that is installed as ``refnet``."""
     tasks = tmp_path / "t.jsonl"
@@ -375,6 +378,7 @@ def test_workers_take_no_modules_from_the_working_directory(tmp_path: Path, weig
     assert (done.code, done.statuses) == (0, {"done": 1}), done.err
 
 
+@pytest.mark.long
 def test_workers_whose_libraries_print(tmp_path: Path, weights: Path) -> None:
     tasks = tmp_path / "t.jsonl"
     plan_tasks(tasks, [make_scene(tmp_path / "a", 40, 50)], tmp_path, weights)
@@ -417,7 +421,9 @@ BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 
 @pytest.mark.parametrize("scenes", [24, pytest.param(200, marks=pytest.mark.long)])
-@pytest.mark.parametrize("workers", [(), ("--workers", 2)], ids=["here", "workers"])
+@pytest.mark.parametrize(
+    "workers", [pytest.param((), id="here"), pytest.param(("--workers", 2), id="workers", marks=pytest.mark.long)]
+)
 def test_bad_scenes_among_good_ones(
     scenes: int, workers: tuple[object, ...], tmp_path: Path, weights: Path, capfd: Any
 ) -> None:
@@ -722,6 +728,7 @@ def test_tasks_from_stdin_are_not_shared_out(words: tuple[object, ...], capfd: A
     assert "want a file" in refused.err
 
 
+@pytest.mark.long
 def test_tasks_come_from_stdin_too(tasks: list[Task]) -> None:
     lines = "".join(task.to_line() + "\n\n" for task in tasks).encode()
     for status in ("done", "skipped"):

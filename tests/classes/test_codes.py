@@ -181,6 +181,7 @@ def test_mappings_to_codes_are_held_to_the_same(tmp_path: Path) -> None:
             assert len(labels.warnings) == doubts
 
 
+@pytest.mark.long
 def test_a_training_warns_once_of_all_its_label_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenes = tuple(make_labelled_scene(tmp_path / name, seed=seed) for seed, name in enumerate(("north", "south")))
     for scene in scenes:

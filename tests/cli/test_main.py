@@ -86,6 +86,7 @@ def test_weights_that_do_not_fit(capfd: pytest.CaptureFixture[str], tmp_path: Pa
     assert (code, "Use one of loop, torch, cpu" in message) == (69, True)
 
 
+@pytest.mark.long
 def test_what_the_network_runs_on_is_said_when_asked_for(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     arguments = ["predict", "--optical", str(pair[0]), "--sar", str(pair[1]), "-o", str(tmp_path / "x.tif"), "--json"]
     plain = CliRunner().invoke(commands, arguments)

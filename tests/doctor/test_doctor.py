@@ -80,6 +80,7 @@ def test_programs_get_the_same_as_people(found: DoctorReport, monkeypatch: pytes
     assert json.loads(result.stdout) == json.loads(json.dumps(found.to_dict()))
 
 
+@pytest.mark.long
 def test_an_environment_that_asks_for_what_is_not_there(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_readme_shows_what_is_told(found: DoctorReport) -> None:
         assert any(line.startswith(head) for line in found.lines())
 
 
+@pytest.mark.long
 def test_without_torch_onnx_runtime_does(found: DoctorReport) -> None:
     done = without(TORCH, "doctor", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -184,6 +186,7 @@ def skew(monkeypatch: pytest.MonkeyPatch, suffix: str, change: Any) -> None:
     monkeypatch.setattr(selftest, "load_engine", load)
 
 
+@pytest.mark.long
 def test_engines_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     skew(monkeypatch, ".onnx", lambda probabilities: np.roll(probabilities, 1, axis=1))
     assert run(["doctor", "--json"]) == 69

@@ -311,6 +311,7 @@ def test_a_signal_to_the_processes_alone_is_ignored(two: MultiDeviceEngine) -> N
     assert len(two.predict(*patches(4))) == 4
 
 
+@pytest.mark.long
 def test_streams_that_do_not_exist(tmp_path: Path) -> None:
     """Pipes and files get their numbers then, and nothing must be printed into them."""
     with start_command(tmp_path, 0, "/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh") as command:

@@ -408,6 +408,7 @@ def test_the_engine_tells_what_it_runs_on(model: Path, monkeypatch: pytest.Monke
     engine.close()
 
 
+@pytest.mark.long
 def test_the_number_of_threads_changes_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
     optical, sar = patches(1, 64)
     classes = []

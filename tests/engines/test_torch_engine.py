@@ -121,6 +121,7 @@ def test_a_compiled_network_gives_the_same_for_any_batch(net: REFNet) -> None:
         assert found == pytest.approx(plain.predict(optical[:count], sar[:count]), abs=3e-5)
 
 
+@pytest.mark.long
 def test_scarce_memory_halves_compiled_batches_too(net: REFNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller batches are filled up to the first one, which must not be one that memory does not hold."""
     sizes = []

@@ -300,7 +300,10 @@ def test_tiles_of_one_sensor_need_weights_that_can(given: str, weights: Path, tm
 
 @pytest.mark.parametrize(
     ("training", "sources"),
-    [({"modality_dropout": 0.2}, {"blank": 6, "whole": 6}), ({"without": "sar"}, {"blank": 6, "whole": 0})],
+    [
+        pytest.param({"modality_dropout": 0.2}, {"blank": 6, "whole": 6}, marks=pytest.mark.long),
+        ({"without": "sar"}, {"blank": 6, "whole": 0}),
+    ],
 )
 def test_a_scene_of_one_sensor_tests_both_encoders(
     training: dict[str, Any], sources: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,7 @@ def test_inspect(entry: dict[str, Any], shared: Path, tmp_path: Path) -> None:
         assert code in (0, 65), err
 
 
+@pytest.mark.long
 def test_the_trap_catches_who_goes_for_the_network() -> None:
     """By the way that GDAL would take."""
     code = "import rasterio, sys\ntry: rasterio.open(sys.argv[1])\nexcept rasterio.errors.RasterioError: pass"

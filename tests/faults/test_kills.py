@@ -104,6 +104,7 @@ def test_finished_rows_are_not_computed_again(call: int, scene: Scene, tmp_path:
         assert computed == scene.tiles
 
 
+@pytest.mark.long
 def test_without_resuming_all_is_computed_again(scene: Scene, tmp_path: Path) -> None:
     kill_at_call(scene, tmp_path / "out", 12)
     assert hold_finished(tmp_path / "out", scene, "--no-resume") == scene.tiles
@@ -121,6 +122,7 @@ def damage(kind: str, data: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [

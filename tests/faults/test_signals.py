@@ -27,6 +27,7 @@ from tests.faults.helpers import (
     wait_for,
 )
 from tests.helpers.programs import Process
+from tests.helpers.quick import few
 
 SLOW = 0.12  # seconds for a batch, of which the scene has fifteen
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -57,7 +58,7 @@ def some_seeds(quick: int, all_: int) -> list[Any]:
     return [pytest.param(seed, marks=() if seed < quick else pytest.mark.long) for seed in range(all_)]
 
 
-@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", few(CODES, signal.SIGTERM), ids=lambda number: number.name)
 @pytest.mark.parametrize("seed", some_seeds(1, 14))
 def test_a_signal_at_any_moment(seed: int, number: signal.Signals, scene: Scene, tmp_path: Path) -> None:
     old, out, ready = bool(seed % 2), tmp_path / "out", tmp_path / "ready"
@@ -170,6 +171,7 @@ def test_stdout_that_was_closed_early_keeps_the_map(words: list[str], scene: Sce
     assert sha256_of(tmp_path / "out" / "map.tif") == scene.sha256
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "closed", [">&-", *(pytest.param(words, marks=pytest.mark.long) for words in ("<&-", "2>&-", "<&- >&- 2>&-"))]
 )
@@ -193,6 +195,7 @@ def test_stdout_on_a_full_disk() -> None:
     assert done.stderr.startswith("refnet: ")
 
 
+@pytest.mark.long
 def test_a_terminal_that_goes_away_is_ignored_under_nohup(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     settings = {"sleep": 0.05, "notes": str(tmp_path / "notes")}
@@ -208,6 +211,7 @@ def test_a_terminal_that_goes_away_is_ignored_under_nohup(scene: Scene, tmp_path
     assert sha256_of(tmp_path / "out" / "map.tif") == scene.sha256
 
 
+@pytest.mark.long
 def test_a_working_directory_that_is_read_only(scene: Scene, tmp_path: Path) -> None:
     here, out = tmp_path / "here", tmp_path / "out"
     here.mkdir()

@@ -544,6 +544,7 @@ def test_a_training_depends_on_what_a_file_holds_and_not_on_where_it_lies(small:
     assert identify_encoders(Path("x.pth")) == str(Path("x.pth").resolve())
 
 
+@pytest.mark.long
 def test_a_training_with_them(
     small: dict[str, EncoderFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:

@@ -247,6 +247,7 @@ def test_zones_that_divide_the_map_add_up_to_it(
         assert parts == pytest.approx(float(table["", code]["hectares"]), rel=1e-9)
 
 
+@pytest.mark.long
 def test_zones_of_another_reference_system_that_divide_the_map_add_up_to_it(tmp_path: Path) -> None:
     grid = utm_grid(300, 400)
     shapes = [on_map(grid, shape, "EPSG:3035") for shape in divided(3, 500, 600)]

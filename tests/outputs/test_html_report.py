@@ -245,6 +245,7 @@ def test_nothing_is_asked_of_elsewhere(tmp_path: Path) -> None:
     assert not re.search(r"https?:|url\(|@import", page)
 
 
+@pytest.mark.long
 def test_a_page_of_the_greatest_pictures_is_below_3_mb(tmp_path: Path) -> None:
     """Of the sensors mere noise, which no compression helps with; of the classes patches of a few pixels."""
     random = np.random.default_rng(0)

@@ -262,6 +262,7 @@ def test_a_threshold_makes_unsure_pixels_no_data_and_says_why(pair: tuple[Path, 
     assert "threshold" in json.loads(rasterio.open(report.output).tags()["REFNET_OPTIONS"])
 
 
+@pytest.mark.long
 def test_classes_that_become_one_are_added_up(pair: tuple[Path, Path]) -> None:
     """In another scheme, a class's probability is that of all that became it."""
     folder = pair[0].parent / "maps"
@@ -279,6 +280,7 @@ def test_classes_that_become_one_are_added_up(pair: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(after[:, mapped].sum(0), 1 - lost, atol=(len(names) + 2) / 2 / STEPS)
 
 
+@pytest.mark.long
 def test_the_place_of_a_files_scheme_is_not_told(pair: tuple[Path, Path]) -> None:
     folder = pair[0].parent
     mapping = "\n".join(f'"{name}" = {80 if name == "Water" else 0}' for name in CARD.scheme.names)
@@ -319,6 +321,7 @@ def test_quality_tells_clouds_and_damage(tmp_path: Path) -> None:
     assert (reason == 0).mean() > 0.9
 
 
+@pytest.mark.long
 def test_an_interrupted_run_does_not_forget_what_could_not_be_read(tmp_path: Path) -> None:
     """Once the damaged part was done, a map of any share of damage would have appeared without a warning."""
     (tmp_path / "maps").mkdir()

@@ -33,6 +33,7 @@ except InputError as refusal:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["gpkg", "fgb"])
 def test_the_files_are_those_of_other_drives(kind: str, written: Path, tmp_path: Path) -> None:
     pair = written / "s2.tif", written / "s1.tif"

@@ -272,6 +272,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Card
     return config, read_card(result.weights)
 
 
+@pytest.mark.long
 def test_training_says_what_it_has_seen(trained: tuple[TrainConfig, Card]) -> None:
     """Its own ground is like it, and so is the one that it held out; levels are of what it learned from."""
     config, card = trained

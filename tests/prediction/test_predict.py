@@ -193,6 +193,7 @@ def test_impossible_numbers_of_threads_are_refused(tmp_path: Path) -> None:
         options((tmp_path / "a.tif", tmp_path / "b.tif"), read_threads=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("threads", few([1, 3], 3))
 def test_damage_found_in_a_thread_is_the_same_error_and_leaves_nothing(tmp_path: Path, threads: int) -> None:
     pair = make_pair(tmp_path, 2000, 600)
@@ -392,6 +393,7 @@ def test_pairs_of_a_data_set(data: Path, tmp_path: Path, place: str) -> None:
     assert (read(out) > 0).mean() > 0.98
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "level", "date"),
     each_source([("s2a", 1)], product(("s2a", "s2c"), (0, 1)), pytest.mark.long),
@@ -517,6 +519,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path: Path, missing: A
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.long
 def test_where_more_memory_is_free_than_before_a_run_keeps_to_the_batch_it_had(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, 520, 300, sar_pixel=14)
     chosen = options(pair, coreg="auto")

@@ -109,6 +109,7 @@ def test_onnx_runtime_is_measured_over_torch() -> None:
     assert row["seconds"] > 0
 
 
+@pytest.mark.long
 def test_tiles_are_measured_over_their_arithmetic() -> None:
     rows = tile.measure_tiles("tiny", make_network(TINY), 64, 2, repeats=1, scans=["cpu", "torch", "loop"])
     check(rows)
@@ -181,6 +182,7 @@ def test_published_weights_are_made_to_be_predicted_with(tmp_path: Path) -> None
     assert path.stat().st_size > 100 * 2**20
 
 
+@pytest.mark.long
 def test_the_network_alone_is_measured(tmp_path: Path) -> None:
     row = scene.measure_network(tmp_path, 256, repeats=1)
     check([row])
@@ -370,6 +372,7 @@ def test_another_budget_is_another_run() -> None:
     assert learning.find_run(runs, task._replace(budget=replace(SMALL, steps=3))) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", few(["scan torch", "onnx cpu"], "onnx cpu"))
 def test_ways_to_predict_are_measured_beside_the_plain_one(variant: str) -> None:
     rows = gpu.measure_tiles("default", variant, "cpu", 2, 1)

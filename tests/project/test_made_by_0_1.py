@@ -141,6 +141,7 @@ def test_tasks_that_are_done_are_known(made: Path, capfd: Any) -> None:
     hold_kept(before, made)
 
 
+@pytest.mark.long
 def test_tasks_are_run_to_the_end(made: Path, capfd: Any) -> None:
     """The first of the maps may have to be made again, as other weights are bundled now."""
     before = digests(made)
@@ -187,6 +188,7 @@ def test_cards_load_as_terramesh(made: Path) -> None:
         assert read_card(made / name).scheme.name == "terramesh"
 
 
+@pytest.mark.long
 def test_maps_of_old_weights_say_which_codes_they_keep(made: Path, capfd: Any) -> None:
     """And `--scheme esri-io` writes the official ones."""
     words = (*PREDICT, "--weights", "tiny.safetensors")

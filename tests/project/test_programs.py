@@ -45,7 +45,7 @@ def both(*words: str, cwd: Path, stdin: bytes = b"", **env: str) -> list[tuple[i
     return [(done.returncode, done.stdout, done.stderr) for done in ended]
 
 
-@pytest.mark.parametrize("end", few(ENDS, "refusal", "crash", "exit text", "at exit", "kill", "surroundings"))
+@pytest.mark.parametrize("end", few(ENDS, "crash", "exit text", "at exit", "kill"))
 def test_it_ends_as_one_that_begins_by_itself(end: str, tmp_path: Path) -> None:
     forked, other = both(*ENDS[end], cwd=tmp_path, stdin=b'{"b": 1, "a": 2}', MINE="1")
     assert forked == other
@@ -88,6 +88,7 @@ def wait_for_the_end_of(pid: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_one_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     code = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
     with pytest.raises(subprocess.TimeoutExpired):

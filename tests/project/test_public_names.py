@@ -148,6 +148,7 @@ def test_every_name_is_used_alone_and_after_the_others() -> None:
             assert not what.startswith(("BUG", "UnavailableError")), f"{name}: {what}"
 
 
+@pytest.mark.long
 def test_every_name_is_used_in_several_orders_in_an_install_without_extras() -> None:
     for said, same in use_all(EXTRAS, ORDERS):
         assert same

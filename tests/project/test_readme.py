@@ -89,6 +89,7 @@ def write_bands(path: Path, values: NDArray[Any], names: tuple[str, ...], profil
         file.descriptions = names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scene", ["part", pytest.param("whole", marks=pytest.mark.long)])
 def test_the_program_without_refnet_gives_the_same_classes(tmp_path: Path, scene: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -165,6 +166,7 @@ def test_the_program_that_predicts(tmp_path: Path) -> None:
             assert printed[file.tags(1)[f"CLASS_{code}"]] == pytest.approx(share, rel=5e-3)
 
 
+@pytest.mark.long
 def test_the_program_for_ray(scenes: Path) -> None:
     (scenes / "libraries").mkdir()
     (scenes / "libraries" / "ray.py").write_text(RAY)
@@ -231,6 +233,17 @@ def scenes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_many_scenes_are_planned_as_it_says(scenes: Path) -> None:
+    """What it says of running them is for the long test below."""
+    for command in commands_of(section_of("## Many scenes")):
+        if "batch plan" in command and "items.json" not in command:
+            shell(scenes, command)
+    assert len((scenes / "tasks.jsonl").read_text().splitlines()) == 2
+    assert len((scenes / "blocks.jsonl").read_text().splitlines()) == 2
+    shell(scenes, "refnet batch status tasks.jsonl || [ $? = 1 ]")
+
+
+@pytest.mark.long
 def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
     section = section_of("## Many scenes")
     assets = {name: {"href": f"https://example.com/{name}.tif"} for name in ["B02", "B03", "B04", "B08", "vv", "vh"]}

@@ -175,6 +175,7 @@ def test_the_teacher_weighs_labels_where_that_is_asked_for(made: list[places.Pla
         assert [scene["name"] for scene in scenes if "sar" not in scene] == ["a2"]
 
 
+@pytest.mark.long
 def test_terramesh_is_read_with_the_offset_and_the_codes_it_has(shared: Path) -> None:
     darkest = {}
     for level in ("L1C", "L2A"):
@@ -368,6 +369,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory, made: list[places.Place], we
     return found
 
 
+@pytest.mark.long
 def test_a_fold_scores_what_both_sensors_saw_of_its_country(folds: Path) -> None:
     read = score.read_folds(folds)
     assert [*read] == ["Austria", "Finland"]
@@ -382,6 +384,7 @@ def test_a_fold_scores_what_both_sensors_saw_of_its_country(folds: Path) -> None
             assert right == np.trace(fold.matrices["both"][name])
 
 
+@pytest.mark.long
 def test_a_sensor_that_is_blanked_tells_nothing(made: list[places.Place], weights: Path, tmp_path: Path) -> None:
     (place,) = (place for place in made if place.name == "f1")
     assert place.sar
@@ -432,6 +435,7 @@ def drawn_fold(random: np.random.Generator, sharpness: float) -> score.Fold:
     return score.Fold({}, {"place": score.Pixels(logs, labels.astype(np.uint8), logs)})
 
 
+@pytest.mark.long
 def test_a_temperature_comes_from_the_other_countries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "FITTED", 20_000)
     random = np.random.default_rng(5)
@@ -500,6 +504,7 @@ def test_places_are_drawn_with_their_labels_the_worst_first(
     assert heights[0] - heights[1] == 2 * (side + gap + line)
 
 
+@pytest.mark.long
 def test_contact_sheets_begin_with_the_worst(
     made: list[places.Place], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -298,6 +298,7 @@ def test_servers_that_do_not_give_the_file(tmp_path: Path, server: Server) -> No
     assert "user" not in message
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hasty")
 def test_silent_servers_are_given_up_by_reading_threads(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch

@@ -328,6 +328,7 @@ def place_optical(path: Path, grid: GeoBox, transform: Affine, crs: str, size: i
     return write(path, values.astype(np.float32), BANDS, transform, crs, nodata=None)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("crs", "place"),
     [
@@ -486,6 +487,7 @@ def gaps(tmp_path: Path) -> tuple[Path, Path]:
             write(tmp_path / "s1.tif", sar, ("VV", "VH"), nodata=None))  # fmt: skip
 
 
+@pytest.mark.long
 def test_missing_sensors(gaps: tuple[Path, Path], capsys: Any, tmp_path: Path) -> None:
     strict, lenient = tmp_path / "a.tif", tmp_path / "b.tif"
     told(capsys, "predict", gaps, "-o", strict)
@@ -564,6 +566,7 @@ def difference(one: Patch, other: Patch) -> float:
     return float(np.nanmean(abs(one.sar - other.sar)))
 
 
+@pytest.mark.long
 def test_without_a_certain_shift(tmp_path: Path, capsys: Any) -> None:
     random = np.random.default_rng(7)
     optical = write(tmp_path / "s2.tif", ground(256, 256), BANDS)
@@ -587,6 +590,7 @@ def test_without_a_certain_shift(tmp_path: Path, capsys: Any) -> None:
 # --- class schemes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_map_in_another_scheme(gaps: tuple[Path, Path], capsys: Any, tmp_path: Path) -> None:
     own, other = tmp_path / "own.tif", tmp_path / "other.tif"
     told(capsys, "predict", gaps, "-o", own)

@@ -347,6 +347,7 @@ def test_no_driver_is_chosen_by_half_a_signature(tmp_path: Path) -> None:
         assert raster_driver(path) == driver
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("thing", few(["{}", "[[1.5,2]]", "[]"], "[[1.5,2]]"))
 def test_geojson_of_very_many_things_takes_little_memory(tmp_path: Path, thing: str) -> None:
     path = tmp_path / "a.geojson"

@@ -274,6 +274,7 @@ def test_bands_without_names_are_cut_too(tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole(joined).sar, whole(one).sar)
 
 
+@pytest.mark.long
 def test_hundreds_of_pieces_keep_few_files_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.tile(optical_image(), (1, 1, 2))[:, :, :160]
     plain = write(tmp_path / "s2.tif", image, BANDS)

@@ -291,6 +291,7 @@ def test_pixels_around_a_fill_do_not_depend_on_the_window(tmp_path: Path, fill: 
     assert not whole.optical_valid[fills].any()
 
 
+@pytest.mark.long
 def test_a_wedge_at_the_edge_of_a_large_image_is_found(tmp_path: Path) -> None:
     """Though only a part of it is looked at."""
     side = 1500

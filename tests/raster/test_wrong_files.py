@@ -221,6 +221,7 @@ def test_one_sensor_alone_does_not_fit_weights_that_need_both(tmp_path: Path) ->
     assert inspect(optical, None).fits is None
 
 
+@pytest.mark.long
 def test_a_map_may_be_made_again_beside_its_bands(tmp_path: Path, sar: Path) -> None:
     folder = tmp_path / "scene"
     folder.mkdir()

@@ -140,6 +140,7 @@ def test_libraries_that_were_never_installed_are_no_failure() -> None:
     assert choose_scan("cuda").warning is None
 
 
+@pytest.mark.long
 def test_the_report_warns_and_the_map_is_that_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_pair(tmp_path, 64, 64)
     chosen = PredictOptions(*pair, tmp_path / "map.tif", weights="refnet-base", coreg="off", outputs=("report",))

@@ -209,6 +209,7 @@ def test_bigearthnet(data: Path, capsys: Any, tmp_path: Path, name: str) -> None
     assert (predict_quickly(*pair, tmp_path / "map.tif", PlaceEngine()) > 0).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "level", "date"), each_source([*SSL4EO][1:2], SSL4EO, pytest.mark.long), indirect=["data"]
 )
@@ -328,6 +329,7 @@ def maps_of_all_scales(optical: Path, sar: Path, folder: Path, capsys: Any, *opt
     return maps
 
 
+@pytest.mark.long
 def test_sample_in_all_units(tmp_path: Path, capsys: Any) -> None:
     bounds = "--bounds", "240000,6201640,241920,6203560"
     maps = maps_of_all_scales(SAMPLE / "s2.tif", SAMPLE / "s1.tif", tmp_path, capsys, *bounds)
@@ -394,6 +396,7 @@ def test_safe_products_give_the_reflectance_that_was_written(
     assert evidence(found)["optical.bands"] in ("name", "tag")
 
 
+@pytest.mark.long
 def test_maps_of_a_product_and_of_a_stack_of_its_bands_are_equal(tmp_path: Path, capsys: Any) -> None:
     ground = small_ground()
     left, top = TILES["32TQS"]

@@ -247,6 +247,7 @@ def test_threads_change_no_value_and_no_count(write: Write) -> None:
     assert all(each == read[0] for each in read)
 
 
+@pytest.mark.long
 def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
     optical, sar = large_pair(write)
     windows = [Window(row, column, 512, 512) for row in (0, 512) for column in range(0, 1024, 512)]

@@ -52,6 +52,7 @@ def test_what_is_shared_out_fits_and_is_no_more_than_asked_for(batch: int, threa
         assert readers == threads or demand.total(tiles, readers + 1) > most
 
 
+@pytest.mark.long
 def test_tiles_and_threads_of_a_prediction_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     optical, sar = make_pair(tmp_path, 300, 300)
     demand = demand_of(read_card(default_weights()), default_weights(), 300)

@@ -35,6 +35,7 @@ def test_the_same_memory_is_taken_again() -> None:
     assert 20 * count < pages("leave")[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "turns"), [(None, "2000"), pytest.param("7", "7", marks=pytest.mark.long)])
 def test_the_threads_of_a_command_wait_idly(given: str | None, turns: str) -> None:
     """GNU's OpenMP itself says what it was told when it was loaded."""

@@ -145,6 +145,7 @@ def test_each_labelled_pixel_that_is_held_out_counts_once(config: TrainConfig, t
     assert fit_temperature(*read_held_out(net, replace(card, temperature=3.0), scenes, config)) == found
 
 
+@pytest.mark.long
 def test_pixels_are_drawn_by_the_seed(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refnet_cli.training.held_out.MOST_PIXELS", 2000)
     net, card = REFNet(CARD.network).eval(), replace(CARD, tile=160)

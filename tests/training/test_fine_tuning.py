@@ -58,6 +58,7 @@ def test_a_warm_up_that_is_too_long_is_refused(config: TrainConfig) -> None:
         with_schedule(replace(config, init="shipped", warmup=5000), survey(config))
 
 
+@pytest.mark.long
 def test_an_interrupted_training_keeps_its_schedule(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:

@@ -175,6 +175,7 @@ def test_it_leaves_when_asked_and_goes_on(
     assert parts.card == plain.result.card
 
 
+@pytest.mark.long
 def test_the_card_says_the_temperature_that_suits_what_is_held_out(
     config: TrainConfig, plain: Plain, learned: TrainResult
 ) -> None:
@@ -195,6 +196,7 @@ def test_the_card_says_the_temperature_that_suits_what_is_held_out(
     assert scored["overall_accuracy_by_scene"] == by_scene
 
 
+@pytest.mark.long
 def test_without_enough_held_out_there_is_no_temperature(
     config: TrainConfig, tmp_path: Path, said: list[str]
 ) -> None:
@@ -227,6 +229,7 @@ def test_learning_starts_from_a_temperature_of_1(unscored: TrainConfig, tmp_path
     assert losses[0] == losses[1]
 
 
+@pytest.mark.long
 def test_it_leaves_while_it_calibrates(
     full: TrainConfig, plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +267,7 @@ def test_it_learns_and_the_weights_predict(config: TrainConfig, learned: TrainRe
     assert report.weights["sha256"] == result.card.sha256
 
 
+@pytest.mark.long
 def test_weights_trained_without_a_sensor_never_see_it(unscored: TrainConfig, tmp_path: Path) -> None:
     result = fit(replace(unscored, steps=1, without="sar"), tmp_path)
     variances = {n: x for n, x in weights_of(result.weights).items() if n.endswith("running_var")}
@@ -276,6 +280,7 @@ def test_weights_trained_without_a_sensor_never_see_it(unscored: TrainConfig, tm
     assert not np.array_equal(engine.predict(optical, sar[0]), engine.predict(optical[..., ::-1].copy(), sar[0]))
 
 
+@pytest.mark.long
 def test_validation_scenes_without_labels_do_not_lose_the_training(config: TrainConfig, tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), SOUTH)
     scenes = config.scenes[0], replace(config.scenes[1], labels=bare)
@@ -468,6 +473,7 @@ def test_it_learns_a_tile_by_heart(data: Path, tmp_path: Path, side: int, steps:
     assert scores.overall_accuracy > 0.95
 
 
+@pytest.mark.long
 def test_a_scheme_of_ones_own_goes_all_the_way(config: TrainConfig, tmp_path: Path) -> None:
     scheme = ClassScheme("mine", (1, 2, 11), ("Pond", "Wood", "Field"), ((0, 0, 255), (0, 99, 0), (200, 200, 0)))
     result = fit(replace(config, scheme=scheme, steps=1), tmp_path)
@@ -602,6 +608,7 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'lulc.tif'}\n"
 
 
+@pytest.mark.long
 def test_a_dry_run_counts_and_warns(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = config.scenes[0]
     (tmp_path / "regions.toml").write_text(
@@ -720,6 +727,7 @@ def test_a_signal_has_a_checkpoint_written(config: TrainConfig, tmp_path: Path, 
     assert f"{said} {tmp_path / 'run'}. Run the same command again to resume." in errors
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.long)])
 def test_killed_at_random_it_ends_as_if_undisturbed(config: TrainConfig, tmp_path: Path, kills: int) -> None:
     steps = 4 if kills == 1 else 40

@@ -201,6 +201,7 @@ def test_vector_labels_have_confidences_too(config: TrainConfig, tmp_path: Path)
     assert sum(counts.values()) == counts["Water"]
 
 
+@pytest.mark.long
 def test_what_is_held_out_is_scored_alike_wherever_it_has_any_confidence(config: TrainConfig, tmp_path: Path) -> None:
     """Pixels with a confidence of 0 are not scored; others count 1."""
     place = Affine.translation(100_000, 0) @ PLACE
@@ -333,6 +334,7 @@ def test_weighted_passes_add_up_to_the_step(
     assert plain.history.steps[0].loss != pytest.approx(at_once.history.steps[0].loss, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_scene_of_little_weight_teaches_little(config: TrainConfig, tmp_path: Path) -> None:
     """Wrong labels of a weight near 0 give the losses of no such labels, where a step has both."""
     lying = np.full((1, 160, 144), 5, np.uint8)

@@ -29,6 +29,7 @@ from refnet_cli.training.statistics import measure_statistics
 from refnet_cli.training.survey import sensors_usable_alone, survey
 from refnet_cli.training.validation import evaluate_weights
 from tests.helpers.messages import messages
+from tests.helpers.quick import few
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 WHOLE = Window(0, 0, 160, 144)
@@ -149,7 +150,7 @@ def test_a_sensor_in_few_scenes_is_measured_in_enough_crops(
     sampler.close()
 
 
-@pytest.mark.parametrize("sensor", SENSORS)
+@pytest.mark.parametrize("sensor", few(SENSORS, "sar"))
 def test_a_training_of_one_sensor_says_what_to_write(
     scenes: dict[str, TrainScene], sensor: str, tmp_path: Path, no_pictures: None
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_mixed_training_goes_on_to_the_same_weights(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.long
 def test_an_encoder_that_sees_nothing_keeps_its_statistics(
     scenes: dict[str, TrainScene], tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

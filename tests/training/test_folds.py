@@ -99,6 +99,7 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
         return {row["region"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.long
 def test_each_fold_is_a_training_by_itself(regions: Path, done: Path, tmp_path: Path) -> None:
     """Interrupted or not, and no matter what was trained before it in the same process."""
     config = read_folds(regions, "south")["south"]

@@ -159,6 +159,7 @@ def test_failures_leave_nothing_behind(kind: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.png"]
 
 
+@pytest.mark.long
 def test_pyplot_is_never_loaded(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, numpy\nfrom refnet_cli.plots import draw_confusion, draw_curves\n"

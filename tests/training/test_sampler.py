@@ -235,6 +235,7 @@ def _always_damaged(index: object, window: Window) -> object:
     raise InputError("damaged")
 
 
+@pytest.mark.long
 def test_more_scenes_than_may_be_open(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "choose_pool_size", lambda *_: (1, 1))
     scenes = tuple(replace(scene, split=None) for scene in config.scenes)
@@ -330,6 +331,7 @@ def test_label_codes_of_a_scene(config: TrainConfig) -> None:
     assert counts["train"]["Trees"] == 0
 
 
+@pytest.mark.long
 def test_a_layer_of_labels_is_chosen_and_gaps_in_it_are_told(
     config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,8 +58,8 @@ def fits(config: TrainConfig) -> bool:
 
 @pytest.mark.parametrize(
     ("settings", "names"),
-    [({}, {"block"}), ({"block": 320.0, "tile": 160}, {"tile"}),
-     ({"tile": 256, "crop": 256}, {"block", "tile", "crop"})],
+    [({}, {"block"}), pytest.param({"block": 320.0, "tile": 160}, {"tile"}, marks=pytest.mark.long),
+     pytest.param({"tile": 256, "crop": 256}, {"block", "tile", "crop"}, marks=pytest.mark.long)],
 )  # fmt: skip
 def test_what_it_names_fits_and_nothing_larger_does(
     config: TrainConfig, settings: dict[str, Any], names: set[str]
