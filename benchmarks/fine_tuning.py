@@ -1,9 +1,11 @@
 """Compare schedules of trainings that start from weights, on ground that these weights did not learn from.
 
-    python -m benchmarks.fine_tuning FOLDER --places PLACES --terramesh TERRAMESH --without-lithuania WEIGHTS [RUN ...]
+    python -m benchmarks.fine_tuning FOLDER [RUN ...] --places PLACES --terramesh TERRAMESH --weights WEIGHTS
 
-A run is CASE/SCHEDULE/SEED; all of them by default. Runs that are finished are not repeated. The table at the end has
-the mean IoU and overall accuracy of the held-out ground at the start, at the best and at the last step.
+WEIGHTS have seen neither Lithuania nor 433D, as those of ``weights/make_base.py`` in the folder without-Lithuania. The
+sample scene starts from the bundled weights. A run is CASE/SCHEDULE/SEED; all of them by default. Runs that are
+finished are not repeated. The table at the end has the mean IoU and overall accuracy of the held-out ground at the
+start, at the best and at the last step.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from refnet_cli.training.fit import fit
 from refnet_cli.training.regions_file import read_regions
 
 ROOT = Path(__file__).resolve().parents[1]
-CROPS = {"crop": 128, "tile": 128}
+SIDES = {"433D": 64, "Lithuania": 128}
+"""Side of crops and tiles in pixels, which is also the distance between what is learned from and what is scored."""
 TAUGHT = ("lt_34UEG_51_61_20170930", "lt_35ULA_33_68_20170808", "lt_35ULB_55_55_20170927", "lt_35UMB_32_56_20170924",
           "lt_35VLC_41_60_20180510")  # fmt: skip
 """One place of each Sentinel-2 tile in Lithuania."""
@@ -46,7 +49,7 @@ def cut_in_half(place: Place, folder: Path) -> list[Place]:
     """Write the left and the right half of a place's files, and return them as places."""
     halves = []
     for number, side in enumerate(("left", "right")):
-        files: dict[str, Path] = {}
+        files: dict[str, Any] = {}
         for kind in ("optical", "sar", "labels"):
             files[kind] = folder / f"{side}-{kind}.tif"
             with rasterio.open(getattr(place, kind)) as file:
@@ -61,20 +64,20 @@ def cut_in_half(place: Place, folder: Path) -> list[Place]:
     return halves
 
 
-def make_cases(folder: Path, places: Path, terramesh: Path, lithuania: Path) -> dict[str, TrainConfig]:
+def make_cases(folder: Path, places: Path, terramesh: Path, weights: Path) -> dict[str, TrainConfig]:
     """Return the trainings to compare, by name, without a schedule."""
     folder.mkdir(parents=True, exist_ok=True)
     town = next(place for place in read_terramesh(terramesh) if place.name == "433D")
     own = [place for place in read_places(places) if place.country == "Lithuania" and place.both]
     made = {
-        "433D": replace(read_config(regions_text("", cut_in_half(town, folder), ("right",))), init="shipped"),
+        "433D": replace(read_config(regions_text("", cut_in_half(town, folder), ("right",))), init=weights),
         "Lithuania": replace(
             read_config(regions_text("", own, [place.name for place in own if place.name not in TAUGHT])),
-            init=lithuania,
+            init=weights,
         ),
     }
-    made = {name: replace(config, **CROPS) for name, config in made.items()}
-    unset: dict[str, None] = dict.fromkeys(("steps", "learning_rate", "warmup", "clip"))
+    made = {name: replace(config, crop=SIDES[name], tile=SIDES[name]) for name, config in made.items()}
+    unset: dict[str, Any] = dict.fromkeys(("steps", "learning_rate", "warmup", "clip"))
     return made | {"sample": replace(read_regions(ROOT / "sample_data" / "regions.toml"), **unset)}
 
 
@@ -99,11 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", nargs="*", metavar="CASE/SCHEDULE/SEED")
-    for name in ("places", "terramesh", "without-lithuania"):
+    for name in ("places", "terramesh", "weights"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args(arguments)
     places, terramesh = given.places.resolve(), given.terramesh.resolve()
-    cases = make_cases(given.folder / "data", places, terramesh, given.without_lithuania)
+    cases = make_cases(given.folder / "data", places, terramesh, given.weights.resolve())
     runs = given.runs or ["/".join(parts) for parts in product(cases, SCHEDULES, "01")]
     for number, name in enumerate(runs):
         case, schedule, seed = name.split("/")

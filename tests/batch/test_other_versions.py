@@ -103,6 +103,7 @@ def test_a_map_of_a_version_that_makes_the_same_is_done(plan: Callable[..., list
     assert (outcome.status, outcome.warnings) == ("skipped", [])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["0.1.0", NEXT])
 def test_blocks_of_two_versions_make_no_map(version: str, plan: Callable[..., list[Task]], tmp_path: Path) -> None:
     tasks = plan("report", block=512)

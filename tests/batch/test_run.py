@@ -279,6 +279,7 @@ def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path:
 ENDS = few([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], signal.SIGTERM)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ENDS)
 def test_a_batch_that_is_ended_with_its_workers(how: signal.Signals, many: Many, tmp_path: Path) -> None:
     """None of them goes on for long by itself, and the next run goes on where it was."""

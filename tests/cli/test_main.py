@@ -183,6 +183,7 @@ def test_closed_stdout_is_no_drama(tmp_path: Path, pair: tuple[Path, Path]) -> N
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "weights"),
     [

@@ -240,6 +240,7 @@ def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> 
     assert all_go([int(process) for process in done.stdout.split()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
 def test_processes_go_with_their_parent_in_the_midst_of_a_batch(number: signal.Signals) -> None:
     with subprocess.Popen(

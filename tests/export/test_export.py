@@ -485,6 +485,7 @@ class Both:
         assert agreement >= 0.999
 
 
+@pytest.mark.long
 def test_the_shipped_weights_agree_on_the_sample() -> None:
     card = read_card(BASE)
     with ScenePair.open(*SAMPLE, card.optical.bands, card.sar.bands) as pair:

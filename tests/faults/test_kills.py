@@ -159,6 +159,7 @@ OTHERS: dict[str, tuple[tuple[str, ...], Callable[[Scene, Path], None]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=() if what == "pixels" else pytest.mark.long) for what in OTHERS]
 )

@@ -437,6 +437,7 @@ def test_a_disk_that_fills_up_during_the_last_copy(
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @both
 @pytest.mark.parametrize("stage", ["working.tif", "complete.tif"])
 def test_damage_at_any_place_is_found(

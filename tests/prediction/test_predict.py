@@ -602,6 +602,7 @@ def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["verify", str(path)]) == code
 
 
+@pytest.mark.long
 def test_neither_batch_nor_threads_change_a_class(tmp_path: Path) -> None:
     """Kernels may differ in the last bit; on the sample scene no class changed with batches of 1 to 5 tiles."""
     scene = PredictOptions(

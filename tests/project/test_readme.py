@@ -41,6 +41,7 @@ def refnet(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_the_walk_through_begins(tmp_path: Path) -> None:
     for name in ("sample_data", "weights"):
         (tmp_path / name).symlink_to(ROOT / name)

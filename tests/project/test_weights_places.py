@@ -404,6 +404,7 @@ def test_a_sensor_that_is_blanked_tells_nothing(made: list[places.Place], weight
     assert not np.array_equal(found[0]["sar"], found[1]["sar"])
 
 
+@pytest.mark.long
 def test_folds_are_pooled_next_to_the_forest(folds: Path, made: list[places.Place], tmp_path: Path) -> None:
     read = score.read_folds(folds)
     perfect = {name: np.diag(labelled(name)).tolist() for name in ("a1", "f1", "f2", "l1")}

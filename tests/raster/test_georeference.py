@@ -540,6 +540,7 @@ def coreg_of(report: Any) -> Any:
     return {decision["what"]: decision for decision in report["decisions"]}.get("coreg")
 
 
+@pytest.mark.long
 def test_a_shift_is_told_and_corrected(tmp_path: Path, capsys: Any) -> None:
     pair = moved_sample(tmp_path, 3, -2)
     part = "--bounds", ",".join(BOUNDS)

@@ -180,6 +180,7 @@ def test_available_scans_say_what_to_install() -> None:
     assert "refnet-cli[gpu]" in str(on_gpu["fla"])
 
 
+@pytest.mark.long
 def test_importing_the_scan_needs_no_optional_library() -> None:
     code = (
         "import sys\n"

@@ -365,6 +365,7 @@ def test_balanced_weights_let_all_classes_count_alike(config: TrainConfig) -> No
     assert class_weights(config, scenes) is None
 
 
+@pytest.mark.long
 def test_passes_add_up_to_the_step(unscored: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for batch norms, which see the images of a pass: with those at rest, nothing differs but rounding."""
     monkeypatch.setattr("refnet_cli.training.learner.set_training", lambda net, frozen: net.eval() and None)

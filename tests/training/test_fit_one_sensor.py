@@ -218,6 +218,7 @@ def trained(mixed: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Tra
     return fit(mixed, tmp_path_factory.mktemp("mixed"))
 
 
+@pytest.mark.long
 def test_a_mixed_training_scores_with_the_one_sensor_that_there_is(mixed: TrainConfig, trained: TrainResult) -> None:
     """Pictures of a scene without SAR included."""
     card = read_card(trained.weights)

@@ -136,6 +136,7 @@ def test_the_table_says_what_the_cards_say(done: Path) -> None:
     assert all(is_refnet_output(done / name) for name in ("folds.csv", "folds.json", "fold-east/fold.json"))
 
 
+@pytest.mark.long
 def test_finished_folds_are_not_trained_again(
     regions: Path, done: Path, tmp_path: Path, said: list[str]
 ) -> None:

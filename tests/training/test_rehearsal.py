@@ -36,6 +36,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_it_counts_what_the_training_does_and_does_not_change_it(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
