@@ -2,10 +2,10 @@
 
     python -m benchmarks.fine_tuning FOLDER [RUN ...] --places PLACES --terramesh TERRAMESH --weights WEIGHTS
 
-WEIGHTS have seen neither Lithuania nor 433D, as those of ``weights/make_base.py`` in the folder without-Lithuania. The
-sample scene starts from the bundled weights. A run is CASE/SCHEDULE/SEED; all of them by default. Runs that are
-finished are not repeated. The table at the end has the mean IoU and overall accuracy of the held-out ground at the
-start, at the best and at the last step.
+Of Lithuania every fourth place is learned from. WEIGHTS have seen neither Lithuania nor 433D, as those of
+``weights/make_base.py`` in the folder without-Lithuania. The sample scene starts from the bundled weights. A run is
+CASE/SCHEDULE/SEED; all of them by default. Runs that are finished are not repeated. The table at the end has the mean
+IoU and overall accuracy of the held-out ground at the start, at the best and at the last step.
 """
 
 from __future__ import annotations
@@ -33,14 +33,11 @@ from refnet_cli.training.regions_file import read_regions
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = {"433D": 64, "Lithuania": 128}
 """Side of crops and tiles in pixels, which is also the distance between what is learned from and what is scored."""
-TAUGHT = ("lt_34UEG_51_61_20170930", "lt_35ULA_33_68_20170808", "lt_35ULB_55_55_20170927", "lt_35UMB_32_56_20170924",
-          "lt_35VLC_41_60_20180510")  # fmt: skip
-"""One place of each Sentinel-2 tile in Lithuania."""
 SCHEDULES: dict[str, dict[str, Any]] = {
     "default": {},
     "README": {"learning_rate": 5e-4, "warmup": 0, "clip": 1e9},
     "sample": {"learning_rate": 1e-3, "warmup": 10, "clip": 1.0},
-    "gentle": {"learning_rate": 2e-4},
+    "gentle": {"learning_rate": 1e-4},
 }
 """Settings by name, README's without clipping; steps are those that refnet chooses, so that all take the same time."""
 
@@ -72,7 +69,7 @@ def make_cases(folder: Path, places: Path, terramesh: Path, weights: Path) -> di
     made = {
         "433D": replace(read_config(regions_text("", cut_in_half(town, folder), ("right",))), init=weights),
         "Lithuania": replace(
-            read_config(regions_text("", own, [place.name for place in own if place.name not in TAUGHT])),
+            read_config(regions_text("", own, [place.name for number, place in enumerate(own) if number % 4])),
             init=weights,
         ),
     }

@@ -33,7 +33,7 @@ from refnet_cli.system.words import count
 LOG = logging.getLogger(__name__)
 
 
-@click.group("batch", cls=StrictGroup)
+@click.group("batch", cls=StrictGroup, short_help="Map many scenes, here or on a cluster.")
 def batch_group() -> None:
     """Map many scenes: plan them, run them anywhere and again, put blocks together.
 
@@ -237,7 +237,7 @@ def batch_merge(tasks: Path, overwrite: bool | None, as_json: bool, quiet: bool)
     follow.finish()
 
 
-@batch_group.command("status")
+@batch_group.command("status", short_help="Say what is done, missing and failed.")
 @click.argument("tasks", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print numbers, missing outputs and reasons as JSON.")
 @click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")

@@ -58,7 +58,7 @@ GROUPS = {
 """Options of ``refnet predict`` by the headings of its help."""
 
 
-@click.command("predict", cls=OptionsCommand, groups=GROUPS)
+@click.command("predict", cls=OptionsCommand, groups=GROUPS, short_help="Make a map of one scene.")
 @field_options(PREDICT)
 @removed_options
 @click.option(
@@ -155,7 +155,7 @@ class Follow:
         return f"Stopped. Finished rows are kept in {folder}. The same command continues from there."
 
 
-@click.command("inspect", cls=OptionsCommand)
+@click.command("inspect", cls=OptionsCommand, short_help="Show how files are read, and why.")
 @click.option("--optical", "--s2", "optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", "--s1", "sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
@@ -191,7 +191,7 @@ def inspect_command(
         print_lines(describe_inspection(found))
 
 
-@click.command("register", cls=OptionsCommand)
+@click.command("register", cls=OptionsCommand, short_help="Measure the shift between SAR and optical.")
 @click.option("--optical", "--s2", "optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", "--s1", "sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
 @click.option("--plot", type=FILE, help="Draw the shift of each window over the optical image into this PNG.")
@@ -237,7 +237,7 @@ def register_command(
         print_lines(describe_shift(found))
 
 
-@click.command("verify", cls=StrictCommand)
+@click.command("verify", cls=StrictCommand, short_help="Check maps against their checksums.")
 @click.argument("map_", metavar="MAP", type=FILE)
 @QUIET
 def verify_command(map_: Path, quiet: bool) -> None:

@@ -21,7 +21,7 @@ FEW = 4
 """Classes that the list of all schemes names of each."""
 
 
-@click.command("schemes", cls=StrictCommand)
+@click.command("schemes", cls=StrictCommand, short_help="List class schemes and their classes.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def schemes_command(name: str | None, as_json: bool) -> None:

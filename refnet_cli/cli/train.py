@@ -51,7 +51,7 @@ def _print_example(command: click.Context, option: click.Parameter, given: bool)
         command.exit()
 
 
-@click.command("train", cls=OptionsCommand)
+@click.command("train", cls=OptionsCommand, short_help="Train weights on labelled scenes.")
 @click.argument("regions", type=FILE)
 @click.option(
     "--example",
@@ -227,7 +227,7 @@ class _Asked:
             signal.signal(number, handler)
 
 
-@click.command("evaluate", cls=StrictCommand)
+@click.command("evaluate", cls=StrictCommand, short_help="Score maps or weights against labels.")
 @click.argument("map_", metavar="[MAP]", type=FILE, required=False)
 @click.argument("labels", type=FILE, required=False)
 @click.option(

@@ -27,7 +27,7 @@ from refnet_cli.system.words import count
 LOG = logging.getLogger(__name__)
 
 
-@click.command("export", cls=OptionsCommand)
+@click.command("export", cls=OptionsCommand, short_help="Write weights as an ONNX model.")
 @click.argument("weights", type=WEIGHTS, required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="ONNX model to write.")
 @click.option(
@@ -95,7 +95,7 @@ def export_command(
     click.echo(json.dumps(made, indent=2) if as_json else output)
 
 
-@click.command("doctor", cls=StrictCommand)
+@click.command("doctor", cls=StrictCommand, short_help="Check this machine and try refnet on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @QUIET
 def doctor_command(as_json: bool, quiet: bool) -> None:
@@ -117,12 +117,12 @@ def doctor_command(as_json: bool, quiet: bool) -> None:
     found.check()
 
 
-@click.group("weights", cls=StrictGroup)
+@click.group("weights", cls=StrictGroup, short_help="List, show, check and import weights.")
 def weights_group() -> None:
     """Look at weights, check them, import published checkpoints."""
 
 
-@weights_group.command("list")
+@weights_group.command("list", short_help="List the bundled weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print what they are as JSON instead of their paths.")
 @QUIET
 def weights_list(as_json: bool, quiet: bool) -> None:
@@ -147,7 +147,7 @@ def weights_list(as_json: bool, quiet: bool) -> None:
     log_warnings(dict.fromkeys(card.notice for _, card in found if card.notice))
 
 
-@weights_group.command("info")
+@weights_group.command("info", short_help="Show the card of weights.")
 @click.argument("weights", type=WEIGHTS, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
 def weights_info(weights: Any, as_json: bool) -> None:
@@ -168,7 +168,7 @@ def weights_info(weights: Any, as_json: bool) -> None:
         print_rows(describe_card(card, path))
 
 
-@weights_group.command("verify")
+@weights_group.command("verify", short_help="Check weights against their checksum.")
 @click.argument("weights", type=WEIGHTS)
 def weights_verify(weights: Any) -> None:
     """Hold WEIGHTS, a file or a name, against the checksum in their card."""
@@ -177,7 +177,7 @@ def weights_verify(weights: Any) -> None:
     click.echo(f"{weights}: intact, sha256 {verify(find_weights(weights)).sha256}")
 
 
-@weights_group.command("import")
+@weights_group.command("import", short_help="Convert a published REF-Net checkpoint.")
 @click.argument("checkpoint", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Weights to write.")
 @click.option(
