@@ -96,9 +96,10 @@ def export_command(
 
 
 @click.command("doctor", cls=StrictCommand, short_help="Check this machine and try refnet on it.")
+@click.option("--online", is_flag=True, help="Ask each catalogue of refnet fetch for an answer, at most 3 s each.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @QUIET
-def doctor_command(as_json: bool, quiet: bool) -> None:
+def doctor_command(online: bool, as_json: bool, quiet: bool) -> None:
     """Tell what this machine has, what refnet will use, and whether it works.
 
     Versions, GDAL's drivers, memory, devices, engines, scan kernels, weights and their checksums; and a self-test of
@@ -109,7 +110,7 @@ def doctor_command(as_json: bool, quiet: bool) -> None:
 
     set_level(quiet)
     with ProgressBar("checks", quiet) as progress:
-        found = inspect_machine(progress)
+        found = inspect_machine(progress, online)
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     else:

@@ -20,6 +20,7 @@ from refnet_cli.doctor.selftest import Run, Trial, plan_runs, run_self_test
 from refnet_cli.engines.onnx_engine import choose_providers, import_runtime
 from refnet_cli.engines.providers import DISTRIBUTIONS, INSTALL, PROVIDERS
 from refnet_cli.errors import RefnetError, UnavailableError
+from refnet_cli.fetching.availability import ask_catalogues, missing_for_fetch
 from refnet_cli.model.weight_files import bundled_weights, default_weights, verify
 from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.system.memory import free_memory
@@ -30,7 +31,7 @@ from refnet_cli.version import __version__
 
 LIBRARIES = (
     "torch", "timm", "numba", "numpy", "rasterio", "pyproj", "odc-geo", *DISTRIBUTIONS, "onnx", "triton", "fla-core",
-    "mamba-ssm",
+    "mamba-ssm", "pystac-client",
 )  # fmt: skip
 SKIPPED = ("loop", "tensorrt")
 """Skipped by the self-test: a scan kernel with one Python step per pixel, and a provider that compiles for minutes."""
@@ -62,6 +63,10 @@ class DoctorReport:
     """For each device type: the scan kernel ``chosen``, the ``reason``, and ``missing``: why others cannot run."""
     weights: list[dict[str, Any]]
     """The bundled weights: ``name``, ``path``, ``sha256``, ``damage``, and whether they are the ``default``."""
+    fetching: str | None = None
+    """None if `refnet fetch` can run; otherwise why not, and what to install."""
+    catalogues: dict[str, str | None] = field(default_factory=dict)
+    """None for each catalogue that answers, otherwise why not; empty if none was asked."""
     self_test: list[Trial] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -110,6 +115,8 @@ class DoctorReport:
         for device, scan in self.scans.items():
             lines += ["", f"selective scan on {device}: {scan['chosen'] or 'none'} ({scan['reason']})"]
             lines += _table(_can_run(scan["missing"]))
+        lines += ["", f"fetching: {self.fetching or 'can run'}"]
+        lines += _table({name: why or "answers" for name, why in self.catalogues.items()})
         lines += ["", "weights", *(_describe_weights(weights) for weights in self.weights)]
         return lines + self._self_test_lines()
 
@@ -141,13 +148,15 @@ def _describe_weights(weights: dict[str, Any]) -> str:
     return f"  {Path(weights['path']).name}: {state}{', used by default' * weights['default']}"
 
 
-def inspect_machine(progress: Progress | None = None) -> DoctorReport:
+def inspect_machine(progress: Progress | None = None, online: bool = False) -> DoctorReport:
     """Inspect the machine and its installation, run the self-test, and return the findings.
 
     Parameters
     ----------
     progress : callable, optional
         See `run_self_test`.
+    online : bool
+        Whether to ask each catalogue of `refnet fetch` for an answer.
     """
     started = time.monotonic()
     engines = {"torch": missing_for_torch(), "onnx": missing_for_onnx()}
@@ -156,6 +165,8 @@ def inspect_machine(progress: Progress | None = None) -> DoctorReport:
     providers = {} if engines["onnx"] else _inspect_providers()
     weights = _inspect_weights()
     folders, devices = _inspect_folders(engines["torch"] is None), _inspect_devices(engines)
+    fetching = missing_for_fetch()
+    catalogues = ask_catalogues() if online and fetching is None else {}
     trials = run_self_test(list(_plan(engines, devices, scans, providers, weights)), progress)
     return DoctorReport(
         refnet=__version__,
@@ -170,6 +181,8 @@ def inspect_machine(progress: Progress | None = None) -> DoctorReport:
         providers=providers,
         scans=scans,
         weights=weights,
+        fetching=fetching,
+        catalogues=catalogues,
         self_test=trials,
         seconds=time.monotonic() - started,
     )

@@ -24,6 +24,7 @@ from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, fit_to_memory, memory_of_outputs
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.raster.raster import tagged_acquisition
 from refnet_cli.scene.options import as_paths
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.dates import acquisition_range, parse_dates
@@ -177,8 +178,14 @@ def _check_files(
 
 
 def _acquired(options: PredictOptions) -> tuple[str, str] | None:
-    """Acquisition interval of the scenes, from the option or the file names."""
+    """Acquisition interval of the scenes, from the option, the file names, or the tags that refnet fetch writes."""
     if options.date is not None:
         return parse_dates(options.date)
-    given = (getattr(options, sensor) for sensor in options.sensors)
-    return acquisition_range(*([Path(path).name for path in as_paths(files)] for files in given))
+    spans = []
+    for sensor in options.sensors:
+        paths = as_paths(getattr(options, sensor))
+        found = acquisition_range([Path(path).name for path in paths]) or tagged_acquisition(paths)
+        if found is None:
+            return None
+        spans.append(found)
+    return min(start for start, _ in spans), max(end for _, end in spans)

@@ -22,6 +22,8 @@ Level = Callable[[NDArray[Any]], NDArray[Any]]
 """From values as read to a scale on which differences are meaningful; NaN for values impossible in any unit."""
 IsGround = Callable[[float, NDArray[Any]], bool]
 """From a value's level and the other levels, shape (B, n), to whether the value may be ground clipped to that level."""
+COMPLETE = "REFNET_NODATA", "complete"
+"""Tag, and its text, of files that declare every pixel without data as nodata, as those that refnet fetched."""
 MAX_BUFFER = 8  # pixels, for a band of 60 m that was interpolated to 10 m
 _REFERENCE = 12  # distance in pixels from a fill value at which nothing is blended with it
 _MIN_COUNT = 20  # of equal values

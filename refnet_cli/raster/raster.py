@@ -24,7 +24,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 
-from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
 from refnet_cli.raster.fills import Fills, dilate
 from refnet_cli.raster.georeference import AffineGeoreference, GcpGeoreference, Georeference, raster_window
 from refnet_cli.raster.guard_jp2 import check_codestream
@@ -33,6 +33,7 @@ from refnet_cli.raster.sidecars import BAND_TAG, LIST_TAG, NUMBERED_TAG, georefe
 from refnet_cli.raster.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import BandMetadata
+from refnet_cli.sensors.dates import parse_dates
 from refnet_cli.sensors.safe import ZIP_FAULTS, zip_member
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote
@@ -490,6 +491,26 @@ class Raster:
     def scaling(self, band: int) -> tuple[float, float]:
         """Return the declared scale and offset of a band."""
         return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
+
+
+ACQUIRED = "ACQUIRED"
+"""Tag with the first and last acquisition time of a file, separated by a slash."""
+
+
+def tagged_acquisition(paths: Sequence[str | Path]) -> tuple[str, str] | None:
+    """Return when a sensor's only file was acquired according to its tag `ACQUIRED`; None if that says nothing."""
+    if len(paths) != 1 or isinstance(paths[0], Remote) or not Path(paths[0]).is_file():
+        return None
+    try:
+        raster = Raster(paths[0], "input")
+    except RefnetError:  # reading it as a scene says what is wrong
+        return None
+    try:
+        return parse_dates(raster.dataset.tags().get(ACQUIRED, ""))
+    except OptionsError:
+        return None
+    finally:
+        raster.close()
 
 
 def north_up_grid(raster: Raster) -> GeoBox:

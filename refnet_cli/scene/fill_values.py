@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refnet_cli.raster.fills import (
+    COMPLETE,
     Fill,
     Fills,
     IsGround,
@@ -41,7 +42,7 @@ class FillRules(NamedTuple):
 def mask_fill_values(
     source: Source, samples: Sequence[FileSample], rules: FillRules
 ) -> tuple[list[Decision], list[str]]:
-    """Detect undeclared fill values, and mask them in ``source``.
+    """Detect undeclared fill values, and mask them in ``source``; files with the tag `COMPLETE` have none.
 
     Parameters
     ----------
@@ -56,6 +57,8 @@ def mask_fill_values(
         One if there are fill values or clipped ground.
     warnings : list of str
     """
+    tag, text = COMPLETE
+    samples = [sampled for sampled in samples if source.rasters[sampled.file].tags.get(tag) != text]
     decisions, warnings = _report_clipped(source, samples, rules)
     found = {}
     for file, fills in _candidates(source, samples, rules).items():

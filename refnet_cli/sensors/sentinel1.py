@@ -92,6 +92,8 @@ def sar_scale_from_metadata(
     for unit in units:
         if re.fullmatch(r"db|decibels?", (unit or "").strip(), re.I):
             return "db", f"tag: the declared unit is {unit}."
+        if re.fullmatch(r"(linear[ _-]?)?power", (unit or "").strip(), re.I):
+            return "power", f"tag: the declared unit is {unit}."
     for text in descriptions:
         if re.search(r"(?<![a-z])db$", text or "", re.I):
             return "db", f"description: the file names a band {text}."

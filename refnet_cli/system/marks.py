@@ -14,6 +14,7 @@ import re
 import sqlite3
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -39,9 +40,10 @@ _TABLES = (
     ("step", "loss", "auxiliary_loss", "learning_rate"),
     ("step", "overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa"),
     ("region", "labelled_pixels", "overall_accuracy", "balanced_accuracy", "mean_iou", "temperature"),
+    ("name", "region", "optical", "sar", "labels", "dates", "clear", "sar_pass", "output"),
 )
 """Columns of the tables; class names may follow those of the table of scores."""
-_TEXTS = {"class_name", "zone", "region"}
+_TEXTS = {"class_name", "zone", "region", "name", "optical", "sar", "labels", "dates", "sar_pass", "output"}
 _SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # a finished task's sidecar, even if truncated
 _MOST = 64 * 2**20  # most bytes of a file that are read
 _GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags
@@ -243,7 +245,7 @@ def _is_text(path: Path, file: BinaryIO, start: bytes) -> bool:
         return False
     file.seek(0)
     text = file.read(_MOST).decode("utf-8", errors="surrogateescape")
-    return any(known(text) for known in (_is_markup, _is_json, _is_task_list, _is_table, _is_checksum))
+    return any(known(text) for known in (_is_markup, _is_json, _is_task_list, _is_table, _is_checksum, _is_toml))
 
 
 def _is_markup(text: str) -> bool:
@@ -305,6 +307,17 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def toml_mark(text: str) -> str:
+    """Return the first line of a TOML file with this text below it: the mark, and a checksum that edits break."""
+    return f"# {MARK} {__version__} {zlib.crc32(text.encode()):08x}"
+
+
+def _is_toml(text: str) -> bool:
+    head, _, below = text.partition("\n")
+    found = re.fullmatch(rf"# {MARK} \S+ ([0-9a-f]{{8}})", head)
+    return found is not None and int(found[1], 16) == zlib.crc32(below.encode(errors="surrogateescape"))
 
 
 def _is_checksum(text: str) -> bool:

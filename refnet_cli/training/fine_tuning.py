@@ -1,7 +1,7 @@
 """Settings of a training that starts from weights, where its config does not state them.
 
-The numbers are a first choice: they were not measured against others yet. An interrupted training keeps those that it
-began with.
+``benchmarks/fine_tuning.py`` compares them with others; its table is in ``benchmarks/README.md``. An interrupted
+training keeps those that it began with.
 """
 
 from __future__ import annotations

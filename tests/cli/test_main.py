@@ -215,7 +215,7 @@ def test_signals_end_a_run_and_leave_nothing(
 def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def inspect_machine(progress: object) -> None:
+    def inspect_machine(progress: object, online: bool) -> None:
         try:
             terminal.leave_with(143)(signal.SIGUSR1, None)
         except SystemExit:
@@ -228,7 +228,7 @@ def test_a_signal_that_a_library_takes_for_an_error_is_still_one(
     assert run(["doctor"]) == 143
     assert capsys.readouterr().err == ""
     ended_by.clear()
-    monkeypatch.setattr("refnet_cli.doctor.report.inspect_machine", lambda progress: 1 / 0)
+    monkeypatch.setattr("refnet_cli.doctor.report.inspect_machine", lambda progress, online: 1 / 0)
     assert run(["doctor"]) == 70
 
 

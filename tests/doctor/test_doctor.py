@@ -75,7 +75,7 @@ def test_all_that_can_run_is_tried_and_agrees(found: DoctorReport) -> None:
 
 
 def test_programs_get_the_same_as_people(found: DoctorReport, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "inspect_machine", lambda progress: found)
+    monkeypatch.setattr(doctor, "inspect_machine", lambda progress, online: found)
     result = CliRunner().invoke(commands, ["doctor", "--json"])
     assert json.loads(result.stdout) == json.loads(json.dumps(found.to_dict()))
 

@@ -29,8 +29,8 @@ from typing import Any, NoReturn
 
 LOADED = (
     "numba", "safetensors.torch", "scipy.fft", "scipy.ndimage", "timm", "torch", "refnet_cli.cli.main",
-    "refnet_cli.engines.torch_engine", "refnet_cli.prediction.predict", "refnet_cli.scan.cpu_kernels",
-    "refnet_cli.training.fit",
+    "refnet_cli.engines.torch_engine", "refnet_cli.fetching.fetch", "refnet_cli.prediction.predict",
+    "refnet_cli.scan.cpu_kernels", "refnet_cli.training.fit",
 )  # fmt: skip
 """None of them starts a thread, as onnxruntime does, which is left to the children."""
 PID = 8

@@ -24,7 +24,7 @@ FLOORS = (
     {"raster"},
     {"scene", "model", "outputs"},
     {"evaluation", "plots", "engines"},
-    {"prediction", "export"},
+    {"prediction", "export", "fetching"},
     {"training", "batch", "doctor"},
     {"cli"},
     {"__main__"},
@@ -35,7 +35,7 @@ FLOOR = {package: number for number, packages in enumerate(FLOORS) for package i
 ONLY_IN = {
     "click": {"cli"},
     "matplotlib": {"plots"},
-    "rasterio": {"raster", "scene", "outputs", "evaluation"},
+    "rasterio": {"raster", "scene", "outputs", "evaluation", "fetching"},
     "torch": {"scan", "model", "engines", "training", "export"},
     "accelerate": {"training"},
     "onnx": {"scan", "export"},
@@ -44,6 +44,8 @@ ONLY_IN = {
     "jinja2": {"outputs"},
     "cattrs": {"system"},
     "pystac": {"outputs"},
+    "pystac_client": {"fetching"},
+    "requests": {"fetching"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}
@@ -64,6 +66,7 @@ REGISTRIES = {
     "SCHEMES": "classes",
     "ENCODERS": "model",
     "CROSSWALKS": "classes",
+    "CATALOGUES": "fetching",
 }
 
 
@@ -158,7 +161,7 @@ def test_importing_the_package_is_cheap() -> None:
     assert not loaded_by("import refnet_cli") & {"torch", "timm", "numba", "rasterio", "scipy"}
 
 
-@pytest.mark.parametrize("command", [[], ["predict"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["predict"], ["train"], ["fetch"]], ids=" ".join)
 def test_help_never_imports_torch(command: list[str]) -> None:
     arguments = ["refnet", *command, "--help"]
     loaded = loaded_by(f"import sys\nsys.argv = {arguments}\nfrom refnet_cli.cli.main import main\nmain()")

@@ -20,7 +20,7 @@ from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.raster.fills import Fill
+from refnet_cli.raster.fills import COMPLETE, Fill
 from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.sample import confirm_fills
 from refnet_cli.scene.options import SceneOptions
@@ -224,6 +224,20 @@ def test_a_fill_is_no_guess_once_it_is_declared(tmp_path: Path, sar: Path) -> No
     assert "optical.fill" not in decisions
     assert not warnings
     np.testing.assert_array_equal(patch.optical_valid, ~hole)
+
+
+def test_files_that_declare_all_nodata_have_no_undeclared_fills(tmp_path: Path, sar: Path) -> None:
+    """Such as what was fetched, where dark ground is clipped to 1."""
+    values = np.round(ground())
+    values[:, wedge()] = 1
+    path = write(tmp_path / "s2.tif", values.astype(np.uint16), BANDS, nodata=0)
+    tag, text = COMPLETE
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(**{tag: text})
+    patch, decisions, _ = read(path, sar)
+    assert "optical.fill" not in decisions
+    assert patch.optical_valid.all()
+    np.testing.assert_array_equal(patch.optical, values.astype(np.float32))
 
 
 def clipped_water(values: np.ndarray) -> None:
