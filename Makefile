@@ -9,14 +9,16 @@ PYTHON ?= $(shell for name in python3.12 python3.13 python3.11 python3 python; d
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := .venv-docs
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all lint docs clean
 
 help:
 	@echo 'make demo      predict the sample scene: out/lulc.tif and a preview of it'
 	@echo 'make test      lint, types and all tests but the long ones'
 	@echo 'make test-all  the long tests too'
 	@echo 'make lint      lint and types'
+	@echo 'make docs      the site of docs/, in build/site'
 	@echo 'make clean     remove .venv, out and caches'
 
 $(STAMP): pyproject.toml
@@ -40,6 +42,16 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -W error -q -n auto --dist worksteal
 
+# An environment of its own, so that tests do not depend on the site's packages.
+$(DOCS)/.installed: pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'Found no Python 3.11 to 3.13; install one, or make PYTHON=/path/to/python' >&2; exit 1; }
+	'$(PYTHON)' -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

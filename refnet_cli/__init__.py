@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from refnet_cli.engines.load import load_engine
     from refnet_cli.engines.options import EngineOptions
     from refnet_cli.errors import RefnetError
+    from refnet_cli.evaluation.change.compare import compare
     from refnet_cli.evaluation.evaluate import evaluate
     from refnet_cli.export import export_onnx
     from refnet_cli.model.card import Card
@@ -44,6 +45,7 @@ _HOMES = {
     "ScenePair": "scene.pair",
     "Tiling": "tiles.tiling",
     "TrainConfig": "training.fit",  # needs torch, and so do the config's checks
+    "compare": "evaluation.change.compare",
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "fit": "training.fit",
@@ -70,6 +72,7 @@ __all__ = [
     "Tiling",
     "TrainConfig",
     "__version__",
+    "compare",
     "evaluate",
     "export_onnx",
     "fit",

@@ -54,7 +54,7 @@ _OTHERS: dict[str, tuple[_Table, ...]] = {
     "dynamic-world": (_Table(
         "the original ones of Dynamic World",
         {code - 1: name for code, name in SCHEMES["dynamic-world"].by_code.items()},
-        "If 0 is water in the files, map 0 to 8 as described in README.md, \"Class codes\".",
+        "If 0 is water in the files, map 0 to 8 as described in docs/reference/class-codes.md.",
     ),),
     "corine": (_Table(
         "those of scheme 'corine-level1'",

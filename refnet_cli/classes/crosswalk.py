@@ -270,7 +270,7 @@ def find_crosswalk(source: ClassScheme, name: str) -> Crosswalk | None:
     known = SCHEMES.get(source.name, source)
     if source.by_code != known.by_code:
         raise OptionsError(
-            f"The class scheme of the weights is named {source.name!r}, but it has the classes {source.listed} "
+            f"The class scheme to translate is named {source.name!r}, but it has the classes {source.listed} "
             f"instead of {known.listed}. Give --scheme a TOML file with your own mapping."
         )
     if name == source.name:

@@ -56,7 +56,7 @@ class SchemeTable:
             for code, entry in self.classes.items()
         ]
         return [
-            (entry["name"], _read_colour(entry["colour"]) if "colour" in entry else _some_colour(number, len(entries)))
+            (entry["name"], _read_colour(entry["colour"]) if "colour" in entry else some_colour(number, len(entries)))
             for number, entry in enumerate(entries)
         ]
 
@@ -201,6 +201,7 @@ def _read_colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _some_colour(number: int, count: int) -> tuple[int, int, int]:
+def some_colour(number: int, count: int) -> tuple[int, int, int]:
+    """Return a colour for a class without one, given its number from 0 and how many there are."""
     red, green, blue = colorsys.hsv_to_rgb(number / count, 0.65, 0.85 - 0.3 * (number % 2))
     return round(255 * red), round(255 * green), round(255 * blue)

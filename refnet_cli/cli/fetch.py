@@ -28,7 +28,7 @@ GROUPS = {
 """Options of ``refnet fetch`` by the headings of its help."""
 
 
-@click.command("fetch", cls=OptionsCommand, groups=GROUPS)
+@click.command("fetch", cls=OptionsCommand, groups=GROUPS, short_help="Get images and labels of a place.")
 @click.option("--bbox", metavar="W,S,E,N", help="Bounding box in degrees; W may be larger than E across 180 degrees.")
 @click.option("--area", type=FILE, help="Polygons (.geojson, .gpkg, .shp, .fgb): a scene for each feature.")
 @click.option("--tile", metavar="NAME", help="Tile of Sentinel-2, such as 32UPU.")

@@ -20,6 +20,7 @@ import click
 from click.shell_completion import shell_complete
 
 from refnet_cli.cli.batch import batch_group
+from refnet_cli.cli.compare import compare_command
 from refnet_cli.cli.fetch import fetch_command
 from refnet_cli.cli.predict import inspect_command, predict_command, register_command, verify_command
 from refnet_cli.cli.schemes import schemes_command
@@ -66,8 +67,8 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
 
 
 for _command in (
-    predict_command, fetch_command, inspect_command, register_command, train_command, evaluate_command, batch_group,
-    verify_command, export_command, doctor_command, weights_group, schemes_command,
+    predict_command, fetch_command, inspect_command, register_command, train_command, evaluate_command, compare_command,
+    batch_group, verify_command, export_command, doctor_command, weights_group, schemes_command,
 ):  # fmt: skip
     commands.add_command(_command)
 

@@ -125,10 +125,12 @@ def describe_scores(found: dict[str, Any]) -> list[str]:
     if len(found.get("overall_accuracy_by_scene", {})) > 1:
         lines += ["", f"{'scene':<24} {'overall accuracy':>17}"]
         lines += [f"{name:<24} {accuracy:17.4f}" for name, accuracy in found["overall_accuracy_by_scene"].items()]
-    return lines + (_describe_estimates(found["area_estimates"]) if "area_estimates" in found else [])
+    return lines + (describe_estimates(found["area_estimates"]) if "area_estimates" in found else [])
 
 
-def _describe_estimates(estimates: dict[str, Any]) -> list[str]:
+def describe_estimates(estimates: dict[str, Any]) -> list[str]:
+    """Tabulate what was estimated from a sample; see `refnet_cli.evaluation.areas.AreaEstimates.to_dict`."""
+
     def shown(estimate: dict[str, float | None]) -> str:
         value, margin = estimate["value"], estimate["margin"]
         return "unknown" if value is None or margin is None else f"{value:.4f} ± {margin:.4f}"

@@ -107,9 +107,9 @@ def train_command(
     sar = "s1.tif"
     labels = "labels.tif"
 
-    README.md tells more. The folder gets weights, checkpoints, tables and pictures of how it went. An interrupted
-    training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written first.
-    --folds all holds out each region in turn; folds that are finished are not trained again.
+    docs/tutorials/train.md says more. The folder gets weights, checkpoints, tables and pictures of how it went. An
+    interrupted training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written
+    first. --folds all holds out each region in turn; folds that are finished are not trained again.
     With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
     """
     set_level(quiet, verbose)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.classes.scheme_files import find_scheme, read_label_codes, with_ignored
-from refnet_cli.classes.schemes import SCHEMES, ClassScheme
-from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.classes.scheme_files import read_label_codes, with_ignored
+from refnet_cli.classes.schemes import ClassScheme
+from refnet_cli.errors import InputError
 from refnet_cli.evaluation.areas import estimate_areas
-from refnet_cli.evaluation.class_map import describe_map
+from refnet_cli.evaluation.class_map import choose_scheme, describe_map
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.evaluation.scores import Scores, confusion_matrix, score
@@ -75,8 +75,8 @@ def evaluate(
         on another grid.
     """
     grid, tagged = describe_map(map_path)
-    meaning, ignored = _choose_scheme(map_path, tagged, scheme)
-    codes_mean = _read_meanings(meanings, meaning, ignored)
+    meaning, ignored = choose_scheme(map_path, tagged, scheme)
+    codes_mean = read_meanings(meanings, meaning, ignored)
     with (
         RasterLabels.open(map_path, grid, meaning, what="map") as mapped,
         open_labels(labels_path, grid, meaning, field, codes_mean, layer) as labelled,
@@ -120,35 +120,7 @@ def _score(
     return replace(scores, area_estimates=estimates)
 
 
-def _choose_scheme(
-    map_path: str | Path, tagged: ClassScheme | None, asked: str | None
-) -> tuple[ClassScheme, Mapping[str, str]]:
-    """Return the map's class scheme, as given or from the tags, and the label codes to ignore."""
-    scheme, ignored = (tagged, {}) if asked is None else find_scheme(str(asked))
-    if scheme is None:
-        raise OptionsError(
-            f"{map_path} has no tags with its class scheme. Give it with --scheme: {', '.join(SCHEMES)}, or your own "
-            ".toml file."
-        )
-    if tagged is not None:
-        _refuse_contradiction(map_path, tagged, scheme)
-    return scheme, ignored
-
-
-def _refuse_contradiction(map_path: str | Path, tagged: ClassScheme, asked: ClassScheme) -> None:
-    """Refuse a scheme with other names for the map's codes than the map's tags."""
-    names = asked.by_code
-    other = [code for code, name in tagged.by_code.items() if names.get(code, "").casefold() != name.casefold()]
-    if other:
-        listed = ", ".join(f"{code} {tagged.by_code[code]}" for code in other)
-        old = ", which refnet 0.1 called 'esri-io'" if tagged.name == "terramesh" else ""
-        raise OptionsError(
-            f"The tags of {map_path} state the class scheme {tagged.name!r}{old}, with {listed}. Scheme "
-            f"{asked.name!r} has other names for these codes. Remove --scheme: it is only for maps without these tags."
-        )
-
-
-def _read_meanings(
+def read_meanings(
     given: Mapping[str, str] | str | Path | None, scheme: ClassScheme, ignored: Mapping[str, str]
 ) -> dict[str, str] | None:
     """Return the mapping of the labels' codes and names; None without one."""

@@ -22,6 +22,9 @@ from refnet_cli.system.closing import Closing
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8
 
+MAPS = {"map": "--scheme", "old map": "--old-scheme", "new map": "--new-scheme"}
+"""Kinds of class maps, and the option with the scheme of each."""
+
 
 class RasterLabels(Closing):
     """A raster of codes, resampled to a grid as the network's class indexes.
@@ -109,7 +112,7 @@ class RasterLabels(Closing):
         mapped : collection of str
             Codes in ``indexes`` that a mapping defines; they take precedence over the file's tags and nodata.
         what : str
-            Kind of file for messages, "label" or "map".
+            Kind of file for messages: "label", or a key of `MAPS`.
 
         Raises
         ------
@@ -143,13 +146,13 @@ class RasterLabels(Closing):
                 f"The {self._what} file {self._raster.path} has the codes {listed}, which are not in class scheme "
                 f"{self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))})."
                 + self._explain(unknown)
-                + (f" {advice}" if self._what == "label" else " Give the map's scheme: --scheme.")
+                + (f" {advice}" if self._what == "label" else f" Give the map's scheme: {MAPS[self._what]}.")
             )
         if not self._tagged:
             plain = {value for value in found if self._indexes.get(value)}
             if mixed := explain_mixed(plain - self._mapped, self._scheme):
                 raise InputError(f"The {self._what} file {self._raster.path} {mixed}")
-            what = "map" if self._what == "map" else "labels"
+            what = self._what if self._what in MAPS else "labels"
             self.warnings += warn_of_codes(plain - self._mapped, self._scheme, what)
 
     def _explain(self, unknown: Sequence[float]) -> str:

@@ -37,13 +37,18 @@ GEOPACKAGE_TIME = "2000-01-01T00:00:00.000Z"
 _TABLES = (
     ("class_code", "class_name", "hectares", "share"),
     ("zone", "class_code", "class_name", "hectares", "share"),
+    ("old_code", "old_name", "new_code", "new_name", "hectares", "share"),
+    ("zone", "old_code", "old_name", "new_code", "new_name", "hectares", "share"),
     ("step", "loss", "auxiliary_loss", "learning_rate"),
     ("step", "overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa"),
     ("region", "labelled_pixels", "overall_accuracy", "balanced_accuracy", "mean_iou", "temperature"),
     ("name", "region", "optical", "sar", "labels", "dates", "clear", "sar_pass", "output"),
 )
-"""Columns of the tables; class names may follow those of the table of scores."""
-_TEXTS = {"class_name", "zone", "region", "name", "optical", "sar", "labels", "dates", "sar_pass", "output"}
+"""Columns of the tables."""
+_LAST = ("kappa", "temperature")
+"""Last columns before those of the classes."""
+_TEXTS = {"class_name", "old_name", "new_name", "zone", "region", "name", "optical", "sar", "labels", "dates",
+          "sar_pass", "output"}  # fmt: skip
 _SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # a finished task's sidecar, even if truncated
 _MOST = 64 * 2**20  # most bytes of a file that are read
 _GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags
@@ -293,7 +298,7 @@ def _is_task_list(text: str) -> bool:
 def _is_table(text: str) -> bool:
     rows = list(csv.DictReader(text.splitlines()))
     columns = tuple(text.splitlines()[0].split(","))
-    if not any(columns == known or (len(known) == 6 and columns[:6] == known) for known in _TABLES):
+    if not any(columns == known or (known[-1] in _LAST and columns[: len(known)] == known) for known in _TABLES):
         return False
     return all(
         name is not None and (name in _TEXTS or (value is not None and _is_number(value)))

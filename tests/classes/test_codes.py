@@ -38,6 +38,7 @@ from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.initialise import initialise
 from refnet_cli.training.survey import survey
 from refnet_cli.training.validation import evaluate_weights
+from tests.helpers.pages import blocks_of, page
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, make_labelled_scene, make_pair, write
 from tests.helpers.small_models import entries, make_model
 
@@ -374,16 +375,11 @@ def test_corine_s_no_data_is_no_label_where_it_is_declared(tmp_path: Path, nodat
 ORIGINAL = ["Water", "Trees", "Grass", "Flooded vegetation", "Crops", "Shrub & scrub", "Built", "Bare", "Snow & ice"]
 
 
-def readme_block(words: str) -> str:
-    blocks = re.findall(r"```toml\n(.+?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = [block for block in blocks if words in block]
-    return str(block)
-
-
 @pytest.mark.parametrize("kind", ["raster", "nodata", "numbers", "texts"])
-def test_original_dynamic_world_by_the_readme(tmp_path: Path, kind: str) -> None:
+def test_original_dynamic_world_as_the_docs_say(tmp_path: Path, kind: str) -> None:
     """0 is water there, even where a program has declared it as no data."""
-    settings = tomllib.loads(readme_block('scheme = "dynamic-world"'))
+    (block,) = blocks_of(page("reference/class-codes"), "toml")
+    settings = tomllib.loads(block)
     scheme = SCHEMES[settings["scheme"]]
     codes = [*range(9), *range(9)]
     if kind in ("raster", "nodata"):

@@ -29,19 +29,20 @@ def words_for(command: str, folder: Path) -> list[str]:
     """Return a command line, and make the files that it reads."""
     if command == "verify":
         return [command, str(write_map(folder / "map.tif", utm_grid(90, 80), random_codes(90, 80)))]
-    if command == "evaluate":
+    if command in ("compare", "evaluate"):
         codes = np.random.default_rng(0).choice([1, 2, 5], (1, 20, 20)).astype(np.uint8)
         paths = [write(folder / f"{name}.tif", codes, (name,)) for name in ("map", "labels")]
-        return [command, *map(str, paths), "--scheme", "esri-io"]
+        options = ["--scheme"] if command == "evaluate" else ["--old-scheme", "--new-scheme"]
+        return [command, *map(str, paths), *(word for option in options for word in (option, "esri-io"))]
     optical, sar = make_pair(folder, 64, 64)
     return [command, "--optical", str(optical), "--sar", str(sar)]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "inspect", "register", "verify"])
+@pytest.mark.parametrize("command", ["compare", "evaluate", "inspect", "register", "verify"])
 def test_progress_of(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("predict", "train"):
+    for module in ("compare", "predict", "train"):
         monkeypatch.setattr(f"refnet_cli.cli.{module}.SHORT", 0.0)
     words = words_for(command, tmp_path)
     assert run([*words, "--log-format", "json"]) == 0
@@ -52,9 +53,9 @@ def test_progress_of(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("command", ["evaluate", "inspect", "register", "verify"])
+@pytest.mark.parametrize("command", ["compare", "evaluate", "inspect", "register", "verify"])
 def test_what_takes_no_time_shows_none(command: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
-    for module in ("predict", "train"):
+    for module in ("compare", "predict", "train"):
         monkeypatch.setattr(f"refnet_cli.cli.{module}.SHORT", 1e9)
     assert run([*words_for(command, tmp_path), "--log-format", "json"]) == 0
     assert "progress" not in [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]

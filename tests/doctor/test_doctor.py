@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import textwrap
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from refnet_cli.model import weight_files
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.outputs.cog import describe_gdal
 from refnet_cli.scan import SCANS, choose_scan
+from tests.helpers.pages import blocks_of, section_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCH = "torch,torchvision,timm,safetensors,accelerate,triton,numba,llvmlite"
@@ -91,12 +90,10 @@ def test_an_environment_that_asks_for_what_is_not_there(
     assert "selective scan on cpu: none" in captured.out
 
 
-def test_the_readme_shows_what_is_told(found: DoctorReport) -> None:
+def test_the_docs_show_what_is_told(found: DoctorReport) -> None:
     """But for numbers, paths and what depends on the machine: the first words of the lines."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("`refnet doctor` tells what")[1]
-    shown = re.search(r"^    refnet .+?(?=^\S)", readme, re.DOTALL | re.MULTILINE)
-    assert shown
-    heads = {line.split("  ")[0].split(":")[0].strip() for line in textwrap.dedent(shown[0]).splitlines()}
+    (shown,) = blocks_of(section_of("## refnet doctor"), "text")
+    heads = {line.split("  ")[0].split(":")[0].strip() for line in shown.splitlines()}
     for head in ("libraries", "devices", "engines", "providers of ONNX Runtime", "weights", "self-test"):
         assert head in heads
         assert any(line.startswith(head) for line in found.lines())

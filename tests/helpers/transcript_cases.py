@@ -15,7 +15,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from tests.helpers.programs import ROOT
-from tests.helpers.scenes import CARD
+from tests.helpers.scenes import CARD, write
 from tests.helpers.small_models import write_model
 
 SAMPLE = ROOT / "sample_data"
@@ -113,6 +113,19 @@ def _make_weights(folder: Path) -> None:
     save_weights(REFNet(card.network).eval(), card, folder / "small.safetensors")
 
 
+def _make_dates(folder: Path) -> None:
+    """Write maps of two dates, and one without tags."""
+    codes = np.random.default_rng(0).choice([0, 1, 2, 5, 7], (12, 9)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
+    later = codes.copy()
+    later[:40, :30][codes[:40, :30] == 2] = 5
+    names = {f"CLASS_{code}": name for code, name in CARD.scheme.by_code.items()}
+    for name, values in (("2020", codes), ("2024", later), ("untagged", later)):
+        path = write(folder / f"{name}.tif", values[None], ("land cover class",))
+        if name != "untagged":
+            with rasterio.open(path, "r+") as file:
+                file.update_tags(1, CLASS_SCHEME=CARD.scheme.name, **names)
+
+
 def _make_nothing(folder: Path) -> None:
     """Leave the folder empty."""
 
@@ -125,6 +138,14 @@ CASES = {
             "refnet batch run tasks.jsonl",
             "refnet batch status tasks.jsonl",
             "refnet batch run tasks.jsonl --json",
+        ),
+        long=True,
+    ),
+    "compare": Case(
+        _make_dates,
+        (
+            "refnet compare 2020.tif 2024.tif -o change.tif --table change.csv",
+            "refnet compare 2020.tif untagged.tif",
         ),
         long=True,
     ),

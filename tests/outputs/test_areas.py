@@ -265,7 +265,7 @@ def test_the_last_bits_do_not_depend_on_how_rows_arrive(height: int, cuts: list[
     zone = shapely.get_parts(shapely.Polygon([(0.3, 0.1), (6.7, height / 3), (2.2, height + 4), (-3, height / 2)]))
     sums = []
     for places in ([0, height], sorted({0, height, *(cut for cut in cuts if cut < height)})):
-        counter = ZoneCounter({"a": zone}, grid, SCHEME)
+        counter = ZoneCounter({"a": zone}, grid, SCHEME.codes)
         for top, bottom in pairwise(places):
             counter.add(codes[top:bottom])
         sums.append(counter.by_code()["a"].tobytes())
@@ -273,7 +273,7 @@ def test_the_last_bits_do_not_depend_on_how_rows_arrive(height: int, cuts: list[
 
 
 def test_memory_grows_with_the_width_alone() -> None:
-    sizes = [ZoneCounter({}, utm_grid(height, 50), SCHEME)._indexes.nbytes for height in (5_000, 100_000)]
+    sizes = [ZoneCounter({}, utm_grid(height, 50), SCHEME.codes)._indexes.nbytes for height in (5_000, 100_000)]
     assert sizes[0] == sizes[1]
 
 

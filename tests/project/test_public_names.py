@@ -61,6 +61,7 @@ def use(name, value):
         "ScenePair": lambda: value.open("no.tif", "no.tif", ["B02"], ["VV"]),
         "Tiling": lambda: value(100, 100, 64, 16),
         "TrainConfig": lambda: value(scenes=()),
+        "compare": lambda: value("no.tif", "nothing.tif"),
         "evaluate": lambda: value("no.tif", "no.tif"),
         "export_onnx": lambda: value("no.safetensors", "a.onnx"),
         "fit": lambda: value(train_config() if "torch" in sys.modules else None, "nowhere/run"),

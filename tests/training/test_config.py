@@ -13,6 +13,7 @@ from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.training.config import Schedule, TrainConfig, TrainScene
 from refnet_cli.training.identity import describe_settings
 from refnet_cli.training.regions_file import SHARED, read_folds, read_regions
+from tests.helpers.pages import page
 
 REGIONS = """
 scheme = "esri-io"
@@ -232,8 +233,7 @@ def test_options_may_stand_once_for_all_scenes(tmp_path: Path) -> None:
 
 def test_what_all_scenes_may_share() -> None:
     """Neither bands, which are the network's at the top of the file, nor what belongs to the ground of one scene."""
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    listed = readme.partition("may stand once, above them: ")[2].partition(". A scene's own")[0]
+    listed = page("reference/regions-file").partition("may stand once, above them: ")[2].partition(". A scene's own")[0]
     assert {*re.findall(r"`(\w+)`", listed)} == {*SHARED}
     assert {"optical_offset", "optical_scale", "sar_scale", "coreg", "mask_clouds", "missing", "strict"} <= {*SHARED}
     assert not {"optical_bands", "sar_bands", "bounds", "grid", "stac", "labels", "split", "region"} & {*SHARED}

@@ -124,7 +124,7 @@ class Areas(FileOutput):
                 raise OptionsError(f"The {what} {given!r} is for zones, but no zones are given. Pass --zones FILE.")
         self._whole = AreaCounter(grid, scheme)
         read = read_zones(zones, grid, context.zone_field, context.zone_layer) if zones else None
-        self._zones = ZoneCounter(read, grid, scheme) if read is not None else None
+        self._zones = ZoneCounter(read, grid, scheme.codes) if read is not None else None
         source = zones.name if zones else None
         self._about = {"map": context.map.name, "zones_from": source, "zone_field": context.zone_field}
         if context.zone_layer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas, total_area
 from refnet_cli.raster.vectors import ShapeProjector, VectorFile
@@ -105,7 +105,7 @@ class _Zone:
 
 
 class ZoneCounter:
-    """Sum the true area of each class in zones.
+    """Sum the true area of each code in zones.
 
     Holds a band of the map's rows, and the polygons and sums of each zone.
 
@@ -114,7 +114,8 @@ class ZoneCounter:
     zones : dict of str to array of shapely geometries
         From `read_zones`.
     grid : GeoBox
-    scheme : ClassScheme
+    codes : sequence of int
+        The codes to count, without 0: of classes, or of transitions between classes.
 
     Attributes
     ----------
@@ -125,17 +126,18 @@ class ZoneCounter:
     _BAND = 8 * CELL
     """Rows that are counted at once. Fixed bands make the last bits independent of how rows arrive."""
 
-    def __init__(self, zones: dict[str, Shapes], grid: GeoBox, scheme: ClassScheme) -> None:
+    def __init__(self, zones: dict[str, Shapes], grid: GeoBox, codes: Sequence[int]) -> None:
         self._grid, self._areas = grid, PixelAreas(grid)
-        self._zones = {name: _place(shapes, grid, 1 + len(scheme.codes)) for name, shapes in zones.items()}
+        self._zones = {name: _place(shapes, grid, 1 + len(codes)) for name, shapes in zones.items()}
         self.outside = [name for name, zone in self._zones.items() if not len(zone.shapes)]
-        self._index = np.zeros(256, np.uint8)
-        self._index[list(scheme.codes)] = np.arange(1, 1 + len(scheme.codes))
-        self._indexes = np.empty((min(self._BAND, grid.shape[0]), grid.shape[1]), np.uint8)
+        dtype = np.min_scalar_type(len(codes))
+        self._index = np.zeros(max(256, *codes, 0) + 1, dtype)
+        self._index[list(codes)] = np.arange(1, 1 + len(codes))
+        self._indexes = np.empty((min(self._BAND, grid.shape[0]), grid.shape[1]), dtype)
         self._next_row = 0
 
-    def add(self, codes: UInt8) -> None:
-        """Count the next rows, any number of them, shape (rows, width)."""
+    def add(self, codes: NDArray[Any]) -> None:
+        """Count the next rows of codes, any number of them, shape (rows, width)."""
         taken = 0
         while taken < len(codes):
             top = self._next_row // self._BAND * self._BAND
@@ -148,7 +150,7 @@ class ZoneCounter:
                 self._count(top, bottom)
 
     def by_code(self) -> dict[str, NDArray[np.float64]]:
-        """Return the areas of code 0 and of each class of the scheme in each zone, in hectares."""
+        """Return the areas of code 0 and of each code in each zone, in hectares, shape (1 + codes,)."""
         return {name: zone.square_metres / 10_000 for name, zone in self._zones.items()}
 
     def _count(self, top: int, bottom: int) -> None:
@@ -168,7 +170,7 @@ class ZoneCounter:
                     self._add(zone, indexes, inside[above - first : below - first], areas)
 
     @staticmethod
-    def _add(zone: _Zone, indexes: UInt8, inside: UInt8, areas: NDArray[np.float64]) -> None:
+    def _add(zone: _Zone, indexes: NDArray[Any], inside: UInt8, areas: NDArray[np.float64]) -> None:
         """Add the pixels of a row of cells, given the index of each pixel's class and the mask of the zone."""
         classes = len(zone.square_metres)
         cells = np.arange(zone.columns.start, zone.columns.stop) // CELL

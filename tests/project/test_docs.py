@@ -1,4 +1,4 @@
-"""The README's training walk-through does what the README says, as it is written there."""
+"""README and the pages of docs/ are true: their commands and programs run, as they are written there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import rasterio
@@ -20,8 +21,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from refnet_cli.cli.main import commands
 from refnet_cli.outputs import OUTPUTS
 from tests.helpers import programs
+from tests.helpers.pages import blocks_of, commands_of, page, pages, section_of
 from tests.helpers.programs import run_python, write_command
 from tests.prediction.test_predict import shift_tiles
 
@@ -29,9 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def read_commands() -> list[list[str]]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("let the bundled weights learn the sample scene")[1]
-    commands = re.findall(r"^    (refnet .+)$", section.split("A regions file of your own")[0], re.MULTILINE)
+    commands = commands_of(section_of("## Let the bundled weights learn the sample scene"))
     return [shlex.split(command)[1:] for command in commands]
 
 
@@ -93,8 +94,7 @@ def write_bands(path: Path, values: NDArray[Any], names: tuple[str, ...], profil
 @pytest.mark.long
 @pytest.mark.parametrize("scene", ["part", pytest.param("whole", marks=pytest.mark.long)])
 def test_the_program_without_refnet_gives_the_same_classes(tmp_path: Path, scene: str) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(import json\n.+?)```", readme, re.DOTALL)
+    (program,) = blocks_of(section_of("## A program without refnet"), "python")
     assert len([line for line in program.splitlines() if line.strip()]) <= 30
     (tmp_path / "model.onnx").symlink_to(ROOT / "weights" / "refnet-base.onnx")
     if scene == "part":
@@ -116,12 +116,11 @@ def test_the_program_without_refnet_gives_the_same_classes(tmp_path: Path, scene
 
 
 def python_blocks() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.+?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for text in pages().values() for block in blocks_of(text, "python")]
 
 
 RAY = '''
-"""Ray, as far as README's program uses it: functions run in this process."""
+"""Ray, as far as the program in docs/how-to/batches.md uses it: functions run in this process."""
 
 
 def remote(**options):
@@ -142,7 +141,7 @@ def get(values):
 
 
 def run_block(program: str, folder: Path, begin: str = "") -> str:
-    """Run a program in a process of its own, as somebody who copies it out of the README."""
+    """Run a program in a process of its own, as somebody who copies it out of the page."""
     begin = f"import sys, warnings; warnings.simplefilter('error'); {begin}"
     done = run_python("-c", f"{begin}\n{program}", cwd=folder, seconds=600)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -150,21 +149,30 @@ def run_block(program: str, folder: Path, begin: str = "") -> str:
 
 
 def test_every_python_block_is_run_here() -> None:
-    """By the test of the program without refnet, and by the two below."""
+    """By the test of the program without refnet, and by those below."""
     begins = [block.splitlines()[0] for block in python_blocks()]
-    assert begins == ["from refnet_cli import PredictOptions, predict", "import ray", "import json"]
+    first = "from refnet_cli import PredictOptions, predict"
+    assert begins == ["import ray", "import json", first, "import logging", "from pathlib import Path"]
 
 
 def test_the_program_that_predicts(tmp_path: Path) -> None:
     (tmp_path / "sample_data").mkdir()
     cut_holes(tmp_path / "sample_data")
-    (program,) = (block for block in python_blocks() if "predict(" in block)
+    program, *_ = blocks_of(page("tutorials/python"), "python")
     printed = ast.literal_eval(run_block(program, tmp_path))
     with rasterio.open(tmp_path / "lulc.tif") as file:
         codes, areas = file.read(1), abs(file.transform.determinant) / 10_000
         for code in set(codes[codes > 0].tolist()):
             share = (codes == code).sum() * areas
             assert printed[file.tags(1)[f"CLASS_{code}"]] == pytest.approx(share, rel=5e-3)
+
+
+@pytest.mark.long
+def test_the_program_for_notebooks(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").mkdir()
+    cut_holes(tmp_path / "sample_data")
+    _, logging, notebook = blocks_of(page("tutorials/python"), "python")
+    run_block(f"{logging}\n{notebook}\nassert picture[1:4] == b'PNG'", tmp_path)
 
 
 @pytest.mark.long
@@ -178,18 +186,8 @@ def test_the_program_for_ray(scenes: Path) -> None:
     assert (scenes / "north.tif").exists()
 
 
-def section_of(title: str) -> str:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split(f"\n{title}\n")[1]
-    level = title.split(" ")[0]
-    return re.split(rf"\n#{{2,{len(level)}}} ", text)[0]
-
-
-def commands_of(section: str) -> list[str]:
-    return re.findall(r"^    (\S.+)$", section, re.MULTILINE)
-
-
 def shell(folder: Path, command: str, **environment: str) -> str:
-    """Run a line of the README as a shell would, with refnet on its path."""
+    """Run a line of a page as a shell would, with refnet on its path."""
     place = folder / ".bin"
     place.mkdir(exist_ok=True)
     write_command(place / "refnet")
@@ -202,10 +200,85 @@ def shell(folder: Path, command: str, **environment: str) -> str:
     return done.stdout
 
 
+def test_every_command_exists_with_its_options() -> None:
+    """Those of all pages, which are parsed as refnet does, files aside."""
+    count = 0
+    for name, text in pages().items():
+        for line in [*commands_of(text), *blocks_of(text, "bash")]:
+            for words in refnet_commands(line):
+                command: click.Command = commands
+                context = click.Context(commands)
+                while isinstance(command, click.Group):
+                    found = command.get_command(context, words[0])
+                    assert found, f"{name}: refnet has no command {words[0]}"
+                    command, context = found, click.Context(found, parent=context)
+                    words = words[1:]
+                try:
+                    command.make_parser(context).parse_args(words)
+                except click.UsageError as error:
+                    pytest.fail(f"{name}: {line}\n{error.format_message()}")
+                count += 1
+    assert count > 50
+
+
+def refnet_commands(line: str) -> list[list[str]]:
+    """Words of each refnet command of a line, without ``refnet``."""
+    parts = re.split(r"[|;&\n]+ ?", re.sub(r"'[^']*'", lambda quoted: quoted[0].replace("|", "/"), line))
+    found = [re.search(r"(?:^|-I\{\} |-j 2 )refnet (.+)$", part.split(" > ")[0].split(" ::: ")[0]) for part in parts]
+    return [shlex.split(command[1], comments=True) for command in found if command]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for name, text in pages().items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)):
+            if "://" in target or name == "docs/options.md":
+                continue
+            path, _, anchor = target.partition("#")
+            file = (ROOT / name).parent / path if path else ROOT / name
+            assert file.exists(), f"{name}: {target}"
+            if anchor:
+                titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+                assert anchor in anchors, f"{name}: {target}"
+
+
+README = "README.md"
+NOWHERE = "--source", "https://127.0.0.1:9/stac"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(pages()[README].splitlines()) <= 150
+
+
+def test_every_command_of_the_readme_is_run_here(tmp_path: Path) -> None:
+    """Training runs in the walk-through, and pip where the package is built."""
+    (tmp_path / "sample_data").mkdir()
+    cut_holes(tmp_path / "sample_data")
+    installing, predicting, fetching, training = commands_of(pages()[README])
+    assert installing.startswith("pip install ")
+    assert set(shell(tmp_path, predicting).split()) == {"lulc.tif", "lulc_preview.png"}
+    assert training in commands_of(section_of("## Let the bundled weights learn the sample scene"))
+    assert fetching in commands_of(page("tutorials/your-region"))
+    done = programs.refnet(*shlex.split(fetching)[1:], *NOWHERE, cwd=tmp_path)
+    assert "searching 127.0.0.1:9" in done.stderr  # place and dates are good; no catalogue is there
+    assert done.returncode == 65
+
+
+def test_the_scores_of_the_readme_are_those_of_the_weights() -> None:
+    scores = (ROOT / "weights" / "README.md").read_text(encoding="utf-8")
+    for text in (section_of("## What accuracy to expect"), page("explanation/weights")):
+        rows = re.findall(r"^\| ([\w ,-]+) \| (0\.\d+) \| (0\.\d+) \|$", text, re.MULTILINE)
+        assert len(rows) == 4
+        for name, overall, balanced in rows:
+            assert f"| {name.removeprefix('random ')} | {overall} | {balanced} |" in scores
+        for number in set(re.findall(r"0\.\d{3}", text)):
+            assert number in scores, number
+
+
 def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
     (tmp_path / "sample_data").mkdir()
     cut_holes(tmp_path / "sample_data")
-    section = section_of("### What comes out")
+    section = page("reference/outputs")
     (command,) = commands_of(section)
     printed = shell(tmp_path, command).split()
     told = set(re.findall(r"`(lulc[\w.]*)`", section)) | {"lulc.sld", "lulc_areas.json"}
@@ -216,9 +289,12 @@ def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
     assert {f"lulc{OUTPUTS[kind].ending}" for kind in kinds} <= told
 
 
+MANY_SCENES = page("tutorials/cluster") + page("how-to/batches").split("\n## Batches of refnet 0.1")[0]
+
+
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """Two parts of the sample scene, as the README's table has them."""
+    """Two parts of the sample scene, as the table of the tutorial has them."""
     for name, row in (("north", 0), ("south", 400)):
         (tmp_path / name).mkdir()
         with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
@@ -229,14 +305,14 @@ def scenes(tmp_path: Path) -> Path:
                 part.write(file.read(window=window))
                 part.descriptions = file.descriptions
         (tmp_path / name / "s1.tif").symlink_to(ROOT / "sample_data" / "s1.tif")
-    (table,) = re.findall(r"```csv\n(.+?)```", section_of("## Many scenes"), re.DOTALL)
+    (table,) = blocks_of(page("tutorials/cluster"), "csv")
     (tmp_path / "scenes.csv").write_text(table)
     return tmp_path
 
 
 def test_many_scenes_are_planned_as_it_says(scenes: Path) -> None:
     """What it says of running them is for the long test below."""
-    for command in commands_of(section_of("## Many scenes")):
+    for command in commands_of(MANY_SCENES):
         if "batch plan" in command and "items.json" not in command:
             shell(scenes, command)
     assert len((scenes / "tasks.jsonl").read_text().splitlines()) == 2
@@ -246,11 +322,10 @@ def test_many_scenes_are_planned_as_it_says(scenes: Path) -> None:
 
 @pytest.mark.long
 def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
-    section = section_of("## Many scenes")
     assets = {name: {"href": f"https://example.com/{name}.tif"} for name in ["B02", "B03", "B04", "B08", "vv", "vh"]}
     item = {"type": "Feature", "id": "a", "properties": {"datetime": "2020-07-01T10:10:31Z"}, "assets": assets}
     ran = []
-    for command in commands_of(section):
+    for command in commands_of(MANY_SCENES):
         program = command.split(" -")[0]
         if "items.json" in command:
             (scenes / "stac").mkdir()
@@ -270,7 +345,7 @@ def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
     assert len(list((scenes / "north.tif.blocks").glob("*.shard"))) == 1
     for name in made:
         (scenes / name).unlink()
-    (script,) = re.findall(r"```bash\n(.+?)```", section, re.DOTALL)
+    (script,) = blocks_of(MANY_SCENES, "bash")
     (scenes / "refnet.slurm").write_text(script)
     for index in ("0", "1"):
         shell(
