@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from refnet_cli.model.refnet import Prediction, REFNet, from_published
     from refnet_cli.model.weights import load_weights, save_weights
     from refnet_cli.outputs.cog import ClassMap
+    from refnet_cli.prediction.arrays import ArrayPrediction, predict_arrays
     from refnet_cli.prediction.inspection import inspect
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.prediction.predict import predict
+    from refnet_cli.prediction.xarrays import predict_xarray
     from refnet_cli.scene.pair import ScenePair
     from refnet_cli.sensors import PRODUCTS
     from refnet_cli.tiles.tiling import Tiling
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from refnet_cli.training.fit import fit
 
 _HOMES = {
+    "ArrayPrediction": "prediction.arrays",
     "Card": "model.card",
     "ClassMap": "outputs.cog",
     "EngineOptions": "engines.options",
@@ -54,12 +57,15 @@ _HOMES = {
     "load_engine": "engines.load",
     "load_weights": "model.weights",
     "predict": "prediction.predict",
+    "predict_arrays": "prediction.arrays",
+    "predict_xarray": "prediction.xarrays",
     "save_weights": "model.weights",
 }
 
 __all__ = [
     "PRODUCTS",
     "SCHEMES",
+    "ArrayPrediction",
     "Card",
     "ClassMap",
     "EngineOptions",
@@ -81,6 +87,8 @@ __all__ = [
     "load_engine",
     "load_weights",
     "predict",
+    "predict_arrays",
+    "predict_xarray",
     "save_weights",
 ]
 

@@ -83,8 +83,8 @@ def compare_command(
     refnet compare 2020.tif 2024.tif --zones districts.gpkg --zone-field name
     refnet compare 2020.tif 2024.tif --sample points.gpkg --old-field c2020 --new-field c2024 --strata Trees
 
-    Errors of both maps add up, so counted areas are no estimates of change; a sample gives these. docs/compare.md
-    tells more.
+    Errors of both maps add up, so counted areas are no estimates of change; a sample gives these.
+    docs/how-to/compare.md tells more.
     """
     inputs = [old, new, given["zones"], given["meanings"], *given["sample"]]
     check_output(output, (".tif", ".tiff"), inputs, overwrite)

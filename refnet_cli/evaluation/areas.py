@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError
+from refnet_cli.system.html import paragraphs, table
 from refnet_cli.types import Float64, Int64
 
 NORMAL_95 = 1.96
@@ -45,6 +46,17 @@ class AreaEstimates:
             return {name: plain(part) for name, part in value.items()} if isinstance(value, dict) else value
 
         return {name: plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    def _repr_html_(self) -> str:
+        """Show the estimates of each class in a notebook."""
+        rows = [
+            (name, f"{self.mapped[name]:,.1f}", f"{area.value:,.1f} ± {area.margin:,.1f}",
+             *(f"{by[name].value:.1%} ± {by[name].margin:.1%}" for by in (self.precision, self.recall)))
+            for name, area in self.area.items()
+        ]  # fmt: skip
+        head = ("class", "mapped area", "estimated area", "precision", "recall")
+        accuracy = f"Overall accuracy {self.overall_accuracy.value:.1%} ± {self.overall_accuracy.margin:.1%}."
+        return table(rows, head, "Estimates with 95% confidence intervals") + paragraphs([accuracy])
 
 
 def estimate_areas(matrix: Int64, mapped: NDArray[np.float64], names: tuple[str, ...]) -> AreaEstimates:

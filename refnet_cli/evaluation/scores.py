@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from refnet_cli.errors import InputError
 from refnet_cli.evaluation.areas import AreaEstimates
+from refnet_cli.system.html import paragraphs, table
 from refnet_cli.types import Float64, Int64
 
 
@@ -58,6 +59,18 @@ class Scores:
         found = asdict(replace(self, area_estimates=None))
         del found["area_estimates"]
         return found | ({"area_estimates": self.area_estimates.to_dict()} if self.area_estimates else {})
+
+    def _repr_html_(self) -> str:
+        """Show the scores of each class in a notebook."""
+        each = self.precision, self.recall, self.f1, self.iou
+        rows = [(name, f"{count:,}", *(f"{by[name]:.1%}" for by in each)) for name, count in self.labelled.items()]
+        about = (
+            f"Overall accuracy {self.overall_accuracy:.1%}, mean F1 {self.mean_f1:.1%}, mean IoU {self.mean_iou:.1%}, "
+            f"kappa {self.kappa:.3f}; {self.pixels:,} pixels."
+        )
+        head = ("class", "labelled pixels", "precision", "recall", "F1", "IoU")
+        found = table(rows, head, "Scores") + paragraphs([about])
+        return found + (self.area_estimates._repr_html_() if self.area_estimates else "")
 
 
 def score(matrix: Int64, names: tuple[str, ...]) -> Scores:

@@ -17,6 +17,7 @@ from refnet_cli.model.config import REFNetConfig, check_range
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.config import read
+from refnet_cli.system.html import table
 
 FORMAT_VERSION = 1
 TEMPERATURES = 0.05, 20.0  # minimum and maximum of a card's temperature
@@ -157,6 +158,22 @@ class Card:
         if self.temperature == 1:
             del entries["temperature"]
         return entries
+
+    def _repr_html_(self) -> str:
+        """Show what the weights need and map in a notebook."""
+        rows: list[tuple[object, ...]] = [
+            (SENSORS[sensor].satellite, f"{' '.join(bands.bands)} ({bands.unit})")
+            for sensor, bands in (("optical", self.optical), ("sar", self.sar))
+        ]
+        alone = " or ".join(SENSORS[sensor].satellite for sensor in MODALITIES if sensor in self.sensors_alone)
+        rows += [
+            ("One sensor", f"{alone} is enough" if alone else "both are needed"),
+            ("Classes", f"{self.scheme.name}: {', '.join(self.scheme.names)}"),
+            ("Tile", f"{self.tile} x {self.tile} pixels"),
+            ("Licence", self.licence),
+            *([("Notice", self.notice)] if self.notice else []),
+        ]
+        return table(rows, title=f"Weights {self.name}")
 
     @classmethod
     def from_dict(cls, entries: Any, name: object = "The weights' card") -> Card:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,10 +24,12 @@ from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, fit_to_memory, memory_of_outputs
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.raster.arrays import ArrayImage
 from refnet_cli.raster.raster import tagged_acquisition
 from refnet_cli.scene.options import as_paths
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.dates import acquisition_range, parse_dates
+from refnet_cli.sensors.sensor import Modality
 from refnet_cli.system.atomic import check_distinct_paths
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import memory_limit
@@ -61,7 +63,9 @@ class Job:
     crosswalk: Crosswalk | None
     memory: int | None
     """Memory limit in bytes."""
-    block: MapBlock | None
+    block: MapBlock | None = None
+    arrays: Mapping[Modality, Sequence[ArrayImage]] = field(default_factory=dict)
+    """Images in memory, which are read in place of the files that the options name."""
 
     @classmethod
     def resolve(cls, options: PredictOptions, card: Card | None = None, block: MapBlock | None = None) -> Job:
@@ -83,9 +87,9 @@ class Job:
     def open_scene(self, threads: int) -> ScenePair:
         """Open the input files, and read them with this number of threads."""
         bands = self.card.optical.bands, self.card.sar.bands
-        return ScenePair.open(
-            self.options.optical, self.options.sar, *bands, self.options.scene, read_threads=threads
-        )
+        optical = self.arrays.get("optical", self.options.optical)
+        sar = self.arrays.get("sar", self.options.sar)
+        return ScenePair.open(optical, sar, *bands, self.options.scene, read_threads=threads)
 
     def check_files(self, read: Sequence[Path]) -> None:
         """Refuse to overwrite input files or files that refnet did not write, now that all input files are known."""

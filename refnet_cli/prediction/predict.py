@@ -82,8 +82,8 @@ def predict(
         context = context_of(job.options, job.scheme, crop(pair.grid, area), report.provenance.tags, quicklook)
         outputs = OutputSet(context, options.output_paths, stack, block.shard if block else None)
         prefetch(pair, tiling, area)  # the first blocks are read while the engine loads
-        engine = _prepare_engine(engine, job, stack)
-        pair.use_threads(_fit_engine(engine, job, threads, area.width))
+        engine = prepare_engine(engine, job, stack)
+        pair.use_threads(fit_engine(engine, job, threads, area.width))
         for name, value in engine.about.items():
             LOG.debug(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
@@ -100,7 +100,7 @@ def predict(
     return replace(report, seconds=time.monotonic() - started)
 
 
-def _prepare_engine(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
+def prepare_engine(engine: Engine | None, job: Job, stack: ExitStack) -> Engine:
     """Return the given engine, or load one and close it with the stack; add test-time augmentation if requested."""
     if engine is None:
         engine = load(job.options, job.weights)
@@ -108,7 +108,7 @@ def _prepare_engine(engine: Engine | None, job: Job, stack: ExitStack) -> Engine
     return SymmetricEngine(engine) if job.options.tta else engine
 
 
-def _fit_engine(engine: Engine, job: Job, threads: int, width: int) -> int:
+def fit_engine(engine: Engine, job: Job, threads: int, width: int) -> int:
     """Reduce the batch size of an engine on the CPU until it fits into memory, and return the number of threads."""
     devices = engine.about.get("device", "").split(", ")
     if set(devices) == {"cpu"}:

@@ -19,6 +19,7 @@ from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.sensors.sentinel1 import DB_RANGE
+from refnet_cli.system.html import paragraphs, table
 from refnet_cli.version import __version__
 
 MOST_CLAMPED = 0.01  # limit for the share of SAR values outside the physical range
@@ -117,6 +118,29 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a plain dict that JSON can hold."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """Show legend, areas and warnings in a notebook."""
+        total = sum(self.areas_hectares.values())
+        rows = [
+            (colour, code, name, f"{area:,.1f} ha", f"{area / total:.1%}")
+            for code, name, colour in zip(
+                self.scheme["codes"], self.scheme["names"], self.scheme["colours"], strict=True
+            )
+            if (area := self.areas_hectares.get(name, 0.0))
+        ]
+        head = ("", "code", "class", "area", "share")
+        title = self.output or "Land cover"
+        return table(rows, head if rows else (), title) + self.notes_html()
+
+    def notes_html(self) -> str:
+        """Return size, confidence, weights and warnings as HTML."""
+        height, width = self.grid["height"], self.grid["width"]
+        about = [
+            f"{width} x {height} pixels, {self.valid_share:.1%} with a class; {self.low_confidence:.1%} of those with "
+            f"data have low confidence. Weights: {self.weights['name']}."
+        ]
+        return paragraphs([*about, *(f"! {text}" for text in self.warnings)])
 
 
 def describe_scene(job: Job, pair: ScenePair) -> Report:

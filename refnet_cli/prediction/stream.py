@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.outputs.cog import BLOCK
-from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.prediction.job import Job
@@ -27,6 +26,13 @@ if TYPE_CHECKING:
 
 Needed = Callable[[Window], NDArray[np.bool_]]
 AHEAD, BEHIND = 3, 2  # batches that are read or in the network; batches that wait to be written
+
+
+class RowSink(Protocol):
+    """What receives the rows of a map: its outputs, or arrays."""
+
+    def add(self, rows: Rows) -> None:
+        """Take the next rows, from north to south."""
 
 
 class Batch(NamedTuple):
@@ -71,7 +77,7 @@ def write_rows(
     pair: ScenePair,
     engine: Engine,
     first: int,
-    outputs: OutputSet,
+    outputs: RowSink,
     quicklook: Quicklook | None = None,
     progress: Progress | None = None,
 ) -> dict[str, int]:
@@ -84,7 +90,7 @@ def write_rows(
     engine : Engine
     first : int
         First row of the mapped area to predict; the rows above it are finished.
-    outputs : OutputSet
+    outputs : RowSink
     quicklook : Quicklook, optional
         Receives the whole area, including finished rows.
     progress : callable, optional

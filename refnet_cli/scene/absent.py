@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refnet_cli.errors import OptionsError
-from refnet_cli.scene.options import Paths, SceneOptions
+from refnet_cli.scene.options import SceneOptions
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import Modality
 
@@ -21,7 +21,7 @@ def options_that_need(sensor: Modality) -> tuple[str, ...]:
     return _OPTIONS[sensor] + _OF_BOTH
 
 
-def absent_sensor(optical: Paths | None, sar: Paths | None) -> Modality | None:
+def absent_sensor(optical: object, sar: object) -> Modality | None:
     """Return the sensor without files; None if both have files.
 
     Raises

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.raster.arrays import ArrayImage, ArrayRaster
 from refnet_cli.raster.fills import Fills
 from refnet_cli.raster.mosaic import Mosaic, MosaicPiece
 from refnet_cli.raster.raster import Raster, ZipMember
@@ -33,6 +34,8 @@ from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote, parse_paths
 
+Given = Paths | Sequence[ArrayImage]
+"""A sensor's files, or its images in memory."""
 RASTERS = {".tif", ".tiff", ".jp2"}
 MAX_FILES = 4096
 _MAX_FOLDER_ENTRIES = 1000  # files and folders that are listed of a folder
@@ -80,6 +83,8 @@ class Files:
     """Undeclared fill values, by file number."""
     mosaics: Mapping[int, tuple[MosaicPiece, ...]] = field(default_factory=dict)
     """Pieces of mosaics, by the number of the first piece, which represents the mosaic."""
+    arrays: tuple[ArrayImage, ...] = ()
+    """Images in memory, one for each of `paths`, which then are their names."""
 
     def expand_mosaics(self, needed: Iterable[int]) -> list[int]:
         """Return file numbers, with those of all pieces in place of mosaics."""
@@ -91,6 +96,8 @@ class Files:
     def on_disk(self, needed: Collection[int]) -> list[Path]:
         """Return the local paths that are read for some files: zips for their members, VRTs with their sources."""
         own = [Path(self.product.path)] if self.product else []
+        if self.arrays:
+            return own
         for path in (self.paths[file] for file in self.expand_mosaics(sorted(needed))):
             if isinstance(path, ZipMember) and not self.product:
                 archive, _ = zip_member(path) or ("", "")
@@ -122,7 +129,9 @@ class _Rasters(dict[int, Raster]):
     def __missing__(self, number: int) -> Raster:
         files, what = self._files, SENSORS[self._files.modality].name
         raster: Raster
-        if number in files.mosaics:
+        if files.arrays:
+            raster = ArrayRaster(files.arrays[number], what)
+        elif number in files.mosaics:
             raster = Mosaic(files.paths, files.mosaics[number], what, files.allow_vrt)
         else:
             raster = Raster(files.paths[number], what, files.allow_gcps, files.allow_vrt)
@@ -132,14 +141,14 @@ class _Rasters(dict[int, Raster]):
         return raster
 
 
-def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[Files]:
+def find_files(given: Given, modality: Modality, options: SceneOptions) -> list[Files]:
     """Resolve a user's paths to files.
 
     Parameters
     ----------
-    given : path or sequence of paths
+    given : path, sequence of paths, or sequence of ArrayImage
         One or several raster files; folders or zips of them; a SAFE product as folder, zip or metadata file, or a
-        folder that contains one. With ``allow_remote``, also URLs of raster files.
+        folder that contains one. With ``allow_remote``, also URLs of raster files. Or images in memory.
     modality : {"optical", "sar"}
     options : SceneOptions
         Which kinds of files are allowed.
@@ -156,6 +165,9 @@ def find_files(given: Paths, modality: Modality, options: SceneOptions) -> list[
     InputError
         If there are no usable files.
     """
+    images = [] if isinstance(given, str | Path) else [each for each in given if isinstance(each, ArrayImage)]
+    if images:
+        return [Files(modality, tuple(image.label for image in images), arrays=tuple(images))]
     several = [parse_paths(path) for path in ([given] if isinstance(given, str | Path) else given)]
     if any(isinstance(path, Remote) for path in several):
         return [_raster_files(several, modality, options)]

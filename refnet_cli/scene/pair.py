@@ -29,8 +29,8 @@ from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
 from refnet_cli.scene.grid import choose_zone, grid_advice, result_grid, zone_warnings
 from refnet_cli.scene.images import OpticalImage, SarImage, select_bands
-from refnet_cli.scene.inputs import find_files
-from refnet_cli.scene.options import Coregistration, Paths, SceneOptions
+from refnet_cli.scene.inputs import Given, find_files
+from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.registration import NEGLIGIBLE, Piece, Shift, describe_offset, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
@@ -181,8 +181,8 @@ class ScenePair(Closing):
     @classmethod
     def open(
         cls,
-        optical: Paths | None,
-        sar: Paths | None,
+        optical: Given | None,
+        sar: Given | None,
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions | None = None,
@@ -193,10 +193,10 @@ class ScenePair(Closing):
 
         Parameters
         ----------
-        optical, sar : path, or sequence of paths
+        optical, sar : path, sequence of paths, or sequence of ArrayImage
             Local GeoTIFF or JPEG 2000 files: one with all bands, or several, which may form a mosaic; a folder or zip
             of them; a SAFE product as folder, zip or metadata file; if the options allow them, virtual rasters and
-            URLs. None if the scene has no files of the sensor.
+            URLs. Images in memory instead of files. None if the scene has no files of the sensor.
         optical_bands, sar_bands : sequence of str
             Bands of the network, in its order, such as ["B02", "B03"] and ["VV", "VH"].
         options : SceneOptions, optional
@@ -463,7 +463,7 @@ class ScenePair(Closing):
 
 
 def _open_sources(
-    optical: Paths | None, sar: Paths | None, options: SceneOptions, opened: ExitStack
+    optical: Given | None, sar: Given | None, options: SceneOptions, opened: ExitStack
 ) -> tuple[Source | None, Source | None, Decision | None]:
     """Open the files of the sensors, and return which UTM zone of a product was chosen."""
     mask_errors = options.on_read_error == "mask"

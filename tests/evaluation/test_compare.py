@@ -30,6 +30,7 @@ from refnet_cli.evaluation.change.sample import ChangeSample, Strata
 from refnet_cli.evaluation.change.transitions import TransitionCounter, number_transitions
 from refnet_cli.outputs.areas.pixel_areas import CELL, PixelAreas
 from refnet_cli.outputs.verify import verify_map
+from tests.helpers.pages import blocks_of, page
 from tests.helpers.quick import examples
 from tests.helpers.scenes import PLACE, write
 
@@ -520,3 +521,13 @@ def test_results_go_to_stdout_and_messages_to_stderr(
     found = json.loads(shown.out)
     assert found["zones"][0]["zone"] == "north"
     assert np.allclose(found["hectares"], compare(*maps).whole.hectares)
+
+
+def test_the_program_of_the_page(codes: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: Any) -> None:
+    maps = write_map(tmp_path / "2020.tif", codes[0]), write_map(tmp_path / "2024.tif", codes[1])
+    write_zones(tmp_path / "districts.gpkg", [shapely.box(0, 0, 200, 130)], ["north"])
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks_of(page("how-to/compare"), "python")[0], names)
+    np.testing.assert_array_equal(names["found"].whole.hectares, compare(*maps).whole.hectares)
+    assert (tmp_path / "change.tif").stat().st_size > 0

@@ -46,6 +46,7 @@ ONLY_IN = {
     "pystac": {"outputs"},
     "pystac_client": {"fetching"},
     "requests": {"fetching"},
+    "xarray": {"raster", "prediction"},
 }
 # The public names are made on demand, so the package's __init__ mentions every module without importing any.
 LAZY = {"__init__"}

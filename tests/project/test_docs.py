@@ -149,10 +149,16 @@ def run_block(program: str, folder: Path, begin: str = "") -> str:
 
 
 def test_every_python_block_is_run_here() -> None:
-    """By the test of the program without refnet, and by those below."""
+    """By the test of the program without refnet, and by those below.
+
+    The programs of how-to/arrays and how-to/compare are run by the tests of what they use.
+    """
     begins = [block.splitlines()[0] for block in python_blocks()]
     first = "from refnet_cli import PredictOptions, predict"
-    assert begins == ["import ray", "import json", first, "import logging", "from pathlib import Path"]
+    elsewhere = ["import refnet_cli", "import odc.stac"], ["from pathlib import Path"]
+    assert begins == [
+        *elsewhere[0], "import ray", *elsewhere[1], "import json", first, "import logging", "from pathlib import Path",
+    ]  # fmt: skip
 
 
 def test_the_program_that_predicts(tmp_path: Path) -> None:

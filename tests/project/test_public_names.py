@@ -21,10 +21,11 @@ PACKAGE = ROOT / "refnet_cli"
 NAMES = [name for name in refnet_cli.__all__ if name != "__version__"]
 EXTRAS = (
     "torch,torchvision,timm,safetensors,accelerate,triton,numba,llvmlite,onnx,onnxscript,onnxruntime,matplotlib,"
-    "huggingface_hub,tensorboard"
+    "huggingface_hub,tensorboard,xarray"
 )
-NEED_TORCH = {
-    "Prediction", "REFNet", "TrainConfig", "export_onnx", "fit", "from_published", "load_weights", "save_weights",
+NEED_EXTRAS = {
+    "Prediction", "REFNet", "TrainConfig", "export_onnx", "fit", "from_published", "load_weights", "predict_xarray",
+    "save_weights",
 }  # fmt: skip
 
 CHILD = """
@@ -50,6 +51,7 @@ def use(name, value):
     uses = {
         "PRODUCTS": lambda: value["sentinel-2-l2a"],
         "SCHEMES": lambda: value["esri-io"],
+        "ArrayPrediction": lambda: value(None, None, None),
         "Card": lambda: value.from_dict({}),
         "ClassMap": lambda: value("nowhere/map.tif", *grid()),
         "EngineOptions": lambda: value(device="cpu"),
@@ -70,6 +72,8 @@ def use(name, value):
         "load_engine": lambda: value("no.safetensors"),
         "load_weights": lambda: value("no.safetensors"),
         "predict": lambda: value(options()),
+        "predict_arrays": lambda: value(None, None),
+        "predict_xarray": lambda: value(None, None),
         "save_weights": lambda: value(network(), bundled(), "nowhere/w.safetensors"),
     }
 
@@ -155,7 +159,7 @@ def test_every_name_is_used_in_several_orders_in_an_install_without_extras() -> 
         assert same
         for name, what in said.items():
             assert not what.startswith("BUG"), f"{name}: {what}"
-            if name in NEED_TORCH:
+            if name in NEED_EXTRAS:
                 assert what.startswith("UnavailableError: "), f"{name}: {what}"
                 assert "pip install 'refnet-cli[" in what
 
