@@ -1,6 +1,6 @@
 """Ablation study: train the network, variants without one component, and other models on the same budget.
 
-A run is one variant on one fold with one seed. Every run is stored as soon as it is finished, and not repeated.
+A run is one variant on one fold with one seed. Its result is saved when it ends, and a saved run is not repeated.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class _Line:
     refnet: str = ""
     """The version that planned it; refnet 0.1 did not say."""
     block: tuple[int, int, int, int] | None = None
-    options: some(PredictOptions) = field(default_factory=dict)  # type: ignore[valid-type]
+    options: some(PredictOptions) = field(default_factory=dict)  # type: ignore[valid-type]  # made here
 
     def __post_init__(self) -> None:
         if self.optical is None and self.sar is None:

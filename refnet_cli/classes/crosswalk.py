@@ -227,7 +227,7 @@ class Crosswalk:
 class _ToKnownScheme:
     """A file with a translation into a scheme of `SCHEMES`."""
 
-    scheme: Literal[*SCHEMES]  # type: ignore[valid-type]
+    scheme: Literal[*SCHEMES]  # type: ignore[valid-type]  # names that only the running program knows
     mapping: dict[str, str]
     ignore: tuple[str, ...] = ()
 

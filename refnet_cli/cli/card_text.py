@@ -64,7 +64,7 @@ def _describe_training(training: Mapping[str, Any]) -> str:
 
 
 def _describe_scores(card: Card) -> list[Row]:
-    """Describe how good weights are, in whatever form their maker put it."""
+    """Describe the scores in a card; cards of different makers hold them in different forms."""
     try:
         return list(_read_scores(card))
     except (AttributeError, KeyError, TypeError, ValueError):

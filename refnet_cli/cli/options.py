@@ -319,7 +319,7 @@ def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
         table |= {"output": map_} if map_ is not None else {}
         if isinstance(table.setdefault("outputs", []), list):
             table["outputs"] = [*further, *table["outputs"]]
-    values: dict[str, Any] = read(some(kind), table, config, config.parent)  # type: ignore[arg-type]
+    values: dict[str, Any] = read(some(kind), table, config, config.parent)  # type: ignore[arg-type]  # made here
     if str(values.get("scheme", "")).lower().endswith(".toml"):
         values["scheme"] = str(config.parent / values["scheme"])
     if "outputs" in values:

@@ -43,7 +43,7 @@ class Follow:
         self._as_json = as_json or sys.stdout is None or not sys.stdout.isatty()
         self._counts: Counter[str] = Counter()
         self._warned = False
-        self._skipped = 0  # that no line has told of yet
+        self._skipped = 0  # and not yet reported
         self._started = time.monotonic()
         on_stop(self._describe_stop)
 

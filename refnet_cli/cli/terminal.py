@@ -109,7 +109,7 @@ class ProgressBar:
 
 
 def report_step(bar: ProgressBar, progress: Any) -> None:
-    """Show a step of a training, which may be one of several folds, and may have been begun before."""
+    """Show a training step; the training may be one of several folds, or a resumed one."""
     if bar.done is None or progress.step < bar.done:
         bar.begin(progress.step)
     scored = "" if progress.mean_iou is None else f", mIoU {progress.mean_iou:.3f} at step {progress.validated}"

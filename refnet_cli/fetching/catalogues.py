@@ -227,5 +227,5 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     for name, value in above.items():
         inside = merged.get(name)
         both = isinstance(inside, Mapping) and isinstance(value, Mapping) and name != "assets"
-        merged[name] = _merge(inside, value) if both else value  # type: ignore[arg-type]
+        merged[name] = _merge(inside, value) if both else value  # type: ignore[arg-type]  # both are tables
     return merged

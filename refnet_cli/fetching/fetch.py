@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError
 from refnet_cli.fetching.area import Area, area_of_bbox, area_of_tile, areas_of_file, names_of
@@ -30,8 +28,7 @@ from refnet_cli.fetching.regions import Fetched, regions_text, table_text
 from refnet_cli.fetching.sar import SarMosaic
 from refnet_cli.fetching.search import Search
 from refnet_cli.fetching.signing import Signer
-from refnet_cli.raster.fills import COMPLETE
-from refnet_cli.raster.raster import ACQUIRED
+from refnet_cli.fetching.tags import describe_layer
 from refnet_cli.system.atomic import check_folder, explain, write_text_atomic
 from refnet_cli.system.disk import sync
 from refnet_cli.system.lock import WorkFolder
@@ -345,7 +342,7 @@ class _Fetch:
         self._check_share(plan, product, facts)
         made = []
         for layer in product.layers:
-            tags, band_tags = _tags(plan, layer, facts)
+            tags, band_tags = describe_layer(plan, layer, facts)
             path = write_layer(
                 journal, identity, product.layers, layer, grid, product.pixel_bytes, tags, band_tags
             )
@@ -427,7 +424,8 @@ class _Follow:
     def __init__(self, progress: Progress | None, http: Http) -> None:
         self._progress, self._http = progress, http
         self._lock = threading.Lock()
-        self._total, self._done = 0, {}  # type: ignore[var-annotated]
+        self._total = 0
+        self._done: dict[tuple[str, str], int] = {}
 
     def add(self, rows: int) -> None:
         """Add rows that are to be fetched."""
@@ -481,49 +479,6 @@ def _label_layer() -> Layer:
     )
 
 
-def _tags(plan: ScenePlan, layer: Layer, facts: dict[str, Facts]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the tags of a file and of its first band."""
-    tags = {"REFNET_FETCH_SOURCE": plan.source, "REFNET_FETCH_DECISIONS": "; ".join(plan.decisions)}
-    band_tags: dict[str, str] = {}
-    tags["REFNET_FETCH_VALID"] = f"{facts[layer.name].share:.4f}"
-    tags |= dict([COMPLETE])
-    if layer.name in ("optical", "source"):
-        items = [item for date in plan.optical for item in date.items]
-        tags[ACQUIRED] = _span(items)
-        tags["REFNET_FETCH_ITEMS"] = " ".join(item.id for item in items)
-    if layer.name == "optical":
-        tags |= {"PROCESSING_LEVEL": "L2A", "BOA_OFFSET_APPLIED": "true", "REFNET_FETCH_METHOD": plan.method}
-    elif layer.name == "source":
-        counts = np.zeros(len(plan.optical) + 1, np.int64)
-        counted = facts["source"].values[: len(counts)]
-        counts[: len(counted)] = counted
-        if plan.method == "best":
-            band_tags = {
-                f"SOURCE_{number}": f"{date.items[0].day} {' '.join(item.id for item in date.items)}"
-                for number, date in enumerate(plan.optical, 1)
-            }
-            band_tags |= {f"PIXELS_{number}": str(pixels) for number, pixels in enumerate(counts)}
-        else:
-            band_tags = {"SOURCE": "number of dates of the median"}
-    elif layer.name == "sar":
-        tags |= {
-            ACQUIRED: _span(plan.sar), "REFNET_FETCH_ITEMS": " ".join(item.id for item in plan.sar),
-            "RELATIVE_ORBIT": str(plan.sar[0].orbit), "ORBIT_STATE": plan.sar[0].direction,
-        }  # fmt: skip
-    else:
-        scheme = SCHEMES[SCHEME]
-        tags["REFNET_FETCH_ITEMS"] = " ".join(item.id for item in plan.labels)
-        tags["LABELS"] = f"{plan.labels_product} {plan.labels[0].when.year}"
-        names = {f"CLASS_{code}": name for code, name in scheme.by_code.items()}
-        band_tags = {"CLASS_SCHEME": scheme.name, **names}
-    return tags, band_tags
-
-
-def _span(items: Sequence[Any]) -> str:
-    times = sorted(item.acquired for item in items)
-    return f"{times[0]}/{times[-1]}"
-
-
 def _describe(plan: ScenePlan) -> dict[str, Any]:
     """Describe a plan as plain values."""
     return {
@@ -545,4 +500,3 @@ def _describe(plan: ScenePlan) -> dict[str, Any]:
         } if plan.labels else None,
         "decisions": list(plan.decisions),
     }  # fmt: skip
-

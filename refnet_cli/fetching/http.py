@@ -116,7 +116,7 @@ class Policy:
         return self._public[host]
 
 
-class _CheckedAdapter(HTTPAdapter):  # type: ignore[misc]
+class _CheckedAdapter(HTTPAdapter):  # type: ignore[misc]  # requests has no types
     """Sends a request only if the policy allows its address; requests passes every hop of a redirect through it."""
 
     def __init__(self, policy: Policy, connections: int) -> None:
@@ -325,7 +325,7 @@ class _DeniedError(Exception):
     """The server denies access."""
 
 
-class _NoAuth(requests.auth.AuthBase):  # type: ignore[misc]
+class _NoAuth(requests.auth.AuthBase):  # type: ignore[misc]  # requests has no types
     """Adds no credentials; without it, requests would look for some."""
 
     def __call__(self, request: Any) -> Any:

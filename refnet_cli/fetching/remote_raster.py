@@ -159,7 +159,7 @@ def _join(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield joined[0], joined[1]
 
 
-class _OneFile(FileContainer):  # type: ignore[misc]
+class _OneFile(FileContainer):  # type: ignore[misc]  # rasterio has no types
     """What GDAL sees: one file and no others."""
 
     def __init__(self, file: RangeFile, name: str) -> None:
@@ -218,7 +218,7 @@ class RemoteRaster(Raster):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.error_context("cannot be opened as a GeoTIFF"):
-                check_directories(self.file)  # type: ignore[arg-type]
+                check_directories(self.file)  # type: ignore[arg-type]  # it only seeks and reads
                 opener = _OneFile(self.file, name)
                 self.dataset = _rasterio.copy().run(
                     rasterio.open, name, driver="GTiff", opener=opener, sharing=False, **more

@@ -54,7 +54,7 @@ class Signer:
 
 
 def _account(host: str) -> str:
-    """Return the account of a blob host: the first part of its name, or an address as it is."""
+    """Return the storage account of a host: the first part of its name, or the whole IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -421,8 +421,8 @@ class Raster:
     def read_valid(self, bands: Sequence[int], window: Window) -> tuple[Float32, int]:
         """Read bands as float32, with declared scale and offset applied, and NaN where there is no measurement.
 
-        Not measurements are: declared nodata, or 0 in all bands if none is declared; masked pixels; 0 in an alpha band;
-        saturated, NaN and infinite values.
+        These are not measurements: declared nodata, or 0 in all bands if nodata is not declared; masked pixels; 0 in an
+        alpha band; saturated, NaN and infinite values.
 
         Returns
         -------

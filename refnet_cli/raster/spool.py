@@ -76,7 +76,7 @@ class SpooledArray:
             top, bottom = max(rows.start, corner[1]), min(rows.stop, corner[1] + shape[1])
             left, right = max(columns.start, corner[2]), min(columns.stop, corner[2] + shape[2])
             if top < bottom and left < right:
-                # Mapped anew for each read: pages of a mapping that stays count as memory of this process.
+                # Each read maps the file again: a mapping that stays open adds its pages to this process's memory.
                 block = np.memmap(self._open(), self.dtype, "r", start, shape)
                 here = np.s_[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
                 out[here] = block[band - corner[0], top - corner[1] : bottom - corner[1],
@@ -144,7 +144,7 @@ class SpooledArray:
             found = compute(*(self._array.blocks[number, row, column] for row, column in places))
         except RefnetError:
             raise
-        except Exception as cause:  # whatever the caller's own code, or the network, raises
+        except Exception as cause:  # computing a block runs the caller's code, which may raise anything
             raise InputError(
                 f"A block of {self._label} cannot be computed ({type(cause).__name__}: {short_reason(cause)}). "
                 "Check it with .compute(), or repair what it is read from."

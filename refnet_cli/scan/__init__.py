@@ -132,7 +132,7 @@ def choose_scan(device: str, states: int = 1, asked: str | None = None) -> Choic
         passed[name] = reason
     if passed:
         return Choice("torch", f"it runs on any device, and for {name}: {passed[name]}", _warning(passed, "torch"))
-    return Choice("torch", f"it runs on any device, and none is preferred for {device!r}")
+    return Choice("torch", f"it runs on any device, and no faster kernel is known for {device!r}")
 
 
 def _warning(passed: dict[str, str], chosen: str) -> str | None:

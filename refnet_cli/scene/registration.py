@@ -265,7 +265,7 @@ def _describe(bands: Float32, sensor: _Sensor, *, per_band: bool) -> _Features:
         gradient += strength / len(bands)
     layers = _smooth(layers, known, 1.0)
     norm = np.sqrt(np.square(layers).sum(axis=1, keepdims=True)) * known
-    # Edges count about equally, whatever their strength, unless they are far below the mean.
+    # Strong and weak edges get about the same weight, except edges far below the mean strength.
     layers *= known / np.maximum(norm + norm.sum(axis=(2, 3), keepdims=True) / count, 1e-6)
     _subtract_surroundings(layers, known)
     return _Features(layers, known, gradient)

@@ -86,7 +86,7 @@ def compare(
     Raises
     ------
     OptionsError
-        If schemes differ and none is given, or options contradict each other or the files.
+        If the schemes differ and no scheme is given, or if options contradict each other or the files.
     InputMissingError, InputError
         If a file is unreadable or not usable, if maps do not overlap, have no pixel in common or are on different
         grids, or if a sample is too small or on another grid.
