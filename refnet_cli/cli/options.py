@@ -276,7 +276,10 @@ def with_outputs(given: dict[str, Any]) -> dict[str, Any]:
 
 def _divide(texts: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
     """Return the path of the map among outputs, if it is there, and the further outputs."""
-    from refnet_cli.outputs import OUTPUTS
+    texts = list(texts)
+    if len(texts) == 1 and "=" not in texts[0] and Path(texts[0]).suffix:
+        return texts[0], ()  # a path: names of outputs have no dot
+    from refnet_cli.outputs import OUTPUTS  # takes half a second to import
 
     maps, further = [], []
     for text in texts:

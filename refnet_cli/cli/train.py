@@ -120,6 +120,7 @@ def train_command(
             f"{output} would be a folder, but its name is that of a file. Give -o {output.with_suffix('')}. The "
             "weights become a file in it."
         )
+    LOG.info(f"reading {regions.name} ...")
     configs = _read_configs(regions, folds, {name: value for name, value in given.items() if value is not None})
     if output is None or dry_run:
         _rehearse(configs, as_json)

@@ -16,7 +16,7 @@ from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.sensors.dates import parse_dates
 from refnet_cli.sensors.sensor import MODALITIES, Modality
-from refnet_cli.system.options import narrow, option
+from refnet_cli.system.options import names, narrow, option
 
 
 def _demand_output() -> Path:
@@ -159,12 +159,20 @@ class MapOptions(SceneOptions):
 
     def _check_own_options(self) -> None:
         """Refuse options for outputs that were not requested."""
-        from refnet_cli.outputs import OUTPUTS
+        if self._writes_plain_map():
+            return
+        from refnet_cli.outputs import OUTPUTS  # takes half a second to import, and --help needs the fields
 
         others = {name: kind for kind in OUTPUTS.keys() - self.output_paths for name in OUTPUTS[kind].own_options}
         for name in (one.name for one in fields(self) if one.name in others and getattr(self, one.name)):
             kind = others[name]
             raise OptionsError(f"--{name.replace('_', '-')} needs the output {kind!r}: add --output {kind}.")
+
+    def _writes_plain_map(self) -> bool:
+        """Return whether no option but a path that ends in .tif says what files to write."""
+        for_files = [one for one in fields(self) if one.name in names(MapOptions, "files") and one.name != "output"]
+        given = any(getattr(self, one.name) != one.default for one in for_files)
+        return not given and self.output.suffix.lower() == ".tif"
 
     @property
     def absent(self) -> Modality | None:
@@ -190,7 +198,7 @@ class MapOptions(SceneOptions):
         OptionsError
             If a kind is unknown or given twice, or a file name has the ending of another format.
         """
-        from refnet_cli.outputs import OUTPUTS, check_endings  # takes a second to import, and --help needs the fields
+        from refnet_cli.outputs import OUTPUTS, check_endings
 
         check_endings({"classes": self.output})
         stem = self.output.with_suffix("")

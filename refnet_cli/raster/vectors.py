@@ -1,4 +1,7 @@
-"""Vector files, and the projection of their features to a pixel grid."""
+"""Vector files, and the projection of their features to a pixel grid.
+
+Functions import pyogrio when they run: it imports pandas where that is installed, which takes half a second.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
@@ -71,6 +72,9 @@ class VectorFile:
         OptionsError
             If the layer does not exist, or if several layers have geometries and none was selected.
         """
+        import pyogrio
+        from pyogrio.errors import DataLayerError, DataSourceError
+
         ending = Path(path).suffix.lower()
         if ending not in VECTORS and os.path.exists(path):
             advice = advise_conversion(path, rasters=False)
@@ -112,6 +116,9 @@ class VectorFile:
         InputError
             If the file is damaged or contains other geometries than points, lines and polygons.
         """
+        import pyogrio
+        from pyogrio.errors import DataLayerError, DataSourceError
+
         try:
             about, _, stored, values = pyogrio.raw.read(
                 self.path, layer=self.layer, columns=list(fields), bbox=bounds, force_2d=True
@@ -136,6 +143,8 @@ def _unreadable(name: str, error: Exception) -> InputError:
 
 def _choose_layer(path: str, name: str, asked: str | None, option: str) -> str:
     """Return the name of the layer to read. Tables without geometries, such as QGIS styles, are not layers."""
+    import pyogrio
+
     kinds = {str(layer): kind for layer, kind in pyogrio.list_layers(path).tolist()}
     layers = [layer for layer, kind in kinds.items() if kind is not None]
     listed = ", ".join(map(repr, layers))

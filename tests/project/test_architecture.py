@@ -174,7 +174,18 @@ def test_libraries_of_single_outputs_are_imported_when_these_are_made() -> None:
     paths = (PACKAGE / "outputs").rglob("*.py")
     top = {name.split(".")[0] for path in paths for name, _ in imports(path, inside=False)}
     assert "rasterio" in top
-    assert not top & {"jinja2", "pyarrow", "pystac"}
+    assert not top & {"jinja2", "pyarrow", "pyogrio", "pystac"}
+
+
+def test_a_prediction_says_what_it_reads_before_it_imports_much() -> None:
+    options = "['predict', '--optical', 'no.tif', '--sar', 'nothing.tif', '-o', 'a.tif']"
+    loaded = loaded_by(
+        "import refnet_cli.cli.predict as command, refnet_cli.cli.main as main\n"
+        "def leave(options): raise SystemExit\n"
+        f"command.log_reading = leave\ntry: main.run({options})\nexcept SystemExit: pass"
+    )
+    assert "click" in loaded
+    assert not loaded & {"odc", "pyogrio", "pyproj", "rasterio", "scipy", "shapely", "torch"}
 
 
 def test_help_is_quick() -> None:

@@ -19,6 +19,7 @@ from refnet_cli.cli.predict import predict_command
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.engines.providers import PROVIDERS
 from refnet_cli.model.weight_files import default_weights, find_weights, read_card
+from refnet_cli.outputs import OUTPUTS as OUTPUT_CLASSES
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.provenance import Provenance
 from refnet_cli.scene.options import SceneOptions
@@ -98,6 +99,12 @@ def test_every_option_says_what_it_is_and_what_it_affects() -> None:
     kinds = [names(PredictOptions, affects) for affects in ("pixels", "elsewhere", "files", "run")]
     assert sorted(name for kind in kinds for name in kind) == sorted(VALUES)
     assert all(field.metadata["help"] for field in fields(PredictOptions))
+
+
+def test_options_of_single_outputs_affect_files() -> None:
+    """With defaults for all that affects files, there is no output that could lack, or be missing, an option."""
+    own = {name for output in OUTPUT_CLASSES.values() for name in output.own_options}
+    assert own < names(PredictOptions, "files")
 
 
 def test_options_of_the_engine_and_of_the_scene_are_parts_of_a_prediction_s() -> None:

@@ -12,18 +12,21 @@ along the line.
 Two pixels of one code may touch at a vertex only. They may belong to two components, so the outlines first go around
 each of them. If they turn out to belong to one complete component, the two paths through the vertex are swapped. Then
 no ring passes a vertex twice: a component that touches itself is a shell with a hole, as OGC Simple Features requires.
+
+Functions import scipy's graphs when they run, so that predictions without polygons start sooner.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from refnet_cli.types import Bool, Int64, UInt8
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # Kinds of corners, by the vertex's four pixels (a b above, c d below). 0 to 3, convex: only pixel d, c, a or b belongs
 # to the component. 4 to 7, concave: only pixel d, c, b or a does not.
@@ -114,6 +117,9 @@ class Runs:
 
 def join(count: int, one: NDArray[Any], other: NDArray[Any]) -> tuple[int, Int64]:
     """Return the number of connected components of a graph of ``count`` nodes, and each node's component."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
     return connected_components(graph, directed=False)  # type: ignore[no-any-return]
 
@@ -360,6 +366,8 @@ def _pair_columns(tops: Int64, bottoms: Int64, x: NDArray[np.int32], width: int)
 
 def _trace(corners: _Corners, sums: Sums, clockwise: bool) -> TracedComponents:
     """Return complete components, with their corners sorted along the rings."""
+    from scipy.sparse.csgraph import breadth_first_order, connected_components
+
     count = len(corners.x)
     if not count:
         none = np.empty(0, np.int64)
@@ -407,6 +415,8 @@ def _crossings(corners: _Corners) -> tuple[Int64, Int64]:
 
 
 def _steps(following: Int64) -> csr_array:
+    from scipy.sparse import csr_array
+
     count = len(following)
     return csr_array((np.ones(count), following, np.arange(count + 1)), shape=(count, count))
 

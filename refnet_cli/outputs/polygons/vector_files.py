@@ -1,6 +1,7 @@
 """Polygon files: GeoPackage, FlatGeobuf and GeoParquet, written in batches and read back.
 
-Equal features in equal order give equal bytes.
+Equal features in equal order give equal bytes. pyogrio is imported when a file is opened: it imports pandas where that
+is installed, which takes half a second.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
-import pyogrio
 import pyproj
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 
 from refnet_cli.errors import OptionsError, UnavailableError
 from refnet_cli.system.disk import short_reason
@@ -32,7 +31,6 @@ LAYER = "land_cover"
 FIELDS = ("class_code", "class_name", "area_ha", "pixels", "confidence")
 """Names of the fields."""
 _AT_ONCE = 50_000  # features that are read back at once
-_ERRORS = (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError)
 # After a crash the file is deleted, so SQLite need not protect it. The fixed date keeps equal files equal.
 _GDAL = {
     "OGR_CURRENT_DATE": GEOPACKAGE_TIME,
@@ -166,7 +164,7 @@ class GeoPackage(VectorFile):
         first = not self._path.exists()
         # Programs in use read version 1.2 without a warning.
         about = {"version": "1.2", "spatial_index": self._indexed, "layer_metadata": self._tags or None}
-        with _gdal():
+        with _gdal() as pyogrio:
             pyogrio.raw.write(
                 self._path, features.wkb, list(features[1:]), list(FIELDS), driver="GPKG", layer=LAYER,
                 geometry_type="Polygon", crs=self._crs, append=not first,
@@ -197,7 +195,7 @@ class GeoPackage(VectorFile):
             yield _read(path, where=f"fid > {start} AND fid <= {start + _AT_ONCE}")
 
     def _stored(self, path: Path) -> int:
-        with _gdal():
+        with _gdal() as pyogrio:
             return int(pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"])
 
 
@@ -210,7 +208,7 @@ class FlatGeobuf(GeoPackage):
     def _finish(self, bounds: tuple[float, float, float, float] | None) -> Path:
         path = self._folder / "complete.fgb"
         about = {"description": json.dumps(self._tags, ensure_ascii=False, sort_keys=True)} if self._tags else {}
-        with _gdal(), pyogrio.raw.open_arrow(self._path, layer=LAYER, use_pyarrow=False) as (meta, stream):
+        with _gdal() as pyogrio, pyogrio.raw.open_arrow(self._path, layer=LAYER, use_pyarrow=False) as (meta, stream):
             pyogrio.raw.write_arrow(
                 stream, path, driver="FlatGeobuf", layer=LAYER, geometry_name=meta["geometry_name"],
                 geometry_type="Polygon", crs=self._crs, **about,
@@ -319,19 +317,22 @@ def _nothing() -> Features:
 
 
 def _read(path: Path, **which: Any) -> Features:
-    with _gdal():
+    with _gdal() as pyogrio:
         about, _, wkb, values = pyogrio.raw.read(path, layer=LAYER, columns=list(FIELDS), **which)
     return Features(wkb, *(dict(zip(about["fields"], values, strict=True))[name] for name in FIELDS))
 
 
 @contextmanager
-def _gdal() -> Iterator[None]:
-    """Configure pyogrio's GDAL, which is separate from rasterio's, and raise its errors as OSError."""
+def _gdal() -> Iterator[Any]:
+    """Yield pyogrio with its GDAL, which is separate from rasterio's, configured, and raise its errors as OSError."""
+    import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
+
     before = {name: pyogrio.get_gdal_config_option(name) for name in _GDAL}
     pyogrio.set_gdal_config_options(_GDAL)
     try:
-        yield
-    except _ERRORS as error:
+        yield pyogrio
+    except (DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError) as error:
         raise OSError(errno.EIO, short_reason(error)) from error
     finally:
         pyogrio.set_gdal_config_options(before)
