@@ -154,3 +154,7 @@ class ArrayRaster(Raster):
     def is_local(self) -> bool:
         """False: there are no files next to arrays."""
         return False
+
+    def _settings(self) -> dict[str, Any]:
+        """Return none: blocks are computed by the caller's code, which may read remote files by its own settings."""
+        return {}

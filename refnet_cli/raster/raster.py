@@ -210,7 +210,7 @@ class Raster:
     @contextmanager
     def _named_errors(self, problem: str) -> Iterator[None]:
         try:
-            with rasterio.Env(**_GDAL | (_fetching(self._remote) if self._remote else {})):
+            with rasterio.Env(**self._settings()):
                 yield
         except RefnetError as refusal:
             if self.path in str(refusal):
@@ -228,6 +228,10 @@ class Raster:
             raise InputError(
                 f"The {self.what} file {self.path} {problem} ({reason}). Repair or re-download the file."
             ) from cause
+
+    def _settings(self) -> dict[str, Any]:
+        """Return GDAL's settings while the file is read."""
+        return _GDAL | (_fetching(self._remote) if self._remote else {})
 
     def _without_codec(self, codec: str) -> InputError:
         name = Path(self.path).name

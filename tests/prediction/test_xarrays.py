@@ -372,6 +372,31 @@ def item_of(path: Path, names: tuple[str, ...]) -> Any:
     return item
 
 
+def test_blocks_are_computed_with_the_callers_settings_of_gdal(files: tuple[Path, Path]) -> None:
+    """Not with those for files of strangers, which forbid the network and sidecar files."""
+    pytest.importorskip("dask.array")
+    from rasterio.env import get_gdal_config
+
+    ours = ("CPL_VSIL_CURL_ALLOWED_FILENAME", "GDAL_DISABLE_READDIR_ON_OPEN", "GDAL_PAM_ENABLED")
+    seen = []
+
+    def note(block: Array) -> Array:
+        seen.append([get_gdal_config(name, normalize=False) for name in ours])
+        return block
+
+    def noting(one: Any) -> Any:
+        return one.map(
+            lambda each: each.copy(data=each.data.map_blocks(note, meta=np.empty((0, 0), each.dtype)))
+        ).chunk(x=64)
+
+    codes, _ = command(files)
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="TRUE"):
+        found = predict_xarray(*(noting(load(path, {"y": 64})) for path in files), engine=BothEngine())
+    assert len(seen) > 6
+    assert {*map(tuple, seen)} == {(None, "TRUE", None)}
+    np.testing.assert_array_equal(found.classes, codes)
+
+
 def test_what_odc_stac_loads(files: tuple[Path, Path]) -> None:
     stac = pytest.importorskip("odc.stac")
     from odc.geo.geobox import GeoBox
