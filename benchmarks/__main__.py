@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, gpu, learning, memory, report, scan, scene, tile, train
+from benchmarks import batch, fetch, gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.variants import VARIANTS
 from refnet_cli.model.refnet import LEVELS
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "train": train.run,
     "learning": learning.run,
     "gpu": gpu.run,
+    "fetch": fetch.run,
 }
 TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table}
 """Table functions of the benchmarks that measure something other than time and memory."""
@@ -42,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         "train": commands.add_parser("train", help="time of training steps"),
         "learning": commands.add_parser("learning", help="accuracy of the network, its ablations and other models"),
         "gpu": commands.add_parser("gpu", help="all measurements on a GPU"),
+        "fetch": commands.add_parser("fetch", help="time, memory and bytes read of refnet fetch"),
     }
     for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("batch", 3), ("gpu", 5)):
         made[name].add_argument("--repeats", type=_count, default=default, help="measurements (default: %(default)s)")
@@ -59,6 +61,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batches", type=_count, nargs="+", default=list(memory.BATCHES), help="tiles per batch")
     add("--threads", type=_count, nargs="+", default=list(memory.THREADS), help="reading threads")
     add("--networks", nargs="+", choices=memory.NETWORKS, default=list(memory.NETWORKS), help="default: all")
+    made["fetch"].add_argument(
+        "--size", type=_count, default=fetch.SIZE,
+        help="pixels along a side (default: %(default)s; 10980 takes minutes and 6 GB of disk)",
+    )  # fmt: skip
     add = made["gpu"].add_argument
     add("--device", default="cuda", help="torch device (default: %(default)s)")
     add("--devices", help="several devices, as for refnet predict --device (default: all GPUs, if several)")

@@ -1,6 +1,9 @@
-"""Draw the pictures of README and the gallery, and write the gallery: python docs/draw_pictures.py [overview|gallery].
+"""Draw the pictures of README and the gallery, and write the gallery.
 
-Everything is what ``refnet predict`` makes and says of the sample scene, or of it with a fault put in.
+    python docs/draw_pictures.py [overview|fetch|gallery]
+
+Everything is what ``refnet predict`` makes and says of the sample scene, or of it with a fault put in; and what
+``refnet fetch`` makes of it out of a catalogue on this machine, which has it on three dates under clouds.
 """
 
 from __future__ import annotations
@@ -114,6 +117,54 @@ def draw_overview() -> None:
         made = refnet(Path(folder), ["--optical", str(data / "s2.tif"), "--sar", str(data / "s1.tif")])
     names = {"optical": "Sentinel-2", "sar": "Sentinel-1", "classes": "refnet's map"}
     save(side_by_side([(name, made.pictures[key]) for key, name in names.items()], 300), "overview.png")
+
+
+def optical_picture(bands: NDArray[Any]) -> Image.Image:
+    """Draw red, green and blue as reflectance x 10,000, shape (3, H, W), 0 for no data."""
+    shown = np.clip(bands / 3000, 0, 1) ** 0.7 * 255
+    alpha = 255 * (bands > 0).all(axis=0, keepdims=True)
+    return Image.fromarray(np.moveaxis(np.concatenate([shown, alpha]), 0, -1).astype(np.uint8), "RGBA")
+
+
+def sar_picture(bands: NDArray[Any]) -> Image.Image:
+    """Draw VV, VH and their ratio in dB, of power, shape (2, H, W)."""
+    vv, vh = 10 * np.log10(np.maximum(bands, 1e-6))
+    scaled = [(layer - low) / (high - low) for layer, low, high in ((vv, -18, -3), (vh, -25, -9), (vv - vh, 3, 12))]
+    return Image.fromarray(np.moveaxis(np.clip(scaled, 0, 1) * 255, 0, -1).astype(np.uint8), "RGB").convert("RGBA")
+
+
+def labels_picture(codes: NDArray[Any]) -> Image.Image:
+    """Draw labels in the colours of their classes."""
+    table = np.zeros((256, 4), np.uint8)
+    for code, colour in zip(SCHEME.codes, SCHEME.colours, strict=True):
+        table[code] = (*colour, 255)
+    return Image.fromarray(table[codes], "RGBA")
+
+
+def draw_fetch() -> None:
+    """Draw README's second picture: what `refnet fetch` makes, next to the clearest date."""
+    sys.path.insert(0, str(ROOT))  # the servers are those of the tests
+    from tests.helpers import stac_scenes
+
+    with tempfile.TemporaryDirectory() as name, stac_scenes.serving(Path(name)) as world:
+        folder = Path(name)
+        area = ["--bbox", "13.2,52.54,13.27,52.59", "--dates", stac_scenes.DATES, "--labels", "io-lulc"]
+        source = ["--source", "local.toml", "--allow-host", "127.0.0.1", "-o", "berlin"]
+        subprocess.run([sys.executable, "-m", "refnet_cli", "fetch", *area, *source], cwd=folder, check=True)
+        with rasterio.open(folder / "berlin" / "s2.tif") as file:
+            after, place, shape = file.read((3, 2, 1)), file.transform, file.shape
+        with rasterio.open(folder / "berlin" / "s1.tif") as file:
+            sar = sar_picture(file.read())
+        with rasterio.open(folder / "berlin" / "labels.tif") as file:
+            labels = labels_picture(file.read(1))
+        first, before = next(iter(world.optical.values())), []
+        for band in ("B04", "B03", "B02"):
+            with rasterio.open(first.files[band]) as file:
+                left, top = (round(number) for number in ~file.transform @ (place.c, place.f))
+                before.append(file.read(1, window=Window(left, top, shape[1], shape[0])))
+    cloudy = optical_picture(np.stack(before).astype(float))
+    panels = [("the clearest date", cloudy), ("s2.tif", optical_picture(after.astype(float))), ("s1.tif", sar)]
+    save(side_by_side([*panels, ("labels.tif", labels)], 224), "fetch.png")
 
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
@@ -277,8 +328,10 @@ def write_gallery() -> None:
 
 
 if __name__ == "__main__":
-    asked = set(sys.argv[1:]) or {"overview", "gallery"}
+    asked = set(sys.argv[1:]) or {"overview", "fetch", "gallery"}
     if "overview" in asked:
         draw_overview()
+    if "fetch" in asked:
+        draw_fetch()
     if "gallery" in asked:
         write_gallery()

@@ -17,6 +17,7 @@ from pyproj import CRS, Transformer
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.fetching.mgrs import tile_bounds
+from refnet_cli.fetching.options import parse_bbox
 from refnet_cli.raster.vectors import VectorFile
 
 PIXEL = 10.0
@@ -24,6 +25,8 @@ MAX_SIDE = 60_000
 """Most pixels of a scene along a side."""
 MIN_SIDE = 16
 """Fewest pixels of a scene along a side."""
+UNNAMED = "scene"
+"""Name of an area that has none."""
 _STEP = 0.05  # degrees between points of edges that are projected
 _ROUNDING = 1e-3  # part of a pixel by which projecting may miss a corner
 _NAME_FIELDS = ("name", "id", "region", "title")
@@ -112,22 +115,8 @@ def area_of_bbox(text: str) -> list[Area]:
     OptionsError
         If it is no bounding box.
     """
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise OptionsError(f"--bbox {text} is not four numbers: west,south,east,north in degrees.") from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
-        raise OptionsError(
-            f"--bbox {text} is not west,south,east,north in degrees: longitudes must be from -180 to 180, latitudes "
-            "from -90 to 90 with the southern one first."
-        )
-    east += 360 * (west > east)
-    if east - west > 180:
-        raise OptionsError(
-            f"--bbox {text} spans {east - west:g} degrees of longitude (limit 180). Give west first, then east; only a "
-            "box across 180 degrees has the larger longitude first."
-        )
-    return split("scene", cut_at_antimeridian(shapely.segmentize(shapely.box(west, south, east, north), _STEP)))
+    west, south, east, north = parse_bbox(text)
+    return split(UNNAMED, cut_at_antimeridian(shapely.segmentize(shapely.box(west, south, east, north), _STEP)))
 
 
 def area_of_tile(name: str) -> list[Area]:
@@ -172,7 +161,7 @@ def areas_of_file(path: Path, layer: str | None = None, field: str | None = None
             raise InputError(f"Feature {number} of {path} is not a polygon. Remove it, or buffer it to a polygon.")
         if not geometry.is_valid:
             geometry = shapely.make_valid(geometry)
-        folder = "scene" if single else _unique(_folder_name(name, number), taken)
+        folder = UNNAMED if single else _unique(_folder_name(name, number), taken)
         found += split(folder, _in_degrees(geometry, file.crs, path))
     if not found:
         raise InputError(f"The area file {path} has no features.")

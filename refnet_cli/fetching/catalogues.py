@@ -5,6 +5,7 @@ A new catalogue is one entry in `CATALOGUES`, or a TOML file with the same field
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from refnet_cli.classes.schemes import SCHEMES
-from refnet_cli.errors import ConfigError, OptionsError
+from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.sensors import sentinel1, sentinel2
 from refnet_cli.system.config import read, read_toml
 
@@ -195,12 +196,31 @@ def choose_catalogue(source: str) -> Catalogue:
             CATALOGUES["planetary-computer"], title=urlsplit(source).netloc.rpartition("@")[2], url=source.rstrip("/"),
             hosts=(), sign="none", token_url="",
         )  # fmt: skip
+    if recorded := re.fullmatch(r"(.+\.toml) sha256:[0-9a-f]+", source):
+        raise OptionsError(f"These items were planned with the catalogue file {recorded[1]}. Pass it as --source.")
     if not source.endswith(".toml"):
         raise OptionsError(
             f"--source {source} is unknown. Give one of {_list(CATALOGUES)}, the URL of a STAC API, or a TOML file "
             "(.toml) that describes a catalogue."
         )
     return read_catalogue(Path(source))
+
+
+def recorded_source(source: str) -> str:
+    """Return what files record of a source: of a TOML file its name and a checksum, not where it lies.
+
+    Raises
+    ------
+    InputMissingError
+        If the file cannot be read.
+    """
+    if not source.endswith(".toml") or re.match(r"https?://", source, re.IGNORECASE):
+        return source
+    try:
+        content = Path(source).read_bytes()
+    except OSError as error:
+        raise InputMissingError(f"{source} cannot be read: {error.strerror}.") from error
+    return f"{Path(source).name} sha256:{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def read_catalogue(path: Path) -> Catalogue:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,14 +16,15 @@ from typing import Any
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError
 from refnet_cli.fetching.area import Area, area_of_bbox, area_of_tile, areas_of_file, names_of
-from refnet_cli.fetching.catalogues import choose_catalogue
+from refnet_cli.fetching.catalogues import choose_catalogue, recorded_source
 from refnet_cli.fetching.http import Http
+from refnet_cli.fetching.items import SceneItem
 from refnet_cli.fetching.labels import SCHEME, LabelMosaic
 from refnet_cli.fetching.optical import Composite, OpticalDate
 from refnet_cli.fetching.options import POLARISATIONS, FetchOptions
 from refnet_cli.fetching.plan import GridTable, Planner, ScenePlan, check_hrefs, check_items, read_plans, write_plans
 from refnet_cli.fetching.product import Facts, Layer, Rows, count_facts, fetch_rows, write_layer
-from refnet_cli.fetching.reading import Reader
+from refnet_cli.fetching.reading import Reader, UnusableItemError
 from refnet_cli.fetching.regions import Fetched, regions_text, table_text
 from refnet_cli.fetching.sar import SarMosaic
 from refnet_cli.fetching.search import Search
@@ -42,6 +43,8 @@ DEFAULT_SOURCE = "planetary-computer"
 FILES = ("s2.tif", "s1.tif", "labels.tif", "source.tif")
 PLAN = "items.json"
 REGIONS, TABLE = "regions.toml", "scenes.csv"
+MOST_LEFT_OUT = 20
+"""Most items of a scene that are left out because of their files; more are a fault of the server."""
 _SPARE = 2.5  # times the size of the pixels that a fetch may need of the disk: journal, working file, result
 Progress = Callable[[int, int, str], None]
 
@@ -108,8 +111,9 @@ class _Fetch:
     def __init__(self, options: FetchOptions, progress: Progress | None) -> None:
         self._options = options
         self._stored = read_plans(options.items) if options.items else None
-        self._source = options.source or (self._stored[0].source if self._stored else DEFAULT_SOURCE)
-        self._catalogue = choose_catalogue(self._source)
+        source = options.source or (self._stored[0].source if self._stored else DEFAULT_SOURCE)
+        self._catalogue = choose_catalogue(source)
+        self._source = recorded_source(source)
         self._http = Http(self._catalogue, options.allow_host, options.concurrency)
         self._sign = Signer(self._catalogue, self._http)
         self._lock = threading.Lock()
@@ -181,33 +185,68 @@ class _Fetch:
         with Reader(self._http, self._sign, self._options.concurrency) as reader:
             if isinstance(what, ScenePlan):
                 self._scene(what, folder, reader)
-                return
-            if self._options.optical == "all":
-                for plan in self._plan(what, reader):
-                    self._scene(plan, self._options.output / plan.name, reader)
-                return
-            if self._options.dry_run:
-                self._describe(self._plan(what, reader)[0], reader)
-                return
-            if (done := self._finished(folder, what)) is not None:
+            elif self._options.optical == "all":
+                self._replan(what, reader, lambda plan: self._scene(plan, self._options.output / plan.name, reader))
+            elif self._options.dry_run:
+                self._replan(what, reader, lambda plan: self._describe(plan, reader))
+            elif (done := self._finished(folder, what)) is not None:
                 self._keep(done, folder)
-                return
+            else:
+                self._new_scene(what, folder, reader)
+
+    def _new_scene(self, area: Area, folder: Path, reader: Reader) -> None:
+        """Plan and fetch a scene, or go on with an interrupted fetch of it."""
+        try:
+            with WorkFolder(folder / PLAN) as work:
+                self._warn(work.warnings)
+                resumed = self._resumed(work.path, area)
+                self._replan(area, reader, lambda plan: self._write(plan, folder, work, reader), resumed)
+        except OSError as error:
+            raise explain(folder / PLAN, error) from error
+
+    def _replan(
+        self, area: Area, reader: Reader, use: Callable[[ScenePlan], None], resumed: ScenePlan | None = None
+    ) -> None:
+        """Use the plans of an area; plan again without an item whose files turn out to be unusable.
+
+        Raises
+        ------
+        UnusableItemError
+            If nothing can take its place.
+        """
+        left_out = dict(resumed.left_out) if resumed else {}
+        failed: UnusableItemError | None = None
+        while True:
             try:
-                with WorkFolder(folder / PLAN) as work:
-                    self._warn(work.warnings)
-                    plan = self._resumed(work.path, what) or self._plan(what, reader)[0]
-                    self._write(plan, folder, work, reader)
-            except OSError as error:
-                raise explain(folder / PLAN, error) from error
+                for plan in [resumed] if resumed else self._plan(area, reader, left_out):
+                    use(plan)
+                return
+            except UnusableItemError as error:
+                if error.item.id in left_out or len(left_out) == MOST_LEFT_OUT or not self._has_others(error.item):
+                    raise
+                left_out[error.item.id] = str(error)
+                failed, resumed = error, None
+                self._warn([f"{area.name}: {error.item.id} cannot be used and is left out: {error}"])
+            except InputMissingError as error:
+                if failed is None:
+                    raise
+                text = f"{failed} Without {failed.item.id} there is too little: {error}"
+                raise UnusableItemError(failed.item, text, failed.exit_code) from error
+
+    def _has_others(self, item: SceneItem) -> bool:
+        """Return whether others may take an item's place; not those of another year's labels."""
+        about = self._catalogue.optical, self._catalogue.sar
+        return item.collection in {one.collection for one in about if one}
 
     def _folder(self, name: str) -> Path:
         return self._options.output if self._alone else self._options.output / name
 
-    def _plan(self, area: Area, reader: Reader) -> list[ScenePlan]:
+    def _plan(self, area: Area, reader: Reader, left_out: Mapping[str, str]) -> list[ScenePlan]:
         height, width = area.grid.shape
         size = f"{width:,} x {height:,} pixels of 10 m in EPSG:{area.epsg}"
         LOG.info(f"{area.name}: {size}; searching {self._catalogue.title}")
-        planner = Planner(self._options, self._source, self._catalogue, Search(self._catalogue, self._http))
+        search = Search(self._catalogue, self._http)
+        planner = Planner(self._options, self._source, self._catalogue, search, left_out)
         plans = planner.plan(area, reader)
         self._warn(planner.warnings)
         check_hrefs(plans, self._http.policy.check)
@@ -217,10 +256,11 @@ class _Fetch:
         return plans
 
     def _warn(self, warnings: Sequence[str]) -> None:
-        for warning in warnings:
-            LOG.warning(warning)
         with self._lock:
-            self._report.warnings += warnings
+            new = [warning for warning in warnings if warning not in self._report.warnings]
+            self._report.warnings += new
+        for warning in new:
+            LOG.warning(warning)
 
     def _finished(self, folder: Path, what: Area | ScenePlan) -> ScenePlan | None:
         """Return the plan of a finished fetch of the same request in a folder; None if there is none."""
@@ -293,7 +333,7 @@ class _Fetch:
     ) -> list[tuple[Path, Path]]:
         """Fetch the rows of products and write their files; return these, each with its final path."""
         grid, identity = plan.grid.grid(), {"plan": plan.identity}
-        self._follow.add(grid.shape[0] * len(products))
+        self._follow.add(plan.name, grid.shape[0] * len(products))
         for product in products:
             told = self._follow.part(plan.name, product.name)
             path = work / f"{product.name}.journal"
@@ -371,7 +411,12 @@ class _Fetch:
         )  # fmt: skip
         with self._lock:
             self._fetched[plan.name] = entry
-            self._report.scenes.append(_describe(plan) | {"files": [str(folder / file) for file in files]})
+        self._enter_described(_describe(plan) | {"files": [str(folder / file) for file in files]})
+
+    def _enter_described(self, scene: dict[str, Any]) -> None:
+        """Enter a scene in the report, in the place of an earlier plan of it."""
+        with self._lock:
+            self._report.scenes = [one for one in self._report.scenes if one["name"] != scene["name"]] + [scene]
 
     def _describe(self, plan: ScenePlan, reader: Reader) -> None:
         """Enter a scene that is only planned, with the bytes that it takes at most."""
@@ -384,8 +429,7 @@ class _Fetch:
         for file in reader.open(bands, grid, "remote"):
             needed += sum(stop - start for start, stop in set(file.spans(whole)))
         LOG.info(f"{plan.name}: at most {needed / 1e6:,.1f} MB to fetch")
-        with self._lock:
-            self._report.scenes.append(_describe(plan) | {"bytes": needed})
+        self._enter_described(_describe(plan) | {"bytes": needed})
 
     def _finish(self) -> None:
         """Write the regions file, the table and the list of all items."""
@@ -424,13 +468,13 @@ class _Follow:
     def __init__(self, progress: Progress | None, http: Http) -> None:
         self._progress, self._http = progress, http
         self._lock = threading.Lock()
-        self._total = 0
+        self._totals: dict[str, int] = {}
         self._done: dict[tuple[str, str], int] = {}
 
-    def add(self, rows: int) -> None:
-        """Add rows that are to be fetched."""
+    def add(self, scene: str, rows: int) -> None:
+        """Add a scene's rows that are to be fetched."""
         with self._lock:
-            self._total += rows
+            self._totals[scene] = rows
 
     def part(self, scene: str, product: str) -> Callable[[int], None]:
         """Return what is called with the rows of a part that are done."""
@@ -440,7 +484,7 @@ class _Follow:
                 self._done[scene, product] = done
                 if self._progress:
                     note = f"{self._http.received / 1e6:,.1f} MB"
-                    self._progress(sum(self._done.values()), self._total, note)
+                    self._progress(sum(self._done.values()), sum(self._totals.values()), note)
 
         return tell
 
@@ -499,4 +543,5 @@ def _describe(plan: ScenePlan) -> dict[str, Any]:
             "product": plan.labels_product, "year": plan.labels[0].when.year, "items": [i.id for i in plan.labels]
         } if plan.labels else None,
         "decisions": list(plan.decisions),
+        "left_out": dict(plan.left_out),
     }  # fmt: skip

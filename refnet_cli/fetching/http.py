@@ -46,6 +46,10 @@ class AddressError(InputError):
     """An address that requests may not go to."""
 
 
+class ProtocolError(InputError):
+    """A server answers otherwise than a file server does, so that its other files are no better."""
+
+
 class Policy:
     """The addresses that requests may go to.
 
@@ -245,7 +249,7 @@ class Http:
     def _range_once(self, url: str, start: int, stop: int) -> Range:
         content, answer = self._once("GET", url, {"Range": f"bytes={start}-{stop - 1}"}, None, stop - start)
         if answer.status_code != 206:
-            raise InputError(
+            raise ProtocolError(
                 f"The server of {hide_secrets(url)} does not support byte ranges (status {answer.status_code}). Use "
                 "another source."
             )
@@ -275,7 +279,9 @@ class Http:
                 for part in answer.iter_content(_CHUNK):
                     content += part
                     if len(content) > most:
-                        raise InputError(f"The answer of {hide_secrets(url)} is larger than {most:,} bytes, the limit.")
+                        raise ProtocolError(
+                            f"The answer of {hide_secrets(url)} is larger than {most:,} bytes, the limit."
+                        )
                     if time.monotonic() > deadline:
                         raise _RepeatError(f"the answer took more than {LONGEST_REQUEST:g} s")
                 with self._lock:
@@ -285,7 +291,7 @@ class Http:
                     raise _RepeatError(f"the answer was cut short ({len(content)} of {expected} bytes)")
                 return bytes(content), answer
         except requests.TooManyRedirects as error:
-            raise InputError(f"{hide_secrets(url)} redirects more than {REDIRECTS} times.") from error
+            raise ProtocolError(f"{hide_secrets(url)} redirects more than {REDIRECTS} times.") from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
             raise AddressError(f"{hide_secrets(url)} is refused: it is not a valid http or https URL.") from error
         except requests.exceptions.SSLError as error:
@@ -343,7 +349,7 @@ def _check_status(answer: requests.Response, url: str) -> None:
         raise InputMissingError(f"{hide_secrets(url)} does not exist (status {status}).")
     if status >= 400:
         said = " ".join(answer.raw.read(300, decode_content=True).decode(errors="replace").split())
-        raise InputError(f"{hide_secrets(url)} refuses the request (status {status}: {ascii(said)[1:-1]}).")
+        raise ProtocolError(f"{hide_secrets(url)} refuses the request (status {status}: {ascii(said)[1:-1]}).")
 
 
 def _wait(text: str) -> float | None:

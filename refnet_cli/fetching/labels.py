@@ -112,8 +112,9 @@ class LabelMosaic:
         for file in self._files:
             if not (out == 0).any():
                 break
-            self._reader.fetch([file], [window])
-            codes = file.read_nearest(window)
+            cells = file.cells(window, out == 0)
+            self._reader.fetch([(file, cells)])
+            codes = file.read_nearest(window, cells)
             if codes.dtype != np.uint8:
                 raise InputError(f"The label file {file.raster.path} is {codes.dtype}; it must be uint8.")
             nodata = file.raster.dataset.nodata

@@ -19,7 +19,7 @@ from refnet_cli.errors import InputError
 from refnet_cli.fetching.area import Area, zone_of
 from refnet_cli.fetching.catalogues import OpticalCollection
 from refnet_cli.fetching.items import SceneItem
-from refnet_cli.fetching.reading import GridFile, Reader, coarse_grid
+from refnet_cli.fetching.reading import GridFile, Reader, blame, coarse_grid
 from refnet_cli.sensors.offset import parse_baseline
 from refnet_cli.sensors.quality import CLOUD_MASKS
 from refnet_cli.tiles.window import Window
@@ -155,11 +155,12 @@ def rank(dates: Sequence[OpticalDate], area: Area, reader: Reader) -> Ranking:
     found = []
     for date in dates:
         files = reader.open(((item, "SCL") for item in date.items), grid, "scene classification", pixel)
-        reader.fetch(files, [whole])
+        reader.fetch((file, [whole]) for file in files)
         clear = np.zeros(grid.shape, bool)
         for file in files:
             clear |= is_clear(_classification(file, whole))
-        reader.keep(files, None)
+        if pixel > SCL_PIXEL:  # else filling needs it again
+            reader.keep(files, None)
         clear &= inside
         share = float(clear.sum() / inside.sum())
         found.append((OpticalDate(date.items, round(share, 6), date.replaced), np.packbits(clear)))
@@ -167,11 +168,12 @@ def rank(dates: Sequence[OpticalDate], area: Area, reader: Reader) -> Ranking:
     return Ranking([date for date, _ in found], [mask for _, mask in found], inside, pixel)
 
 
-def _classification(file: GridFile, window: Window) -> UInt8:
-    scl = file.read_nearest(window)
-    if scl.dtype != np.uint8:
-        raise InputError(f"The scene classification {file.raster.path} is {scl.dtype}; it must be uint8.")
-    return scl
+def _classification(file: GridFile, window: Window, cells: Sequence[Window] | None = None) -> UInt8:
+    with blame(file.item):
+        scl = file.read_nearest(window, cells)
+        if scl.dtype != np.uint8:
+            raise InputError(f"The scene classification {file.raster.path} is {scl.dtype}; it must be uint8.")
+        return scl
 
 
 def _inside(area: Area, grid: GeoBox) -> Bool:
@@ -238,7 +240,7 @@ class Composite:
         ----------
         window : Window
         after : Window or None
-            What is read next; bytes that it shares with this window are kept.
+            What is still to be read; bytes that it shares with this window are kept.
 
         Returns
         -------
@@ -286,19 +288,25 @@ class Composite:
         out: NDArray[np.uint16],
         source: NDArray[np.uint16],
     ) -> None:
-        """Fill pixels that are still empty from a date, block by block."""
+        """Fill pixels that are still empty from a date, block by block.
+
+        Of the bands only blocks are fetched in which the scene classification shows the ground of such a pixel.
+        """
         classifications, rows = self._open(number)
-        self._reader.fetch(classifications, blocks)
         for scl, files in zip(classifications, rows, strict=True):
+            empty = [(part, scl.cells(part, source[part.slices_in(window)] == 0)) for part in blocks]
+            self._reader.fetch([(scl, [cell for _, cells in empty for cell in cells])])
             wanted = []
-            for part in blocks:
-                clear = is_clear(_classification(scl, part)) & (source[part.slices_in(window)] == 0)
+            for part, cells in empty:
+                clear = is_clear(_classification(scl, part, cells)) & (source[part.slices_in(window)] == 0)
                 if clear.any():
-                    wanted.append(_shrink(part, clear))
-            self._reader.fetch(files, [part for part, _ in wanted])
-            for part, clear in wanted:
+                    wanted.append((part, clear, [file.cells(part, clear) for file in files]))
+            self._reader.fetch(
+                (file, [cell for _, _, cells in wanted for cell in cells[place]]) for place, file in enumerate(files)
+            )
+            for part, clear, cells_of in wanted:
                 place = part.slices_in(window)
-                self._fill_block(number, files, part, clear, out[:, *place], source[place])
+                self._fill_block(number, files, part, clear, cells_of, out[:, *place], source[place])
 
     def _fill_block(
         self,
@@ -306,24 +314,29 @@ class Composite:
         files: Sequence[GridFile],
         part: Window,
         clear: Bool,
+        cells: Sequence[Sequence[Window]],
         out: NDArray[np.uint16],
         source: NDArray[np.uint16],
     ) -> None:
-        values = list(self._reader.pool.map(lambda file: self._reflectance(file, part), files))
+        def read(file: GridFile, parts: Sequence[Window]) -> NDArray[np.uint16]:
+            with blame(file.item):
+                return self._reflectance(file, part, parts)
+
+        values = list(self._reader.pool.map(read, files, cells))
         valid = clear & np.logical_and.reduce([band > 0 for band in values])
         for target, band in zip(out, values, strict=True):
             np.copyto(target, band, where=valid)
         source[valid] = number + 1
 
-    def _reflectance(self, file: GridFile, part: Window) -> NDArray[np.uint16]:
+    def _reflectance(self, file: GridFile, part: Window, cells: Sequence[Window]) -> NDArray[np.uint16]:
         """Read reflectance x 10,000 without offset; 0 for no data and for saturated pixels."""
         dtype = file.raster.dataset.dtypes[0]
         if dtype != "uint16":
             raise InputError(f"The optical file {file.raster.path} is {dtype}; it must be uint16. Use another source.")
         nodata = self._about.nodata
-        stored = file.read_as_stored(part, nodata)
+        stored = file.read_as_stored(part, cells, nodata)
         if stored is None:
-            resampled = file.read_resampled(part, nodata)
+            resampled = file.read_resampled(part, cells, nodata)
             valid = np.isfinite(resampled)
             stored = np.rint(np.where(valid, resampled, 0)).astype(np.int32)
         else:
@@ -332,14 +345,6 @@ class Composite:
         valid &= stored < SATURATED
         stored = np.clip(stored - round(file.item.offset), 1, LARGEST)
         return np.where(valid, stored, 0).astype(np.uint16)
-
-
-def _shrink(part: Window, clear: Bool) -> tuple[Window, Bool]:
-    """Return the smallest part of a window that holds all marked pixels, and the marks in it."""
-    rows, columns = np.flatnonzero(clear.any(axis=1)), np.flatnonzero(clear.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    height, width = int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
-    return Window(part.row + top, part.column + left, height, width), clear[top : top + height, left : left + width]
 
 
 def median_of(stack: Sequence[NDArray[np.uint16]], out: NDArray[np.uint16]) -> NDArray[np.uint16]:

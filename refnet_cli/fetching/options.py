@@ -95,6 +95,8 @@ class FetchOptions:
         if len(places) != 1:
             given = " and ".join(f"--{name}" for name in places) or "none of them"
             raise OptionsError(f"Give one of --bbox, --area, --tile and --items; given: {given}.")
+        if self.bbox is not None:
+            parse_bbox(self.bbox)
         if self.items is not None and self.dates is not None:
             raise OptionsError("--items names the items to fetch, so --dates has no meaning. Remove one of them.")
         if self.items is None:
@@ -124,3 +126,34 @@ class FetchOptions:
             "dates": self.dates, "optical": self.optical, "bands": list(self.bands), "max_cloud": self.max_cloud,
             "min_clear": self.min_clear, "orbit": self.orbit, "labels": self.labels,
         }  # fmt: skip
+
+
+def parse_bbox(text: str) -> tuple[float, float, float, float]:
+    """Return west, south, east and north in degrees; east is above 180 for a box across 180 degrees.
+
+    Raises
+    ------
+    OptionsError
+        If it is no bounding box.
+
+    Examples
+    --------
+    >>> parse_bbox("179.5,-17,-179.5,-16")
+    (179.5, -17.0, 180.5, -16.0)
+    """
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise OptionsError(f"--bbox {text} is not four numbers: west,south,east,north in degrees.") from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+        raise OptionsError(
+            f"--bbox {text} is not west,south,east,north in degrees: longitudes must be from -180 to 180, latitudes "
+            "from -90 to 90 with the southern one first."
+        )
+    east += 360 * (west > east)
+    if east - west > 180:
+        raise OptionsError(
+            f"--bbox {text} spans {east - west:g} degrees of longitude (limit 180). Give west first, then east; only a "
+            "box across 180 degrees has the larger longitude first."
+        )
+    return west, south, east, north

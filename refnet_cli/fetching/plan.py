@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
-from refnet_cli.fetching.area import Area, epsg_of
+from refnet_cli.fetching.area import UNNAMED, Area, epsg_of
 from refnet_cli.fetching.catalogues import Catalogue
 from refnet_cli.fetching.items import SceneItem, read_labels, read_optical, read_sar
 from refnet_cli.fetching.labels import choose_year, items_of_template
@@ -91,6 +91,8 @@ class ScenePlan:
     labels_product: str = "none"
     decisions: tuple[str, ...] = field(default=())
     """What was decided, in sentences."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why items were left out that would have been used: what is wrong with their files, by id."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for JSON."""
@@ -103,7 +105,7 @@ class ScenePlan:
         kept = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in ("decisions", "request", "name", "region", "source")
+            if name not in ("decisions", "left_out", "request", "name", "region", "source")
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -158,17 +160,27 @@ class Planner:
     ----------
     options : FetchOptions
     source : str
-        As the user names it.
+        As files record it.
     catalogue : Catalogue
     search : Search
+    left_out : mapping of str to str, optional
+        Why items are not used, by id.
 
     Attributes
     ----------
     warnings : list of str
     """
 
-    def __init__(self, options: FetchOptions, source: str, catalogue: Catalogue, search: Search) -> None:
+    def __init__(
+        self,
+        options: FetchOptions,
+        source: str,
+        catalogue: Catalogue,
+        search: Search,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self._options, self._source, self._catalogue, self._search = options, source, catalogue, search
+        self._left_out = dict(left_out or {})
         self._dates = parse_dates(str(options.dates))
         self.warnings: list[str] = []
         if catalogue.optical is None:
@@ -198,6 +210,7 @@ class Planner:
         outline = area.outline()
         refused = len(self._search.refused)
         items = self._search.find(about.collection, outline, self._dates, read_optical, about, self._options.bands)
+        items = [item for item in items if item.id not in self._left_out]
         self._report_refused(refused)
         if about.first_date and self._dates[0][:10] < about.first_date:
             self.warnings.append(
@@ -216,8 +229,8 @@ class Planner:
             items = [item for item in items if item.id == options.optical]
             if not items:
                 raise InputMissingError(
-                    f"--optical {options.optical}: no item of this id covers {area.name} in {options.dates}. Check the "
-                    "id and the dates."
+                    f"--optical {options.optical}: no item of this id covers {_place(area)} in {options.dates}. Check "
+                    "the id and the dates."
                 )
         clouded = [item for item in items if not named and (item.cloud or 0.0) > options.max_cloud]
         dates = group_by_date([item for item in items if item not in clouded], area.epsg)
@@ -257,7 +270,7 @@ class Planner:
     def _nothing(self, found: int, clouded: list[SceneItem], area: Area) -> str:
         """Say that no optical item is left, and what to change."""
         most = f"at most {self._options.max_cloud:g} % clouds"
-        begin = f"No Sentinel-2 scene of {area.name} in {self._options.dates} has {most}"
+        begin = f"No Sentinel-2 scene of {_place(area)} in {self._options.dates} has {most}"
         if clouded:
             least = min(item.cloud or 0.0 for item in clouded)
             return (
@@ -266,16 +279,16 @@ class Planner:
             )
         refused = self._search.refused[-_SHOWN:]
         if refused:
-            return f"No Sentinel-2 scene of {area.name} in {self._options.dates} can be used: {' '.join(refused)}"
+            return f"No Sentinel-2 scene of {_place(area)} in {self._options.dates} can be used: {' '.join(refused)}"
         return (
-            f"{self._catalogue.title} has no Sentinel-2 scene of {area.name} in {self._options.dates}. Give wider "
+            f"{self._catalogue.title} has no Sentinel-2 scene of {_place(area)} in {self._options.dates}. Give wider "
             "--dates, or another --source."
         )
 
     def _too_cloudy(self, share: float, dates: int, area: Area) -> str:
         lower = math.floor(share * 100) / 100
         return (
-            f"Only {share:.1%} of {area.name} is clear in {count(dates, 'date')} of {self._options.dates} (limit "
+            f"Only {share:.1%} of {_place(area)} is clear in {count(dates, 'date')} of {self._options.dates} (limit "
             f"{self._options.min_clear:.1%}). Give wider --dates, a higher --max-cloud (now "
             f"{self._options.max_cloud:g}), or --min-clear {lower:g}."
         )
@@ -295,12 +308,12 @@ class Planner:
             return None
         refused = len(self._search.refused)
         items = self._search.find(about.collection, outline, self._dates, read_sar, about, POLARISATIONS)
-        passes = group_by_pass(items, area)
+        passes = group_by_pass([item for item in items if item.id not in self._left_out], area)
         if not passes:
             left_out = self._search.refused[refused:]
             why = f": {' '.join(left_out[:_SHOWN])}" if left_out else "."
             raise InputMissingError(
-                f"No Sentinel-1 scene of {area.name} in {self._options.dates} can be used{why} Give wider --dates."
+                f"No Sentinel-1 scene of {_place(area)} in {self._options.dates} can be used{why} Give wider --dates."
             )
         self._report_refused(refused)
         return passes
@@ -324,8 +337,8 @@ class Planner:
             if chosen is None:
                 there = ", ".join(dict.fromkeys(f"{one.orbit} {one.direction}" for one in passes))
                 raise InputMissingError(
-                    f"No Sentinel-1 pass of {area.name} in {self._options.dates} fits --orbit {self._options.orbit}. "
-                    f"There are the orbits {there}."
+                    f"No Sentinel-1 pass of {_place(area)} in {self._options.dates} fits --orbit "
+                    f"{self._options.orbit}. There are the orbits {there}."
                 )
             sar = chosen.items
             apart_days = abs((chosen.items[0].when.date() - near.date()).days)
@@ -341,7 +354,8 @@ class Planner:
         return ScenePlan(
             name, area.region, self._source, self._options.request(), GridTable.of(area.grid), method,
             self._options.bands, tuple(PlannedDate(date.items, date.clear) for date in dates), round(share, 6), sar,
-            tuple(labels), self._options.labels, (*said, *text),
+            tuple(labels), self._options.labels,
+            (*said, *text, *(f"left out: {item} ({why})" for item, why in self._left_out.items())), self._left_out,
         )  # fmt: skip
 
     def _find_labels(self, area: Area, near: datetime) -> tuple[list[SceneItem], list[str]]:
@@ -360,6 +374,11 @@ class Planner:
             said += f"; the images are of {near.year}"
             LOG.info(f"{area.name}: {said}")
         return chosen, [said]
+
+
+def _place(area: Area) -> str:
+    """Name an area in a sentence."""
+    return "the area" if area.name == UNNAMED else area.name
 
 
 def _baselines(date: OpticalDate) -> str:

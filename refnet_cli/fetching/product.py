@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.windows import Window as RasterWindow
 
-from refnet_cli.outputs.journal import FinishedRows, Journal, read_journal
 from refnet_cli.system.disk import sync
 from refnet_cli.system.marks import MARK
 from refnet_cli.tiles.window import Window
@@ -38,7 +37,7 @@ class Rows(Protocol):
     """What reads the pixels of a product."""
 
     def read(self, window: Window, after: Window | None) -> dict[str, NDArray[Any]]:
-        """Read the layers in a window of the grid; ``after`` is the next one."""
+        """Read the layers in a window of the grid; ``after`` is all that follows."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,8 @@ def fetch_rows(
         The journal.
     """
     height, width = grid.shape
+    from refnet_cli.outputs.journal import FinishedRows, Journal  # imports all outputs, which a plan does without
+
     step = strip_rows(width, pixel_bytes)
     planes = _planes(layers)
     journal = Journal(path, {**identity, "rows": step}, planes)
@@ -130,7 +131,7 @@ def fetch_rows(
         progress(journal.next_row)
         while journal.next_row < height:
             window = Window(journal.next_row, 0, step, width).clip(height, width)
-            following = Window(window.row + window.height, 0, step, width).clip(height, width)
+            following = Window(window.row + window.height, 0, height, width).clip(height, width)
             read = rows.read(window, following if following.height else None)
             journal.add(FinishedRows(window.row, {name: np.ascontiguousarray(read[name]) for name in planes}))
             progress(journal.next_row)
@@ -179,6 +180,8 @@ def count_facts(
 
 
 def _replay(path: Path, identity: Mapping[str, Any], layers: tuple[Layer, ...], pixel_bytes: int, width: int) -> Any:
+    from refnet_cli.outputs.journal import read_journal
+
     return read_journal(path, {**identity, "rows": strip_rows(width, pixel_bytes)}, _planes(layers))
 
 
@@ -214,7 +217,7 @@ def write_layer(
             "height": grid.shape[0], "width": width, "crs": CRS.from_user_input(str(grid.crs)),
             "transform": grid.affine,
             "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1,
-            "interleave": "pixel", "bigtiff": "if_safer",
+            "interleave": "pixel", "bigtiff": "if_safer", "num_threads": "all_cpus",
         }  # fmt: skip
         with rasterio.open(working, "w", **profile) as raster:
             for finished in _replay(journal, identity, layers, pixel_bytes, width):
@@ -246,7 +249,7 @@ def write_layer(
 
 def _compare(path: Path, checksums: list[tuple[int, int, int]]) -> None:
     """Compare a file with what was written: GDAL does not report blocks that did not fit on the disk."""
-    with rasterio.open(path, driver="GTiff") as raster:
+    with rasterio.open(path, driver="GTiff", num_threads="all_cpus") as raster:
         for row, rows, checksum in checksums:
             values = raster.read(window=RasterWindow(0, row, raster.width, rows))
             if zlib.crc32(values.tobytes()) != checksum:

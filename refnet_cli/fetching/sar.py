@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from refnet_cli.fetching.area import Area
 from refnet_cli.fetching.catalogues import SarCollection
 from refnet_cli.fetching.items import SceneItem
 from refnet_cli.fetching.optical import PASS
-from refnet_cli.fetching.reading import GridFile, Reader
+from refnet_cli.fetching.reading import GridFile, Reader, blame
 from refnet_cli.tiles.window import Window
 
 _ENOUGH = 0.01  # share of the area by which the coverage of passes may differ without one being preferred
@@ -122,22 +123,26 @@ class SarMosaic:
             self._rows = [row for row in rows if len(row) == len(self._bands)]
         out = np.full((len(self._bands), window.height, window.width), np.nan, np.float32)
         for row in self._rows:
-            parts = [part for part in window.pieces(1024) if np.isnan(out[0][part.slices_in(window)]).any()]
-            self._reader.fetch(row, parts)
-            for part in parts:
-                values = np.stack(list(self._reader.pool.map(lambda file, part=part: self._power(file, part), row)))
+            parts = []
+            for part in window.pieces(1024):
+                if (empty := np.isnan(out[0][part.slices_in(window)])).any():
+                    parts.append((part, [file.cells(part, empty) for file in row]))
+            self._reader.fetch((file, [cell for _, cells in parts for cell in cells[n]]) for n, file in enumerate(row))
+            for part, cells in parts:
+                values = np.stack(list(self._reader.pool.map(partial(self._power, part), row, cells)))
                 target = out[:, *part.slices_in(window)]
                 np.copyto(target, values, where=np.isnan(target) & np.isfinite(values).all(axis=0))
         self._reader.keep([file for row in self._rows for file in row], after)
         return {"sar": np.where(np.isnan(out), np.float32(self._about.nodata), out)}
 
-    def _power(self, file: GridFile, part: Window) -> NDArray[np.float32]:
+    def _power(self, part: Window, file: GridFile, cells: Sequence[Window]) -> NDArray[np.float32]:
         """Read linear power; NaN where it is not above 0."""
         dtype = file.raster.dataset.dtypes[0]
-        if dtype != "float32":
-            raise InputError(f"The SAR file {file.raster.path} is {dtype}; it must be float32. Use another source.")
-        stored = file.read_as_stored(part, self._about.nodata)
-        if stored is None:
-            stored = file.read_resampled(part, self._about.nodata)
+        with blame(file.item):
+            if dtype != "float32":
+                raise InputError(f"The SAR file {file.raster.path} is {dtype}; it must be float32. Use another source.")
+            stored = file.read_as_stored(part, cells, self._about.nodata)
+            if stored is None:
+                stored = file.read_resampled(part, cells, self._about.nodata)
         with np.errstate(invalid="ignore"):
             return np.where(np.isfinite(stored) & (stored > 0), stored, np.float32(np.nan)).astype(np.float32)

@@ -21,6 +21,8 @@ def describe_layer(plan: ScenePlan, layer: Layer, facts: dict[str, Facts]) -> tu
     band_tags: dict[str, str] = {}
     tags["REFNET_FETCH_VALID"] = f"{facts[layer.name].share:.4f}"
     tags |= dict([COMPLETE])
+    if plan.left_out:
+        tags["REFNET_FETCH_LEFT_OUT"] = " ".join(plan.left_out)
     if layer.name in ("optical", "source"):
         items = [item for date in plan.optical for item in date.items]
         tags[ACQUIRED] = _span(items)

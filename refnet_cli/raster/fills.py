@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from refnet_cli.types import Bool, Float32
 
@@ -73,6 +72,8 @@ def dilate(mask: Bool, pixels: int) -> Bool:
     """Dilate a mask, shape (H, W), by a number of rows and columns."""
     if not pixels or not mask.any():
         return mask
+    from scipy.ndimage import maximum_filter1d  # slow to import, and seldom needed
+
     dilated = mask.view(np.uint8)
     for axis in (0, 1):
         dilated = maximum_filter1d(dilated, 2 * pixels + 1, axis=axis, mode="constant")

@@ -83,6 +83,11 @@ class Alignment:
         """Whether the pixels of the file and the grid coincide, so that nothing is resampled."""
         return self._shift is not None
 
+    @property
+    def shift(self) -> tuple[int, int] | None:
+        """Columns and rows from a pixel's place in the grid to that in the file; None if their pixels differ."""
+        return self._shift
+
     def _pixel_shift(self) -> tuple[int, int] | None:
         """Return the offset in columns and rows between the grid and the file if their pixels coincide, else None."""
         columns, rows = lattice(Window(0, 0, *self.grid.shape), 2)

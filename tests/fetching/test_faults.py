@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -74,7 +75,6 @@ def test_a_store_that_fails_for_a_moment(name: str, site: Site, few: Fetched, tm
 
 LASTING = {
     "403 always": (Fault(f"{BEST}.*_B03_", "403"), {75, 66}),
-    "404": (Fault(f"{BEST}.*_B03_", "404"), {66, 65, 75}),
     "500 always": (Fault(f"{BEST}.*_B03_", "500"), {75}),
     "503 always": (Fault(r"iw-vh", "503"), {75}),
     "503 from the middle on": (Fault(r"_B08_", "503", after=3), {75}),
@@ -83,8 +83,10 @@ LASTING = {
     "hangs": (Fault(f"{BEST}.*_B03_", "hang"), {75}),
     "cut always": (Fault(f"{BEST}.*_B03_", "cut"), {75}),
     "cut SAR": (Fault(r"iw-vh", "cut"), {75}),
+    "404 of all": (Fault("_B03_", "404"), {66}),
+    "404 of SAR": (Fault("iw-vh", "404"), {66}),
+    "404 of SCL": (Fault("_SCL_", "404"), {66}),
     "a page": (Fault(f"{BEST}.*_B03_", "page"), {65, 75, 66}),
-    "zeros": (Fault(f"{BEST}.*_B03_", "zeros"), {65, 75}),
     "cut amid the file": (Fault(f"{BEST}.*_B03_", "cut", after=1), {75}),
     "403 amid the file": (Fault(f"{BEST}.*_B03_", "403", after=1), {75, 66}),
 }
@@ -102,6 +104,48 @@ def test_a_store_that_fails(name: str, site: Site, few: Fetched, tmp_path: Path)
     hold_refusal(mine, tmp_path / "place", few, codes)
     assert fault.met, "the fault was not met"
     assert time.monotonic() - started < 60
+
+
+UNUSABLE = {
+    "404": (Fault(f"{BEST}.*_B03_", "404"), "status 404"),
+    "404 amid the file": (Fault(f"{BEST}.*_B08_", "404", after=1), "status 404"),
+    "404 of SCL": (Fault(f"{BEST}.*_SCL_", "404"), "status 404"),
+    "zeros": (Fault(f"{BEST}.*_B03_", "zeros"), "cannot be opened"),
+}
+
+
+@pytest.mark.parametrize("name", quick(UNUSABLE, "404 amid the file"))
+def test_an_item_whose_file_is_gone_is_left_out(name: str, site: Site, tmp_path: Path) -> None:
+    """Others take its place, which is said and recorded; the very same items again stay an error."""
+    fault, reason = UNUSABLE[name]
+    fault.seen, fault.met = 0, []
+    site.files.faults = [fault]
+    out = tmp_path / "place"
+    done = site.fetch(out, *WORDS, "--json")
+    assert fault.met, "the fault was not met"
+    (item,) = (one for one in site.world.optical.values() if one.id.endswith("T32UPU_20230131T041500"))
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("!") and item.id in line)
+    report = json.loads(done.stdout)
+    assert reason in report["scenes"][0]["left_out"][item.id], line
+    assert [item.id in warning for warning in report["warnings"]].count(True) == 1
+    assert item.id in json.loads((out / "items.json").read_text())["scenes"][0]["left_out"]
+    with rasterio.open(out / "s2.tif") as file:
+        assert file.tags()["REFNET_FETCH_LEFT_OUT"] == item.id
+        assert item.id not in file.tags()["REFNET_FETCH_ITEMS"]
+    found = Fetched(out).match(site.world.optical.values())
+    assert item.number not in found
+    assert (found >= 0).mean() > 0.98
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.long
+def test_the_very_same_items_are_never_others(site: Site, few: Fetched, tmp_path: Path) -> None:
+    site.files.faults = [Fault(f"{BEST}.*_B03_", "404")]
+    done = refnet("fetch", "--items", few.folder / "items.json", "--source", site.source, "--allow-host",
+                  site.files.host, "--allow-host", site.catalogue.host, "-o", tmp_path / "again")  # fmt: skip
+    assert done.returncode == 66, done.stderr
+    assert "status 404" in done.stderr
+    assert left_behind(tmp_path / "again") == []
 
 
 SEARCHES = {

@@ -182,6 +182,17 @@ def test_items_are_listed_unsigned(fetched: Fetched, site: Site) -> None:
     assert "sig=" not in text
 
 
+def test_nothing_says_where_files_lie_on_this_machine(few: Fetched, site: Site) -> None:
+    """A catalogue file is recorded by its name and checksum, and asked for again by --items."""
+    text = all_texts(few.folder)
+    assert "source.toml sha256:" in text
+    assert str(site.source.parent) not in text
+    assert str(few.folder.parent) not in text
+    done = refnet("fetch", "--items", few.folder / "items.json", "-o", few.folder.parent / "again")
+    assert done.returncode == 64
+    assert "source.toml. Pass it as --source" in done.stderr
+
+
 def test_inspect_guesses_nothing(fetched: Fetched) -> None:
     done = refnet("inspect", "--optical", fetched.folder / "s2.tif", "--sar", fetched.folder / "s1.tif", "--json")
     assert done.returncode == 0, done.stderr

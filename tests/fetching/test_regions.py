@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_one_scene_is_divided_into_blocks(tmp_path: Path) -> None:
     assert is_refnet_output(path)
     path.write_text(path.read_text().replace("steps", "# steps"))
     assert not is_refnet_output(path)
+
+
+@pytest.mark.parametrize(("side", "steps", "every"), [(2200, 100, None), (10_980, 150, 50)])
+def test_a_training_takes_half_an_hour_at_most(side: int, steps: int, every: int | None, tmp_path: Path) -> None:
+    path = tmp_path / "regions.toml"
+    path.write_text(regions_text([replace(*scenes(tmp_path, "scene"), shape=(side, side))], tmp_path, BANDS))
+    config = read_regions(path)
+    assert (config.steps, config.validate_every) == (steps, every)
 
 
 def test_several_scenes_are_regions_to_hold_out(tmp_path: Path) -> None:

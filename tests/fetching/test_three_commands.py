@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from rasterio.warp import transform_bounds
 
 from tests.fetching.harness import Fetched, Site
+from tests.helpers.pages import commands_of, pages
 from tests.helpers.programs import refnet
 from tests.helpers.stac_items import AREA, EPSG, lonlat
+from tests.helpers.stac_scenes import serving
+
+
+@pytest.mark.long
+def test_the_command_of_the_readme_fetches_its_place(tmp_path: Path) -> None:
+    """As it stands there, out of a catalogue on this machine; what is fetched can be trained on."""
+    (fetching,) = (line for line in commands_of(pages()["README.md"]) if line.startswith("refnet fetch"))
+    with serving(tmp_path, side=2310):
+        words = [*shlex.split(fetching)[1:], "--source", "local.toml", "--allow-host", "127.0.0.1"]
+        done = refnet(*words, cwd=tmp_path, seconds=500)
+    assert done.returncode == 0, done.stderr
+    for name in ("s2.tif", "s1.tif", "labels.tif"):
+        with rasterio.open(tmp_path / "berlin" / name) as file:
+            west, south, east, north = transform_bounds(file.crs, 4326, *file.bounds)
+            assert west <= 13.2 < 13.5 <= east
+            assert south <= 52.4 < 52.6 <= north
+            assert (file.read(1) != file.nodata).mean() > 0.95
+    done = refnet("train", "berlin/regions.toml", "--dry-run", "--json", cwd=tmp_path, seconds=500)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["time"]["steps"] == 100
 
 
 @pytest.mark.long

@@ -342,17 +342,20 @@ class Sar(_Piece):
         seen = inside([self.bounds], x, y) & inside([area], x, y)
         return np.where(seen, values, np.nan).astype(np.float32)
 
+    def write_band(self, path: str, name: str) -> str:
+        """Write the file of a polarisation and return its URL."""
+        values = self.power(name, *self.centres(10))
+        return self.write(path, np.where(np.isnan(values), np.float32(-32768), values), 10, -32768)
+
     def planetary_computer(self) -> Json:
         """Write the files and return the Item of ``sentinel-1-rtc``."""
         end = self.time + timedelta(seconds=25)
         folder = f"sentinel1-grd-rtc/GRD/{self.time.year}/{self.time.month}/{self.time.day}/IW/DV/{self.id[:-4]}_A30F"
         assets = {}
         for name in self.polarisations:
-            values = self.power(name, *self.centres(10))
-            stored = np.where(np.isnan(values), np.float32(-32768), values)
             key = name.lower()
             assets[key] = {
-                "href": self.write(f"{folder}/measurement/iw-{key}.rtc.tiff", stored, 10, -32768), "type": COG,
+                "href": self.write_band(f"{folder}/measurement/iw-{key}.rtc.tiff", name), "type": COG,
                 "roles": ["data"], "title": f"{name}: terrain-corrected gamma naught values of signal",
                 "raster:bands": [{"nodata": -32768, "data_type": "float32", "spatial_resolution": 10.0}],
             }  # fmt: skip
@@ -527,7 +530,7 @@ class World:
         """Write the files of an acquisition or a map, and keep its Item."""
         made: Json = getattr(one, catalogue)()
         self.items.append(made)
-        kept: dict[str, Any] = {Optical: self.optical, Sar: self.sar, Labels: self.labels}[type(one)]
+        kept: Any = self.optical if isinstance(one, Optical) else self.sar if isinstance(one, Sar) else self.labels
         kept[made["id"]] = one
         return made
 

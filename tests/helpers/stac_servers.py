@@ -213,23 +213,26 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self.server.accepts(query):
             self._send(403, b"<Error><Code>AuthenticationFailed</Code></Error>")
         else:
-            data = file.read_bytes()
-            if fault and fault.kind == "zeros":
-                data = bytes(len(data))
-            self._ranged(data, fault)
+            self._ranged(file, fault)
 
-    def _ranged(self, data: bytes, fault: Fault | None) -> None:
-        headers = {"Accept-Ranges": "bytes", "Content-Type": "image/tiff", "ETag": f'"{len(data)}"'}
+    def _ranged(self, file: Path, fault: Fault | None) -> None:
+        size = file.stat().st_size
+        headers = {"Accept-Ranges": "bytes", "Content-Type": "image/tiff", "ETag": f'"{size}"'}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted:
-            self._send(200, data, headers, cut=fault is not None and fault.kind == "cut")
-            return
-        first, last = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
+        first, last = (int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)) if wanted else (0, size - 1)
         if first > last:
-            self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+            self._send(416, b"", {"Content-Range": f"bytes */{size}"})
             return
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-        self._send(206, data[first : last + 1], headers, first, fault is not None and fault.kind == "cut")
+        if wanted:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        with open(file, "rb") as stream:
+            stream.seek(first)
+            data = b"" if self.command == "HEAD" else stream.read(last + 1 - first)
+        headers["Content-Length"] = str(last + 1 - first)
+        if fault and fault.kind == "zeros":
+            data = bytes(len(data))
+        cut = fault is not None and fault.kind == "cut"
+        self._send(206 if wanted else 200, data, headers, first if wanted else None, cut)
 
     def _forward(self, fault: Fault | None) -> None:
         kept = {name: value for name, value in self.headers.items() if name.lower() in ("accept", "content-type")}

@@ -127,7 +127,8 @@ def _folder(case: Case) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="refnet-", dir="/tmp"))
     try:
         case.make(folder)
-        yield folder
+        with case.serve(folder):
+            yield folder
     finally:
         shutil.rmtree(folder)
 

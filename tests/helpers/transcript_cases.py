@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +24,11 @@ SAMPLE = ROOT / "sample_data"
 BARS = {r"^\w+ +\d+ % \|.*\n": ""}
 """Bars that a quick machine does not show."""
 
+_FETCH = (
+    "refnet fetch --bbox 13.2,52.54,13.27,52.59 --dates 2021-05-01/2021-09-30 --source local.toml "
+    "--allow-host 127.0.0.1"
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -33,6 +40,8 @@ class Case:
     """Command lines, of which the first word is refnet."""
     long: bool = False
     """Whether they take so long that only `make test-all` runs them."""
+    serve: Callable[[Path], AbstractContextManager[object]] = nullcontext
+    """Runs servers while the commands run; may write into the folder too."""
     masks: Mapping[str, str] = field(default_factory=dict)
     """Patterns that count as equal, and what replaces them, besides numbers: for what depends on the machine."""
 
@@ -126,6 +135,16 @@ def _make_dates(folder: Path) -> None:
                 file.update_tags(1, CLASS_SCHEME=CARD.scheme.name, **names)
 
 
+@contextmanager
+def _serve_scenes(folder: Path) -> Iterator[object]:
+    """Serve simulated scenes, their catalogue in local.toml, from a folder elsewhere."""
+    from tests.helpers.stac_scenes import serving
+
+    with tempfile.TemporaryDirectory() as name, serving(Path(name)) as world:
+        shutil.copy(Path(name) / "local.toml", folder)
+        yield world
+
+
 def _make_nothing(folder: Path) -> None:
     """Leave the folder empty."""
 
@@ -152,6 +171,17 @@ CASES = {
     "doctor": Case(_make_nothing, ("refnet doctor",), long=True),
     "evaluate": Case(_make_evaluation, ("refnet evaluate map.tif labels.tif",)),
     "export": Case(_make_weights, ("refnet export small.safetensors -o small.onnx",), long=True),
+    "fetch": Case(
+        _make_nothing,
+        (
+            f"{_FETCH} -o berlin --dry-run",
+            f"{_FETCH} -o berlin",
+            f"{_FETCH.replace('2021', '2020')} -o berlin-2020",
+        ),
+        long=True,
+        serve=_serve_scenes,
+        masks=BARS | {r"^  rows .*\n": ""},
+    ),
     "predict": Case(
         _make_shifted,
         (

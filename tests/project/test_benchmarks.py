@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import folds, gpu, learning, memory, report, scan, scene, tile, train, variants
+from benchmarks import fetch, folds, gpu, learning, memory, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, check_limit, compare, medians
 from benchmarks.networks import make_network
@@ -25,6 +25,7 @@ from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.scan import available_scans
 from tests.helpers.quick import few
 from tests.helpers.scenes import make_labelled_scene, name_classes, write
+from tests.helpers.stac_servers import RUSTAC
 
 TINY = REFNetConfig(encoder="test_resnet", width=16)
 
@@ -157,6 +158,21 @@ def test_a_small_scene_is_measured(tmp_path: Path) -> None:
     check(rows)
     assert bars(rows) == {"ratio at most 2", "megabytes at most 2000"}
     assert 0 < rows[1]["megabytes"] < 2000
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
+def test_a_small_fetch_is_measured() -> None:
+    for library in ("odc.stac", "pystac_client"):
+        pytest.importorskip(library)
+    if not RUSTAC:
+        pytest.skip("rustac is not installed")
+    rows = fetch.run(size=1200)
+    check(rows)
+    assert bars(rows) == {"megabytes at most 2000", "ratio at most 1.1"}
+    assert rows[0]["same_pixels"]
+    assert 1 <= rows[2]["ratio"] < 1.1
+    assert rows[3]["ratio"] > rows[2]["ratio"]
 
 
 @pytest.mark.long
