@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks import batch, fetch, gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
+from benchmarks.peers import compare as peers
 from benchmarks.variants import VARIANTS
 from refnet_cli.model.refnet import LEVELS
 
@@ -23,10 +24,14 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "learning": learning.run,
     "gpu": gpu.run,
     "fetch": fetch.run,
+    "peers": peers.run,
 }
-TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table}
+TABLES: dict[str, Callable[[list[Row]], str]] = {"learning": learning.to_table, "peers": peers.to_table}
 """Table functions of the benchmarks that measure something other than time and memory."""
-ENVIRONMENT: dict[str, Callable[[], dict[str, Any]]] = {"gpu": gpu.describe_environment}
+ENVIRONMENT: dict[str, Callable[[], dict[str, Any]]] = {
+    "gpu": gpu.describe_environment,
+    "peers": peers.describe_peers,
+}
 """Functions that return further entries of the results."""
 
 
@@ -44,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         "learning": commands.add_parser("learning", help="accuracy of the network, its ablations and other models"),
         "gpu": commands.add_parser("gpu", help="all measurements on a GPU"),
         "fetch": commands.add_parser("fetch", help="time, memory and bytes read of refnet fetch"),
+        "peers": commands.add_parser("peers", help="refnet and what one could use instead, around the same network"),
     }
     for name, default in (("scan", 5), ("tile", 5), ("scene", 3), ("memory", 1), ("batch", 3), ("gpu", 5)):
         made[name].add_argument("--repeats", type=_count, default=default, help="measurements (default: %(default)s)")
@@ -81,6 +87,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     add("--steps", type=_count, help="steps per training (default: 400 if scenes are held out, else 120)")
     add("--learning-rate", type=float, default=learning.BUDGET.learning_rate, help="default: %(default)s")
+    add = made["peers"].add_argument
+    add("--only", nargs="+", choices=peers.PEERS, default=list(peers.PEERS), help="peers (default: all)")
+    add("--cases", nargs="*", choices=peers.CASES, default=list(peers.CASES), help="cases (default: all)")
+    add("--sizes", type=_count, nargs="+", default=list(peers.SIZES), help="scene sizes in pixels (default: 2048 4096)")
+    add("--large", action="store_true", help="also the free network on 10,980 x 10,980 pixels under 8 GB")
+    add("--environments", type=Path, default=peers.FOLDER, metavar="FOLDER", help="default: build/peers-venv")
+    add("--work", type=Path, metavar="FOLDER", help="keep scenes and networks here (default: a temporary folder)")
+    add("--merge", type=Path, metavar="FILE", help="results of an earlier run, whose other rows are kept")
     return parser
 
 
@@ -95,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a benchmark from the command line."""
     settings = vars(make_parser().parse_args(arguments))
     benchmark = settings.pop("benchmark")
-    more = ENVIRONMENT.get(benchmark, dict)()
     rows = BENCHMARKS[benchmark](**settings)
+    more = ENVIRONMENT.get(benchmark, dict)()
     print(TABLES.get(benchmark, report.to_table)(rows), file=sys.stderr)
     print(report.to_json(benchmark, settings, rows, **more))
 

@@ -75,6 +75,9 @@ def results_tables() -> str:
         newest[found["benchmark"]] = found
     parts = []
     for name, found in sorted(newest.items()):
+        if name == "peers":
+            parts.append(peers_table(found))
+            continue
         rows = [row for row in found["results"] if "ratio" in row and ("seconds" in row or "megabytes" in row)]
         if rows:
             parts.append(
@@ -83,6 +86,37 @@ def results_tables() -> str:
             parts.extend(map(_row, rows))
             parts.append("")
     return "\n".join(parts)
+
+
+def peers_table(found: dict[str, Any]) -> str:
+    """Return the table of a comparison with peers, which has memory and maps besides seconds."""
+    lines = [
+        f"### {found['benchmark']}, {found['date'][:10]}\n",
+        "| case | program | seconds | over refnet | CPU seconds | peak MB | |\n|---|---|---|---|---|---|---|",
+    ]
+    for row in found["results"]:
+        cells = [row["case"], row["peer"]]
+        cells += [
+            format(row[key], form) if key in row else ""
+            for key, form in (("seconds", ".1f"), ("ratio", ".2f"), ("cpu_seconds", ".1f"), ("peak_mb", ",.0f"))
+        ]
+        lines.append(f"| {' | '.join(cells)} | {_peer_note(row)} |")
+    versions = {
+        f"{library} {number}"
+        for libraries in found["peers"].values() if isinstance(libraries, dict)
+        for library, number in libraries.items()
+    }  # fmt: skip
+    return "\n".join([*lines, f"\nVersions: {', '.join(sorted(versions))}.\n"])
+
+
+def _peer_note(row: dict[str, Any]) -> str:
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    if "unlike_undivided" in row:
+        return f"{row['unlike_undivided']:.2%} of the pixels unlike an undivided pass"
+    if "kept_empty" in row:
+        return f"{row['kept_empty']:.1%} of the wedge is no data, and {row['data_lost']:.1%} of the rest"
+    return f"{row['stacking']:.1f} s of it for warping and stacking" if row.get("stacking") else ""
 
 
 def _row(row: dict[str, Any]) -> str:
