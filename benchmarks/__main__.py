@@ -8,11 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batch, fetch, gpu, learning, memory, report, scan, scene, tile, train
+from benchmarks import batch, crops, fetch, gpu, learning, memory, report, scan, scene, tile, train
 from benchmarks.measure import Row
 from benchmarks.peers import compare as peers
 from benchmarks.variants import VARIANTS
 from refnet_cli.model.refnet import LEVELS
+
+
+def run_train(steps: int, parts: Sequence[str], size: int) -> list[Row]:
+    """Measure training steps by kernel, and what crops cost."""
+    rows = train.run(steps) if "kernels" in parts else []
+    return rows + (crops.run(size) if "crops" in parts else [])
+
 
 BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "scan": scan.run,
@@ -20,7 +27,7 @@ BENCHMARKS: dict[str, Callable[..., list[Row]]] = {
     "scene": scene.run,
     "memory": memory.run,
     "batch": batch.run,
-    "train": train.run,
+    "train": run_train,
     "learning": learning.run,
     "gpu": gpu.run,
     "fetch": fetch.run,
@@ -45,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         "scene": commands.add_parser("scene", help="time and memory of refnet predict, from files to a map"),
         "memory": commands.add_parser("memory", help="peak memory of refnet predict, compared with its estimate"),
         "batch": commands.add_parser("batch", help="time of batches and of further outputs"),
-        "train": commands.add_parser("train", help="time of training steps"),
+        "train": commands.add_parser("train", help="time of training steps and of crops"),
         "learning": commands.add_parser("learning", help="accuracy of the network, its ablations and other models"),
         "gpu": commands.add_parser("gpu", help="all measurements on a GPU"),
         "fetch": commands.add_parser("fetch", help="time, memory and bytes read of refnet fetch"),
@@ -79,7 +86,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--variants", nargs="+", choices=gpu.VARIANTS, default=list(gpu.VARIANTS), help="default: all")
     add("--levels", type=int, nargs="*", choices=range(1, LEVELS + 1), default=list(range(1, LEVELS + 1)))
     add("--size", type=_count, default=gpu.SIZE, help="size of the larger scene in pixels (default: %(default)s)")
-    made["train"].add_argument("--steps", type=_count, default=20, help="steps per kernel (default: %(default)s)")
+    add = made["train"].add_argument
+    add("--steps", type=_count, default=20, help="steps per kernel (default: %(default)s)")
+    add("--parts", nargs="+", choices=("kernels", "crops"), default=["kernels", "crops"], help="default: all")
+    add("--size", type=_count, default=crops.SIZE, help="side of the scene for crops (default: %(default)s)")
     add = made["learning"].add_argument
     add("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of labelled scenes")
     add("--output", type=Path, default=Path("learning.json"), help="finished runs (default: %(default)s)")

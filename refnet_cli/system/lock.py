@@ -13,7 +13,6 @@ removed here, and not by filelock's class `FileLock`, because that
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -28,10 +27,9 @@ from filelock import lock_descriptor
 from refnet_cli.errors import TryAgainError
 from refnet_cli.system.atomic import create_folder, explain, remove_empty
 from refnet_cli.system.closing import Closing
-from refnet_cli.system.disk import UNSUPPORTED
+from refnet_cli.system.file_locks import NO_LOCKS
 
 LOCK = "lock"
-_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK, errno.ENOTTY, errno.ENODEV, errno.EPERM}
 _OWNER_START = 1 if os.name == "nt" else 0  # in the file; Windows lets nobody read the locked byte, the first
 _TRIES = 20
 _LONGEST = 200  # bytes of a file's name, of which most systems allow 255
@@ -135,7 +133,7 @@ class WorkFolder(Closing):
 
     def _go_on_without_lock(self, error: OSError) -> None:
         """Warn that there are no locks; refuse if the last owner is another process that still runs on this machine."""
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise explain(self.output, error) from error
         if (other := _running_owner(self._read_owner())) is not None:
             raise TryAgainError(

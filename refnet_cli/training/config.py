@@ -239,6 +239,19 @@ class TrainConfig:
     """Notice to all users of the weights."""
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
     scan: str | None = option(None, help="Kernel of the selective scan; see refnet predict.", affects="run")
+    cache: Path | None = option(
+        None,
+        help="Folder of the store: each scene is brought onto its grid there once, for all trainings on the same "
+        "files.",
+        default_text="a folder in the output, removed at the end",
+        affects="run",
+    )
+    cache_size: float | None = option(
+        None,
+        help="Most GB in the store. Scenes beyond it are read from their files, which is slower. 0: no store.",
+        default_text="all but 2 GB of the free disk",
+        affects="run",
+    )
     workers: int = option(2, affects="run")
     """Number of threads that read crops ahead of the network."""
 
@@ -262,6 +275,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not above < value <= most:
                 raise OptionsError(f"{name} is {value!r}; it must be above {above} and at most {most:g}.")
+        if self.cache_size is not None and not 0 <= self.cache_size < math.inf:
+            raise OptionsError(f"cache_size is {self.cache_size!r}; it must be a number of GB from 0.")
         for name, most in (
             ("jitter", 1.0), ("modality_dropout", 1.0), ("weight_decay", 10.0), ("haze", 0.3), ("sar_gain", 10.0),
             ("sar_slope", 10.0), ("sar_looks", 1000.0), ("shift", 16.0), ("gaps", 1.0), ("mix", 1.0),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -89,6 +90,40 @@ class LabelledScene:
         return SceneFiles.open(self.entry, config, read_threads=default_read_threads())
 
 
+class SceneReader(Protocol):
+    """A labelled scene to read windows of: from its files, or from the training store."""
+
+    grid: GeoBox
+    decisions: tuple[Decision, ...]
+    """Decisions about the files, see `RECORDED_DECISIONS`."""
+    warnings: tuple[str, ...]
+    """Warnings about the labels."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def close(self) -> None:
+        """Release what is open."""
+        ...
+
+    def prefetch(self, windows: Iterable[Window]) -> None:
+        """Announce the next windows; see `ScenePair.prefetch`."""
+        ...
+
+    def read_labels(self, window: Window) -> UInt8:
+        """Read the labels of a window inside the grid; 0 where there is no label or a sensor has no data."""
+        ...
+
+    def read(self, window: Window) -> tuple[Patch, UInt8]:
+        """Read sensors and labels of a window; beyond the grid there is no data, and labels are 0."""
+        ...
+
+    def read_weights(self, window: Window) -> Float32:
+        """Read the weight of each label in the loss, (H, W); the window may extend beyond the grid."""
+        ...
+
+
 class SceneFiles(Closing):
     """The open files of a labelled scene; only one thread at a time may read from them."""
 
@@ -96,6 +131,8 @@ class SceneFiles(Closing):
         self.entry = entry
         self.pair = pair
         self.labels = labels
+        self.grid, self.decisions = pair.grid, recorded_decisions(pair)
+        self.warnings = tuple(labels.warnings)
 
     @classmethod
     def open(
@@ -106,24 +143,19 @@ class SceneFiles(Closing):
             entry.optical, entry.sar, config.optical_bands, config.sar_bands, entry.scene, kept_blocks, read_threads
         )
         try:
-            meanings = config.label_codes if entry.label_codes is None else entry.label_codes
-            labels = open_labels(
-                entry.labels, pair.grid, config.classes, entry.label_field, meanings, entry.label_layer
-            )
-            return cls(entry, pair, _with_confidence(labels, entry, pair.grid))
+            return cls(entry, pair, open_scene_labels(entry, config, pair.grid))
         except RefnetError:
             pair.close()
             raise
-
-    @property
-    def decisions(self) -> tuple[Decision, ...]:
-        """Decisions about the files, see `RECORDED_DECISIONS`."""
-        return tuple(decision for decision in self.pair.decisions if decision.what in RECORDED_DECISIONS)
 
     def close(self) -> None:
         """Close the files."""
         self.pair.close()
         self.labels.close()
+
+    def prefetch(self, windows: Iterable[Window]) -> None:
+        """See `ScenePair.prefetch`."""
+        self.pair.prefetch(windows)
 
     def read_labels(self, window: Window) -> UInt8:
         """Read the labels of a window inside the grid; 0 where there is no label or a sensor has no data."""
@@ -145,6 +177,18 @@ class SceneFiles(Closing):
             inside = window.clip(*self.pair.grid.shape)
             weights[inside.slices_in(window)] *= self.labels.confidence.read(inside)
         return weights
+
+
+def recorded_decisions(pair: ScenePair) -> tuple[Decision, ...]:
+    """Return the decisions about a pair's files that are in `RECORDED_DECISIONS`."""
+    return tuple(decision for decision in pair.decisions if decision.what in RECORDED_DECISIONS)
+
+
+def open_scene_labels(entry: TrainScene, config: TrainConfig, grid: GeoBox) -> Labels:
+    """Open the labels of a scene on a grid, with their confidence if it has one; see `open_labels` for errors."""
+    meanings = config.label_codes if entry.label_codes is None else entry.label_codes
+    labels = open_labels(entry.labels, grid, config.classes, entry.label_field, meanings, entry.label_layer)
+    return _with_confidence(labels, entry, grid)
 
 
 def _with_confidence(labels: Labels, entry: TrainScene, grid: GeoBox) -> Labels:

@@ -43,6 +43,8 @@ SHOWN = {
     "validate_every": 500,
     "patience": 5,
     "scan": "cpu",
+    "cache": "store",
+    "cache_size": 100.0,
     "notice": "Trained on one summer.",
     "region": "alps",
     "label_field": "class",

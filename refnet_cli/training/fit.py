@@ -20,6 +20,7 @@ from refnet_cli.system.atomic import create_folder, remove_empty
 from refnet_cli.system.lock import WorkFolder
 from refnet_cli.system.log import at_least
 from refnet_cli.system.marks import check_replaceable
+from refnet_cli.system.memory import GB
 from refnet_cli.system.process import keep_freed_memory
 from refnet_cli.training.card import card_of_init, make_card
 from refnet_cli.training.checkpoint import read_settings
@@ -33,6 +34,7 @@ from refnet_cli.training.result import TrainResult, existing_results, finish
 from refnet_cli.training.run import Progress, Run
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.split_advice import survey_or_advise
+from refnet_cli.training.store.store import FOLDER, Store, temporary_store
 from refnet_cli.training.survey import log_scenes
 from refnet_cli.training.trainer import Trainer
 
@@ -85,8 +87,11 @@ def fit(
         if not run.processes.first:
             stack.enter_context(at_least(logging.ERROR))
         _log_devices(run, device, scan)
-        scenes = survey_or_advise(config)
+        store = _open_store(config, run, stack)
+        scenes = survey_or_advise(config, store=store)
         log_scenes(config, scenes)
+        if store:
+            store.report()
         config = with_schedule(config, scenes, read_settings(folder / "checkpoints"))
         initial, init = initialise_from_config(config, scenes), card_of_init(config)
         for decision in initial.decisions:
@@ -94,7 +99,7 @@ def fit(
         if init:
             warn_of_leakage(init, config, scenes)
         _lock(run, stack)
-        sampler = stack.enter_context(closing(Sampler(scenes, config)))
+        sampler = stack.enter_context(closing(Sampler(scenes, config, store)))
         card = make_card(config, sampler, initial, init, run.processes.count)
         learner = Learner(config, initial.net, class_weights(config, scenes), run.processes, run.scan)
         trainer = Trainer(config, card, learner, scenes, run)
@@ -136,6 +141,18 @@ def _create_checkpoints(folder: Path, stack: ExitStack) -> None:
         stack.callback(remove_empty, create_folder(folder / "checkpoints"))
     except OSError as error:
         raise OutputError(f"Cannot create the folder {folder}: {error.strerror}.") from error
+
+
+def _open_store(config: TrainConfig, run: Run, stack: ExitStack) -> Store | None:
+    """Open the store of scenes; None if the config wants none. That in the run's folder is removed at the end."""
+    folder = run.folder / FOLDER
+    if config.cache is None and run.processes.first:
+        checkpoints = run.folder / "checkpoints"
+        stack.enter_context(temporary_store(folder, lambda: any(checkpoints.glob("step-*.pt"))))
+    if config.cache_size == 0:
+        return None
+    limit = None if config.cache_size is None else int(config.cache_size * GB)
+    return stack.enter_context(Store(config.cache or folder, limit))
 
 
 def _lock(run: Run, stack: ExitStack) -> None:

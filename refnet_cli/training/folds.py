@@ -16,7 +16,8 @@ import re
 import unicodedata
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from refnet_cli.training.held_out import HeldOut
 from refnet_cli.training.identity import describe_settings
 from refnet_cli.training.result import TrainResult
 from refnet_cli.training.run import Progress
+from refnet_cli.training.store.store import FOLDER, temporary_store
 from refnet_cli.types import Int64
 from refnet_cli.version import __version__
 
@@ -114,7 +116,13 @@ def fit_folds(
     own = [path / name for path in folders.values() for name in (RECORD, PIXELS)]
     check_replaceable([folder / TABLE, folder / DETAILS, *own], overwrite)
     folds = []
-    with WorkFolder(folder / "folds") as work_folder:
+
+    def resumable() -> bool:
+        return any(any(path.glob("checkpoints/step-*.pt")) for path in folders.values())
+
+    own_store = all(config.cache is None for config in configs.values())
+    store = temporary_store(folder / FOLDER, resumable) if own_store else nullcontext()
+    with WorkFolder(folder / "folds") as work_folder, store:
         for warning in work_folder.warnings:
             LOG.warning(warning)
         for region, config in configs.items():
@@ -122,7 +130,8 @@ def fit_folds(
             with context(fold=region):
                 fold = _read_fold(region, config, folders[region], settings)
                 if fold is None:
-                    result = fit(config, folders[region], progress, stopping, overwrite)
+                    shared = replace(config, cache=config.cache or folder / FOLDER)
+                    result = fit(shared, folders[region], progress, stopping, overwrite)
                     fold = _write_fold(region, config, folders[region], result, settings)
                 else:
                     LOG.info("finished before, not trained again")

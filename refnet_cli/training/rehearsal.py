@@ -9,6 +9,8 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from refnet_cli.errors import OptionsError, UnavailableError
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
@@ -104,7 +106,7 @@ def rehearse(config: TrainConfig, scenes: Sequence[LabelledScene]) -> Rehearsal:
         card = make_card(config, sampler, initial, init, processes.count)
         learner = Learner(config, initial.net, class_weights(config, scenes), processes, scan.name)
         ready = time.monotonic()
-        step_seconds = _time_steps(config, sampler, card, learner)
+        step_seconds = _time_steps(config, sampler, card, learner, processes.device)
     tiles, passes = _count_tiles(config, scenes)
     tile_seconds = 0.0
     if tiles:
@@ -121,10 +123,12 @@ def _count_tiles(config: TrainConfig, scenes: Sequence[LabelledScene]) -> tuple[
     return tiles, count_validations(config) + AT_THE_END if tiles else 0
 
 
-def _time_steps(config: TrainConfig, sampler: Sampler, card: Card, learner: Learner) -> float:
+def _time_steps(
+    config: TrainConfig, sampler: Sampler, card: Card, learner: Learner, device: torch.device
+) -> float:
     """Return the seconds of a step, including the wait for its crops, while later crops are read."""
     seconds = 0.0
-    with closing(read_batches(sampler, card, config, 0)) as batches:
+    with closing(read_batches(sampler, card, config, 0, device=device)) as batches:
         for number in range(min(STEPS, config.schedule.steps)):
             started = time.monotonic()
             learner.step(number, next(batches))

@@ -17,10 +17,11 @@ from refnet_cli.tiles.window import Window
 from refnet_cli.training.augmentation.augment import Crop, add_gap, augment, drop_sensor, mix
 from refnet_cli.training.balance import cell_probabilities, index_regions
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.dataset import LabelledScene, SceneFiles
+from refnet_cli.training.dataset import LabelledScene, SceneReader
 from refnet_cli.training.distributed import started_processes
 from refnet_cli.training.scene_pool import ScenePool, choose_pool_size
 from refnet_cli.training.splits import TRAIN
+from refnet_cli.training.store.store import Store, open_scene
 
 ATTEMPTS = 1000
 
@@ -34,6 +35,8 @@ class Sampler:
     ----------
     scenes : sequence of LabelledScene
     config : TrainConfig
+    store : Store, optional
+        Scenes that are there are read from there, with the same values.
 
     Raises
     ------
@@ -41,11 +44,13 @@ class Sampler:
         If there are no training pixels.
     """
 
-    def __init__(self, scenes: Sequence[LabelledScene], config: TrainConfig) -> None:
+    def __init__(
+        self, scenes: Sequence[LabelledScene], config: TrainConfig, store: Store | None = None
+    ) -> None:
         self._config = config
         self.scenes = scenes
-        self._weighted = any(scene.entry.label_weight != 1 or scene.entry.confidence for scene in scenes)
-        self.pool = open_pool(scenes, config)
+        self.weighted = any(scene.entry.label_weight != 1 or scene.entry.confidence for scene in scenes)
+        self.pool = open_pool(scenes, config, store)
         self._cells = np.concatenate([
             np.insert(scene.training.windows, 0, index, axis=1) for index, scene in enumerate(scenes)
         ])  # fmt: skip
@@ -102,7 +107,7 @@ class Sampler:
             try:
                 with self.pool.borrow(index) as files:
                     patch, labels = files.read(window)
-                    weights = files.read_weights(window) if self._weighted else None
+                    weights = files.read_weights(window) if self.weighted else None
             except InputError:
                 self._skip("unreadable")
                 continue
@@ -131,14 +136,16 @@ class Sampler:
         return index, Window(top, left, crop, crop)
 
 
-def open_pool(scenes: Sequence[LabelledScene], config: TrainConfig) -> ScenePool[SceneFiles]:
-    """Create the pool of the scenes' files, with as many open scenes as open files and memory allow."""
+def open_pool(
+    scenes: Sequence[LabelledScene], config: TrainConfig, store: Store | None = None
+) -> ScenePool[SceneReader]:
+    """Create the pool of open scenes, with as many open files as system and memory allow."""
     training = [scene for scene in scenes if scene.trains]
     files = max((_count_files(scene.entry, config) for scene in training), default=1)
     bands = len(config.optical_bands) + len(config.sar_bands)
     block = max((_block_pixels(scene.grid) for scene in training), default=1) * (4 * bands + 1)
     most, kept_blocks = choose_pool_size(len(training) + config.workers, files, block, started_processes())
-    return ScenePool(lambda index: SceneFiles.open(scenes[index].entry, config, kept_blocks), most)
+    return ScenePool(lambda index: open_scene(scenes[index].entry, config, store, kept_blocks), most)
 
 
 def _count_files(scene: TrainScene, config: TrainConfig) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.dataset import LabelledScene
 from refnet_cli.training.splits import SplitError
+from refnet_cli.training.store.store import Store
 from refnet_cli.training.survey import count_classes, count_pixels, survey
 
 SMALLEST_SIDE, STEP = 64, 32
@@ -21,7 +22,9 @@ MOST_PIXELS = 50_000_000
 Settings = dict[str, Any]
 
 
-def survey_or_advise(config: TrainConfig, learning: bool = True) -> list[LabelledScene]:
+def survey_or_advise(
+    config: TrainConfig, learning: bool = True, store: Store | None = None
+) -> list[LabelledScene]:
     """Survey the scenes, see `survey`; if the split does not fit them, raise an error that names settings that do.
 
     Parameters
@@ -29,6 +32,8 @@ def survey_or_advise(config: TrainConfig, learning: bool = True) -> list[Labelle
     config : TrainConfig
     learning : bool
         Whether training pixels are required.
+    store : Store, optional
+        See `survey`.
 
     Raises
     ------
@@ -38,20 +43,20 @@ def survey_or_advise(config: TrainConfig, learning: bool = True) -> list[Labelle
         See `survey`.
     """
     try:
-        scenes = survey(config)
+        scenes = survey(config, store)
     except SplitError as error:
         now = f"Now block = {config.block:g}, and the buffer is {config.buffer} pixels, the larger of tile and crop."
-        raise SplitError(f"{error} {now} {_advise(config, error.pixels)}") from error
+        raise SplitError(f"{error} {now} {_advise(config, error.pixels, store)}") from error
     learned, scored = _count(scenes, config)
     if learning and scored and not learned:
         raise SplitError(
             f"All labelled pixels are held out or lie within {config.buffer} pixels of held-out ground: no training "
-            f"pixels remain. {_advise(config, count_pixels(scenes))}"
+            f"pixels remain. {_advise(config, count_pixels(scenes), store)}"
         )
     return scenes
 
 
-def _advise(config: TrainConfig, pixels: int) -> str:
+def _advise(config: TrainConfig, pixels: int, store: Store | None) -> str:
     """Say which settings fit, with the number of labelled pixels for training and validation."""
     others = 'Add regions, or choose split = "none" (no scores)'
     others += "." if config.method == "random" else ' or split = "random" (optimistic scores).'
@@ -61,9 +66,9 @@ def _advise(config: TrainConfig, pixels: int) -> str:
     blocks: list[Settings] = []
     if config.method == "blocks":
         blocks = [{"block": round(config.block * eighths / 8, 1)} for eighths in EIGHTHS]
-    fitting = [_first_that_fits(config, tried) for tried in (blocks, sides)]
+    fitting = [_first_that_fits(config, tried, store) for tried in (blocks, sides)]
     if not any(fitting):
-        fitting = [_first_that_fits(config, [block | side for side in sides for block in blocks])]
+        fitting = [_first_that_fits(config, [block | side for side in sides for block in blocks], store)]
     if not any(fitting):
         return f"No smaller block, tile or crop fits these scenes. {others}"
     return f"Tried on these scenes, this fits: {', or '.join(filter(None, fitting))}. {others}"
@@ -75,12 +80,12 @@ def _of_side(config: TrainConfig, side: int) -> Settings:
     return {name: side for name in names if getattr(config, name) > side}
 
 
-def _first_that_fits(config: TrainConfig, tried: Iterable[Settings]) -> str | None:
+def _first_that_fits(config: TrainConfig, tried: Iterable[Settings], store: Store | None) -> str | None:
     """Return the first settings that fit, with their numbers of labelled pixels."""
     for settings in filter(None, tried):
         changed = replace(config, **settings)
         try:
-            learned, scored = _count(survey(changed), changed)
+            learned, scored = _count(survey(changed, store), changed)
         except SplitError:
             continue
         if scored and learned >= (scored if config.method == "blocks" else 1):

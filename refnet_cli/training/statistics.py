@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.sampler import Sampler
 from refnet_cli.training.survey import training_sensors
+from refnet_cli.types import Float32, Float64
 
 STATISTICS_CROPS, LEAST_STATISTICS_CROPS, MOST_STATISTICS_CROPS = 128, 32, 2048
 """Number of crops to measure, minimum number with each sensor, and maximum number."""
@@ -56,16 +59,20 @@ def measure_statistics(
             "scenes with both sensors."
         )
     crops_with = dict.fromkeys(sensors, 0)
-    for number in range(MOST_STATISTICS_CROPS):
-        if number >= STATISTICS_CROPS and min(crops_with.values()) >= LEAST_STATISTICS_CROPS:
-            break
+
+    def measure(number: int) -> dict[str, Float64]:
         crop = sampler.draw(STATISTICS_STEP, number, augmented=False)
-        for name, totals in sums.items():
-            values = getattr(crop, name).astype(np.float64)
-            parts = np.isfinite(values), np.nan_to_num(values), np.nan_to_num(values) ** 2
-            totals += [part.sum((1, 2)) for part in parts]
-            if name in sensors:
-                crops_with[name] += bool(parts[0].any())
+        return {name: _sum_up(getattr(crop, name)) for name in sums}
+
+    with ThreadPoolExecutor(config.workers, "refnet-statistics") as pool:
+        measured = chain(pool.map(measure, range(STATISTICS_CROPS)), map(measure, count(STATISTICS_CROPS)))
+        for number in range(MOST_STATISTICS_CROPS):
+            if number >= STATISTICS_CROPS and min(crops_with.values()) >= LEAST_STATISTICS_CROPS:
+                break
+            for name, found in next(measured).items():
+                sums[name] += found
+                if name in sensors:
+                    crops_with[name] += bool(found[0].any())
     for name in sensors:
         if not sums[name][0].all():
             raise InputError(f"A {name} band has no valid value in {MOST_STATISTICS_CROPS} training crops.")
@@ -88,10 +95,19 @@ def describe_inputs(sampler: Sampler, config: TrainConfig) -> dict[str, dict[str
     return {name: distribution for name, distribution in found.items() if name != config.without}
 
 
-def _statistics(count: float, total: float, squares: float) -> tuple[float, float]:
+def _sum_up(image: Float32) -> Float64:
+    """Return the number of values of each band, their sum and that of their squares, shape (3, B)."""
+    values = image.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.all():
+        values = np.nan_to_num(values)
+    return np.stack([part.sum((1, 2)) for part in (finite, values, values**2)]).astype(np.float64)
+
+
+def _statistics(pixels: float, total: float, squares: float) -> tuple[float, float]:
     """Return mean and standard deviation with seven digits; 0 and 1 without values."""
-    if not count:
+    if not pixels:
         return 0.0, 1.0
-    mean = total / count
-    deviation = max(squares / count - mean**2, 1e-6) ** 0.5
+    mean = total / pixels
+    deviation = max(squares / pixels - mean**2, 1e-6) ** 0.5
     return float(f"{mean:.7g}"), float(f"{deviation:.7g}")

@@ -19,7 +19,7 @@ from refnet_cli.system.process import default_read_threads
 from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.training.dataset import Cells, LabelledScene, SceneFiles
+from refnet_cli.training.dataset import Cells, LabelledScene, SceneReader
 from refnet_cli.training.splits import (
     TRAIN,
     VALIDATION,
@@ -33,6 +33,8 @@ from refnet_cli.training.splits import (
     ground_box,
     make_block_grid,
 )
+from refnet_cli.training.store.scenes import StoredScene, load_counts, save_counts
+from refnet_cli.training.store.store import Store, open_scene
 from refnet_cli.types import Int64
 
 LOG = logging.getLogger(__name__)
@@ -51,12 +53,14 @@ Blocks = Mapping[Block, BlockLabels]
 """The readable blocks of a scene."""
 
 
-def survey(config: TrainConfig) -> list[LabelledScene]:
+def survey(config: TrainConfig, store: Store | None = None) -> list[LabelledScene]:
     """Count the labelled pixels of all scenes, and split them into training and validation.
 
     Parameters
     ----------
     config : TrainConfig
+    store : Store, optional
+        Scenes are brought there, and counts of earlier surveys are taken from there.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
     RefnetError
         If a scene is not usable.
     """
-    scenes, blocks = zip(*(_count_labels(entry, config) for entry in config.scenes), strict=True)
+    scenes, blocks = zip(*(_count_labels(entry, config, store) for entry in config.scenes), strict=True)
     try:
         windows = _hold_out(config, scenes, blocks)
     except SplitError as error:
@@ -80,31 +84,42 @@ def survey(config: TrainConfig) -> list[LabelledScene]:
     divided = []
     for scene, own in zip(_warn_once(scenes), windows, strict=True):
         trains = config.role(scene.entry) != "validation"
-        divided.append(_divide(scene, Roles(scene.grid, trains, own, held_out, config.buffer), config))
+        divided.append(_divide(scene, Roles(scene.grid, trains, own, held_out, config.buffer), config, store))
     return divided
 
 
-def _count_labels(entry: TrainScene, config: TrainConfig) -> tuple[LabelledScene, Blocks]:
+def _count_labels(entry: TrainScene, config: TrainConfig, store: Store | None) -> tuple[LabelledScene, Blocks]:
     """Count the valid labelled pixels of a scene; before the split, all of them are for training."""
-    with SceneFiles.open(entry, config, read_threads=default_read_threads()) as files:
-        grid = files.pair.grid
+    with open_scene(entry, config, store, read_threads=default_read_threads()) as scene:
+        grid = scene.grid
         metres = config.block
         if config.method == "random":
             metres = config.crop * _pixel_metres(grid)
         windows = cut_into_blocks(grid, make_block_grid(grid, metres))
-        files.pair.prefetch(windows.values())
-        cells = {}
-        for block, window in windows.items():
-            with suppress(InputError):
-                cells[block] = _count_window(files, window, config)
-        if not cells:
-            _count_window(files, next(iter(windows.values())), config)  # raises the error again
+        cells = _count_blocks(scene, windows, config)
         everything = Cells(*(np.concatenate(arrays) for arrays in zip(*cells.values(), strict=True)))
-        scene = LabelledScene(
-            entry, grid, files.decisions, Roles(grid, True, [], [], 0), everything,
-            np.zeros(everything.counts.shape[1], np.int64), len(windows) - len(cells), tuple(files.labels.warnings),
+        found = LabelledScene(
+            entry, grid, scene.decisions, Roles(grid, True, [], [], 0), everything,
+            np.zeros(everything.counts.shape[1], np.int64), len(windows) - len(cells), scene.warnings,
         )  # fmt: skip
-    return scene, {block: BlockLabels(windows[block], found.counts.sum(0)) for block, found in cells.items()}
+    return found, {block: BlockLabels(windows[block], own.counts.sum(0)) for block, own in cells.items()}
+
+
+def _count_blocks(scene: SceneReader, windows: Mapping[Block, Window], config: TrainConfig) -> dict[Block, Cells]:
+    """Count the labels in the cells of each readable block; those of a stored scene are kept for the next survey."""
+    path = scene.counts_path(list(windows.values()), CELL) if isinstance(scene, StoredScene) else None
+    if path and (known := load_counts(path, len(windows), config.classes.classes - 1)):
+        return dict(zip(windows, known, strict=True))
+    scene.prefetch(windows.values())
+    cells = {}
+    for block, window in windows.items():
+        with suppress(InputError):
+            cells[block] = _count_window(scene, window, config)
+    if not cells:
+        _count_window(scene, next(iter(windows.values())), config)  # raises the error again
+    if path:
+        save_counts(path, list(cells.values()))
+    return cells
 
 
 def _warn_once(scenes: Sequence[LabelledScene]) -> list[LabelledScene]:
@@ -122,7 +137,7 @@ def _pixel_metres(grid: GeoBox) -> float:
     return grid.resolution.x / make_block_grid(grid, 1.0).across
 
 
-def _count_window(files: SceneFiles, window: Window, config: TrainConfig) -> Cells:
+def _count_window(files: SceneReader, window: Window, config: TrainConfig) -> Cells:
     """Count the labelled pixels in each cell of a window."""
     labels = files.read_labels(window)
     windows, counts = [], []
@@ -175,7 +190,7 @@ def _buffer_blocks(buffer: int, grid: GeoBox, block_grid: BlockGrid) -> int:
     return int(np.ceil(reach - 1e-6))
 
 
-def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig) -> LabelledScene:
+def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig, store: Store | None) -> LabelledScene:
     """Split the labelled pixels of a scene by role; count cells with several roles again."""
     windows, counts = scene.training
     shares = np.zeros((3, *counts.shape), np.int64)
@@ -187,7 +202,7 @@ def _divide(scene: LabelledScene, roles: Roles, config: TrainConfig) -> Labelled
         else:
             mixed.append(index)
     if mixed:
-        with SceneFiles.open(scene.entry, config) as files:
+        with open_scene(scene.entry, config, store) as files:
             for index in mixed:
                 window = Window(*windows[index].tolist())
                 labels, role = files.read_labels(window), roles.read(window)

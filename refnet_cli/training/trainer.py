@@ -72,9 +72,10 @@ class Trainer:
             files = None
             if processes.first:
                 files = stack.enter_context(closing(HistoryFiles(self.run.folder, self.history)))
-            batches = stack.enter_context(
-                closing(read_batches(sampler, self.card, self.config, done, processes.rank, processes.count))
+            reader = read_batches(
+                sampler, self.card, self.config, done, processes.rank, processes.count, processes.device
             )
+            batches = stack.enter_context(closing(reader))
             while True:
                 if self._validation_due(done):
                     if not done:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import fetch, folds, gpu, learning, memory, report, scan, scene, tile, train, variants
+from benchmarks import crops, fetch, folds, gpu, learning, memory, report, scan, scene, tile, train, variants
 from benchmarks.__main__ import main
 from benchmarks.measure import Row, check_limit, compare, medians
 from benchmarks.networks import make_network
@@ -149,6 +149,20 @@ def test_every_kernel_trains_on_the_same() -> None:
     assert first.labels.equal(again.labels)
     assert not first.optical.equal(other.optical)
     assert 0 < int(first.labels.min()) <= int(first.labels.max()) < TINY.classes
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read as Linux tells it")
+def test_crops_are_measured(tmp_path: Path) -> None:
+    rows = crops.run(512, steps=20, rounds=1, folder=tmp_path)
+    check(rows)
+    assert bars(rows) == {
+        "seconds at most 5", "per_second at least 400", "megabytes at most 20", "ratio at most 1.1",
+        "difference at most 0",
+    }  # fmt: skip
+    assert rows[-1]["kept"]
+    for row in rows[1:3]:
+        assert row["per_second"] == pytest.approx(1 / row["seconds"])
 
 
 @pytest.mark.long
