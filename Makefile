@@ -18,7 +18,7 @@ help:
 	@echo 'make test      lint, types and all tests but the long ones'
 	@echo 'make test-all  the long tests too'
 	@echo 'make lint      lint and types'
-	@echo 'make docs      the site of docs/, in build/site'
+	@echo 'make docs      the site of docs/, in build/site, with its links checked'
 	@echo 'make clean     remove .venv, out and caches'
 
 $(STAMP): pyproject.toml
@@ -51,6 +51,7 @@ $(DOCS)/.installed: pyproject.toml
 
 docs: $(DOCS)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	$(DOCS)/bin/python docs/check_links.py build/site
 
 clean:
 	rm -rf $(VENV) $(DOCS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -70,7 +70,7 @@ class PathList(click.ParamType):
 
 
 class Weights(click.ParamType):
-    """A file of weights, or the name of bundled ones."""
+    """A file of weights, or the name of bundled or fetched ones."""
 
     name = "weights"
 
@@ -79,13 +79,15 @@ class Weights(click.ParamType):
         from refnet_cli.model.weight_files import parse_weights
 
         chosen = parse_weights(value)
-        return FILE.convert(value, param, ctx) if isinstance(chosen, Path) else chosen
+        return FILE.convert(chosen, param, ctx) if isinstance(chosen, Path) else chosen
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the names, and leave it to the shell to complete a path."""
+        from refnet_cli.model.published import fetched_weights
         from refnet_cli.model.weight_files import BundledName
 
-        names = [CompletionItem(name) for name in get_args(BundledName) if name.startswith(incomplete)]
+        known = dict.fromkeys((*get_args(BundledName), *(path.stem for path in fetched_weights())))
+        names = [CompletionItem(name) for name in known if name.startswith(incomplete)]
         return [*FILE.shell_complete(ctx, param, incomplete), *names]  # in bash a path empties what came before it
 
 

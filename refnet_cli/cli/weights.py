@@ -20,7 +20,16 @@ from refnet_cli.cli.options import (
     PathList,
     field_options,
 )
-from refnet_cli.cli.terminal import SHORT, ProgressBar, log_lines, log_warnings, print_lines, print_rows, set_level
+from refnet_cli.cli.terminal import (
+    SHORT,
+    ProgressBar,
+    log_lines,
+    log_warnings,
+    on_stop,
+    print_lines,
+    print_rows,
+    set_level,
+)
 from refnet_cli.cli.usage import StrictCommand, StrictGroup
 from refnet_cli.system.words import count
 
@@ -118,21 +127,23 @@ def doctor_command(online: bool, as_json: bool, quiet: bool) -> None:
     found.check()
 
 
-@click.group("weights", cls=StrictGroup, short_help="List, show, check and import weights.")
+@click.group("weights", cls=StrictGroup, short_help="List, show, fetch, check and import weights.")
 def weights_group() -> None:
     """Look at weights, check them, import published checkpoints."""
 
 
-@weights_group.command("list", short_help="List the bundled weights.")
+@weights_group.command("list", short_help="List the bundled and the fetched weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print what they are as JSON instead of their paths.")
 @QUIET
 def weights_list(as_json: bool, quiet: bool) -> None:
-    """List the bundled weights: print their paths, and say what each is."""
+    """List the bundled weights and the fetched ones: print their paths, and say what each is."""
     from refnet_cli.cli.card_text import describe_file
+    from refnet_cli.model.published import fetched_weights
     from refnet_cli.model.weight_files import bundled_weights, default_weights, read_card
 
     set_level(quiet)
-    default, found = default_weights(), [(path, read_card(path)) for path in bundled_weights()]
+    default = default_weights()
+    found = [(path, read_card(path)) for path in (*bundled_weights(), *fetched_weights())]
     if as_json:
         entries = [
             {"name": card.name, "path": str(path), "bytes": path.stat().st_size, "scheme": card.scheme.name,
@@ -169,13 +180,78 @@ def weights_info(weights: Any, as_json: bool) -> None:
         print_rows(describe_card(card, path))
 
 
+@weights_group.command("fetch", short_help="Download published weights.")
+@click.argument("name")
+@click.option(
+    "--list", "listed", type=FILE, help="List of weights (TOML).  [default: REFNET_WEIGHTS_LIST, or refnet's own]"
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Trust a further host; it may be reached by http and have a private address. May be repeated.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace fetched weights of that name that differ from the list's.")
+@QUIET
+def weights_fetch(name: str, listed: Path | None, allow_host: tuple[str, ...], overwrite: bool, quiet: bool) -> None:
+    """Download weights NAME of the list of published weights, and print the file's path.
+
+    The file must have the list's size and SHA-256. Then --weights NAME finds it. A download that was interrupted is
+    continued. Needs the extra: pip install 'refnet-cli[fetch]'.
+    """
+    set_level(quiet)
+    from refnet_cli.fetching.weights import fetch_weights
+
+    on_stop(lambda: "Stopped. What was received is kept. The same command continues from there.")
+    with ProgressBar("MB", quiet, SHORT) as progress:
+        path = fetch_weights(name, listed, allow_host, overwrite, progress)
+    click.echo(str(path))
+
+
 @weights_group.command("verify", short_help="Check weights against their checksum.")
 @click.argument("weights", type=WEIGHTS)
-def weights_verify(weights: Any) -> None:
-    """Hold WEIGHTS, a file or a name, against the checksum in their card."""
+@click.option("--for-listing", is_flag=True, help="Check also what weights need before they are listed, and run them.")
+@click.option("--on", "regions", type=FILE, help="With --for-listing: regions file of the evaluation list.")
+@click.option("--list", "listed", type=FILE, help="With --for-listing: list with the weights' entry, to compare with.")
+@click.option("--json", "as_json", is_flag=True, help="With --for-listing: print the report as JSON.")
+@QUIET
+def weights_verify(
+    weights: Any, for_listing: bool, regions: Path | None, listed: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Hold WEIGHTS, a file or a name, against the checksum in their card.
+
+    With --for-listing, print also what is missing before they may be listed for refnet weights fetch, and the entry
+    for the list. Exit code 78 if something is missing.
+    """
     from refnet_cli.model.weight_files import find_weights, verify
 
-    click.echo(f"{weights}: intact, sha256 {verify(find_weights(weights)).sha256}")
+    set_level(quiet)
+    if not for_listing:
+        if regions or listed or as_json:
+            raise click.UsageError("--on, --list and --json are for --for-listing.")
+        click.echo(f"{weights}: intact, sha256 {verify(find_weights(weights)).sha256}")
+        return
+    from refnet_cli.doctor.listing import check_for_listing
+    from refnet_cli.model.published import read_list
+
+    path = find_weights(weights)
+    entry = read_list(listed).weights.get(verify(path).name)
+    report = check_for_listing(path, entry, _score(path, regions, quiet) if regions else None)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_lines(report.lines())
+    report.check()
+
+
+def _score(path: Path, regions: Path, quiet: bool) -> dict[str, Any]:
+    """Return the scores of weights on a regions file."""
+    from refnet_cli.training.regions_file import read_regions
+    from refnet_cli.training.validation import evaluate_weights
+
+    with ProgressBar("tiles", quiet, SHORT) as progress:
+        scores, _ = evaluate_weights(path, read_regions(regions, {}), progress=progress)
+    return scores.to_dict()
 
 
 @weights_group.command("import", short_help="Convert a published REF-Net checkpoint.")

@@ -50,6 +50,10 @@ class ProtocolError(InputError):
     """A server answers otherwise than a file server does, so that its other files are no better."""
 
 
+class ChangedError(InputError):
+    """A file on a server is another one than at the last request."""
+
+
 class Policy:
     """The addresses that requests may go to.
 
@@ -215,7 +219,7 @@ class Http:
         except ValueError as error:
             raise InputError(f"{hide_secrets(url)} did not answer with JSON. Check the address of the API.") from error
 
-    def range(self, url: str, start: int, stop: int, sign: Callable[[str, bool], str]) -> Range:
+    def range(self, url: str, start: int, stop: int, sign: Callable[[str, bool], str], version: str = "") -> Range:
         """Return the bytes of a file from ``start`` up to, not including, ``stop``, or to the file's end.
 
         Parameters
@@ -225,29 +229,37 @@ class Http:
         start, stop : int
         sign : callable
             Returns the URL to request; the second argument says that the last one was refused.
+        version : str
+            The `Range.version` of which the bytes must be, if it is known; the request says so by If-Range.
 
         Raises
         ------
         RefnetError
-            See `json`. `InputError` also if the server does not support byte ranges.
+            See `json`. `InputError` also if the server does not support byte ranges, and `ChangedError` if it has
+            another version.
         """
         renewed = False
 
         def attempt() -> Range:
             nonlocal renewed
             try:
-                return self._range_once(sign(url, False), start, stop)
+                return self._range_once(sign(url, False), start, stop, version)
             except _DeniedError as denied:
                 if renewed:
                     raise
                 renewed = True
                 LOG.debug(f"{hide_secrets(url)}: {denied}; signed again")
-                return self._range_once(sign(url, True), start, stop)
+                return self._range_once(sign(url, True), start, stop, version)
 
         return self._repeat(url, attempt)
 
-    def _range_once(self, url: str, start: int, stop: int) -> Range:
-        content, answer = self._once("GET", url, {"Range": f"bytes={start}-{stop - 1}"}, None, stop - start)
+    def _range_once(self, url: str, start: int, stop: int, version: str) -> Range:
+        # Weak tags, W/"...", may not be asked for.
+        condition = {"If-Range": version} if version.startswith('"') else {}
+        headers = {"Range": f"bytes={start}-{stop - 1}"} | condition
+        content, answer = self._once("GET", url, headers, None, stop - start)
+        if answer.status_code == 200 and condition:
+            raise ChangedError(f"{hide_secrets(url)} has changed since the last request.")
         if answer.status_code != 206:
             raise ProtocolError(
                 f"The server of {hide_secrets(url)} does not support byte ranges (status {answer.status_code}). Use "

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from refnet_cli.errors import InputMissingError, WeightsError
+from refnet_cli.errors import InputMissingError, RefnetError, WeightsError
 from refnet_cli.model.card import Card
+from refnet_cli.model.published import fetched_weights, is_name, read_list
 from refnet_cli.system.onnx_metadata import digest, is_onnx, read_metadata
 
 LARGEST_HEADER = 16 * 2**20
@@ -165,7 +166,7 @@ def default_weights() -> Path:
 
 
 def parse_weights(given: str | Path) -> BundledName | Path:
-    """Return the name of bundled weights, or a path.
+    """Return the name of bundled weights, or a path, which is that of the file for the name of fetched weights.
 
     A name is a str without slash and ending. It takes precedence over a file with that name in the working folder, so
     that a command means the same weights everywhere. A `Path` is always a path.
@@ -173,7 +174,7 @@ def parse_weights(given: str | Path) -> BundledName | Path:
     Raises
     ------
     WeightsError
-        If it is the name of weights that are no longer bundled.
+        If it is the name of weights that are no longer bundled, or that of fetched ones and of another file.
 
     Examples
     --------
@@ -186,7 +187,18 @@ def parse_weights(given: str | Path) -> BundledName | Path:
         if isinstance(given, str) and given == name:
             found: BundledName = name
             return found
-    return Path(given)
+    return _find_fetched(given) if isinstance(given, str) and is_name(given) else Path(given)
+
+
+def _find_fetched(name: str) -> Path:
+    """Return the file of fetched weights of a name: safetensors, or the ONNX model without torch; else its path."""
+    files = {path.suffix: path for path in fetched_weights(name)}
+    if not files:
+        return Path(name)
+    chosen = files.get(".safetensors" if find_spec("torch") else ".onnx") or next(iter(files.values()))
+    if Path(name).is_file():
+        raise WeightsError(f"{name} is the name of fetched weights and of a file here. Give {chosen} or ./{name}.")
+    return chosen
 
 
 def find_weights(given: str | Path | None = None) -> Path:
@@ -205,6 +217,12 @@ def find_weights(given: str | Path | None = None) -> Path:
 
 def _advise_weights(name: str) -> str:
     """Return advice on which weights to give instead of a missing file or a replaced name."""
+    try:
+        listed = name in read_list().weights
+    except RefnetError:  # a list of the user's own that cannot be read
+        listed = False
+    if listed:
+        return f"If you mean the published ones, fetch them first: refnet weights fetch {name}."
     if name not in get_args(ReplacedName):
         return f"Check the path. The bundled weights are named {BUNDLED}."
     return (

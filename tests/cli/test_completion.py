@@ -128,3 +128,12 @@ def test_bash_completes(complete: Callable[..., list[str]]) -> None:
     assert complete("predict", "--on-read-error", "") == ["fail", "mask"]
     assert complete("predict", "--weights", "ref") == ["compopt -o default", "refnet-base"]
     assert complete("predict", "--optical", "s2") == ["compopt -o default", ""]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
+def test_fish_completes(complete: Callable[..., list[str]], tmp_path: Path) -> None:
+    line = "_REFNET_COMPLETE=fish_source refnet | source; complete -C 'refnet predict --on-read-error '"
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    given = os.environ | {"PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run(["fish", "-c", line], capture_output=True, text=True, timeout=60, env=given)
+    assert done.stdout.split() == ["fail", "mask"], done.stderr

@@ -261,13 +261,21 @@ def test_every_command_of_the_readme_is_run_here(tmp_path: Path) -> None:
     (tmp_path / "sample_data").mkdir()
     cut_holes(tmp_path / "sample_data")
     installing, predicting, fetching, training = commands_of(pages()[README])
-    assert installing.startswith("pip install ")
+    assert installing.endswith("&& pip install '.[torch,fetch]'")
     assert set(shell(tmp_path, predicting).split()) == {"lulc.tif", "lulc_preview.png"}
     assert training in commands_of(section_of("## Let the bundled weights learn the sample scene"))
     assert fetching in commands_of(page("tutorials/your-region"))
     done = programs.refnet(*shlex.split(fetching)[1:], *NOWHERE, cwd=tmp_path)
     assert "searching 127.0.0.1:9" in done.stderr  # place and dates are good; no catalogue is there
     assert done.returncode == 65
+
+
+def test_several_scenes_are_mapped_as_the_first_tutorial_says(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").mkdir()
+    cut_holes(tmp_path / "sample_data")
+    for command in commands_of(section_of("## Map several scenes")):
+        shell(tmp_path, command)
+    assert {path.name for path in (tmp_path / "maps").glob("*.tif")} == {"both.tif", "optical.tif"}
 
 
 def test_the_scores_of_the_readme_are_those_of_the_weights() -> None:
