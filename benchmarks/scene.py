@@ -37,7 +37,8 @@ from benchmarks.measure import ROOT, Row, check_limit, compare, in_child, median
 from refnet_cli.model.weight_files import default_weights, read_card
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.scene.pair import ScenePair, read_tile
+from refnet_cli.scene.blocks import read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.tiling import Tiling
 
 Float32 = NDArray[np.float32]

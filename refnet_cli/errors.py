@@ -11,7 +11,10 @@ import re
 # Optional libraries, and the extra of refnet-cli that installs each.
 EXTRAS = dict.fromkeys(
     ("torch", "timm", "numba", "llvmlite", "safetensors", "accelerate", "huggingface_hub", "matplotlib"), "torch"
-) | {"onnx": "export", "onnxscript": "export", "pystac_client": "fetch", "requests": "fetch", "xarray": "xarray"}
+) | {
+    "onnx": "export", "onnxscript": "export", "pystac_client": "fetch", "requests": "fetch", "xarray": "xarray",
+    "omnicloudmask": "clouds",
+}  # fmt: skip
 
 
 class RefnetError(Exception):

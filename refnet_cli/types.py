@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Bool = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]
+UInt16 = NDArray[np.uint16]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -213,7 +213,9 @@ def _plain(path: Path) -> Path:
 def _inputs_of(options: PredictOptions) -> list[Path]:
     """Return the files and folders that are read, but for the weights."""
     scheme = Path(options.scheme) if options.scheme and options.scheme.lower().endswith(".toml") else None
-    inputs = [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme]
+    inputs = [
+        *as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme, options.cloud_file,
+    ]  # fmt: skip
     return [path for path in inputs if path is not None]
 
 

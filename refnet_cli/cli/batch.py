@@ -70,7 +70,7 @@ def batch_group() -> None:
 @click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
 @click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
 @QUIET
-@field_options(PREDICT, without=["optical", "sar", "output"])
+@field_options(PREDICT, without=["optical", "sar", "season", "combine", "output"])
 def batch_plan(
     scenes: Path,
     output: Path | None,
@@ -103,7 +103,7 @@ def batch_plan(
     set_level(quiet)
     refuse_removed("--also", {}, also)
     options = read_config(PredictOptions, config) if config else {}
-    for name in ("optical", "sar", "output"):
+    for name in ("optical", "sar", "season", "output"):
         if name in options:
             raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
     outputs = options.pop("outputs", ())

@@ -111,6 +111,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     },
     "optical": {"param_decls": ["--optical", "--s2", "optical"]},
     "sar": {"param_decls": ["--sar", "--s1", "sar"]},
+    "season": {"type": click.Path(path_type=Path)},
+    "cloud_mask": {"type": FILE},  # with codes behind it, or a name, which its dataclass tells apart
     "bounds": {"type": NameList(joins=False), "metavar": "W,S,E,N[,CRS]"},
     "provider": {"type": click.Choice(list(PROVIDERS))},
 }  # fmt: skip
@@ -337,8 +339,9 @@ def fill(kind: type[Any], given: dict[str, Any], config: Path | None) -> dict[st
     """Return the options that the command line gives and, behind it, those of a config file."""
     values = read_config(kind, config) if config else {}
     values |= {name: value for name, value in given.items() if value is not None}
-    if not {"optical", "sar"} & values.keys():
-        raise click.UsageError("Nothing to map: give --optical, --sar or both.", click.get_current_context())
+    if not {"optical", "sar", "season"} & values.keys():
+        said = "Nothing to map: give --optical, --sar or both, or --season."
+        raise click.UsageError(said, click.get_current_context())
     if "output" not in values:
         raise click.UsageError("Missing option '--output'.", click.get_current_context())
     return values

@@ -41,16 +41,16 @@ LOG = logging.getLogger(__name__)
 
 GROUPS = {
     "Input": (
-        "optical", "sar", "optical_bands", "sar_bands", "optical_offset", "optical_scale", "sar_scale", "strict",
-        "allow_gcps", "allow_vrt", "allow_remote", "config",
+        "optical", "sar", "season", "combine", "optical_bands", "sar_bands", "optical_offset", "optical_scale",
+        "sar_scale", "strict", "allow_gcps", "allow_vrt", "allow_remote", "config",
     ),
     "What to map": ("weights", "scheme", "extent", "bounds", "grid"),
     "Outputs": (
         "given_outputs", "overwrite", "resume", "zones", "zone_field", "zone_layer", "min_area", "date", "checksum",
     ),
     "Quality": (
-        "mask_clouds", "coreg", "missing", "on_read_error", "tta", "smooth", "threshold", "overlap", "precision",
-        "deterministic",
+        "mask_clouds", "cloud_mask", "cloud_classes", "cloud_buffer", "coreg", "missing", "on_read_error", "tta",
+        "smooth", "threshold", "overlap", "precision", "deterministic",
     ),
     "Speed": ("device", "batch", "read_threads", "max_memory", "scan", "compile", "provider"),
     "Messages": ("verbose", "quiet", "as_json", "null"),
@@ -104,6 +104,9 @@ def log_reading(options: PredictOptions) -> None:
     """Say which files are read, before that takes time."""
     from refnet_cli.scene.options import as_paths
 
+    if options.season is not None:
+        LOG.info(f"reading the season {name_files([options.season])} ...")
+        return
     given = (as_paths(getattr(options, sensor)) for sensor in options.sensors)
     LOG.info(f"reading {' and '.join(name_files(paths) for paths in given)} ...")
 

@@ -11,6 +11,7 @@ from refnet_cli.cli.text import count, describe_seconds, name_files
 from refnet_cli.model.one_sensor import describe_absent_sensor
 from refnet_cli.prediction.report import Report
 from refnet_cli.raster.georeference import unit_of
+from refnet_cli.scene.season import SEEN
 
 MOST_LINES = 12
 """Lines before the first tile; -v shows all."""
@@ -32,6 +33,10 @@ def describe_plan(report: Report) -> list[str]:
     side = f"{abs(report.grid['transform'][0]):g}"
     unit = unit_of(CRS.from_wkt(report.wkt))
     lines.append(("Map", f"{width} x {height} pixels of {side} {unit}, {report.grid['crs']}"))
+    if season := decided.get("season"):
+        dates = season["value"]
+        first, last = (text.partition(": ")[0][:10] for text in (dates[0], dates[-1]))
+        lines.append(("Dates", f"{len(dates)}, {first} to {last}, {report.options['combine']}"))
     if report.translation:
         lines.append(("Classes", "{target}, translated from {source}".format(**report.translation)))
     return [f"{name:<11} {text}" for name, text in lines]
@@ -68,7 +73,13 @@ def describe_result(report: Report) -> list[str]:
             shown.append(("other", sum(share for share, _ in shares[MOST_CLASSES:])))
         lines.append("  ".join(f"{name} {share:.1%}" for name, share in shown))
     median = "" if report.median_probability is None else f"; median probability {report.median_probability:.2f}"
-    lines.append(f"{total:,.1f} ha mapped, no data {1 - report.valid_share:.1%}{median}")
+    clouds = "" if report.cloud_share is None else f", clouds and shadows masked {report.cloud_share:.1%}"
+    lines.append(f"{total:,.1f} ha mapped, no data {1 - report.valid_share:.1%}{clouds}{median}")
+    if seen := [number for name, number in report.counts.items() if name.startswith(SEEN)]:
+        pixels = report.grid["height"] * report.grid["width"]
+        least, most = min(seen) / pixels, max(seen) / pixels
+        mean = f"{sum(seen) / pixels:.1f} dates a pixel on average"
+        lines.append(f"each of {count(len(seen), 'date')} saw {least:.0%} to {most:.0%} of the map, {mean}")
     names = [file["name"] for made in report.files.values() for file in made]
     return [*lines, f"{', '.join(names)} written in {describe_seconds(report.seconds)}"]
 

@@ -32,8 +32,9 @@ from refnet_cli.model.weights import load_weights
 from refnet_cli.scan import available_scans
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scene.absent import absent_sensor
+from refnet_cli.scene.blocks import read_tile
 from refnet_cli.scene.options import Paths, SceneOptions, as_paths
-from refnet_cli.scene.pair import ScenePair, read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import replacing

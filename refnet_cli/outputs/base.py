@@ -140,6 +140,7 @@ class FileOutput(ABC):
         self.sizes: dict[str, int] = {}
         self.warnings: list[str] = []
         self._grid, self._scheme, self._tags = context.grid, context.scheme, dict(context.tags)
+        self._dates = context.dates
         self._next_row = 0
         self._ready: list[Path] | None = None
         self._finished = False

@@ -49,6 +49,8 @@ REASONS = (
     "no class", "low probability",
 )  # fmt: skip
 """Meanings of the values of the band "reason": why a pixel has no class."""
+CLOUD_SHARE = "REFNET_CLOUD_SHARE"
+"""Tag with the share of the pixels whose optical data are masked as cloud or shadow."""
 REMEDY = "Create the map again."
 _EXTRA_SAMPLES = 338  # TIFF tag with the meaning of bands beyond the coloured one
 # Writes no .aux.xml, and limits GDAL's block cache, which would grow with the grid's height.
@@ -95,8 +97,8 @@ class CogOutput(FileOutput):
 
     @staticmethod
     @abstractmethod
-    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
-        """Return the output's bands; ``quality`` adds a second band to the class map."""
+    def bands(scheme: ClassScheme, quality: bool, dates: bool = False) -> list[Band]:
+        """Return the output's bands; ``quality`` adds a second band to the class map, ``dates`` one to the quality."""
 
     @abstractmethod
     def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
@@ -111,7 +113,7 @@ class CogOutput(FileOutput):
 
     def _start(self, folder: Path) -> None:
         height, width = self._grid.shape
-        names = [band.name for band in self.bands(self._scheme, self._with_quality)]
+        names = [band.name for band in self.bands(self._scheme, self._with_quality, self._dates)]
         self._checksums: list[list[int]] = []
         self._buffer = np.zeros((len(names), min(BLOCK, height), width), np.uint8)
         self._filled = 0
@@ -157,7 +159,9 @@ class CogOutput(FileOutput):
         with rasterio.Env(**_GDAL), rasterio.open(self._working) as raster:
             checksum = combined_checksum(self._checksums, raster)
         with rasterio.Env(**_GDAL), rasterio.open(self._working, "r+") as raster:
-            raster.update_tags(**{CHECKSUM: checksum})
+            clouds = facts.get("cloud_share")
+            masked = {} if clouds is None else {CLOUD_SHARE: f"{clouds:.6f}"}
+            raster.update_tags(**{CHECKSUM: checksum} | masked)
         result = folder / "complete.tif"
         try:
             with rasterio.Env(**_GDAL):
@@ -220,7 +224,7 @@ class ClassMap(CogOutput):
         return cls(path, context.grid, context.scheme, context.tags, quality=context.quality)
 
     @staticmethod
-    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+    def bands(scheme: ClassScheme, quality: bool, dates: bool = False) -> list[Band]:
         """Return the bands."""
         return [Band("land cover class", scheme), *([Band("quality", QUALITY)] if quality else [])]
 
@@ -244,7 +248,10 @@ class ClassMap(CogOutput):
 
 
 class Quality(CogOutput):
-    """Two uint8 bands: the sensors that saw a pixel, as in `QUALITY`, and why it has no class, as in `REASONS`."""
+    """Two uint8 bands: the sensors that saw a pixel, as in `QUALITY`, and why it has no class, as in `REASONS`.
+
+    A map of several dates has a third one: the number of dates that saw the pixel.
+    """
 
     ending = "_quality.tif"
     title = "Sensors per pixel, and why pixels have no class"
@@ -253,9 +260,9 @@ class Quality(CogOutput):
     pixel_memory = (2, 0)
 
     @staticmethod
-    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+    def bands(scheme: ClassScheme, quality: bool, dates: bool = False) -> list[Band]:
         """Return the bands."""
-        return [Band("sensors", QUALITY), Band("reason", REASONS)]
+        return [Band("sensors", QUALITY), Band("reason", REASONS), *([Band("dates")] if dates else [])]
 
     def _describe(self, raster: Any) -> None:
         super()._describe(raster)
@@ -263,7 +270,7 @@ class Quality(CogOutput):
         raster.update_tags(2, **{f"REASON_{number}": meaning for number, meaning in enumerate(REASONS)})
 
     def _pixels(self, rows: Rows) -> list[NDArray[Any]]:
-        return [rows.sensors, reasons(rows)]
+        return [rows.sensors, reasons(rows), *([rows.layer("dates")] if self._dates else [])]
 
 
 def reasons(rows: Rows) -> UInt8:
@@ -295,7 +302,7 @@ class Probabilities(CogOutput):
     pixel_memory = (0, 1)
 
     @staticmethod
-    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+    def bands(scheme: ClassScheme, quality: bool, dates: bool = False) -> list[Band]:
         """Return the bands."""
         return [Band(name) for name in scheme.names]
 
@@ -318,7 +325,7 @@ class Confidence(CogOutput):
     pixel_memory = (3, 0)
 
     @staticmethod
-    def bands(scheme: ClassScheme, quality: bool) -> list[Band]:
+    def bands(scheme: ClassScheme, quality: bool, dates: bool = False) -> list[Band]:
         """Return the bands."""
         return [Band(name) for name in CONFIDENCE]
 

@@ -32,5 +32,7 @@ class MapContext:
     """Layer of that file; needed if several layers have geometries."""
     acquired: tuple[str, str] | None = None
     """Acquisition of the scenes: start and end in ISO 8601, UTC; see `refnet_cli.sensors.dates`."""
+    dates: bool = False
+    """Whether the map is made of several dates, so that quality says how many of them saw each pixel."""
     min_area: float = 0.0
     """Hectares; smaller polygons are merged into a neighbour."""

@@ -38,6 +38,8 @@ class OutputSet:
     ) -> None:
         self._context = context
         self.layers = required_layers(places)
+        if context.dates and "quality" in places:
+            self.layers = (*self.layers, "dates")
         self.outputs: dict[str, Output] = {}
         if shard is not None:
             made = Shard(shard, context, self.layers)

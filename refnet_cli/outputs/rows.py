@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from refnet_cli.classes.crosswalk import Crosswalk
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.sensors.quality import SENSOR_BITS
-from refnet_cli.types import Float32, UInt8
+from refnet_cli.types import Float32, UInt8, UInt16
 
 BELOW_THRESHOLD = 16
 """Quality bit of pixels below the probability threshold; `refnet_cli.sensors.quality` has the other bits."""
@@ -37,6 +37,7 @@ class Layer(NamedTuple):
 LAYERS: dict[str, Layer] = {
     "codes": Layer(np.uint8),
     "quality": Layer(np.uint8),
+    "dates": Layer(np.uint8),
     "max_probability": Layer(np.uint8),
     "confidence": Layer(np.uint8, len(CONFIDENCE)),
     "probabilities": Layer(np.uint8, None),
@@ -73,8 +74,9 @@ class Rows:
     """The network's class scheme."""
     crosswalk: Crosswalk | None = None
     """Crosswalk from the network's scheme to that of `codes`, if they differ."""
-    quality: UInt8 | None = None
-    """Sensors that saw each pixel, as numbered in `QUALITY`, and bits for masked pixels, shape (rows, width)."""
+    quality: UInt8 | UInt16 | None = None
+    """Sensors that saw each pixel, as numbered in `QUALITY`, and bits for masked pixels, shape (rows, width). Of
+    several dates, the upper eight bits count those that saw the pixel."""
     found: Mapping[str, NDArray[Any]] | None = None
     """Layers of an earlier run by their names in `LAYERS`, in ``code_scheme``."""
     threshold: float = 0.0
@@ -146,7 +148,7 @@ class Rows:
         """
         if self.quality is None:
             raise ValueError("These rows have no quality.")
-        return self.quality & np.uint8(SENSOR_BITS)
+        return np.asarray(self.quality & np.uint8(SENSOR_BITS), np.uint8)
 
     @cached_property
     def shares(self) -> Float32:
@@ -192,8 +194,16 @@ class Rows:
 
     @property
     def _quality(self) -> UInt8:
-        quality = self.sensors | np.asarray(self.quality, np.uint8)
+        assert self.quality is not None  # checked by `sensors`
+        quality = self.sensors | np.asarray(self.quality & np.uint8(255), np.uint8)
         return quality | np.uint8(BELOW_THRESHOLD) * self._unsure if self.threshold else quality
+
+    @property
+    def _dates(self) -> UInt8:
+        """Number of dates that saw each pixel; 0 for scenes of one date."""
+        if self.quality is None or self.quality.dtype != np.uint16:
+            return np.zeros(self.valid.shape, np.uint8)
+        return (self.quality >> np.uint16(8)).astype(np.uint8)
 
     @cached_property
     def _max_probability(self) -> UInt8:

@@ -152,7 +152,7 @@ class StacItem(FileOutput):
             common["raster:scale"] = storage.scale
         return [
             {"name": name} | common | ({} if values is None else {"classification:classes": _classes_of(values)})
-            for name, values in output.bands(self._scheme, self._with_quality)
+            for name, values in output.bands(self._scheme, self._with_quality, self._dates)
         ]
 
 

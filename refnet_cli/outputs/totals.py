@@ -8,7 +8,7 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.classes.schemes import ClassScheme
 from refnet_cli.outputs.areas.areas import AreaCounter
 from refnet_cli.outputs.rows import LOW, PROBABILITY_NODATA, STEPS, Rows
-from refnet_cli.sensors.quality import UNREADABLE
+from refnet_cli.sensors.quality import CLOUD, UNREADABLE
 
 
 class MapTotals:
@@ -30,6 +30,8 @@ class MapTotals:
         """Pixels with sensor data."""
         self.unreadable = 0
         """Pixels without data because a file is damaged there."""
+        self.cloudy = 0
+        """Pixels whose optical data are masked as cloud or shadow."""
 
     def add(self, rows: Rows) -> None:
         """Count the next rows."""
@@ -37,7 +39,9 @@ class MapTotals:
         self.seen += int(np.count_nonzero(rows.valid))
         self._valid += int(np.count_nonzero(rows.codes))
         self._probabilities += np.bincount(rows.layer("max_probability").ravel(), minlength=256)
-        self.unreadable += int(np.count_nonzero(rows.layer("quality") & UNREADABLE))
+        quality = rows.layer("quality")
+        self.unreadable += int(np.count_nonzero(quality & UNREADABLE))
+        self.cloudy += int(np.count_nonzero(quality & CLOUD))
 
     @property
     def valid_share(self) -> float:

@@ -23,7 +23,7 @@ from refnet_cli.model.card import Card
 from refnet_cli.prediction.distribution import BandDrift, InputDistribution, thin
 from refnet_cli.prediction.low_confidence import ADVICE
 from refnet_cli.raster.raster import BLOCK
-from refnet_cli.scene.pair import Patch, ScenePair
+from refnet_cli.scene.blocks import Patch, Scene
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.system.config import read
@@ -61,14 +61,14 @@ class _BySensor(TypedDict, total=False):
     sar: InputDistribution
 
 
-def compare(card: Card, pair: ScenePair) -> dict[str, BandDrift]:
+def compare(card: Card, pair: Scene) -> dict[str, BandDrift]:
     """Compare a scene with the training data of the weights.
 
     Parameters
     ----------
     card : Card
         Of the weights.
-    pair : ScenePair
+    pair : Scene
         Nothing else may read from it during the call. Its read-ahead queue is cleared.
 
     Returns
@@ -91,7 +91,7 @@ def compare(card: Card, pair: ScenePair) -> dict[str, BandDrift]:
     }
 
 
-def _sample(pair: ScenePair) -> Patch:
+def _sample(pair: Scene) -> Patch:
     """Read pixels of blocks spread over the grid, shapes (Bo, n) and (Bs, n); skip unreadable blocks."""
     height, width = pair.grid.shape
     down, across = math.ceil(height / BLOCK), math.ceil(width / BLOCK)

@@ -26,10 +26,14 @@ from refnet_cli.prediction.memory import demand_of, fit_to_memory, memory_of_out
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.raster.arrays import ArrayImage
 from refnet_cli.raster.raster import tagged_acquisition
+from refnet_cli.scene.absent import absent_sensor
+from refnet_cli.scene.blocks import Scene
 from refnet_cli.scene.options import as_paths
 from refnet_cli.scene.pair import ScenePair
+from refnet_cli.scene.season import open_season
+from refnet_cli.scene.season_files import SceneDate, files_of_season, read_season
 from refnet_cli.sensors.dates import acquisition_range, parse_dates
-from refnet_cli.sensors.sensor import Modality
+from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.atomic import check_distinct_paths
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.system.memory import memory_limit
@@ -66,27 +70,35 @@ class Job:
     block: MapBlock | None = None
     arrays: Mapping[Modality, Sequence[ArrayImage]] = field(default_factory=dict)
     """Images in memory, which are read in place of the files that the options name."""
+    season: tuple[SceneDate, ...] = ()
+    """The dates of a season, which are read in place of the files that the options name."""
 
     @classmethod
     def resolve(cls, options: PredictOptions, card: Card | None = None, block: MapBlock | None = None) -> Job:
         """Resolve the options; ``card`` is that of an engine that is used instead of the options' weights."""
+        options, season = resolve_season(options)
         weights = None if card and options.weights is None else find_weights(options.weights)
         _check_files(options, block, [*_inputs(options), weights])
         if options.resume:
             refuse_other_version(block.shard if block else options.output)
         card = card or verify(find_weights(options.weights))
         check_sensors(card, options.absent)
+        if options.combine == "ensemble":
+            for scene in season:
+                check_sensors(card, absent_sensor(scene.optical, scene.sar))
         crosswalk = read_crosswalk(card.scheme, options.scheme) if options.scheme else None
-        return cls(options, card, weights, crosswalk, memory_limit(options.max_memory), block)
+        return cls(options, card, weights, crosswalk, memory_limit(options.max_memory), block, season=season)
 
     @property
     def scheme(self) -> ClassScheme:
         """Class scheme of the map."""
         return self.crosswalk.target if self.crosswalk else self.card.scheme
 
-    def open_scene(self, threads: int) -> ScenePair:
+    def open_scene(self, threads: int) -> Scene:
         """Open the input files, and read them with this number of threads."""
         bands = self.card.optical.bands, self.card.sar.bands
+        if self.season and self.options.combine:
+            return open_season(self.season, *bands, self.options.scene, self.options.combine, threads)
         optical = self.arrays.get("optical", self.options.optical)
         sar = self.arrays.get("sar", self.options.sar)
         return ScenePair.open(optical, sar, *bands, self.options.scene, read_threads=threads)
@@ -128,8 +140,33 @@ class Job:
             If one tile and one thread do not fit.
         """
         outputs = memory_of_outputs(self.options, self.card, width) if width else 0
-        demand = replace(demand_of(self.card, self.weights, width), outputs=outputs, processes=processes)
+        dates = max(len(self.season), 1)
+        demand = replace(
+            demand_of(self.card, self.weights, width), outputs=outputs, processes=processes, dates=dates,
+            combine=self.options.combine,
+        )  # fmt: skip
         return fit_to_memory(demand, batch, threads, self.memory)
+
+
+def resolve_season(options: PredictOptions) -> tuple[PredictOptions, tuple[SceneDate, ...]]:
+    """Return the options with the files of all dates of a season, and the dates.
+
+    Raises
+    ------
+    OptionsError
+        If the season contradicts other options.
+    RefnetError
+        If the season cannot be read; see `read_season`.
+    """
+    if options.season is None:
+        if options.combine is not None:
+            raise OptionsError("--combine needs several dates. Pass them with --season.")
+        return options, ()
+    if options.optical is not None or options.sar is not None:
+        raise OptionsError("--season names the files of all dates. Omit --optical and --sar.")
+    dates = read_season(options.season)
+    optical, sar = (files_of_season(dates, sensor) for sensor in MODALITIES)
+    return replace(options, optical=optical, sar=sar, combine=options.combine or "composite"), dates
 
 
 def load(options: PredictOptions, weights: Path | None) -> Engine:
@@ -164,12 +201,15 @@ def context_of(
     return MapContext(
         options.output, grid, scheme, tags, quality=options.missing == "use-other", look=look,
         zones=options.zones, zone_field=options.zone_field, zone_layer=options.zone_layer,
-        acquired=_acquired(options), min_area=options.min_area,
+        acquired=_acquired(options), min_area=options.min_area, dates=options.season is not None,
     )  # fmt: skip
 
 
 def _inputs(options: PredictOptions) -> list[Path | None]:
-    return [*as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones]
+    return [
+        *as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, options.cloud_file,
+        options.season,
+    ]  # fmt: skip
 
 
 def _check_files(
@@ -185,6 +225,9 @@ def _acquired(options: PredictOptions) -> tuple[str, str] | None:
     """Acquisition interval of the scenes, from the option, the file names, or the tags that refnet fetch writes."""
     if options.date is not None:
         return parse_dates(options.date)
+    if options.season is not None:
+        spans = [scene.span for scene in read_season(options.season)]
+        return min(start for start, _ in spans), max(end for _, end in spans)
     spans = []
     for sensor in options.sensors:
         paths = as_paths(getattr(options, sensor))

@@ -10,6 +10,8 @@ from refnet_cli.model.card import Card
 from refnet_cli.outputs import OUTPUTS, required_layers
 from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.scene.options import Combine
+from refnet_cli.scene.season import kept_blocks
 from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, address_space_limit
 from refnet_cli.system.onnx_metadata import is_onnx
 
@@ -38,6 +40,10 @@ class Demand:
     """Number of processes that run the network on the CPU."""
     outputs: int = 0
     """Memory of further outputs."""
+    dates: int = 1
+    """Number of dates of a season."""
+    combine: Combine | None = None
+    """How they become one map."""
 
     @property
     def base(self) -> int:
@@ -59,12 +65,15 @@ class Demand:
 
     @property
     def per_thread(self) -> int:
-        """The two blocks that a reading thread holds, and the buffers to warp one."""
-        return 4 * self.per_block + 32 * MB
+        """The two blocks that a reading thread holds, of each date for a composite, and the buffers to warp one."""
+        held = 2 * self.dates + 4 if self.combine == "composite" else 4
+        return held * self.per_block + 32 * MB
 
     def total(self, batch: int, threads: int) -> int:
         """Total for a batch size and a number of reading threads."""
         kept = 2 * -(-self.width // self.block) + 2
+        if self.combine == "ensemble":
+            kept = self.dates * (min(kept, kept_blocks(self.dates, self.bands, "ensemble")) + 4)
         return self.base + batch * self.per_tile + kept * self.per_block + threads * self.per_thread
 
 

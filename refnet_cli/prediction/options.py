@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from refnet_cli.engines.options import EngineOptions
 from refnet_cli.errors import OptionsError
 from refnet_cli.model.weight_files import BUNDLED, BundledName, ReplacedName, parse_weights
 from refnet_cli.prediction.removed import find_removed
 from refnet_cli.scene.absent import absent_sensor
-from refnet_cli.scene.options import Coregistration, SceneOptions
+from refnet_cli.scene.options import Combine, Coregistration, SceneOptions
 from refnet_cli.sensors.dates import parse_dates
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import names, narrow, option
@@ -49,6 +49,22 @@ class MapOptions(SceneOptions):
         help="Sentinel-1, terrain-corrected, on any grid: a file, or VV.tif,VH.tif. Optional if the weights work with "
         "--optical alone. Without --optical the map uses the SAR file's grid.",
         affects="elsewhere",
+    )
+    season: Path | None = option(
+        None,
+        help="Several dates of one place instead of --optical and --sar: a CSV table with the columns date, optical "
+        "and sar, or a folder of dated scenes, such as refnet fetch --optical all writes.",
+        metavar="TABLE|FOLDER",
+        affects="elsewhere",
+        since="0.2",
+    )
+    combine: Combine | None = option(
+        None,
+        help="How --season becomes one map: predict the median of the cloud-free pixels once, or predict each date and "
+        "average the probabilities.",
+        default_text="composite",
+        affects="pixels",
+        since="0.2",
     )
     output: Path = option(
         default_factory=_demand_output,
@@ -142,7 +158,12 @@ class MapOptions(SceneOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        absent_sensor(self.optical, self.sar)  # raises if both are absent
+        if self.season is None:
+            absent_sensor(self.optical, self.sar)  # raises if both are absent
+        elif isinstance(self.season, str):
+            object.__setattr__(self, "season", Path(self.season))
+        if self.combine not in (None, *get_args(Combine)):
+            raise OptionsError(f"--combine is {self.combine!r}, but must be one of {', '.join(get_args(Combine))}.")
         if self.weights is not None:
             object.__setattr__(self, "weights", parse_weights(self.weights))
         if isinstance(self.outputs, str):

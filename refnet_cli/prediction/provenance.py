@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from refnet_cli.model.one_sensor import describe_absent_sensor
 from refnet_cli.prediction.options import PredictOptions
-from refnet_cli.scene.pair import ScenePair
+from refnet_cli.scene.blocks import Scene
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.system.options import names
 from refnet_cli.tiles.window import Window
@@ -89,7 +89,7 @@ class Provenance:
             **({"REFNET_TRANSLATION": json.dumps(self.translation)} if self.translation else {}),
         }
 
-    def identity(self, pair: ScenePair, grid: dict[str, Any], engine: Engine, area: Window) -> dict[str, Any]:
+    def identity(self, pair: Scene, grid: dict[str, Any], engine: Engine, area: Window) -> dict[str, Any]:
         """Return everything that the exact pixel values of an area depend on."""
         states = [(path.name, path.stat()) for path in pair.files]
         return {

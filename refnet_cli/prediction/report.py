@@ -15,7 +15,8 @@ from refnet_cli.prediction.job import Job
 from refnet_cli.prediction.low_confidence import LARGEST_SHARE, limit_of, warn_of_low_confidence
 from refnet_cli.prediction.provenance import Provenance
 from refnet_cli.raster.georeference import describe_grid
-from refnet_cli.scene.pair import ScenePair
+from refnet_cli.scene.blocks import Scene
+from refnet_cli.scene.season import SEEN
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES, Modality
 from refnet_cli.sensors.sentinel1 import DB_RANGE
@@ -23,6 +24,7 @@ from refnet_cli.system.html import paragraphs, table
 from refnet_cli.version import __version__
 
 MOST_CLAMPED = 0.01  # limit for the share of SAR values outside the physical range
+CLOUD_DECISIONS = ("optical.clouds", "optical.cloud_mask")
 MOST_UNREAD = 0.05  # limit for the share of unreadable pixels
 
 
@@ -53,6 +55,8 @@ class Report:
     unlike: dict[str, dict[str, Any]] = field(default_factory=dict)
     """How each band differs from the training data, see `refnet_cli.prediction.distribution.BandDrift`; empty if the
     card does not describe the training data."""
+    cloud_share: float | None = None
+    """Share of the map's pixels whose optical data are masked as cloud or shadow; None if no mask was used."""
     low_confidence: float = 0.0
     """Share of the valid pixels in which no class of the network reaches a probability of 0.5."""
     median_probability: float | None = None
@@ -90,7 +94,7 @@ class Report:
         """Metadata for outputs: only what is equal in all runs for the same map."""
         common = (
             "version", "network", "sensors", "grid", "decisions", "warnings", "drift", "unlike", "low_confidence",
-            "translation", "areas_hectares", "valid_share", "counts",
+            "translation", "areas_hectares", "valid_share", "cloud_share", "counts",
         )  # fmt: skip
         provenance = self.provenance
         return {name: getattr(self, name) for name in common} | {
@@ -110,9 +114,12 @@ class Report:
 
     def with_totals(self, totals: MapTotals) -> Report:
         """Return the report with the totals of the map's pixels."""
+        masked = any(item["what"] in CLOUD_DECISIONS for item in self.decisions)
+        pixels = self.grid["height"] * self.grid["width"]
         return replace(
             self, valid_share=totals.valid_share, low_confidence=totals.low_confidence,
             median_probability=totals.median_probability, areas_hectares=totals.areas_hectares,
+            cloud_share=totals.cloudy / pixels if masked else None,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +150,7 @@ class Report:
         return paragraphs([*about, *(f"! {text}" for text in self.warnings)])
 
 
-def describe_scene(job: Job, pair: ScenePair) -> Report:
+def describe_scene(job: Job, pair: Scene) -> Report:
     """Return the report before the first tile: input files, decisions, options and drift from the training data."""
     card, options = job.card, job.options
     unlike, drift = compare(card, pair), card.drift(pair.levels)
@@ -209,7 +216,8 @@ def check_map(report: Report, totals: MapTotals) -> list[str]:
         )
     warnings += warn_of_low_confidence(report.low_confidence, report.low_confidence_limit, report.weights["name"])
     pixels = report.grid["height"] * report.grid["width"]
-    clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels)
+    dates = max(sum(name.startswith(SEEN) for name in report.counts), 1)
+    clamped = report.counts.get("sar_clamped", 0) / (len(report.network["sar"]) * pixels * dates)
     if clamped > MOST_CLAMPED:
         warnings.append(
             f"{clamped:.0%} of the SAR values lie outside {DB_RANGE[0]:g} to {DB_RANGE[1]:+g} dB (limit "

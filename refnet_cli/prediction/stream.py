@@ -14,12 +14,12 @@ from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.prediction.job import Job
-from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.scene.blocks import Patch, Scene
 from refnet_cli.system.prefetch import WriteBehind, read_ahead
 from refnet_cli.tiles.rows import RowAssembler
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from refnet_cli.types import Float32, Progress, UInt8
+from refnet_cli.types import Bool, Float32, Progress, UInt8, UInt16
 
 if TYPE_CHECKING:
     from refnet_cli.engines.base import Engine
@@ -44,9 +44,11 @@ class Batch(NamedTuple):
     """Shape (N, Bo, tile, tile)."""
     sar: Float32
     """Shape (N, Bs, tile, tile)."""
+    valid: list[Bool | None]
+    """The pixels in which each tile counts; see `Scene.read_tiles`."""
     skipped: int
-    """Tiles without a valid pixel that were skipped since the previous batch."""
-    finished: UInt8 | None
+    """Tiles without a valid pixel that were skipped since the previous batch with any."""
+    finished: UInt8 | UInt16 | None
     """After the last tiles of a row: the quality of the rows that no later tile overlaps, shape (rows, width)."""
 
 
@@ -55,12 +57,12 @@ class QuicklookFeed:
 
     Parameters
     ----------
-    pair : ScenePair
+    pair : Scene
     quicklook : Quicklook or None
         None to do nothing.
     """
 
-    def __init__(self, pair: ScenePair, quicklook: Quicklook | None) -> None:
+    def __init__(self, pair: Scene, quicklook: Quicklook | None) -> None:
         self._pair, self._quicklook = pair, quicklook
 
     def add(self, window: Window) -> None:
@@ -74,7 +76,7 @@ class QuicklookFeed:
 
 def write_rows(
     job: Job,
-    pair: ScenePair,
+    pair: Scene,
     engine: Engine,
     first: int,
     outputs: RowSink,
@@ -86,7 +88,7 @@ def write_rows(
     Parameters
     ----------
     job : Job
-    pair : ScenePair
+    pair : Scene
     engine : Engine
     first : int
         First row of the mapped area to predict; the rows above it are finished.
@@ -113,7 +115,7 @@ def write_rows(
         prefetch(pair, tiling, assembler.stitched)
 
     def take(batch: Batch, probabilities: Float32) -> None:
-        for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished):
+        for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished, batch.valid):
             rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.crosswalk, seen)
             outputs.add(replace(rows, threshold=job.options.threshold))
 
@@ -128,7 +130,7 @@ def write_rows(
 
 
 def predict_rows(
-    pair: ScenePair,
+    pair: Scene,
     engine: Engine,
     tiling: Tiling,
     progress: Progress | None = None,
@@ -141,7 +143,7 @@ def predict_rows(
 
     Parameters
     ----------
-    pair : ScenePair
+    pair : Scene
     engine : Engine
     tiling : Tiling
         Tiling of the pair's grid.
@@ -163,22 +165,22 @@ def predict_rows(
     counts = counts if counts is not None else {"run": 0, "skipped": 0}
     with closing(_predict_batches(pair, engine, tiling, tiling.whole, progress, counts, needed)) as done:
         for batch, probabilities in done:
-            for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished):
+            for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished, batch.valid):
                 yield Rows(row, finished, pair.usable(seen), engine.card.scheme, quality=seen)
 
 
-def prefetch(pair: ScenePair, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
+def prefetch(pair: Scene, tiling: Tiling, area: Window, needed: Needed | None = None) -> None:
     """Start reading the blocks of the tiles of an area in the pair's threads."""
     inside = (window.clip(tiling.height, tiling.width) for windows in tiling.rows(area) for window in windows)
     pair.prefetch(window for window in inside if needed is None or needed(window).any())
 
 
-def _read_seen(pair: ScenePair, window: Window, needed: Needed | None) -> UInt8:
+def _read_seen(pair: Scene, window: Window, needed: Needed | None) -> UInt8 | UInt16:
     """Read the quality of a window's needed pixels; 0 elsewhere."""
     if needed is None:
         return pair.read_seen(window)
     chosen = needed(window)
-    seen = np.zeros(chosen.shape, np.uint8)
+    seen: UInt8 | UInt16 = np.zeros(chosen.shape, np.uint8)
     columns = np.flatnonzero(chosen.any(0))
     if len(columns):
         left, right = int(columns[0]), int(columns[-1]) + 1
@@ -188,7 +190,7 @@ def _read_seen(pair: ScenePair, window: Window, needed: Needed | None) -> UInt8:
 
 
 def _predict_batches(
-    pair: ScenePair,
+    pair: Scene,
     engine: Engine,
     tiling: Tiling,
     area: Window,
@@ -198,7 +200,7 @@ def _predict_batches(
     on_rows: Callable[[Window], None] | None = None,
 ) -> Generator[tuple[Batch, Float32], None, None]:
     """Yield the batches of the tiles that overlap an area, with their probabilities, shape (N, K, tile, tile)."""
-    total = sum(map(len, tiling.rows(area)))
+    total = sum(map(len, tiling.rows(area))) * pair.patches_per_tile
     empty = np.empty((0, engine.card.network.classes, tiling.tile, tiling.tile), np.float32)
     with closing(read_ahead(_read_batches(pair, engine, tiling, area, needed, on_rows), AHEAD)) as batches:
         for batch in batches:
@@ -211,7 +213,7 @@ def _predict_batches(
 
 
 def _read_batches(
-    pair: ScenePair,
+    pair: Scene,
     engine: Engine,
     tiling: Tiling,
     area: Window,
@@ -222,16 +224,19 @@ def _read_batches(
     top, end = area.row, area.row + area.height
     rows = list(tiling.rows(area))
     for windows, later in zip(rows, [*rows[1:], None], strict=True):
-        chosen: list[tuple[Window, Patch]] = []
+        chosen: list[tuple[Window, Patch, Bool | None]] = []
         skipped = 0
         for window in windows:
             if not pair.usable(_read_seen(pair, window.clip(*pair.grid.shape), needed)).any():
-                skipped += 1
+                skipped += pair.patches_per_tile
                 continue
-            chosen.append((window, read_tile(pair, window)))
-            if len(chosen) >= engine.batch:
-                yield _batch(chosen, skipped)
-                chosen, skipped = [], 0
+            skipped += pair.patches_per_tile
+            for patch, valid in pair.read_tiles(window):
+                skipped -= 1
+                chosen.append((window, patch, valid))
+                if len(chosen) >= engine.batch:
+                    yield _batch(chosen, 0)
+                    chosen = []
         bottom = end if later is None else min(later[0].row, end)
         if bottom <= top:  # no row is finished yet: the next tiles overlap them all
             yield _batch(chosen, skipped)
@@ -243,9 +248,12 @@ def _read_batches(
         top = bottom
 
 
-def _batch(tiles: list[tuple[Window, Patch]], skipped: int, finished: UInt8 | None = None) -> Batch:
+def _batch(
+    tiles: list[tuple[Window, Patch, Bool | None]], skipped: int, finished: UInt8 | UInt16 | None = None
+) -> Batch:
     optical, sar = (
         np.stack(layers) if tiles else np.empty((0, 0, 0, 0), np.float32)
-        for layers in ([patch.optical for _, patch in tiles], [patch.sar for _, patch in tiles])
+        for layers in ([patch.optical for _, patch, _ in tiles], [patch.sar for _, patch, _ in tiles])
     )
-    return Batch([window for window, _ in tiles], optical, sar, skipped, finished)
+    valid = [counts for _, _, counts in tiles]
+    return Batch([window for window, _, _ in tiles], optical, sar, valid, skipped, finished)

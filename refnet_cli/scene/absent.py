@@ -10,9 +10,12 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import Modality
 
 _OPTIONS: dict[Modality, tuple[str, ...]] = {
-    "optical": ("optical_bands", "optical_offset", "optical_scale", "mask_clouds"),
+    "optical": (
+        "optical_bands", "optical_offset", "optical_scale", "mask_clouds", "cloud_mask", "cloud_classes",
+        "cloud_buffer",
+    ),
     "sar": ("sar_bands", "sar_scale"),
-}
+}  # fmt: skip
 _OF_BOTH = ("coreg", "extent")
 
 

@@ -28,7 +28,11 @@ class GridNeededError(OptionsError):
 
 
 def result_grid(
-    optical: Source | None, layers: Sequence[Layer], sar: Source | None, options: SceneOptions
+    optical: Source | None,
+    layers: Sequence[Layer],
+    sar: Source | None,
+    options: SceneOptions,
+    given: GeoBox | None = None,
 ) -> tuple[GeoBox, Decision]:
     """Return the grid of the result: that of a given file, else of the optical image, else of the SAR image.
 
@@ -41,6 +45,8 @@ def result_grid(
     sar : Source or None
         Needed for the extent "intersection".
     options : SceneOptions
+    given : GeoBox, optional
+        That of another scene, which is returned as it is.
 
     Raises
     ------
@@ -49,6 +55,9 @@ def result_grid(
     OptionsError
         If the grid is empty within the bounds. As `GridNeededError`, if the user must name a grid.
     """
+    if given is not None:
+        how = f"option: the grid of another scene, {crs_name(CRS.from_user_input(given.crs))}."
+        return given, Decision("grid", [*given.shape], how)
     if options.grid is not None:
         with ExitStack() as stack:
             raster = Raster(options.grid, "grid")

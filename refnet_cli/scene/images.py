@@ -19,6 +19,7 @@ from refnet_cli.scene.sar import SarReader
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors.band_names import choose_bands
 from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.quality import CLEAR
 from refnet_cli.sensors.sensor import Modality
 from refnet_cli.sensors.sentinel2 import EDGES
 from refnet_cli.tiles.window import Window
@@ -101,9 +102,9 @@ class OpticalImage:
         if how.startswith("count: a guess"):
             self.warnings.insert(0, f"the order of the optical bands is {how.removeprefix('count: ')}")
         self._clouds: Clouds | None = None
-        if options.mask_clouds:
-            self._clouds, decision = choose_clouds(source, grid)
-            self.decisions.append(decision)
+        if options.masks_clouds or options.cloud_classes or options.cloud_buffer:
+            self._clouds, decisions = choose_clouds(source, grid, options)
+            self.decisions += decisions
         self.levels = {name: self._reader.levels[layer] for name, layer in zip(names, layers, strict=True)}
 
     @property
@@ -120,7 +121,7 @@ class OpticalImage:
         values = read_layers(self._groups, rasters, window, _as_stored, counts, mark)
         values = self._reader.convert(values, counts)
         if self._clouds:
-            cloudy |= self._clouds.read(rasters, window).view(bool)
+            cloudy |= self._clouds.read(rasters, window) != CLEAR
             cloudy &= np.isfinite(values).all(axis=0)
             counts["optical_cloudy"] = int(np.count_nonzero(cloudy))
             values[:, cloudy] = np.nan

@@ -36,6 +36,8 @@ from refnet_cli.system.urls import Remote, parse_paths
 
 Given = Paths | Sequence[ArrayImage]
 """A sensor's files, or its images in memory."""
+CLOUD_MASK = -1
+"""Number of the file of `Files.cloud_mask`, which is none of `Files.paths`."""
 RASTERS = {".tif", ".tiff", ".jp2"}
 MAX_FILES = 4096
 _MAX_FOLDER_ENTRIES = 1000  # files and folders that are listed of a folder
@@ -85,6 +87,8 @@ class Files:
     """Pieces of mosaics, by the number of the first piece, which represents the mosaic."""
     arrays: tuple[ArrayImage, ...] = ()
     """Images in memory, one for each of `paths`, which then are their names."""
+    cloud_mask: Path | None = None
+    """A raster of clouds that is given apart from the optical files."""
 
     def expand_mosaics(self, needed: Iterable[int]) -> list[int]:
         """Return file numbers, with those of all pieces in place of mosaics."""
@@ -96,9 +100,10 @@ class Files:
     def on_disk(self, needed: Collection[int]) -> list[Path]:
         """Return the local paths that are read for some files: zips for their members, VRTs with their sources."""
         own = [Path(self.product.path)] if self.product else []
+        own += [self.cloud_mask] if CLOUD_MASK in needed and self.cloud_mask else []
         if self.arrays:
             return own
-        for path in (self.paths[file] for file in self.expand_mosaics(sorted(needed))):
+        for path in self._paths_of(needed):
             if isinstance(path, ZipMember) and not self.product:
                 archive, _ = zip_member(path) or ("", "")
                 own.append(Path(archive))
@@ -108,8 +113,10 @@ class Files:
 
     def remote(self, needed: Collection[int]) -> list[str]:
         """Return the URLs of some files, without secrets."""
-        paths = [self.paths[file] for file in self.expand_mosaics(sorted(needed))]
-        return [str(path) for path in paths if isinstance(path, Remote)]
+        return [str(path) for path in self._paths_of(needed) if isinstance(path, Remote)]
+
+    def _paths_of(self, needed: Collection[int]) -> list[str]:
+        return [self.paths[file] for file in self.expand_mosaics(sorted({*needed} - {CLOUD_MASK}))]
 
     def open(self, stack: ExitStack, needed: Collection[int] | None = None) -> dict[int, Raster]:
         """Open all files, or those with the given numbers; ``stack`` closes them."""
@@ -129,7 +136,9 @@ class _Rasters(dict[int, Raster]):
     def __missing__(self, number: int) -> Raster:
         files, what = self._files, SENSORS[self._files.modality].name
         raster: Raster
-        if files.arrays:
+        if number == CLOUD_MASK and files.cloud_mask:
+            raster = Raster(files.cloud_mask, "cloud mask", allow_vrt=files.allow_vrt)
+        elif files.arrays:
             raster = ArrayRaster(files.arrays[number], what)
         elif number in files.mosaics:
             raster = Mosaic(files.paths, files.mosaics[number], what, files.allow_vrt)

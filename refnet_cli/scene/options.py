@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 from refnet_cli.errors import OptionsError
+from refnet_cli.sensors.quality import parse_scl_classes
 from refnet_cli.sensors.sentinel1 import SarScale
 from refnet_cli.sensors.sentinel2 import OpticalScale
 from refnet_cli.system.options import narrow, option
-from refnet_cli.system.urls import parse_paths
+from refnet_cli.system.urls import is_remote, parse_paths
 
 Paths = str | Path | Sequence[str | Path]
 """One or several paths."""
@@ -20,6 +22,10 @@ Extent = Literal["optical", "intersection"]
 ReadErrors = Literal["fail", "mask"]
 Missing = Literal["nodata", "use-other"]
 Coregistration = Literal["off", "check", "auto", "require"]
+Combine = Literal["composite", "ensemble"]
+CloudMaskName = Literal["omnicloudmask"]
+WIDEST_BUFFER = 5000.0  # metres
+_CODES = re.compile(r"(.+?):([\w-]+(?:,[\w-]+)*)", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,29 @@ class SceneOptions:
         False,
         help="Mask clouds with a cloud mask of the optical files, such as SCL or QA60.",
         affects="pixels",
+    )
+    cloud_mask: CloudMaskName | Path | None = option(
+        None,
+        help="Mask clouds with this raster too: FILE or FILE:CODES, such as mask.tif:1,3. Without codes, all values "
+        "but 0 are clouds, or what files named SCL, QA60 ... mean. Or omnicloudmask, which finds clouds and shadows.",
+        metavar="FILE[:CODES]",
+        affects="elsewhere",
+        since="0.2",
+    )
+    cloud_classes: tuple[str, ...] | None = option(
+        None,
+        help="Classes of SCL to mask, by name or code, such as shadow,cloud-medium,cloud-high,cirrus,snow.",
+        default_text="saturated,shadow,cloud-medium,cloud-high,cirrus",
+        affects="pixels",
+        since="0.2",
+    )
+    cloud_buffer: float | None = option(
+        None,
+        help="Also mask what is this near to a masked cloud or shadow.",
+        default_text="0",
+        metavar="METRES",
+        affects="pixels",
+        since="0.2",
     )
     allow_gcps: bool = option(
         False, help="Accept SAR that is georeferenced by ground control points only.", affects="pixels"
@@ -132,11 +161,35 @@ class SceneOptions:
         if self.optical_offset is not None and not math.isfinite(self.optical_offset):
             raise OptionsError(f"--optical-offset is {self.optical_offset}, but must be a finite number.")
         self._check_bounds()
+        self._check_clouds()
 
     @property
     def scene(self) -> SceneOptions:
         """These options without those of subclasses."""
         return narrow(self, SceneOptions)
+
+    @property
+    def masks_clouds(self) -> bool:
+        """Whether clouds are masked."""
+        return self.mask_clouds or self.cloud_mask is not None
+
+    @property
+    def cloud_file(self) -> Path | None:
+        """The raster of ``cloud_mask``, without codes."""
+        return split_codes(self.cloud_mask)[0] if isinstance(self.cloud_mask, Path) else None
+
+    def _check_clouds(self) -> None:
+        if self.cloud_mask is not None:
+            given = str(self.cloud_mask)
+            if is_remote(given):
+                raise OptionsError("--cloud-mask is a URL. Download the file, and pass its path.")
+            object.__setattr__(self, "cloud_mask", given if given in get_args(CloudMaskName) else Path(given))
+        if self.cloud_buffer is not None and not 0 <= self.cloud_buffer <= WIDEST_BUFFER:
+            raise OptionsError(
+                f"--cloud-buffer is {self.cloud_buffer:g} m; it must be from 0 to {WIDEST_BUFFER:g} m."
+            )
+        if self.cloud_classes is not None:
+            parse_scl_classes(self.cloud_classes)
 
     def _check_bounds(self) -> None:
         if self.bounds is None:
@@ -150,6 +203,19 @@ class SceneOptions:
                 f"--bounds is {','.join(map(str, self.bounds))}, but must be west,south,east,north, with south below "
                 "north, optionally followed by a CRS, such as EPSG:4326."
             )
+
+
+def split_codes(given: Path) -> tuple[Path, tuple[str, ...] | None]:
+    """Split the value of ``--cloud-mask`` into the file and its codes, if there are any.
+
+    Examples
+    --------
+    >>> path, codes = split_codes(Path("a/mask.tif:1,3"))
+    >>> path.name, codes
+    ('mask.tif', ('1', '3'))
+    """
+    match = None if given.exists() else _CODES.fullmatch(str(given))
+    return (Path(match[1]), tuple(match[2].split(","))) if match else (given, None)
 
 
 def as_paths(given: Paths | None) -> tuple[Path, ...]:

@@ -1,25 +1,21 @@
 """A scene pair on one grid, read as reflectance x 10,000 and dB.
 
 The grid of the result is that of the optical image, or of the SAR image if there are no optical files. Only SAR is
-warped, in linear power. A pair may lack one sensor; its pixels are then NaN. Pixels are read in blocks anchored at the
-grid's origin, and windows are cut from these, so that a pixel's value never depends on the window. Threads may prepare
-blocks in advance. Each has its own open files, because GDAL datasets are not thread-safe.
+warped, in linear power. A pair may lack one sensor; its pixels are then NaN. Each thread that reads has its own open
+files, because GDAL datasets are not thread-safe.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import product
 from queue import SimpleQueue
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import Affine
 
@@ -27,6 +23,7 @@ from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.georeference import pixel_metres, pixel_size_warnings
 from refnet_cli.raster.raster import BLOCK, Raster
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
+from refnet_cli.scene.blocks import Block, BlockReader, Patch
 from refnet_cli.scene.grid import choose_zone, grid_advice, result_grid, zone_warnings
 from refnet_cli.scene.images import OpticalImage, SarImage, select_bands
 from refnet_cli.scene.inputs import Given, find_files
@@ -36,88 +33,18 @@ from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
 from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
-from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE, usable
-from refnet_cli.sensors.sensor import Modality
-from refnet_cli.system.closing import Closing
+from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE
 from refnet_cli.tiles.window import Window
-from refnet_cli.types import Float32, UInt8
+from refnet_cli.types import Float32
 
 Handles = tuple[dict[int, Raster], dict[int, Raster]]
 """The optical and the SAR files, opened for one thread."""
 
 
-class Patch(NamedTuple):
-    """Pixels of both sensors in the same window of the grid.
-
-    Parameters
-    ----------
-    optical : float32 array, shape (Bo, H, W)
-        Reflectance x 10,000; NaN where invalid.
-    sar : float32 array, shape (Bs, H, W)
-        Backscatter in dB; NaN where invalid.
-    """
-
-    optical: Float32
-    sar: Float32
-
-    @property
-    def optical_valid(self) -> NDArray[np.bool_]:
-        """Where all optical bands are valid, shape (H, W)."""
-        return np.asarray(np.isfinite(self.optical).all(axis=0))
-
-    @property
-    def sar_valid(self) -> NDArray[np.bool_]:
-        """Where all SAR bands are valid, shape (H, W)."""
-        return np.asarray(np.isfinite(self.sar).all(axis=0))
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of both sensors are valid, shape (H, W)."""
-        return self.optical_valid & self.sar_valid
-
-
-class OneSensorPatch(Patch):
-    """Pixels of a single-sensor scene. Those of the absent sensor are NaN."""
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Where all bands of the present sensor are valid, shape (H, W)."""
-        return self.optical_valid | self.sar_valid
-
-
-class _Block(NamedTuple):
-    """A block of the grid: its pixels, its quality bits, and the counts of rejected values."""
-
-    patch: Patch
-    seen: UInt8
-    counts: Counter[str]
-
-
-class ScenePair(Closing):
+class ScenePair(BlockReader):
     """Optical and SAR files of the same area, or of one sensor only, on a common grid.
 
     Use ``ScenePair.open``, preferably in a ``with`` statement. Only one thread at a time may read.
-
-    Attributes
-    ----------
-    grid : GeoBox
-        The grid of the result.
-    absent : {"optical", "sar"} or None
-        The sensor without files.
-    decisions : list of Decision
-        The detected properties of the files, with evidence.
-    counts : Counter of str
-        Numbers of values rejected so far: ``optical_non_finite``, ``optical_impossible``, ``sar_non_finite`` and
-        ``sar_impossible`` in file pixels, where neighbouring blocks count shared pixels twice; ``optical_cloudy`` and
-        ``sar_clamped`` in grid pixels.
-    files : list of Path
-        The local files that are read.
-    remote : list of str
-        The URLs that are read, without secrets.
-    warnings : list of str
-        Possible reasons for a poor result.
-    levels : dict
-        Mean of each needed band over sampled pixels, as reflectance x 10,000 or in dB.
     """
 
     def __init__(
@@ -127,19 +54,16 @@ class ScenePair(Closing):
         optical_bands: Sequence[str],
         sar_bands: Sequence[str],
         options: SceneOptions,
-        kept_blocks: int | None,
+        grid: GeoBox | None,
     ) -> None:
         sources = [source for source in (optical, sar) if source]
-        self.absent: Modality | None = None if len(sources) == 2 else "sar" if optical else "optical"
-        self._bands = len(optical_bands), len(sar_bands)
-        self.counts: Counter[str] = Counter()
-        self._either = options.missing == "use-other"
+        self.absent = None if len(sources) == 2 else "sar" if optical else "optical"
         refuse_swapped(sources)
         with explain_swapped(sources):
             optical_chosen = select_bands(optical, optical_bands, options.optical_bands) if optical else None
             sar_chosen = select_bands(sar, sar_bands, options.sar_bands) if sar else None
         chosen = [each for each in (optical_chosen, sar_chosen) if each]
-        self.grid, decision = result_grid(optical, chosen[0].layers, sar, options)
+        self.grid, decision = result_grid(optical, chosen[0].layers, sar, options, grid)
         parts = {each.modality: align_bands(each.source, each.layers, self.grid) for each in chosen}
         self._optical: OpticalImage | None = None
         self._sar: SarImage | None = None
@@ -169,9 +93,7 @@ class ScenePair(Closing):
         levels = {name: level for image in self._images for name, level in image.levels.items()}
         self.levels = {name: level for name, level in levels.items() if math.isfinite(level)}
         self._opened = ExitStack()
-        self._blocks: OrderedDict[tuple[int, int], _Block] = OrderedDict()
-        self._kept = kept_blocks or 2 * -(-self.grid.shape[1] // BLOCK) + 2
-        self._counted: dict[tuple[int, int], Counter[str]] = {}
+        self._files: SimpleQueue[Handles] = SimpleQueue()
         self.files = [path for image in self._images for path in image.source.files.on_disk(image.files)]
         self.remote = [url for image in self._images for url in image.source.files.remote(image.files)]
         self.warnings += pixel_size_warnings(self.grid)
@@ -188,6 +110,7 @@ class ScenePair(Closing):
         options: SceneOptions | None = None,
         kept_blocks: int | None = None,
         read_threads: int = 1,
+        grid: GeoBox | None = None,
     ) -> Self:
         """Open the files and detect their properties.
 
@@ -207,6 +130,8 @@ class ScenePair(Closing):
         read_threads : int
             Number of threads that prepare the windows given to `prefetch`. Each opens all files and adds two blocks to
             those in memory. The values do not depend on it.
+        grid : GeoBox, optional
+            Read on this grid, whatever the options say of the grid, its bounds and its extent.
 
         Raises
         ------
@@ -220,12 +145,15 @@ class ScenePair(Closing):
         options = single_sensor_options(options or SceneOptions(), absent_sensor(optical, sar))
         with ExitStack() as opened:
             optical_source, sar_source, decision = _open_sources(optical, sar, options, opened)
-            pair = cls(optical_source, sar_source, optical_bands, sar_bands, options, kept_blocks)
+            pair = cls(optical_source, sar_source, optical_bands, sar_bands, options, grid)
             if decision:
                 pair.decisions.append(decision)
                 pair.warnings += zone_warnings(decision)
             handles = [pair._first_handles(), *(pair._more_handles(opened) for _ in range(read_threads - 1))]
-            pair._start_threads(handles)
+            for files in handles:
+                pair._files.put(files)
+            bands, either = (len(optical_bands), len(sar_bands)), options.missing == "use-other"
+            pair.start_reading(bands, either, kept_blocks, len(handles))
             if options.coreg != "off":
                 pair._coregister(options.coreg)
             pair._opened = opened.pop_all()
@@ -245,131 +173,22 @@ class ScenePair(Closing):
         )
         return optical, sar
 
-    def _start_threads(self, handles: Sequence[Handles]) -> None:
-        self._files: SimpleQueue[Handles] = SimpleQueue()
-        for files in handles:
-            self._files.put(files)
-        self._threads = ThreadPoolExecutor(len(handles), "refnet-read")
-        self._most_ahead = 2 * len(handles)
-        self._ahead: dict[tuple[int, int], Future[_Block]] = {}
-        self._expected: Iterator[tuple[int, int]] = iter(())
-
     def use_threads(self, count: int) -> None:
         """Reduce the number of threads to ``count``; a larger number has no effect."""
         given_up = max(self._most_ahead // 2 - count, 0)
-        self._most_ahead -= 2 * given_up  # first, so that `close` never waits for these files
+        super().use_threads(count)  # first, so that `close` never waits for these files
         for _ in range(given_up):
             self._files.get()  # never returned; `close` closes them
 
     def close(self) -> None:
         """Stop the threads and close the files."""
-        self._threads.shutdown(cancel_futures=True)
+        super().close()
         files = [self._files.get() for _ in range(self._most_ahead // 2)]  # waits until all threads have finished
         self._opened.close()
         for pair in files:
             self._files.put(pair)
-        self._ahead.clear()
-        self._blocks.clear()
 
-    def read(self, window: Window) -> Patch:
-        """Read a window of the grid.
-
-        Parameters
-        ----------
-        window : Window
-            Any rectangle inside the grid.
-
-        Returns
-        -------
-        Patch
-            A pixel has the same values in every window. A `OneSensorPatch` if a sensor is absent.
-
-        Raises
-        ------
-        ValueError
-            If the window is empty or extends beyond the grid.
-        InputError
-            If a file is unreadable there.
-        """
-        optical, sar = (np.empty((bands, window.height, window.width), np.float32) for bands in self._bands)
-        for block, there, here in self._parts(window):
-            optical[:, *here] = block.patch.optical[:, *there]
-            sar[:, *here] = block.patch.sar[:, *there]
-        return OneSensorPatch(optical, sar) if self.absent else Patch(optical, sar)
-
-    def read_seen(self, window: Window) -> UInt8:
-        """Read which sensors are valid in all bands, shape (H, W): 1 optical, 2 SAR, 3 both, 0 neither.
-
-        `CLOUD` and `UNREADABLE` are added where they are the reason for an invalid pixel. For errors, see `read`.
-        """
-        seen = np.empty((window.height, window.width), np.uint8)
-        for block, there, here in self._parts(window):
-            seen[here] = block.seen[there]
-        return seen
-
-    def counts_in(self, area: Window) -> dict[str, int]:
-        """Return those of `counts` that apply to an area of complete blocks, sorted by name."""
-        found = sum((self._counted[key] for key in _keys(area) if key in self._counted), Counter())
-        return dict(sorted(found.items()))
-
-    def usable(self, seen: UInt8) -> NDArray[np.bool_]:
-        """Return which pixels can be classified, given the result of `read_seen`."""
-        return usable(seen, self._either or self.absent is not None)
-
-    def read_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Read which pixels can be classified, shape (H, W). For errors, see `read`."""
-        return self.usable(self.read_seen(window))
-
-    def prefetch(self, windows: Iterable[Window]) -> None:
-        """Announce the next windows, in reading order, so that threads prepare them.
-
-        Parameters
-        ----------
-        windows : iterable of Window
-            Consumed one by one. Parts beyond the grid are ignored. Other windows may be read as well, at the speed of
-            reading without threads.
-        """
-        for future in self._ahead.values():
-            future.cancel()
-        self._ahead.clear()
-        self._expected = (key for window in windows for key in _keys(window.clip(*self.grid.shape)))
-        self._look_ahead()
-
-    def _look_ahead(self) -> None:
-        while len(self._ahead) < self._most_ahead and (key := next(self._expected, None)):
-            if key not in self._blocks and key not in self._ahead:
-                self._ahead[key] = self._threads.submit(self._make_block, key)
-
-    def _parts(self, window: Window) -> Iterator[tuple[_Block, tuple[slice, slice], tuple[slice, slice]]]:
-        """Yield each block that a window needs, the slices to copy from it, and the slices of the window to fill."""
-        if window != window.clip(*self.grid.shape) or window.height < 1 or window.width < 1:
-            raise ValueError("{} is not inside the grid of {} x {} pixels.".format(window, *self.grid.shape))
-        row, column = window.row, window.column
-        for key in _keys(window):
-            top, left = key[0] * BLOCK, key[1] * BLOCK
-            low, high = max(row, top), min(row + window.height, top + BLOCK)
-            west, east = max(column, left), min(column + window.width, left + BLOCK)
-            there = slice(low - top, high - top), slice(west - left, east - left)
-            here = slice(low - row, high - row), slice(west - column, east - column)
-            yield self._block(key), there, here
-
-    def _block(self, key: tuple[int, int]) -> _Block:
-        if key in self._blocks:
-            self._blocks.move_to_end(key)
-            return self._blocks[key]
-        ahead = self._ahead.pop(key, None)
-        # Make room first, so that the number of blocks stays within its limit.
-        while len(self._blocks) >= self._kept:
-            self._blocks.popitem(last=False)
-        block = ahead.result() if ahead else self._make_block(key)
-        if key not in self._counted:
-            self._counted[key] = block.counts
-            self.counts += block.counts
-        self._blocks[key] = block
-        self._look_ahead()
-        return block
-
-    def _make_block(self, key: tuple[int, int]) -> _Block:
+    def make_block(self, key: tuple[int, int]) -> Block:
         """Read and warp a block. Any thread may call this; each uses its own files."""
         window = Window(key[0] * BLOCK, key[1] * BLOCK, BLOCK, BLOCK).clip(*self.grid.shape)
         counts: Counter[str] = Counter()
@@ -385,7 +204,7 @@ class ScenePair(Closing):
         finally:
             self._files.put(files)
         optical_seen, sar_seen = patch.optical_valid, patch.sar_valid
-        if self._either:
+        if self.either:
             # The quality band records a sensor only if all its bands are valid, so drop partly valid pixels.
             patch.optical[:, ~optical_seen] = np.nan
             patch.sar[:, ~sar_seen] = np.nan
@@ -393,7 +212,7 @@ class ScenePair(Closing):
         seen[cloudy] |= CLOUD
         present = {None: SENSOR_BITS, "sar": 1, "optical": 2}[self.absent]
         seen[broken & (seen & SENSOR_BITS < present)] |= UNREADABLE
-        return _Block(patch, seen, counts)
+        return Block(patch, seen, counts)
 
     def estimate_shift(self, watch: Callable[[Piece, int, int], None] | None = None) -> Shift:
         """Estimate the residual shift between SAR and optical; see `refnet_cli.scene.registration`.
@@ -468,7 +287,7 @@ def _open_sources(
     """Open the files of the sensors, and return which UTM zone of a product was chosen."""
     mask_errors = options.on_read_error == "mask"
     found = [] if optical is None else find_files(optical, "optical", options)
-    alternatives = [replace(files, mask_errors=mask_errors) for files in found]
+    alternatives = [replace(files, mask_errors=mask_errors, cloud_mask=options.cloud_file) for files in found]
     sar_source = None
     if sar is not None:
         sar_source = Source(replace(find_files(sar, "sar", options)[0], mask_errors=mask_errors), opened)
@@ -481,23 +300,3 @@ def _open_sources(
 def _nothing(bands: int, window: Window) -> Float32:
     """Return the pixels of an absent sensor, shape (B, H, W): a read-only NaN array that takes no memory."""
     return np.broadcast_to(np.float32(np.nan), (bands, window.height, window.width))
-
-
-def _keys(window: Window) -> Iterator[tuple[int, int]]:
-    """Yield the row and column of the blocks that a window needs."""
-    rows = range(window.row // BLOCK, -(-(window.row + window.height) // BLOCK))
-    columns = range(window.column // BLOCK, -(-(window.column + window.width) // BLOCK))
-    return product(rows, columns)
-
-
-def read_tile(pair: ScenePair, window: Window) -> Patch:
-    """Read a window that may extend beyond the grid, with NaN there."""
-    inside = window.clip(*pair.grid.shape)
-    patch = pair.read(inside)
-    if inside == window:
-        return patch
-    top, left = inside.row - window.row, inside.column - window.column
-    here = np.s_[:, top : top + inside.height, left : left + inside.width]
-    optical, sar = (np.full((len(image), window.height, window.width), np.nan, np.float32) for image in patch)
-    optical[here], sar[here] = patch
-    return patch._replace(optical=optical, sar=sar)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refnet_cli.tiles.smooth import Smoother
 from refnet_cli.tiles.stitch import Stitcher
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from refnet_cli.types import Float32, UInt8
+from refnet_cli.types import Bool, Float32, UInt8, UInt16
 
-Usable = Callable[[UInt8], NDArray[np.bool_]]
+Usable = Callable[[UInt8 | UInt16], Bool]
 """Return the mask of usable pixels, given the sensors that saw each pixel."""
 
 
@@ -43,12 +42,16 @@ class RowAssembler:
         around = self.stitched
         bottom = around.row + around.height
         self._smoother = Smoother(radius, classes, around.width, bottom, around.row, area.row) if radius else None
-        self._seen = np.empty((0, area.width), np.uint8)
+        self._seen: UInt8 | UInt16 = np.empty((0, area.width), np.uint8)
         self._row = area.row
 
     def push(
-        self, windows: Sequence[Window], probabilities: Float32, seen: UInt8 | None
-    ) -> Iterator[tuple[int, Float32, UInt8]]:
+        self,
+        windows: Sequence[Window],
+        probabilities: Float32,
+        seen: UInt8 | UInt16 | None,
+        valid: Sequence[Bool | None] = (),
+    ) -> Iterator[tuple[int, Float32, UInt8 | UInt16]]:
         """Add tiles, and yield the rows that they complete.
 
         Parameters
@@ -59,6 +62,8 @@ class RowAssembler:
         seen : uint8 array, shape (rows, width), optional
             Given with the last tiles of a row of tiles: the sensors that saw each pixel of the rows of `stitched` that
             no later tile touches.
+        valid : sequence of bool array or None, optional
+            The pixels in which each tile counts; see `Stitcher.add`.
 
         Yields
         ------
@@ -68,8 +73,8 @@ class RowAssembler:
         seen : uint8 array, shape (rows, width)
             The area's columns of ``seen``.
         """
-        for window, tile in zip(windows, probabilities, strict=True):
-            self._stitcher.add(window, tile)
+        for window, tile, counts in zip(windows, probabilities, valid or [None] * len(windows), strict=True):
+            self._stitcher.add(window, tile, counts)
         if seen is None:
             return
         row, finished = self._stitcher.finish_rows(self._stitcher.top + len(seen))

@@ -6,7 +6,7 @@ import numpy as np
 
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from refnet_cli.types import Float32
+from refnet_cli.types import Bool, Float32
 
 
 class Stitcher:
@@ -33,7 +33,7 @@ class Stitcher:
         self._sum = np.zeros((classes, tiling.tile, self._area.width), np.float32)
         self._weight = np.zeros((tiling.tile, self._area.width), np.float32)
 
-    def add(self, window: Window, probabilities: Float32) -> None:
+    def add(self, window: Window, probabilities: Float32, valid: Bool | None = None) -> None:
         """Blend in one tile.
 
         Parameters
@@ -41,6 +41,9 @@ class Stitcher:
         window : Window
             The tile's window; pixels outside the area are dropped.
         probabilities : float32 array, shape (K, tile, tile)
+        valid : bool array, shape (tile, tile), optional
+            The pixels in which the tile counts, by default all. A pixel's probabilities are the mean over the tiles
+            that count: if there is one for each date, the mean over dates.
         """
         tiling, area = self._tiling, self._area
         bottom = area.row + area.height
@@ -48,6 +51,8 @@ class Stitcher:
         rows = slice(inside.row - window.row, inside.row - window.row + inside.height)
         columns = slice(inside.column - window.column, inside.column - window.column + inside.width)
         weight = tiling.blend[rows, None] * tiling.blend[None, columns]
+        if valid is not None:
+            weight = weight * valid[rows, columns]
         target = np.s_[inside.row - self.top : inside.row - self.top + inside.height,
                        inside.column - area.column : inside.column - area.column + inside.width]
         weighted = np.empty_like(weight)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.training.config import TrainConfig, TrainScene
-from refnet_cli.types import Int64
+from refnet_cli.types import Float64, Int64
 
 
 def index_regions(scenes: Sequence[TrainScene]) -> Int64:
@@ -17,7 +17,7 @@ def index_regions(scenes: Sequence[TrainScene]) -> Int64:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def cell_probabilities(counts: Int64, regions: Int64, config: TrainConfig) -> NDArray[np.float64]:
+def cell_probabilities(counts: Int64 | Float64, regions: Int64, config: TrainConfig) -> NDArray[np.float64]:
     """Return the probability that the next crop is drawn from each cell, not normalised.
 
     With ``sampling = "area"`` it is proportional to the cell's labelled pixels. With ``"classes"`` all classes with
@@ -27,8 +27,8 @@ def cell_probabilities(counts: Int64, regions: Int64, config: TrainConfig) -> ND
 
     Parameters
     ----------
-    counts : int array, shape (n, classes)
-        Labelled pixels of each class in each cell.
+    counts : int or float array, shape (n, classes)
+        Labelled pixels of each class in each cell, divided among the dates of a place.
     regions : int array, shape (n,)
         Index of each cell's region.
     config : TrainConfig

@@ -77,6 +77,9 @@ class TrainScene(SceneOptions):
     multiplied by ``label_weight``."""
     confidence_band: int = option(1, affects="pixels", since="0.2")
     """Band number in the confidence raster, from 1."""
+    dates: int = option(1, affects="pixels", since="0.2")
+    """Number of scenes that are dates of one place, this one among them. They share the crops of that place. It follows
+    from ``season`` in a regions file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +93,8 @@ class TrainScene(SceneOptions):
             object.__setattr__(self, "confidence", Path(self.confidence))
         if not 0 < self.label_weight < math.inf:
             raise OptionsError(f"{self.name}: label_weight is {self.label_weight:g}; it must be a number above 0.")
+        if self.dates < 1:
+            raise OptionsError(f"{self.name}: dates is {self.dates}; it must be 1 or more.")
         if self.confidence_band < 1:
             raise OptionsError(f"{self.name}: confidence_band is {self.confidence_band}; it must be 1 or more.")
         if self.confidence is None and self.confidence_band != 1:

@@ -12,7 +12,8 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import RefnetError
 from refnet_cli.evaluation.confidence import Confidence, ConfidentLabels
 from refnet_cli.evaluation.labels import Labels, open_labels
-from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.scene.blocks import Patch, read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.system.closing import Closing
 from refnet_cli.system.process import default_read_threads

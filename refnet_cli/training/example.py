@@ -55,10 +55,13 @@ SHOWN = {
     "optical_offset": 1000.0,
     "bounds": ["13.1", "52.3", "13.5", "52.6", "EPSG:4326"],
     "grid": "north/grid.tif",
+    "cloud_mask": "north/clouds.tif:1,3",
+    "cloud_classes": ["shadow", "cloud-medium", "cloud-high", "cirrus"],
+    "cloud_buffer": 100.0,
 }
 """Values of settings whose default is that there is none."""
-LEFT_OUT = ("scenes", "stac")
-"""Scenes are tables of their own, and `refnet batch plan` states what STAC items say."""
+LEFT_OUT = ("scenes", "stac", "dates")
+"""Scenes are tables of their own, `refnet batch plan` states what STAC items say, and dates follow from a season."""
 _CHOICES = {"scheme": tuple(SCHEMES), "loss": tuple(LOSSES)}
 _BEGINNING = """\
 # What refnet train learns from, and how. Replace the paths, which are relative to this file, and run

@@ -13,11 +13,12 @@ from refnet_cli.model.encoders import ENCODERS, IMAGENET, EncoderTable
 from refnet_cli.raster.vectors import VECTORS
 from refnet_cli.scene.absent import options_that_need
 from refnet_cli.scene.options import SceneOptions
+from refnet_cli.scene.season_files import read_season
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.config import read, read_toml, some
 from refnet_cli.training.config import TrainConfig, TrainScene
 
-_OF_ONE_SCENE = ("stac", "bounds", "grid")
+_OF_ONE_SCENE = ("stac", "bounds", "grid", "cloud_mask")
 _OF_VECTORS = ("label_field", "label_layer")
 SHARED = (
     *(
@@ -113,11 +114,43 @@ def _read(path: Path) -> dict[str, Any]:
     tables = entries.setdefault("scenes", [])
     if isinstance(tables, list):
         shared = {name: entries.pop(name) for name in SHARED if name in entries}
-        entries["scenes"] = [
-            {"name": f"scene-{number}"} | _suitable(shared, table) | table if isinstance(table, dict) else table
+        named = [
+            {"name": f"scene-{number}"} | table if isinstance(table, dict) else table
             for number, table in enumerate(tables)
         ]
+        dated = [each for table in named for each in _dates_of(table, path)]
+        entries["scenes"] = [
+            _suitable(shared, table) | table if isinstance(table, dict) else table for table in dated
+        ]
     return read(some(_RegionsFile), entries, path, path.parent)
+
+
+def _dates_of(table: Any, path: Path) -> list[Any]:
+    """Return a scene for each date of a table with ``season``, in one region; other tables as they are.
+
+    ``season`` is what `read_season` reads, relative to the regions file, or a list of tables with ``date``, ``optical``
+    and ``sar``.
+    """
+    if not isinstance(table, dict) or "season" not in table:
+        return [table]
+    season, name = table["season"], str(table["name"])
+    where = f"{path}: {name}"
+    if given := {"optical", "sar", "dates"} & table.keys():
+        listed = ", ".join(sorted(given))
+        raise ConfigError(f"{where} has season and {listed}, but a season names the files of all dates. Remove one.")
+    if isinstance(season, str):
+        scenes = read_season((path.parent / season).absolute())
+        files = [(scene.date, {"optical": scene.optical, "sar": scene.sar}) for scene in scenes]
+        dated = [(date, {key: [*map(str, paths)] for key, paths in both.items() if paths}) for date, both in files]
+    elif isinstance(season, list) and season and all(isinstance(one, dict) and "date" in one for one in season):
+        dated = [(str(one["date"]), {key: value for key, value in one.items() if key != "date"}) for one in season]
+    else:
+        raise ConfigError(f"{where}: season must be a file, a folder, or a list of tables with date, optical and sar.")
+    days = [date for date, _ in dated]
+    if twice := {date for date in days if days.count(date) > 1}:
+        raise ConfigError(f"{where} has the date {twice.pop()} twice. Keep one of them.")
+    rest = {key: value for key, value in table.items() if key != "season"}
+    return [{"region": name} | rest | files | {"name": f"{name} {date}", "dates": len(dated)} for date, files in dated]
 
 
 def _suitable(shared: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:

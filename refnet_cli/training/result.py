@@ -17,7 +17,7 @@ from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
 from refnet_cli.plots import View, draw_confusion, draw_curves, draw_views
 from refnet_cli.prediction.low_confidence import LOW_CONFIDENCE, describe_shares
-from refnet_cli.scene.pair import read_tile
+from refnet_cli.scene.blocks import read_tile
 from refnet_cli.tiles.window import Window
 from refnet_cli.training.calibration import fit_temperature
 from refnet_cli.training.config import TrainConfig

@@ -61,7 +61,9 @@ class Sampler:
             )
         cells = [len(scene.training.counts) for scene in scenes]
         regions = np.repeat(index_regions([scene.entry for scene in scenes]), cells)
-        probabilities = cell_probabilities(counts, regions, config)
+        # The dates of a place share its crops: each crop draws a date.
+        shared = counts / np.repeat([scene.entry.dates for scene in scenes], cells)[:, None]
+        probabilities = cell_probabilities(shared, regions, config)
         self._limits = np.cumsum(probabilities / probabilities.sum())
         self.skipped: Counter[str] = Counter()
         self._lock = threading.Lock()

@@ -28,8 +28,9 @@ from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weight_files import read_card, verify
 from refnet_cli.model.weights import load_weights, save_weights
+from refnet_cli.scene.blocks import Patch, read_tile
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.system.onnx_metadata import read_metadata
 from refnet_cli.tiles.tiling import Tiling
 from tests.golden import Golden

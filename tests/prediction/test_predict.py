@@ -31,7 +31,8 @@ from refnet_cli.outputs.cog import ClassMap
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.stream import predict_rows
-from refnet_cli.scene.pair import ScenePair, read_tile
+from refnet_cli.scene.blocks import read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import FreeEngine

@@ -267,7 +267,7 @@ def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
 def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     alive: set[int] = set()
     made, most = [], 0
-    make = ScenePair._make_block
+    make = ScenePair.make_block
 
     def counting(self: ScenePair, key: tuple[int, int]) -> Any:
         nonlocal most
@@ -278,7 +278,7 @@ def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPa
         most = max(most, len(alive))
         return block
 
-    monkeypatch.setattr(ScenePair, "_make_block", counting)
+    monkeypatch.setattr(ScenePair, "make_block", counting)
     with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], kept_blocks=2, read_threads=threads) as pair:
         windows = [Window(row, column, 300, 300) for row in (0, 600, 1100) for column in range(0, 2700, 300)]
         pair.prefetch(windows)

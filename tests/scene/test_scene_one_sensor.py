@@ -21,9 +21,10 @@ from rasterio.warp import transform
 from refnet_cli.cli.main import run
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.prediction.inspection import inspect
+from refnet_cli.scene.blocks import Patch, read_tile
 from refnet_cli.scene.grid import GridNeededError
 from refnet_cli.scene.options import SceneOptions
-from refnet_cli.scene.pair import Patch, ScenePair, read_tile
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.quality import UNREADABLE
 from refnet_cli.tiles.window import Window
 from tests.helpers.quick import few

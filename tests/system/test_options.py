@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[2]
 NOT_IN_TAGS = {
     "optical", "sar", "grid", "output", "weights", "device", "batch", "scan", "compile", "read_threads",
     "deterministic", "provider", "resume", "overwrite", "checksum", "max_memory", "allow_vrt", "allow_remote",
-    "outputs", "zones", "zone_field", "zone_layer", "min_area", "date", "stac",
+    "outputs", "zones", "zone_field", "zone_layer", "min_area", "date", "stac", "cloud_mask", "season",
 }  # fmt: skip
 """As refnet 0.1 listed them, with what was new in 0.2, and without what 0.2 removed."""
 NOT_IN_IDS = {"device", "batch", "scan", "provider", "compile", "read_threads", "resume", "max_memory", "overwrite"}
-NOT_IN_IDS_BY_DEFAULT = {"zone_layer", "stac"}
+NOT_IN_IDS_BY_DEFAULT = {"zone_layer", "stac", "cloud_mask", "cloud_classes", "cloud_buffer", "season", "combine"}
 GONE_SINCE_0_1 = {"preview": None}
 """What ids of 0.1 are made of where the options are not given that are gone."""
 OUTPUTS = ("areas", "polygons", "stac")
@@ -43,6 +43,8 @@ GIVEN: dict[str, Any] = {
 VALUES: dict[str, Any] = {
     "optical_bands": ("B02", "B03"), "sar_bands": ("VV", "VH"), "optical_offset": 5.0, "sar_scale": "db",
     "stac": {"s2:processing_baseline": "05.10"}, "optical_scale": "dn", "strict": True, "mask_clouds": True,
+    "season": Path("/no/season.csv"), "combine": "ensemble",
+    "cloud_mask": Path("/no/clouds.tif:1,3"), "cloud_classes": ("shadow", "snow"), "cloud_buffer": 50.0,
     "allow_gcps": True, "allow_vrt": True, "allow_remote": True, "extent": "intersection", "grid": Path("/no/grid.tif"),
     "bounds": ("1", "2", "3", "4", "EPSG:4326"), "coreg": "require", "on_read_error": "mask", "missing": "use-other",
     "optical": (Path("/no/a.tif"), Path("/no/b.tif")), "sar": (Path("/no/vv.tif"), Path("/no/vh.tif")),
@@ -74,7 +76,7 @@ def old_id(options: PredictOptions) -> str:
     }
     sensors = [options.optical, options.sar]
     inputs = [path for paths in sensors if isinstance(paths, tuple) for path in paths]
-    inputs += [path for path in (options.grid, options.zones) if path]
+    inputs += [path for path in (options.grid, options.zones, options.cloud_file) if path]
     sha256 = read_card(find_weights(options.weights)).sha256
     about = plain | GONE_SINCE_0_1 | {"weights": sha256, "states": [None] * len(inputs), "block": None}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]

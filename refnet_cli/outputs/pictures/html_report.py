@@ -161,6 +161,8 @@ def _summary(grid: GeoBox, classes: Sequence[_Class], facts: Mapping[str, Any]) 
         items["Mapped"] = f"{_hectares(sum(facts['areas_hectares'].values()))} ha"
     if "valid_share" in facts:
         items["Valid pixels"] = _share(facts["valid_share"])
+    if facts.get("cloud_share") is not None:
+        items["Masked as cloud or shadow"] = _share(facts["cloud_share"])
     if classes:
         items["Most common class"] = f"{classes[0].name}, {_share(classes[0].share)}"
     items["Grid"] = f"{width:,} × {height:,} pixels of {_pixel(grid)}"
