@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS := .venv-docs
 
+# Without its bytecode, each process of the tests would compile all of the project again, and each worker all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-all lint docs clean
 
 help:

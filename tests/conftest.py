@@ -16,6 +16,7 @@ from hypothesis import settings
 
 from refnet_cli.system.process import usable_cores
 from tests.helpers.messages import messages
+from tests.helpers.programs import share_server
 from tests.helpers.quick import PROFILES
 from tests.helpers.simulated_data import make_data
 
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, count in PROFILES.items():
         settings.register_profile(name, deadline=None, max_examples=count)
     settings.load_profile("quick" if config.option.markexpr == "not long" else "long")
+    if getattr(config.option, "tx", None) and "PYTEST_XDIST_WORKER" not in os.environ:
+        share_server()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -85,7 +85,7 @@ def in_blocks(folder: Path, scene: Pair, weights: Path, block: int = 512, **how:
 ALL: dict[str, Any] = {"outputs": KINDS, "smooth": 2, "threshold": 0.27, "missing": "use-other", "coreg": "off"}
 LESS: dict[str, Any] = {"outputs": ("confidence", "report"), "coreg": "off"}
 CASES = {
-    "everything": (530, 1040, 512, ALL),
+    "everything": (530, 560, 512, ALL),
     "everything of nine": (1100, 1300, 512, ALL),
     "plain": (600, 1100, 512, {"coreg": "off"}),
     "smooth": (530, 1100, 512, LESS | {"smooth": 2}),
@@ -252,7 +252,9 @@ def test_blocks_have_to_leave_out_and_share_nothing(blocks: list[tuple[int, int,
         (0, 0, 512, 30),
     ],
 )
-def test_a_block_beyond_the_map(block: tuple[int, int, int, int], blocks: list[Task]) -> None:
+def test_a_block_beyond_the_map(block: tuple[int, int, int, int], tmp_path: Path, weights: Path, free: None) -> None:
+    scene = make_scene(tmp_path / "scene", 1540, 24)
+    blocks = in_blocks(tmp_path, scene, weights, outputs=("report",), coreg="off")
     (outcome,) = batch.run_here([replace(blocks[0], block=Window(*block))], {})
     assert (outcome.status, outcome.code) == ("failed", 65)
     assert "batch plan again" in outcome.message

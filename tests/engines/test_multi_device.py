@@ -168,7 +168,7 @@ def test_parts_are_the_whole_in_order(batches: list[int]) -> None:
                 assert all(part.stop - part.start <= batch for part, batch in zip(parts, batches, strict=True))
 
 
-@pytest.mark.parametrize("culprit", [0, 1])
+@pytest.mark.parametrize("culprit", few([0, 1], 1))
 def test_a_killed_process_is_told(culprit: int) -> None:
     engines = MultiDeviceEngine(load, ["cpu", "cpu"])
     processes = processes_of(engines)
@@ -225,7 +225,7 @@ def test_processes_end_when_closed_and_when_collected() -> None:
 
 @pytest.mark.parametrize(
     "closing",
-    ["pass", "engines.close()", "import os; os._exit(3)", pytest.param("raise SystemExit(3)", marks=pytest.mark.long)],
+    few(["pass", "engines.close()", "import os; os._exit(3)", "raise SystemExit(3)"], "pass", "import os; os._exit(3)"),
 )
 def test_the_end_of_the_program_is_not_held_up(closing: str, tmp_path: Path) -> None:
     code = (

@@ -23,7 +23,7 @@ from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.evaluation.labels import Labels, open_labels
 from refnet_cli.evaluation.raster_labels import RasterLabels
 from refnet_cli.tiles.window import Window
-from tests.helpers.quick import examples
+from tests.helpers.quick import each_once, examples
 
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
 SIDE = 560
@@ -355,8 +355,9 @@ def test_a_layer_can_be_chosen_and_has_to_be_among_several(tmp_path: Path) -> No
         open_labels(write(tmp_path / "a.tif", codes()), GRID, ESRI, layer="2020")
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.geojson", "a.shp", "a.fgb"])
-@pytest.mark.parametrize("kind", ["numbers", "names"])
+@pytest.mark.parametrize(
+    ("name", "kind"), each_once(["a.gpkg", "a.geojson", "a.shp", "a.fgb"], ["numbers", "names"])
+)
 def test_shapes_without_a_class_are_unlabelled_and_counted(tmp_path: Path, name: str, kind: str) -> None:
     shapes, values = fields()
     if name.endswith("json"):

@@ -39,7 +39,7 @@ def wide_words(site: Site, out: Path) -> list[str]:
     return site.words(out, *WORDS, area=(602_700, 5_390_100, 626_100, 5_393_100))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=() if seed < 3 else pytest.mark.long) for seed in range(23)])
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=() if seed < 1 else pytest.mark.long) for seed in range(23)])
 def test_a_kill_at_any_moment(seed: int, site: Site, few: Fetched, tmp_path: Path) -> None:
     """The moment is a number of requests, from the first search to the last block, and a little later."""
     random, out = np.random.default_rng(seed), tmp_path / "place"

@@ -166,13 +166,12 @@ def leave(code: Any) -> NoReturn:
 
 
 def main() -> None:
-    """Load the libraries, say so, serve, and become what a request says in each child.
+    """Load the libraries, serve, and become what a request says in each child.
 
     The folder of the socket goes with the server.
     """
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         load()
-        os.write(1, b".")
         folder = Path(listener.getsockname()).parent
         child = serve(listener)
     if child:

@@ -36,7 +36,7 @@ def compare(arguments: list[Tensor]) -> None:
     ("batch", "height", "width", "channels", "rank", "states"),
     few(
         [(1, 1, 7, 3, 2, 1), (1, 4, 3, 4, 3, 1), (3, 1, 2, 5, 1, 1), (1, 3, 2, 3, 2, 4), (1, 2, 3, 3, 1, 16)],
-        (3, 1, 2, 5, 1, 1), (1, 3, 2, 3, 2, 4),
+        (1, 3, 2, 3, 2, 4),
     ),
 )
 def test_values_and_gradients(batch: int, height: int, width: int, channels: int, rank: int, states: int) -> None:
@@ -46,7 +46,7 @@ def test_values_and_gradients(batch: int, height: int, width: int, channels: int
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("dt", few([-25.0, 12.0], 12.0))
 def test_tiny_and_large_time_steps(dt: float) -> None:
-    compare(make(1, 2, 3, 4, 2, 1, dt))
+    compare(make(1, 2, 3, 3, 2, 1, dt))
 
 
 @pytest.mark.long
@@ -88,6 +88,7 @@ def test_the_interpreter_makes_the_kernel_available() -> None:
     assert available_scans("cpu")["triton"] is None
 
 
+@pytest.mark.long
 def test_fla_core_itself() -> None:
     """Its own forward kernel, up to one chunk of it: the rest calls what the interpreter lacks.
 

@@ -26,6 +26,8 @@ PATIENCE = 120  # seconds after which a test gives up on a process
 AT_START = ("CUDA", "GOMP", "HF_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL", "NUMBA", "OMP", "OPENBLAS", "PYTHON",
             "TORCH")  # fmt: skip
 """Beginnings of variables that the interpreter and the libraries read as they are loaded."""
+SERVER = "REFNET_TESTS_FORK_SERVER"
+"""Variable with the socket's path."""
 Done = subprocess.CompletedProcess[str]
 Streams = tuple[int, int, int]
 
@@ -101,7 +103,9 @@ class Forked:
         self._server.connect(where)
         socket.send_fds(self._server, [request[:1]], streams)
         self._server.sendall(request[1:])
-        self.pid = int(self._server.recv(PID, socket.MSG_WAITALL))
+        pid = self._server.recv(PID, socket.MSG_WAITALL)
+        assert pid, "the fork server did not start"
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         """Exit code or the negative number of the signal that ended it; None while it runs."""
@@ -177,7 +181,19 @@ def fork(
 
 @cache
 def address() -> str:
-    """Path of the socket of this process's fork server, which starts when first asked for and ends with the process."""
+    """Path of the socket of the fork server: that of the test run, or this process's own, which ends with the process.
+
+    Whoever asks before its libraries are loaded waits for them.
+    """
+    return os.environ.get(SERVER) or _start_server()
+
+
+def share_server() -> None:
+    """Start the fork server of the processes that this one starts, which find it in their environment."""
+    os.environ[SERVER] = _start_server()
+
+
+def _start_server() -> str:
     folder = tempfile.mkdtemp(prefix="refnet-")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/s")
@@ -185,11 +201,8 @@ def address() -> str:
         server = subprocess.Popen(
             [sys.executable, "-m", "tests.helpers.fork_server", str(listener.fileno())],
             cwd=ROOT, env=environment(JE_ARROW_MALLOC_CONF="background_thread:false"),  # pyogrio brings pyarrow
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE, pass_fds=[listener.fileno()],
         )  # fmt: skip
-    assert server.stdout
-    assert server.stdout.read(1), "the fork server did not start"
-
     atexit.register(server.communicate)
     return f"{folder}/s"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
     cases = list(cases)
     assert all(case in cases for case in quick), quick
     return [case if case in quick else pytest.param(*_values(case), marks=pytest.mark.long) for case in cases]
+
+
+def each_once(*values: Iterable[Any]) -> list[Any]:
+    """All combinations to parametrise a test with; those that are quick hold each value at least once."""
+    lists = [list(one) for one in values]
+    rounds = range(max(map(len, lists)))
+    return few(product(*lists), *(tuple(one[number % len(one)] for one in lists) for number in rounds))
 
 
 def _values(case: Any) -> tuple[Any, ...]:

@@ -461,10 +461,8 @@ def resnet() -> Any:
     return make_donor("resnet50", 13, 5)
 
 
-@pytest.mark.parametrize(
-    ("name", "prefix"),
-    [("bigearthnet", "model.vision_encoder."), pytest.param("ssl4eo-moco", "", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "prefix"), [("bigearthnet", "model.vision_encoder."), ("ssl4eo-moco", "")])
 def test_resnet_50s_of_a_name(hub: Path, resnet: Any, name: str, prefix: str) -> None:
     """The files are of the structure, size and kind of the real ones, and lie in the hub's cache."""
     entry = ENCODERS[name]

@@ -36,7 +36,7 @@ from refnet_cli.outputs.pictures.preview import Preview
 from refnet_cli.outputs.rows import Rows, class_codes
 from refnet_cli.sensors.quality import QUALITY
 from tests.helpers.limits import file_size_limit, permissions_hold
-from tests.helpers.quick import examples, few
+from tests.helpers.quick import each_once, examples, few
 
 SCHEME = SCHEMES["esri-io"]
 TAGS = {"REFNET_VERSION": "1.2.3", "REFNET_OPTIONS": '{"note": "größer & <kleiner>"}'}
@@ -96,8 +96,7 @@ GRIDS = {
 }
 
 
-@both
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("name", "quality"), each_once(GRIDS, [False, True]))
 def test_class_map_is_a_valid_cog_on_exactly_the_grid(name: str, quality: bool, tmp_path: Path) -> None:
     grid = GRIDS[name]
     codes = random_codes(*grid.shape)

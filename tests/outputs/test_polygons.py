@@ -34,7 +34,7 @@ from refnet_cli.outputs.polygons.polygons import Polygons
 from refnet_cli.outputs.polygons.sieve import SCRAMBLE, Sieve, apply_sieve
 from refnet_cli.outputs.rows import PROBABILITY_NODATA, STEPS, Rows
 from tests.helpers.limits import file_size_limit
-from tests.helpers.quick import examples, few
+from tests.helpers.quick import each_once, examples, few
 
 UInt8 = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -202,6 +202,12 @@ def test_the_sieve_against_its_rule(codes: UInt8, rows: int, least: int, data: s
         assert alone or sum(int(weights[pixel]) for pixel in pixels) >= least
 
 
+@pytest.mark.parametrize(("least", "expected"), [(2, [1, 1, 1, 1, 2, 2]), (3, [1] * 6)])
+def test_one_that_is_as_large_as_the_minimum_stays(least: int, expected: list[int]) -> None:
+    codes = np.array([[1, 1, 1, 3, 2, 2]], np.uint8)
+    assert sieve(codes, np.ones(codes.shape, np.int64), least, 1).tolist() == [expected]
+
+
 @pytest.mark.parametrize("pattern", ["chequered", "stripes"])
 def test_the_sieve_of_many_equal_ones(pattern: str) -> None:
     """Each of them would wait for the one before it, if the order of equal ones were that of the map."""
@@ -294,8 +300,7 @@ GRIDS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("name", "ending"), each_once(GRIDS, ENDINGS))
 def test_areas_are_the_maps(name: str, ending: str, tmp_path: Path) -> None:
     grid = GRIDS[name]
     codes = patches(*grid.shape, side=20)
@@ -450,8 +455,7 @@ def complete(output: Polygons, codes: UInt8) -> None:
     output.finish()
 
 
-@pytest.mark.parametrize("min_area", [0.0, 0.3])
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("ending", "min_area"), each_once(ENDINGS, [0.0, 0.3]))
 def test_a_full_disk_is_told(ending: str, min_area: float, tmp_path: Path) -> None:
     codes = patches(200, 200)
     path = write(tmp_path / f"map{ending}", codes, min_area=min_area)

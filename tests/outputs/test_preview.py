@@ -19,6 +19,7 @@ from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.geodesy import Ground, orientation_of
 from refnet_cli.outputs.pictures.preview import Preview, scale_bar
+from tests.helpers.quick import few
 from tests.outputs.test_outputs import UTM, feed, random_codes, utm_grid
 
 SCHEME = SCHEMES["esri-io"]
@@ -76,7 +77,7 @@ BARS = {
 }
 
 
-@pytest.mark.parametrize("name", BARS)
+@pytest.mark.parametrize("name", few(BARS, *(name for name in BARS if name != "large")))
 def test_the_bar_is_as_long_as_it_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the length of the middle row as a chain of very short geodesics."""
     grid = BARS[name]

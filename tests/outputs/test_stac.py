@@ -39,7 +39,7 @@ from refnet_cli.outputs.context import MapContext
 from refnet_cli.outputs.footprint import footprint
 from refnet_cli.outputs.stac import _classes
 from refnet_cli.sensors.quality import QUALITY
-from tests.helpers.quick import examples
+from tests.helpers.quick import each_once, examples
 from tests.outputs.test_outputs import DATES, GRIDS, SCHEME, TAGS, feed, random_codes, utm_grid
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -117,8 +117,7 @@ def check(item: dict[str, Any], validator: JsonSchemaSTACValidator) -> None:
     pystac.Item.from_dict(item).validate(validator)
 
 
-@pytest.mark.parametrize("dates", [DATES, (DATES[0], DATES[0])], ids=["interval", "instant"])
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("name", "dates"), each_once(GRIDS, [DATES, (DATES[0], DATES[0])]))
 def test_items_are_valid(
     name: str, dates: tuple[str, str], validator: JsonSchemaSTACValidator, tmp_path: Path
 ) -> None:

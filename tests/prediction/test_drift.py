@@ -29,6 +29,7 @@ from refnet_cli.sensors.decisions import Decision
 from refnet_cli.training.config import TrainConfig
 from refnet_cli.training.fit import fit
 from tests.helpers.scenes import CARD, PlaceEngine, make_labelled_scene, make_pair, write
+from tests.helpers.trainings import learned, small_config
 
 BANDS = CARD.optical.bands
 NAMES = {"optical": BANDS, "sar": CARD.sar.bands}
@@ -256,26 +257,17 @@ def test_a_limit_that_makes_no_sense_is_refused(entry: Any) -> None:
         limit_of(replace(CARD, scores={"calibration": {"low_confidence": entry}}))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Card]:
-    folder = tmp_path_factory.mktemp("training")
-    scenes = make_labelled_scene(folder / "north"), make_labelled_scene(folder / "south", "validation", seed=1)
+@pytest.mark.long
+def test_training_says_what_it_has_seen(tmp_path: Path) -> None:
+    """Its own ground is like it, and so is the one that it held out; levels are of what it learned from."""
+    scenes = make_labelled_scene(tmp_path / "north"), make_labelled_scene(tmp_path / "south", "validation", seed=1)
     with rasterio.open(scenes[0].optical, "r+") as file:
         file.update_tags(PROCESSING_LEVEL="Level-2A")
     config = TrainConfig(
         scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=1, batch=2, crop=64, tile=160,
         jitter=0.05, device="cpu",
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
-        result = fit(config, folder / "run")
-    return config, read_card(result.weights)
-
-
-@pytest.mark.long
-def test_training_says_what_it_has_seen(trained: tuple[TrainConfig, Card]) -> None:
-    """Its own ground is like it, and so is the one that it held out; levels are of what it learned from."""
-    config, card = trained
+    card = read_card(fit(config, tmp_path / "run").weights)
     assert card.training["levels"] == ["L2A"]
     assert distributions_of(card).keys() == {"optical", "sar"}
     low = card.scores["calibration"]["low_confidence"]
@@ -287,10 +279,10 @@ def test_training_says_what_it_has_seen(trained: tuple[TrainConfig, Card]) -> No
 
 
 def test_other_ground_than_that_of_a_training_is_unlike_it(
-    trained: tuple[TrainConfig, Card], tmp_path: Path
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    config, card = trained
-    with rasterio.open(config.scenes[0].optical) as file:
+    scene, card = small_config(tmp_path_factory).scenes[0], learned(tmp_path_factory).card
+    with rasterio.open(scene.optical) as file:
         values, names = file.read(), file.descriptions
     random = np.random.default_rng(0)
     for number, other in enumerate(
@@ -298,7 +290,7 @@ def test_other_ground_than_that_of_a_training_is_unlike_it(
     ):
         optical = write(tmp_path / f"{number}.tif", other.reshape(values.shape).astype(np.uint16), names)
         options = SceneOptions(optical_offset=0, optical_scale="dn")
-        with ScenePair.open(optical, config.scenes[0].sar, *NAMES.values(), options) as pair:
+        with ScenePair.open(optical, scene.sar, *NAMES.values(), options) as pair:
             (said,) = warn_of_band_drift(compare(card, pair), card.name)
         assert "B0" in said
         assert "VV" not in said

@@ -70,14 +70,14 @@ def test_the_walk_through_improves_on_the_weights_that_come_along(tmp_path: Path
     assert changed[valid].mean() < 0.02
 
 
-def cut_holes(folder: Path) -> None:
+def cut_holes(folder: Path, height: int = 300, width: int = 420) -> None:
     """Write a part of the sample scene that tiles do not divide, with holes in each sensor and in one band."""
     with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
-        part = Window(301, 77, 420, 300)
+        part = Window(301, 77, width, height)
         optical = file.read(window=part)
         optical[:, 100:130, 60:110] = optical[2, 10:30, 20:30] = 0
         place = file.transform @ Affine.translation(301, 77)
-        profile = file.profile | {"height": 300, "width": 420, "transform": place}
+        profile = file.profile | {"height": height, "width": width, "transform": place}
     write_bands(folder / "s2.tif", optical, ("B02", "B03", "B04", "B08"), profile)
     with rasterio.open(ROOT / "sample_data" / "s1.tif") as file:
         sar, profile = file.read(), file.profile
@@ -163,7 +163,7 @@ def test_every_python_block_is_run_here() -> None:
 
 def test_the_program_that_predicts(tmp_path: Path) -> None:
     (tmp_path / "sample_data").mkdir()
-    cut_holes(tmp_path / "sample_data")
+    cut_holes(tmp_path / "sample_data", 180, 210)
     program, *_ = blocks_of(page("tutorials/python"), "python")
     printed = ast.literal_eval(run_block(program, tmp_path))
     with rasterio.open(tmp_path / "lulc.tif") as file:
@@ -259,7 +259,7 @@ def test_the_readme_is_short() -> None:
 def test_every_command_of_the_readme_is_run_here(tmp_path: Path) -> None:
     """Training runs in the walk-through, and pip where the package is built."""
     (tmp_path / "sample_data").mkdir()
-    cut_holes(tmp_path / "sample_data")
+    cut_holes(tmp_path / "sample_data", 180, 210)
     installing, predicting, fetching, training = commands_of(pages()[README])
     assert installing.endswith("&& pip install '.[torch,fetch]'")
     assert set(shell(tmp_path, predicting).split()) == {"lulc.tif", "lulc_preview.png"}
@@ -291,7 +291,7 @@ def test_the_scores_of_the_readme_are_those_of_the_weights() -> None:
 
 def test_the_outputs_that_are_told_of_are_made(tmp_path: Path) -> None:
     (tmp_path / "sample_data").mkdir()
-    cut_holes(tmp_path / "sample_data")
+    cut_holes(tmp_path / "sample_data", 180, 210)
     section = page("reference/outputs")
     (command,) = commands_of(section)
     printed = shell(tmp_path, command).split()

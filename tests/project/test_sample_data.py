@@ -20,7 +20,6 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.evaluation.class_map import describe_map
 from refnet_cli.training.regions_file import read_regions
-from tests.helpers.quick import few
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_data"
 SCRIPT = SAMPLE / "simulate.py"
@@ -43,7 +42,8 @@ def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", few(["s2.tif", "s1.tif", "labels.tif"], "labels.tif"))
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["s2.tif", "s1.tif", "labels.tif"])
 def test_files_are_what_the_script_makes(remade: Path, name: str) -> None:
     with rasterio.open(SAMPLE / name) as kept, rasterio.open(remade / name) as new:
         # Another processor or library may round another way: what lies on a class border or on half a step may differ.

@@ -27,6 +27,7 @@ from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import Patch, ScenePair
 from refnet_cli.tiles.window import Window
+from tests.helpers.quick import each_once
 from tests.helpers.scenes import CARD, PLACE, PlaceEngine, grid_of, write
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -115,15 +116,15 @@ DEGREE = 10 / 111_320
         pytest.param(UTM, "EPSG:32731", 10, 0, False, id="the other hemisphere's zone"),
         pytest.param(UTM, "EPSG:32631", 10, 13.6, False, id="rotated"),
         pytest.param(UTM, "EPSG:32632", 10, -77, False, id="rotated in another zone", marks=pytest.mark.long),
-        pytest.param(UTM, "EPSG:32631", 10, 0, True, id="south-up"),
+        pytest.param(UTM, "EPSG:32631", 10, 0, True, id="south-up", marks=pytest.mark.long),
         pytest.param(UTM, "EPSG:4326", DEGREE, 0, True, id="south-up in degrees", marks=pytest.mark.long),
         pytest.param(UTM, "EPSG:32632", 10, 20, True, id="south-up and rotated in another zone"),
         pytest.param(UTM, "EPSG:3035", 10, 0, False, id="equal areas of Europe"),
         pytest.param(NORTH, "EPSG:3995", 10, 0, False, id="Arctic onto UTM", marks=pytest.mark.long),
-        pytest.param(NORTH, "EPSG:3413", 20, 0, False, id="North Polar of NSIDC onto UTM"),
+        pytest.param(NORTH, "EPSG:3413", 20, 0, False, id="North Polar of NSIDC onto UTM", marks=pytest.mark.long),
         pytest.param(SOUTH, "EPSG:3031", 10, 0, False, id="Antarctic onto UTM"),
         pytest.param(ARCTIC, "EPSG:3995", 10, 40, False, id="rotated in the Arctic", marks=pytest.mark.long),
-        pytest.param(ARCTIC, "EPSG:3413", 12, 0, False, id="Arctic onto Arctic"),
+        pytest.param(ARCTIC, "EPSG:3413", 12, 0, False, id="Arctic onto Arctic", marks=pytest.mark.long),
         pytest.param(ARCTIC, "EPSG:4326", DEGREE, 0, False, id="degrees onto the Arctic"),
         pytest.param(ANTARCTIC, "EPSG:4326", DEGREE, 0, True, id="degrees onto the Antarctic", marks=pytest.mark.long),
         pytest.param(DEGREES, "EPSG:32633", 10, 0, False, id="UTM onto degrees"),
@@ -163,12 +164,14 @@ def test_sar_shifted_by_half_a_pixel(tmp_path: Path, half: tuple[float, float]) 
     assert_own_places(patch)
 
 
-@pytest.mark.parametrize("west_of", [180.0, -180.0])
-@pytest.mark.parametrize(
-    ("crs", "latitude"), [("EPSG:32660", 52.0), ("EPSG:32701", -17.0), ("EPSG:3995", 71.0), ("EPSG:3031", -78.0)]
-)
-def test_degrees_across_the_antimeridian(tmp_path: Path, crs: str, latitude: float, west_of: float) -> None:
+ACROSS = {"EPSG:32660": 52.0, "EPSG:32701": -17.0, "EPSG:3995": 71.0, "EPSG:3031": -78.0}
+"""Latitude at which a system is held."""
+
+
+@pytest.mark.parametrize(("crs", "west_of"), each_once(ACROSS, [180.0, -180.0]))
+def test_degrees_across_the_antimeridian(tmp_path: Path, crs: str, west_of: float) -> None:
     """Images whose longitudes go on beyond 180 degrees, or begin before -180."""
+    latitude = ACROSS[crs]
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(180, latitude)
     place = Affine(10, 0, round(x) - 5 * SIDE, 0, -10, round(y) + 5 * SIDE)
     optical = write(tmp_path / "s2.tif", ground(), BANDS, place, crs)
@@ -422,19 +425,17 @@ def hole_kinds() -> dict[str, tuple[str, float, float | None, str]]:
     }
 
 
-@pytest.mark.parametrize("kind", hole_kinds())
-@pytest.mark.parametrize(
-    ("name", "transform", "crs"),
-    [
-        ("shifted", PLACE @ Affine.translation(-20.3, -19.8), "EPSG:32633"),
-        pytest.param(
-            "coarser", Affine.translation(-200, 200) @ PLACE @ Affine.scale(1.4), "EPSG:32633", marks=pytest.mark.long
-        ),
-        ("another zone", None, "EPSG:32632"),
-    ],
-)
-def test_holes_neither_grow_nor_bleed(tmp_path: Path, kind: str, name: str, transform: Affine | None, crs: str) -> None:
-    scale, empty, declared, dtype = hole_kinds()[kind]
+HELD = {
+    "shifted": (PLACE @ Affine.translation(-20.3, -19.8), "EPSG:32633"),
+    "coarser": (Affine.translation(-200, 200) @ PLACE @ Affine.scale(1.4), "EPSG:32633"),
+    "another zone": (None, "EPSG:32632"),
+}
+"""Place and system of SAR images with holes."""
+
+
+@pytest.mark.parametrize(("kind", "name"), each_once(hole_kinds(), HELD))
+def test_holes_neither_grow_nor_bleed(tmp_path: Path, kind: str, name: str) -> None:
+    (transform, crs), (scale, empty, declared, dtype) = HELD[name], hole_kinds()[kind]
     optical = write(tmp_path / "s2.tif", ground(), BANDS)
     grid = grid_of(optical)
     if transform is None:

@@ -71,7 +71,7 @@ def test_tiny_and_large_time_steps(scan: str, dt: float) -> None:
 
 @pytest.mark.parametrize("scan", FAST)
 def test_longer_than_several_chunks(scan: str) -> None:
-    arguments = make(1, 32, 27, 8, 1, 1)
+    arguments = make(1, 16, 27, 8, 1, 1)
     assert_close(value_and_gradients(arguments, scan), value_and_gradients(arguments, "loop"), 5e-6)
 
 

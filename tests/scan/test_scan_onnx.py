@@ -16,6 +16,7 @@ from torch import Tensor
 
 from refnet_cli.scan import onnx as onnx_scan
 from refnet_cli.scan import selective_scan
+from tests.helpers.quick import each_once
 from tests.scan.test_scan import assert_close, make
 
 SHAPES = {
@@ -66,16 +67,17 @@ def oracle(arguments: list[Tensor], name: str = "loop") -> Tensor:
         return selective_scan(*arguments, scan=name)
 
 
-@pytest.mark.parametrize("inlined", [False, True], ids=["function", "inlined"])
-@pytest.mark.parametrize(("rank", "states"), [(1, 1), (3, 1), (2, 3), (1, 16)])
+SIZES = [(1, 1, 1, 1), (1, 1, 9, 4), (2, 9, 1, 4), (3, 13, 5, 7), (1, 5, 13, 32), (2, 24, 18, 3), (1, 2, 2, 1)]
+"""Images, rows, columns and channels."""
+
+
 @pytest.mark.parametrize(
-    ("batch", "height", "width", "channels"),
-    [(1, 1, 1, 1), (1, 1, 9, 4), (2, 9, 1, 4), (3, 13, 5, 7), (1, 5, 13, 32), (2, 24, 18, 3), (1, 2, 2, 1)],
+    ("size", "rank_and_states", "inlined"), each_once(SIZES, [(1, 1), (3, 1), (2, 3), (1, 16)], [False, True])
 )
 def test_it_is_the_scan_of_any_size(
-    inlined: bool, rank: int, states: int, batch: int, height: int, width: int, channels: int
+    size: tuple[int, int, int, int], rank_and_states: tuple[int, int], inlined: bool
 ) -> None:
-    arguments = make(batch, height, width, channels, rank, states)
+    arguments = make(*size, *rank_and_states)
     ours = scan(arguments, inlined)
     assert_close([ours], [oracle(arguments)])
     assert_close([ours], [oracle(arguments, "cpu")])
@@ -88,8 +90,7 @@ def test_it_holds_in_other_versions_of_the_operators(opset: int) -> None:
         assert_close([scan(arguments, inlined, opset)], [oracle(arguments)])
 
 
-@pytest.mark.parametrize("states", [1, 3])
-@pytest.mark.parametrize("z", [-100.0, -20.0, -5.0, 0.0, 20.0, 100.0])
+@pytest.mark.parametrize(("z", "states"), each_once([-100.0, -20.0, -5.0, 0.0, 20.0, 100.0], [1, 3]))
 def test_time_steps_from_nothing_to_forever(z: float, states: int) -> None:
     arguments = [a.detach() for a in make(2, 9, 11, 8, 2, states)]
     arguments[3] = torch.full_like(arguments[3], z)

@@ -123,7 +123,7 @@ def test_84_known_shifts_are_found_to_a_twentieth_of_a_pixel(pairs: dict[str, Pa
 )
 def test_wrong_pairs_are_rejected(pairs: dict[str, Pair], most: float) -> None:
     wrong = wrong_pairs(pairs)
-    chosen = np.random.default_rng(3).permutation(len(wrong))[:5]
+    chosen = np.random.default_rng(3).permutation(len(wrong))[:3]
     for number in chosen:
         found = estimate(*wrong[number])
         assert not found.accepted
@@ -185,10 +185,7 @@ def gaps() -> Iterator[tuple[str, NDArray[np.bool_]]]:
     yield "clouds", ndimage.gaussian_filter(random.normal(size=(224, 224)), 8) > 0.025
 
 
-GAPS = [pytest.param(gap, id=name) for name, gap in gaps()]
-FEW_GAPS = [
-    pytest.param(gap, id=name, marks=() if name in ("stripes", "clouds") else pytest.mark.long) for name, gap in gaps()
-]
+FEW_GAPS = [pytest.param(gap, id=name, marks=() if name == "clouds" else pytest.mark.long) for name, gap in gaps()]
 
 
 @SIMULATED_AND_LONG_REAL
@@ -207,7 +204,7 @@ def test_gaps_hardly_matter(crops: Pair, gap: NDArray[np.bool_]) -> None:
     [("simulated", MIN_PEAK), pytest.param("real", MIN_PEAK / 1.5, marks=pytest.mark.long)],
     indirect=["data"],
 )
-@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("gap", FEW_GAPS)
 def test_a_gap_that_both_images_have_makes_no_match(
     pairs: dict[str, Pair], gap: NDArray[np.bool_], most: float
 ) -> None:
@@ -217,7 +214,7 @@ def test_a_gap_that_both_images_have_makes_no_match(
     assert found.peak < most
 
 
-@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("gap", FEW_GAPS)
 def test_the_rim_of_a_gap_is_no_edge(gap: NDArray[np.bool_]) -> None:
     # Where gaps were filled with any one value, their rims would be the strongest edges on slopes as steep as these.
     slope = np.linspace(-1, 1, 224, dtype=np.float32) + np.linspace(-1, 1, 224, dtype=np.float32)[:, None]

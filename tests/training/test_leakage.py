@@ -22,6 +22,7 @@ from refnet_cli.training.fit import fit
 from refnet_cli.training.leakage import TRAINING_GROUND, describe_training_ground, training_ground, warn_of_leakage
 from refnet_cli.training.survey import survey
 from tests.helpers.messages import messages
+from tests.helpers.quick import few
 from tests.helpers.scenes import CARD, make_labelled_scene
 
 WIDTH = 144  # pixels of a scene
@@ -78,10 +79,12 @@ REGION: dict[str, Any] = {"split": "region", "fold": "south"}
         ("south", {"split": "region", "fold": "other 1"}, []),
         ("south", {"split": "region", "fold": "other 0"}, ["other 0"]),
         pytest.param("south", {"split": "none"}, ["other 0"], marks=pytest.mark.long),
-        ("south", {"split": "random"}, ["other 0"]),
+        pytest.param("south", {"split": "random"}, ["other 0"], marks=pytest.mark.long),
         ("random", {"split": "random"}, []),
         ("random", {"split": "random", "seed": 3}, ["other 0", "other 1"]),
-        ("random", {"split": "random", "validation_share": 0.3}, ["other 0", "other 1"]),
+        pytest.param(
+            "random", {"split": "random", "validation_share": 0.3}, ["other 0", "other 1"], marks=pytest.mark.long
+        ),
         pytest.param("random", {"split": "none"}, ["other 0", "other 1"], marks=pytest.mark.long),
         ("none", {"split": "region", "fold": "other 1"}, ["other 1"]),
     ],
@@ -99,7 +102,11 @@ def test_ground_is_known_again_under_other_names(
 
 
 @pytest.mark.parametrize(
-    ("columns", "warned"), [(WIDTH - 10, True), (-WIDTH + 10, True), (WIDTH, False), (-WIDTH, False)]
+    ("columns", "warned"),
+    few(
+        [(WIDTH - 10, True), (-WIDTH + 10, True), (WIDTH, False), (-WIDTH, False)],
+        (WIDTH - 10, True), (-WIDTH, False),
+    ),
 )
 def test_names_alone_prove_nothing(columns: int, warned: bool, scenes: tuple[TrainScene, ...], tmp_path: Path) -> None:
     """A scene of the same name on other ground is new; what overlaps by some pixels is not, neighbours are."""

@@ -121,15 +121,14 @@ def test_the_command_scores_weights(
 ) -> None:
     regions = write_regions(config, tmp_path / "regions.toml", 'split = "none"\n')
     arguments = ["evaluate", "--weights", str(weights), "--regions", str(regions), "--device", "cpu"]
-    assert run([*arguments, "--plot", str(tmp_path / "matrix.png"), "--json"]) == 0
+    assert run([*arguments, "--plot", str(tmp_path / "matrix.png"), "--fold", "south", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["overall_accuracy_by_scene"].keys() == {"north", "south"}
+    assert found["overall_accuracy_by_scene"].keys() == {"south"}
     with Image.open(tmp_path / "matrix.png") as picture:
         assert min(picture.size) > 200
-    assert run([*arguments, "--fold", "south"]) == 0
-    assert "overall_accuracy" in capsys.readouterr().out
     assert run(arguments) == 0
     shown = capsys.readouterr().out.splitlines()
+    assert any("overall_accuracy" in line for line in shown)
     assert [line.split()[0] for line in shown[-2:]] == ["north", "south"]
 
 

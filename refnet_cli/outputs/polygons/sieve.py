@@ -88,17 +88,20 @@ class Sieve:
         successor = np.arange(len(code), dtype=np.int32)
         ids = successor
         while True:
+            small = weight < self._least
             # A component that is large enough, with large neighbours only, never changes again.
-            borders = borders[:, (weight[borders] < self._least).any(axis=0)]
+            borders = borders[:, small[borders].any(axis=0)]
             if not borders.size:
                 break
             involved = np.zeros(len(ids), bool)
             involved[borders] = True
             active, borders = np.flatnonzero(involved), (np.cumsum(involved, dtype=np.int32) - 1)[borders]
             ids, part = ids[active], (weight[active], first[active])
-            chosen = _recode(code[ids], *part, borders, self._least)
+            chosen = _recode(code[ids], *part, borders, small[active])
             alike = chosen[borders[0]] == chosen[borders[1]]
             count, component = join(len(ids), *borders[:, alike])
+            # The first of all small components takes a neighbour's code, so that two are joined and the rounds end.
+            assert count < len(ids)
             chosen, weight, first = _merge(count, component, chosen, *part)
             place = np.empty(count, np.int32)
             place[component] = ids
@@ -164,13 +167,12 @@ def _merge(count: int, component: Int64, code: UInt8, weight: Int64, first: Int6
     return merged
 
 
-def _recode(code: UInt8, weight: Int64, first: Int64, borders: NDArray[Any], least: int) -> UInt8:
+def _recode(code: UInt8, weight: Int64, first: Int64, borders: NDArray[Any], small: NDArray[np.bool_]) -> UInt8:
     """Return the codes after one round."""
     order = np.lexsort((first.astype(np.uint64) * np.uint64(SCRAMBLE), weight))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     here, there = np.concatenate([borders, borders[::-1]], axis=1)
-    small = weight < least
     earliest, latest = np.full(len(code), len(code)), np.full(len(code), -1)
     np.minimum.at(earliest, here, np.where(small[there], rank[there], len(code)))
     np.maximum.at(latest, here, rank[there])
