@@ -14,7 +14,7 @@ DOCS := .venv-docs
 # Without its bytecode, each process of the tests would compile all of the project again, and each worker all tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all lint docs clean
+.PHONY: help demo test test-all lint docs qgis-plugin clean
 
 help:
 	@echo 'make demo      predict the sample scene: out/lulc.tif and a preview of it'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-all  the long tests too'
 	@echo 'make lint      lint and types'
 	@echo 'make docs      the site of docs/, in build/site, with its links checked'
+	@echo 'make qgis-plugin  the plugin for QGIS, build/refnet-qgis.zip'
 	@echo 'make clean     remove .venv, out and caches'
 
 $(STAMP): pyproject.toml
@@ -55,6 +56,10 @@ $(DOCS)/.installed: pyproject.toml
 docs: $(DOCS)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	$(DOCS)/bin/python docs/check_links.py build/site
+
+qgis-plugin:
+	@test -n '$(PYTHON)' || { echo 'Found no Python 3.11 to 3.13; install one, or make PYTHON=/path/to/python' >&2; exit 1; }
+	'$(PYTHON)' integrations/qgis/package.py build/refnet-qgis.zip
 
 clean:
 	rm -rf $(VENV) $(DOCS) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -19,11 +19,13 @@ from refnet_cli.system.log import ROOT, is_json
 LOG = logging.getLogger(__name__)
 SHORT = 1.0
 """Seconds of what often takes no longer, during which a bar would only flicker."""
-EVERY = 10.0
-"""Seconds between messages of progress, as JSON."""
+SOON, EVERY = 1.0, 10.0
+"""Seconds between messages of progress, as JSON: at least, where a percent more is done; and at most."""
 _BAR = "{desc} {percentage:3.0f} % |{bar:20}| {n_fmt}/{total_fmt} {elapsed}, {remaining} left{postfix}"
 _FEWEST = 10  # things to do, below which lines of progress say nothing new
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+if sys.platform == "win32":
+    SIGNALS[signal.SIGBREAK] = 130  # the one that another program can send there
 ended_by: list[int] = []
 """Exit codes of the signals that came."""
 
@@ -52,7 +54,7 @@ class ProgressBar:
         self._as_json = is_json()
         self._quiet = quiet
         self._bar: Any = None
-        self._last = -EVERY
+        self._last, self._percent = -EVERY, 0
         self.done: int | None = None
         self.begin()
 
@@ -77,8 +79,10 @@ class ProgressBar:
             self._log_tenth(done, total, note)
 
     def _log_json(self, done: int, total: int, note: str) -> None:
-        if done == total or time.monotonic() - self._last >= EVERY:
-            self._last = time.monotonic()
+        percent = 100 * done // max(total, 1)
+        wait = SOON if percent != self._percent else EVERY
+        if done == total or time.monotonic() - self._last >= wait:
+            self._last, self._percent = time.monotonic(), percent
             LOG.info(note, extra={"event": "progress", "done": done, "total": total, "unit": self._unit})
 
     def _log_tenth(self, done: int, total: int, note: str) -> None:
