@@ -117,22 +117,17 @@ def measure_crops(folder: Path, size: int, steps: int) -> list[Row]:
     return rows
 
 
-def first_batch(folder: str, size: str) -> float:
-    """Return the seconds until the first batch, without the start of Python and its imports; call it in a child."""
-    started = time.perf_counter()
+def first_batch(folder: str, size: str, started: str) -> float:
+    """Return the seconds from ``started``, a time of day, until the first batch; call it in a child."""
     ready = Prepared(make_config(Path(folder), int(size), cache=Path(folder) / "first"))
     with closing(read_batches(ready.sampler, ready.card, ready.config, 0)) as batches:
         next(batches)
-        return time.perf_counter() - started
+        return time.time() - float(started)
 
 
 def measure_start(folder: Path, size: int) -> Row:
     """Measure the time from the start of a program to its first batch, in a second run over in the first one."""
-    seconds = []
-    for _ in range(2):
-        started = time.perf_counter()
-        in_child(first_batch, str(folder), str(size))
-        seconds.append(time.perf_counter() - started)
+    seconds = [in_child(first_batch, str(folder), str(size), str(time.time())) for _ in range(2)]
     row = compare(f"first batch of a second run, {size} x {size}", seconds[1], "of the first run", seconds[0])
     return check_limit(row, "seconds", at_most=FIRST_BATCH_SECONDS)
 

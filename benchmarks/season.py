@@ -125,7 +125,7 @@ def to_table(rows: Sequence[Row]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line: a table on stderr, JSON on stdout."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.season", description="See benchmarks/README.md.")
-    parser.add_argument("--places", type=int, default=4, help="simulated places (default: %(default)s)")
+    parser.add_argument("--places", type=int, default=3, help="simulated places (default: %(default)s)")
     parser.add_argument("--size", type=int, default=384, help="their side in pixels (default: %(default)s)")
     parser.add_argument("--weights", type=Path, default=default_weights(), help="weights (default: the bundled ones)")
     settings = vars(parser.parse_args(arguments))

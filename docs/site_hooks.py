@@ -19,7 +19,7 @@ from refnet_cli.cli.main import commands
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = (
     "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "sample_data/README.md",
-    "weights/CHANGELOG.md", "weights/README.md",
+    "weights/CHANGELOG.md", "weights/README.md", "weights/world/README.md",
 )  # fmt: skip
 """Pages of the site that lie outside docs/; there they are below ``project/``."""
 RESULTS = "<!-- benchmarks/results -->"

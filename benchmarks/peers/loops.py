@@ -30,7 +30,7 @@ def load_torchscript(network: str) -> Callable[[Any], Any]:
     """Return a function from images (N, B, H, W) to probabilities (N, K, H, W), arrays."""
     import torch
 
-    module = torch.jit.load(network)
+    module = torch.jit.load(network)  # type: ignore[no-untyped-call]
 
     def run(images: Any) -> Any:
         with torch.inference_mode():
@@ -113,7 +113,7 @@ def run_terratorch(image: str, network: str, output: str) -> None:
     import torch
     from terratorch.tasks.tiled_inference import tiled_inference
 
-    module = torch.jit.load(network)
+    module = torch.jit.load(network)  # type: ignore[no-untyped-call]
     values = rioxarray.open_rasterio(image)
     tensor = torch.tensor(values.values, dtype=torch.float, device="cpu").unsqueeze(0)
     found = tiled_inference(module, tensor, crop=256, stride=240, batch_size=16)

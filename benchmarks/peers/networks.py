@@ -122,13 +122,17 @@ def export_torchscript(weights: Path, path: Path) -> Path:
     path : Path
         The file to write.
     """
-    SCANS["torchscript"] = Kernel(torch.jit.script(scan_in_script))
     net, card = load_weights(weights)
     example = torch.zeros(2, len(card.optical.bands) + len(card.sar.bands), 64, 96)
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of the tracer: sizes that are compared are those of checks
-        traced = torch.jit.trace(Stacked(net, card).eval(), (example,), check_trace=False)
-    torch.jit.save(traced, path)
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; the tracer warns of sizes that checks compare
+        SCANS["torchscript"] = Kernel(torch.jit.script(scan_in_script))
+        try:
+            stacked = Stacked(net, card).eval()
+            traced = torch.jit.trace(stacked, (example,), check_trace=False)  # type: ignore[no-untyped-call]
+        finally:
+            del SCANS["torchscript"]  # a kernel for exports only
+        torch.jit.save(traced, path)
     return path
 
 
@@ -148,7 +152,9 @@ class Free(nn.Module):
 
 def export_free_torchscript(classes: int, path: Path) -> Path:
     """Write `Free` as TorchScript."""
-    torch.jit.save(torch.jit.script(Free(classes)), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(Free(classes)), path)
     return path
 
 

@@ -50,22 +50,6 @@ class MapOptions(SceneOptions):
         "--optical alone. Without --optical the map uses the SAR file's grid.",
         affects="elsewhere",
     )
-    season: Path | None = option(
-        None,
-        help="Several dates of one place instead of --optical and --sar: a CSV table with the columns date, optical "
-        "and sar, or a folder of dated scenes, such as refnet fetch --optical all writes.",
-        metavar="TABLE|FOLDER",
-        affects="elsewhere",
-        since="0.2",
-    )
-    combine: Combine | None = option(
-        None,
-        help="How --season becomes one map: predict the median of the cloud-free pixels once, or predict each date and "
-        "average the probabilities.",
-        default_text="composite",
-        affects="pixels",
-        since="0.2",
-    )
     output: Path = option(
         default_factory=_demand_output,
         help="Class map to write, a Cloud Optimized GeoTIFF [required]. Repeat -o with KIND or KIND=PATH for further "
@@ -149,6 +133,22 @@ class MapOptions(SceneOptions):
         help="Overlap of neighbouring tiles in pixels.",
         default_text="a quarter of a tile: 64 for tiles of 256",
         affects="pixels",
+    )
+    season: Path | None = option(
+        None,
+        help="Several dates of one place instead of --optical and --sar: a CSV table with the columns date, optical "
+        "and sar, or a folder of dated scenes, such as refnet fetch --optical all writes.",
+        metavar="TABLE|FOLDER",
+        affects="elsewhere",
+        since="0.2",
+    )
+    combine: Combine | None = option(
+        None,
+        help="How --season becomes one map: predict the median of the cloud-free pixels once, or predict each date and "
+        "average the probabilities.",
+        default_text="composite",
+        affects="pixels",
+        since="0.2",
     )
 
     def __new__(cls, *_: Any, **given: Any) -> Self:

@@ -43,7 +43,8 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device; from pinned memory without waiting for the copy."""
         weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
-        return Batch(*(part.to(device, non_blocking=True) for part in self[:3]), weights)
+        optical, sar, labels = (part.to(device, non_blocking=True) for part in self[:3])
+        return Batch(optical, sar, labels, weights)
 
 
 def standardised(crops: Sequence[Crop], card: Card, without: str | None = None) -> Batch:
@@ -94,7 +95,7 @@ class _Device:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.pinned = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self.pinned else None
+        self._stream = torch.cuda.Stream(device) if self.pinned else None  # type: ignore[no-untyped-call]
 
     def send(self, batches: list[Batch]) -> list[Batch]:
         """Begin to copy batches."""

@@ -69,10 +69,10 @@ def measure_statistics(
         for number in range(MOST_STATISTICS_CROPS):
             if number >= STATISTICS_CROPS and min(crops_with.values()) >= LEAST_STATISTICS_CROPS:
                 break
-            for name, found in next(measured).items():
-                sums[name] += found
+            for name, of_crop in next(measured).items():
+                sums[name] += of_crop
                 if name in sensors:
-                    crops_with[name] += bool(found[0].any())
+                    crops_with[name] += bool(of_crop[0].any())
     for name in sensors:
         if not sums[name][0].all():
             raise InputError(f"A {name} band has no valid value in {MOST_STATISTICS_CROPS} training crops.")

@@ -159,6 +159,14 @@ def _sample(side: int) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.ui
     return wide[0], wide[1], np.pad(labels, (more, more), mode="reflect")[:side, :side]
 
 
+def sample_pieces(side: int) -> list[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.uint8]]]:
+    """Cut the sample scene into squares: optical bands, SAR and labels of each."""
+    optical, sar, labels = _sample(768)
+    corners = [(row, column) for row in range(0, 769 - side, side) for column in range(0, 769 - side, side)]
+    squares = [np.s_[row : row + side, column : column + side] for row, column in corners]
+    return [(optical[:, *square], sar[:, *square], labels[square]) for square in squares]
+
+
 def _add_worldcover(world: World, bounds: Bounds, labels: NDArray[np.uint8]) -> None:
     """Add the same labels on the grid of WorldCover."""
     to_worldcover = {0: 0, 1: 80, 2: 10, 4: 90, 5: 40, 7: 50, 8: 60, 9: 70, 11: 30}

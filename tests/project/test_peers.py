@@ -31,9 +31,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("states", [1, 2])
-@pytest.mark.parametrize("shape", few([(2, 5, 7), (1, 1, 1), (1, 8, 8), (1, 3, 40)], (2, 5, 7)))
-def test_scan_of_torchscript_is_the_scan(states: int, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("batch", "height", "width"), few([(2, 5, 7), (1, 1, 1), (1, 8, 8), (1, 3, 40)], (2, 5, 7), (1, 1, 1))
+)
+def test_scan_of_torchscript_is_the_scan(states: int, batch: int, height: int, width: int) -> None:
     torch.manual_seed(0)
+    shape = batch, height, width
     u, projection = torch.randn(*shape, 6), torch.randn(*shape, 4, 3 + 2 * states)
     weights = torch.randn(4, 6, 3), torch.randn(4, 6), torch.randn(4, 6, states), torch.randn(4, 6)
     found = networks.scan_in_script(u, projection, *weights)
@@ -44,7 +47,7 @@ def test_scan_of_torchscript_is_the_scan(states: int, shape: tuple[int, int, int
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_torchscript_is_the_network_at_any_size(tmp_path: Path) -> None:
     weights = default_weights()
-    module = torch.jit.load(networks.export_torchscript(weights, tmp_path / "network.pt"))  # type: ignore[no-untyped-call]
+    module = torch.jit.load(networks.export_torchscript(weights, tmp_path / "network.pt"))
     engine = load_engine(weights, EngineOptions(device="cpu"))
     optical, sar = map(fill_gaps, draw_tiles(engine.card, 2))
     for part in (np.s_[:], np.s_[:1, :, :64, :160], np.s_[:, :, :224, :96]):

@@ -16,7 +16,7 @@ SCENE = TrainScene(Path("optical.tif"), Path("sar.tif"), Path("labels.tif"), nam
 CONFIG = TrainConfig(scenes=(SCENE,), scheme="esri-io")
 NEVER_MATTERS: dict[str, Any] = {
     "name": "other", "licence": "CC0", "notice": "Mind the gap.", "device": "cpu", "scan": "torch",
-    "checkpoint_every": 7, "workers": 5, "encoder_sha256": None,
+    "checkpoint_every": 7, "workers": 5, "encoder_sha256": None, "cache": Path("store"), "cache_size": 5.0,
 }  # fmt: skip
 MATTERS: dict[str, Any] = {
     "steps": 5, "batch": 4, "seed": 3, "haze": 0.1, "mix": 0.5, "precision": "bf16", "accumulate": 2, "loss": "focal",

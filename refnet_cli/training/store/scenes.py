@@ -24,8 +24,9 @@ from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.evaluation.confidence import ConfidentLabels
 from refnet_cli.evaluation.labels import Labels
 from refnet_cli.raster.raster import BLOCK
+from refnet_cli.scene.blocks import OneSensorPatch, Patch
 from refnet_cli.scene.options import as_paths
-from refnet_cli.scene.pair import OneSensorPatch, Patch, ScenePair
+from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.sensors.quality import UNREADABLE
 from refnet_cli.system.atomic import replacing

@@ -4,9 +4,10 @@ An element of the array is a tile with all that is known of its pixels: a struct
 A crop of 256 x 256 pixels touches at most four tiles, each a stretch of the file, and costs one copy. Tiles at the
 lower and right edges are padded.
 
-NumPy's format was chosen over zarr, both measured on crops of 256 x 256 pixels with six bands in float32 on one core
-(benchmarks/README.md, "train"): a mapped file needs no decompression and no library beyond NumPy, all processes of a
-machine share its pages, and it is written from start to end with plain writes, which a full disk fails cleanly.
+NumPy's format was chosen over zarr. A crop of 256 x 256 pixels with six bands in float32 takes 0.33 ms of one core from
+a mapped file, 2.7 ms from zarr 3.1.6 without compression, 4.9 ms with LZ4 and 8.8 ms with Zstandard, both of which
+halve simulated scenes. A mapped file needs no library beyond NumPy, all processes of a machine share its pages, and it
+is written from start to end with plain writes, which a full disk fails cleanly.
 """
 
 from __future__ import annotations

@@ -1,0 +1,118 @@
+"""Places all over the world as a catalogue serves them: pieces of the sample scene in two seasons."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import Transformer
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from tests.helpers.programs import ROOT
+from tests.helpers.stac_items import CLEAR, Bounds, Labels, World, corner, lonlat, write_cog
+from tests.helpers.stac_scenes import BANDS, OpticalFiles, SarFiles, sample_pieces
+from tests.helpers.stac_servers import catalogue, store, write_source
+
+PIECE, SIDE = 120, 960.0
+"""Pixels of a piece of the sample, and metres of a place's side, which fits into it however it is turned."""
+TO_WORLDCOVER = {0: 0, 1: 80, 2: 10, 4: 90, 5: 40, 7: 50, 8: 60, 9: 70, 11: 30}
+SEEN = {
+    "north": (datetime(2021, 7, 5, 10, 20), datetime(2021, 4, 2, 10, 20)),
+    "tropics": (datetime(2021, 7, 5, 10, 20), datetime(2021, 2, 2, 10, 20)),
+    "south": (datetime(2021, 2, 2, 10, 20), datetime(2021, 9, 9, 10, 20)),
+}
+
+
+def choose_places(count: int) -> list[dict[str, str]]:
+    """Choose places of the real table, of all belts, a quarter of them held out."""
+    with (ROOT / "weights" / "world" / "places.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if 8 < abs(float(row["latitude"])) < 60]
+    held_out = [row for row in rows if row["role"] == "held-out"]
+    learned = [row for row in rows if row["role"] == "train"]
+    few = count // 4
+    return held_out[:: len(held_out) // few][:few] + learned[:: len(learned) // (count - few)][: count - few]
+
+
+def write_places(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Write a table of places."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    return path
+
+
+def simulate(folder: Path, url: str, rows: list[dict[str, str]]) -> World:
+    """Write the files of the places: in the second season darker; the second map differs in a corner."""
+    world = World(folder, url)
+    pieces = sample_pieces(PIECE)
+    for number, row in enumerate(rows):
+        longitude, latitude = float(row["longitude"]), float(row["latitude"])
+        epsg = (32600 if latitude > 0 else 32700) + int((longitude + 180) // 6) + 1
+        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(longitude, latitude)
+        half = PIECE * 5
+        west, north = round((x - half) / 60) * 60, round((y + half) / 60) * 60
+        bounds: Bounds = (west, north - 2 * half, west + 2 * half, north)
+        belt = "tropics" if abs(latitude) < 23.4 else "north" if latitude > 0 else "south"
+        _add_place(world, number, bounds, epsg, SEEN[belt], pieces[number])
+    return world
+
+
+def _add_place(
+    world: World, number: int, bounds: Bounds, epsg: int, times: tuple[datetime, ...],
+    piece: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+) -> None:  # fmt: skip
+    optical, sar, labels = piece
+    west, _, _, north = bounds
+    common: dict[str, Any] = {"bounds": bounds, "epsg": epsg, "folder": world.folder, "url": world.url}
+    made = world.folder / "made" / str(number)
+    scl = np.full((PIECE // 2, PIECE // 2), CLEAR, np.uint8)
+    tile = f"{epsg % 100:02d}{'N' if epsg < 32700 else 'M'}{chr(65 + number // 20)}{chr(65 + number % 20)}"
+    for season, time in enumerate(times):
+        time += timedelta(seconds=number)
+        stored = np.where(optical > 0, np.maximum(optical * (1 - 0.1 * season), 1), 0).astype(np.uint16)
+        files = {"SCL": write_cog(made / f"{season}-SCL.tif", scl, corner(west, north, 20), epsg, None)}
+        for band, values in zip(BANDS, stored, strict=True):
+            files[band] = write_cog(made / f"{season}-{band}.tif", values, corner(west, north, 10), epsg, 0)
+        world.add(OpticalFiles(**common, number=2 * number + season, time=time, tile=tile, files=files,
+                               cloud_cover=0.0))  # fmt: skip
+        radar = {
+            name: write_cog(made / f"{season}-{name}.tif", values, corner(west, north, 10), epsg, -32768)
+            for name, values in zip(("VV", "VH"), sar, strict=True)
+        }
+        world.add(SarFiles(**common, number=0, time=time + timedelta(hours=7), files=radar))
+    second = labels.copy()
+    second[:40, :40] = np.where(labels[:40, :40] == 5, 11, 5)
+    world.add(Labels(bounds, epsg, 2021, world.folder, world.url, tile, lambda column, row: second[row, column]),
+              "io_lulc")  # fmt: skip
+    _add_worldcover(world, bounds, epsg, labels, f"{tile}{number:03d}")
+
+
+def _add_worldcover(world: World, bounds: Bounds, epsg: int, labels: NDArray[np.uint8], tile: str) -> None:
+    table = np.zeros(256, np.uint8)
+    table[list(TO_WORLDCOVER)] = list(TO_WORLDCOVER.values())
+    west, south, east, north = (round(value * 12_000) for value in lonlat(bounds, epsg).bounds)
+    codes = np.zeros((north - south + 18, east - west + 18), np.uint8)
+    place = Affine(1 / 12_000, 0, (west - 9) / 12_000, 0, -1 / 12_000, (north + 9) / 12_000)
+    reproject(table[labels], codes, src_transform=corner(bounds[0], bounds[3], 10), src_crs=f"EPSG:{epsg}",
+              dst_transform=place, dst_crs="EPSG:4326", resampling=Resampling.nearest)  # fmt: skip
+    around = ((west - 9) / 12_000, (south - 9) / 12_000, (east + 9) / 12_000, (north + 9) / 12_000)
+    world.add(Labels(around, 4326, 2021, world.folder, world.url, tile, lambda column, row: codes[row, column]),
+              "worldcover")  # fmt: skip
+
+
+@contextmanager
+def serving(folder: Path, rows: list[dict[str, str]]) -> Iterator[tuple[World, Any, Path]]:
+    """Serve places, and yield what they hold, the server of files, and the description of the catalogue."""
+    with store(folder / "files") as files:
+        world = simulate(folder / "files", files.url, rows)
+        with catalogue(world.items, folder / "items") as front:
+            yield world, files, write_source(folder / "local.toml", front.url, [files.host])
