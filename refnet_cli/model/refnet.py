@@ -23,15 +23,16 @@ class 0, "no data"; level i = 1..5 has stride 2**i. Features are (N, C, H, W); i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.config import REFNetConfig
+from refnet_cli.model.mobilenet import CHANNELS, MobileNetV4ConvSmall
 from refnet_cli.scan import selective_scan
 
 LEVELS = 5
@@ -235,6 +236,9 @@ class REFNet(nn.Module):
     Parameters
     ----------
     config : REFNetConfig
+    initialise : bool
+        False where all weights are loaded afterwards. Their first values then mean nothing, and timm is imported only
+        for encoders that are not in ``OWN_ENCODERS``.
 
     Raises
     ------
@@ -242,11 +246,12 @@ class REFNet(nn.Module):
         If timm has no such encoder, or it does not have five levels at strides 2 to 32.
     """
 
-    def __init__(self, config: REFNetConfig) -> None:
+    def __init__(self, config: REFNetConfig, *, initialise: bool = True) -> None:
         super().__init__()
         self.config = config
-        self.optical_encoder, channels = _make_encoder(config.encoder, config.optical_bands)
-        self.sar_encoder, _ = _make_encoder(config.encoder, config.sar_bands)
+        make = _make_encoder if initialise else _make_known_encoder
+        self.optical_encoder, channels = make(config.encoder, config.optical_bands)
+        self.sar_encoder, _ = make(config.encoder, config.sar_bands)
         self.optical_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
         self.sar_projection = nn.ModuleList(nn.Conv2d(c, config.width, 1, bias=False) for c in channels)
         self.mdf_blocks = nn.ModuleList(MDFVSSBlock(config) for _ in range(LEVELS))
@@ -257,7 +262,8 @@ class REFNet(nn.Module):
             self.sar_msie = MSIEDecoder(config.width)
             self.optical_head = Head(config.width, config.classes)
             self.sar_head = Head(config.width, config.classes)
-        self._initialise_decoders()
+        if initialise:
+            self._initialise_decoders()
 
     def _initialise_decoders(self) -> None:
         heads = {module.classify for module in self.modules() if isinstance(module, Head)}
@@ -342,8 +348,24 @@ def _bias(convolution: nn.Conv2d) -> Tensor:
     return convolution.bias
 
 
+OWN_ENCODERS: dict[str, Callable[[int], tuple[nn.Module, list[int]]]] = {
+    "mobilenetv4_conv_small": lambda bands: (MobileNetV4ConvSmall(bands), list(CHANNELS)),
+}
+"""Encoders of timm that are here too, by timm's names: functions of the number of bands that return an encoder with the
+same tensors, and the number of channels of its five levels."""
+
+
+def _make_known_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
+    """Return an encoder without initial weights, of `OWN_ENCODERS` or else of timm."""
+    # timm's tag after the dot only names pretrained weights.
+    own = OWN_ENCODERS.get(name.partition(".")[0])
+    return own(bands) if own else _make_encoder(name, bands)
+
+
 def _make_encoder(name: str, bands: int) -> tuple[nn.Module, list[int]]:
     """Return a timm encoder and the number of channels of its five levels."""
+    import timm  # takes a second
+
     try:
         encoder = timm.create_model(name, features_only=True, in_chans=bands)
     except (RuntimeError, AttributeError, TypeError) as error:

@@ -106,7 +106,7 @@ def load_weights(path: str | Path, *, msie: bool = False) -> tuple[REFNet, Card]
     if config.msie and not msie:
         config = replace(config, msie=False)
         tensors = without_msie(tensors)
-    net = REFNet(config)
+    net = REFNet(config, initialise=False)
     load_strictly(net, tensors)
     return net.eval(), replace(card, network=config)
 

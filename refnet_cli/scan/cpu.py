@@ -173,12 +173,14 @@ def _join(blocks: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, Any]:
     return joined.reshape(*joined.shape[:-2], -1)[..., :channels].copy()
 
 
-@torch.library.custom_op("refnet::selective_scan", mutates_args=(), device_types="cpu")
-def _operator(
+def _scan(
     u: Tensor, projection: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, d_skip: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor]:
     y, kept = _scan_forward(_Problem(u, projection, dt_weight, dt_bias, a_log, d_skip), keep)
     return torch.from_numpy(y).view(u.shape).to(u.dtype), torch.from_numpy(kept)
+
+
+_operator = torch.library.custom_op("refnet::selective_scan", _scan, mutates_args=(), device_types="cpu")
 
 
 @_operator.register_fake
@@ -214,5 +216,7 @@ def selective_scan_cpu(
     """Run the four-direction selective scan on the CPU; see `refnet_cli.scan.selective_scan`."""
     arguments = (u, projection, dt_weight, dt_bias, a_log, d_skip)
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in arguments)
-    y: Tensor = _operator(*arguments, keep)[0]
+    traced = torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    # Only gradients and tracing need the operator, whose first call imports torch's compiler, which takes a second.
+    y: Tensor = (_operator if keep or traced else _scan)(*arguments, keep)[0]
     return y

@@ -185,7 +185,7 @@ def test_a_run_of_training_is_a_folder(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_a_training_leaves_files_of_others_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so before it looks at a scene, and leaves no folder behind."""
 
-    def stop(config: object) -> None:
+    def stop(config: object, store: object) -> None:
         raise InputError("as if")
 
     monkeypatch.setattr(train, "survey_or_advise", stop)

@@ -188,6 +188,19 @@ def test_a_prediction_says_what_it_reads_before_it_imports_much() -> None:
     assert not loaded & {"odc", "pyogrio", "pyproj", "rasterio", "scipy", "shapely", "torch"}
 
 
+@pytest.mark.long
+def test_predicting_with_the_default_weights_imports_neither_timm_nor_torch_s_compiler() -> None:
+    """Either takes a second. Torch's compiler imports sympy."""
+    loaded = loaded_by(
+        "import numpy as np\n"
+        "from refnet_cli.engines.load import load_engine\n"
+        "images = (np.ones((1, bands, 64, 64), np.float32) for bands in (4, 2))\n"
+        "assert np.isfinite(load_engine('refnet-base').predict(*images)).all()"
+    )
+    assert "torch" in loaded
+    assert not loaded & {"sympy", "timm", "torchvision"}
+
+
 def test_help_is_quick() -> None:
     """Processor time, the best of some runs: what else the machine does must not matter."""
     times = []

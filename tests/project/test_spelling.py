@@ -17,7 +17,7 @@ from refnet_cli.cli.main import commands
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ROOT / "docs" / "development" / "words.txt"
 """Names, terms and British spellings that the American dictionary lacks, one a line."""
-PAGES = ("*.md", "docs/**/*.md", "weights/*.md", "benchmarks/*.md", "sample_data/*.md")
+PAGES = ("*.md", "docs/**/*.md", "weights/**/*.md", "benchmarks/*.md", "sample_data/*.md")
 
 
 def test_there_are_no_known_misspellings() -> None:
@@ -66,4 +66,4 @@ def test_pages_and_help_texts_have_known_words_only() -> None:
 
 def test_the_word_list_is_sorted_and_holds_each_word_once() -> None:
     words = WORDS.read_text(encoding="utf-8").split()
-    assert words == sorted(set(words), key=str.casefold)
+    assert words == sorted(set(words), key=lambda word: (word.casefold(), word))
