@@ -92,7 +92,12 @@ def predict_command(
 
     with ProgressBar("tiles", quiet) as progress:
         follow = Follow(options)
-        report = predict(options, progress=progress, on_start=follow)
+
+        def on_start(so_far: Report) -> None:
+            follow(so_far)
+            progress.begin()  # the time left is that of tiles, which takes less than loading the network
+
+        report = predict(options, progress=progress, on_start=on_start)
     follow.finish(report)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
