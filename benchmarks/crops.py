@@ -64,7 +64,7 @@ def make_config(folder: Path, size: int, **settings: object) -> TrainConfig:
                 file.write(values, 1, window=RasterWindow(0, row, size, len(rows)))
     scene = TrainScene(optical, sar, labels, name="scene")
     small = {"encoder": "mobilenetv4_conv_small_050", "width": 32, "steps": 100_000, "split": "none", "device": "cpu"}
-    return TrainConfig(scenes=(scene,), scheme="esri-io", **small | settings)  # type: ignore[arg-type]
+    return TrainConfig(scenes=(scene,), scheme="esri-io", **small | settings)  # type: ignore[arg-type]  # mixed types
 
 
 class Prepared:
@@ -108,7 +108,7 @@ def measure_crops(folder: Path, size: int, steps: int) -> list[Row]:
     stored = replace(files, cache=folder / "store")
     rows = []
     for what, effects in (("default augmentation", {}), ("all augmentation", ALL_EFFECTS)):
-        ready = Prepared(replace(stored, **effects))  # type: ignore[arg-type]
+        ready = Prepared(replace(stored, **effects))  # type: ignore[arg-type]  # mixed types
         fast = ready.time_crops(steps)
         slow = Prepared(replace(files, **effects), ready.card).time_crops(max(steps // 20, 1))  # type: ignore[arg-type]
         row = compare(f"crop of 256 x 256, {what}, from the store", fast, "from the files", slow)

@@ -32,7 +32,7 @@ def later(milliseconds: int, done: Callable[[], None]) -> None:
     def run() -> None:
         try:
             done()
-        except Exception:
+        except Exception:  # Qt would go on after an exception, and QGIS would never end
             traceback.print_exc()
             os._exit(1)
 

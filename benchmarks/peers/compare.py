@@ -221,7 +221,7 @@ class Comparison:
         return row
 
     def measure_wedge(self, name: str, declared: bool) -> Row:
-        """Measure what becomes of pixels without data, of a wedge in all bands."""
+        """Measure which class the map has where a wedge of all bands has no data."""
         files = self.files(self.stack(WEDGE_SIZE, wedge=True, declared=declared), free=True)
         case = f"wedge, {'declared' if declared else 'NaN not declared'}"
         row = _row(name, case, self.run(name, files))
@@ -294,7 +294,7 @@ def run(
     work : Path, optional
         Folder of scenes, networks and maps, which are kept there and used again; by default a temporary one.
     merge : Path, optional
-        Results of an earlier run. Its rows stay, where none is measured again.
+        Results of an earlier run. Rows that are not measured again are kept.
     """
     kept: list[Row] = json.loads(merge.read_text())["results"] if merge else []
     with tempfile.TemporaryDirectory() as temporary:

@@ -30,7 +30,7 @@ def load_torchscript(network: str) -> Callable[[Any], Any]:
     """Return a function from images (N, B, H, W) to probabilities (N, K, H, W), arrays."""
     import torch
 
-    module = torch.jit.load(network)  # type: ignore[no-untyped-call]
+    module = torch.jit.load(network)  # type: ignore[no-untyped-call]  # torch has no types here
 
     def run(images: Any) -> Any:
         with torch.inference_mode():
@@ -81,7 +81,7 @@ def in_batches(windows: Iterator[Window], batch: int) -> Iterator[list[Window]]:
 
 
 def run_plain(image: str, run: Callable[[Any], Any], output: str, batch: int) -> None:
-    """Write the class of each window as it is found."""
+    """Predict windows without overlap, and write the classes of each before the next is read."""
     with rasterio.open(image) as source, rasterio.open(output, "w", **profile_of(source)) as target:
         for windows in in_batches(windows_of(source.height, source.width, TILE), batch):
             found = run(np.stack([read(source, window) for window in windows]))
@@ -113,7 +113,7 @@ def run_terratorch(image: str, network: str, output: str) -> None:
     import torch
     from terratorch.tasks.tiled_inference import tiled_inference
 
-    module = torch.jit.load(network)  # type: ignore[no-untyped-call]
+    module = torch.jit.load(network)  # type: ignore[no-untyped-call]  # torch has no types here
     values = rioxarray.open_rasterio(image)
     tensor = torch.tensor(values.values, dtype=torch.float, device="cpu").unsqueeze(0)
     found = tiled_inference(module, tensor, crop=256, stride=240, batch_size=16)

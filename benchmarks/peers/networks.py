@@ -129,6 +129,7 @@ def export_torchscript(weights: Path, path: Path) -> Path:
         SCANS["torchscript"] = Kernel(torch.jit.script(scan_in_script))
         try:
             stacked = Stacked(net, card).eval()
+            # torch has no types here.
             traced = torch.jit.trace(stacked, (example,), check_trace=False)  # type: ignore[no-untyped-call]
         finally:
             del SCANS["torchscript"]  # a kernel for exports only

@@ -36,7 +36,7 @@ class ScriptEngine:
     def __init__(self, path: Path) -> None:
         self.card = read_card(default_weights())
         self.about = {"device": "cpu"}
-        self._module = torch.jit.load(path)  # type: ignore[no-untyped-call]
+        self._module = torch.jit.load(path)  # type: ignore[no-untyped-call]  # torch has no types here
         keep_freed_memory()  # as TorchEngine does
 
     @torch.inference_mode()

@@ -128,7 +128,7 @@ def simulated(folder: Path, url: str, side: int = 768) -> World:
     }
     world.add(SarFiles(**common, number=0, time=RADAR, files=files))
     world.add(Labels(bounds, EPSG, 2021, folder, url, "33U", lambda column, row: labels[row, column]), "io_lulc")
-    _add_worldcover(world, bounds, labels)
+    add_worldcover(world, bounds, EPSG, labels, "N51E012")
     return world
 
 
@@ -167,16 +167,16 @@ def sample_pieces(side: int) -> list[tuple[NDArray[Any], NDArray[np.float32], ND
     return [(optical[:, *square], sar[:, *square], labels[square]) for square in squares]
 
 
-def _add_worldcover(world: World, bounds: Bounds, labels: NDArray[np.uint8]) -> None:
-    """Add the same labels on the grid of WorldCover."""
+def add_worldcover(world: World, bounds: Bounds, epsg: int, labels: NDArray[np.uint8], tile: str) -> None:
+    """Add labels on pixels of 10 m on the grid of WorldCover."""
     to_worldcover = {0: 0, 1: 80, 2: 10, 4: 90, 5: 40, 7: 50, 8: 60, 9: 70, 11: 30}
     table = np.zeros(256, np.uint8)
     table[list(to_worldcover)] = list(to_worldcover.values())
-    west, south, east, north = (round(value * 12_000) for value in lonlat(bounds, EPSG).bounds)
+    west, south, east, north = (round(value * 12_000) for value in lonlat(bounds, epsg).bounds)
     codes = np.zeros((north - south + 18, east - west + 18), np.uint8)
     place = Affine(1 / 12_000, 0, (west - 9) / 12_000, 0, -1 / 12_000, (north + 9) / 12_000)
-    reproject(table[labels], codes, src_transform=corner(bounds[0], bounds[3], 10), src_crs=f"EPSG:{EPSG}",
+    reproject(table[labels], codes, src_transform=corner(bounds[0], bounds[3], 10), src_crs=f"EPSG:{epsg}",
               dst_transform=place, dst_crs="EPSG:4326", resampling=Resampling.nearest)  # fmt: skip
     around = ((west - 9) / 12_000, (south - 9) / 12_000, (east + 9) / 12_000, (north + 9) / 12_000)
-    world.add(Labels(around, 4326, 2021, world.folder, world.url, "N51E012", lambda column, row: codes[row, column]),
+    world.add(Labels(around, 4326, 2021, world.folder, world.url, tile, lambda column, row: codes[row, column]),
               "worldcover")  # fmt: skip

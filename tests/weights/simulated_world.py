@@ -10,20 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
-from rasterio.enums import Resampling
-from rasterio.warp import reproject
 
 from tests.helpers.programs import ROOT
-from tests.helpers.stac_items import CLEAR, Bounds, Labels, World, corner, lonlat, write_cog
-from tests.helpers.stac_scenes import BANDS, OpticalFiles, SarFiles, sample_pieces
+from tests.helpers.stac_items import CLEAR, Bounds, Labels, World, corner, write_cog
+from tests.helpers.stac_scenes import BANDS, OpticalFiles, SarFiles, add_worldcover, sample_pieces
 from tests.helpers.stac_servers import catalogue, store, write_source
 
 PIECE, SIDE = 120, 960.0
 """Pixels of a piece of the sample, and metres of a place's side, which fits into it however it is turned."""
-TO_WORLDCOVER = {0: 0, 1: 80, 2: 10, 4: 90, 5: 40, 7: 50, 8: 60, 9: 70, 11: 30}
 SEEN = {
     "north": (datetime(2021, 7, 5, 10, 20), datetime(2021, 4, 2, 10, 20)),
     "tropics": (datetime(2021, 7, 5, 10, 20), datetime(2021, 2, 2, 10, 20)),
@@ -93,20 +89,7 @@ def _add_place(
     second[:40, :40] = np.where(labels[:40, :40] == 5, 11, 5)
     world.add(Labels(bounds, epsg, 2021, world.folder, world.url, tile, lambda column, row: second[row, column]),
               "io_lulc")  # fmt: skip
-    _add_worldcover(world, bounds, epsg, labels, f"{tile}{number:03d}")
-
-
-def _add_worldcover(world: World, bounds: Bounds, epsg: int, labels: NDArray[np.uint8], tile: str) -> None:
-    table = np.zeros(256, np.uint8)
-    table[list(TO_WORLDCOVER)] = list(TO_WORLDCOVER.values())
-    west, south, east, north = (round(value * 12_000) for value in lonlat(bounds, epsg).bounds)
-    codes = np.zeros((north - south + 18, east - west + 18), np.uint8)
-    place = Affine(1 / 12_000, 0, (west - 9) / 12_000, 0, -1 / 12_000, (north + 9) / 12_000)
-    reproject(table[labels], codes, src_transform=corner(bounds[0], bounds[3], 10), src_crs=f"EPSG:{epsg}",
-              dst_transform=place, dst_crs="EPSG:4326", resampling=Resampling.nearest)  # fmt: skip
-    around = ((west - 9) / 12_000, (south - 9) / 12_000, (east + 9) / 12_000, (north + 9) / 12_000)
-    world.add(Labels(around, 4326, 2021, world.folder, world.url, tile, lambda column, row: codes[row, column]),
-              "worldcover")  # fmt: skip
+    add_worldcover(world, bounds, epsg, labels, f"{tile}{number:03d}")
 
 
 @contextmanager
