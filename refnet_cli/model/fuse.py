@@ -62,11 +62,12 @@ def prepare_for_inference(net: REFNet) -> REFNet:
     REFNet
         In evaluation mode. Its logits differ from the network's by float rounding only. It cannot be trained or saved.
     """
-    prepared = copy.deepcopy(net).eval().requires_grad_(False)
-    if prepared.config.msie:
-        for name in ("optical_msie", "sar_msie", "optical_head", "sar_head"):
-            delattr(prepared, name)
-        prepared.config = replace(prepared.config, msie=False)
+    decoders = ("optical_msie", "sar_msie", "optical_head", "sar_head") if net.config.msie else ()
+    placeholders: dict[int, Any] = {id(net.get_submodule(name)): nn.Identity() for name in decoders}  # not to be copied
+    prepared = copy.deepcopy(net, placeholders).eval().requires_grad_(False)
+    for name in decoders:
+        delattr(prepared, name)
+    prepared.config = replace(prepared.config, msie=False)
     for encoder, bands in (("optical_encoder", net.config.optical_bands), ("sar_encoder", net.config.sar_bands)):
         if not _fold_encoder(prepared.get_submodule(encoder), bands):
             setattr(prepared, encoder, copy.deepcopy(net.get_submodule(encoder)).eval().requires_grad_(False))

@@ -470,7 +470,7 @@ def from_published(state: dict[str, Any]) -> REFNet:
     tensors: dict[str, Tensor] = state.get("state_dict", state)
     prefixes = published_names()
     renamed = {rename_published(name.removeprefix("module."), prefixes): x for name, x in tensors.items()}
-    net = REFNet(_infer_config(renamed))
+    net = REFNet(_infer_config(renamed), initialise=False)
     expected = net.state_dict()
     for name, target in expected.items():
         if name in renamed and name.endswith((".a_log", ".d_skip")):

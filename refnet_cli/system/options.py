@@ -75,6 +75,7 @@ def texts(kind: type[Any]) -> dict[str, str]:
     return {field.name: field.metadata.get("help") or found.get(field.name, "") for field in fields(kind)}
 
 
+@cache
 def _docstrings(kind: type[Any]) -> dict[str, str]:
     """Return the strings that stand below the fields of a class, by field."""
     (tree,) = ast.parse(inspect.getsource(kind)).body

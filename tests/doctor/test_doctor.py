@@ -40,7 +40,9 @@ STEPS: list[tuple[int, int]] = []
 
 @pytest.fixture(scope="module")
 def found() -> DoctorReport:
-    return inspect_machine(lambda done, total: STEPS.append((done, total)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selftest, "load_engine", load_kept)
+        return inspect_machine(lambda done, total: STEPS.append((done, total)))
 
 
 def without(hidden: str, *arguments: str) -> subprocess.CompletedProcess[str]:

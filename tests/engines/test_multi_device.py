@@ -42,6 +42,7 @@ from tests.helpers.multi_device_engines import (
     EchoEngine,
     load,
 )
+from tests.helpers.programs import Process, environment, start
 from tests.helpers.quick import few
 from tests.helpers.scenes import make_pair
 
@@ -257,28 +258,29 @@ def test_processes_go_with_their_parent_in_the_midst_of_a_batch(number: signal.S
 
 
 COMMAND = """
+import os
 import sys
 from refnet_cli.cli import main as cli
 from refnet_cli.engines import load as engine
 from tests.helpers.multi_device_engines import load_as_torch
+os.setsid()
 engine.ENGINES["torch"] = load_as_torch
 cli.main()
 """
 
 
-def start_command(folder: Path, act: float, *shell: str) -> subprocess.Popen[str]:
-    """Start `refnet predict` on two devices, in a process group of its own, whose processes do as told at a batch."""
+def command_on_two_devices(folder: Path, act: float) -> tuple[list[str], dict[str, str]]:
+    """Words and environment of Python for `refnet predict` on two devices, whose processes do as told at a batch.
+
+    It leads a process group of its own.
+    """
     optical, sar = make_pair(folder, 64, 64)
     (folder / "processes").mkdir()
     arguments = ["predict", "--optical", optical, "--sar", sar, "-o", folder / "map.tif", "--device", "cpu,cpu", "-q"]
-    return subprocess.Popen(
-        [*shell, sys.executable, "-c", COMMAND, *map(str, arguments)], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"TEST_ACT": str(act), "TEST_PROCESSES": str(folder / "processes")},
-    )  # fmt: skip
+    return ["-c", COMMAND, *map(str, arguments)], environment(TEST_ACT=act, TEST_PROCESSES=folder / "processes")
 
 
-def loaded(folder: Path, command: subprocess.Popen[str]) -> list[int]:
+def loaded(folder: Path, command: Process) -> list[int]:
     """Wait until both engines are loaded, and a bit; their processes."""
     until = time.monotonic() + 60
     while len(found := os.listdir(folder / "processes")) < 2 and time.monotonic() < until:
@@ -292,15 +294,16 @@ def loaded(folder: Path, command: subprocess.Popen[str]) -> list[int]:
     ("number", "code"), few([(signal.SIGINT, 130), (signal.SIGTERM, 143)], (signal.SIGTERM, 143))
 )
 def test_a_signal_to_all_processes_is_the_parents_to_act_on(tmp_path: Path, number: int, code: int) -> None:
-    with start_command(tmp_path, SLEEP) as command:
-        processes = loaded(tmp_path, command)
-        os.killpg(command.pid, number)
-        began = time.monotonic()
-        out, err = command.communicate(timeout=60)
-        assert (command.returncode, out) == (code, "")
-        assert "Traceback" not in err
-        assert time.monotonic() - began < WITHIN
-        assert all_go(processes)
+    words, env = command_on_two_devices(tmp_path, SLEEP)
+    command = start(*words, env=env)
+    processes = loaded(tmp_path, command)
+    os.killpg(command.pid, number)
+    began = time.monotonic()
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert time.monotonic() - began < WITHIN
+    assert all_go(processes)
     assert "map.tif" not in os.listdir(tmp_path)
 
 
@@ -315,9 +318,9 @@ def test_a_signal_to_the_processes_alone_is_ignored(two: MultiDeviceEngine) -> N
 @pytest.mark.long
 def test_streams_that_do_not_exist(tmp_path: Path) -> None:
     """Pipes and files get their numbers then, and nothing must be printed into them."""
-    with start_command(tmp_path, 0, "/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh") as command:
-        command.communicate(timeout=60)
-        assert command.returncode == 0
+    words, env = command_on_two_devices(tmp_path, 0)
+    shell = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable]
+    assert subprocess.run([*shell, *words], cwd=ROOT, env=env, timeout=60, check=False).returncode == 0
     assert (tmp_path / "map.tif").exists()
 
 

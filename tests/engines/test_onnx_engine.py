@@ -25,7 +25,7 @@ from refnet_cli.engines.providers import INSTALL, PROVIDERS
 from refnet_cli.errors import InputMissingError, OptionsError, TryAgainError, UnavailableError, WeightsError
 from refnet_cli.model.card import Modality
 from refnet_cli.model.weight_files import read_card
-from tests.helpers.scenes import CARD
+from tests.helpers.scenes import CARD, make_pair
 from tests.helpers.small_models import make_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -423,7 +423,7 @@ def test_models_without_a_card_are_refused(tmp_path: Path, capsys: pytest.Captur
     bare = write_model(tmp_path / "bare.onnx", card=None)
     with pytest.raises(WeightsError, match="has no refnet card"):
         OnnxEngine(bare)
-    code, message = predict(capsys, bare, tmp_path / "map.tif")
+    code, message = predict(capsys, SAMPLE, bare, tmp_path / "map.tif")
     assert code == 78
     assert "has no refnet card" in message
     assert list(tmp_path.iterdir()) == [bare]
@@ -501,9 +501,14 @@ def test_models_that_the_runtime_cannot_load_are_refused_in_one_line(tmp_path: P
 # --- through the command line ----------------------------------------------------------------------------------------
 
 
-def predict(capsys: pytest.CaptureFixture[str], weights: Path, output: Path, *options: str) -> tuple[int, str]:
-    files = ["--optical", ROOT / "sample_data" / "s2.tif", "--sar", ROOT / "sample_data" / "s1.tif"]
-    code = run(["predict", *map(str, files), "--weights", str(weights), "-o", str(output), *options])
+SAMPLE = ROOT / "sample_data" / "s2.tif", ROOT / "sample_data" / "s1.tif"
+
+
+def predict(
+    capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], weights: Path, output: Path, *options: str
+) -> tuple[int, str]:
+    files = ["--optical", pair[0], "--sar", pair[1], "--weights", weights, "-o", output]
+    code = run(["predict", *map(str, files), *options])
     streams = capsys.readouterr()
     assert "Traceback" not in streams.err
     return code, streams.err if code else streams.out
@@ -522,7 +527,7 @@ def test_the_shipped_weights_map_the_sample_alike_in_both_forms(
     for suffix, options in ((".onnx", ["--provider", "cpu"]), (".safetensors", [])):
         output = tmp_path / f"{suffix[1:]}.tif"
         code, out = predict(
-            capsys, BASE.with_suffix(suffix), output, "--device", "cpu", "--json", "--bounds", STRIP, *options
+            capsys, SAMPLE, BASE.with_suffix(suffix), output, "--device", "cpu", "--json", "--bounds", STRIP, *options
         )
         assert code == 0, out
         assert ("ONNX Runtime" in json.dumps(json.loads(out))) == (suffix == ".onnx")
@@ -566,10 +571,11 @@ def test_exit_codes_of_options_that_do_not_fit(
 ) -> None:
     runtime = FakeRuntime(["CPUExecutionProvider"])
     monkeypatch.setattr(onnx_engine, "import_runtime", lambda: runtime)
-    found, message = predict(capsys, BASE.with_suffix(suffix), tmp_path / "map.tif", *options)
+    pair = make_pair(tmp_path, 64, 64)
+    found, message = predict(capsys, pair, BASE.with_suffix(suffix), tmp_path / "map.tif", *options)
     assert found == code
     assert options[0] in message or options[1] in message
-    assert not list(tmp_path.iterdir())
+    assert sorted(tmp_path.iterdir()) == sorted(pair)
 
 
 def test_predicting_needs_neither_torch_nor_onnx(model: Path) -> None:

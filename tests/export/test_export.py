@@ -6,6 +6,8 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,12 +74,18 @@ def save(path: Path, card: Card = CARD) -> Path:
 
 
 def with_few_levels(patch: pytest.MonkeyPatch) -> None:
-    """Have networks two levels of features instead of five, since exporting takes as long as a network is deep."""
+    """Have networks two levels of features instead of five and half of their VSS blocks, each kind once.
+
+    Exporting takes as long as a network is deep.
+    """
+    kinds = [refnet.VSSBlock, torch.nn.Identity, torch.nn.Identity, refnet.VSSBlock, refnet.VSSBlock, torch.nn.Identity]
+    blocks = cycle(kinds)  # share and difference of each level, then the decoder's
 
     def make(name: str, bands: int) -> tuple[torch.nn.Module, list[int]]:
         encoder = timm.create_model(name, features_only=True, in_chans=bands, out_indices=(0, 1))
         return encoder, encoder.feature_info.channels()
 
+    patch.setattr(refnet, "VSSBlock", lambda *settings: next(blocks)(*settings))
     patch.setattr(refnet, "LEVELS", 2)
     patch.setattr(refnet, "_make_encoder", make)
 
@@ -99,6 +107,7 @@ def exported(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return once(tmp_path_factory, "exported", export)
 
 
+@cache
 def session(path: Path) -> Any:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
@@ -114,6 +123,7 @@ def in_onnx(running: Any, tiles: Tiles) -> list[np.ndarray]:
     return found
 
 
+@cache
 def in_torch(weights: Path) -> Callable[[Tiles], np.ndarray]:
     """Logits by the network as it was trained, standardised by numpy: nothing that exporting makes use of."""
     net, card = load_weights(weights)
@@ -320,6 +330,7 @@ def test_a_scene_of_one_sensor_tests_both_encoders(
         assert ("Sentinel-2 alone" in source and "random" in source) is (sources["whole"] > 0)
         raise InterruptedError
 
+    with_few_levels(monkeypatch)
     monkeypatch.setattr("refnet_cli.export.onnx_model._trace", lambda *_: make_model())
     monkeypatch.setattr("refnet_cli.export.onnx_model.compare", hold)
     path = save(tmp_path / "able.safetensors", replace(CARD, training=training))

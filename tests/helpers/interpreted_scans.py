@@ -57,6 +57,7 @@ def test_chunks_and_blocks_of_full_size(height: int, width: int, channels: int, 
     compare(make(1, height, width, channels, rank, states))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_chunks")
 def test_the_same_input_gives_the_same_bits() -> None:
     arguments = make(1, 1, 3, 5, 1, 1)
@@ -66,7 +67,7 @@ def test_the_same_input_gives_the_same_bits() -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_half_precision_inputs_scan_in_single_precision() -> None:
-    arguments = [a.detach().bfloat16() for a in make(1, 3, 3, 4, 1, 1)]
+    arguments = [a.detach().bfloat16() for a in make(1, 2, 3, 3, 1, 1)]
     y = selective_scan(*arguments, scan="triton")
     assert y.dtype == torch.bfloat16
     oracle = selective_scan(*(a.float() for a in arguments), scan="loop").bfloat16()

@@ -34,10 +34,19 @@ def net() -> REFNet:
     return REFNet(CARD.network).eval()
 
 
+@pytest.fixture(scope="module")
+def content(net: REFNet, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("weights")
+    save_weights(net, CARD, folder / "tiny.safetensors")
+    (only,) = folder.iterdir()
+    return only.read_bytes()
+
+
 @pytest.fixture
-def saved(net: REFNet, tmp_path: Path) -> Path:
-    save_weights(net, CARD, tmp_path / "tiny.safetensors")
-    return tmp_path / "tiny.safetensors"
+def saved(content: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    path.write_bytes(content)
+    return path
 
 
 def test_round_trip(net: REFNet, saved: Path) -> None:
@@ -45,7 +54,6 @@ def test_round_trip(net: REFNet, saved: Path) -> None:
     assert replace(card, sha256="") == CARD
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), loaded.state_dict().values(), strict=True))
     assert not loaded.training
-    assert [path.name for path in saved.parent.iterdir()] == ["tiny.safetensors"]
 
 
 def test_saving_twice_gives_the_same_bytes(net: REFNet, saved: Path, tmp_path: Path) -> None:

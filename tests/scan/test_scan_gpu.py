@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from torch import Tensor
 from refnet_cli import scan as scans
 from refnet_cli.errors import UnavailableError
 from refnet_cli.scan import SCANS, available_scans, choose_scan, fla, mamba, selective_scan
+from tests.helpers.programs import environment, run_python
 from tests.scan.test_scan import assert_close, make, value_and_gradients
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,13 +192,20 @@ def test_importing_the_scan_needs_no_optional_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
+INTERPRETED = """
+import sys
+for name in [name for name in sys.modules if name.split(".")[0] == "triton" and "._C" not in name]:
+    del sys.modules[name]  # loaded before the interpreter was switched on
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
 def run_interpreted(marks: str) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
-    options = ["-W", "error", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marks]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "tests/helpers/interpreted_scans.py"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}, capture_output=True, text=True,
-    )  # fmt: skip
+    options = ["-W", "error", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marks]
+    env = environment(TRITON_INTERPRET=1, PYTEST_ADDOPTS="")
+    done = run_python("-c", INTERPRETED, *options, "tests/helpers/interpreted_scans.py", env=env, seconds=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -31,6 +31,7 @@ from refnet_cli.training.validation import evaluate_weights
 from tests.helpers.messages import messages
 from tests.helpers.quick import few
 from tests.helpers.scenes import CARD, make_labelled_scene
+from tests.helpers.trainings import shorten
 
 WHOLE = Window(0, 0, 160, 144)
 SENSORS = ("optical", "sar")
@@ -56,11 +57,6 @@ def configured(scenes: dict[str, TrainScene], *names: str, **settings: Any) -> T
 
 def other_of(sensor: str) -> str:
     return "sar" if sensor == "optical" else "optical"
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
 
 
 def test_a_regions_file_may_leave_a_sensor_out(tmp_path: Path) -> None:
@@ -117,7 +113,7 @@ def test_statistics_are_those_of_the_scenes_that_have_the_sensor(scenes: dict[st
     """Scenes without it change neither its mean nor its spread, however many they are."""
     few = configured(scenes, "pair", split="none")
     alone = replace(scenes[other_of(sensor)], label_weight=1.0)
-    many = replace(few, scenes=(few.scenes[0], *(replace(alone, name=f"alone-{n}") for n in range(6))))
+    many = replace(few, scenes=(few.scenes[0], *(replace(alone, name=f"alone-{n}") for n in range(3))))
     found = {}
     for config in (few, many):
         sampler = Sampler(survey(config), config)
@@ -152,7 +148,7 @@ def test_a_sensor_in_few_scenes_is_measured_in_enough_crops(
 
 @pytest.mark.parametrize("sensor", few(SENSORS, "sar"))
 def test_a_training_of_one_sensor_says_what_to_write(
-    scenes: dict[str, TrainScene], sensor: str, tmp_path: Path, no_pictures: None
+    scenes: dict[str, TrainScene], sensor: str, tmp_path: Path, short_trainings: None
 ) -> None:
     """Then it trains, and its statistics of the other sensor are never used."""
     absent = other_of(sensor)
@@ -215,7 +211,9 @@ def mixed(scenes: dict[str, TrainScene]) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def trained(mixed: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    return fit(mixed, tmp_path_factory.mktemp("mixed"))
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch, pictures=True)
+        return fit(mixed, tmp_path_factory.mktemp("mixed"))
 
 
 @pytest.mark.long
@@ -233,7 +231,7 @@ def test_a_mixed_training_scores_with_the_one_sensor_that_there_is(mixed: TrainC
 
 @pytest.mark.long
 def test_a_mixed_training_goes_on_to_the_same_weights(
-    mixed: TrainConfig, trained: TrainResult, tmp_path: Path, no_pictures: None
+    mixed: TrainConfig, trained: TrainResult, tmp_path: Path, short_trainings: None
 ) -> None:
     def pull(progress: Progress) -> None:
         if progress.step == 4:
@@ -249,7 +247,7 @@ def test_a_mixed_training_goes_on_to_the_same_weights(
 
 @pytest.mark.long
 def test_an_encoder_that_sees_nothing_keeps_its_statistics(
-    scenes: dict[str, TrainScene], tmp_path: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch
+    scenes: dict[str, TrainScene], tmp_path: Path, short_trainings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Passes without any SAR leave SAR's running means and variances alone: they would shrink to nothing."""
     config = configured(scenes, "pair", "optical", split="none", batch=2, accumulate=2, steps=4)
@@ -273,7 +271,7 @@ def test_an_encoder_that_sees_nothing_keeps_its_statistics(
 
 @pytest.mark.long
 def test_scoring_with_a_sensor_that_is_not_taught_warns(
-    scenes: dict[str, TrainScene], tmp_path: Path, no_pictures: None
+    scenes: dict[str, TrainScene], tmp_path: Path, short_trainings: None
 ) -> None:
     held = replace(scenes["held"], sar=None)
     for dropout, count in ((0.0, 1), (0.5, 0)):

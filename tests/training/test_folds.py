@@ -33,16 +33,14 @@ from refnet_cli.training.result import TrainResult
 from refnet_cli.training.run import Progress
 from tests.helpers.once import once
 from tests.helpers.scenes import CARD, make_labelled_scene
+from tests.helpers.trainings import shorten
+from tests.training.test_rehearsal import TIMES
 
 HEAD = 'scheme = "esri-io"\nencoder = "test_resnet"\ndevice = "cpu"\n'
-HEAD += "width = 16\nsteps = 2\nbatch = 2\ncrop = 64\ntile = 160\n"
+HEAD += "width = 16\nsteps = 2\nvalidate_every = 2\nbatch = 2\ncrop = 64\ntile = 160\n"
 NAMES = CARD.scheme.names
 HELD_OUT = "south,east"
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
+pytestmark = pytest.mark.usefixtures("short_trainings")
 
 
 def table_of(name: str, entries: str = "") -> str:
@@ -71,7 +69,7 @@ def done(regions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> Path:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
+            shorten(patched)
             configs = read_folds(regions, HELD_OUT)
             with pytest.raises(TryAgainError, match="Run the same command again"):
                 fit_folds(configs, folder, stopping=lambda: (folder / "fold-east" / "checkpoints").exists())
@@ -343,7 +341,9 @@ def test_names_of_folders() -> None:
             name_folders(Path("out"), pair)
 
 
-def test_the_command(regions: Path, tmp_path: Path, faked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    regions: Path, tmp_path: Path, faked: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """stdout has the table's path, or all of it as JSON."""
     words = ["train", str(regions), "-o", str(tmp_path / "out"), "--folds", "all"]
     assert run(words) == 0
@@ -359,10 +359,12 @@ def test_the_command(regions: Path, tmp_path: Path, faked: list[str], capsys: py
         assert "Remove one of them" in capsys.readouterr().err or extra[0] == "--fold"
     assert run(["train", str(regions), "--folds", "all"]) == 2
     capsys.readouterr()
+    monkeypatch.setattr("refnet_cli.training.rehearsal.rehearse", lambda *_: TIMES)
     assert run(["train", str(regions), "--folds", "north,east", "--dry-run", "--json", "-q"]) == 0
     counted = json.loads(capsys.readouterr().out)
     assert counted.keys() == {"north", "east"}
     assert counted["north"]["validation"]["Water"] > 0
+    assert [counted[fold]["time"]["steps"] for fold in counted] == [TIMES.steps, 2]
     assert run(["train", str(regions), "--folds", "north", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("fold north\nlabelled pixels")
 

@@ -99,7 +99,9 @@ def test_how_files_are_read(config: TrainConfig) -> None:
     ]  # fmt: skip
 
 
-def test_the_dry_run(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dry_run(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Counts go to stdout, all else to stderr, evidence with -v; nothing is written."""
     regions = tmp_path / "regions.toml"
     regions.write_text(
@@ -117,9 +119,10 @@ def test_the_dry_run(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
     assert "north: sar.scale power (values: " in shown.err
     assert shown.err.index("timing two steps ...\n") < shown.err.index("\ntime        about ")
     assert [path.name for path in tmp_path.iterdir()] == ["regions.toml"]
+    assert run(["train", str(regions), "--dry-run", "--precision", "bf16"]) == 0
+    assert "! not timed: precision is bf16, which needs a GPU" in capsys.readouterr().err
+    monkeypatch.setattr("refnet_cli.training.rehearsal.rehearse", lambda *_: TIMES)
     assert run(["train", str(regions), "--dry-run", "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["scenes"]["south"]["sar.scale"] == "power"
-    assert found["time"]["seconds"] > found["time"]["step_seconds"] > 0
-    assert run(["train", str(regions), "--dry-run", "--precision", "bf16"]) == 0
-    assert "! not timed: precision is bf16, which needs a GPU" in capsys.readouterr().err
+    assert (found["time"]["seconds"], found["time"]["step_seconds"]) == (TIMES.seconds, TIMES.step_seconds)

@@ -375,7 +375,7 @@ def test_a_folder_of_band_files_gives_the_same_crops_as_a_stack(config: TrainCon
                     write(folder / f"{name}.tif", band[None], (None,), file.transform, file.crs, file.nodata)
         sar = tuple(folder / f"{name}.tif" for name in ("VH", "VV"))
         scenes.append(replace(scene, optical=folder, sar=sar))
-    config = replace(config, steps=2)
+    config = replace(config, steps=1)
     apart = replace(config, scenes=tuple(scenes))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sampling, "choose_pool_size", lambda *_: (1, 1))

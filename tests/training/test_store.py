@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import logging
 import os
 import shutil
 import sys
@@ -34,22 +32,24 @@ from refnet_cli.training.store.tiles import Layout
 from refnet_cli.training.survey import survey
 from tests.helpers.limits import file_size_limit, permissions_hold
 from tests.helpers.messages import messages
-from tests.helpers.quick import few
+from tests.helpers.quick import examples, few
 from tests.helpers.scenes import PLACE, make_labelled_scene, make_pair, write
+
+pytestmark = pytest.mark.usefixtures("short_trainings")
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
     scenes = make_labelled_scene(tmp_path / "north"), make_labelled_scene(tmp_path / "south", seed=1)
     return TrainConfig(
-        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=4, batch=2, crop=64, tile=64,
-        split="none", device="cpu", checkpoint_every=2,
+        scenes=scenes, scheme="esri-io", encoder="test_resnet", width=16, steps=2, batch=2, crop=64, tile=64,
+        split="none", device="cpu", checkpoint_every=1,
     )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refnet_cli.training.result.draw_pictures", lambda *arguments: None)
+@pytest.fixture
+def one(config: TrainConfig) -> TrainConfig:
+    return replace(config, scenes=config.scenes[:1], steps=1)
 
 
 def drill(optical: np.ndarray, sar: np.ndarray) -> None:
@@ -102,7 +102,7 @@ def compare(stored: SceneReader, files: SceneFiles, config: TrainConfig) -> None
     assert str(stored.grid.crs) == str(files.grid.crs)
     random = np.random.default_rng(1)
     height, width = files.grid.shape
-    for number in range(40):
+    for number in range(examples(80)):
         tall, wide = random.integers(1, 300, 2).tolist() if number % 2 else (config.crop,) * 2
         row, column = int(random.integers(1 - tall, height)), int(random.integers(1 - wide, width))
         window = Window(row, column, tall, wide)
@@ -150,15 +150,33 @@ def made(config: TrainConfig, folder: Path) -> set[str]:
     return {name for name in names(folder) if name != LOCK}
 
 
+class PulledPlugError(Exception):
+    pass
+
+
 def test_losses_are_the_same_without_it(config: TrainConfig, tmp_path: Path) -> None:
-    """Whether scenes are brought into it or found there, and however many threads read."""
+    """Whether scenes are brought into it or, by a resumed training, found there, and however many threads read.
+
+    That in a run's folder stays next to checkpoints, and goes with the end of the training.
+    """
+
+    def pull(progress: Progress) -> None:
+        if progress.step == 2:
+            raise PulledPlugError
+
     config = replace(config, jitter=0.1, gaps=0.3, mix=0.3, shift=1.0)
-    without = fit(replace(config, cache_size=0), tmp_path / "without")
-    for number, workers in enumerate((1, 3)):
-        result = fit(replace(config, cache=tmp_path / "store", workers=workers), tmp_path / f"with-{number}")
+    store, own = tmp_path / "store", tmp_path / "run" / "store"
+    without = fit(replace(config, cache_size=0, cache=store), tmp_path / "without")
+    assert not store.exists()
+    brought = fit(replace(config, cache=store, workers=1), tmp_path / "brought")
+    with pytest.raises(PulledPlugError):
+        fit(replace(config, workers=3), tmp_path / "run", pull)
+    assert len(names(own)) == len(names(store)) == 5
+    resumed = fit(replace(config, workers=3), tmp_path / "run")
+    assert not own.exists()
+    for result in (brought, resumed):
         assert result.history == without.history
         assert result.card == without.card
-    assert len(names(tmp_path / "store")) == 5
 
 
 def test_a_second_survey_opens_no_file(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,11 +220,11 @@ def replaced(path: Path) -> None:
     ids=["touched", "replaced", "labels", "sidecar", "nothing"],
 )  # fmt: skip
 def test_files_that_change_are_read_again(
-    config: TrainConfig, tmp_path: Path, change: Callable[[TrainScene], object], kinds: set[str]
+    one: TrainConfig, tmp_path: Path, change: Callable[[TrainScene], object], kinds: set[str]
 ) -> None:
-    before = made(config, tmp_path / "store")
-    change(config.scenes[0])
-    new = made(config, tmp_path / "store") - before
+    before = made(one, tmp_path / "store")
+    change(one.scenes[0])
+    new = made(one, tmp_path / "store") - before
     assert {name.partition("-")[0] for name in new} == kinds
     assert len(new) == len(kinds)
 
@@ -223,18 +241,17 @@ def test_files_that_change_are_read_again(
     ids=lambda value: "" if isinstance(value, set) else str(value),
 )
 def test_other_options_are_other_entries(
-    config: TrainConfig, tmp_path: Path, options: dict[str, Any], kinds: set[str]
+    one: TrainConfig, tmp_path: Path, options: dict[str, Any], kinds: set[str]
 ) -> None:
-    config = replace(config, scenes=config.scenes[:1])
-    before = made(config, tmp_path / "store")
-    changed = replace(config, scenes=(replace(config.scenes[0], **options),))
+    before = made(one, tmp_path / "store")
+    changed = replace(one, scenes=(replace(one.scenes[0], **options),))
     assert {name.partition("-")[0] for name in made(changed, tmp_path / "store") - before} == kinds
 
 
-def test_other_bands_are_other_entries(config: TrainConfig, tmp_path: Path) -> None:
-    made(config, tmp_path / "store")
-    assert len(made(replace(config, optical_bands=("B04", "B03")), tmp_path / "store")) == 6
-    assert len(made(replace(config, block=300.0, crop=96, seed=2), tmp_path / "store")) == 6
+def test_other_bands_are_other_entries(one: TrainConfig, tmp_path: Path) -> None:
+    made(one, tmp_path / "store")
+    assert len(made(replace(one, optical_bands=("B04", "B03")), tmp_path / "store")) == 3
+    assert len(made(replace(one, block=300.0, crop=96, seed=2), tmp_path / "store")) == 3
 
 
 def damage(path: Path, how: str) -> None:
@@ -257,23 +274,23 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped", "header", "garbled", "counts", TILES, ABOUT])
-def test_what_is_damaged_is_made_again(config: TrainConfig, tmp_path: Path, how: str) -> None:
-    before = made(config, tmp_path / "store")
+def test_what_is_damaged_is_made_again(one: TrainConfig, tmp_path: Path, how: str) -> None:
+    before = made(one, tmp_path / "store")
     for name in before:
         damage(tmp_path / "store" / name, how)
-    assert made(config, tmp_path / "store") == before
+    assert made(one, tmp_path / "store") == before
     for name in before:
         assert entries.Entries(tmp_path / "store").get(name, lambda about: True)
 
 
-def test_a_copy_of_the_store_is_used(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_the_store_is_used(one: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the times of its files, which are then read once to see that they are whole."""
-    before = made(config, tmp_path / "store")
+    before = made(one, tmp_path / "store")
     shutil.copytree(tmp_path / "store", tmp_path / "copy", copy_function=shutil.copy)
     monkeypatch.setattr(entries.Entries, "obtain", None)
     store = Store(tmp_path / "copy")
-    survey(config, store)
-    assert made(config, tmp_path / "copy") == before
+    survey(one, store)
+    assert made(one, tmp_path / "copy") == before
 
 
 def test_files_that_change_while_they_are_read_are_not_stored(
@@ -339,30 +356,29 @@ def test_a_disk_that_fills_up_only_costs_time(
     assert names(tmp_path / "store") == [LOCK]
 
 
-def test_a_training_ends_on_a_full_disk(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_ends_on_a_full_disk(one: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "KEPT_FREE", 2**60)
-    assert fit(config, tmp_path / "run").weights.exists()
+    assert fit(one, tmp_path / "run").weights.exists()
 
 
-def test_a_store_that_cannot_be_written_is_read(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_read(config: TrainConfig, one: TrainConfig, tmp_path: Path) -> None:
     folder = tmp_path / "store"
-    made(replace(config, scenes=config.scenes[:1]), folder)
+    made(one, folder)
     folder.chmod(0o555)
     (folder / LOCK).chmod(0o444)
     try:
         with permissions_hold():
             assert streams(config, folder) == ["south"]
-            assert fit(replace(config, cache=folder), tmp_path / "run").weights.exists()
+            assert fit(replace(config, steps=1, cache=folder), tmp_path / "run").weights.exists()
             (tmp_path / "locked").mkdir(mode=0o555)
             assert streams(config, tmp_path / "locked" / "store") == ["north", "south"]
     finally:
         folder.chmod(0o755)
 
 
-def test_its_size_is_limited(config: TrainConfig, tmp_path: Path) -> None:
+def test_its_size_is_limited(config: TrainConfig, one: TrainConfig, tmp_path: Path) -> None:
     """Entries that nobody uses make room for others, entries in use do not."""
     folder = tmp_path / "store"
-    one = replace(config, scenes=config.scenes[:1])
     made(one, folder)
     size = sum((folder / name / TILES).stat().st_size for name in names(folder) if name != LOCK)
     store = Store(folder, int(1.5 * size))
@@ -385,40 +401,21 @@ def test_its_size_is_limited(config: TrainConfig, tmp_path: Path) -> None:
         assert np.array_equal(before, files.read(window)[0].sar, equal_nan=True)
 
 
-def test_no_store_is_made_where_none_is_wanted(config: TrainConfig, tmp_path: Path) -> None:
-    fit(replace(config, cache_size=0, cache=tmp_path / "store"), tmp_path / "run")
-    assert not (tmp_path / "store").exists()
-
-
-class PulledPlugError(Exception):
-    pass
-
-
-def test_a_resumed_training_finds_its_store(config: TrainConfig, tmp_path: Path) -> None:
-    """It stays next to checkpoints, and goes with the end of the training."""
-    whole = fit(config, tmp_path / "whole")
-
-    def pull(progress: Progress) -> None:
-        if progress.step == 3:
-            raise PulledPlugError
-
-    with pytest.raises(PulledPlugError):
-        fit(config, tmp_path / "run", pull)
-    assert len(names(tmp_path / "run" / "store")) == 5
-    assert fit(config, tmp_path / "run").history == whole.history
-    for run in ("whole", "run"):
-        assert not (tmp_path / run / "store").exists()
-
-
-def test_a_foreign_file_in_its_folder_stays(config: TrainConfig, tmp_path: Path) -> None:
+def test_a_foreign_file_in_its_folder_stays(one: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "run" / "store" / "mine").mkdir(parents=True)
     (tmp_path / "run" / "store" / "note.txt").write_text("mine")
-    fit(config, tmp_path / "run")
+    fit(one, tmp_path / "run")
     assert names(tmp_path / "run" / "store") == [LOCK, "mine", "note.txt"]
 
 
-def test_a_limit_in_gigabytes(config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        fit(replace(config, cache=tmp_path / "store", cache_size=1000 / GB), tmp_path / "run")
-    assert [line for line in caplog.messages if "north, south" in line and "--cache-size" in line]
-    assert json.loads(json.dumps(names(tmp_path / "store"))) == [LOCK]
+def test_a_limit_in_gigabytes(
+    one: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("refnet_cli.training.fit.initialise_from_config", interrupt)
+    with pytest.raises(InterruptedError):
+        fit(replace(one, cache=tmp_path / "store", cache_size=1000 / GB), tmp_path / "run")
+    assert [line for line in said if "north" in line and "--cache-size" in line]
+    assert names(tmp_path / "store") == [LOCK]

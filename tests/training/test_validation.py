@@ -165,6 +165,10 @@ def test_windows_to_score_lie_in_the_grid(config: TrainConfig) -> None:
     assert windows > 1
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise InterruptedError
+
+
 @pytest.mark.parametrize(
     ("trained", "scored", "warned"),
     [
@@ -177,15 +181,17 @@ def test_windows_to_score_lie_in_the_grid(config: TrainConfig) -> None:
     ],
 )
 def test_scores_of_what_was_learned_from_are_warned_of(
-    config: TrainConfig, weights: Path, tmp_path: Path, trained: dict[str, Any], scored: dict[str, Any], warned: bool
-) -> None:
+    config: TrainConfig, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: dict[str, Any],
+    scored: dict[str, Any], warned: bool,
+) -> None:  # fmt: skip
     config = replace(config, tile=64)
     before = replace(config, **trained)
     net, card = load_weights(weights)
     training = {name: getattr(before, name) for name in ("seed", "block", "crop", "buffer", "validation_share")}
     training |= {"split": before.method, "scenes": {scene.name: before.role(scene) for scene in before.scenes}}
     save_weights(net, replace(card, training=training), tmp_path / "w.safetensors")
-    with messages() as said:
+    monkeypatch.setattr("refnet_cli.training.validation.validate", interrupt)
+    with messages() as said, pytest.raises(InterruptedError):
         evaluate_weights(tmp_path / "w.safetensors", replace(config, **scored), "cpu")
     assert bool(said) == warned
     assert all("optimistic" in line for line in said)
