@@ -190,9 +190,23 @@ def _min_count(size: int) -> int:
     return max(_MIN_COUNT, math.ceil(_MIN_SHARE * size))
 
 
-def _repeated(values: NDArray[Any], least: int) -> list[float]:
-    """Return the most common values with at least this count, without NaN."""
-    found, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+def _repeated(values: Float32, least: int) -> list[float]:
+    """Return the most common values with at least this count, without NaN.
+
+    Values are sorted to count them only if they are no integers of 16 bits, and if values that share their low 16 bits
+    are common enough.
+    """
+    values = values[np.isfinite(values)]
+    with np.errstate(invalid="ignore"):  # of values out of range
+        numbers = values.astype(np.uint16)
+    if np.array_equal(numbers, values):
+        all_counts = np.bincount(numbers)
+        found = np.flatnonzero(all_counts)
+        counts = all_counts[found]
+    elif np.bincount(values.view(np.uint32).astype(np.uint16)).max() < least:
+        return []
+    else:
+        found, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts)[:_MAX_FILLS]
     return [float(found[index]) for index in order if counts[index] >= least]
 

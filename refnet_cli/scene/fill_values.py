@@ -59,9 +59,10 @@ def mask_fill_values(
     """
     tag, text = COMPLETE
     samples = [sampled for sampled in samples if source.rasters[sampled.file].tags.get(tag) != text]
-    decisions, warnings = _report_clipped(source, samples, rules)
+    candidates = _candidates(source, samples, rules)
+    decisions, warnings = _report_clipped(source, samples, rules, candidates)
     found = {}
-    for file, fills in _candidates(source, samples, rules).items():
+    for file, fills in candidates.items():
         (sampled,) = (sampled for sampled in samples if sampled.file == file)
         confirmed = confirm_fills(source.rasters[file], sampled.bands, fills, source.files.mask_errors)
         if confirmed.values:
@@ -74,11 +75,10 @@ def mask_fill_values(
 
 
 def _report_clipped(
-    source: Source, samples: Sequence[FileSample], rules: FillRules
+    source: Source, samples: Sequence[FileSample], rules: FillRules, fills: Mapping[int, Sequence[Fill]]
 ) -> tuple[list[Decision], list[str]]:
-    """Return the decision and warning on repeated values that are kept because they may be clipped ground."""
-    unclipped = rules._replace(is_ground=lambda at, others: False)
-    fills, isolated = _candidates(source, samples, rules), _candidates(source, samples, unclipped)
+    """Return the decision and warning on repeated values that are no ``fills`` because they may be clipped ground."""
+    isolated = _candidates(source, samples, rules._replace(is_ground=lambda at, others: False))
     kept: dict[float, float] = {}
     for file, bands, _, sample in samples:
         scale, offset = source.rasters[file].scaling(bands[0])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from refnet_cli.batch.plan import Templates, plan, read_scenes
 from refnet_cli.batch.task import Task, identify, read_tasks
@@ -481,8 +482,14 @@ def test_blocks_have_to_be_whole_tiles_of_the_map(
         assert "multiple of 512" in done.err
 
 
+def repeat_the_first_row(*images: NDArray[Any]) -> None:
+    """So that they take less time to compress."""
+    for image in images:
+        image[:] = image[:, :1]
+
+
 def test_blocks_cover_the_grid_once(tmp_path: Path, weights: Path) -> None:
-    scene = make_scene(tmp_path / "a", 530, 1100)
+    scene = make_scene(tmp_path / "a", 530, 1100, holes=repeat_the_first_row)
     tasks = plan_tasks(tmp_path / "t.jsonl", [scene], tmp_path, weights, block=512)
     assert [tuple(task.block or ()) for task in tasks] == [
         (0, 0, 512, 512), (0, 512, 512, 512), (0, 1024, 512, 76),

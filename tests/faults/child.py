@@ -36,7 +36,7 @@ class FreeEngine:
     """Answers at a pixel by that pixel's optical values alone; may be slow, wait, or die; notes each call in a file."""
 
     def __init__(self, card: Card, settings: dict[str, Any]) -> None:
-        self.card, self.batch = card, settings.get("batch", 3)
+        self.card, self.batch = card, settings.get("batch", 1)
         self.about = {"device": "none"}
         self._settings, self._calls = settings, 0
 

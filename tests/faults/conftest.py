@@ -22,9 +22,9 @@ def prepare(folder_factory: pytest.TempPathFactory, height: int, width: int) -> 
 
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Of 40 tiles in 5 rows."""
-    made = prepare(tmp_path_factory, 416, 704)
-    assert made.tiles == 40
+    """Of 15 tiles in 5 rows."""
+    made = prepare(tmp_path_factory, 416, 240)
+    assert made.tiles == 15
     return made
 
 

@@ -120,16 +120,23 @@ def run_child(
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 
 
-def run_jobs(jobs: list[dict[str, Any]], noisy: bool = False, **environment: str) -> dict[str, dict[str, Any]]:
-    """Run commands in one child; what came of each by name.
+def run_jobs(
+    jobs: list[dict[str, Any]], noisy: bool = False, forked: bool = False, **environment: str
+) -> dict[str, dict[str, Any]]:
+    """Run commands in one child, which may begin with the libraries loaded and in memory; what came of each by name.
 
     Fails naming the job in which the child died or hung, and, unless ``noisy``, where libraries wrote to stderr past
     Python, as GDAL does when it closes what it could not write.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.child", "jobs"], input=json.dumps(jobs), cwd=ROOT, capture_output=True,
-        env=child_environment(**environment), text=True, timeout=PATIENCE + 5 * len(jobs), check=False,
-    )  # fmt: skip
+    words, env = ["-m", "tests.faults.child", "jobs"], child_environment(**environment)
+    seconds = PATIENCE + 5 * len(jobs)
+    if forked:
+        done = run_python(*words, env=env, stdin=json.dumps(jobs).encode(), seconds=seconds)
+    else:
+        done = subprocess.run(
+            [sys.executable, *words], input=json.dumps(jobs), cwd=ROOT, capture_output=True, env=env, text=True,
+            timeout=seconds, check=False,
+        )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     last = lines[-1].get("began") if lines else None
     if done.returncode:

@@ -29,7 +29,7 @@ def run_limited(scene: Scene, folder: Path, limits: list[int], old: bool, *more:
         more_here = [word.replace("FOLDER", str(folder / str(limit))) for word in more]
         arguments = scene.arguments(folder / str(limit) / "map.tif", *more_here)
         jobs.append({"name": str(limit), "limit": limit, "arguments": arguments})
-    return {int(name): result for name, result in run_jobs(jobs, noisy=True).items()}
+    return {int(name): result for name, result in run_jobs(jobs, noisy=True, forked=True).items()}
 
 
 def hold(scene: Scene, folder: Path, results: dict[int, dict[str, Any]], old: bool) -> None:

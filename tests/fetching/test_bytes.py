@@ -19,9 +19,9 @@ from tests.fetching.harness import FEW, TENS, Fetched, Site
 from tests.helpers.stac_items import EPSG, Bounds, Optical, Sar, World
 from tests.helpers.stac_servers import catalogue, store, write_source
 
-TILE: Bounds = (600_000, 5_385_600, 614_400, 5_400_000)
-AREA: Bounds = (600_330, 5_386_110, 613_990, 5_399_560)
-"""1,366 x 1,345 pixels, whose corner is that of no block."""
+TILE: Bounds = (600_000, 5_392_800, 607_200, 5_400_000)
+AREA: Bounds = (600_330, 5_393_310, 605_790, 5_399_560)
+"""546 x 625 pixels, whose corner is that of no block."""
 HEAD = 1 << 14
 """Bytes of a file's beginning that are read at once, with its directories."""
 
@@ -48,15 +48,15 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         world = World(folder / "files", files.url)
         common: dict[str, Any] = {"epsg": EPSG, "folder": folder / "files", "url": files.url}
         seen = (
-            clouds((700, 900, 300), (5_000, 2_000, 2_000), (2_540, 7_000, 60), (12_000, 12_000, 400)),
-            clouds((5_900, 2_500, 3_000), (300, 9_000, 3_000)),
-            clouds((0, 0, 4_000), (9_000, 9_000, 4_000)),
+            clouds((700, 900, 300), (2_500, 1_000, 1_000), (1_240, 3_500, 60), (5_000, 5_000, 400)),
+            clouds((2_900, 1_300, 1_500), (300, 4_500, 1_500)),
+            clouds((0, 0, 2_000), (4_500, 4_500, 2_000)),
         )
         for number, squares in enumerate(seen):
             day = datetime(2021, 6, 15 + 5 * number, 10, 20, 21)
             world.add(FewBands(**common, bounds=TILE, number=number, time=day, clouds=squares))
         west, south, east, north = TILE
-        for number, bounds in enumerate(((west, north - 8_400, east, north), (west, south, east, north - 7_200))):
+        for number, bounds in enumerate(((west, north - 4_200, east, north), (west, south, east, north - 3_600))):
             time = datetime(2021, 6, 15, 5, 25, 2 + 25 * number)
             world.add(Sar(**common, bounds=bounds, number=number, time=time))
         with catalogue(world.items, folder / "items") as front:

@@ -28,9 +28,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 LOADED = (
-    "numba", "safetensors.torch", "scipy.fft", "scipy.ndimage", "timm", "torch", "refnet_cli.cli.main",
-    "refnet_cli.engines.torch_engine", "refnet_cli.fetching.fetch", "refnet_cli.prediction.predict",
-    "refnet_cli.scan.cpu_kernels", "refnet_cli.training.fit",
+    "cattrs", "numba", "pyogrio", "safetensors.torch", "scipy.fft", "scipy.ndimage", "timm", "torch",
+    "refnet_cli.cli.main", "refnet_cli.engines.torch_engine", "refnet_cli.fetching.fetch",
+    "refnet_cli.prediction.predict", "refnet_cli.scan.cpu_kernels", "refnet_cli.training.fit",
 )  # fmt: skip
 """None of them starts a thread, as onnxruntime does, which is left to the children."""
 PID = 8
@@ -39,7 +39,7 @@ Request = dict[str, Any]
 
 
 def load() -> None:
-    """Import `LOADED`.
+    """Import `LOADED`, and let numba load what networks compute with, which takes half a second.
 
     Raises
     ------
@@ -48,6 +48,9 @@ def load() -> None:
     """
     for name in LOADED:
         importlib.import_module(name)
+    from refnet_cli.scan.cpu import missing_for_cpu
+
+    missing_for_cpu("cpu")
     if (count := len(os.listdir("/proc/self/task"))) != 1:
         raise RuntimeError(f"the fork server has {count} threads")
     gc.collect()
@@ -152,7 +155,10 @@ def become(request: Request, streams: list[int]) -> None:
 
 
 def leave(code: Any) -> NoReturn:
-    """End as the interpreter does, but for taking all modules apart, which takes half a second of copies."""
+    """End as the interpreter does, but for taking apart what `load` loaded, which takes a second of copies.
+
+    What libraries do at the end that the child loaded itself is done, and GDAL closes what was left open.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     if not isinstance(code, int | None):
@@ -161,7 +167,11 @@ def leave(code: Any) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
-    ctypes.PyDLL(None).exit(code or 0)  # with what libraries do then
+    import rasterio._base
+
+    ctypes.PyDLL(rasterio._base.__file__).GDALDestroy()
+    ctypes.CDLL(None).fflush(None)
+    ctypes.PyDLL(None).exit(code or 0)
     raise AssertionError
 
 
@@ -172,6 +182,8 @@ def main() -> None:
     """
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         load()
+        libc = ctypes.CDLL(None)
+        libc.on_exit(libc._exit, None)  # comes after what is loaded later, and before all that was loaded so far
         folder = Path(listener.getsockname()).parent
         child = serve(listener)
     if child:

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -207,11 +208,12 @@ def _start_server() -> str:
     return f"{folder}/s"
 
 
-def write_command(path: Path) -> None:
-    """Write a program that shells can call as ``refnet``, and that the fork server runs."""
-    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -m tests.helpers.programs "{address()}" "$@"\n')
+def write_command(path: Path, *words: str) -> None:
+    """Write a program that the fork server runs: ``refnet``, or Python with some words."""
+    words = sys.executable, "-S", "-m", "tests.helpers.programs", address(), *(words or ("-m", "refnet_cli"))
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     path.chmod(0o755)
 
 
 if __name__ == "__main__":
-    sys.exit(fork(sys.argv[1], ["-m", "refnet_cli", *sys.argv[2:]], Path.cwd(), dict(os.environ), (0, 1, 2)))
+    sys.exit(fork(sys.argv[1], sys.argv[2:], Path.cwd(), dict(os.environ), (0, 1, 2)))

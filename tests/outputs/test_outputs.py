@@ -130,7 +130,7 @@ def test_class_map_carries_names_colours_and_tags_inside(quality: bool, tmp_path
 
 def test_quality_is_a_plain_band_beside_the_coloured_one(tmp_path: Path) -> None:
     """GDAL alone would call it opacity, and viewers would show hardly anything of the map."""
-    path = write_map(tmp_path / "map.tif", utm_grid(1300, 1100), random_codes(1300, 1100), quality=True)
+    path = write_map(tmp_path / "map.tif", utm_grid(1100, 60), random_codes(1100, 60), quality=True)
     for level in ({}, {"overview_level": 0}, {"overview_level": 1}):
         with rasterio.open(path, **level) as raster:
             assert raster.colorinterp == (ColorInterp.palette, ColorInterp.undefined)
@@ -192,12 +192,12 @@ def test_quality_that_is_missing_or_of_another_shape_is_refused(tmp_path: Path) 
 
 def test_overviews_show_the_commonest_class_and_quality(tmp_path: Path) -> None:
     # One pixel of four: a nearest-neighbour overview would show nothing else.
-    codes = np.full((1024, 1024), SCHEME.codes[0], np.uint8)
+    codes = np.full((1024, 64), SCHEME.codes[0], np.uint8)
     codes[::2, ::2] = SCHEME.codes[-1]
-    quality = np.full((1024, 1024), 3, np.uint8)
+    quality = np.full((1024, 64), 3, np.uint8)
     quality[1::2, ::2] = 1
     for bands in (1, 2):
-        with ClassMap(tmp_path / "map.tif", utm_grid(1024, 1024), SCHEME, TAGS, quality=bands == 2) as output:
+        with ClassMap(tmp_path / "map.tif", utm_grid(1024, 64), SCHEME, TAGS, quality=bands == 2) as output:
             output.write(Rows(0, *as_probabilities(codes), SCHEME, quality=quality))
         with rasterio.open(tmp_path / "map.tif", overview_level=0) as overview:
             assert overview.count == bands
@@ -206,10 +206,10 @@ def test_overviews_show_the_commonest_class_and_quality(tmp_path: Path) -> None:
 
 
 def test_the_quality_changes_nothing_of_the_classes_overviews(tmp_path: Path) -> None:
-    codes = random_codes(900, 1100)
+    codes = random_codes(900, 110)
     classes = []
     for quality in (False, True):
-        path = write_map(tmp_path / "map.tif", utm_grid(900, 1100), codes, quality=quality)
+        path = write_map(tmp_path / "map.tif", utm_grid(900, 110), codes, quality=quality)
         with rasterio.open(path, overview_level=0) as overview:
             classes.append(overview.read(1))
     np.testing.assert_array_equal(*classes)
@@ -217,7 +217,7 @@ def test_the_quality_changes_nothing_of_the_classes_overviews(tmp_path: Path) ->
 
 @both
 @settings(max_examples=examples(15), deadline=None)
-@given(height=st.integers(1, 1300), width=st.integers(1, 700), data=st.data())
+@given(height=st.integers(1, 1300), width=st.integers(1, 200), data=st.data())
 def test_same_bytes_however_the_rows_arrive(
     height: int, width: int, data: st.DataObject, quality: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -279,8 +279,8 @@ def named(kind: str, name: str = "result") -> str:
 
 @pytest.mark.parametrize("kind", OUTPUTS)
 class TestEveryOutput:
-    grid = utm_grid(600, 530)
-    codes = np.repeat(np.repeat(random_codes(60, 53), 10, 0), 10, 1)  # single pixels would make too many polygons
+    grid = utm_grid(600, 70)
+    codes = np.repeat(np.repeat(random_codes(60, 7), 10, 0), 10, 1)  # single pixels would make too many polygons
 
     def make(self, kind: str, path: Path) -> Output:
         return OUTPUTS[kind].make(path, MapContext(path, self.grid, SCHEME, TAGS, acquired=DATES))
@@ -344,7 +344,7 @@ class TestEveryOutput:
     def test_rows_out_of_order_are_refused(self, kind: str, row: int, rows: int, tmp_path: Path) -> None:
         output = self.make(kind, tmp_path / named(kind))
         with pytest.raises(ValueError, match="do not follow row 0"):
-            output.write(rows_of(row, random_codes(rows, 530)))
+            output.write(rows_of(row, random_codes(rows, 70)))
         output.abort()
         output.abort()
         with pytest.raises(ValueError, match="no more rows"):
@@ -416,7 +416,7 @@ def test_a_disk_that_fills_up_during_the_last_copy(
     quality: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GDAL itself reports nothing when only the last block is cut."""
-    grid, codes = utm_grid(1100, 1100), random_codes(1100, 1100)
+    grid, codes = utm_grid(600, 560), random_codes(600, 560)
     size = write_map(tmp_path / "map.tif", grid, codes, quality=quality).stat().st_size
     (tmp_path / "map.tif").unlink()
     copy: Callable[..., None] = rasterio.shutil.copy
@@ -472,7 +472,7 @@ def test_one_changed_pixel_of_either_band_is_found(
     band: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy: Callable[..., None] = rasterio.shutil.copy
-    last = Window(1099, 699, 1, 1)
+    last = Window(1099, 99, 1, 1)
 
     def changing(source: Path, target: Path, **options: object) -> None:
         with rasterio.open(source, "r+") as raster:
@@ -480,8 +480,8 @@ def test_one_changed_pixel_of_either_band_is_found(
         copy(source, target, **options)
 
     monkeypatch.setattr(rasterio.shutil, "copy", changing)
-    with pytest.raises(StorageError, match="block 1, 2 differs"):
-        write_map(tmp_path / "map.tif", utm_grid(700, 1100), random_codes(700, 1100), quality=True)
+    with pytest.raises(StorageError, match="block 0, 2 differs"):
+        write_map(tmp_path / "map.tif", utm_grid(100, 1100), random_codes(100, 1100), quality=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -495,7 +495,7 @@ def test_memory_grows_with_the_width_alone(quality: bool, tmp_path: Path) -> Non
     assert buffers[0] == buffers[1]
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 80), (2500, 1700), (1, 5000)])
+@pytest.mark.parametrize(("height", "width"), [(64, 80), (2500, 300), (1, 5000)])
 def test_preview_shows_the_map_and_its_classes(height: int, width: int, tmp_path: Path) -> None:
     codes = np.full((height, width), SCHEME.codes[1], np.uint8)
     codes[:, : width // 2] = SCHEME.codes[3]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,11 @@ REGISTRIES = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def name_of(path: Path) -> str:
     """Return the package or module at the root that a file belongs to: ``scan`` for ``refnet_cli/scan/cpu.py``."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
@@ -78,7 +85,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path, inside: bool = True) -> Iterator[tuple[str, int]]:
     """Yield the dotted name of everything a file imports, perhaps inside functions too, and the line."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     for node in ast.walk(tree) if inside else tree.body:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -127,7 +134,8 @@ def test_libraries_stay_in_their_modules() -> None:
 
 
 def test_every_file_says_what_it_is_for() -> None:
-    assert not [read_name(path) for path in ALL_FILES if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    begins = re.compile(r'(#.*\n|\n)*r?"""\s*\S')
+    assert not [read_name(path) for path in ALL_FILES if not begins.match(path.read_text("utf-8"))]
 
 
 @pytest.mark.parametrize(("registry", "module"), REGISTRIES.items())
@@ -137,7 +145,7 @@ def test_registries_are_plain_dicts(registry: str, module: str) -> None:
     for path in SOURCES:
         if name_of(path) != module:
             continue
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(target, ast.Name) and target.id == registry for target in targets):
                 values.append(node.value)  # type: ignore[attr-defined]

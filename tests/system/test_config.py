@@ -30,6 +30,7 @@ from refnet_cli.prediction.drift import DISTRIBUTIONS, distributions_of
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.system.config import read, some
 from refnet_cli.training.regions_file import read_regions
+from tests.helpers.quick import examples
 from tests.helpers.scenes import CARD
 
 Entries = dict[str, Any]
@@ -264,7 +265,7 @@ def test_the_examples_are_right(file: File, tmp_path: Path) -> None:
     file.read(tmp_path / file.name)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data(), chosen=st.sampled_from(TYPED))
 def test_a_value_of_a_wrong_type(
     data: st.DataObject, chosen: tuple[str, Place, Any], tmp_path_factory: pytest.TempPathFactory
@@ -285,7 +286,7 @@ NUMBERS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(chosen=st.sampled_from(NUMBERS), wrong=st.sampled_from([True, math.nan, math.inf, "1"]))
 def test_a_number_that_is_none(
     chosen: tuple[str, Place], wrong: Any, tmp_path_factory: pytest.TempPathFactory
@@ -305,7 +306,7 @@ TABLES = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(chosen=st.sampled_from(TABLES), key=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=9))
 def test_an_unknown_key(chosen: tuple[File, Place], key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file, table = chosen

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ import refnet_cli.prediction.predict as predicting
 from refnet_cli.cli.main import run
 from refnet_cli.engines.torch_engine import TorchEngine, load_torch_engine
 from refnet_cli.errors import OptionsError, TryAgainError
+from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weight_files import default_weights, read_card
+from refnet_cli.model.weights import save_weights
 from refnet_cli.prediction.memory import Demand, demand_of, fit_to_memory
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.system import memory
 from refnet_cli.system.memory import GB, MB, parse_size
-from tests.helpers.scenes import make_pair
+from tests.helpers.scenes import CARD, make_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,9 +128,12 @@ def test_too_little_is_refused_before_torch_is_imported(tmp_path: Path, capsys: 
 def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int
 ) -> None:
-    optical, sar = make_pair(tmp_path, *((260, 260) if fits == 1 else (400, 500)))
+    optical, sar = make_pair(tmp_path, *((70, 80) if fits == 1 else (400, 500)))
     options = PredictOptions(optical, sar, tmp_path / "lulc.tif", coreg="off", batch=6)
-    predict(options, load_torch_engine(default_weights(), "cpu", 6))
+    weights = default_weights()
+    if fits == 1:
+        save_weights(REFNet(CARD.network), replace(CARD, tile=64), weights := tmp_path / "w.safetensors")
+    predict(options, load_torch_engine(weights, "cpu", 6))
     wanted = options.output.read_bytes()
     whole = TorchEngine._logits
 
@@ -137,7 +143,7 @@ def test_an_engine_that_runs_out_of_memory_makes_the_same_map(
         return whole(self, optical, sar)
 
     monkeypatch.setattr(TorchEngine, "_logits", limited)
-    predict(options, load_torch_engine(default_weights(), "cpu", 6))
+    predict(options, load_torch_engine(weights, "cpu", 6))
     assert options.output.read_bytes() == wanted
 
 

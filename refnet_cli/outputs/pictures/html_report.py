@@ -6,9 +6,10 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyproj
@@ -28,6 +29,9 @@ from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.memory import MB
 from refnet_cli.types import UInt8
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _BINS = 50
 _NO_DATA = (230, 233, 236)  # the page's colour under the map
@@ -86,7 +90,7 @@ class HtmlReport(FileOutput):
         sensors = facts.get("sensors", MODALITIES)
         height, width = self._picture.codes.shape
         chart, confidence = _confidence(self._steps)
-        page = _render(
+        page = _template().render(
             name=names[0]["name"] if names else "Land cover map",
             satellites=sorted(SENSORS[sensor].satellite for sensor in sensors),
             tags=self._tags,
@@ -112,14 +116,14 @@ class HtmlReport(FileOutput):
         return [result]
 
 
-def _render(**values: Any) -> str:
-    """Render the page, with every text escaped."""
+@cache
+def _template() -> Template:
+    """Return the page's template, which escapes every text."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters.update(text=_text, share=_share)
-    template = files("refnet_cli.outputs.pictures").joinpath("page.html").read_text("utf-8")
-    return environment.from_string(template).render(values)
+    return environment.from_string(files("refnet_cli.outputs.pictures").joinpath("page.html").read_text("utf-8"))
 
 
 class _Class(NamedTuple):
