@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pytest
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -66,6 +67,12 @@ def make_pair(
         write(folder / "s2.tif", optical, ("B02", "B03", "B04", "B08")),
         write(folder / "s1.tif", sar, ("VV", "VH"), scaled, nodata=None),
     )
+
+
+def use_small_blocks(patch: pytest.MonkeyPatch, side: int = 64) -> None:
+    """Read scenes in blocks of this side, so that a small one has several, and seams between them."""
+    for module in ("blocks", "pair"):
+        patch.setattr(f"refnet_cli.scene.{module}.BLOCK", side)
 
 
 def make_labelled_scene(

@@ -11,7 +11,7 @@ from tests.helpers.scenes import PLACE, write
 
 BANDS, RADAR = ("B02", "B03", "B04", "B08"), ("VV", "VH")
 DAYS = ("2021-05-02", "2021-06-01", "2021-06-21", "2021-07-01", "2021-08-20")
-SHAPE = 530, 560
+SHAPE = 140, 152
 
 
 def make_season(
@@ -28,15 +28,15 @@ def make_season(
         optical = random.integers(300, 900, (5, *shape)).astype(np.uint16)
         optical[3] += 1500
         optical[4] = 4
-        top, left = 60 * number, 90 * number
+        top, left = shape[0] * number // 9, shape[1] * number // 6
         optical[4, top : top + shape[0] // 2, left : left + shape[1] // 2] = 9
-        optical[:4, -20:, :] = 0  # what no date saw
-        optical[:4, 10:30, 200 + number : 300] = 0
+        optical[:4, -5:, :] = 0  # what no date saw
+        optical[:4, 3:8, shape[1] // 3 + number : shape[1] // 2] = 0
         if number == 1:
             optical[:4] = np.where(optical[:4] > 0, optical[:4] + 1000, 0)
         power = np.stack([np.full(shape, 0.08), np.full(shape, 0.015)])
         power *= random.gamma(4, 0.25, power.shape)
-        power[:, :, -15 - number :] = np.nan
+        power[:, :, -5 - number :] = np.nan
         radar = 10 * np.log10(power) if number == 2 else power
         write(place / "s2.tif", optical, (*BANDS, "SCL"))
         write(place / "s1.tif", radar.astype(np.float32), RADAR, nodata=None)

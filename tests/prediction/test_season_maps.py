@@ -21,11 +21,16 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.season_files import read_season
 from tests.helpers.batches import here
-from tests.helpers.scenes import PlaceEngine
+from tests.helpers.scenes import PlaceEngine, use_small_blocks
 from tests.helpers.seasons import DAYS, SHAPE, make_season, table_of
 from tests.helpers.small_models import write_model
 
 COMBINES = ("composite", "ensemble")
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_blocks(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def test_what_a_map_of_a_season_says(folder: Path, tmp_path: Path, combine: Any)
 
 
 def test_one_date_gives_the_pixels_of_the_plain_map(folder: Path, tmp_path: Path) -> None:
-    place = make_season(tmp_path / "one", DAYS[:1], (200, 180))
+    place = make_season(tmp_path / "one", DAYS[:1], (90, 80))
     (scene,) = read_season(place)
     plain = replace(options(place, tmp_path / "plain.tif"), season=None, optical=scene.optical, sar=scene.sar)
     predict(plain, PlaceEngine())
@@ -166,8 +171,11 @@ def peak(folder: Path, output: Path, combine: Any) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("combine", COMBINES)
-def test_memory_is_flat_in_the_number_of_blocks(tmp_path: Path, combine: Any) -> None:
+def test_memory_is_flat_in_the_number_of_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, combine: Any
+) -> None:
     """And grows by less than what the estimate counts for a further date."""
+    monkeypatch.undo()  # blocks of their usual size
     days = tuple(f"2021-06-{day:02}" for day in range(1, 7))
     few = make_season(tmp_path / "few", days[:2], (1100, 500))
     tall = make_season(tmp_path / "tall", days[:2], (4400, 500))

@@ -17,17 +17,21 @@ from scipy import ndimage
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, UnavailableError
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.raster.raster import BLOCK
 from refnet_cli.scene import cloud_model
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
 from refnet_cli.sensors.quality import CLOUD, SCL_CLASSES
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import here
-from tests.helpers.scenes import PLACE, PlaceEngine, make_pair, write
+from tests.helpers.scenes import PLACE, PlaceEngine, make_pair, use_small_blocks, write
 
 Mask = NDArray[np.bool_]
-SHAPE = 600, 560
+SHAPE, BLOCK = (150, 140), 80
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_blocks(monkeypatch, BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +42,9 @@ def pair_of_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
 def blobs(shape: tuple[int, int] = SHAPE, seed: int = 0) -> Mask:
     """Scattered pixels and spots, at the seams of blocks and the edges too."""
     random = np.random.default_rng(seed)
-    found = np.asarray(random.random(shape) < 3e-4)
+    found = np.asarray(random.random(shape) < 1e-3)
     found[BLOCK - 3 : BLOCK - 2, BLOCK - 2 : BLOCK - 1] = found[0, 5] = found[-1, -1] = True
-    found[100:130, 200:260] = True
+    found[25:33, 50:65] = True
     return found
 
 
@@ -70,11 +74,11 @@ def test_a_mask_with_codes(pair_of_files: tuple[Path, Path], tmp_path: Path, cod
 def test_nodata_of_a_mask_is_unknown_but_for_0(pair_of_files: tuple[Path, Path], tmp_path: Path) -> None:
     """What is unknown is masked, but does not grow."""
     values = np.zeros(SHAPE, np.uint8)
-    values[:40] = 255
-    values[300, 300] = 1
+    values[:10] = 255
+    values[79, 80] = 1
     expected = np.zeros(SHAPE, bool)
-    expected[:40] = True
-    expected[298:303, 300] = expected[300, 298:303] = expected[299:302, 299:302] = True
+    expected[:10] = True
+    expected[77:82, 80] = expected[79, 78:83] = expected[78:81, 79:82] = True
     for nodata, wanted in ((255, expected), (0, ndimage.binary_dilation(values > 0, disc(20)))):
         path = mask_file(tmp_path, values, nodata=nodata)
         np.testing.assert_array_equal(cloudy(pair_of_files, cloud_mask=path, cloud_buffer=20), wanted)
@@ -88,7 +92,7 @@ def disc(metres: float, pixel: float = 10.0) -> Mask:
 
 def test_a_mask_on_another_grid(pair_of_files: tuple[Path, Path], tmp_path: Path) -> None:
     """Coarser pixels by nearest; where the mask does not reach, nothing is clear."""
-    values = blobs((200, 150)).astype(np.uint8)
+    values = blobs((50, 40)).astype(np.uint8)
     path = mask_file(tmp_path, values, transform=PLACE @ PLACE.scale(3), nodata=None)
     expected = np.ones(SHAPE, bool)
     there = np.kron(values, np.ones((3, 3), np.uint8))[: SHAPE[0], : SHAPE[1]] > 0
@@ -108,10 +112,10 @@ def test_growth_is_the_distance_in_metres(pair_of_files: tuple[Path, Path], tmp_
 def test_growth_does_not_depend_on_the_part_that_is_mapped(pair_of_files: tuple[Path, Path], tmp_path: Path) -> None:
     path = mask_file(tmp_path, blobs(seed=3).astype(np.uint8), nodata=None)
     whole = cloudy(pair_of_files, cloud_mask=path, cloud_buffer=95)
-    west, north = PLACE.c + 10 * 110, PLACE.f - 10 * 70
-    bounds = tuple(map(str, (west, north - 10 * 400, west + 10 * 333, north)))
+    west, north = PLACE.c + 10 * 27, PLACE.f - 10 * 17
+    bounds = tuple(map(str, (west, north - 10 * 100, west + 10 * 83, north)))
     part = cloudy(pair_of_files, cloud_mask=path, cloud_buffer=95, bounds=bounds)
-    np.testing.assert_array_equal(part, whole[70:470, 110:443])
+    np.testing.assert_array_equal(part, whole[17:117, 27:110])
 
 
 def test_growth_where_pixels_are_not_square_on_the_ground(tmp_path: Path) -> None:
@@ -123,11 +127,11 @@ def test_growth_where_pixels_are_not_square_on_the_ground(tmp_path: Path) -> Non
     power = random.gamma(4, 0.02, (1, *SHAPE)).astype(np.float32)
     sar = write(tmp_path / "s1.tif", power, ("VV",), place, "EPSG:4326")
     clouds = np.zeros(SHAPE, np.uint8)
-    clouds[511, 300] = 1
+    clouds[79, 70] = 1
     path = write(tmp_path / "mask.tif", clouds[None], ("x",), place, "EPSG:4326", nodata=None)
     rows, columns = np.nonzero(cloudy((optical, sar), cloud_mask=path, cloud_buffer=100))
-    assert (rows.min(), rows.max()) == (511 - 8, 511 + 8)
-    assert (columns.min(), columns.max()) == (300 - 17, 300 + 17)
+    assert (rows.min(), rows.max()) == (79 - 8, 79 + 8)
+    assert (columns.min(), columns.max()) == (70 - 17, 70 + 17)
 
 
 def test_classes_of_scl_by_name_and_number(pair_of_files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -239,12 +243,12 @@ def test_a_model_by_cells(pair_of_files: tuple[Path, Path], model: StandIn, monk
     expected = (red > 880) | (infrared < 1600)
     np.testing.assert_array_equal(cloudy(pair_of_files, cloud_mask="omnicloudmask"), expected)
     assert model.shapes == [(3, *SHAPE)]
-    monkeypatch.setattr(cloud_model, "CELL", 170)
-    monkeypatch.setattr(cloud_model, "MARGIN", 30)
+    monkeypatch.setattr(cloud_model, "CELL", 45)
+    monkeypatch.setattr(cloud_model, "MARGIN", 12)
     model.shapes.clear()
     np.testing.assert_array_equal(cloudy(pair_of_files, cloud_mask="omnicloudmask"), expected)
     assert len(model.shapes) == 4 * 4  # each cell once
-    assert max(shape[1] for shape in model.shapes) == 230
+    assert max(shape[1] for shape in model.shapes) == 69
     grown = cloudy(pair_of_files, cloud_mask="omnicloudmask", cloud_buffer=25)
     np.testing.assert_array_equal(grown, ndimage.binary_dilation(expected, disc(25)))
 

@@ -27,6 +27,7 @@ from refnet_cli.scene.pair import ScenePair
 from refnet_cli.tiles.window import Window
 from tests.helpers.quick import examples, few
 from tests.helpers.real_data import PLACES, SHIFTED, each_source
+from tests.helpers.scenes import use_small_blocks
 
 BANDS = ["B02", "B03", "B04", "B08"]
 PLACE = Affine(10, 0, 600_000, 0, -10, 5_000_000)
@@ -228,18 +229,19 @@ def test_window_must_lie_inside(pair: ScenePair) -> None:
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
-def large_pair(write: Write) -> tuple[Path, Path]:
+@pytest.fixture
+def large_pair(write: Write, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Optical of 3 x 6 blocks, SAR shifted by part of a pixel."""
+    use_small_blocks(monkeypatch, 128)
     shifted = PLACE @ Affine.translation(0.3, 0.4)
-    return write("s2.tif", optical_values(1400, 2700)), write("s1.tif", sar_values(1400, 2700), shifted)
+    return write("s2.tif", optical_values(350, 675)), write("s1.tif", sar_values(350, 675), shifted)
 
 
-def test_threads_change_no_value_and_no_count(write: Write) -> None:
-    optical, sar = large_pair(write)
-    windows = [Window(row, column, 200, 300) for row in (0, 600) for column in range(0, 1500, 300)]
+def test_threads_change_no_value_and_no_count(large_pair: tuple[Path, Path]) -> None:
+    windows = [Window(row, column, 50, 75) for row in (0, 150) for column in range(0, 375, 75)]
     read = []
     for threads, announced in ((1, []), (1, windows), (4, windows), (4, windows[::2])):
-        with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
+        with ScenePair.open(*large_pair, BANDS, ["VV", "VH"], read_threads=threads) as pair:
             pair.prefetch(announced)
             patches = [pair.read(window) for window in windows]
             assert all((pair.read_valid(w) == p.valid).all() for w, p in zip(windows, patches, strict=True))
@@ -248,12 +250,11 @@ def test_threads_change_no_value_and_no_count(write: Write) -> None:
 
 
 @pytest.mark.long
-def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
-    optical, sar = large_pair(write)
-    windows = [Window(row, column, 512, 512) for row in (0, 512) for column in range(0, 1024, 512)]
+def test_threads_can_be_given_up_while_they_read(large_pair: tuple[Path, Path]) -> None:
+    windows = [Window(row, column, 128, 128) for row in (0, 128) for column in range(0, 256, 128)]
     read = []
     for threads, fewer in ((1, 1), (4, 2), (4, 1), (2, 3)):
-        with ScenePair.open(optical, sar, BANDS, ["VV", "VH"], read_threads=threads) as pair:
+        with ScenePair.open(*large_pair, BANDS, ["VV", "VH"], read_threads=threads) as pair:
             pair.prefetch(windows)
             pair.use_threads(fewer)
             assert pair._files.qsize() <= min(threads, fewer)
@@ -264,7 +265,9 @@ def test_threads_can_be_given_up_while_they_read(write: Write) -> None:
 
 
 @pytest.mark.parametrize("threads", few([1, 3], 3))
-def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+def test_blocks_in_memory_are_bounded(
+    large_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
     alive: set[int] = set()
     made, most = [], 0
     make = ScenePair.make_block
@@ -279,8 +282,8 @@ def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPa
         return block
 
     monkeypatch.setattr(ScenePair, "make_block", counting)
-    with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], kept_blocks=2, read_threads=threads) as pair:
-        windows = [Window(row, column, 300, 300) for row in (0, 600, 1100) for column in range(0, 2700, 300)]
+    with ScenePair.open(*large_pair, BANDS, ["VV", "VH"], kept_blocks=2, read_threads=threads) as pair:
+        windows = [Window(row, column, 75, 75) for row in (0, 150, 275) for column in range(0, 675, 75)]
         pair.prefetch(windows)
         pair._threads.submit(int).result()
         for window in windows:
@@ -290,7 +293,9 @@ def test_blocks_in_memory_are_bounded(write: Write, monkeypatch: pytest.MonkeyPa
     assert set(made) == {(row, column) for row in range(3) for column in range(6)}
 
 
-def test_each_thread_has_files_of_its_own_and_all_are_closed(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_thread_has_files_of_its_own_and_all_are_closed(
+    large_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
     create = Raster.__init__
 
@@ -300,8 +305,8 @@ def test_each_thread_has_files_of_its_own_and_all_are_closed(write: Write, monke
 
     monkeypatch.setattr(Raster, "__init__", noting)
     before = threading.active_count()
-    with ScenePair.open(*large_pair(write), BANDS, ["VV", "VH"], read_threads=3) as pair:
-        pair.prefetch([Window(0, 0, 1400, 2700)])
+    with ScenePair.open(*large_pair, BANDS, ["VV", "VH"], read_threads=3) as pair:
+        pair.prefetch([Window(0, 0, 350, 675)])
     assert len(opened) == 6
     assert all(dataset.closed for dataset in opened)
     assert threading.active_count() == before

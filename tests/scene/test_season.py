@@ -21,11 +21,16 @@ from refnet_cli.scene.season_files import SceneDate, date_of, orbit_of, read_sea
 from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS
 from refnet_cli.tiles.tiling import Tiling
 from refnet_cli.tiles.window import Window
-from tests.helpers.scenes import PLACE, PlaceEngine, write
+from tests.helpers.scenes import PLACE, PlaceEngine, use_small_blocks, write
 from tests.helpers.seasons import BANDS, DAYS, RADAR, SHAPE, make_season, table_of, write_season
 
 WHOLE = Window(0, 0, *SHAPE)
 MASKED = SceneOptions(mask_clouds=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_blocks(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def test_a_pixel_is_the_same_in_every_window(folder: Path, combine: Combine) -> 
     with open_season(dates, BANDS, RADAR, MASKED, combine, 3) as scene:
         for _ in range(12):
             row, column = (int(random.integers(size - 1)) for size in SHAPE)
-            window = Window(row, column, 300, 280).clip(*SHAPE)
+            window = Window(row, column, 80, 70).clip(*SHAPE)
             rows, columns = slice(row, row + window.height), slice(column, column + window.width)
             np.testing.assert_array_equal(scene.read(window).optical, whole.optical[:, rows, columns])
             np.testing.assert_array_equal(scene.read(window).sar, whole.sar[:, rows, columns])
