@@ -34,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are cores, as one of them often waits for a program or a server."""
-    return usable_cores() + 1
+    """Return the number of cores: a worker more makes each slower by more than it brings."""
+    return usable_cores()
 
 
 def pytest_collection_finish() -> None:

@@ -11,7 +11,8 @@ from tests.helpers.batches import ROOT, environment, refnet
 from tests.helpers.shims import compile_shim
 
 
-@pytest.mark.parametrize("number", [11, pytest.param(37, marks=pytest.mark.long)])
+@pytest.mark.long  # tests/outputs/test_polygons_without_locks.py is quick
+@pytest.mark.parametrize("number", [11, 37])
 def test_polygons_are_written(shared: Path, tmp_path: Path, number: int) -> None:
     case = shared / "cases" / "geopackage-without-locks"
     shim = compile_shim(case / "fsx.c", tmp_path)

@@ -135,7 +135,7 @@ class Mortal(PlaceEngine):
     ids=str,
 )
 def test_interrupted_runs_go_on_to_the_same_bytes_of_all(tmp_path: Path, changes: dict[str, Any]) -> None:
-    pair = make_pair(tmp_path, 1000, 60, sar_pixel=14, holes=holes)
+    pair = make_pair(tmp_path, 600, 60, sar_pixel=14, holes=holes)
     (tmp_path / "maps").mkdir()
     chosen = options(pair, overlap=32, **changes)
     folder = tmp_path / "maps"

@@ -21,6 +21,7 @@ from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
 from refnet_cli.scene.season_files import read_season
 from tests.helpers.batches import here
+from tests.helpers.quick import few
 from tests.helpers.scenes import PlaceEngine, use_small_blocks
 from tests.helpers.seasons import DAYS, SHAPE, make_season, table_of
 from tests.helpers.small_models import write_model
@@ -66,7 +67,7 @@ class Stopping(PlaceEngine):
         return super().predict(optical, sar)
 
 
-@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("combine", few(COMBINES, "ensemble"))
 def test_a_stopped_run_continues_to_equal_bytes(folder: Path, tmp_path: Path, combine: Any) -> None:
     """As do a table in place of the folder, another number of threads, and other batches."""
     whole = predict(options(folder, tmp_path / "a" / "map.tif", combine=combine), make_engine(tmp_path / "a"))
