@@ -25,7 +25,7 @@ from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.outputs.output_set import OutputSet
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
-from refnet_cli.prediction.job import context_of, files_of
+from refnet_cli.prediction.job import context_of, files_of, resolve_season
 from refnet_cli.prediction.predict import add_sidecars, complete, rows_of
 from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
@@ -63,7 +63,8 @@ def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) 
         refuse_other_version(tasks[0].options.output)
     check_replaceable(files_of(tasks[0].options), tasks[0].options.overwrite)
     reports = [_report(task) for task in tasks]
-    options, scheme = tasks[0].options, ClassScheme.from_dict(reports[0].scheme)
+    options, _ = resolve_season(tasks[0].options)
+    scheme = ClassScheme.from_dict(reports[0].scheme)
     report = _joined(reports)
     grid = GeoBox((report.grid["height"], report.grid["width"]), Affine(*report.grid["transform"]), report.wkt)
     _check_blocks(tasks, reports, *grid.shape)

@@ -6,11 +6,10 @@ import logging
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from refnet_cli.batch.scene_tables import clean, decode, fit_row, is_table, read_rows
 from refnet_cli.batch.stac_items import ItemFields, read_items, said_of_offset
@@ -19,10 +18,12 @@ from refnet_cli.errors import ConfigError, InputMissingError, OptionsError
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.outputs.cog import BLOCK
+from refnet_cli.prediction.job import Job, resolve_season
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.removed import find_removed
-from refnet_cli.scene.absent import single_sensor_options
-from refnet_cli.scene.pair import ScenePair
+from refnet_cli.scene.absent import absent_sensor, single_sensor_options
+from refnet_cli.scene.options import CloudMaskName, Combine
+from refnet_cli.scene.season_files import SceneDate
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.offset import stac_conflict, stac_tags
 from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
@@ -31,9 +32,13 @@ from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 
 LOG = logging.getLogger(__name__)
-COLUMNS = ("optical", "sar", "output")
+COLUMNS = ("optical", "sar", "season", "output")
+OPTION_COLUMNS = ("combine", "cloud_mask")
+"""Options that a table may give for each scene; an empty cell leaves what holds for all."""
 NONE = "none"
 """Template of a sensor that no scene has files of."""
+ListedColumn = Literal["optical", "sar", "season"]
+Dated = tuple[PredictOptions, tuple[SceneDate, ...]]
 _FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
@@ -47,30 +52,39 @@ class Templates:
     output: str | None = None
     outputs: tuple[str, ...] = ()
     """Further outputs, as `refnet_cli.prediction.options.PredictOptions.outputs`."""
+    season: str | None = None
+
+    @property
+    def listed(self) -> ListedColumn:
+        """What a list of paths is of: optical files, SAR files if no scene has those, or seasons."""
+        if self.optical != NONE:
+            return "optical"
+        return "sar" if self.sar != NONE else "season"
 
 
 def read_scenes(
-    text: str, folder: Path, null: bool = False, sensor: Modality = "optical"
+    text: str, folder: Path, null: bool = False, column: ListedColumn = "optical"
 ) -> list[dict[str, str]]:
-    """Read what is said of scenes: a STAC ItemCollection, a CSV table with a header, or paths of one sensor's files.
+    """Read what is said of scenes: a STAC ItemCollection, a CSV table with a header, or paths.
 
     Parameters
     ----------
     text : str
-        The whole list. It is STAC if it begins with a brace, and a table if its first line has a column "optical" or
-        commas or semicolons; else each line is a path. Of tables and paths, lines that begin with # are comments.
+        The whole list. It is STAC if it begins with a brace, and a table if its first line has commas, semicolons or a
+        column "optical", "sar" or "season"; else each line is a path. Of tables and paths, lines that begin with # are
+        comments.
     folder : Path
         That relative paths in it are relative to.
     null : bool
         Paths end with a zero byte, as those of ``find -print0``.
-    sensor : {"optical", "sar"}
-        Whose files a list of paths names.
+    column : {"optical", "sar", "season"}
+        What a list of paths names: files of a sensor, or seasons.
 
     Returns
     -------
     list of dict
         The fields of each scene. Of STAC items those of `refnet_cli.batch.stac_items.read_items`; of tables the
-        columns; of paths the sensor.
+        columns; of paths the column.
 
     Raises
     ------
@@ -79,13 +93,13 @@ def read_scenes(
     """
     text = text.removeprefix("\ufeff")
     if null:
-        scenes: list[dict[str, str]] = [{sensor: path} for path in text.split("\0") if path]
+        scenes: list[dict[str, str]] = [{column: path} for path in text.split("\0") if path]
     elif text.lstrip().startswith("{"):
         scenes = list(read_items(text, folder))
     else:
         lines = clean(text, folder)
         paths = (line.strip() for line in lines if line)
-        scenes = list(_read_table(lines)) if is_table(lines, folder) else [{sensor: path} for path in paths]
+        scenes = list(_read_table(lines)) if is_table(lines, folder) else [{column: path} for path in paths]
     if not scenes:
         raise ConfigError("The list of scenes is empty.")
     return scenes
@@ -94,8 +108,9 @@ def read_scenes(
 def _read_table(lines: Sequence[str]) -> Iterator[dict[str, str]]:
     rows = read_rows(lines)
     _, names = next(rows, (0, []))
-    options = {field.name for field in fields(PredictOptions)} - {*COLUMNS}
-    columns = [name.lower() if name.lower() in COLUMNS else name for name in names]
+    known = *COLUMNS, *OPTION_COLUMNS
+    options = {field.name for field in fields(PredictOptions)} - {*known}
+    columns = [name.lower() if name.lower() in known else name for name in names]
     twice = [name for name in columns if name and columns.count(name) > 1]
     if twice:
         raise ConfigError(f"The table has two columns {twice[0]!r}: leave one of them.")
@@ -141,20 +156,27 @@ def plan(
     Raises
     ------
     OptionsError
-        If a scene lacks a field that a template names or has no files at all, or the blocks are impossible.
+        If a scene lacks a field that a template names or has no files at all, its season and options contradict each
+        other, or the blocks are impossible.
     WeightsError
         If a scene lacks a sensor that the weights need.
     ConfigError
-        If two scenes would make the same map.
+        If two scenes would make the same map, or the table of a season cannot be understood.
     InputError, InputMissingError
-        If blocks are asked for and a scene cannot be opened to see how large it is.
+        If the dates of a season contradict each other; or if blocks are asked for and a scene cannot be opened to see
+        how large it is.
     """
+    if templates.season and {templates.optical, templates.sar} - {None, NONE}:
+        raise OptionsError("--season names the files of all dates: leave out --optical and --sar.")
     if block is not None and (block < BLOCK or block % BLOCK):
         raise OptionsError(f"Blocks of {block} pixels are no whole tiles of the map: give a multiple of {BLOCK}.")
     tasks = [_task(scene, scenes, templates, options, folder) for scene in scenes]
+    if options.get("combine") and not any(task.options.season for task in tasks):
+        raise OptionsError("--combine needs several dates, but no scene has a season: add a column season.")
     check_distinct(tasks)
-    _check_sensors(tasks)
-    _log_absent(tasks)
+    known = list(filter(None, map(_with_dates, tasks)))
+    _check_sensors(known)
+    _log_absent([options.absent for options, _ in known])
     _warn_of_contradictions(tasks)
     for task in tasks:
         for part in [None] if block is None else _blocks(task.options, block):
@@ -171,29 +193,41 @@ def _warn_of_contradictions(tasks: Sequence[Task]) -> None:
             )
 
 
-def _check_sensors(tasks: Sequence[Task]) -> None:
+def _with_dates(task: Task) -> Dated | None:
+    """Return the options with the files of all dates, and the dates; None for a season that is not there yet."""
+    try:
+        return resolve_season(task.options)
+    except InputMissingError:
+        return None
+
+
+def _check_sensors(scenes: Sequence[Dated]) -> None:
     """Refuse scenes of one sensor that their weights or options do not allow; all tasks have the same weights."""
-    lacking = [task.options for task in tasks if task.options.absent]
+    lacking = [(options, found) for options, dates in scenes if any((found := _absences(options, dates)).values())]
     if not lacking:
         return
-    card = read_card(find_weights(lacking[0].weights))
-    for options in lacking:
+    card = read_card(find_weights(lacking[0][0].weights))
+    for options, absences in lacking:
         what = f"The scene for {options.output}"
-        check_sensors(card, options.absent, what)
+        for date, absent in absences.items():
+            check_sensors(card, absent, f"{what}{date}")
         try:
             single_sensor_options(options.scene, options.absent)
         except OptionsError as error:
             raise OptionsError(f"{what} cannot be planned with the options for all: {error}") from error
 
 
-def _log_absent(tasks: Sequence[Task]) -> None:
-    counts = Counter(task.options.absent for task in tasks)
+def _absences(options: PredictOptions, dates: Sequence[SceneDate]) -> dict[str, Modality | None]:
+    """Return the sensor that each prediction lacks: that of a scene, and those of an ensemble's dates."""
+    alone = dates if options.combine == "ensemble" else ()
+    return {"": options.absent} | {f" of {one.date}": absent_sensor(one.optical, one.sar) for one in alone}
+
+
+def _log_absent(found: Sequence[Modality | None]) -> None:
     for absent in MODALITIES:
-        if counts[absent]:
+        if number := found.count(absent):
             name, satellite = SENSORS[absent].name, SENSORS[other_of(absent)].satellite
-            LOG.info(
-                f"{counts[absent]} of {count(len(tasks), 'scene')} without {name} files, mapped from {satellite} alone"
-            )
+            LOG.info(f"{number} of {count(len(found), 'scene')} without {name} files, mapped from {satellite} alone")
 
 
 def _task(
@@ -203,12 +237,16 @@ def _task(
     options: Mapping[str, Any],
     folder: Path,
 ) -> Task:
-    optical = _sensor("optical", scene, scenes, templates, scene, folder)
-    fields_ = _of_file(optical) | dict(scene)
-    sar = _sensor("sar", scene, scenes, templates, fields_, folder)
-    if optical is None and sar is None:
-        raise OptionsError(f"The scene with {_row(scene)} has neither optical nor SAR files: fill in a column of them.")
-    fields_ = _of_file(optical or sar) | dict(scene)
+    season = _season(scene, templates, folder)
+    optical = sar = None
+    if season is None:
+        optical = _sensor("optical", scene, scenes, templates, scene, folder)
+        fields_ = _of_file(optical) | dict(scene)
+        sar = _sensor("sar", scene, scenes, templates, fields_, folder)
+    if not (optical or sar or season):
+        nothing = "neither optical nor SAR files" if "season" not in scene else "neither files nor a season"
+        raise OptionsError(f"The scene with {_row(scene)} has {nothing}: fill in a column of them.")
+    fields_ = _of_file(optical or sar or season) | dict(scene)
     output = _fill_in("output", scene, templates.output, fields_, folder)
     further = tuple(_placed(_resolved(text, fields_)) for text in templates.outputs)
     given: dict[str, Any] = {
@@ -219,8 +257,52 @@ def _task(
     if optical and given.get("optical_offset") is None and "stac" not in given:
         used = _FIELD.findall(templates.optical or "") if not scene.get("optical") else []
         given["stac"] = said_of_offset(scene, used) or None
+    given |= _own_options(scene, given, season, folder)
     s2, s1 = (_inputs(text) if text else None for text in (optical, sar))
     return Task(PredictOptions(s2, s1, Path(output), outputs=further, **given))
+
+
+def _own(name: str, scene: Mapping[str, str]) -> str:
+    """Return a scene's value in a table's column; assets of STAC items may have any name."""
+    return "" if isinstance(scene, ItemFields) else scene.get(name, "")
+
+
+def _season(scene: Mapping[str, str], templates: Templates, folder: Path) -> str | None:
+    """Return the season of a scene; None where it has files of its own, or the list has no seasons."""
+    files = [name for name in MODALITIES if scene.get(name)]
+    if not _own("season", scene):
+        return None if files or templates.season is None else _fill_in("season", scene, templates.season, scene, folder)
+    if files:
+        raise OptionsError(
+            f"The scene with {_row(scene)} has a season and {' and '.join(files)}. A season names "
+            "the files of its dates: empty one of the columns."
+        )
+    return _fill_in("season", scene, None, scene, folder)
+
+
+def _own_options(
+    scene: Mapping[str, str], given: Mapping[str, Any], season: str | None, folder: Path
+) -> dict[str, Any]:
+    """Return the season of a scene, and its options in place of those for all."""
+    combine, mask = (_own(name, scene) for name in OPTION_COLUMNS)
+    if combine and (season is None or combine not in get_args(Combine)):
+        why = "has no season" if season is None else f"has the combine {combine!r}"
+        raise OptionsError(
+            f"The scene with {_row(scene)} {why}. The column combine takes {' or '.join(get_args(Combine))}, and needs "
+            "a season."
+        )
+    own: dict[str, Any] = {"season": season and Path(season), "combine": combine or given.get("combine")}
+    if season is None:
+        own["combine"] = None
+    if mask:
+        own["cloud_mask"] = mask if mask in get_args(CloudMaskName) else os.path.abspath(folder / mask)
+    clouds = str(own.get("cloud_mask") or given.get("cloud_mask") or "")
+    if season is not None and clouds and clouds not in get_args(CloudMaskName):
+        raise OptionsError(
+            f"The scene with {_row(scene)} has a season, but the cloud mask {clouds} is of one date. Put a mask such "
+            "as SCL among the files of each date and pass --mask-clouds, or give the cloud mask omnicloudmask."
+        )
+    return own
 
 
 def _of_file(text: str | None) -> dict[str, str]:
@@ -264,7 +346,7 @@ def _is_complete(scene: Mapping[str, str], templates: Templates) -> bool:
     """
     texts = (templates.optical, templates.sar, templates.output, *templates.outputs)
     used = {field for text in texts for field in _FIELD.findall(text or "")}
-    return bool(scene.get("output")) and not scene.keys() - used - {*COLUMNS}
+    return bool(scene.get("output")) and not scene.keys() - used - {*COLUMNS, *OPTION_COLUMNS}
 
 
 def _lacks_assets(scene: Mapping[str, str], template: str, scenes: Sequence[Mapping[str, str]]) -> bool:
@@ -284,7 +366,7 @@ def _placed(output: str) -> str:
 
 
 def _stem(path: Path) -> str:
-    return re.sub(r"\.(tiff?|jp2|safe|zip|vrt)$", "", path.name, flags=re.IGNORECASE)
+    return re.sub(r"\.(tiff?|jp2|safe|zip|vrt|csv)$", "", path.name, flags=re.IGNORECASE)
 
 
 def _fill_in(
@@ -296,7 +378,7 @@ def _fill_in(
     if template is None and what in scene:
         raise OptionsError(f"The scene with {_row(scene)} has no {what}: fill in its column {what!r}.")
     if template is None:
-        none = "" if what == "output" else f" Where no scene has any, give --{what} {NONE}."
+        none = f" Where no scene has any, give --{what} {NONE}." if what in MODALITIES else ""
         raise OptionsError(
             f"Nothing tells the {what} of the scenes: give the table a column {what!r}, or "
             f"--{'map' if what == 'output' else what} a text with fields in braces, of {_listed(known)}.{none}"
@@ -318,10 +400,10 @@ def _listed(known: Mapping[str, str]) -> str:
 
 
 def _absolute(what: str, text: str, scene: Mapping[str, str], folder: Path) -> str:
-    one = what == "output" or os.path.exists(folder / text)  # only inputs may be several
+    one = what in ("season", "output") or os.path.exists(folder / text)  # only inputs may be several
     parts = [text] if one and text else split_paths(text)
     if not all(parts):
-        none = "" if what == "output" else f" A scene without any has an empty cell in a column {what!r}."
+        none = f" A scene without any has an empty cell in a column {what!r}." if what in MODALITIES else ""
         raise OptionsError(
             f"The scene with {_row(scene)} has an empty path as its {what}: fill in the field that the path comes from."
             f"{none}"
@@ -335,9 +417,9 @@ def _inputs(text: str) -> tuple[Path, ...]:
 
 def _blocks(options: PredictOptions, side: int) -> Iterator[Window]:
     card = read_card(find_weights(options.weights))
-    scene = replace(options.scene, coreg="off")
-    with ScenePair.open(options.optical, options.sar, card.optical.bands, card.sar.bands, scene) as pair:
-        whole = Window(0, 0, *pair.grid.shape)
+    resolved, season = resolve_season(replace(options, coreg="off"))
+    with Job(resolved, card, None, None, None, season=season).open_scene(1) as scene:
+        whole = Window(0, 0, *scene.grid.shape)
     return whole.pieces(side)
 
 

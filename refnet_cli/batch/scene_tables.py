@@ -69,8 +69,8 @@ def clean(text: str, folder: Path) -> list[str]:
     for number in range(first, -1, -1):
         line = re.sub(r'^(\s*"?\s*)#\s*(?=\w)', r"\1", stored[number])
         names = {name.strip('" \xa0').lower() for name in re.split(f"[{SEPARATORS}]", line)}
-        sensors = {"optical", "sar"} & names
-        if len(sensors) == 2 or (sensors and (number == first or "output" in names)):
+        sensors = {"optical", "sar", "season"} & names
+        if len(sensors) > 1 or (sensors and (number == first or "output" in names)):
             lines[number] = line
             break
     return lines
@@ -86,7 +86,7 @@ def _clean_line(line: str, folder: Path) -> str:
 def is_table(lines: Sequence[str], folder: Path) -> bool:
     """Tell by the first line that is not empty whether a list is a table, not paths."""
     head = next(filter(None, lines), "")
-    named = re.search(rf'[{SEPARATORS}]|^\s*"?\s*(?:optical|sar)\s*"?\s*$', head, re.IGNORECASE)
+    named = re.search(rf'[{SEPARATORS}]|^\s*"?\s*(?:optical|sar|season)\s*"?\s*$', head, re.IGNORECASE)
     return bool(named) and not os.path.exists(folder / head)
 
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from refnet_cli.batch.failures import failure_path
-from refnet_cli.errors import ConfigError, InputMissingError, WeightsError
+from refnet_cli.errors import ConfigError, InputMissingError, RefnetError, WeightsError
 from refnet_cli.model.weight_files import find_weights, read_card
 from refnet_cli.prediction.job import MapBlock
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.removed import REMOVED_OPTIONS, find_removed
 from refnet_cli.scene.options import as_paths
+from refnet_cli.scene.season_files import SceneDate, files_of_season, read_season, table_of_season
+from refnet_cli.sensors.sensor import MODALITIES
 from refnet_cli.system.atomic import write_text_atomic
 from refnet_cli.system.config import read, some
 from refnet_cli.system.options import names
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
 from refnet_cli.version import __version__
+
+_OWN = (*MODALITIES, "season", "output")
+"""Options that each task has its own of."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,17 @@ class Task:
         options = {
             name: value
             for name, value in self.options.to_dict().items()
-            if name not in ("optical", "sar", "output") and value != _DEFAULTS[name]
+            if name not in _OWN and value != _DEFAULTS[name]
         }
         return json.dumps(
             {
                 "id": self.id,
                 **{
-                    sensor: [_as_given(path) for path in as_paths(getattr(self.options, sensor))]
-                    for sensor in self.options.sensors
+                    sensor: [_as_given(path) for path in as_paths(given)]
+                    for sensor in MODALITIES
+                    if (given := getattr(self.options, sensor)) is not None
                 },
+                **({"season": str(self.options.season)} if self.options.season else {}),
                 "output": str(self.options.output),
                 "refnet": __version__,
                 **({"block": list(self.block)} if self.block else {}),
@@ -98,7 +105,7 @@ class Task:
                 f"`refnet batch plan SCENES -o {source}`. "
                 "The codes of 0.1 are the scheme terramesh now."
             )
-        files = {"optical": found.optical, "sar": found.sar, "output": found.output}
+        files = {name: getattr(found, name) for name in _OWN}
         try:
             return cls(PredictOptions(**files | found.options), Window(*found.block) if found.block else None, found.id)
         except WeightsError as error:
@@ -112,6 +119,7 @@ class _Line:
     output: Path
     optical: Path | tuple[Path, ...] | None = None
     sar: Path | tuple[Path, ...] | None = None
+    season: Path | None = None
     id: str = ""
     refnet: str = ""
     """The version that planned it; refnet 0.1 did not say."""
@@ -119,11 +127,13 @@ class _Line:
     options: some(PredictOptions) = field(default_factory=dict)  # type: ignore[valid-type]  # made here
 
     def __post_init__(self) -> None:
-        if self.optical is None and self.sar is None:
+        if self.optical is None and self.sar is None and self.season is None:
             raise ConfigError("it has neither optical nor sar.")
+        if self.season is not None and (self.optical is not None or self.sar is not None):
+            raise ConfigError("it has a season, which names all files, and optical or sar.")
         if empty := [name for name in ("optical", "sar") if getattr(self, name) == ()]:
             raise ConfigError(f"{empty[0]} is empty: name its files, or leave it out for a map without them.")
-        if own := {"optical", "sar", "output"} & self.options.keys():
+        if own := {*_OWN} & self.options.keys():
             raise ConfigError(f"options: {own.pop()} is no option.")
         if self.block and not min(self.block) >= 0 < min(self.block[2:]):
             raise ConfigError("a block is a row, a column, a height and a width.")
@@ -186,7 +196,10 @@ def check_distinct(tasks: Iterable[Task]) -> None:
         if (path := _plain(task.path)) in seen:
             raise ConfigError(f"Two tasks make {task.path}: give each scene an output of its own.")
         seen.add(path)
-        read.update(_plain(path) for path in _inputs_of(task.options) if not isinstance(path, Remote))
+        inputs = _inputs_of(task.options, _dates_of(task.options))
+        read.update(_plain(path) for path in inputs if not isinstance(path, Remote))
+        if task.options.season:
+            read.add(_plain(table_of_season(task.options.season)))
         output = _plain(task.options.output)
         for place in map(_plain, task.options.output_paths.values()):
             if maps.setdefault(place, output) != output:
@@ -210,11 +223,20 @@ def _plain(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _inputs_of(options: PredictOptions) -> list[Path]:
-    """Return the files and folders that are read, but for the weights."""
+def _dates_of(options: PredictOptions) -> tuple[SceneDate, ...]:
+    """Return the dates of a season; none without one, or where it cannot be read, which running the task explains."""
+    try:
+        return read_season(options.season) if options.season else ()
+    except RefnetError:
+        return ()
+
+
+def _inputs_of(options: PredictOptions, dates: Sequence[SceneDate]) -> list[Path]:
+    """Return the files and folders that are read, but for the weights and the table of a season."""
     scheme = Path(options.scheme) if options.scheme and options.scheme.lower().endswith(".toml") else None
     inputs = [
         *as_paths(options.optical), *as_paths(options.sar), options.grid, options.zones, scheme, options.cloud_file,
+        *(path for sensor in MODALITIES for path in files_of_season(dates, sensor) or ()),
     ]  # fmt: skip
     return [path for path in inputs if path is not None]
 
@@ -222,12 +244,14 @@ def _inputs_of(options: PredictOptions) -> list[Path]:
 def identify(task: Task) -> str:
     """Return what a result depends on as 16 characters: inputs and their state, weights, options, place.
 
+    Of a season these are its dates and the state of their files, not that of its table.
+
     Raises
     ------
     InputMissingError, WeightsError
         If the weights cannot be read.
     """
-    options = task.options
+    options, dates = task.options, _dates_of(task.options)
     plain = {
         name: value
         for name, value in options.to_dict().items()
@@ -235,9 +259,14 @@ def identify(task: Task) -> str:
     }
     about = plain | dict.fromkeys(REMOVED_OPTIONS) | {
         "weights": sha256_of_weights(find_weights(options.weights)),
-        "states": [_state(path) for path in _inputs_of(options)],
+        "states": [_state(path) for path in _inputs_of(options, dates)],
         "block": task.block,
     }
+    if options.season:
+        about["dates"] = [
+            [scene.date, *([_as_given(path) for path in as_paths(files)] for files in (scene.optical, scene.sar))]
+            for scene in dates
+        ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 

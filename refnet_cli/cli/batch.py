@@ -54,6 +54,11 @@ def batch_group() -> None:
     help="Where the list has no column optical: a text with fields; or none, if no scene has optical files.",
 )
 @click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif', or none.")
+@click.option(
+    "--season",
+    metavar="TEMPLATE",
+    help="The same for scenes of several dates, as 'places/{name}': a table or folder, as --season of refnet predict.",
+)
 @click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
 @click.option(
     "--also",
@@ -70,7 +75,7 @@ def batch_group() -> None:
 @click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
 @click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
 @QUIET
-@field_options(PREDICT, without=["optical", "sar", "season", "combine", "output"])
+@field_options(PREDICT, without=["optical", "sar", "season", "output"])
 def batch_plan(
     scenes: Path,
     output: Path | None,
@@ -85,18 +90,20 @@ def batch_plan(
     """Turn a list of scenes into tasks.
 
     SCENES is a CSV table with columns optical, sar and output (and any others, as fields for templates), a STAC
-    ItemCollection, or a list of paths of optical files (of SAR files with --optical none), a line each; - reads it from
-    stdin. Paths in it are relative to it; those of templates to the working directory. In templates {field} is a
-    column, an asset or id of a STAC item, or of the optical file its path, name, stem (the name without .tif), parent
-    (the folder's path) and folder (its name).
+    ItemCollection, or a list of paths of optical files (of SAR files with --optical none, of seasons with --sar none
+    too), a line each; - reads it from stdin. Paths in it are relative to it; those of templates to the working
+    directory. In templates {field} is a column, an asset or id of a STAC item, or of the optical file its path, name,
+    stem (the name without .tif), parent (the folder's path) and folder (its name).
     A scene of one sensor has an empty cell in the column of the other; its fields are those of the file that it has.
+    A scene of several dates has a column season in place of optical and sar. Columns combine and cloud_mask hold for a
+    scene in place of --combine and --cloud-mask.
 
     \b
     refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """
-    from refnet_cli.batch.plan import NONE, Templates, plan, read_list, read_scenes
+    from refnet_cli.batch.plan import Templates, plan, read_list, read_scenes
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.system.atomic import write_text_atomic
 
@@ -107,7 +114,7 @@ def batch_plan(
         if name in options:
             raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
     outputs = options.pop("outputs", ())
-    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs)
+    templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs, given.pop("season"))
     options |= {name: value for name, value in given.items() if value is not None}
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
@@ -117,7 +124,7 @@ def batch_plan(
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
         LOG.warning(f"{scenes} is not UTF-8 and was read as {guessed}. If names are wrong, save it as UTF-8.")
-    listed = read_scenes(text, folder, null, "sar" if templates.optical == NONE else "optical")
+    listed = read_scenes(text, folder, null, templates.listed)
     tasks = list(plan(listed, templates, options, folder, blocks))
     lines = "".join(f"{task.to_line()}\n" for task in tasks)
     if output is None:

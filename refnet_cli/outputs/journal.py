@@ -27,8 +27,11 @@ Planes = Mapping[str, tuple[type[Any], int]]
 """Data type and number of bands of each layer by its name; a single band has no axis."""
 _VERSION = 3
 _OLD_HEAD = re.compile(rb"[0-9a-f]{64}\n")  # written by refnet 0.1, without a version
-_RECORD = struct.Struct("<4sIIIII")  # mark, row, rows, width, bytes, checksum
+_HEAD = struct.Struct("<4sIIIII")  # mark, row, rows, width, bytes, checksum
 _MARK = b"rows"
+_COUNTS_MARK = b"cnts"
+Counts = Mapping[str, Mapping[str, int]]
+"""Counts of each block of the input that was read, by the block's name."""
 
 
 class FinishedRows(NamedTuple):
@@ -76,18 +79,37 @@ def read_journal(path: Path, identity: Mapping[str, Any], planes: Planes) -> Ite
                 yield finished
 
 
-def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[FinishedRows, int]]:
-    """Yield records, and the file offset behind each, up to the first incomplete one."""
-    while len(head := file.read(_RECORD.size)) == _RECORD.size:
-        mark, row, rows, width, size, checksum = _RECORD.unpack(head)
+class _Record(NamedTuple):
+    """A complete record, and the file offset behind it."""
+
+    mark: bytes
+    row: int
+    rows: int
+    width: int
+    packed: bytes
+    end: int
+
+
+def _all_records(file: IO[bytes]) -> Iterator[_Record]:
+    """Yield records up to the first incomplete one."""
+    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+        mark, row, rows, width, size, checksum = _HEAD.unpack(head)
         packed = file.read(size)
-        if mark != _MARK or len(packed) != size or zlib.crc32(head[:-4] + packed) != checksum:
+        known = mark in (_MARK, _COUNTS_MARK)
+        if not known or len(packed) != size or zlib.crc32(head[:-4] + packed) != checksum:
             return
-        most = sum(np.dtype(kind).itemsize * bands for kind, bands in planes.values()) * rows * width
-        unpacked = zlib.decompressobj().decompress(packed, most)
         place = file.tell()
-        yield FinishedRows(row, _split(unpacked, planes, rows, width)), place
+        yield _Record(mark, row, rows, width, packed, place)
         file.seek(place)
+
+
+def _records(file: IO[bytes], planes: Planes) -> Iterator[tuple[FinishedRows, int]]:
+    """Yield the rows of records, and the file offset behind each, up to the first incomplete one."""
+    for found in _all_records(file):
+        if found.mark == _MARK:
+            most = sum(np.dtype(kind).itemsize * bands for kind, bands in planes.values()) * found.rows * found.width
+            unpacked = zlib.decompressobj().decompress(found.packed, most)
+            yield FinishedRows(found.row, _split(unpacked, planes, found.rows, found.width)), found.end
 
 
 def _split(unpacked: bytes, planes: Planes, rows: int, width: int) -> dict[str, NDArray[Any]]:
@@ -97,6 +119,12 @@ def _split(unpacked: bytes, planes: Planes, rows: int, width: int) -> dict[str, 
         layers[name] = values.reshape((rows, width) if bands == 1 else (bands, rows, width))
         start += values.nbytes
     return layers
+
+
+def _pack(mark: bytes, place: tuple[int, int, int], packed: bytes) -> bytes:
+    """Return a record: its mark, row, rows and width, size, checksum and content."""
+    head = _HEAD.pack(mark, *place, len(packed), 0)[:-4]
+    return head + struct.pack("<I", zlib.crc32(head + packed)) + packed
 
 
 def _head(identity: Mapping[str, Any]) -> bytes:
@@ -163,8 +191,24 @@ class Journal:
         for finished, _ in _records(self._file, self._planes):
             yield finished
 
-    def add(self, finished: FinishedRows) -> None:
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the counts that were added with the finished rows; do not add rows meanwhile."""
+        self._file.seek(len(self._head))
+        found: dict[str, dict[str, int]] = {}
+        for record in _all_records(self._file):
+            if record.mark == _COUNTS_MARK:
+                found |= json.loads(zlib.decompress(record.packed))
+        return found
+
+    def add(self, finished: FinishedRows, counts: Counts | None = None) -> None:
         """Append finished rows and sync them to the disk.
+
+        Parameters
+        ----------
+        finished : FinishedRows
+        counts : mapping, optional
+            Counts of the blocks that were read for these rows, and for none before. They come first, so that no rows
+            are there without them.
 
         Raises
         ------
@@ -173,10 +217,11 @@ class Journal:
         """
         rows, width = finished.rows, next(iter(finished.layers.values())).shape[-1]
         packed = zlib.compress(b"".join(finished.layers[name].tobytes() for name in self._planes), 1)
-        head = _RECORD.pack(_MARK, finished.row, rows, width, len(packed), 0)[:-4]
-        checksum = zlib.crc32(head + packed)
+        record = _pack(_MARK, (finished.row, rows, width), packed)
+        if counts:
+            record = _pack(_COUNTS_MARK, (finished.row, 0, 0), zlib.compress(json.dumps(counts).encode())) + record
         self._file.seek(0, os.SEEK_END)
-        self._write(head + struct.pack("<I", checksum) + packed)
+        self._write(record)
         sync_descriptor(self._file.fileno())
         self.next_row = finished.row + rows
 

@@ -12,7 +12,7 @@ from refnet_cli.outputs import OUTPUTS, required_layers
 from refnet_cli.outputs.base import Output
 from refnet_cli.outputs.block_file import Shard, layer_planes
 from refnet_cli.outputs.context import MapContext
-from refnet_cli.outputs.journal import FinishedRows
+from refnet_cli.outputs.journal import Counts, FinishedRows
 from refnet_cli.outputs.resume_log import ResumeLog
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.outputs.totals import MapTotals
@@ -50,6 +50,7 @@ class OutputSet:
         home = next(iter(self.outputs.values()))
         self.log = ResumeLog(home.work_folder.path, home.files[0], layer_planes(self.layers, context.scheme), stack)
         self.totals = MapTotals(context.grid, context.scheme)
+        self._counts: dict[str, Mapping[str, int]] = {}
 
     @property
     def warnings(self) -> list[str]:
@@ -85,15 +86,21 @@ class OutputSet:
         batch : int
             Tiles per batch from there on; see `ResumeLog.open`.
         """
-        batch = self.log.open(identity | {"layers": list(self.layers)}, batch, resume=resume)
+        # Journals without counts, of earlier versions, would leave counts incomplete.
+        batch = self.log.open(identity | {"layers": list(self.layers), "counts": True}, batch, resume=resume)
         for finished in self.log.replay():
             self._put(as_rows(finished))
         return self.log.next_row, batch
 
+    def keep_counts(self, counts: Counts) -> None:
+        """Keep the counts of blocks that were read for the next rows, for a run that resumes."""
+        self._counts |= counts
+
     def add(self, rows: Rows) -> None:
         """Write the next rows to the outputs and the journal."""
         self._put(rows)
-        self.log.add(FinishedRows(rows.row, {name: rows.layer(name) for name in self.layers}))
+        self.log.add(FinishedRows(rows.row, {name: rows.layer(name) for name in self.layers}), self._counts)
+        self._counts = {}
 
     def _put(self, rows: Rows) -> None:
         for output in self.outputs.values():

@@ -10,7 +10,7 @@ from typing import Any
 
 from refnet_cli.errors import OptionsError
 from refnet_cli.outputs.base import JOURNAL
-from refnet_cli.outputs.journal import FinishedRows, Journal, Planes, is_journal, journal_version
+from refnet_cli.outputs.journal import Counts, FinishedRows, Journal, Planes, is_journal, journal_version
 from refnet_cli.system.atomic import explain
 from refnet_cli.system.lock import work_folder_of
 from refnet_cli.version import __version__
@@ -106,10 +106,14 @@ class ResumeLog:
         """Yield the finished rows."""
         return self._journal.replay() if self._journal else iter(())
 
-    def add(self, finished: FinishedRows) -> None:
-        """Append finished rows, if the journal is open."""
+    def counts(self) -> Counts:
+        """Return the counts of the blocks that were read for the finished rows."""
+        return self._journal.counts() if self._journal else {}
+
+    def add(self, finished: FinishedRows, counts: Counts) -> None:
+        """Append finished rows and the counts of the blocks that were read for them, if the journal is open."""
         try:
             if self._journal:
-                self._journal.add(finished)
+                self._journal.add(finished, counts)
         except OSError as error:
             raise explain(self._output, error) from error

@@ -143,7 +143,9 @@ def predict_arrays(
                 if isinstance(pixels, SpooledArray):
                     pixels.close()
     grid = report.grid | {"crs": "none", "transform": [pixel_size, 0.0, 0.0, 0.0, -pixel_size, 0.0]}
-    report = replace(report, grid=grid, wkt="", areas_hectares={})
+    about = f"option: the pixels of the arrays, {pixel_size:g} m wide by pixel_size; they have no place."
+    decisions = [made | {"how": about} if made["what"] == "grid" else made for made in report.decisions]
+    report = replace(report, grid=grid, wkt="", areas_hectares={}, decisions=decisions)
     return ArrayPrediction(outputs.classes, job.scheme, report, **outputs.layers)
 
 

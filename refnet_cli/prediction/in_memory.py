@@ -19,6 +19,7 @@ from refnet_cli.classes.crosswalk import read_crosswalk
 from refnet_cli.errors import OptionsError, RefnetError, TryAgainError
 from refnet_cli.model.one_sensor import check_sensors
 from refnet_cli.model.weight_files import find_weights, parse_weights, verify
+from refnet_cli.outputs.journal import Counts
 from refnet_cli.outputs.rows import CONFIDENCE, PROBABILITY_NODATA, STEPS, Rows
 from refnet_cli.outputs.totals import MapTotals
 from refnet_cli.prediction.job import Job
@@ -75,6 +76,9 @@ class ArrayOutputs:
             name: np.zeros(shape, dtype) for name, (shape, dtype) in _shapes(grid, scheme).items() if name in layers
         }
         self.totals = MapTotals(grid, scheme)
+
+    def keep_counts(self, counts: Counts) -> None:
+        """Do nothing: what is in memory cannot be resumed."""
 
     def add(self, rows: Rows) -> None:
         """Take the next rows."""

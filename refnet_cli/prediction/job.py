@@ -85,7 +85,7 @@ class Job:
         check_sensors(card, options.absent)
         if options.combine == "ensemble":
             for scene in season:
-                check_sensors(card, absent_sensor(scene.optical, scene.sar))
+                check_sensors(card, absent_sensor(scene.optical, scene.sar), f"The date {scene.date}")
         crosswalk = read_crosswalk(card.scheme, options.scheme) if options.scheme else None
         return cls(options, card, weights, crosswalk, memory_limit(options.max_memory), block, season=season)
 

@@ -16,6 +16,7 @@ from refnet_cli.system.memory import MB, ONNX_LAYERS, TORCH_LAYERS, address_spac
 from refnet_cli.system.onnx_metadata import is_onnx
 
 _LIBRARIES = 750 * MB  # torch or ONNX Runtime, in each process
+_OPEN_FILES = 20 * MB  # of each further date, with what they leave between other memory
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Demand:
 
     @property
     def base(self) -> int:
-        """Libraries, GDAL's cache, the shift estimate, weights as read and as prepared, and the rows in progress."""
+        """Libraries, files and GDAL's cache, the shift estimate, weights as read and as prepared, rows in progress."""
         rows = self.tile * self.width * (4 * 3 * (self.classes + 1) + 8)
         others = (self.processes - 1) * (_LIBRARIES + 5 * self.weights // 2)
-        return 1000 * MB + 5 * self.weights // 2 + others + rows + self.outputs
+        files = (self.dates - 1) * _OPEN_FILES
+        return 1000 * MB + 5 * self.weights // 2 + others + rows + files + self.outputs
 
     @property
     def per_tile(self) -> int:
@@ -72,8 +74,9 @@ class Demand:
     def total(self, batch: int, threads: int) -> int:
         """Total for a batch size and a number of reading threads."""
         kept = 2 * -(-self.width // self.block) + 2
-        if self.combine == "ensemble":
-            kept = self.dates * (min(kept, kept_blocks(self.dates, self.bands, "ensemble")) + 4)
+        if self.combine == "ensemble":  # each date has its own thread and keeps its own blocks
+            kept = self.dates * min(kept, kept_blocks(self.dates, self.bands, "ensemble"))
+            threads = self.dates
         return self.base + batch * self.per_tile + kept * self.per_block + threads * self.per_thread
 
 

@@ -88,6 +88,7 @@ def predict(
             LOG.debug(f"{name}: {value}")
         identity = report.provenance.identity(pair, report.grid, engine, area)
         first = _resume(engine, job, outputs, identity)
+        pair.restore_counts(outputs.log.counts())
         report = replace(report, engine=engine.about, resumed_rows=first, renewed=outputs.log.renewed)
         if on_start:
             on_start(report)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refnet_cli.outputs.cog import BLOCK
+from refnet_cli.outputs.journal import Counts
 from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.rows import Rows
 from refnet_cli.prediction.job import Job
@@ -31,6 +32,9 @@ AHEAD, BEHIND = 3, 2  # batches that are read or in the network; batches that wa
 class RowSink(Protocol):
     """What receives the rows of a map: its outputs, or arrays."""
 
+    def keep_counts(self, counts: Counts) -> None:
+        """Keep the counts of the blocks that were read for the next rows."""
+
     def add(self, rows: Rows) -> None:
         """Take the next rows, from north to south."""
 
@@ -50,6 +54,8 @@ class Batch(NamedTuple):
     """Tiles without a valid pixel that were skipped since the previous batch with any."""
     finished: UInt8 | UInt16 | None
     """After the last tiles of a row: the quality of the rows that no later tile overlaps, shape (rows, width)."""
+    counts: Counts
+    """Counts of the blocks that were read since the previous batch."""
 
 
 class QuicklookFeed:
@@ -115,6 +121,7 @@ def write_rows(
         prefetch(pair, tiling, assembler.stitched)
 
     def take(batch: Batch, probabilities: Float32) -> None:
+        outputs.keep_counts(batch.counts)
         for row, finished, seen in assembler.push(batch.windows, probabilities, batch.finished, batch.valid):
             rows = Rows(row - area.row, finished, pair.usable(seen), engine.card.scheme, job.crosswalk, seen)
             outputs.add(replace(rows, threshold=job.options.threshold))
@@ -235,25 +242,25 @@ def _read_batches(
                 skipped -= 1
                 chosen.append((window, patch, valid))
                 if len(chosen) >= engine.batch:
-                    yield _batch(chosen, 0)
+                    yield _batch(pair, chosen, 0)
                     chosen = []
         bottom = end if later is None else min(later[0].row, end)
         if bottom <= top:  # no row is finished yet: the next tiles overlap them all
-            yield _batch(chosen, skipped)
+            yield _batch(pair, chosen, skipped)
             continue
         finished = area._replace(row=top, height=bottom - top)
         if on_rows:
             on_rows(finished)
-        yield _batch(chosen, skipped, _read_seen(pair, finished, needed))
+        yield _batch(pair, chosen, skipped, _read_seen(pair, finished, needed))
         top = bottom
 
 
 def _batch(
-    tiles: list[tuple[Window, Patch, Bool | None]], skipped: int, finished: UInt8 | UInt16 | None = None
+    pair: Scene, tiles: list[tuple[Window, Patch, Bool | None]], skipped: int, finished: UInt8 | UInt16 | None = None
 ) -> Batch:
     optical, sar = (
         np.stack(layers) if tiles else np.empty((0, 0, 0, 0), np.float32)
         for layers in ([patch.optical for _, patch, _ in tiles], [patch.sar for _, patch, _ in tiles])
     )
     valid = [counts for _, _, counts in tiles]
-    return Batch([window for window, _, _ in tiles], optical, sar, valid, skipped, finished)
+    return Batch([window for window, _, _ in tiles], optical, sar, valid, skipped, finished, pair.take_counts())

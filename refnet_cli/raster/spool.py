@@ -133,9 +133,23 @@ class SpooledArray:
         for (row, column), block in zip(places, self._values(number, places), strict=True):
             corner = self._starts[0][number], self._starts[1][row], self._starts[2][column]
             start = file.seek(0, 2)
-            file.write(np.ascontiguousarray(block, self.dtype).data)
+            file.write(np.ascontiguousarray(self._as_declared(block)).data)
             file.flush()
             yield _Record(corner, block.shape, start)
+
+    def _as_declared(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Return a block in the data type that the array declares, which its blocks need not have."""
+        floats = self.dtype.kind == "f" and np.can_cast(block.dtype, self.dtype, "same_kind")
+        if floats or np.can_cast(block.dtype, self.dtype, "safe"):
+            return block.astype(self.dtype, copy=False)
+        with np.errstate(invalid="ignore"):
+            found = block.astype(self.dtype)
+        if not np.array_equal(found, block):
+            raise InputError(
+                f"A block of {self._label} has the data type {block.dtype}, and values that the array's own type "
+                f'{self.dtype} cannot hold, such as NaN. Convert the array first, with .astype("{block.dtype}").'
+            )
+        return found
 
     def _values(self, number: int, places: list[tuple[int, int]]) -> tuple[NDArray[Any], ...]:
         from dask.base import compute

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, OptionsError
 from refnet_cli.raster.arrays import ArrayImage
+from refnet_cli.raster.georeference import crs_name
 from refnet_cli.raster.spool import SpooledArray, is_lazy
 
 Y_NAMES, X_NAMES = ("y", "lat", "latitude", "northing"), ("x", "lon", "longitude", "easting")
@@ -24,7 +26,11 @@ _TIMES = ("time", "date", "datetime", "step")
 _NODATA = ("nodata", "_FillValue", "missing_value", "nodatavals")
 _SCALES, _OFFSETS = ("scale_factor", "scales"), ("add_offset", "offsets")
 _UNCLEAR = {"scale": "scale_factor", "offset": "add_offset"}  # what writers mean by them differs
-_UNEVEN = 0.01  # pixels by which coordinates may miss a regular grid: those of float32 do
+_UNEVEN = 0.01  # pixels by which coordinates may miss a regular grid
+_MOST_ROUNDING = 0.1  # pixels by which coordinates of float32 may miss it
+_MOST_DEGREES = 540.0  # longitudes may go on beyond the antimeridian
+_UNNAMED = re.compile(r"band_data|band_\d+")  # rioxarray's names of variables, whose long_name is the band's
+_ASSIGN = 'Assign the right one, for instance with .odc.assign_crs("EPSG:32633") or .rio.write_crs("EPSG:32633").'
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,9 @@ def read_images(given: xr.Dataset | xr.DataArray, what: str) -> XarrayImages:
     first = next(iter(variables.values()))
     dims = _dims(first, what)
     transform, flipped = _transform(given, dims, what)
-    crs = _crs(given, first, what)
+    crs = _crs(given, first, dims, what)
+    if len(variables) > 1:
+        _check_dims(variables, dims, what)
     images = tuple(
         _image(name, each, dims, transform, flipped, crs, given.attrs, what) for name, each in variables.items()
     )
@@ -141,7 +149,10 @@ def _axis(given: xr.Dataset | xr.DataArray, dim: Hashable, what: str) -> tuple[f
         return float(values[0]), step, 1
     step = float(values[-1] - values[0]) / (len(values) - 1)
     even = values[0] + step * np.arange(len(values))
-    if step == 0 or np.abs(values - even).max() > _UNEVEN * abs(step):
+    # Coordinates of xee before 0.1 are rounded to float32: at 5,800 km to half a metre.
+    rounding = np.spacing(np.abs(values).max().astype(np.float32)) if given[dim].dtype == np.float32 else 0.0
+    allowed = max(_UNEVEN * abs(step), min(float(rounding), _MOST_ROUNDING * abs(step)))
+    if step == 0 or np.abs(values - even).max() > allowed:
         worst = np.abs(np.diff(values))
         raise InputError(
             f"The {what} array's coordinates along {dim} are not evenly spaced (steps from {worst.min():.6g} to "
@@ -171,23 +182,75 @@ def _stated_step(given: xr.Dataset | xr.DataArray, dim: Hashable) -> float | Non
     return float(stated.e if str(dim).lower() in Y_NAMES else stated.a)
 
 
-def _crs(given: xr.Dataset | xr.DataArray, first: xr.DataArray, what: str) -> rasterio.CRS:
-    """Return the reference system that an accessor, a coordinate or an attribute states."""
-    for each in (first, given):
+def _crs(
+    given: xr.Dataset | xr.DataArray, first: xr.DataArray, dims: tuple[Hashable, Hashable], what: str
+) -> rasterio.CRS:
+    """Return the reference system that a coordinate, an accessor or attributes state."""
+    located = [each for each in (first, given) if any(_states_crs(one) for one in each.coords.values())]
+    if located:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what cannot be read as reference system, which is refused below
-            found = each.odc.crs or (each.rio.crs if hasattr(each, "rio") else None) or each.attrs.get("crs")
-        if found:
-            try:
-                crs = CRS.from_user_input(str(found))
-            except Exception as cause:  # pyproj's own errors, of several kinds
-                raise InputError(f"The {what} array states the unknown CRS {str(found)[:80]!r}.") from cause
-            epsg = crs.to_epsg()
-            return rasterio.CRS.from_epsg(epsg) if epsg else rasterio.CRS.from_wkt(crs.to_wkt())
-    raise InputError(
-        f"The {what} array has no coordinate reference system. Assign the right one, for instance with "
-        '.odc.assign_crs("EPSG:32633") or .rio.write_crs("EPSG:32633").'
-    )
+            found = {"": located[0].odc.crs or (located[0].rio.crs if hasattr(located[0], "rio") else None)}
+    else:
+        found = _attributes_of_crs(given, first, what)
+    systems = {name: _parse_crs(value, what) for name, value in found.items() if value}
+    if not systems:
+        raise InputError(f"The {what} array has no coordinate reference system. {_ASSIGN}")
+    crs = next(iter(systems.values()))
+    if any(other != crs for other in systems.values()):
+        listed = ", ".join(f"{crs_name(one)} ({name})" for name, one in systems.items())
+        raise InputError(
+            f"The {what} object states different reference systems: {listed}. With xee before 0.1, bands state that of "
+            f"their source. {_ASSIGN}"
+        )
+    _check_names(given, crs, dims, what)
+    epsg = crs.to_epsg()
+    return rasterio.CRS.from_epsg(epsg) if epsg else rasterio.CRS.from_wkt(crs.to_wkt())
+
+
+def _states_crs(coordinate: xr.DataArray) -> bool:
+    """Return whether a coordinate is that of a reference system, as odc-geo and rioxarray write it."""
+    return coordinate.ndim == 0 and bool({"spatial_ref", "crs_wkt"} & coordinate.attrs.keys())
+
+
+def _attributes_of_crs(given: xr.Dataset | xr.DataArray, first: xr.DataArray, what: str) -> dict[str, Any]:
+    """Return what the attributes of an object and its variables state, each value once, by who states it."""
+    if isinstance(given, xr.DataArray):
+        if "crs_transform" in given.attrs and not {"x", "y"} <= {*given.dims}:  # of xee before 0.1
+            raise InputError(
+                f"The attribute crs of the {what} array, {given.attrs.get('crs')}, is that of its source in Earth "
+                f"Engine, which xee may have resampled. Pass the Dataset, or update xee. {_ASSIGN}"
+            )
+        stated = {f"the {what} array": given.attrs.get("crs")}
+    else:
+        variables = {str(name): each.attrs.get("crs") for name, each in given.data_vars.items()}
+        stated = {"the Dataset": given.attrs.get("crs")} | variables
+    stated |= {str(dim): first[dim].attrs.get("crs") for dim in first.dims if dim in first.coords}
+    once = {str(value): name for name, value in reversed(stated.items()) if value}
+    return {name: value for value, name in reversed(once.items())}
+
+
+def _parse_crs(value: Any, what: str) -> CRS:
+    try:
+        return CRS.from_user_input(str(value))
+    except Exception as cause:  # pyproj's own errors, of several kinds
+        raise InputError(f"The {what} array states the unknown CRS {str(value)[:80]!r}.") from cause
+
+
+def _check_names(given: xr.Dataset | xr.DataArray, crs: CRS, dims: tuple[Hashable, Hashable], what: str) -> None:
+    """Refuse a reference system that the names or the values of the coordinates contradict."""
+    names = " and ".join(map(str, dims))
+    named = {str(dim).lower() for dim in dims}
+    if crs.is_projected and named & {"lat", "latitude", "lon", "longitude"}:
+        raise InputError(
+            f"The {what} array has coordinates {names}, but its CRS {crs_name(crs)} is projected. {_ASSIGN}"
+        )
+    largest = max(float(np.abs(given[dim].values).max()) for dim in dims)
+    if crs.is_geographic and (named & {"northing", "easting"} or largest > _MOST_DEGREES):
+        raise InputError(
+            f"The {what} array has coordinates {names} up to {largest:.6g}, but its CRS {crs_name(crs)} is in degrees. "
+            f"{_ASSIGN}"
+        )
 
 
 def _image(
@@ -205,13 +268,17 @@ def _image(
         listed = ", ".join(map(str, array.dims))
         raise InputError(f"The {what} variable {name} has the dimensions {listed}; expected {dims[0]} and {dims[1]}.")
     band = _band_dim(name, array, dims, what)
+    lazy = array.chunks is not None and is_lazy(array.data)
+    if not lazy:
+        array = array.compute()  # now, because not all backends of xarray can flip what they have not read
+    elif array.dtype.kind in "iu" and "crs_transform" in array.attrs:
+        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)  # xee masks integers with NaN
     array = array.squeeze([dim for dim in array.dims if dim not in (*dims, band)])
     array = array.expand_dims("refnet_band") if band is None else array
     array = array.transpose(band or "refnet_band", *dims)
     names = _band_names(name, array, band)
     array = array[:, :: -1 if flipped[0] else 1, :: -1 if flipped[1] else 1]
     count = len(names)
-    lazy = is_lazy(array.data)
     return ArrayImage(
         name,
         SpooledArray(array.data, f"the {what} variable {name}") if lazy else array.values,
@@ -224,6 +291,17 @@ def _image(
         (str(array.attrs["units"]),) * count if isinstance(array.attrs.get("units"), str) else (),
         _tags({**shared, **array.attrs}),
     )
+
+
+def _check_dims(variables: Mapping[str, xr.DataArray], dims: tuple[Hashable, Hashable], what: str) -> None:
+    """Refuse bands in variables that have a further dimension, such as images by their names."""
+    for name, each in variables.items():
+        more = [dim for dim in each.dims if dim not in dims and each.sizes[dim] > 1]
+        if more and each[more[0]].dtype.kind not in "mM" and str(more[0]).lower() not in _TIMES:
+            raise InputError(
+                f"The {what} variable {name} has {each.sizes[more[0]]} layers along {more[0]}, but the Dataset has a "
+                f"variable for each of {len(variables)} bands. Choose one with .isel({more[0]}=0)."
+            )
 
 
 def _band_dim(name: str, array: xr.DataArray, dims: tuple[Hashable, Hashable], what: str) -> Hashable:
@@ -255,7 +333,7 @@ def _band_names(name: str, array: xr.DataArray, band: Hashable) -> tuple[str | N
     if isinstance(listed, tuple | list) and len(listed) == count:
         return tuple(map(str, listed))
     if count == 1:
-        return (listed if isinstance(listed, str) and name == "band_data" else name,)
+        return (listed if isinstance(listed, str) and _UNNAMED.fullmatch(name) else name,)
     return (None,) * count
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -147,6 +147,14 @@ class Scene(Closing):
         """Return those of `counts` that apply to an area of complete blocks, sorted by name."""
 
     @abstractmethod
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """Return the counts of each block that was counted since the last call, by a name of the block."""
+
+    @abstractmethod
+    def restore_counts(self, counted: Mapping[str, Mapping[str, int]]) -> None:
+        """Count blocks that an interrupted run has read, as `take_counts` returned them; each block counts once."""
+
+    @abstractmethod
     def prefetch(self, windows: Iterable[Window]) -> None:
         """Announce the next windows, in reading order, so that threads prepare them.
 
@@ -210,6 +218,7 @@ class BlockReader(Scene):
         self.counts = Counter()
         self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
         self._counted: dict[tuple[int, int], Counter[str]] = {}
+        self._newly_counted: list[tuple[int, int]] = []
         self._threads = ThreadPoolExecutor(threads, "refnet-read")
         self._most_ahead = 2 * threads
         self._ahead: dict[tuple[int, int], Future[Block]] = {}
@@ -255,6 +264,19 @@ class BlockReader(Scene):
         found = sum((self._counted[key] for key in _keys(area) if key in self._counted), Counter())
         return dict(sorted(found.items()))
 
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """See `Scene.take_counts`."""
+        taken, self._newly_counted = self._newly_counted, []
+        return {f"{row},{column}": dict(self._counted[row, column]) for row, column in taken}
+
+    def restore_counts(self, counted: Mapping[str, Mapping[str, int]]) -> None:
+        """See `Scene.restore_counts`."""
+        for name, counts in counted.items():
+            row, column = map(int, name.split(","))
+            if (row, column) not in self._counted:
+                self._counted[row, column] = Counter(counts)
+                self.counts += self._counted[row, column]
+
     def prefetch(self, windows: Iterable[Window]) -> None:
         """See `Scene.prefetch`."""
         for future in self._ahead.values():
@@ -294,6 +316,7 @@ class BlockReader(Scene):
             if self.tally:
                 block.counts["seen"] = int(np.count_nonzero(self.usable(block.seen)))
             self._counted[key] = block.counts
+            self._newly_counted.append(key)
             self.counts += block.counts
         self._blocks[key] = block
         self._look_ahead()

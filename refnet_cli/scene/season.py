@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields, replace
 from itertools import tee
@@ -91,7 +92,8 @@ def open_season(
             pairs[number].keep_blocks(kept)
         kind = Composite if combine == "composite" else Ensemble
         bands = len(optical_bands), len(sar_bands)
-        season = kind(dates, [pairs[number] for number in range(len(dates))], bands, options, read_threads)
+        season: _Season = kind(dates, [pairs[number] for number in range(len(dates))], options)
+        season.start(bands, read_threads)
         season.decisions = [_describe(dates, combine, first), *decisions, *season.decisions]
         season.warnings = [*warnings, *season.warnings]
         season.opened = opened.pop_all()
@@ -111,7 +113,9 @@ def _named(date: str) -> Iterator[None]:
     try:
         yield
     except RefnetError as error:
-        raise type(error)(f"{date}: {error}") from error.__cause__
+        named = type(error)(f"{date}: {error}")
+        named.window = error.window
+        raise named from error.__cause__
 
 
 def _options_of(scene: SceneDate, options: SceneOptions) -> SceneOptions:
@@ -189,6 +193,10 @@ class _Season(Scene):
         self.levels = {name: sum(values) / len(values) for name, values in levels.items()}
         self.opened = ExitStack()
 
+    @abstractmethod
+    def start(self, bands: tuple[int, int], read_threads: int) -> None:
+        """Begin to read this number of optical and of SAR bands."""
+
 
 class Composite(_Season, BlockReader):
     """The dates of a season as one scene; see `open_season`.
@@ -196,15 +204,8 @@ class Composite(_Season, BlockReader):
     A block takes one block of each date at a time, so memory grows with the number of dates, but not with the scene.
     """
 
-    def __init__(
-        self,
-        dates: Sequence[SceneDate],
-        pairs: Sequence[ScenePair],
-        bands: tuple[int, int],
-        options: SceneOptions,
-        read_threads: int,
-    ) -> None:
-        super().__init__(dates, pairs, options)
+    def start(self, bands: tuple[int, int], read_threads: int) -> None:
+        """Start the threads, each of which makes a block of all dates."""
         self.start_reading(bands, self.either, None, read_threads)
 
     def close(self) -> None:
@@ -221,7 +222,8 @@ class Composite(_Season, BlockReader):
         counts: Counter[str] = Counter()
         blocks = []
         for scene, pair in zip(self.dates, self.pairs, strict=True):
-            block = pair.make_block(key)
+            with _named(scene.date):
+                block = pair.make_block(key)
             counts.update(block.counts)
             patch = block.patch
             contributed = patch.sar_valid if pair.absent == "optical" else patch.optical_valid
@@ -243,17 +245,10 @@ class Composite(_Season, BlockReader):
 class Ensemble(_Season):
     """The dates of a season, each with its own patches; see `open_season`."""
 
-    def __init__(
-        self,
-        dates: Sequence[SceneDate],
-        pairs: Sequence[ScenePair],
-        bands: tuple[int, int],
-        options: SceneOptions,
-        read_threads: int,
-    ) -> None:
-        super().__init__(dates, pairs, options)
-        self.patches_per_tile = len(dates)
-        for pair in pairs:
+    def start(self, bands: tuple[int, int], read_threads: int) -> None:
+        """Count what each date sees; the dates read by themselves, with one thread each."""
+        self.patches_per_tile = len(self.dates)
+        for pair in self.pairs:
             pair.tally = True
 
     def close(self) -> None:
@@ -277,6 +272,20 @@ class Ensemble(_Season):
             total.update(found)
         return dict(sorted(total.items()))
 
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """See `Scene.take_counts`."""
+        return {
+            f"{number}:{name}": counts
+            for number, pair in enumerate(self.pairs)
+            for name, counts in pair.take_counts().items()
+        }
+
+    def restore_counts(self, counted: Mapping[str, Mapping[str, int]]) -> None:
+        """See `Scene.restore_counts`."""
+        for name, counts in counted.items():
+            number, _, block = name.partition(":")
+            self.pairs[int(number)].restore_counts({block: counts})
+
     def prefetch(self, windows: Iterable[Window]) -> None:
         """See `Scene.prefetch`."""
         for pair, own in zip(self.pairs, tee(windows, len(self.pairs)), strict=True):
@@ -284,14 +293,19 @@ class Ensemble(_Season):
 
     def read(self, window: Window) -> Patch:
         """See `Scene.read`: the composite, for pictures and comparisons; passes of different orbits are averaged."""
-        return composite([pair.read(window) for pair in self.pairs], [pair.absent for pair in self.pairs])
+        patches = []
+        for scene, pair in zip(self.dates, self.pairs, strict=True):
+            with _named(scene.date):
+                patches.append(pair.read(window))
+        return composite(patches, [pair.absent for pair in self.pairs])
 
     def read_seen(self, window: Window) -> UInt16:
         """See `Scene.read_seen`: the sensors of the dates that count in a pixel, or of the best of the others."""
         shape = window.height, window.width
         counting, others, flags, count = (np.zeros(shape, np.uint8) for _ in range(4))
-        for pair in self.pairs:
-            seen = np.asarray(pair.read_seen(window), np.uint8)
+        for scene, pair in zip(self.dates, self.pairs, strict=True):
+            with _named(scene.date):
+                seen = np.asarray(pair.read_seen(window), np.uint8)
             valid = pair.usable(seen)
             count += valid
             counting |= np.where(valid, seen & np.uint8(SENSOR_BITS), np.uint8(0))
@@ -303,11 +317,13 @@ class Ensemble(_Season):
         """See `Scene.read_tiles`: a patch of each date that has a valid pixel there."""
         inside = window.clip(*self.grid.shape)
         top, left = inside.row - window.row, inside.column - window.column
-        for pair in self.pairs:
+        for scene, pair in zip(self.dates, self.pairs, strict=True):
             valid = np.zeros((window.height, window.width), bool)
-            valid[top : top + inside.height, left : left + inside.width] = pair.read_valid(inside)
-            if valid.any():
-                yield read_tile(pair, window), valid
+            with _named(scene.date):
+                valid[top : top + inside.height, left : left + inside.width] = pair.read_valid(inside)
+                patch = read_tile(pair, window) if valid.any() else None
+            if patch is not None:
+                yield patch, valid
 
 
 def composite(patches: Sequence[Patch], absent: Sequence[Modality | None]) -> Patch:
@@ -340,10 +356,18 @@ def median(images: Sequence[Float32]) -> Float32:
     """
     if len(images) == 1:
         return images[0]
-    ordered = np.sort(np.stack(images), axis=0)  # NaN last
-    count = np.isfinite(ordered).sum(axis=0, dtype=np.intp)[None]
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=0)[0]
-    high = np.take_along_axis(ordered, np.minimum(count // 2, len(images) - 1), axis=0)[0]
+    found = np.empty(images[0].shape, np.float32)
+    for band in np.ndindex(found.shape[:-2]):  # one by one: all dates are sorted in a copy
+        found[band] = _median_of_band(np.stack([image[band] for image in images]))
+    return found
+
+
+def _median_of_band(stack: Float32) -> Float32:
+    """Return the median over the first axis, which becomes sorted."""
+    stack.sort(axis=0)  # NaN last
+    count = np.isfinite(stack).sum(axis=0, dtype=np.intp)[None]
+    low = np.take_along_axis(stack, np.maximum(count - 1, 0) // 2, axis=0)[0]
+    high = np.take_along_axis(stack, np.minimum(count // 2, len(stack) - 1), axis=0)[0]
     high = np.where(count[0] > 0, high, low)
     return np.asarray((low + high) / np.float32(2), np.float32)
 

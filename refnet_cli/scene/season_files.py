@@ -69,13 +69,13 @@ def read_season(path: Path) -> tuple[SceneDate, ...]:
     ConfigError
         If the table cannot be read, or a scene has no date.
     InputError
-        If two scenes have the same date, or there are more than `MOST_DATES`.
+        If two scenes have the same date, a table has scenes of several regions, or there are more than `MOST_DATES`.
     """
-    if path.is_dir():
-        table = path / TABLE
-        found = list(_of_table(table) if table.is_file() else _of_folder(path))
-    elif path.is_file():
-        found = list(_of_table(path))
+    table = table_of_season(path)
+    if table.is_file():
+        found = list(_of_table(table))
+    elif path.is_dir():
+        found = list(_of_folder(path))
     else:
         raise InputMissingError(f"The season {path} does not exist. Pass a CSV table or a folder of dated scenes.")
     if not found:
@@ -105,12 +105,19 @@ def _of_table(path: Path) -> Iterator[SceneDate]:
     rows.fieldnames = columns
     if not {"optical", "sar"} & {*columns}:
         raise ConfigError(f"The season {path} has the columns {', '.join(columns)}; it needs {', '.join(COLUMNS)}.")
+    regions: set[str] = set()
     for row in rows:
         where = f"Line {rows.line_num} of {path}"
         if None in row or None in row.values():  # how csv names what is too much or missing
             raise ConfigError(f"{where} does not have {len(columns)} values.")
         values = {name: str(value).strip() for name, value in row.items()}
         files = {sensor: _paths(values.get(sensor, ""), path.parent) for sensor in MODALITIES}
+        regions.add(values.get("region", "") or "")
+        if len(regions - {""}) > 1:
+            raise InputError(
+                f"The season {path} has scenes of several regions, {' and '.join(sorted(regions - {''}))}; a season is "
+                "of one place. Write a table for each."
+            )
         if any(values.values()):
             yield _dated(values.get("date") or values.get("dates", ""), files["optical"], files["sar"], where)
 
@@ -227,6 +234,11 @@ def _paired(alone: dict[Modality, list[tuple[str, Path]]]) -> Iterator[SceneDate
         yield SceneDate(date, (path,), (nearest[1],) if nearest else None)
     if not alone["optical"]:
         yield from (SceneDate(date, None, (path,)) for date, path in alone["sar"])
+
+
+def table_of_season(path: Path) -> Path:
+    """Return the table of a season: the file itself, or what a folder's table is named, whether or not it has one."""
+    return path / TABLE if path.is_dir() else path
 
 
 def files_of_season(dates: Sequence[SceneDate], sensor: Modality) -> Paths | None:

@@ -314,7 +314,7 @@ MANY_SCENES = page("tutorials/cluster") + page("how-to/batches").split("\n## Bat
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """Two parts of the sample scene, as the table of the tutorial has them."""
+    """Two parts of the sample scene, as the table of the tutorial has them, and a season."""
     for name, row in (("north", 0), ("south", 400)):
         (tmp_path / name).mkdir()
         with rasterio.open(ROOT / "sample_data" / "s2.tif") as file:
@@ -325,6 +325,9 @@ def scenes(tmp_path: Path) -> Path:
                 part.write(file.read(window=window))
                 part.descriptions = file.descriptions
         (tmp_path / name / "s1.tif").symlink_to(ROOT / "sample_data" / "s1.tif")
+    (tmp_path / "places" / "berlin").mkdir(parents=True)
+    for name in ("s2", "s1"):
+        (tmp_path / "places" / "berlin" / f"{name}_2021-05-11.tif").symlink_to(ROOT / "sample_data" / f"{name}.tif")
     (table,) = blocks_of(page("tutorials/cluster"), "csv")
     (tmp_path / "scenes.csv").write_text(table)
     return tmp_path
@@ -337,6 +340,7 @@ def test_many_scenes_are_planned_as_it_says(scenes: Path) -> None:
             shell(scenes, command)
     assert len((scenes / "tasks.jsonl").read_text().splitlines()) == 2
     assert len((scenes / "blocks.jsonl").read_text().splitlines()) == 2
+    assert "places/berlin" in json.loads((scenes / "seasons.jsonl").read_text())["season"]
     shell(scenes, "refnet batch status tasks.jsonl || [ $? = 1 ]")
 
 
@@ -360,7 +364,7 @@ def test_many_scenes_are_mapped_as_it_says(scenes: Path) -> None:
         ran.append(program)
         if "--workers 2" in command:
             made = {name: (scenes / name).read_bytes() for name in ("north.tif", "south.tif")}
-    assert len(ran) == 12
+    assert len(ran) == 13
     assert {name: (scenes / name).read_bytes() for name in made} == made
     assert len(list((scenes / "north.tif.blocks").glob("*.shard"))) == 1
     for name in made:

@@ -79,6 +79,7 @@ def old_id(options: PredictOptions) -> str:
     inputs += [path for path in (options.grid, options.zones, options.cloud_file) if path]
     sha256 = read_card(find_weights(options.weights)).sha256
     about = plain | GONE_SINCE_0_1 | {"weights": sha256, "states": [None] * len(inputs), "block": None}
+    about |= {"dates": []} if options.season else {}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
