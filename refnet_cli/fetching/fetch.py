@@ -13,23 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError
 from refnet_cli.fetching.area import Area, area_of_bbox, area_of_tile, areas_of_file, names_of
 from refnet_cli.fetching.catalogues import choose_catalogue, recorded_source
 from refnet_cli.fetching.http import Http
 from refnet_cli.fetching.items import SceneItem
-from refnet_cli.fetching.labels import SCHEME, LabelMosaic
-from refnet_cli.fetching.optical import Composite, OpticalDate
+from refnet_cli.fetching.layers import fetch_rows
 from refnet_cli.fetching.options import POLARISATIONS, FetchOptions
 from refnet_cli.fetching.plan import GridTable, Planner, ScenePlan, check_hrefs, check_items, read_plans, write_plans
-from refnet_cli.fetching.product import Facts, Layer, Rows, count_facts, fetch_rows, write_layer
+from refnet_cli.fetching.products import Product, products_of, write_product
 from refnet_cli.fetching.reading import Reader, UnusableItemError
 from refnet_cli.fetching.regions import Fetched, regions_text, table_text
-from refnet_cli.fetching.sar import SarMosaic
 from refnet_cli.fetching.search import Search
 from refnet_cli.fetching.signing import Signer
-from refnet_cli.fetching.tags import describe_layer
 from refnet_cli.system.atomic import check_folder, explain, write_text_atomic
 from refnet_cli.system.disk import sync
 from refnet_cli.system.lock import WorkFolder
@@ -47,16 +43,6 @@ MOST_LEFT_OUT = 20
 """Most items of a scene that are left out because of their files; more are a fault of the server."""
 _SPARE = 2.5  # times the size of the pixels that a fetch may need of the disk: journal, working file, result
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class _Product:
-    """Layers that are read together."""
-
-    name: str
-    layers: tuple[Layer, ...]
-    rows: Rows
-    pixel_bytes: int
 
 
 @dataclass
@@ -310,7 +296,7 @@ class _Fetch:
         files = _files(plan)
         check_replaceable([folder / file for file in (*files, PLAN)], self._options.overwrite)
         _check_disk(plan, folder)
-        products = self._products(plan, reader)
+        products = products_of(plan, self._catalogue, reader)
         journals = [f"{product.name}.journal" for product in products]
         work.remove_leftovers(*(journals if self._options.resume else ()))
         work.keep_for_next_run(PLAN, *journals)
@@ -329,7 +315,7 @@ class _Fetch:
         self._enter(plan, folder)
 
     def _fill(
-        self, plan: ScenePlan, products: Sequence[_Product], folder: Path, work: Path, reader: Reader
+        self, plan: ScenePlan, products: Sequence[Product], folder: Path, work: Path, reader: Reader
     ) -> list[tuple[Path, Path]]:
         """Fetch the rows of products and write their files; return these, each with its final path."""
         grid, identity = plan.grid.grid(), {"plan": plan.identity}
@@ -340,66 +326,12 @@ class _Fetch:
             fetch_rows(path, identity, product.layers, product.rows, grid, product.pixel_bytes, told)
             self._warn(sorted(set(reader.warnings)))
             reader.warnings.clear()
-        return [
-            (file, folder / layer.file)
-            for product in products
-            for layer, file in self._finish_product(plan, product, work, identity)
-        ]
-
-    def _products(self, plan: ScenePlan, reader: Reader) -> list[_Product]:
-        about, grid = self._catalogue, plan.grid.grid()
-        if about.optical is None:
-            raise OptionsError(f"{about.title} has no Sentinel-2 collection.")
-        dates = [OpticalDate(date.items, date.clear) for date in plan.optical]
-        composite = Composite(dates, plan.bands, plan.method, about.optical, grid, reader)
-        layers = (
-            Layer("optical", "s2.tif", "uint16", 0, plan.bands),
-            Layer("source", "source.tif", "uint16", 0, ("source",), overviews="NEAREST"),
-        )
-        together = (len(dates) if plan.method == "median" else 1) * 2
-        found = [_Product("optical", layers, composite, 2 * len(plan.bands) * together)]
-        if plan.sar:
-            if about.sar is None:
-                raise OptionsError(f"{about.title} has no Sentinel-1 collection.")
-            mosaic = SarMosaic(plan.sar, POLARISATIONS, about.sar, grid, reader)
-            layer = Layer("sar", "s1.tif", "float32", about.sar.nodata, POLARISATIONS, unit="power")
-            found.append(_Product("sar", (layer,), mosaic, 16))
-        if plan.labels:
-            labels = LabelMosaic(plan.labels, about.labels[plan.labels_product], grid, reader)
-            found.append(_Product("labels", (_label_layer(),), labels, 4))
-        return found
-
-    def _finish_product(
-        self, plan: ScenePlan, product: _Product, work: Path, identity: dict[str, Any]
-    ) -> list[tuple[Layer, Path]]:
-        """Write the files of a product from its journal."""
-        grid = plan.grid.grid()
-        journal = work / f"{product.name}.journal"
-        facts = count_facts(journal, identity, product.layers, product.pixel_bytes, grid.shape[1])
-        for layer in product.layers:
-            if facts[layer.name].pixels != grid.shape[0] * grid.shape[1]:
-                raise StorageError(f"{journal} is damaged. Fetch again with --no-resume.")
-        self._check_share(plan, product, facts)
-        made = []
-        for layer in product.layers:
-            tags, band_tags = describe_layer(plan, layer, facts)
-            path = write_layer(
-                journal, identity, product.layers, layer, grid, product.pixel_bytes, tags, band_tags
-            )
-            made.append((layer, path))
-        return made
-
-    def _check_share(self, plan: ScenePlan, product: _Product, facts: dict[str, Facts]) -> None:
-        """Refuse a product without any data; warn of one with less than planned."""
-        share = facts[product.layers[0].name].share
-        if share == 0 and product.name != "labels":
-            raise InputMissingError(
-                f"The {product.name} files of {plan.name} have no data in the area, although the catalogue says so. "
-                "Give other --dates, or another --source."
-            )
-        limit = {"optical": plan.clear - 0.02, "sar": 0.98, "labels": 0.5}[product.name]
-        if share < limit:
-            self._warn([f"{plan.name}: {product.layers[0].file} has data in {share:.1%} of the pixels only"])
+        ready = []
+        for product in products:
+            files, warnings = write_product(plan, product, work / f"{product.name}.journal", identity)
+            self._warn(warnings)
+            ready += [(file, folder / layer.file) for layer, file in files]
+        return ready
 
     def _enter(self, plan: ScenePlan, folder: Path) -> None:
         """Enter a finished scene in the report."""
@@ -513,14 +445,6 @@ def _check_disk(plan: ScenePlan, folder: Path) -> None:
             f"{folder} has {free / 1e9:,.2f} GB free; fetching {plan.name} needs up to {needed / 1e9:,.2f} GB. Free "
             "some space, or choose a folder on another disk."
         )
-
-
-def _label_layer() -> Layer:
-    scheme = SCHEMES[SCHEME]
-    colours = {code: (*colour, 255) for code, colour in zip(scheme.codes, scheme.colours, strict=True)}
-    return Layer(
-        "labels", "labels.tif", "uint8", 0, ("labels",), overviews="MODE", colours={0: (0, 0, 0, 0)} | colours
-    )
 
 
 def _describe(plan: ScenePlan) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.fetching.labels import SCHEME
+from refnet_cli.fetching.layers import Facts, Layer
 from refnet_cli.fetching.plan import ScenePlan
-from refnet_cli.fetching.product import Facts, Layer
 from refnet_cli.raster.fills import COMPLETE
 from refnet_cli.raster.raster import ACQUIRED
 
