@@ -1,4 +1,4 @@
-"""Stratified estimates of accuracy and area from a sample, with confidence intervals (Olofsson et al. 2014)."""
+"""Stratified estimates of accuracy and area from a sample, with confidence intervals (Olofsson, Stehman 2014)."""
 
 from __future__ import annotations
 
@@ -112,6 +112,71 @@ def estimate_areas(matrix: Int64, mapped: NDArray[np.float64], names: tuple[str,
         recall=by_name(recall, recall_variance),
         area=by_name(proportion * mapped.sum(), variance @ weight**2 * mapped.sum() ** 2),
         mapped={name: float(area) for name, area, shown in zip(names, mapped, present, strict=True) if shown},
+    )
+
+
+def estimate_areas_by_strata(
+    strata: NDArray[np.intp],
+    weights: NDArray[np.float64],
+    labels: NDArray[np.uint8],
+    predicted: NDArray[np.uint8],
+    mapped: NDArray[np.float64],
+    names: tuple[str, ...],
+) -> AreaEstimates:
+    """Estimate accuracies and areas from a random sample of labels in strata that are not the map's classes.
+
+    Use the ratio estimators of Stehman 2014, "Estimating area and map accuracy for stratified random sampling when the
+    strata are different from the map classes", International Journal of Remote Sensing 35. Samples without a class in
+    the map are outside the part of the strata that is estimated.
+
+    Parameters
+    ----------
+    strata : int array, shape (samples,)
+        Number of each sample's stratum, from 0.
+    weights : float array, shape (strata,)
+        Area of each stratum, in any unit.
+    labels, predicted : uint8 array, shape (samples,)
+        Class index of each sample from 1, in the labels and in the map; predictions may be 0 for no class.
+    mapped : float array, shape (classes,)
+        Area of each class in the map.
+    names : tuple of str
+        Name of each class; classes that are neither mapped nor sampled are left out.
+
+    Raises
+    ------
+    InputError
+        If a stratum has fewer than two samples, too few for a variance, or no sample has a class in the map.
+    """
+    count = np.bincount(strata, minlength=len(weights))
+    if (few := int((count < 2).sum())) or not predicted.any():
+        what = f"{few} of {len(weights)} strata have fewer than 2 samples" if few else "No sample lies on the map"
+        raise InputError(f"{what}. Each stratum needs at least 2 samples, and 50 or more for useful estimates.")
+
+    def ratio(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Estimate:
+        """Estimate which share of one area another is, with its variance by linearisation."""
+        total = float(weights @ (np.bincount(strata, whole, len(weights)) / count))
+        if not total:
+            return Estimate(float("nan"), float("nan"))
+        value = float(weights @ (np.bincount(strata, part, len(weights)) / count)) / total
+        rest = part - value * whole
+        mean = np.bincount(strata, rest, len(weights)) / count
+        spread = np.bincount(strata, (rest - mean[strata]) ** 2, len(weights)) / (count - 1)
+        return _estimate(value, float(weights**2 @ (spread / count)) / total**2)
+
+    inside, right, size = predicted > 0, (labels == predicted) & (predicted > 0), float(mapped.sum())
+    classes = {
+        name: index for index, name in enumerate(names, 1)
+        if mapped[index - 1] > 0 or ((labels == index) & inside).any()
+    }  # fmt: skip
+    return AreaEstimates(
+        overall_accuracy=ratio(right, inside),
+        precision={name: ratio(right & (labels == index), predicted == index) for name, index in classes.items()},
+        recall={name: ratio(right & (labels == index), inside & (labels == index)) for name, index in classes.items()},
+        area={
+            name: Estimate(*(size * value for value in ratio(inside & (labels == index), inside)))
+            for name, index in classes.items()
+        },
+        mapped={name: float(mapped[index - 1]) for name, index in classes.items()},
     )
 
 

@@ -32,17 +32,19 @@ Offset = Literal["baseline", "declared", "none"]
 
 @dataclass(frozen=True)
 class OpticalCollection:
-    """A collection of Sentinel-2 L2A scenes with a file per band."""
+    """A collection of Sentinel-2 scenes of one level with a file per band."""
 
     collection: str
     assets: dict[str, str]
     """Name of the asset of each band."""
     scl: str
-    """Name of the asset with the scene classification."""
+    """Name of the asset with the scene classification, which a collection of L1C needs too."""
     offset: Offset = "baseline"
     nodata: int = 0
     first_date: str = ""
     """Date from which the collection is complete; "" if it is."""
+    level: Literal["L1C", "L2A"] = "L2A"
+    """Level of its scenes; items whose names say another are refused."""
 
     def __post_init__(self) -> None:
         _check_bands(self.assets, sentinel2.BANDS)

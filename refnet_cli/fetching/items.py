@@ -99,6 +99,7 @@ def read_optical(raw: Mapping[str, Any], about: OpticalCollection, bands: tuple[
         If something is missing or contradictory that the pixels depend on.
     """
     item, properties, acquired = _common(raw, about.collection)
+    _check_level(item, properties, about.level)
     hrefs = {band: _href(raw, about.assets.get(band, band)) for band in bands} | {"SCL": _href(raw, about.scl)}
     baseline = _baseline(item, properties)
     tile = next((str(properties[name]) for name in ("s2:mgrs_tile", "grid:code") if properties.get(name)), "")
@@ -206,6 +207,17 @@ def _footprint(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _check_level(item: str, properties: Mapping[str, Any], level: str) -> None:
+    """Refuse an item whose id, product or product type has another level than its collection."""
+    names = [item, *(str(properties.get(name)) for name in ("s2:product_uri", "s2:product_type"))]
+    other = {found[1] for name in names if (found := re.search(r"MSI(?:L)?(1C|2A)", name))} - {level[1:]}
+    if other:
+        raise ItemError(
+            f"{item} is of level L{min(other)}, but its collection of level {level}: state level in the TOML file of "
+            "the source."
+        )
 
 
 def _baseline(item: str, properties: Mapping[str, Any]) -> str:

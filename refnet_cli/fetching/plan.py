@@ -93,6 +93,8 @@ class ScenePlan:
     """What was decided, in sentences."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Why items were left out that would have been used: what is wrong with their files, by id."""
+    level: Literal["L1C", "L2A"] = "L2A"
+    """Level of the optical scenes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for JSON."""
@@ -106,6 +108,7 @@ class ScenePlan:
             name: value
             for name, value in self.to_dict().items()
             if name not in ("decisions", "left_out", "request", "name", "region", "source")
+            and (name, value) != ("level", "L2A")  # plans without a level keep their hash
         }
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -356,6 +359,7 @@ class Planner:
             self._options.bands, tuple(PlannedDate(date.items, date.clear) for date in dates), round(share, 6), sar,
             tuple(labels), self._options.labels,
             (*said, *text, *(f"left out: {item} ({why})" for item, why in self._left_out.items())), self._left_out,
+            self._catalogue.optical.level if self._catalogue.optical else "L2A",
         )  # fmt: skip
 
     def _find_labels(self, area: Area, near: datetime) -> tuple[list[SceneItem], list[str]]:

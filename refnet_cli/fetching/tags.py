@@ -28,7 +28,7 @@ def describe_layer(plan: ScenePlan, layer: Layer, facts: dict[str, Facts]) -> tu
         tags[ACQUIRED] = _span(items)
         tags["REFNET_FETCH_ITEMS"] = " ".join(item.id for item in items)
     if layer.name == "optical":
-        tags |= {"PROCESSING_LEVEL": "L2A", "BOA_OFFSET_APPLIED": "true", "REFNET_FETCH_METHOD": plan.method}
+        tags |= {"PROCESSING_LEVEL": plan.level, "BOA_OFFSET_APPLIED": "true", "REFNET_FETCH_METHOD": plan.method}
     elif layer.name == "source":
         counts = np.zeros(len(plan.optical) + 1, np.int64)
         counted = facts["source"].values[: len(counts)]

@@ -25,7 +25,7 @@ from rasterio.transform import Affine
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.cli.main import commands, run
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError
-from refnet_cli.evaluation.areas import estimate_areas
+from refnet_cli.evaluation.areas import estimate_areas, estimate_areas_by_strata
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.evaluation.scores import confusion_matrix, score
 from refnet_cli.types import Int64
@@ -334,6 +334,47 @@ def test_a_class_that_the_sample_never_found_has_no_recall() -> None:
 def test_too_small_a_sample_is_refused() -> None:
     with pytest.raises(InputError, match="fewer than 2 pixels in these classes of the map: b"):
         estimate_areas(np.array([[5, 1], [0, 0]]), np.array([10.0, 10.0]), ("a", "b"))
+
+
+def test_the_worked_example_of_stehman_to_its_digits() -> None:
+    """40 samples in four strata that are not the map's classes."""
+    strata = np.repeat(np.arange(4), 10)
+    predicted = "A" * 7 + "B" * 3 + "A" + "B" * 11 + "C" * 6 + "BB" + "D" * 10
+    labels = "AAAAACBABC" + "ABBBBBAABB" + "CCCCCDDBBA" + "DDDDDDDCCB"
+    indexes = (np.array(["ABCD".index(one) + 1 for one in text], np.uint8) for text in (labels, predicted))
+    weights = np.array([40_000, 30_000, 20_000, 10_000.0])
+    found = estimate_areas_by_strata(strata, weights, *indexes, np.full(4, 0.25), tuple("ABCD"))
+    for estimate, value, error in (
+        (found.overall_accuracy, 0.63, 0.085), (found.area["A"], 0.35, 0.082), (found.area["C"], 0.20, 0.064),
+        (found.precision["B"], 0.574, 0.125), (found.recall["B"], 0.794, 0.117),
+    ):  # fmt: skip
+        assert estimate.value == pytest.approx(value, abs=5e-4)
+        assert estimate.margin / 1.96 == pytest.approx(error, abs=5e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_strata_that_are_the_classes_of_the_map_give_the_same_estimates(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    matrix, mapped = random.integers(0, 20, (3, 3)) + 1, random.uniform(10, 1000, 3)
+    label, stratum = (np.repeat(axis.ravel(), matrix.ravel()) for axis in np.indices((3, 3)))
+    indexes = (np.uint8(label + 1), np.uint8(stratum + 1))
+    one = estimate_areas(matrix, mapped, tuple("abc"))
+    other = estimate_areas_by_strata(stratum, mapped, *indexes, mapped, tuple("abc"))
+    assert one.overall_accuracy == pytest.approx(other.overall_accuracy)
+    for kind in ("precision", "recall", "area"):
+        for name in "abc":
+            assert getattr(one, kind)[name] == pytest.approx(getattr(other, kind)[name])
+
+
+def test_samples_off_the_map_are_another_domain() -> None:
+    """A single stratum: what lies off the map says nothing of the accuracy on it."""
+    labels, predicted = np.array([1, 2, 1, 1, 2], np.uint8), np.array([1, 2, 2, 0, 0], np.uint8)
+    strata, one, mapped = np.zeros(5, int), np.ones(1), np.ones(2)
+    found = estimate_areas_by_strata(strata, one, labels, predicted, mapped, ("a", "b"))
+    assert found.overall_accuracy.value == pytest.approx(2 / 3)
+    assert found.area["a"].value == pytest.approx(4 / 3)
+    with pytest.raises(InputError, match="1 of 2 strata have fewer than 2 samples"):
+        estimate_areas_by_strata(strata, np.ones(2), labels, predicted, mapped, ("a", "b"))
 
 
 def test_a_sample_on_the_pixels_of_the_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

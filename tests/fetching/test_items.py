@@ -37,6 +37,14 @@ def test_an_item() -> None:
     assert item.hrefs["SCL"] == "https://a.org/SCL.tif"
 
 
+def test_an_item_of_another_level_is_refused() -> None:
+    raw = optical(**{"s2:product_type": "S2MSI1C"})
+    with pytest.raises(ItemError, match="is of level L1C, but its collection of level L2A"):
+        read_optical(raw, PC, BANDS)
+    raw["id"] = raw["id"].replace("MSIL2A", "MSIL1C")
+    assert read_optical(raw, replace(PC, level="L1C"), BANDS).id == raw["id"]
+
+
 @pytest.mark.parametrize(("baseline", "offset"), [("02.14", 0), ("03.01", 0), ("04.00", 1000), ("05.11", 1000)])
 def test_the_offset_follows_from_the_baseline(baseline: str, offset: float) -> None:
     assert read_optical(optical(**{"s2:processing_baseline": baseline}), PC, BANDS).offset == offset

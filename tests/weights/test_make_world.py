@@ -165,3 +165,41 @@ def check_results(folder: Path, rows: list[dict[str, str]]) -> None:
     )
     assert (folder / "refnet-world.onnx").is_file()
     assert "| Africa |" in (folder / "scores.md").read_text()
+
+
+@pytest.mark.long
+def test_a_second_source_gives_scenes_of_level_1c(tmp_path: Path) -> None:
+    if not RUSTAC:
+        pytest.skip("rustac is not installed")
+    from tests.helpers.stac_servers import catalogue, store, write_source
+    from tests.weights.simulated_world import choose_places, simulate, write_places
+
+    rows = [row for row in choose_places(4) if row["role"] == "train"][:1]
+    places = write_places(tmp_path / "places.csv", rows)
+    with store(tmp_path / "files") as files:
+        items = simulate(tmp_path / "files", files.url, rows).items
+        text = json.dumps([one for one in items if one["collection"] == "sentinel-2-l2a"])
+        for old, new in (("sentinel-2-l2a", "sentinel-2-l1c"), ("MSIL2A", "MSIL1C"), ("S2MSI2A", "S2MSI1C")):
+            text = text.replace(old, new)
+        made = json.loads(text)
+        for one, original in zip(made, (one for one in items if one["collection"] == "sentinel-2-l2a"), strict=True):
+            one["assets"] = original["assets"]  # the files are those of the other level
+        with catalogue([*items, *made], tmp_path / "items") as front:
+            sources = [write_source(tmp_path / f"{name}.toml", front.url, [files.host]) for name in ("l2a", "l1c")]
+            with sources[1].open("a") as file:
+                file.write('[optical]\ncollection = "sentinel-2-l1c"\nlevel = "L1C"\n')
+            words = command(tmp_path / "out", sources[0], places, "--source", str(sources[1]))
+            run([*words, "fetch", "check"])
+            sources[1].write_text(sources[1].read_text().replace('level = "L1C"\n', ""))
+            words[2] = str(tmp_path / "other")
+            done = subprocess.run([*words, "fetch"], capture_output=True, text=True, timeout=300,
+                                  env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+            assert done.returncode != 0
+            assert "is of level L1C, but its collection of level L2A" in done.stderr
+    levels = {}
+    for path in (tmp_path / "out").glob("scenes/*/*/s2.tif"):
+        with rasterio.open(path) as file:
+            levels[path.parents[1].name[0]] = file.tags()["PROCESSING_LEVEL"]
+    assert levels == {"1": "L2A", "2": "L1C"}
+    with (tmp_path / "out" / "checked.csv").open(newline="") as file:
+        assert [row["kept"] for row in csv.DictReader(file)] == ["1"] * 4

@@ -13,7 +13,8 @@ check      drop what cannot be learned from, with reasons (checked.csv), draw co
            and run the steps from here on again
 train      train on the kept scenes outside the held-out regions; one region in eight chooses the best step and the
            temperature. With several GPUs: torchrun --nproc-per-node 4 weights/world/make_world.py FOLDER train
-evaluate   score the held-out regions by class and by continent, with both sensors and with each alone
+evaluate   score the held-out regions by class and by continent, with both sensors and with each alone; with --sample
+           also accuracies and areas from a probability sample, see world_sample.py
 finish     write refnet-world.safetensors with its card, refnet-world.onnx and scores.md
 
 README.md next to this file says what was tried.
@@ -33,8 +34,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
+import torch
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from world_check import check_scene, draw_sheets, read_kept, write_checks
+from world_sample import Sample, SampleMap, sample_page
 from world_scenes import AGREEMENT, LABELS, Fetcher, Scene, read_places
 
 from refnet_cli.classes.schemes import SCHEMES
@@ -54,6 +59,7 @@ from refnet_cli.training.fit import fit
 from refnet_cli.training.regions_file import read_regions
 from refnet_cli.training.rehearsal import rehearse
 from refnet_cli.training.split_advice import survey_or_advise
+from refnet_cli.types import UInt8
 
 Counts = NDArray[np.int64]
 
@@ -65,8 +71,11 @@ VALIDATED = 8
 """One in so many regions outside the held-out ones is for validation."""
 REQUESTS = 24
 """Requests of a scene on a catalogue with one date a season, see README.md."""
+CORES = 2
+"""Threads with which `--dry-run` times training steps."""
 MOST_FAILED = 0.25
 """Largest share of the scenes that may be missing."""
+TITLES = {"both": "both sensors", "optical": "Sentinel-2 alone", "sar": "Sentinel-1 alone"}
 SENSORS = {"both": ("optical", "sar"), "optical": ("optical",), "sar": ("sar",)}
 SETTINGS = """
 name = "{name}"
@@ -145,10 +154,12 @@ class WorldBuilder:
         Folder of all results.
     fetcher : Fetcher
     training : Training
+    sample : Sample or None
+        Reference classes in the held-out places.
     """
 
-    def __init__(self, folder: Path, fetcher: Fetcher, training: Training) -> None:
-        self.folder, self.fetcher, self.training = folder, fetcher, training
+    def __init__(self, folder: Path, fetcher: Fetcher, training: Training, sample: Sample | None = None) -> None:
+        self.folder, self.fetcher, self.training, self.sample = folder, fetcher, training, sample
         self.checked, self.scores = folder / "checked.csv", folder / "scores.json"
         self.weights = folder / f"{NAME}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,9 +244,16 @@ class WorldBuilder:
         engine = TorchEngine(net, card, choose_device("auto"))
         names = SCHEMES[SCHEME].names
         found: dict[str, Any] = {}
+        first, located = self._locate(scenes)
         for used in SENSORS:
             config = read_regions(self._held_out(used))
-            matrices = [count_scene(entry, config, engine) for entry in config.scenes]
+            maps = SampleMap(self.sample, located, SCHEMES[SCHEME]) if self.sample else None
+            matrices = []
+            for scene, entry in zip(scenes, config.scenes, strict=True):
+                matrix, predicted, grid = count_scene(entry, config, engine)
+                matrices.append(matrix)
+                if maps and scene in first:
+                    maps.add(scene.place.name, grid, predicted)
             continents: dict[str, Counts] = {}
             for scene, matrix in zip(scenes, matrices, strict=True):
                 continents[scene.place.continent] = continents.get(scene.place.continent, 0) + matrix
@@ -245,9 +263,25 @@ class WorldBuilder:
                     name: score(matrix, names).to_dict() for name, matrix in sorted(continents.items()) if matrix.any()
                 },
             }
+            if maps:
+                found[used]["sample"] = maps.to_dict()
+                if "refused" in found[used]["sample"]:
+                    LOG.warning(f"{TITLES[used]}: no estimates. {found[used]['sample']['refused']}")
         found["regions"] = sorted({scene.place.region for scene in scenes})
         found["scenes"] = len(scenes)
         write_text_atomic(self.scores, json.dumps(found, indent=1))
+
+    def _locate(self, scenes: Sequence[Scene]) -> tuple[list[Scene], list[tuple[str, int, int]]]:
+        """Return the first scene of each place, in which the sample is looked up, and where its points lie."""
+        if not self.sample:
+            return [], []
+        first = {scene.place.name: scene for scene in reversed(scenes)}
+        grids = {}
+        for name, scene in first.items():
+            with rasterio.open(scene.folder / "s2.tif") as file:
+                grids[name] = GeoBox(file.shape, file.transform, file.crs)
+        places = [place for place in self.fetcher.places if place.held_out]
+        return list(first.values()), self.sample.locate(grids, places, self.fetcher.side)
 
     def finish(self) -> None:
         """Write the weights with their card, the ONNX model and the page of scores."""
@@ -257,7 +291,10 @@ class WorldBuilder:
         places = f"{len(kept)} scenes of {len({scene.place.name for scene in kept})} places of 2.56 km"
         training = card.training | {"data": [places, *SOURCES]}
         held_out = {used: scores[used]["pooled"] for used in SENSORS}
-        made = replace(card, training=training, scores=card.scores | {"held-out regions": held_out}, notice=NOTICE)
+        known = card.scores | {"held-out regions": held_out}
+        if sampled := {used: scores[used]["sample"] for used in SENSORS if "sample" in scores[used]}:
+            known |= {"probability sample": sampled}
+        made = replace(card, training=training, scores=known, notice=NOTICE)
         save_weights(net, made, self.weights)
         export_onnx(self.weights, self.weights.with_suffix(".onnx"), overwrite=True)
         write_text_atomic(self.folder / "scores.md", scores_page(scores, card.temperature))
@@ -285,18 +322,20 @@ def scene_table(scene: Scene, folder: Path, split: str, sensors: Sequence[str] =
     return "\n[[scenes]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entries.items())
 
 
-def count_scene(entry: TrainScene, config: TrainConfig, engine: TorchEngine) -> Counts:
-    """Map a scene with the tiles of ``refnet predict`` and return its confusion matrix."""
+def count_scene(entry: TrainScene, config: TrainConfig, engine: TorchEngine) -> tuple[Counts, UInt8, GeoBox]:
+    """Map a scene with the tiles of ``refnet predict``; return its confusion matrix, map of class indexes and grid."""
     classes = engine.card.scheme.classes
     matrix = np.zeros((classes - 1,) * 2, np.int64)
     with SceneFiles.open(entry, config) as files:
         height, width = files.pair.grid.shape
+        whole = np.zeros((height, width), np.uint8)
         tiling = Tiling.of(height, width, engine.card.tile)
         for rows in predict_rows(files.pair, engine, tiling):
             labels = files.labels.read(Window(rows.row, 0, *rows.valid.shape))
             predicted = np.where(rows.valid, 1 + np.asarray(rows.probabilities)[1:].argmax(0), 0).astype(np.uint8)
             matrix += confusion_matrix(labels, predicted, classes)
-    return matrix
+            whole[rows.row : rows.row + len(predicted)] = predicted
+        return matrix, whole, files.pair.grid
 
 
 def scores_page(scores: dict[str, Any], temperature: float) -> str:
@@ -306,13 +345,12 @@ def scores_page(scores: dict[str, Any], temperature: float) -> str:
         f"# {NAME}: scores", "",
         f"Of {scores['scenes']} scenes in regions that were held out whole: {', '.join(scores['regions'])}. Scored are "
         f"{pooled['both']['pixels']:,} pixels on which {LABELS[0]} and {LABELS[1]} agree, so these scores flatter: "
-        "where two maps agree, the ground is easy. They are no area-adjusted estimates. "
+        "where two maps agree, the ground is easy. These scores are no area-adjusted estimates. "
         f"The temperature is {temperature:.3f}, fitted to other regions.", "",
         "| | overall | balanced | mean IoU |", "|---|---|---|---|",
     ]  # fmt: skip
-    titles = {"both": "both sensors", "optical": "Sentinel-2 alone", "sar": "Sentinel-1 alone"}
     for used, found in pooled.items():
-        lines.append(f"| {titles[used]} | {_row(found)} |")
+        lines.append(f"| {TITLES[used]} | {_row(found)} |")
     lines += ["", "| class | labelled pixels | recall | precision | IoU |", "|---|---|---|---|---|"]
     found = pooled["both"]
     for name, pixels in found["labelled"].items():
@@ -321,6 +359,8 @@ def scores_page(scores: dict[str, Any], temperature: float) -> str:
     lines += ["", "| continent | labelled pixels | overall | balanced | mean IoU |", "|---|---|---|---|---|"]
     for name, found in scores["both"]["continents"].items():
         lines.append(f"| {name} | {found['pixels']:,} | {_row(found)} |")
+    if sampled := {used: scores[used]["sample"] for used in SENSORS if "sample" in scores[used]}:
+        lines += sample_page(sampled, TITLES)
     return "\n".join(lines) + "\n"
 
 
@@ -350,17 +390,20 @@ def describe_costs(fetcher: Fetcher, training: Training) -> list[str]:
         f"requests: about {REQUESTS * len(scenes):,} ({REQUESTS} a scene, counted on a catalogue on one machine with "
         "one date a season; each further date to choose from takes some more)",
         f"training: {training.steps:,} steps of {training.batch} crops of {training.crop}. On two cores "
-        f"{seconds:.1f} s a step, {seconds * training.steps / 3600:.0f} hours (timed here). On a GPU: not measured",
+        f"{seconds:.1f} s a step, {seconds * training.steps / 3600:.0f} hours (timed here, without "
+        "validations). On a GPU: not measured",
     ]  # fmt: skip
     return lines
 
 
 def step_seconds(training: Training) -> float:
-    """Return the seconds of a training step on this machine, timed on the sample scene."""
+    """Return the seconds of a training step on two cores of this machine, timed on the sample scene."""
     sample = HERE.parents[1] / "sample_data"
     files = {"optical": "s2.tif", "sar": "s1.tif", "labels": "labels.tif"}
     scene = "".join(f"{key} = {json.dumps(str(sample / file))}\n" for key, file in files.items())
     head = replace(training, encoder_weights="").settings().replace('split = "region"', 'split = "none"')
+    head += 'device = "cpu"\n'
+    torch.set_num_threads(CORES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "regions.toml"
         path.write_text(f"{head}\n[[scenes]]\n{scene}", encoding="utf-8")
@@ -387,6 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tile", type=int, default=defaults.tile, help=f"[{defaults.tile}]")
     parser.add_argument("--batch", type=int, default=defaults.batch, help=f"[{defaults.batch}]")
     parser.add_argument("--train-steps", type=int, default=defaults.steps, help=f"[{defaults.steps}]")
+    parser.add_argument("--sample", type=Path, help="probability sample in the held-out places, see README.md")
     parser.add_argument("--dry-run", action="store_true", help="only say what it takes")
     given = parser.parse_intermixed_args(arguments)
     if unknown := [step for step in given.steps if step not in STEPS]:
@@ -404,7 +448,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.dry_run:
             sys.stdout.write("\n".join(describe_costs(fetcher, training)) + "\n")
             return
-        builder = WorldBuilder(folder, fetcher, training)
+        sample = Sample.read(given.sample, SCHEMES[SCHEME]) if given.sample else None
+        builder = WorldBuilder(folder, fetcher, training, sample)
         for step in given.steps or STEPS:
             LOG.info(f"step {step}")
             getattr(builder, step)()
