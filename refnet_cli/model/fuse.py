@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from refnet_cli.errors import UnavailableError
 from refnet_cli.model.refnet import MDFVSSBlock, Prediction, REFNet, ResBlock, VSSBlock
+from refnet_cli.model.vss_cpu import NarrowVSSBlock
 
 SLICE = 4096
 
@@ -49,8 +50,8 @@ class Sliced(nn.Module):
 def prepare_for_inference(net: REFNet) -> REFNet:
     """Return a copy of the network for inference, with the same call signature.
 
-    It has no MSIE decoders, batch norms are folded into convolutions, pointwise layers run in slices, and weights are
-    channels-last without gradients.
+    It has no MSIE decoders, batch norms are folded into convolutions, pointwise layers run in slices or, where they are
+    narrow, in kernels of their own, and weights are channels-last without gradients.
 
     Parameters
     ----------
@@ -77,8 +78,7 @@ def prepare_for_inference(net: REFNet) -> REFNet:
             _fold(module, "convolution2", "norm2")
         elif isinstance(module, MDFVSSBlock):
             _fold(module, "share_convolution", "share_norm")
-        elif isinstance(module, VSSBlock):
-            _slice(module)
+    _prepare_vss_blocks(prepared)
     return prepared.to(memory_format=torch.channels_last)
 
 
@@ -119,6 +119,16 @@ class Compiled(nn.Module):
         optical, sar = (F.pad(x, missing).contiguous(memory_format=torch.channels_last) for x in (optical, sar))
         result: Prediction = self._compiled(optical, sar, auxiliary)
         return Prediction(result.logits[:count], None, None)
+
+
+def _prepare_vss_blocks(net: nn.Module) -> None:
+    """Run narrow VSS blocks in kernels of their own where these can run, and the layers of all others in slices."""
+    for parent in list(net.modules()):
+        for name, block in list(parent.named_children()):
+            if isinstance(block, VSSBlock):
+                if NarrowVSSBlock.suits(block):
+                    setattr(parent, name, NarrowVSSBlock(block))
+                _slice(block)
 
 
 def _slice(block: Any) -> None:

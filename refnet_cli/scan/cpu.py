@@ -83,8 +83,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="scan")
 
 
-def _run(work: Callable[[int, int], None], units: Iterator[tuple[int, int]]) -> None:
-    """Run ``work(sample, block)`` for all units on as many threads as torch uses."""
+def run_units(work: Callable[[int, int], None], units: Iterator[tuple[int, int]]) -> None:
+    """Run ``work(sample, part)`` for all units on as many threads as torch uses."""
     threads = torch.get_num_threads()
     if threads == 1:
         for unit in units:
@@ -129,7 +129,7 @@ class _Problem:
 def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     p = problem
     chunks = -(-p.length // CHUNK) if keep else 0
-    y = np.empty_like(p.u)
+    y = torch.empty(p.u.shape).numpy()  # aligned with cache lines, unlike numpy's
     kept = np.empty((p.batch, p.blocks, 4, chunks, p.states, BLOCK), np.float32)
 
     kernels = _kernels()
@@ -140,7 +140,7 @@ def _scan_forward(problem: _Problem, keep: bool) -> tuple[np.ndarray[Any, Any], 
             p.height, p.width, block * BLOCK, y[sample], kept[sample, block],
         )  # fmt: skip
 
-    _run(work, p.units())
+    run_units(work, p.units())
     return y, kept
 
 
@@ -159,7 +159,7 @@ def _scan_backward(problem: _Problem, kept: np.ndarray[Any, Any], grad: np.ndarr
             d_u[sample], d_projection[block, sample], *(share[sample, block] for share in shares),
         )  # fmt: skip
 
-    _run(work, p.units())
+    run_units(work, p.units())
     d_weight, d_bias, d_a, d_skip = (_join(share.sum(0), p.channels) for share in shares)
     d_a *= _join(p.a, p.channels)  # A = -exp(A_log), so dA/dA_log = A
     arrays = d_u, d_weight.swapaxes(1, 2), d_bias, d_a.swapaxes(1, 2), d_skip

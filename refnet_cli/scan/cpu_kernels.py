@@ -35,7 +35,7 @@ def _bits_to_float(typing_context: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _prefer_wide_vectors(typing_context: Any) -> Any:
+def prefer_wide_vectors(typing_context: Any) -> Any:
     """Let LLVM use 512-bit registers in the calling function if they exist; by default it uses 256 bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -47,7 +47,7 @@ def _prefer_wide_vectors(typing_context: Any) -> Any:
 
 
 @njit(fastmath=FAST, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]
+def exp(x):  # type: ignore[no-untyped-def]
     """Return exp(x) to about one unit in the last place (Cephes' polynomial); clipped below at exp(-87)."""
     x = f32(-87.0) if x < f32(-87.0) else x
     x = f32(88.0) if x > f32(88.0) else x
@@ -98,7 +98,7 @@ def _softplus(z, e):  # type: ignore[no-untyped-def]
     return (z if z > f32(0) else f32(0)) + _log1p(e)
 
 
-def _compile(function: Any) -> Any:
+def compile_kernel(function: Any) -> Any:
     """Compile a function for this processor, cached on disk if a writable folder exists."""
     # numpy's error model: checks for division by zero would prevent vectorisation.
     options: dict[str, Any] = {"fastmath": FAST, "nogil": True, "error_model": "numpy"}
@@ -108,7 +108,7 @@ def _compile(function: Any) -> Any:
         return njit(**options)(function)
 
 
-@_compile
+@compile_kernel
 def _visit(direction, first, steps, height, width, projection, places, low):  # type: ignore[no-untyped-def]
     """Store the pixels of some steps, and the projection's values there."""
     for t in range(steps):
@@ -118,7 +118,7 @@ def _visit(direction, first, steps, height, width, projection, places, low):  # 
             low[t, j] = projection[place, direction, j]
 
 
-@_compile
+@compile_kernel
 def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-def]
     for t in range(steps):
         # A slice: an index that might be negative, and so count from the end, would prevent vectorisation.
@@ -127,7 +127,7 @@ def _gather(image, places, steps, start, count, x):  # type: ignore[no-untyped-d
             x[t, d] = pixel[d]
 
 
-@_compile
+@compile_kernel
 def _scatter(x, places, steps, start, count, image, direction):  # type: ignore[no-untyped-def]
     """Add to the pixels; direction 0 overwrites them."""
     for t in range(steps):
@@ -146,10 +146,10 @@ def _four(factors, t, j):  # type: ignore[no-untyped-def]
     return row[0], row[1], row[2], row[3]
 
 
-@_compile
+@compile_kernel
 def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
     """Add factors (T, count) @ rows (count, BLOCK) to out (T, BLOCK), in 4 x 4 blocks to save memory accesses."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     flat_rows, flat_out = rows.reshape(-1), out.reshape(-1)
     squares, squares_across = out.shape[0] // 4 * 4, count // 4 * 4
     for t in range(0, squares, 4):
@@ -167,31 +167,39 @@ def _add_products(factors, rows, count, out):  # type: ignore[no-untyped-def]
                 total[d + BLOCK] += (f0 * r0 + f1 * r1) + (f2 * r2 + f3 * r3)
                 total[d + 2 * BLOCK] += (g0 * r0 + g1 * r1) + (g2 * r2 + g3 * r3)
                 total[d + 3 * BLOCK] += (h0 * r0 + h1 * r1) + (h2 * r2 + h3 * r3)
-    for t in range(out.shape[0]):
-        for j in range(squares_across if t < squares else 0, count):
+        for j in range(squares_across, count):
+            e, f, g, h = factors[t, j], factors[t + 1, j], factors[t + 2, j], factors[t + 3, j]
+            row = flat_rows[j * BLOCK : (j + 1) * BLOCK]
+            for d in range(BLOCK):
+                total[d] += e * row[d]
+                total[d + BLOCK] += f * row[d]
+                total[d + 2 * BLOCK] += g * row[d]
+                total[d + 3 * BLOCK] += h * row[d]
+    for t in range(squares, out.shape[0]):
+        for j in range(count):
             factor, row = factors[t, j], rows[j]
             for d in range(BLOCK):
                 out[t, d] += factor * row[d]
 
 
-@_compile
-def _project(low, weight, bias, rank, z):  # type: ignore[no-untyped-def]
-    """Compute z = weight low + bias for a block of channels."""
-    for t in range(z.shape[0]):
-        for d in range(BLOCK):
-            z[t, d] = bias[d]
+@compile_kernel
+def _project(low, weight, rank, z):  # type: ignore[no-untyped-def]
+    """Compute z = weight low for a block of channels."""
+    z[:] = f32(0)
     _add_products(low, weight, rank, z)
 
 
-@_compile
-def _apply_softplus(z):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+@compile_kernel
+def _apply_softplus(z, bias):  # type: ignore[no-untyped-def]
+    """Replace z by softplus(z + bias)."""
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(z.shape[0]):
         for d in range(BLOCK):
-            z[t, d] = _softplus(z[t, d], _exp(-abs(z[t, d])))
+            biased = z[t, d] + bias[d]
+            z[t, d] = _softplus(biased, exp(-abs(biased)))
 
 
-@_compile
+@compile_kernel
 def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
     """Initialise the output with the skip, and multiply x by the time steps."""
     for t in range(x.shape[0]):
@@ -200,15 +208,15 @@ def _apply_skip(x, dt, skip, out):  # type: ignore[no-untyped-def]
             x[t, d] *= dt[t, d]
 
 
-@_compile
+@compile_kernel
 def _decays(dt, a, decay):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(dt.shape[0]):
         for d in range(BLOCK):
-            decay[t, d] = _exp(dt[t, d] * a[d])
+            decay[t, d] = exp(dt[t, d] * a[d])
 
 
-@_compile
+@compile_kernel
 def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no-untyped-def]
     for t in range(steps):
         b, c = low[t, b_column], low[t, c_column]
@@ -218,7 +226,7 @@ def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no
             out[t, d] += c * state
 
 
-@_compile
+@compile_kernel
 def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
     """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); writes y (L, D)."""
     length = u.shape[0]
@@ -239,8 +247,8 @@ def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept)
                 kept[k, first // CHUNK] = h
             _visit(k, first, steps, height, width, projection, places, low)
             _gather(u, places, steps, start, count, x)
-            _project(low, weight[k], bias[k], rank, dt)
-            _apply_softplus(dt)
+            _project(low, weight[k], rank, dt)
+            _apply_softplus(dt, bias[k])
             _apply_skip(x, dt, skip[k], out)
             for s in range(states):
                 _decays(dt, a[k, s], decay)
@@ -248,20 +256,21 @@ def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept)
             _scatter(out, places, steps, start, count, y, k)
 
 
-@_compile
-def _apply_softplus_with_slope(z, slope):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+@compile_kernel
+def _apply_softplus_with_slope(z, bias, slope):  # type: ignore[no-untyped-def]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(z.shape[0]):
         for d in range(BLOCK):
-            e = _exp(-abs(z[t, d]))
-            slope[t, d] = (f32(1) if z[t, d] > f32(0) else e) / (f32(1) + e)
-            z[t, d] = _softplus(z[t, d], e)
+            biased = z[t, d] + bias[d]
+            e = exp(-abs(biased))
+            slope[t, d] = (f32(1) if biased > f32(0) else e) / (f32(1) + e)
+            z[t, d] = _softplus(biased, e)
 
 
-@_compile
+@compile_kernel
 def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-untyped-def]
     """Compute the states h[1:] from h[0]."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     flat = h.reshape(-1)
     for t in range(steps):
         b, before_and_after = low[t, b_column], flat[t * BLOCK : (t + 2) * BLOCK]
@@ -269,10 +278,10 @@ def _recur_and_keep(decay, dt_x, low, b_column, steps, h):  # type: ignore[no-un
             before_and_after[d + BLOCK] = decay[t, d] * before_and_after[d] + b * dt_x[t, d]
 
 
-@_compile
+@compile_kernel
 def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignore[no-untyped-def]
     """Compute the gradients of the states, from the last to the first; ``carried`` is the gradient from later steps."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     flat = d_h.reshape(-1)
     last = steps - 1
     for d in range(BLOCK):
@@ -286,9 +295,9 @@ def _recur_back(decay, grad, low, c_column, steps, carried, d_h):  # type: ignor
         carried[d] = d_h[0, d] * decay[0, d]
 
 
-@_compile
+@compile_kernel
 def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(grad.shape[0]):
         for d in range(BLOCK):
             dt_x[t, d] = dt[t, d] * x[t, d]
@@ -297,12 +306,12 @@ def _differentiate_skip(grad, x, dt, skip, d_x, d_skip, dt_x):  # type: ignore[n
             d_skip[d] += grad[t, d] * x[t, d]
 
 
-@_compile
+@compile_kernel
 def _differentiate_step(  # type: ignore[no-untyped-def]
     decay, grad, d_h, h, dt, x, dt_x, a, low, b_column, c_column, steps, d_dt, d_x, d_low, d_a
 ):
     """Propagate gradients through b dt x into the state, exp(dt A) and the output c h."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(steps):
         b = low[t, b_column]
         d_b, d_c = f32(0), f32(0)
@@ -318,19 +327,19 @@ def _differentiate_step(  # type: ignore[no-untyped-def]
         d_low[t, c_column] = d_c
 
 
-@_compile
+@compile_kernel
 def _differentiate_softplus(slope, d_dt, d_bias):  # type: ignore[no-untyped-def]
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     for t in range(slope.shape[0]):
         for d in range(BLOCK):
             d_dt[t, d] *= slope[t, d]
             d_bias[d] += d_dt[t, d]
 
 
-@_compile
+@compile_kernel
 def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def]
     """Compute out (T, count) = left (T, BLOCK) @ rows (count, BLOCK).T, four columns at a time to save loads."""
-    _prefer_wide_vectors()  # type: ignore[call-arg]
+    prefer_wide_vectors()  # type: ignore[call-arg]
     flat = rows.reshape(-1)
     fours = count // 4 * 4
     for t in range(steps):
@@ -350,7 +359,7 @@ def _dot_products(left, rows, count, steps, out):  # type: ignore[no-untyped-def
             out[t, j] = total
 
 
-@_compile
+@compile_kernel
 def backward(  # type: ignore[no-untyped-def]
     u, projection, weight, bias, a, skip, height, width, start, kept, grad,
     d_u, d_projection, d_weight, d_bias, d_a, d_skip,
@@ -377,8 +386,8 @@ def backward(  # type: ignore[no-untyped-def]
             g[steps:] = f32(0)
             _gather(u, places, steps, start, count, x)
             _gather(grad, places, steps, start, count, g)
-            _project(low, weight[k], bias[k], rank, dt)
-            _apply_softplus_with_slope(dt, slope)
+            _project(low, weight[k], rank, dt)
+            _apply_softplus_with_slope(dt, bias[k], slope)
             _differentiate_skip(g, x, dt, skip[k], d_x, d_skip[k], dt_x)
             d_dt[:] = f32(0)
             for s in range(states):

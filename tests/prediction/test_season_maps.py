@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,32 +156,3 @@ def test_the_command(folder: Path, tmp_path: Path, capfd: Any) -> None:
     (tmp_path / "empty").mkdir()
     done = here(capfd, "predict", "--season", tmp_path / "empty", "-o", tmp_path / "no.tif")
     assert done.code == 66, done.err
-
-
-def peak(folder: Path, output: Path, combine: Any) -> int:
-    """Most bytes that Python and numpy hold while a season is mapped."""
-    chosen = options(folder, output, combine=combine, outputs=(), read_threads=1)
-    tracemalloc.start()
-    try:
-        predict(chosen, PlaceEngine())
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("combine", COMBINES)
-def test_memory_is_flat_in_the_number_of_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, combine: Any
-) -> None:
-    """And grows by less than what the estimate counts for a further date."""
-    monkeypatch.undo()  # blocks of their usual size
-    days = tuple(f"2021-06-{day:02}" for day in range(1, 7))
-    few = make_season(tmp_path / "few", days[:2], (1100, 500))
-    tall = make_season(tmp_path / "tall", days[:2], (4400, 500))
-    many = make_season(tmp_path / "many", days, (1100, 500))
-    small, taller, more = (peak(place, tmp_path / f"{place.name}.tif", combine) for place in (few, tall, many))
-    assert taller < 1.1 * small
-    per_block = 512 * 512 * (4 * 6 + 1)
-    held = 4 if combine == "composite" else 8
-    assert more < small + 4 * held * per_block
