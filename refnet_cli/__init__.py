@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from refnet_cli.export import export_onnx
     from refnet_cli.model.card import Card
     from refnet_cli.model.config import REFNetConfig
-    from refnet_cli.model.refnet import Prediction, REFNet, from_published
+    from refnet_cli.model.published_checkpoint import from_published
+    from refnet_cli.model.refnet import Prediction, REFNet
     from refnet_cli.model.weights import load_weights, save_weights
     from refnet_cli.outputs.cog import ClassMap
     from refnet_cli.prediction.arrays import ArrayPrediction, predict_arrays
@@ -52,7 +53,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export_onnx": "export",
     "fit": "training.fit",
-    "from_published": "model.refnet",
+    "from_published": "model.published_checkpoint",
     "inspect": "prediction.inspection",
     "load_engine": "engines.load",
     "load_weights": "model.weights",

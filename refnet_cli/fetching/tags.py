@@ -11,8 +11,8 @@ from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.fetching.labels import SCHEME
 from refnet_cli.fetching.layers import Facts, Layer
 from refnet_cli.fetching.plan import ScenePlan
+from refnet_cli.raster.acquired import ACQUIRED
 from refnet_cli.raster.fills import COMPLETE
-from refnet_cli.raster.raster import ACQUIRED
 
 
 def describe_layer(plan: ScenePlan, layer: Layer, facts: dict[str, Facts]) -> tuple[dict[str, str], dict[str, str]]:

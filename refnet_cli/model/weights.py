@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save
 from refnet_cli.classes.schemes import SCHEMES
 from refnet_cli.errors import InputMissingError, StorageError, WeightsError
 from refnet_cli.model.card import Card
-from refnet_cli.model.refnet import REFNet, from_published, load_strictly
+from refnet_cli.model.published_checkpoint import from_published
+from refnet_cli.model.refnet import REFNet, load_strictly
 from refnet_cli.model.weight_files import checksum, find_weights, verify
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.sensor import MODALITIES

@@ -24,8 +24,8 @@ from refnet_cli.outputs.pictures.quicklook import Quicklook
 from refnet_cli.outputs.resume_log import refuse_other_version
 from refnet_cli.prediction.memory import demand_of, fit_to_memory, memory_of_outputs
 from refnet_cli.prediction.options import PredictOptions
+from refnet_cli.raster.acquired import tagged_acquisition
 from refnet_cli.raster.arrays import ArrayImage
-from refnet_cli.raster.raster import tagged_acquisition
 from refnet_cli.scene.absent import absent_sensor
 from refnet_cli.scene.blocks import Scene
 from refnet_cli.scene.options import as_paths

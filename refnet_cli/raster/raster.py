@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -24,17 +22,17 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 
-from refnet_cli.errors import InputError, InputMissingError, OptionsError, RefnetError
+from refnet_cli.errors import InputError, InputMissingError, RefnetError
+from refnet_cli.raster.band_tags import describe_bands
 from refnet_cli.raster.fills import Fills, dilate
+from refnet_cli.raster.gdal import settings_for
 from refnet_cli.raster.georeference import AffineGeoreference, GcpGeoreference, Georeference, raster_window
-from refnet_cli.raster.guard_jp2 import check_codestream
-from refnet_cli.raster.guard_tiff import MAX_BYTES, check_directories
-from refnet_cli.raster.sidecars import BAND_TAG, LIST_TAG, NUMBERED_TAG, georeferencing_in_sidecar
+from refnet_cli.raster.guard_tiff import MAX_BYTES
+from refnet_cli.raster.headers import ZipMember, check_headers, first_bytes
+from refnet_cli.raster.sidecars import georeferencing_in_sidecar
 from refnet_cli.raster.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import BandMetadata
-from refnet_cli.sensors.dates import parse_dates
-from refnet_cli.sensors.safe import ZIP_FAULTS, zip_member
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window
@@ -42,81 +40,9 @@ from refnet_cli.types import Float32
 
 BLOCK = 512  # side of the blocks in which pixels are read and warped
 _MIN_GCPS, _MAX_GCPS = 6, 1000  # ground control points
-CONNECT_SECONDS, SILENT_SECONDS, REQUEST_SECONDS = 10, 30, 120  # timeouts of a server
-RETRIES = 2
-_SLOW = 1000  # bytes per second below which a server counts as silent
-_FILE_TAG = re.compile(
-    r"band(_?(name|id))?|long_name|common_name|polari[sz]ation|(central_?)?wavelength", re.IGNORECASE
-)
 _CODEC = re.compile(r"missing codec (?!of code)(\w+)|(\w+) codec (?:is )?(?:not available|missing)", re.IGNORECASE)
-# No sidecar files, no code in files, and no network access.
-_GDAL: dict[str, Any] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_GEOREF_SOURCES": "INTERNAL",
-    "GDAL_PAM_ENABLED": "NO",
-    "GDAL_VRT_ENABLE_PYTHON": "NO",
-    "VRT_SHARED_SOURCE": "0",  # otherwise threads share an open source, which is not thread-safe
-    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
-    # GDAL's own threads ignore these settings and lose errors.
-    "GDAL_NUM_THREADS": "1",
-    "VRT_NUM_THREADS": "1",
-    "GDAL_CACHEMAX": 64 * 2**20,  # bytes, for the entire process
-}
-
-
-def _first_bytes(path: str, what: str) -> bytes:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(2)
-    except OSError as error:
-        raise InputMissingError(f"The {what} file {path} cannot be read: {error.strerror}.") from error
-
-
 class PictureError(InputError):
     """An 8-bit raster file is not georeferenced."""
-
-
-class ZipMember(str):
-    """GDAL path of a file in a zip. Users never give such a path."""
-
-
-def _check_headers(path: str, driver: str) -> None:
-    """Refuse files that make GDAL allocate much memory as soon as they are read; ``path`` may be a `ZipMember`."""
-    if driver == "VRT":
-        return
-    zipped = zip_member(path) if isinstance(path, ZipMember) else None
-    try:
-        about = os.stat(zipped[0] if zipped else path)
-        _check_headers_once(path, zipped, driver, about.st_mtime_ns, about.st_size)
-    except (OSError, KeyError):
-        return  # GDAL reports the error
-    except ZIP_FAULTS as cause:
-        raise InputError(f"The file cannot be read from its zip ({cause}). Repair or re-download the zip.") from cause
-
-
-# Many threads open the same files, and reading them from a zip is slow.
-@lru_cache(1024)
-def _check_headers_once(path: str, zipped: tuple[str, str] | None, driver: str, modified: int, size: int) -> None:
-    check = check_directories if driver == "GTiff" else check_codestream
-    if zipped:
-        with zipfile.ZipFile(zipped[0]) as archive, archive.open(zipped[1]) as member:
-            check(cast(BinaryIO, member))
-    else:
-        with open(path, "rb") as file:
-            check(file)
-
-
-def _fetching(remote: Remote) -> dict[str, Any]:
-    """Return GDAL's settings for fetching this file and no other, with timeouts."""
-    return {
-        "CPL_VSIL_CURL_ALLOWED_FILENAME": f"/vsicurl/{remote.url}",
-        "GDAL_HTTP_CONNECTTIMEOUT": CONNECT_SECONDS,
-        "GDAL_HTTP_LOW_SPEED_TIME": SILENT_SECONDS,
-        "GDAL_HTTP_LOW_SPEED_LIMIT": _SLOW,
-        "GDAL_HTTP_TIMEOUT": REQUEST_SECONDS,
-        "GDAL_HTTP_MAX_RETRY": RETRIES,
-        "GDAL_HTTP_RETRY_DELAY": 1,
-    }
 
 
 class Raster:
@@ -158,18 +84,18 @@ class Raster:
             driver = "GTiff" if text.lower().endswith((".tif", ".tiff")) else "JP2OpenJPEG"
         else:
             text = local_file(path, what)
-            driver = "GTiff" if _first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"
+            driver = "GTiff" if first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"
             if is_vrt(text):
                 (text, sources), driver = self._read_vrt(text, allow_vrt), "VRT"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.error_context("cannot be opened as GeoTIFF or JPEG 2000"):
                 for source in sources:
-                    _check_headers(source, raster_driver(source) or "")
+                    check_headers(source, raster_driver(source) or "")
                     with rasterio.open(source, driver=raster_driver(source)) as dataset:
                         self._check_size(dataset)
                 if not self._remote:
-                    _check_headers(ZipMember(text) if isinstance(path, ZipMember) else text, driver)
+                    check_headers(ZipMember(text) if isinstance(path, ZipMember) else text, driver)
                 self.dataset = rasterio.open(text, driver=driver)
             try:
                 with self.error_context("cannot be used"):
@@ -230,8 +156,8 @@ class Raster:
             ) from cause
 
     def _settings(self) -> dict[str, Any]:
-        """Return GDAL's settings while the file is read."""
-        return _GDAL | (_fetching(self._remote) if self._remote else {})
+        """Return GDAL's settings while the file is read; rasters of other kinds replace them."""
+        return settings_for(self._remote)
 
     def _without_codec(self, codec: str) -> InputError:
         name = Path(self.path).name
@@ -357,42 +283,7 @@ class Raster:
     @property
     def band_metadata(self) -> list[BandMetadata]:
         """Description, identifying tags and colour interpretation of each band."""
-        dataset = self.dataset
-        try:
-            colours = [colour.name for colour in dataset.colorinterp]
-        except ValueError:  # a colour interpretation unknown to this version of rasterio
-            colours = [""] * dataset.count
-        if dataset.count in (3, 4) and dataset.dtypes[0] == "uint8":
-            # GDAL's default for such files says nothing about the bands.
-            colours = [""] * dataset.count
-        of_file = self._tags_of_file()
-        return [
-            BandMetadata(description, (*self._tags_of_band(band), *of_file[band - 1]), colour)
-            for band, description, colour in zip(dataset.indexes, dataset.descriptions, colours, strict=True)
-        ]
-
-    def _tags_of_band(self, band: int) -> list[str]:
-        texts = [text for key, text in self.dataset.tags(band).items() if BAND_TAG.fullmatch(key)]
-        micrometres = self.dataset.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM")
-        return [*texts, *([f"{micrometres} um"] if micrometres else [])]
-
-    def _tags_of_file(self) -> list[list[str]]:
-        """Return, for each band, the file-level tags that identify it: of a single band, or in a list of all bands."""
-        count = self.dataset.count
-        texts: list[list[str]] = [[] for _ in range(count)]
-        for key, text in self.dataset.tags().items():
-            if count == 1 and _FILE_TAG.fullmatch(key):
-                texts[0].append(text)
-            elif (numbered := NUMBERED_TAG.fullmatch(key)) and 0 < int(numbered[1]) <= count:
-                texts[int(numbered[1]) - 1].append(text)
-            elif count > 1 and LIST_TAG.fullmatch(key):
-                inner = text.strip(" ()[]{}")
-                between = r"[,;|]" if re.search(r"[,;|]", inner) else " +"
-                listed = [part.strip(" '\"") for part in re.split(between, inner)]
-                if len(listed) == count:
-                    for band, part in zip(texts, listed, strict=True):
-                        band.append(part)
-        return texts
+        return describe_bands(self.dataset)
 
     @cached_property
     def alphas(self) -> tuple[int, ...]:
@@ -495,26 +386,6 @@ class Raster:
     def scaling(self, band: int) -> tuple[float, float]:
         """Return the declared scale and offset of a band."""
         return float(self.dataset.scales[band - 1]), float(self.dataset.offsets[band - 1])
-
-
-ACQUIRED = "ACQUIRED"
-"""Tag with the first and last acquisition time of a file, separated by a slash."""
-
-
-def tagged_acquisition(paths: Sequence[str | Path]) -> tuple[str, str] | None:
-    """Return when a sensor's only file was acquired according to its tag `ACQUIRED`; None if that says nothing."""
-    if len(paths) != 1 or isinstance(paths[0], Remote) or not Path(paths[0]).is_file():
-        return None
-    try:
-        raster = Raster(paths[0], "input")
-    except RefnetError:  # reading it as a scene says what is wrong
-        return None
-    try:
-        return parse_dates(raster.dataset.tags().get(ACQUIRED, ""))
-    except OptionsError:
-        return None
-    finally:
-        raster.close()
 
 
 def north_up_grid(raster: Raster) -> GeoBox:

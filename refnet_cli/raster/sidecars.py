@@ -11,18 +11,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from refnet_cli.raster.band_tags import BAND_TAG, LIST_TAG, NUMBERED_TAG
 from refnet_cli.sensors.bands import band_of_wavelength, candidate_bands, is_band_number
 
-BAND_TAG = re.compile(
-    r"(band|common|long|standard|display|short)?_?name|band(_?id)?|description|polari[sz]ation|pol|"
-    r"(cent(er|re|ral)_?)?wavelength(_?(nm|um|nanometers|micrometers))?",
-    re.IGNORECASE,
-)
-"""Band-level tags that identify the band."""
-LIST_TAG = re.compile(r"bands?_?(names|list)?|descriptions|long_name|channels|polari[sz]ations", re.IGNORECASE)
-"""File-level tags that identify all bands."""
-NUMBERED_TAG = re.compile(r"band_(\d{1,2})", re.IGNORECASE)
-"""File-level tags that identify one band."""
 _NO_COLOURS = {b"gray", b"undefined", b"palette"}
 _MAX_BYTES = 1 << 24  # that are read of a sidecar file
 _AUX = (".aux.xml",)

@@ -17,7 +17,8 @@ import numpy as np
 
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.raster.guard_jp2 import CODESTREAM, SIGNATURE
-from refnet_cli.sensors.safe import XML_BYTES, Builder
+from refnet_cli.sensors.safe.files import XML_BYTES
+from refnet_cli.sensors.safe.xml import Builder
 from refnet_cli.system.urls import hide_secrets
 
 MAX_SOURCES = 4096

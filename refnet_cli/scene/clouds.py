@@ -39,7 +39,7 @@ from refnet_cli.sensors.quality import (
     canonical_mask,
     parse_scl_classes,
 )
-from refnet_cli.sensors.safe import read_cloud_polygons
+from refnet_cli.sensors.safe.optical import read_cloud_polygons
 from refnet_cli.tiles.window import Window
 from refnet_cli.types import UInt8
 

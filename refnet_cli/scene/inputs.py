@@ -13,23 +13,18 @@ from typing import NamedTuple
 from refnet_cli.errors import InputError, InputMissingError
 from refnet_cli.raster.arrays import ArrayImage, ArrayRaster
 from refnet_cli.raster.fills import Fills
+from refnet_cli.raster.headers import ZipMember
 from refnet_cli.raster.mosaic import Mosaic, MosaicPiece
-from refnet_cli.raster.raster import Raster, ZipMember
+from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.vrt import is_vrt, read_vrt
 from refnet_cli.scene.options import Paths, SceneOptions
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.bands import band_of_file
 from refnet_cli.sensors.quality import CLOUD_MASKS
-from refnet_cli.sensors.safe import (
-    CorrectedProduct,
-    OpticalProduct,
-    SarProduct,
-    has_metadata,
-    is_safe,
-    read_safe,
-    zip_member,
-    zip_rasters,
-)
+from refnet_cli.sensors.safe.files import has_metadata, is_safe, zip_member, zip_rasters
+from refnet_cli.sensors.safe.optical import OpticalProduct
+from refnet_cli.sensors.safe.read import read_safe
+from refnet_cli.sensors.safe.sar import CorrectedProduct, SarProduct
 from refnet_cli.sensors.sensor import Modality, other_of
 from refnet_cli.system.atomic import local_file
 from refnet_cli.system.urls import Remote, parse_paths

@@ -35,7 +35,7 @@ from refnet_cli.sensors.offset import (
     stac_offset,
     stac_tags,
 )
-from refnet_cli.sensors.safe import OpticalProduct
+from refnet_cli.sensors.safe.optical import OpticalProduct
 from refnet_cli.sensors.sentinel2 import (
     CLIPPED,
     DARK,

@@ -1,13 +1,9 @@
 """Estimation of the residual shift between a SAR and an optical image after georeferencing.
 
 Both sensors see edges, but with different signs. The images are therefore compared by the magnitude of their gradients
-in nine directions, regardless of sign: channel features of oriented gradients (Ye et al. 2019, "Fast and robust
-matching for multimodal remote sensing image registration", IEEE TGRS 57(11), doi:10.1109/TGRS.2019.2924684). Windows of
-the optical image are correlated with larger windows of the SAR image. The mean of these correlations peaks at the
-shift. The peak of the mean is more reliable and more precise than that of any single, weak correlation.
-
-Invalid pixels are ignored: every correlation is normalised by the overlap of valid pixels (Padfield 2012, "Masked
-object registration in the Fourier domain", IEEE TIP 21(5)).
+in nine directions, regardless of sign. Windows of the optical image are correlated with larger windows of the SAR
+image. The mean of these correlations peaks at the shift. The peak of the mean is more reliable and more precise than
+that of any single, weak correlation.
 
 This module only does arithmetic on numpy arrays, without files and coordinate systems.
 """
@@ -21,10 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
 
 from refnet_cli.errors import InputError
-from refnet_cli.types import Bool, Float32
+from refnet_cli.scene.correlation import correlate, find_peak
+from refnet_cli.scene.gradients import OPTICAL, SAR, describe_edges
+from refnet_cli.types import Float32
 
 WINDOW = 128
 """Side in pixels of the windows of the optical image."""
@@ -44,24 +41,11 @@ NEGLIGIBLE = 0.5
 TOLERANCE = 1.5
 """Maximum distance in pixels of a window's shift from the common shift, and of the shift by VV from that by VH."""
 
-_DIRECTIONS = 9
 _STEP = 32  # pixels; windows closer together would be nearly identical
 _ACROSS = 4  # overlapping windows along each axis of a small piece
 _PIECES = 5  # along each axis of a large scene
 _SIDES_PER_REACH = 10
-_SURROUNDINGS = 25  # pixels along each axis, for the local mean
 _RESAMPLES = 200
-
-
-class _Sensor(NamedTuple):
-    """Gradient parameters of a sensor: sigma in pixels, and the minimum mean gradient of an image with edges."""
-
-    sigma: float
-    floor: float
-
-
-_OPTICAL = _Sensor(1.0, 10.0)  # reflectance x 10,000 per pixel: calm water 2 to 5, land 30 and more
-_SAR = _Sensor(2.0, 0.1)  # dB per pixel: speckle alone 0.3
 
 
 class Piece(NamedTuple):
@@ -215,62 +199,6 @@ def _choose(blocks: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int
     return [blocks[(2 * number + 1) * len(blocks) // (2 * count)] for number in range(count)]
 
 
-class _Features(NamedTuple):
-    """Nine channels per layer of an image (P, 9, H, W), its valid pixels, and its mean gradient."""
-
-    layers: Float32
-    known: Bool
-    gradient: Float32
-
-
-def _smooth(values: Float32, known: Bool, sigma: float) -> Float32:
-    """Smooth the last two axes with a Gaussian over the valid pixels. Invalid values must be 0."""
-    sigmas = (0,) * (values.ndim - 2) + (sigma, sigma)
-    blurred: Float32 = ndimage.gaussian_filter(values, sigmas, mode="constant", truncate=3)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), sigma, mode="constant", truncate=3)
-    blurred /= np.maximum(weight, 1e-3)
-    return blurred
-
-
-def _subtract_surroundings(values: Float32, known: Bool) -> None:
-    """Subtract the mean of the valid pixels around each pixel. Invalid values must be 0, and stay 0.
-
-    Otherwise, differences in edge density, as between land and water, would dominate the correlation.
-    """
-    size = (1,) * (values.ndim - 2) + (_SURROUNDINGS, _SURROUNDINGS)
-    mean = ndimage.uniform_filter(values, size, mode="constant")
-    mean /= np.maximum(ndimage.uniform_filter(known.astype(np.float32), _SURROUNDINGS, mode="constant"), 1e-6)
-    values -= mean
-    values *= known
-
-
-def _describe(bands: Float32, sensor: _Sensor, *, per_band: bool) -> _Features:
-    """Compute the gradient features of an image, with one layer per band or one layer in all.
-
-    Each layer is normalised separately. The sum of the layers describes the full image.
-    """
-    known: Bool = np.asarray(np.isfinite(bands).all(axis=0))
-    count = max(int(known.sum()), 1)
-    angles = np.arange(_DIRECTIONS, dtype=np.float32)[:, None, None] * np.float32(np.pi / _DIRECTIONS)
-    cosines, sines = np.cos(angles), np.sin(angles)
-    layers = np.zeros((len(bands) if per_band else 1, _DIRECTIONS, *known.shape), np.float32)
-    gradient = np.zeros(known.shape, np.float32)
-    for number, band in enumerate(bands):
-        # Subtract the mean, because float32 would lose small gradients on top of it.
-        values = np.where(known, band - band.sum(where=known, dtype=np.float64) / count, 0).astype(np.float32)
-        down, right = (slope * known for slope in np.gradient(_smooth(values, known, sensor.sigma)))
-        strength = np.hypot(down, right)
-        scale = max(float(strength.sum()) / count, sensor.floor)
-        layers[number if per_band else 0] += np.abs(right * (cosines / scale) + down * (sines / scale))
-        gradient += strength / len(bands)
-    layers = _smooth(layers, known, 1.0)
-    norm = np.sqrt(np.square(layers).sum(axis=1, keepdims=True)) * known
-    # Strong and weak edges get about the same weight, except edges far below the mean strength.
-    layers *= known / np.maximum(norm + norm.sum(axis=(2, 3), keepdims=True) / count, 1e-6)
-    _subtract_surroundings(layers, known)
-    return _Features(layers, known, gradient)
-
-
 def _window_starts(size: int) -> list[int]:
     """Return the start of the windows along an axis: adjacent in a large piece, overlapping in a small one."""
     count = max(size // WINDOW, min(_ACROSS, 1 + (size - WINDOW) // _STEP))
@@ -294,8 +222,8 @@ def _compare(piece: Piece) -> Iterator[_Comparison]:
     """Compare the windows of a piece that have enough valid pixels and edges."""
     if min(piece.optical.shape[1:]) < WINDOW:
         return
-    optical = _describe(piece.optical, _OPTICAL, per_band=False)
-    sar = _describe(piece.sar, _SAR, per_band=True)
+    optical = describe_edges(piece.optical, OPTICAL, per_band=False)
+    sar = describe_edges(piece.sar, SAR, per_band=True)
     around = ((REACH, REACH), (REACH, REACH))
     layers = np.pad(sar.layers, ((0, 0), (0, 0), *around))
     known = np.pad(sar.known, around)
@@ -306,83 +234,11 @@ def _compare(piece: Piece) -> Iterator[_Comparison]:
             inner = np.s_[..., row : row + WINDOW, column : column + WINDOW]
             outer = np.s_[..., row : row + WINDOW + 2 * REACH, column : column + WINDOW + 2 * REACH]
             seen = optical.known[inner]
-            bare = optical.gradient[inner].sum() < _OPTICAL.floor * seen.sum()
+            bare = optical.gradient[inner].sum() < OPTICAL.floor * seen.sum()
             if both[inner].mean() >= 0.5 and not bare:
-                compared = _correlate(optical.layers[inner][0], seen, layers[outer], known[outer])
+                compared = correlate(optical.layers[inner][0], seen, layers[outer], known[outer])
                 if compared[0].any():  # unless the SAR image is constant
                     yield _Comparison(piece.row + row + WINDOW / 2, piece.column + column + WINDOW / 2, *compared)
-
-
-def _correlate(template: Float32, seen: Bool, field: Float32, known: Bool) -> tuple[Float32, Float32]:
-    """Correlate a template (9, h, w) with a larger field (P, 9, H, W), summed over the channels.
-
-    Returns
-    -------
-    correlations : float32 array, shape (S, H - h + 1, W - w + 1)
-        Normalised by the overlap: of the sum of the layers and, if there are several, of each layer.
-    overlap : float32 array, shape (H - h + 1, W - w + 1)
-        Number of pixels that are valid in both. Where it is below a quarter of the template, both results are 0.
-    """
-    size = tuple(fft.next_fast_len(length, real=True) for length in known.shape)
-    lags = tuple(outer - inner + 1 for outer, inner in zip(known.shape, seen.shape, strict=True))
-
-    def transform(values: NDArray[Any]) -> NDArray[np.complex64]:
-        return np.asarray(fft.rfft2(values.astype(np.float32, copy=False), size))
-
-    # For real arrays, products with conjugate spectra are correlations.
-    pattern, mask, energy = (transform(values).conj() for values in (template, seen, np.square(template).sum(axis=0)))
-    products = (pattern * transform(field)).sum(axis=1)
-    whole = field.sum(axis=0, keepdims=True)
-    streams = np.concatenate((whole, field)) if len(field) > 1 else whole
-    products = np.concatenate((products.sum(axis=0, keepdims=True), products)) if len(field) > 1 else products
-    powers = mask * transform(np.square(streams).sum(axis=1))
-    outline = transform(known)
-    found = fft.irfft2(np.concatenate((products, powers, [energy * outline, mask * outline])), size)
-    found = found[:, : lags[0], : lags[1]]
-    count = len(streams)
-    product, power, own, overlap = found[:count], found[count : 2 * count], found[-2], np.rint(found[-1])
-    overlap = np.where(overlap >= seen.size / 4, overlap, 0)
-    norm = np.sqrt(np.maximum(power, 0) * np.maximum(own, 0))
-    least = 1e-4 * seen.size  # far above rounding errors, far below any real image
-    correlations = np.where((norm > least) & (overlap > 0), product / np.maximum(norm, least), 0)
-    return np.asarray(correlations, np.float32), np.asarray(overlap, np.float32)
-
-
-class _Peak(NamedTuple):
-    """Position of the maximum correlation, in rows and columns from the central lag, and its value."""
-
-    row: float
-    column: float
-    height: float
-
-
-def _fit_matrix() -> NDArray[np.float64]:
-    """Return the least-squares fit of 1, x, y, x², xy, y² to 3 x 3 values, as a matrix of shape (6, 9)."""
-    y, x = (axis.ravel().astype(np.float64) for axis in np.mgrid[-1:2, -1:2])
-    return np.linalg.pinv(np.stack([np.ones(9), x, y, x * x, x * y, y * y], axis=1))
-
-
-_FIT = _fit_matrix()
-
-
-def _find_peak(surface: NDArray[Any]) -> _Peak:
-    """Find the peak of a correlation with a quadratic surface through the 3 x 3 values around the maximum."""
-    centre_row, centre_column = ((length - 1) / 2 for length in surface.shape)
-    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
-    height = float(surface[row, column])
-    around = surface[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-    at = _Peak(float(row - centre_row), float(column - centre_column), height)
-    if around.shape != (3, 3):
-        return at
-    constant, x, y, xx, xy, yy = _FIT @ around.ravel().astype(np.float64)
-    determinant = 4 * xx * yy - xy * xy
-    if determinant <= 0 or xx >= 0:
-        return at
-    right = (xy * y - 2 * yy * x) / determinant
-    down = (xy * x - 2 * xx * y) / determinant
-    if max(abs(right), abs(down)) > 1:
-        return at
-    return _Peak(at.row + down, at.column + right, float(constant + (x * right + y * down) / 2))
 
 
 def _mean(correlations: Float32, overlaps: Float32) -> NDArray[np.float64]:
@@ -400,7 +256,7 @@ def _spread(correlations: Float32, overlaps: Float32) -> float:
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLES).astype(np.float32)
     totals = drawn @ (correlations * overlaps).reshape(count, -1)
     means = totals / np.maximum(drawn @ overlaps.reshape(count, -1), 1)
-    peaks = [_find_peak(surface)[:2] for surface in means.reshape(-1, side, side)]
+    peaks = [find_peak(surface)[:2] for surface in means.reshape(-1, side, side)]
     return float(np.hypot(*np.std(peaks, axis=0)))
 
 
@@ -459,8 +315,8 @@ def _summarise(comparisons: Sequence[_Comparison], reach: int) -> Shift:
     inside = slice(REACH - reach, REACH + reach + 1)
     correlations = np.stack([compared.correlations[:, inside, inside] for compared in comparisons])
     overlaps = np.stack([compared.overlap[inside, inside] for compared in comparisons])
-    together, *each = (_find_peak(_mean(correlations[:, number], overlaps)) for number in range(correlations.shape[1]))
-    peaks = [_find_peak(surface) for surface in correlations[:, 0]]
+    together, *each = (find_peak(_mean(correlations[:, number], overlaps)) for number in range(correlations.shape[1]))
+    peaks = [find_peak(surface) for surface in correlations[:, 0]]
     agreeing = [math.dist(peak[:2], together[:2]) <= TOLERANCE for peak in peaks]
     return Shift(
         columns=-together.column,

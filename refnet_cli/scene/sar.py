@@ -17,8 +17,9 @@ from refnet_cli.scene.fill_values import FillRules, mask_fill_values
 from refnet_cli.scene.inputs import Layer
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.source import FileSample, Source, by_layer, nodata_decision, stored_dtype
+from refnet_cli.sensors.calibration import Calibration
 from refnet_cli.sensors.decisions import Decision
-from refnet_cli.sensors.safe import Calibration, SarProduct
+from refnet_cli.sensors.safe.sar import SarProduct
 from refnet_cli.sensors.sentinel1 import (
     DB_RANGE,
     FILL_VALUES,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from refnet_cli.errors import ConfigError, InputError, InputMissingError, OptionsError, RefnetError
-from refnet_cli.raster.raster import ACQUIRED, Raster
+from refnet_cli.raster.acquired import ACQUIRED
+from refnet_cli.raster.raster import Raster
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.dates import acquisition_time, parse_dates
 from refnet_cli.sensors.sensor import MODALITIES, Modality

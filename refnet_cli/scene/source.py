@@ -15,15 +15,16 @@ from odc.geo.geobox import GeoBox
 from refnet_cli.errors import InputError, RefnetError
 from refnet_cli.raster.fills import Fills
 from refnet_cli.raster.georeference import AffineGeoreference
+from refnet_cli.raster.headers import ZipMember
 from refnet_cli.raster.mosaic import Mosaic
-from refnet_cli.raster.raster import ZipMember, north_up_grid
+from refnet_cli.raster.raster import north_up_grid
 from refnet_cli.raster.sample import Sample, take_sample
 from refnet_cli.scene.inputs import Files, Layer, file_numbers
 from refnet_cli.scene.layout import detect_layout
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.band_names import BandNames
 from refnet_cli.sensors.decisions import Decision
-from refnet_cli.sensors.safe import zip_member
+from refnet_cli.sensors.safe.files import zip_member
 from refnet_cli.types import Float32
 
 _DEGREE = 111_320.0  # metres

@@ -20,7 +20,8 @@ from refnet_cli.model.card import Card, Modality
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.encoder_files import load_pretrained, load_timm_encoders
 from refnet_cli.model.encoders import Chosen, Pretrained, compare_levels
-from refnet_cli.model.refnet import REFNet, from_published, load_strictly
+from refnet_cli.model.published_checkpoint import from_published
+from refnet_cli.model.refnet import REFNet, load_strictly
 from refnet_cli.model.weight_files import is_pickled
 from refnet_cli.model.weights import load_weights, read_checkpoint
 from refnet_cli.training.config import TrainConfig

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from refnet_cli.model.refnet import from_published
+from refnet_cli.model.published_checkpoint import from_published
 from tests.golden import recipe
 
 FOLDER = Path(__file__).parent

@@ -13,15 +13,8 @@ import torch
 from refnet_cli.errors import WeightsError
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.model.fuse import prepare_for_inference
-from refnet_cli.model.refnet import (
-    DropPath,
-    MDFVSSBlock,
-    Prediction,
-    REFNet,
-    from_published,
-    published_names,
-    rename_published,
-)
+from refnet_cli.model.published_checkpoint import from_published, published_names, rename_published
+from refnet_cli.model.refnet import DropPath, MDFVSSBlock, Prediction, REFNet
 from refnet_cli.scan import available_scans
 from refnet_cli.training.losses import training_loss
 from tests.golden import Golden, state_of

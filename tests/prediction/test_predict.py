@@ -269,12 +269,12 @@ from pathlib import Path
 from typing import Any
 sys.path.insert(0, {root!r})
 from refnet_cli.outputs import cog as geotiff
-from refnet_cli.raster import raster
+from refnet_cli.raster import gdal
 from refnet_cli.prediction.predict import predict
 from refnet_cli.prediction.options import PredictOptions
 from tests.helpers.scenes import PlaceEngine
 # GDAL's cache of blocks has a bound of its own, which small scenes do not reach.
-raster._GDAL["GDAL_CACHEMAX"] = geotiff._GDAL["GDAL_CACHEMAX"] = 2**22
+gdal._LOCAL["GDAL_CACHEMAX"] = geotiff._GDAL["GDAL_CACHEMAX"] = 2**22
 folder = Path(sys.argv[1])
 # Nor does the search for a shift, which keeps what 400 windows say at most.
 predict(PredictOptions(folder / "s2.tif", folder / "s1.tif", folder / "lulc.tif", coreg="off"), PlaceEngine())

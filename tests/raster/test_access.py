@@ -22,7 +22,7 @@ from refnet_cli.evaluation.labels import open_labels
 from refnet_cli.outputs.verify import verify_map
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.prediction.predict import predict
-from refnet_cli.raster import raster
+from refnet_cli.raster import gdal
 from refnet_cli.raster.raster import Raster
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair
@@ -108,8 +108,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no patience with servers."""
     for name in ("CONNECT_SECONDS", "SILENT_SECONDS", "REQUEST_SECONDS"):
-        monkeypatch.setattr(raster, name, 1)
-    monkeypatch.setattr(raster, "RETRIES", 1)
+        monkeypatch.setattr(gdal, name, 1)
+    monkeypatch.setattr(gdal, "RETRIES", 1)
 
 
 def write_vrt(path: Path, sources: list[str], more: str = "", relative: int = 0, start: str = "") -> Path:
@@ -258,7 +258,7 @@ def test_nothing_shows_what_is_secret_in_urls(
     assert run(["--debug", "inspect", "--allow-remote", "--optical", url.replace("s2", "s3"), "--sar", sar]) == 66
     assert run(["--debug", "predict", "--config", str(config), "-o", str(other / "map.tif")]) == 73
     said += capsys.readouterr()
-    with raster.rasterio.open(output) as file:
+    with rasterio.open(output) as file:
         assert file.tags()["REFNET_OPTICAL"] == "s2.tif"
         said += file.tags().values()
     for text in said:
@@ -303,7 +303,7 @@ def test_servers_that_do_not_give_the_file(tmp_path: Path, server: Server) -> No
 def test_silent_servers_are_given_up_by_reading_threads(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raster, "RETRIES", 0)
+    monkeypatch.setattr(gdal, "RETRIES", 0)
     values = np.random.default_rng(0).integers(0, 1 << 16, (1, 1024, 1024)).astype(np.uint16)
     with rasterio.open(
         tmp_path / "a.jp2", "w", driver="JP2OpenJPEG", width=1024, height=1024, count=1, dtype="uint16", QUALITY="100",

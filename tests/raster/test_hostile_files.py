@@ -28,7 +28,8 @@ from refnet_cli.outputs.verify import verify_map
 from refnet_cli.raster import vectors
 from refnet_cli.raster.guard_jp2 import check_codestream
 from refnet_cli.raster.guard_tiff import check_directories
-from refnet_cli.raster.raster import Raster, ZipMember
+from refnet_cli.raster.headers import ZipMember
+from refnet_cli.raster.raster import Raster
 from refnet_cli.raster.vrt import raster_driver
 from refnet_cli.system.urls import Remote
 from refnet_cli.tiles.window import Window

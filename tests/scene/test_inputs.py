@@ -270,7 +270,7 @@ def without_rasters(path: Path) -> None:
 def test_zips_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], match: str
 ) -> None:
-    monkeypatch.setattr("refnet_cli.sensors.safe._MEMBERS", 2)
+    monkeypatch.setattr("refnet_cli.sensors.safe.files._MEMBERS", 2)
     path = tmp_path / "given.zip"
     make(path)
     with pytest.raises(InputError, match=match):

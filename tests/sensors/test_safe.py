@@ -14,7 +14,11 @@ import rasterio
 from rasterio.transform import Affine
 
 from refnet_cli.errors import InputError, InputMissingError
-from refnet_cli.sensors.safe import Calibration, OpticalProduct, SarProduct, is_safe, read_safe
+from refnet_cli.sensors.calibration import Calibration
+from refnet_cli.sensors.safe.files import is_safe
+from refnet_cli.sensors.safe.optical import OpticalProduct
+from refnet_cli.sensors.safe.read import read_safe
+from refnet_cli.sensors.safe.sar import SarProduct
 from refnet_cli.sensors.sentinel2 import BANDS
 from tests.helpers.safe import (
     NATIVE,
@@ -451,7 +455,7 @@ def test_zips_of_too_much(tmp_path, monkeypatch):
         for product in "ab":
             file.writestr(f"{product}.SAFE/MTD_MSIL2A.xml", "<x/>")
     refuse(path, "contains 2 SAFE products")
-    monkeypatch.setattr("refnet_cli.sensors.safe._MEMBERS", 1)
+    monkeypatch.setattr("refnet_cli.sensors.safe.files._MEMBERS", 1)
     refuse(path, "contains 2 files")
     refuse(make_grd_safe(tmp_path), "over 1 files")
 

@@ -27,7 +27,8 @@ from refnet_cli.engines.torch_engine import Standardise, load_torch_engine
 from refnet_cli.errors import InputError, InputMissingError, OptionsError, TryAgainError, WeightsError
 from refnet_cli.evaluation.evaluate import evaluate
 from refnet_cli.evaluation.scores import confusion_matrix, score
-from refnet_cli.model.refnet import REFNet, published_names, rename_published
+from refnet_cli.model.published_checkpoint import published_names, rename_published
+from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weight_files import read_card
 from refnet_cli.model.weights import load_weights, save_weights
 from refnet_cli.prediction.options import PredictOptions
