@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from refnet_cli.classes.schemes import SCHEMES
 from tests.helpers.programs import ROOT
 from tests.helpers.stac_items import CLEAR, Bounds, Labels, World, corner, write_cog
 from tests.helpers.stac_scenes import BANDS, OpticalFiles, SarFiles, add_worldcover, sample_pieces
@@ -99,3 +101,27 @@ def serving(folder: Path, rows: list[dict[str, str]]) -> Iterator[tuple[World, A
         world = simulate(folder / "files", files.url, rows)
         with catalogue(world.items, folder / "items") as front:
             yield world, files, write_source(folder / "local.toml", front.url, [files.host])
+
+
+def draw_sample(folder: Path, rows: list[dict[str, str]], points: int, path: Path) -> dict[str, float]:
+    """Draw so many pixels of each held-out place, all with the same chance; return the true hectares of each class.
+
+    Places are strata. What is true is the label of each pixel in the place's first season.
+    """
+    names = dict(zip(SCHEMES["esri-io"].codes, SCHEMES["esri-io"].names, strict=True))
+    places = [folder.glob(f"scenes/*-1/{row['name']}/labels.tif") for row in rows if row["role"] == "held-out"]
+    labels = {}
+    for place in (path for found in places for path in found):
+        with rasterio.open(place) as file:
+            labels[place.parent.name] = (file.read(1), file.transform, file.crs.to_epsg())
+    everywhere = np.concatenate([codes.ravel() for codes, _, _ in labels.values()])
+    assert (everywhere > 0).all()
+    random, lines = np.random.default_rng(1), ["place,x,y,crs,class,stratum,weight"]
+    for name, (codes, transform, epsg) in labels.items():
+        for pixel in random.choice(codes.size, points, replace=False):
+            row, column = divmod(int(pixel), codes.shape[1])
+            x, y = transform * (column + 0.5, row + 0.5)
+            weight = codes.size / everywhere.size
+            lines.append(f"{name},{x},{y},EPSG:{epsg},{names[codes[row, column]]},{name},{weight}")
+    path.write_text("\n".join(lines) + "\n")
+    return {names[code]: float(count) / 100 for code, count in zip(*np.unique(everywhere, return_counts=True), strict=True)}

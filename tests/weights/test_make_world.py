@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import rasterio
 from pyproj import Geod
+from safetensors import safe_open
 
 from tests.helpers.programs import ROOT
 from tests.helpers.stac_servers import RUSTAC
@@ -119,7 +120,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_simulated_places_become_weights_with_a_card_and_kills_change_nothing(tmp_path: Path) -> None:
     if not RUSTAC:
         pytest.skip("rustac is not installed")
-    from tests.weights.simulated_world import choose_places, serving, write_places
+    from tests.weights.simulated_world import choose_places, draw_sample, serving, write_places
 
     rows = choose_places(PLACES)
     places = write_places(tmp_path / "places.csv", rows)
@@ -128,7 +129,9 @@ def test_simulated_places_become_weights_with_a_card_and_kills_change_nothing(tm
         assert "24 places, 48 scenes" in said
         assert "On a GPU: not measured" in said
         files.reset()
-        run(command(whole, source, places))
+        run(command(whole, source, places, "fetch", "check"))
+        truth = draw_sample(whole, rows, 60, drawn := tmp_path / "sample.csv")
+        run(command(whole, source, places, "--sample", str(drawn)))
         halfway, broken = len(files.requests) // 2, tmp_path / "broken"
         files.reset()
         again = command(broken, source, places)
@@ -136,9 +139,10 @@ def test_simulated_places_become_weights_with_a_card_and_kills_change_nothing(tm
         run([*again, "fetch"])
         run([*again, "check"])
         kill_when([*again, "train"], lambda: list((broken / "trained" / "checkpoints").glob("*.pt*")))
-        run(again)
+        run([*again, "--sample", str(drawn)])
     assert contents(broken) == contents(whole)
     check_results(whole, rows)
+    check_sample(whole, truth)
 
 
 def check_results(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -165,6 +169,27 @@ def check_results(folder: Path, rows: list[dict[str, str]]) -> None:
     )
     assert (folder / "refnet-world.onnx").is_file()
     assert "| Africa |" in (folder / "scores.md").read_text()
+
+
+def check_sample(folder: Path, truth: dict[str, float]) -> None:
+    """Estimated areas are near the true ones, whatever is mapped, and the pages have them."""
+    scores = json.loads((folder / "scores.json").read_text())
+    page = (folder / "scores.md").read_text()
+    for used in ("both", "optical", "sar"):
+        found = scores[used]["sample"]
+        assert (found["points"], found["without_map"], len(found["strata"])) == (360, 0, 6)
+        area = found["estimates"]["area"]
+        assert {name for name, one in area.items() if one["value"] > 0} <= {*truth}
+        assert sum(one["value"] for one in area.values()) == pytest.approx(sum(truth.values()), rel=0.01)
+        off = [abs(area[name]["value"] - true) / area[name]["margin"] for name, true in truth.items()]
+        assert np.mean(np.array(off) < 1) > 0.7
+        assert max(off) < 2
+        assert 0.05 * sum(truth.values()) > max(area[name]["margin"] for name in truth)
+        overall = found["estimates"]["overall_accuracy"]
+        assert f"overall accuracy {overall['value']:.3f} ± {overall['margin']:.3f}." in page
+    assert page.count("| class | mapped, ha | estimated, ha |") == 3
+    with safe_open(folder / "refnet-world.safetensors", "pt") as file:
+        assert "probability sample" in json.dumps(file.metadata())
 
 
 @pytest.mark.long

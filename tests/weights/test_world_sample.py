@@ -128,3 +128,29 @@ def test_dropped_places_are_left_out_and_counted(tmp_path: Path) -> None:
     mapped = module.SampleMap(sample, sample.locate({"one": GRIDS["one"]}, [place], 500.0), SCHEME)
     mapped.add("one", GRIDS["one"], maps["one"])
     assert (mapped.to_dict()["without_map"], mapped.to_dict()["points"]) == (200, 400)
+
+
+@pytest.mark.parametrize("strata", [False, True])
+def test_intervals_hold_the_true_area_as_often_as_they_say(strata: bool) -> None:
+    """Of many samples of one ground truth, and of a map that overstates a class."""
+    module, random = load("world_sample"), np.random.default_rng(5)
+    truth = {name: random.choice([1, 2], (40, 40), p=shares) for name, shares in zip(GRIDS, ([0.9, 0.1], [0.5, 0.5]))}
+    maps = {name: np.where(random.random((40, 40)) < 0.3, 2, codes).astype(np.uint8) for name, codes in truth.items()}
+    drawn = {"one": 140, "two": 60} if strata else {"one": 100, "two": 100}  # of 1600 each, which weights make up for
+    held = []
+    for _ in range(100):
+        located = []
+        pixels = random.choice(3200, 200, replace=False)
+        for number, name in enumerate(GRIDS):
+            mine = random.choice(1600, drawn[name], replace=False) if strata else pixels[pixels // 1600 == number] % 1600
+            located += [(name, *divmod(int(pixel), 40)) for pixel in mine]
+        points = tuple(
+            module.Point(0, 0.0, 0.0, int(truth[name][row, column]), name, name * strata)
+            for name, row, column in located
+        )
+        mapped = module.SampleMap(module.Sample(points, {"one": 0.5, "two": 0.5} if strata else {}), located, SCHEME)
+        for name, codes in maps.items():
+            mapped.add(name, GRIDS[name], codes)
+        area = mapped.estimate().area[SCHEME.names[1]]
+        held.append(abs(area.value - sum((codes == 2).sum() for codes in truth.values()) / 100) < area.margin)
+    assert 0.88 < np.mean(held) <= 1
