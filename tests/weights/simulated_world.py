@@ -124,4 +124,4 @@ def draw_sample(folder: Path, rows: list[dict[str, str]], points: int, path: Pat
             weight = codes.size / everywhere.size
             lines.append(f"{name},{x},{y},EPSG:{epsg},{names[codes[row, column]]},{name},{weight}")
     path.write_text("\n".join(lines) + "\n")
-    return {names[code]: float(count) / 100 for code, count in zip(*np.unique(everywhere, return_counts=True), strict=True)}
+    return {names[code]: float((everywhere == code).sum()) / 100 for code in np.unique(everywhere)}
