@@ -120,7 +120,7 @@ def draw_sample(folder: Path, rows: list[dict[str, str]], points: int, path: Pat
     for name, (codes, transform, epsg) in labels.items():
         for pixel in random.choice(codes.size, points, replace=False):
             row, column = divmod(int(pixel), codes.shape[1])
-            x, y = transform * (column + 0.5, row + 0.5)
+            x, y = transform.c + 10 * column + 5, transform.f - 10 * row - 5
             weight = codes.size / everywhere.size
             lines.append(f"{name},{x},{y},EPSG:{epsg},{names[codes[row, column]]},{name},{weight}")
     path.write_text("\n".join(lines) + "\n")
