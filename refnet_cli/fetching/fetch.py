@@ -23,7 +23,7 @@ from refnet_cli.fetching.options import POLARISATIONS, FetchOptions
 from refnet_cli.fetching.plan import GridTable, Planner, ScenePlan, check_hrefs, check_items, read_plans, write_plans
 from refnet_cli.fetching.products import Product, products_of, write_product
 from refnet_cli.fetching.reading import Reader, UnusableItemError
-from refnet_cli.fetching.regions import Fetched, regions_text, table_text
+from refnet_cli.fetching.regions import Fetched, places_of, regions_text, seasons_text, table_text
 from refnet_cli.fetching.search import Search
 from refnet_cli.fetching.signing import Signer
 from refnet_cli.system.atomic import check_folder, explain, write_text_atomic
@@ -38,7 +38,7 @@ LOG = logging.getLogger(__name__)
 DEFAULT_SOURCE = "planetary-computer"
 FILES = ("s2.tif", "s1.tif", "labels.tif", "source.tif")
 PLAN = "items.json"
-REGIONS, TABLE = "regions.toml", "scenes.csv"
+REGIONS, TABLE, SEASONS = "regions.toml", "scenes.csv", "seasons.csv"
 MOST_LEFT_OUT = 20
 """Most items of a scene that are left out because of their files; more are a fault of the server."""
 _SPARE = 2.5  # times the size of the pixels that a fetch may need of the disk: journal, working file, result
@@ -115,8 +115,8 @@ class _Fetch:
             check_hrefs(self._stored, self._http.policy.check)
             jobs: list[tuple[str, Area | ScenePlan]] = [(plan.name, plan) for plan in self._stored]
             names = [plan.name for plan in self._stored]
-            plain = all(Path(name).name == name != ".." and name.isprintable() for name in names)
-            if not plain or len({name.casefold() for name in names}) < len(names):
+            places = {plan.place for plan in self._stored if plan.request.get("optical") == "all"}
+            if not (_are_folders(names) and _are_folders([*places])):
                 raise OptionsError(f"The scenes of {self._options.items} have no names that are unique and plain.")
         else:
             areas = self._areas()
@@ -339,7 +339,7 @@ class _Fetch:
         days = sorted(set(plan.days))
         entry = Fetched(
             plan.name, plan.region, folder, tuple(files), (plan.grid.height, plan.grid.width), " ".join(days),
-            plan.clear, plan.sar_text,
+            plan.clear, plan.sar_text, plan.place, tuple(item.id for item in plan.labels),
         )  # fmt: skip
         with self._lock:
             self._fetched[plan.name] = entry
@@ -364,7 +364,7 @@ class _Fetch:
         self._enter_described(_describe(plan) | {"bytes": needed})
 
     def _finish(self) -> None:
-        """Write the regions file, the table and the list of all items."""
+        """Write the regions file, the tables and the list of all items."""
         self._report.received = self._http.received
         if self._options.dry_run:
             return
@@ -380,6 +380,10 @@ class _Fetch:
         if labelled:
             bands = read_plans(labelled[0].folder / PLAN)[0].bands
             texts[REGIONS] = regions_text(labelled, output, bands)
+        for place, dates in (places := places_of(scenes)).items():
+            texts[f"{place}/{TABLE}"] = table_text(dates, output / place)
+        if places:
+            texts[SEASONS] = seasons_text(places)
         if not self._alone:
             texts[TABLE] = table_text(scenes, output)
             texts[PLAN] = write_plans([read_plans(scene.folder / PLAN)[0] for scene in scenes])
@@ -389,7 +393,7 @@ class _Fetch:
             if path.is_file() and not self._options.overwrite and not is_refnet_output(path):
                 self._warn([f"{path} was edited and is kept; --overwrite replaces it"])
             else:
-                write_text_atomic(path, text)
+                _write_text(path, text)
             made.append(str(path))
         self._report.files = made
 
@@ -426,6 +430,21 @@ def _same(plan: ScenePlan, what: Area | ScenePlan, options: FetchOptions, source
     if isinstance(what, ScenePlan):
         return plan.identity == what.identity
     return (plan.request, plan.grid, plan.source) == (options.request(), GridTable.of(what.grid), source)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file, and its folder if that is not there."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise explain(path, error) from error
+    write_text_atomic(path, text)
+
+
+def _are_folders(names: Sequence[str]) -> bool:
+    """Return whether names are unique, and those of folders in the one that holds them."""
+    plain = all(name and Path(name).name == name != ".." and name.isprintable() for name in names)
+    return plain and len({name.casefold() for name in names}) == len(names)
 
 
 def _files(plan: ScenePlan) -> list[str]:

@@ -113,6 +113,11 @@ class ScenePlan:
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property
+    def place(self) -> str:
+        """Name of the place of a scene that is one of several dates: its own name without the date; else ""."""
+        return self.name.removesuffix(f"_{self.days[0]}") if self.request.get("optical") == "all" else ""
+
+    @property
     def days(self) -> list[str]:
         """Days of the optical dates, in the order in which they fill pixels."""
         return [date.items[0].day for date in self.optical]

@@ -1,11 +1,12 @@
-"""The regions file that trains on fetched scenes, and the table of scenes that a batch maps."""
+"""The regions file that trains on fetched scenes, and the tables of scenes and seasons that a batch maps."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,17 @@ class Fetched:
     clear: float
     sar: str
     """Time, orbit and direction of the SAR pass; "" without SAR."""
+    place: str = ""
+    """See `ScenePlan.place`."""
+    labels: tuple[str, ...] = ()
+    """Items of its labels."""
 
 
 def regions_text(scenes: Sequence[Fetched], folder: Path, bands: Sequence[str]) -> str:
     """Return a regions file for `refnet train`; paths are relative to its folder.
 
-    The split follows from the scenes: with several regions one is held out, else blocks within the scene.
+    The split follows from the scenes: with several regions one is held out, else blocks within the scene. The dates of
+    a place become its season if they have the same labels; else each date is a scene.
     """
     regions = list(dict.fromkeys(scene.region for scene in scenes))
     side = max(min(scene.shape) for scene in scenes)
@@ -55,16 +61,51 @@ def regions_text(scenes: Sequence[Fetched], folder: Path, bands: Sequence[str]) 
         lines += ['split = "region"', f"fold = {json.dumps(regions[-1])}  # held out; --fold NAME holds out another"]
     else:
         lines += ['split = "blocks"', f"block = {min(2560, max(int(side * 10 / 6) // 10 * 10, 320))}"]
+    seasons = {
+        place: dates[0] for place, dates in places_of(scenes).items() if len({date.labels for date in dates}) == 1
+    }
     for scene in scenes:
-        place = scene.folder.relative_to(folder).as_posix()
-        prefix = "" if place == "." else f"{place}/"
-        entries = {"name": scene.name, "region": scene.region}
-        named = {"optical": "s2.tif", "sar": "s1.tif", "labels": "labels.tif"}
-        entries |= {key: prefix + file for key, file in named.items() if file in scene.files}
-        texts = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items()}
-        lines += ["", "[[scenes]]", *(f"{key} = {text}" for key, text in texts.items())]
+        if scene is seasons.get(scene.place, scene):
+            entries = _season(scene, folder) if scene.place in seasons else _scene(scene, folder)
+            texts = {key: json.dumps(value, ensure_ascii=False) for key, value in entries.items()}
+            lines += ["", "[[scenes]]", *(f"{key} = {text}" for key, text in texts.items())]
     text = "\n".join(lines) + "\n"
     return f"{toml_mark(text)}\n{text}"
+
+
+def _scene(scene: Fetched, folder: Path) -> dict[str, str]:
+    """Return the entries of a scene in a regions file."""
+    place = scene.folder.relative_to(folder).as_posix()
+    prefix = "" if place == "." else f"{place}/"
+    named = {"optical": "s2.tif", "sar": "s1.tif", "labels": "labels.tif"}
+    files = {key: prefix + file for key, file in named.items() if file in scene.files}
+    return {"name": scene.name, "region": scene.region} | files
+
+
+def _season(first: Fetched, folder: Path) -> dict[str, str]:
+    """Return the entries of a place with several dates in a regions file, by the first of them."""
+    labels = _scene(first, folder)["labels"]
+    return {"name": first.place, "region": first.region, "season": first.place, "labels": labels}
+
+
+def places_of(scenes: Sequence[Fetched]) -> dict[str, list[Fetched]]:
+    """Return the scenes of each place with several dates; none where places have one scene."""
+    found: dict[str, list[Fetched]] = {}
+    for scene in scenes:
+        if scene.place:
+            found.setdefault(scene.place, []).append(scene)
+    return found
+
+
+def seasons_text(places: Mapping[str, Sequence[Fetched]]) -> str:
+    """Return a CSV table of places with several dates for `refnet batch plan`; a season is a place's folder."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("name", "region", "season", "dates", "output"))
+    for place, scenes in places.items():
+        days = " ".join(scene.dates for scene in scenes)
+        table.writerow((place, scenes[0].region, place, days, f"{place}/lulc.tif"))
+    return text.getvalue()
 
 
 def _budget(scenes: Sequence[Fetched]) -> list[str]:
@@ -74,12 +115,15 @@ def _budget(scenes: Sequence[Fetched]) -> list[str]:
 
 
 def table_text(scenes: Sequence[Fetched], folder: Path) -> str:
-    """Return a CSV table of the scenes, which `refnet batch plan` takes; paths are relative to its folder."""
+    """Return a CSV table of the scenes, which `refnet batch plan` takes; paths are relative to its folder.
+
+    That of the dates of one place is its season, for `refnet predict` and a regions file.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("name", "region", "optical", "sar", "labels", "dates", "clear", "sar_pass", "output"))
     for scene in scenes:
-        place = scene.folder.relative_to(folder).as_posix()
+        place = Path(os.path.relpath(scene.folder, folder)).as_posix()
         paths = [f"{place}/{file}" if file in scene.files else "" for file in ("s2.tif", "s1.tif", "labels.tif")]
         table.writerow(
             (scene.name, scene.region, *paths, scene.dates, f"{scene.clear:.4f}", scene.sar, f"{place}/lulc.tif")

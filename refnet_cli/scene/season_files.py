@@ -117,7 +117,7 @@ def _of_table(path: Path) -> Iterator[SceneDate]:
         if len(regions - {""}) > 1:
             raise InputError(
                 f"The season {path} has scenes of several regions, {' and '.join(sorted(regions - {''}))}; a season is "
-                "of one place. Write a table for each."
+                "of one place. Pass the table or folder of one of them, or write one for each."
             )
         if any(values.values()):
             yield _dated(values.get("date") or values.get("dates", ""), files["optical"], files["sar"], where)

@@ -43,12 +43,13 @@ _TABLES = (
     ("step", "overall_accuracy", "balanced_accuracy", "mean_iou", "mean_f1", "kappa"),
     ("region", "labelled_pixels", "overall_accuracy", "balanced_accuracy", "mean_iou", "temperature"),
     ("name", "region", "optical", "sar", "labels", "dates", "clear", "sar_pass", "output"),
+    ("name", "region", "season", "dates", "output"),
 )
 """Columns of the tables."""
 _LAST = ("kappa", "temperature")
 """Last columns before those of the classes."""
 _TEXTS = {"class_name", "old_name", "new_name", "zone", "region", "name", "optical", "sar", "labels", "dates",
-          "sar_pass", "output"}  # fmt: skip
+          "sar_pass", "season", "output"}  # fmt: skip
 _SIDECAR = re.compile(r'\{\s*"id": "[0-9a-f]{16}",\s*"files": \[')  # a finished task's sidecar, even if truncated
 _MOST = 64 * 2**20  # most bytes of a file that are read
 _GDAL_METADATA, _BLOCK_OFFSETS, _BLOCK_SIZES = 42112, 324, 325  # TIFF's tags

@@ -42,12 +42,12 @@ class Site:
     source: Path
     folder: Path
 
-    def words(self, out: Path, *more: str, area: Bounds | Path | None = AREA, dates: str = DATES) -> list[str]:
+    def words(self, out: Path, *more: str, area: Bounds | Path | None = AREA, dates: str | None = DATES) -> list[str]:
         """The command that fetches an area."""
         if area is not None and not isinstance(area, Path):
             area = write_area(out.parent / f"{out.name}.geojson", {"place": area})
         return [
-            "fetch", *(["--area", str(area)] if area else []), "--dates", dates, "--source", str(self.source),
+            "fetch", *(["--area", str(area)] if area else []), *(["--dates", dates] if dates else []), "--source", str(self.source),
             "--allow-host", self.files.host, "--allow-host", self.catalogue.host, "-o", str(out), *more,
         ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from pyproj import Transformer
 from shapely.geometry import box, mapping
 
@@ -53,6 +54,37 @@ def test_several_features_give_several_scenes(site: Site, tmp_path: Path) -> Non
         rows = list(csv.DictReader(table))
     assert len(rows) == 3
     done = refnet("batch", "plan", out / "scenes.csv", "-o", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_many_places_of_several_dates_are_seasons_of_a_batch_and_a_training(site: Site, tmp_path: Path) -> None:
+    """What is fetched goes into predict, batch and train as it is; again, and from items.json, it is the same."""
+    areas, out = squares(2, 120), tmp_path / "places"
+    where, how = write_area(tmp_path / "areas.geojson", areas), ("--optical", "all", "--min-clear", "0.3", *FEW)
+    site.fetch(out, *how, "--workers", "2", area=where)
+    places = [name.replace(" ", "_") for name in areas]
+    tables = ("seasons.csv", "regions.toml", *(f"{place}/scenes.csv" for place in places))
+    texts = {name: (out / name).read_text() for name in tables}
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.tif")}
+    (out / "seasons.csv").unlink()
+    (out / "place_1" / "scenes.csv").unlink()
+    site.fetch(out, *how, area=where)
+    assert {name: (out / name).read_text() for name in tables} == texts
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.tif")} == times
+    site.fetch(again := tmp_path / "again", "--items", str(out / "items.json"), area=None, dates=None)
+    assert {name: (again / name).read_text() for name in tables} == texts
+    done = refnet("batch", "plan", out / "seasons.csv", "-o", tmp_path / "tasks.jsonl")
+    assert done.returncode == 0, done.stderr
+    done = refnet("batch", "run", tmp_path / "tasks.jsonl", seconds=500)
+    assert done.returncode == 0, done.stderr
+    for place in places:
+        days = [folder.name[-10:] for folder in scenes_in(out) if folder.name.startswith(place)]
+        assert len(days) > 1
+        with rasterio.open(out / place / "lulc.tif") as file:
+            assert all(day in str(file.tags()) for day in days)
+            assert file.read(1).any()
+    done = refnet("train", out / "regions.toml", "--dry-run", "--json", seconds=500)
     assert done.returncode == 0, done.stderr
 
 
