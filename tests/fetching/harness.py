@@ -46,8 +46,9 @@ class Site:
         """The command that fetches an area."""
         if area is not None and not isinstance(area, Path):
             area = write_area(out.parent / f"{out.name}.geojson", {"place": area})
+        what = [*(["--area", str(area)] if area else []), *(["--dates", dates] if dates else [])]
         return [
-            "fetch", *(["--area", str(area)] if area else []), *(["--dates", dates] if dates else []), "--source", str(self.source),
+            "fetch", *what, "--source", str(self.source),
             "--allow-host", self.files.host, "--allow-host", self.catalogue.host, "-o", str(out), *more,
         ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -175,6 +176,22 @@ def test_items_json_is_not_trusted(site: Site, few: Fetched, trap: Store, tmp_pa
         done = refnet("fetch", "--items", place / "items.json", "--source", site.source, *allowed, "-o", place / "out")
         assert done.returncode in (65, 66, 64, 78), done.stderr
         hold_untouched(site, place / "out", trap, 65, done.stderr)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", ["..", "", ".", "../x"])
+def test_items_json_names_no_folder_outside(place: str, site: Site, few: Fetched, tmp_path: Path) -> None:
+    """A scene that is one of several dates also names the folder of its place."""
+    stored = json.loads((few.folder / "items.json").read_text())
+    (scene,) = stored["scenes"]
+    day = scene["optical"][0]["items"][0]["acquired"][:10]
+    scene |= {"name": f"{place}_{day}", "request": scene["request"] | {"optical": "all"}}
+    (tmp_path / "items.json").write_text(json.dumps(stored))
+    done = refnet("fetch", "--items", tmp_path / "items.json", "--source", site.source, "--allow-host",
+                  site.files.host, "--allow-host", site.catalogue.host, "-o", tmp_path / "deep" / "out")  # fmt: skip
+    assert done.returncode == 64, done.stderr
+    assert "no names that are unique and plain" in done.stderr
+    assert site.files.requests == []
 
 
 @pytest.mark.long
