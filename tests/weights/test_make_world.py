@@ -127,7 +127,7 @@ def test_simulated_places_become_weights_with_a_card_and_kills_change_nothing(tm
     with serving(tmp_path / "server", rows) as (_, files, source):
         said = run(command(whole := tmp_path / "whole", source, places, "--dry-run"))
         assert "24 places, 48 scenes" in said
-        assert "On a GPU: not measured" in said
+        assert "\nhours on a GPU: not known, because this training was never measured on one\n" in said
         files.reset()
         run(command(whole, source, places, "fetch", "check"))
         truth = draw_sample(whole, rows, 60, drawn := tmp_path / "sample.csv")

@@ -1,6 +1,6 @@
 """Make weights from places all over the world: fetch, check, train, evaluate and publish, in one command.
 
-    python weights/world/make_world.py FOLDER --dry-run          what it takes
+    python weights/world/make_world.py FOLDER --dry-run          what it takes; hours on a GPU are not known
     python weights/world/make_world.py FOLDER --small            60 places, to try
     python weights/world/make_world.py FOLDER                    600 places
 
@@ -391,7 +391,8 @@ def describe_costs(fetcher: Fetcher, training: Training) -> list[str]:
         "one date a season; each further date to choose from takes some more)",
         f"training: {training.steps:,} steps of {training.batch} crops of {training.crop}. On two cores "
         f"{seconds:.1f} s a step, {seconds * training.steps / 3600:.0f} hours (timed here, without "
-        "validations). On a GPU: not measured",
+        "validations)",
+        "hours on a GPU: not known, because this training was never measured on one",
     ]  # fmt: skip
     return lines
 
@@ -431,7 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=defaults.batch, help=f"[{defaults.batch}]")
     parser.add_argument("--train-steps", type=int, default=defaults.steps, help=f"[{defaults.steps}]")
     parser.add_argument("--sample", type=Path, help="probability sample in the held-out places, see README.md")
-    parser.add_argument("--dry-run", action="store_true", help="only say what it takes")
+    parser.add_argument("--dry-run", action="store_true", help="only say what it takes; hours on a GPU are not known")
     given = parser.parse_intermixed_args(arguments)
     if unknown := [step for step in given.steps if step not in STEPS]:
         parser.error(f"unknown step {', '.join(unknown)}; use {', '.join(STEPS)}")

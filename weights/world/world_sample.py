@@ -164,7 +164,8 @@ def sample_page(scores: Mapping[str, Mapping[str, Any]], titles: Mapping[str, st
         "", "## From a probability sample", "",
         f"{first['points']} points, {first['without_map']} of them without a map and left out. Accuracies and areas "
         "are estimated with 95 % intervals from the first season of each held-out place (Olofsson et al. 2014; with "
-        "strata Stehman 2014). They hold if the points were drawn as the sample's strata say.",
+        "strata Stehman 2014). They hold if the points were drawn as the sample's strata say. An interval of ± 0.000 "
+        "means that all points of the class are right, or all wrong; with few points it is too narrow.",
     ]  # fmt: skip
     for used, found in scores.items():
         if "refused" in found:
