@@ -149,10 +149,12 @@ class ModelClouds:
                     padded, patch_size=min(CELL + 2 * MARGIN, side), patch_overlap=min(2 * MARGIN, side // 2)
                 )
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            cause = error.__cause__ or error  # failed downloads only say "due to the above error"
+            reason = str(cause).strip().partition("\n")[0].rstrip(".")
             raise UnavailableError(
-                f"{PACKAGE} failed ({type(error).__name__}: {reason}). It fetches its weights from the network on "
-                "first use. Run it once where there is one, or pass a raster of clouds with --cloud-mask."
+                f"{PACKAGE} failed ({type(cause).__name__}: {reason}). It fetches its weights from the network on "
+                "first use. Run it once where there is one, or copy them from such a machine (on Linux the folder "
+                f"~/.local/share/{PACKAGE}, same version), or pass a raster of clouds with --cloud-mask."
             ) from error
         codes = np.asarray(found)
         if codes.shape != (1, *padded.shape[1:]):
