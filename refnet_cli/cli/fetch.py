@@ -110,7 +110,8 @@ def fetch_command(as_json: bool, verbose: bool, quiet: bool, **given: Any) -> No
 
     Writes s2.tif (surface reflectance x 10,000), s1.tif (linear power), labels.tif, source.tif (which date filled each
     pixel), items.json and regions.toml. Several features, UTM zones or dates get a folder each, and scenes.csv;
-    with --optical all also seasons.csv with a season of each place, for refnet batch plan. Needs the extra: pip install 'refnet-cli[fetch]'.
+    with --optical all also seasons.csv with a season of each place, for refnet batch plan.
+    Needs the extra: pip install 'refnet-cli[fetch]'.
     """
     from refnet_cli.fetching.options import FetchOptions
 
