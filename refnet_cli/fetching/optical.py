@@ -83,6 +83,12 @@ def group_by_date(items: Iterable[SceneItem], epsg: int) -> list[OpticalDate]:
     return [_without_old(one, epsg) for one in passes]
 
 
+def clearest_by_day(dates: Sequence[OpticalDate]) -> list[OpticalDate]:
+    """Return the clearest pass of each day, by day; days name scenes, and several satellites may see a place on one."""
+    ordered = sorted(dates, key=lambda date: date.clear)
+    return [date for _, date in sorted({date.day: date for date in ordered}.items())]
+
+
 def _without_old(items: Sequence[SceneItem], epsg: int) -> OpticalDate:
     newest: dict[str, SceneItem] = {}
     for item in sorted(items, key=lambda item: (_version(item.baseline), item.id)):

@@ -20,7 +20,7 @@ from refnet_cli.fetching.area import UNNAMED, Area, epsg_of
 from refnet_cli.fetching.catalogues import Catalogue
 from refnet_cli.fetching.items import SceneItem, read_labels, read_optical, read_sar
 from refnet_cli.fetching.labels import choose_year, items_of_template
-from refnet_cli.fetching.optical import OpticalDate, choose_dates, group_by_date, rank
+from refnet_cli.fetching.optical import OpticalDate, choose_dates, clearest_by_day, group_by_date, rank
 from refnet_cli.fetching.options import POLARISATIONS, FetchOptions
 from refnet_cli.fetching.reading import Reader
 from refnet_cli.fetching.sar import SarPass, choose_pass, group_by_pass
@@ -254,7 +254,7 @@ class Planner:
             clear = [date for date in ranking.dates if date.clear >= options.min_clear]
             if not clear:
                 raise InputMissingError(self._too_cloudy(ranking.dates[0].clear, len(ranking.dates), area))
-            return [("best", [date], date.clear, said) for date in sorted(clear, key=lambda one: one.day)]
+            return [("best", [date], date.clear, said) for date in clearest_by_day(clear)]
         if options.optical == "median":
             clear = [date for date in ranking.dates if date.clear > 0][:12]
             share = choose_dates(replace(ranking))[1]

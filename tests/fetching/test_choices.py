@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,7 +14,15 @@ from refnet_cli.fetching.area import area_of_bbox
 from refnet_cli.fetching.catalogues import CATALOGUES
 from refnet_cli.fetching.items import SceneItem
 from refnet_cli.fetching.labels import choose_year, items_of_template
-from refnet_cli.fetching.optical import OpticalDate, Ranking, choose_dates, group_by_date, is_clear, median_of
+from refnet_cli.fetching.optical import (
+    OpticalDate,
+    Ranking,
+    choose_dates,
+    clearest_by_day,
+    group_by_date,
+    is_clear,
+    median_of,
+)
 from refnet_cli.fetching.sar import choose_pass, group_by_pass
 
 (AREA,) = area_of_bbox("13.2,52.4,13.3,52.5")
@@ -33,6 +42,16 @@ def test_the_newest_processing_of_each_tile_and_pass_is_used() -> None:
     assert [item.id for item in first.items] == ["new", "other"]  # tiles of the grid's zone first
     assert first.replaced == ("old",)
     assert [item.id for item in second.items] == ["later"]
+
+
+def test_of_two_passes_on_a_day_the_clearer_one_is_a_scene() -> None:
+    """They would have one name, and one date in a season."""
+    times = {"2021-06-05T10:10:21Z": 0.4, "2021-06-04T10:10:21Z": 0.7, "2021-06-04T11:50:21Z": 0.9}
+    items = [optical(time, time) for time in times]
+    dates = [replace(date, clear=times[date.items[0].acquired]) for date in group_by_date(items, 32633)]
+    for order in (dates, dates[::-1]):
+        found = clearest_by_day(order)
+        assert [date.items[0].acquired for date in found] == ["2021-06-04T11:50:21Z", "2021-06-05T10:10:21Z"]
 
 
 def ranking(*masks: list[int]) -> Ranking:
