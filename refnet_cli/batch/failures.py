@@ -1,7 +1,7 @@
-"""Why a task failed, in a file next to what it was to make, until it is made.
+"""The reason why a task failed, in a file next to its output until the output is made.
 
-The file, ``north.tif.failed.json``, appears whole or not at all, and says nothing about whether a task is done. Where
-it cannot be written, as on a full disk, the failure that it is about is still reported.
+The file, such as ``north.tif.failed.json``, is written atomically. It does not affect whether a task counts as
+finished. If it cannot be written, for example on a full disk, the failure is still reported.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ class Failure:
     """The last failure of a task."""
 
     code: int
-    """As the exit code of ``refnet predict`` would be."""
+    """The exit code that ``refnet predict`` would have."""
     message: str
     window: tuple[int, int, int, int] | None = None
-    """Row, column, height and width of the pixels that cannot be used, where they made the task fail."""
+    """Row, column, height and width of the pixels that cannot be used, if they made the task fail."""
 
 
 def failure_path(path: Path) -> Path:
-    """Return the file that says why a result is missing."""
+    """Return the path of the file that says why an output is missing."""
     return path.with_name(f"{path.name}.failed.json")
 
 
 def record_failure(path: Path, failure: Failure) -> None:
-    """Keep the failure of a task that makes a file, unless it cannot be written or a file of others is in its place."""
-    place = failure_path(path)
+    """Write the failure of a task with this output, unless refnet did not write the file that would be replaced."""
+    file = failure_path(path)
     with suppress(OSError, RefnetError):
-        if not place.exists() or is_refnet_output(place):
-            write_text_atomic(place, json.dumps({MARK: __version__} | asdict(failure), indent=2))
+        if not file.exists() or is_refnet_output(file):
+            write_text_atomic(file, json.dumps({MARK: __version__} | asdict(failure), indent=2))
 
 
 def forget_failure(path: Path) -> None:
-    """Remove what `record_failure` kept, now that the file is made."""
-    place = failure_path(path)
+    """Remove the file of `record_failure`, after the output was made."""
+    file = failure_path(path)
     with suppress(OSError):
-        if place.exists() and is_refnet_output(place):
-            place.unlink()
+        if file.exists() and is_refnet_output(file):
+            file.unlink()
 
 
 def read_failure(path: Path) -> Failure | None:
-    """Return the last failure of the task that makes a file; None where there is none, or no whole one."""
+    """Return the last failure of the task with this output; None without one, or if its file is damaged."""
     try:
         found: dict[str, Any] = json.loads(failure_path(path).read_text(encoding="utf-8"))
         window = found["window"] and tuple(map(int, found["window"]))

@@ -1,12 +1,13 @@
-"""The blocks of a map put together: a pure function of their shards, with the bytes of a single run."""
+"""Merge the blocks of a map. The files have the same bytes as those of a single run."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,13 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from refnet_cli.batch.task import Task, identify, other_version, read_sidecar
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.outcome import Outcome
+from refnet_cli.batch.run import attempt
+from refnet_cli.batch.sidecar import other_version, read_sidecar
+from refnet_cli.batch.task import Task
 from refnet_cli.classes.schemes import ClassScheme
-from refnet_cli.errors import InputError, InputMissingError
+from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.outputs import needs_quicklook
 from refnet_cli.outputs.base import sha256_of
 from refnet_cli.outputs.block_file import read_look, read_shard
@@ -30,18 +35,67 @@ from refnet_cli.prediction.predict import add_sidecars, complete, rows_of
 from refnet_cli.prediction.report import Report
 from refnet_cli.system.marks import check_replaceable
 from refnet_cli.tiles.window import Window
+from refnet_cli.types import Progress
 from refnet_cli.version import __version__
 
 
-def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) -> Report:
-    """Put the blocks of a map together and make its outputs.
+def merge_maps(tasks: Sequence[Task], overwrite: bool = False, progress: Progress | None = None) -> Generator[Outcome]:
+    """Merge the blocks of each map that is not finished.
 
     Parameters
     ----------
     tasks : sequence of Task
-        All blocks of one map, each done.
+    overwrite : bool
+        Replace existing files that refnet did not write, even if the tasks do not allow it.
     progress : callable, optional
-        Called with how many of them are put together.
+        Called with the number of merged blocks and the number of blocks of all maps.
+
+    Yields
+    ------
+    Outcome
+        One per map that has blocks.
+
+    Raises
+    ------
+    OptionsError
+        If no map has blocks.
+    """
+    if not blocks_by_map(tasks):
+        raise OptionsError("These tasks have no blocks to merge. refnet batch plan --blocks divides maps into blocks.")
+    if overwrite:
+        tasks = [replace(task, options=replace(task.options, overwrite=True)) for task in tasks]
+    maps, before = blocks_by_map(tasks), 0
+    total = sum(map(len, maps))
+
+    def report(done: int) -> None:
+        if progress:
+            progress(before + done, total)
+
+    for blocks in maps:
+        task = replace(blocks[0], block=None)
+        yield attempt(task, partial(merge, blocks, report), "merge")
+        before += len(blocks)
+        report(0)
+
+
+def blocks_by_map(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Group the blocks among tasks by their map, in the order in which the maps first appear."""
+    maps: dict[Any, list[Task]] = {}
+    for task in tasks:
+        if task.block is not None:
+            maps.setdefault(task.options.output, []).append(task)
+    return list(maps.values())
+
+
+def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) -> Report:
+    """Merge the blocks of one map and write its outputs.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        All blocks of the map, finished.
+    progress : callable, optional
+        Called with the number of merged blocks.
 
     Returns
     -------
@@ -52,12 +106,12 @@ def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) 
     InputMissingError
         If a block is missing.
     OptionsError
-        If a run of another version of refnet for the same map was interrupted.
+        If an interrupted run of the same map is of another version of refnet.
     InputError
-        If blocks are damaged, are of other inputs, weights or options than the tasks now, or do not cover the grid; or
-        the map shows nothing.
+        If blocks are damaged, were made from other inputs, weights or options, or do not cover the grid; or if the map
+        has no valid pixel.
     RefnetError
-        If an output cannot be made.
+        If an output cannot be written.
     """
     if tasks[0].options.resume:
         refuse_other_version(tasks[0].options.output)
@@ -82,7 +136,7 @@ def merge(tasks: Sequence[Task], progress: Callable[[int], None] | None = None) 
 
 
 def _joined(reports: Sequence[Report]) -> Report:
-    """Return the first report with what all of them count, and without warnings of its run."""
+    """Return the first report with the counts of all, and without the warnings about its run."""
     first = reports[0]
     counts = sum((Counter(report.counts) for report in reports), Counter())
     return replace(
@@ -118,15 +172,16 @@ def _report(task: Task) -> Report:
 def _sidecar(task: Task) -> dict[str, Any]:
     found = read_sidecar(task.sidecar)
     if found is None:
-        raise InputMissingError(f"The block {task.path} is missing: run the batch first.")
+        raise InputMissingError(f"The block {task.path} is missing. Run the batch first.")
     if version := other_version(found, exactly=True):
         raise InputError(
-            f"The block {task.path} was made by refnet {version}, and refnet {__version__} merges its own only. Merge "
-            f"the blocks with refnet {version}, or make them again: refnet batch run TASKS --overwrite."
+            f"The block {task.path} was made by refnet {version}. Refnet {__version__} merges only its own blocks. "
+            f"Merge with refnet {version}, or make the blocks again with refnet batch run TASKS --overwrite."
         )
     if found.get("id") != identify(task):
         raise InputError(
-            f"The block {task.path} is of other inputs, weights or options than the task has now: run the batch again."
+            f"The block {task.path} was made from other inputs, weights or options than the task has now. Run the "
+            "batch again."
         )
     try:
         sums = {Path(file["path"]): file["sha256"] for file in found["files"]}
@@ -141,17 +196,19 @@ def _sidecar(task: Task) -> dict[str, Any]:
 
 
 def _check_blocks(tasks: Sequence[Task], reports: Sequence[Report], height: int, width: int) -> None:
-    """Refuse blocks that are of different maps, or leave out or share pixels."""
+    """Refuse blocks of different maps, and blocks that overlap or leave gaps."""
     for task, report in zip(tasks, reports, strict=True):
         if _of_map(report) != _of_map(reports[0]):
-            raise InputError(f"The block {task.path} is of other inputs, weights or options than {tasks[0].path}.")
+            raise InputError(
+                f"The block {task.path} was made from other inputs, weights or options than {tasks[0].path}."
+            )
     for task in tasks:
         block = _window(task)
         if block != block.clip(height, width):
-            raise InputError(f"The block {task.path} lies beyond the map, which has become smaller: plan again.")
+            raise InputError(f"The block {task.path} is not within the map, which has become smaller. Plan again.")
     if not _cover(sorted(map(_window, tasks)), height, width):
         raise InputError(
-            f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels: plan again."
+            f"The blocks of {tasks[0].options.output} do not cover its {height} x {width} pixels. Plan again."
         )
 
 
@@ -160,7 +217,7 @@ def _of_map(report: Report) -> tuple[Any, ...]:
 
 
 def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:
-    """Tell whether blocks, ordered, lie in rows that leave out and share nothing."""
+    """Return whether sorted blocks form rows without gaps and overlaps."""
     top = 0
     for row, side_by_side in groupby(blocks, key=lambda block: block.row):
         in_row = list(side_by_side)
@@ -173,14 +230,14 @@ def _cover(blocks: Sequence[Window], height: int, width: int) -> bool:
 
 
 def _window(task: Task) -> Window:
-    assert task.block is not None  # the caller has chosen blocks
+    assert task.block is not None  # the caller passes blocks only
     return task.block
 
 
 def _read_rows(
     tasks: Sequence[Task], tags: dict[str, str], layers: tuple[str, ...], scheme: ClassScheme
 ) -> Iterator[FinishedRows]:
-    """Yield rows over the whole width."""
+    """Yield rows of the full width."""
     ordered = sorted(tasks, key=_window)
     for top, side_by_side in groupby(ordered, key=lambda task: _window(task).row):
         shards = [read_shard(task.path, tags, layers, scheme, _window(task).height) for task in side_by_side]
@@ -190,7 +247,7 @@ def _read_rows(
 
 
 def _in_step(shards: Sequence[Iterator[FinishedRows]]) -> Iterator[list[FinishedRows]]:
-    """Yield rows of shards of one height so that all are of the same rows."""
+    """Yield the same rows of all shards, which have the same height."""
     held: list[FinishedRows | None] = [None] * len(shards)
     while True:
         held = [part or next(shard, None) for part, shard in zip(held, shards, strict=True)]
@@ -205,12 +262,3 @@ def _in_step(shards: Sequence[Iterator[FinishedRows]]) -> Iterator[list[Finished
 def _cut(part: FinishedRows, rows: slice) -> FinishedRows:
     layers = {name: layer[..., rows, :] for name, layer in part.layers.items()}
     return FinishedRows(part.row + (rows.start or 0), layers)
-
-
-def blocks_by_map(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Group the blocks among tasks by the map that they are of, in the order in which maps come first."""
-    maps: dict[Any, list[Task]] = {}
-    for task in tasks:
-        if task.block is not None:
-            maps.setdefault(task.options.output, []).append(task)
-    return list(maps.values())

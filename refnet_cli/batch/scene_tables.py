@@ -1,4 +1,4 @@
-"""Tables of scenes as spreadsheets and people write them."""
+"""Lists of scenes in the forms that spreadsheets and people write: encodings, separators, comments, quotes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BO
 
 
 def decode(stored: bytes, folder: Path) -> tuple[str, str]:
-    """Decode a list of scenes: UTF-8, UTF-16, or what else Windows and file systems write.
+    """Decode a list of scenes: UTF-8, UTF-16, or an encoding of Windows or of a file system.
 
     Parameters
     ----------
     stored : bytes
-        The whole list.
+        The contents of the list.
     folder : Path
-        That relative paths in it are relative to.
+        The folder of relative paths in the list.
 
     Returns
     -------
     text : str
     guessed : str
-        The encoding where nothing in the list says it; else empty.
+        The encoding, if it was guessed; else empty.
 
     Raises
     ------
     ConfigError
-        If it is damaged.
+        If the list is damaged.
     """
     encoding = next((name for mark, name in _MARKS.items() if stored.startswith(mark)), "utf-8")
     if encoding == "utf-8" and b"\0" in stored[:2]:
@@ -53,13 +53,13 @@ def decode(stored: bytes, folder: Path) -> tuple[str, str]:
     lines = [(line, raw) for line, raw in zip(text.splitlines(), as_named.splitlines(), strict=False) if line != raw]
     if is_table(clean(text, folder), folder) or any(os.path.exists(folder / line) for line, _ in lines):
         return text, guessed
-    return as_named, ""  # names of files in the encoding of their disk
+    return as_named, ""  # names of files in the encoding of their file system
 
 
 def clean(text: str, folder: Path) -> list[str]:
-    """Split a list into lines, with empty ones for comments and for rows of separators alone.
+    """Split a list into lines. Comments and rows without values become empty lines.
 
-    A header that begins with # is no comment.
+    A header that begins with # is not a comment.
     """
     stored = text.splitlines()
     lines = [_clean_line(line, folder) for line in stored]
@@ -77,31 +77,29 @@ def clean(text: str, folder: Path) -> list[str]:
 
 
 def _clean_line(line: str, folder: Path) -> str:
-    # A column may be called #, and a file's name may begin so. Spreadsheets quote comments that have commas.
+    # A column may have the name #, and a file name may begin with it. Spreadsheets quote comments with commas.
     bare = line.strip(f'{SEPARATORS}" \xa0')
     comment = rf'\s*#(?!\s*[{SEPARATORS}])|\s*"\s*#(?:[^"]|"")*"[{SEPARATORS}\s]*$'
     return "" if not bare or (re.match(comment, line) and not os.path.exists(folder / bare)) else line
 
 
 def is_table(lines: Sequence[str], folder: Path) -> bool:
-    """Tell by the first line that is not empty whether a list is a table, not paths."""
+    """Return whether a list is a table, not paths, by its first line that is not empty."""
     head = next(filter(None, lines), "")
     named = re.search(rf'[{SEPARATORS}]|^\s*"?\s*(?:optical|sar|season)\s*"?\s*$', head, re.IGNORECASE)
     return bool(named) and not os.path.exists(folder / head)
 
 
 def read_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a table that have any value, each with the number of its line; the header comes first.
-
-    Cells come without blanks around them.
+    """Yield the header and the rows with values, each with its line number. Cells are stripped.
 
     Raises
     ------
     ConfigError
-        If quotes do not fit.
+        If quotes are not balanced.
     """
     first = next(number for number, line in enumerate(lines) if line)
-    declared = re.fullmatch(rf'"?sep=(.)"?[{SEPARATORS} ]*', lines[first])  # which Excel writes and reads
+    declared = re.fullmatch(rf'"?sep=(.)"?[{SEPARATORS} ]*', lines[first])  # a line of Excel
     first += bool(declared)
     head = next(filter(None, lines[first:]), "")
     separator = declared[1] if declared else max(SEPARATORS, key=head.count)
@@ -116,23 +114,23 @@ def read_rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _trim(text: str, separator: str) -> str:
-    """Remove blanks around quoted cells, which would make the quotes part of them, or an error."""
+    """Remove blanks around quoted cells. With them, csv takes the quotes for text, or raises an error."""
     blanks = "[ \xa0]" if separator == "\t" else "[ \t\xa0]"
     border = re.escape(separator)
     return re.sub(rf'(^|[{border}\n]){blanks}*("(?:[^"]|"")*"){blanks}*(?=[{border}\n]|$)', r"\1\2", text)
 
 
 def fit_row(columns: Sequence[str], values: Sequence[str], number: int) -> dict[str, str]:
-    """Return a row's values by column; columns without a name have to be empty.
+    """Return a row's values by column.
 
     Raises
     ------
     ConfigError
-        If the row, on line ``number``, has too few values, or some beyond the columns.
+        If the row, on line ``number``, has too few or too many values, or a value in a column without a name.
     """
     if len(values) < len(columns) or any(values[len(columns) :]):
-        raise ConfigError(f"Line {number} of the table has not {len(columns)} columns, as its first line has.")
+        raise ConfigError(f"Line {number} of the table does not have the {len(columns)} columns of the first line.")
     unnamed = [value for name, value in zip(columns, values, strict=False) if value and not name]
     if unnamed:
-        raise ConfigError(f"Line {number} of the table has {unnamed[0]!r} in a column without a name: name the column.")
+        raise ConfigError(f"Line {number} of the table has {unnamed[0]!r} in a column without a name. Name the column.")
     return {name: value for name, value in zip(columns, values, strict=False) if name}

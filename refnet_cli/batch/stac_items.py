@@ -1,4 +1,4 @@
-"""STAC items as scenes: fields for templates, and what the items say of the offset of their optical files."""
+"""STAC items as scenes: fields for templates, and statements about the offset of the optical files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from refnet_cli.sensors.offset import BASELINES, FLAG, PRODUCT, RASTER
 from refnet_cli.system.urls import is_remote
 
 _NAMES = ("id", "s2:product_uri", "sentinel:product_id", "sentinel2:product_id", "title")
-"""Properties that may hold ESA's name of the product."""
+"""Properties that may contain ESA's name of the product."""
 _SENTINEL_2 = re.compile(r"sentinel-?_?2|S2[A-D](?=[_-])", re.IGNORECASE)
 
 
 class ItemFields(dict[str, str]):
-    """Fields of a STAC item for templates, with the item that they are of."""
+    """Fields of a STAC item for templates, with the item."""
 
     def __init__(self, fields: Mapping[str, str], item: Mapping[str, Any]) -> None:
         super().__init__(fields)
@@ -28,12 +28,12 @@ class ItemFields(dict[str, str]):
 
 
 def read_items(text: str, folder: Path) -> Iterator[ItemFields]:
-    """Yield the fields of a STAC Item or of those of an ItemCollection: id, collection, date and each asset's href.
+    """Yield the fields of a STAC Item, or of each in an ItemCollection: id, collection, date and each asset's href.
 
     Raises
     ------
     ConfigError
-        If it is neither.
+        If the text is neither.
     """
     try:
         collection = json.loads(text)
@@ -43,7 +43,7 @@ def read_items(text: str, folder: Path) -> Iterator[ItemFields]:
             about = {"id": item["id"], "collection": str(item.get("collection") or ""), "date": date[:10]}
             yield ItemFields(assets | about, item)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"The list is no STAC Item or ItemCollection ({error!r}).") from error
+        raise ConfigError(f"The list is neither a STAC Item nor an ItemCollection ({error!r}).") from error
 
 
 def _href(href: str, folder: Path) -> str:
@@ -52,20 +52,20 @@ def _href(href: str, folder: Path) -> str:
     return href if is_remote(href) or href.startswith("/") else str(folder / href)
 
 
-def said_of_offset(scene: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
-    """Return what is said of the offset of a scene's optical files, as `SceneOptions.stac` holds it.
+def stated_offset(scene: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+    """Return the metadata about the offset of a scene's optical files, in the form of `SceneOptions.stac`.
 
     Parameters
     ----------
     scene : mapping of str to str
-        Of a STAC item, `ItemFields`; of a table, columns that are named as STAC's properties count.
+        `ItemFields` of a STAC item, or a row of a table. Columns of a table with names of STAC properties count.
     used : iterable of str
-        Fields that the optical files were named by. What an item says holds for its own assets only.
+        Fields in the template of the optical files. An item's metadata are valid for its own assets only.
 
     Raises
     ------
     ConfigError
-        If the files differ by what the item says of them.
+        If the assets of an item have different offsets.
     """
     if not isinstance(scene, ItemFields):
         return {name: value for name, value in scene.items() if name.endswith((FLAG, BASELINES[0])) and value}
@@ -83,14 +83,14 @@ def said_of_offset(scene: Mapping[str, str], used: Iterable[str]) -> dict[str, s
         if not all(originals):
             raise ConfigError(
                 f"The optical assets of {scene['id']} are partly ESA's JPEG 2000 and partly GeoTIFF, which may have "
-                "different offsets: take all from one kind."
+                "different offsets. Take all from one kind."
             )
         said = {name: value for name, value in said.items() if not name.endswith(FLAG)}
     offsets = sorted({f"{offset:g}" for asset in assets for offset in _raster_offsets(asset)})
     if len(offsets) > 1 and not any(name.endswith(FLAG) for name in said):
         raise ConfigError(
-            f"The optical assets of {scene['id']} have different offsets by its {RASTER} ({', '.join(offsets)}): take "
-            "those of one, or pass --optical-offset if they are the same."
+            f"The optical assets of {scene['id']} have different offsets by its {RASTER} ({', '.join(offsets)}). Take "
+            "those with one offset, or pass --optical-offset if the metadata are wrong."
         )
     return said | ({RASTER: offsets[0]} if len(offsets) == 1 else {})
 
@@ -106,16 +106,16 @@ def _is_sentinel_2(item: Mapping[str, Any]) -> bool:
 
 
 def _is_original(asset: Mapping[str, Any]) -> bool:
-    """Whether an asset is ESA's own JPEG 2000, which nobody has taken the offset out of."""
+    """Return whether an asset is ESA's original JPEG 2000, from which nobody has removed the offset."""
     return "jp2" in str(asset.get("type")) or urlsplit(str(asset["href"])).path.lower().endswith(".jp2")
 
 
 def _raster_offsets(asset: Mapping[str, Any]) -> Iterator[float]:
-    """Offsets of an asset's bands in the numbers of the file: of ``raster:bands``, ``bands``, or the asset itself."""
+    """Yield the offsets of an asset's bands in stored values, from ``raster:bands``, ``bands`` or the asset itself."""
     for band in (*_bands(asset, "raster:bands"), *_bands(asset, "bands"), asset):
         scale = band.get("scale", band.get("raster:scale"))
         offset = band.get("offset", band.get("raster:offset"))
-        # Other scales are those of other quantities, as water vapour.
+        # Other scales belong to other quantities, such as water vapour.
         if _is_number(scale) and _is_number(offset) and math.isclose(scale, 1e-4):
             yield round(offset / scale, 3) + 0.0
 

@@ -35,7 +35,9 @@ LOG = logging.getLogger(__name__)
 
 @click.group("batch", cls=StrictGroup, short_help="Map many scenes, here or on a cluster.")
 def batch_group() -> None:
-    """Map many scenes: plan them, run them anywhere and again, put blocks together.
+    """Map many scenes, on this machine or a cluster: plan tasks, run them, merge blocks.
+
+    A batch can be interrupted at any time. The same command continues with the tasks that are not done.
 
     \b
     refnet batch plan scenes.csv -o tasks.jsonl
@@ -47,33 +49,33 @@ def batch_group() -> None:
 
 @batch_group.command("plan", cls=OptionsCommand)
 @click.argument("scenes", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("-o", "--output", type=FILE, help="File of tasks to write, a line of JSON each.  [default: stdout]")
+@click.option("-o", "--output", type=FILE, help="File of tasks to write, one line of JSON per task.  [default: stdout]")
 @click.option(
     "--optical",
     metavar="TEMPLATE",
-    help="Where the list has no column optical: a text with fields; or none, if no scene has optical files.",
+    help="Template of the optical files, if the list has no column optical; or none, if no scene has any.",
 )
-@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, as '{parent}/s1.tif', or none.")
+@click.option("--sar", metavar="TEMPLATE", help="The same for SAR, such as '{parent}/s1.tif'; or none.")
 @click.option(
     "--season",
     metavar="TEMPLATE",
-    help="The same for scenes of several dates, as 'places/{name}': a table or folder, as --season of refnet predict.",
+    help="The same for scenes of several dates, such as 'places/{name}'; see refnet predict --season.",
 )
-@click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, as 'maps/{id}.tif'.")
+@click.option("--map", "map_", metavar="TEMPLATE", help="The same for the map to write, such as 'maps/{id}.tif'.")
 @click.option(
     "--also",
     multiple=True,
     metavar="KIND[=TEMPLATE]",
-    help="Further outputs of each scene, as --output of refnet predict; may be given several times.",
+    help="Further output of each scene, see refnet predict --output; can be given several times.",
 )
 @click.option(
     "--blocks",
     type=int,
     metavar="PIXELS",
-    help="Cut maps into blocks of this side, a multiple of 512, as 8192; refnet batch merge puts them together.",
+    help="Divide each map into blocks of this side, a multiple of 512, such as 8192, for refnet batch merge.",
 )
-@click.option("-0", "--null", is_flag=True, help="The list is of paths that end with a zero byte, as of find -print0.")
-@click.option("--config", type=FILE, help="TOML file with any of the options below; the command line wins.")
+@click.option("-0", "--null", is_flag=True, help="The list consists of paths that end with a zero byte (find -print0).")
+@click.option("--config", type=FILE, help="TOML file with any of the options below; the command line takes precedence.")
 @QUIET
 @field_options(PREDICT, without=["optical", "sar", "season", "output"])
 def batch_plan(
@@ -87,23 +89,31 @@ def batch_plan(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Turn a list of scenes into tasks.
+    """Make tasks from a list of scenes.
 
-    SCENES is a CSV table with columns optical, sar and output (and any others, as fields for templates), a STAC
-    ItemCollection, or a list of paths of optical files (of SAR files with --optical none, of seasons with --sar none
-    too), a line each; - reads it from stdin. Paths in it are relative to it; those of templates to the working
-    directory. In templates {field} is a column, an asset or id of a STAC item, or of the optical file its path, name,
-    stem (the name without .tif), parent (the folder's path) and folder (its name).
-    A scene of one sensor has an empty cell in the column of the other; its fields are those of the file that it has.
-    A scene of several dates has a column season in place of optical and sar. Columns combine and cloud_mask hold for a
-    scene in place of --combine and --cloud-mask.
+    SCENES is one of these; - reads it from stdin:
+
+    \b
+    a CSV table  with the columns optical, sar and output; others are fields
+    STAC items   an ItemCollection, as pystac-client writes it
+    paths        of optical files, one per line; with --optical none of SAR
+                 files, with --sar none too of seasons
+
+    Paths in the list are relative to its folder, those of templates to the working directory. Fields in templates are
+    the columns, a STAC item's id and assets, and of the optical file its path, name, stem (name without .tif), parent
+    (path of the folder) and folder (name of the folder).
+
+    A scene of one sensor has an empty cell in the column of the other. A scene of several dates has a column season
+    instead of optical and sar. The columns combine and cloud_mask replace --combine and --cloud-mask for a scene.
 
     \b
     refnet batch plan scenes.csv -o tasks.jsonl --also preview --also areas
     refnet batch plan items.json --optical '{B02},{B03},{B04},{B08}' --sar '{vv},{vh}' --map 'maps/{id}.tif'
     find . -name s2.tif | refnet batch plan - --sar '{parent}/s1.tif' --map '{parent}/lulc.tif'
     """
-    from refnet_cli.batch.plan import Templates, plan, read_list, read_scenes
+    from refnet_cli.batch.plan import plan
+    from refnet_cli.batch.scene_list import read_list, read_scenes
+    from refnet_cli.batch.templates import Templates
     from refnet_cli.prediction.options import PredictOptions
     from refnet_cli.system.atomic import write_text_atomic
 
@@ -112,14 +122,16 @@ def batch_plan(
     options = read_config(PredictOptions, config) if config else {}
     for name in ("optical", "sar", "season", "output"):
         if name in options:
-            raise ConfigError(f"{config} names {name}, which each scene has its own of: give it as a template.")
+            raise ConfigError(f"{config} has {name}, which differs between scenes. Pass a template instead.")
     outputs = options.pop("outputs", ())
     templates = Templates(given.pop("optical"), given.pop("sar"), map_, also or outputs, given.pop("season"))
     options |= {name: value for name, value in given.items() if value is not None}
     if output is not None:
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
         inputs = [path for path in read if isinstance(path, Path) and str(path) != "-"]
-        remedy = "Give -o tasks.jsonl for the list of tasks; --map names the maps, as --map '{folder}.tif'."
+        remedy = (
+            "-o is the file of tasks, such as tasks.jsonl. Name the maps with --map, such as --map '{folder}.tif'."
+        )
         check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)
     if guessed:
@@ -137,31 +149,39 @@ def batch_plan(
 
 @batch_group.command("run")
 @click.argument("tasks", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("--index", type=int, default=0, show_default=True, help="Which of the parts to run, from 0.")
-@click.option("--of", type=int, default=1, show_default=True, help="In how many parts the tasks are dealt out.")
-@click.option("--workers", type=int, help="Run in this many processes at once.")
-@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://host:8786.")
-@click.option("--device", help="In place of the tasks' own: auto, cpu, cuda or cuda:N.")
-@click.option("--max-memory", help="In place of the tasks' own: memory that each process may take, as 4G.")
+@click.option("--index", type=int, default=0, show_default=True, help="Number of the part to run, from 0.")
+@click.option("--of", type=int, default=1, show_default=True, help="Number of parts into which the tasks are divided.")
+@click.option("--workers", type=int, help="Number of processes.")
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, such as tcp://host:8786.")
+@click.option("--device", help="Device: auto, cpu, cuda or cuda:N. Replaces the tasks' own.")
+@click.option("--max-memory", help="Most memory of each process, such as 4G. Replaces the tasks' own.")
 @click.option(
     "--overwrite",
     is_flag=True,
     default=None,
-    help="Replace existing files that refnet did not write, and make again what another version of refnet made.",
+    help="Replace existing files that refnet did not write, and maps of other versions of refnet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON where stdout is a terminal too.")
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON to a terminal too.")
 @QUIET
-@click.option("--as-worker", is_flag=True, hidden=True, help="Report failures only in the outcomes.")
+@click.option("--as-worker", is_flag=True, hidden=True, help="Report failures in the outcomes only.")
 def batch_run(
-    tasks: Path, index: int, of: int, workers: int | None, dask: str | None, as_json: bool, quiet: bool,
-    as_worker: bool, **given: Any,
+    tasks: Path,
+    index: int,
+    of: int,
+    workers: int | None,
+    dask: str | None,
+    as_json: bool,
+    quiet: bool,
+    as_worker: bool,
+    **given: Any,
 ) -> None:
-    """Run tasks, but for those that are done.
+    """Run the tasks that are not done.
 
-    Each ends with a line on stderr, and where stdout is not a terminal with a line of JSON on stdout: id, output,
-    status (done, skipped, failed), code as the exit code of refnet predict, message. Failures do not stop the others;
-    those with code 74 or 75 are tried again, three times in all. Exit code 1 if any failed. With - tasks are read from
-    stdin and run as they come, each once.
+    Each outcome is a line on stderr and, unless stdout is a terminal, a line of JSON on stdout: id, output, status
+    (done, skipped, failed), code (the exit code of refnet predict), message. A failure does not stop the other tasks.
+    A task that fails with code 74 or 75 is tried three times. The exit code is 1 if any task failed.
+
+    With -, tasks are read from stdin. Each runs once, as soon as it is read.
 
     \b
     refnet batch run tasks.jsonl --workers 2
@@ -170,11 +190,11 @@ def batch_run(
     """  # fmt: skip
     overrides = {name: value for name, value in given.items() if value is not None}
     if not 0 <= index < of:
-        raise click.UsageError(f"--index {index} is none of {of} parts, which are numbered from 0.")
+        raise click.UsageError(f"--index {index} is out of range: --of {of} parts have the numbers 0 to {of - 1}.")
     if workers is not None and (workers < 1 or dask):
-        raise click.UsageError("--workers takes a number from 1, and not together with --dask.")
+        raise click.UsageError("--workers takes a number from 1, and cannot be combined with --dask.")
     if str(tasks) == "-" and (of > 1 or workers or dask):
-        raise click.UsageError("Tasks from stdin run as they come: --index, --of, --workers and --dask want a file.")
+        raise click.UsageError("--index, --of, --workers and --dask need a file of tasks, not stdin.")
     set_level(quiet)
     if as_worker:
         _run_as_worker(overrides)
@@ -189,8 +209,9 @@ def batch_run(
 
 
 def _run_as_worker(overrides: dict[str, Any]) -> None:
-    """Run tasks from stdin for another process, which shows what comes of them."""
-    from refnet_cli.batch.run import end_with_parent, run_lines
+    """Run tasks from stdin for another process, which shows the outcomes."""
+    from refnet_cli.batch.run import run_lines
+    from refnet_cli.batch.workers import end_with_parent
 
     on_stop(lambda: "")
     end_with_parent()
@@ -202,19 +223,23 @@ def _run(
     file: Path, index: int, of: int, workers: int | None, dask: str | None, overrides: dict[str, Any], as_json: bool,
     quiet: bool,
 ) -> None:  # fmt: skip
-    """Run a share of the tasks in a file."""
-    from refnet_cli.batch import run as batch
-    from refnet_cli.batch.task import read_tasks
+    """Run one part of the tasks in a file."""
+    from refnet_cli.batch.run import run_here, share
+    from refnet_cli.batch.task_list import read_tasks
 
-    tasks = batch.share(read_tasks(file), index, of)
+    tasks = share(read_tasks(file), index, of)
     follow = Follow(noun_for(tasks), tasks, as_json)
     with ProgressBar(f"{noun_for(tasks)}s", quiet) as bar:
         if dask:
-            outcomes = batch.run_on_dask(tasks, dask, overrides)
+            from refnet_cli.batch.clusters import run_on_dask
+
+            outcomes = run_on_dask(tasks, dask, overrides)
         elif workers:
-            outcomes = batch.run_in_workers(tasks, workers, overrides)
+            from refnet_cli.batch.workers import run_in_workers
+
+            outcomes = run_in_workers(tasks, workers, overrides)
         else:
-            outcomes = batch.run_here(tasks, overrides, progress=partial(follow.show_tiles, bar))
+            outcomes = run_here(tasks, overrides, progress=partial(follow.show_tiles, bar))
         follow(outcomes, bar)
     follow.finish()
 
@@ -222,18 +247,16 @@ def _run(
 @batch_group.command("merge")
 @click.argument("tasks", type=FILE)
 @OVERWRITE
-@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON where stdout is a terminal too.")
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON to a terminal too.")
 @QUIET
 def batch_merge(tasks: Path, overwrite: bool | None, as_json: bool, quiet: bool) -> None:
-    """Put the blocks of maps together, where all are done.
+    """Merge the blocks of each map whose blocks are all done.
 
-    The maps and their further outputs are those of a single run. Each map ends with a line, and with a line of JSON,
-    as in refnet batch run; exit code 1 if any could not be made. The blocks, in a folder next to each map, may be
-    removed afterwards.
+    The maps and their further outputs are those of a single run. Outcomes are printed as by refnet batch run. The exit
+    code is 1 if any map could not be made. Afterwards the blocks, in a folder next to each map, can be removed.
     """
-    from refnet_cli.batch.mosaic import blocks_by_map
-    from refnet_cli.batch.run import merge_maps
-    from refnet_cli.batch.task import read_tasks
+    from refnet_cli.batch.mosaic import blocks_by_map, merge_maps
+    from refnet_cli.batch.task_list import read_tasks
 
     set_level(quiet)
     planned = read_tasks(tasks)
@@ -244,20 +267,20 @@ def batch_merge(tasks: Path, overwrite: bool | None, as_json: bool, quiet: bool)
     follow.finish()
 
 
-@batch_group.command("status", short_help="Say what is done, missing and failed.")
+@batch_group.command("status", short_help="Show what is done, missing and failed.")
 @click.argument("tasks", type=FILE)
-@click.option("--json", "as_json", is_flag=True, help="Print numbers, missing outputs and reasons as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print numbers, missing outputs and failures as JSON.")
 @click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
 @QUIET
 def batch_status(tasks: Path, as_json: bool, null: bool, quiet: bool) -> None:
-    """Tell how many tasks are done, print the paths of the outputs that are missing, and say why they failed.
+    """Print the paths of missing outputs, the number of finished tasks, and the reasons of failures.
 
-    The reason of a failure is kept next to the output, as lulc.tif.failed.json, until the output is made. Exit code 1
-    while any is missing.
+    The reason of a failure is in a file next to the output, such as lulc.tif.failed.json, until the output is made. The
+    exit code is 1 while any output is missing.
     """
     from refnet_cli.batch.failures import read_failure
-    from refnet_cli.batch.run import missing
-    from refnet_cli.batch.task import read_tasks
+    from refnet_cli.batch.finished import missing
+    from refnet_cli.batch.task_list import read_tasks
 
     set_level(quiet)
     planned = read_tasks(tasks)

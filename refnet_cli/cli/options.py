@@ -318,9 +318,9 @@ def read_config(kind: type[Any], config: Path) -> dict[str, Any]:
     table = read_toml(config)
     given = table.get("output")
     lists = [entry for entry in (given, table.get("outputs")) if isinstance(entry, list)]
-    if gone := find_removed(table, [output for entry in lists for output in entry]):
-        instead = json.dumps(gone.output, ensure_ascii=False)
-        raise ConfigError(f"{config}: {gone.said}: give outputs = [{instead}] instead.")
+    if removed := find_removed(table, [output for entry in lists for output in entry]):
+        instead = json.dumps(removed.output, ensure_ascii=False)
+        raise ConfigError(f"{config}: {removed.said}. Write outputs = [{instead}] instead.")
     if isinstance(given, list) and all(isinstance(text, str) for text in given):
         map_, further = _divide(table.pop("output"))
         table |= {"output": map_} if map_ is not None else {}

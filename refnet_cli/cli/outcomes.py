@@ -1,4 +1,4 @@
-"""Outcomes of a batch as they come: lines and a bar for people, lines of JSON for programs."""
+"""Show the outcomes of a batch: lines and a progress bar for people, lines of JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refnet_cli.system.log import context
 from refnet_cli.system.words import count
 
 if TYPE_CHECKING:
-    from refnet_cli.batch.run import Outcome
+    from refnet_cli.batch.outcome import Outcome
     from refnet_cli.batch.task import Task
 
 LOG = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ class Follow:
     Parameters
     ----------
     what : str
-        What tasks make, in the singular: scene, block or map.
+        What a task makes: scene, block or map.
     tasks : sequence of Task, optional
-        All of them, if they are known before.
+        All tasks, if they are known beforehand.
     as_json : bool
-        Also print outcomes as lines of JSON where stdout is a terminal.
+        Print outcomes as lines of JSON to a terminal too.
     """
 
     def __init__(self, what: str, tasks: Sequence[Task] | None, as_json: bool) -> None:
@@ -48,7 +48,7 @@ class Follow:
         on_stop(self._describe_stop)
 
     def __call__(self, outcomes: Generator[Outcome], bar: ProgressBar | None = None) -> None:
-        """Show outcomes; the bar counts them."""
+        """Show outcomes, and count them on the bar."""
         with closing(outcomes):
             self._move(bar)
             for outcome in outcomes:
@@ -59,7 +59,7 @@ class Follow:
         self._log_skipped()
 
     def finish(self) -> None:
-        """Say what outcomes add up to, and exit with 1 if any is a failure."""
+        """Show the totals, and exit with 1 if any task failed."""
         LOG.info(self._describe_all())
         if self._warned and not self._as_json:
             LOG.info("The .json next to each map holds its warnings.")
@@ -67,7 +67,7 @@ class Follow:
             raise SystemExit(1)
 
     def show_tiles(self, bar: ProgressBar, task: Task, done: int, total: int) -> None:
-        """Show on the bar how far a task is."""
+        """Show the progress of a task on the bar."""
         if self._total:
             name = self._names.get(str(task.path), str(task.path))
             bar(self._counts.total(), self._total, f"{name} {done / max(total, 1):.0%}")
@@ -116,19 +116,19 @@ class Follow:
 
 
 def short_names(tasks: Sequence[Task]) -> dict[str, str]:
-    """Return names for the files that tasks make, relative to the folder that they have in common."""
+    """Return names for the outputs of tasks, relative to the folder that all have in common."""
     paths = {str(task.path): os.path.abspath(task.path) for task in tasks}
     folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()]) if paths else ""
     return {given: os.path.relpath(path, folder) for given, path in paths.items()}
 
 
 def noun_for(tasks: Sequence[Task]) -> str:
-    """Return what tasks make, in the singular."""
+    """Return what a task makes: scene or block."""
     return "block" if any(task.block for task in tasks) else "scene"
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """Return what became of a task, without its name."""
+    """Return the outcome of a task as text, without the task's name."""
     tries = f", {outcome.tries} tries" if outcome.tries > 1 else ""
     if outcome.failed:
         return f"failed, code {outcome.code}{tries}: {outcome.message}"
@@ -138,7 +138,7 @@ def describe_outcome(outcome: Outcome) -> str:
 
 
 def print_json(outcome: Outcome) -> None:
-    """Print an outcome as a line of JSON, at once."""
+    """Print an outcome as a line of JSON without delay."""
     print_above_bar(outcome.to_line())
     if sys.stdout is not None:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Command lines that say something twice, use a name that is gone, or had a wildcard replaced by names, are refused."""
+"""Refuse command lines with repeated options, removed names, or wildcards that the shell has expanded."""
 
 from __future__ import annotations
 
@@ -166,8 +166,8 @@ def refuse_removed(flag: str, options: Mapping[str, Any], outputs: Iterable[str]
     outputs : iterable of str
         Outputs, KIND or KIND=PATH.
     """
-    if gone := find_removed(options, outputs):
-        raise click.UsageError(f"The {gone.said}: give {flag} {shlex.quote(gone.output)} instead.")
+    if removed := find_removed(options, outputs):
+        raise click.UsageError(f"The {removed.said}. Pass {flag} {shlex.quote(removed.output)} instead.")
 
 
 def wildcard_remedy(text: str) -> str | None:

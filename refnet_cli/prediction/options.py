@@ -24,8 +24,8 @@ def _demand_output() -> Path:
 
 
 def _refuse_removed(options: Mapping[str, Any], outputs: Iterable[str] = ()) -> None:
-    if gone := find_removed(options, outputs):
-        raise OptionsError(f"The {gone.said}: give outputs=[{gone.output!r}] instead.")
+    if removed := find_removed(options, outputs):
+        raise OptionsError(f"The {removed.said}. Pass outputs=[{removed.output!r}] instead.")
 
 
 @dataclass(frozen=True)

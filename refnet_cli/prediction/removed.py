@@ -1,4 +1,4 @@
-"""Names that earlier versions had: the command line, config files, batches and Python refuse them by this table."""
+"""Options and outputs of earlier versions, which are refused with the name of their replacement."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from typing import Any, Literal, NamedTuple
 
 
 class Removed(NamedTuple):
-    """A name that is gone."""
+    """A removed option or output."""
 
     what: Literal["option", "output"]
     version: str
-    """The first without it."""
+    """The first version without it."""
     output: str
-    """Output that takes its place. The value of an option, or the path of an output, becomes its path."""
+    """The output that replaces it. The value of the option, or the path of the output, becomes its path."""
 
 
 REMOVED = {
     "preview": Removed("option", "0.2", "preview"),
     "probabilities16": Removed("output", "0.2", "probabilities"),
 }
-REMOVED_OPTIONS = [name for name, gone in REMOVED.items() if gone.what == "option"]
-"""They stay in what the ids of tasks are made of, as options that are not given: ids hold across versions."""
+REMOVED_OPTIONS = [name for name, removed in REMOVED.items() if removed.what == "option"]
+"""They still count in the ids of tasks, without a value, so that ids stay the same across versions."""
 
 
 class Found(NamedTuple):
-    """A use of a name that is gone."""
+    """A use of a removed name."""
 
     said: str
-    """What an error says of it, as: option 'preview' was removed in refnet 0.2."""
+    """The start of an error message: option 'preview' was removed in refnet 0.2."""
     output: str
-    """What to give instead: an output, KIND or KIND=PATH."""
+    """The replacement: an output, KIND or KIND=PATH."""
 
 
 def find_removed(options: Mapping[str, Any], outputs: Iterable[Any] = ()) -> Found | None:
-    """Return the first use of a name that is gone, None where there is none.
+    """Return the first use of a removed name; None if there is none.
 
     Parameters
     ----------
     options : mapping
         Values of options by their names.
     outputs : iterable
-        Outputs, KIND or KIND=PATH; what is no text is passed over.
+        Outputs, KIND or KIND=PATH. Values that are not texts are ignored.
 
     Examples
     --------

@@ -11,8 +11,12 @@ import pytest
 
 from refnet_cli.batch import run as batch
 from refnet_cli.batch.failures import Failure, failure_path, forget_failure, read_failure, record_failure
-from refnet_cli.batch.run import merge_maps, missing, run_here
-from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.batch.finished import missing
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.mosaic import merge_maps
+from refnet_cli.batch.run import run_here
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
 from refnet_cli.errors import ConfigError, InputError
 from refnet_cli.system.marks import is_refnet_output
 from tests.helpers.batches import FreeEngine, here, make_scene, plan_tasks
@@ -114,7 +118,7 @@ def test_no_output_may_lie_in_its_place(tasks: list[Task], tmp_path: Path) -> No
     entry = json.loads(tasks[0].to_line())
     entry["options"]["outputs"] = [f"stac={tmp_path}/maps/0.tif.failed.json"]
     (tmp_path / "t.jsonl").write_text(json.dumps(entry))
-    with pytest.raises(ConfigError, match="or why it is not"):
+    with pytest.raises(ConfigError, match="needs for the state of a map"):
         read_tasks(tmp_path / "t.jsonl")
 
 

@@ -22,9 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refnet_cli.batch import run as batch
-from refnet_cli.batch.mosaic import _cover, _in_step, merge
-from refnet_cli.batch.run import merge_maps, missing, run_here
-from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.batch.finished import missing
+from refnet_cli.batch.mosaic import _cover, _in_step, merge, merge_maps
+from refnet_cli.batch.run import run_here
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
 from refnet_cli.outputs.journal import FinishedRows
 from refnet_cli.tiles.window import Window
 from tests.helpers.batches import (
@@ -180,7 +182,7 @@ def swap(one: Path, other: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[list[Task]], object], str]] = {
-    "no sidecar": (lambda tasks: tasks[2].sidecar.unlink(), "is missing: run the batch first"),
+    "no sidecar": (lambda tasks: tasks[2].sidecar.unlink(), "is missing. Run the batch first"),
     "no shard": (lambda tasks: tasks[2].path.unlink(), "Run the batch again"),
     "no quicklook": (lambda tasks: quicklook_path(tasks[2]).unlink(), "Run the batch again"),
     "head of a shard": (lambda tasks: flip(tasks[2].path, 0), "damaged"),
@@ -214,7 +216,7 @@ def test_sidecars_that_say_something_else(what: str, blocks: list[Task]) -> None
     message = merged(blocks)
     assert f"{blocks[1].sidecar} is damaged" in message
     assert "Remove it and run the batch again" in message
-    assert ("files" in what) == bool(batch.missing(blocks))
+    assert ("files" in what) == bool(missing(blocks))
     blocks[1].sidecar.unlink()
     run_all(blocks)
     assert merged(blocks) == "done"
@@ -269,7 +271,7 @@ def test_blocks_have_to_leave_out_and_share_nothing(blocks: list[tuple[int, int,
 def test_a_block_beyond_the_map(block: tuple[int, int, int, int], tmp_path: Path, weights: Path, free: None) -> None:
     scene = make_scene(tmp_path / "scene", 1540, 24)
     blocks = in_blocks(tmp_path, scene, weights, outputs=("report",), coreg="off")
-    (outcome,) = batch.run_here([replace(blocks[0], block=Window(*block))], {})
+    (outcome,) = run_here([replace(blocks[0], block=Window(*block))], {})
     assert (outcome.status, outcome.code) == ("failed", 65)
     assert "batch plan again" in outcome.message
 
@@ -280,9 +282,9 @@ def test_shards_of_other_inputs_are_refused(blocks: list[Task], tmp_path: Path, 
     assert merged(blocks) == "done"
     old = digests(blocks[0].options.output.parent)
     scene = make_scene(blocks[0].options.output.parents[1] / "scene", 1540, 24, 5, punch)
-    assert "of other inputs" in merged(blocks)
+    assert "from other inputs" in merged(blocks)
     run_all(blocks[:2])
-    assert "of other inputs" in merged(blocks)
+    assert "from other inputs" in merged(blocks)
     assert digests(blocks[0].options.output.parent) == old
     run_all(blocks)
     assert merged(blocks) == "done"
@@ -295,7 +297,7 @@ def test_shards_of_other_options_or_another_scene_are_refused(
 ) -> None:
     others = [replace(task, options=replace(task.options, smooth=1)) for task in blocks]
     run_all(others[1:2])
-    assert "of other inputs, weights or options" in merged(blocks)
+    assert "from other inputs, weights or options" in merged(blocks)
     run_all(blocks)
     neighbour = make_scene(tmp_path / "neighbour", 1540, 24, 6, punch)
     theirs = plan_tasks(tmp_path / "n.jsonl", [neighbour], tmp_path / "n", weights, 512, outputs=("report",),
@@ -303,7 +305,7 @@ def test_shards_of_other_options_or_another_scene_are_refused(
     run_all(theirs)
     for own, foreign in ((blocks[1].path, theirs[1].path), (blocks[1].sidecar, theirs[1].sidecar)):
         shutil.copy(foreign, own)
-    assert "of other inputs" in merged(blocks)
+    assert "from other inputs" in merged(blocks)
 
 
 def test_another_size_of_blocks_makes_them_anew(tmp_path: Path, weights: Path, free: None) -> None:
@@ -337,7 +339,7 @@ def test_blocks_that_are_interrupted_again_and_again(
     scene = make_scene(tmp_path / "scene", 520, 140, 2, punch)
     monkeypatch.setattr(batch, "load", lambda options, weights: Interrupted())
     tasks, runs = in_blocks(tmp_path, scene, weights, **how), 0
-    while batch.missing(tasks):
+    while missing(tasks):
         Interrupted.left, runs = 2, runs + 1
         assert runs < 40
         with suppress(KeyboardInterrupt):
@@ -411,7 +413,7 @@ def test_by_the_command_line(tmp_path: Path, weights: Path, capfd: Any) -> None:
         file.write(here(capfd, "batch", "plan", table, *how).out)
     early = here(capfd, "batch", "merge", tasks)
     assert (early.code, early.statuses) == (1, {"failed": 2})
-    assert "is missing: run the batch first" in early.err
+    assert "is missing. Run the batch first" in early.err
     ran = refnet("batch", "run", tasks, "--workers", 2)
     assert (ran.code, ran.statuses) == (0, {"done": 7}), ran.err
     done = here(capfd, "batch", "merge", tasks)

@@ -15,7 +15,11 @@ import pytest
 import torch
 
 from refnet_cli.batch import run as batch
-from refnet_cli.batch.run import merge_maps, missing, run_here
+from refnet_cli.batch import workers
+from refnet_cli.batch.finished import missing
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.mosaic import merge_maps
+from refnet_cli.batch.run import run_here
 from refnet_cli.batch.task import Task
 from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.outputs.base import JOURNAL
@@ -68,7 +72,7 @@ def test_a_map_that_is_done_stays(plan: Callable[..., list[Task]], tmp_path: Pat
     before = state(tmp_path)
     (outcome,) = run_here(tasks, {}, pause=0)
     assert (outcome.status, len(outcome.warnings)) == ("skipped", 1)
-    assert "refnet 0.1.0; --overwrite" in outcome.warnings[0]
+    assert "refnet 0.1.0 and is kept; --overwrite" in outcome.warnings[0]
     assert missing(tasks) == []
     assert state(tmp_path) == before
     assert outcomes(tasks, overwrite=True) == [("done", 0)]
@@ -155,14 +159,14 @@ def test_blocks_are_not_merged_over_files_of_others(plan: Callable[..., list[Tas
 
 
 def test_workers_are_told_to_overwrite() -> None:
-    words = batch._Worker({"overwrite": True, "device": "cpu"}, {})._command
+    words = workers._Worker({"overwrite": True, "device": "cpu"}, {})._command
     assert words[words.index("--as-worker") + 1 :] == ["--overwrite", "--device", "cpu"]
 
 
 def test_whether_to_overwrite_is_no_part_of_a_task(plan: Callable[..., list[Task]]) -> None:
     (task,) = plan()
     other = replace(task, options=replace(task.options, overwrite=True))
-    assert batch.identify(task) == batch.identify(other)
+    assert identify(task) == identify(other)
     assert Task.from_line(other.to_line(), Path("tasks.jsonl").absolute()).options.overwrite
 
 

@@ -16,8 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from refnet_cli.batch.plan import Templates, plan, read_scenes
-from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.errors import ConfigError, OptionsError, RefnetError
 from refnet_cli.model.config import REFNetConfig
 from refnet_cli.prediction.options import PredictOptions
@@ -143,14 +147,14 @@ def test_columns_go_before_templates_and_each_has_its_folder(
         ("", "empty"),
         ("\n \n", "empty"),
         (TABLE, "empty"),
-        (TABLE + "a,b\n", "Line 2 .* not 3 columns"),
-        (TABLE + "a,b,c\n\na,b,c,d\n", "Line 4 .* not 3 columns"),
+        (TABLE + "a,b\n", "Line 2 .* not have the 3 columns"),
+        (TABLE + "a,b,c\n\na,b,c,d\n", "Line 4 .* not have the 3 columns"),
         (TABLE + '"a,b,c\n', "cannot be read"),
-        ("optical,sar,scheme\na,b,c\n", "column 'scheme', but options hold for all"),
+        ("optical,sar,scheme\na,b,c\n", "column 'scheme', which is an option for all"),
         ("optical;sar;output;Smooth;smooth\na;b;c;1;1\n", "column 'smooth'"),
-        ('{"type": "FeatureCollection"}', "no STAC"),
-        ('{"type": "FeatureCollection", "features": [{"id": "a"}]}', "no STAC"),
-        ("{", "no STAC"),
+        ('{"type": "FeatureCollection"}', "neither a STAC"),
+        ('{"type": "FeatureCollection", "features": [{"id": "a"}]}', "neither a STAC"),
+        ("{", "neither a STAC"),
     ],
 )
 def test_lists_that_cannot_be_understood(text: str, said: str, tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_unknown_fields_are_refused_naming_the_known(tmp_path: Path, weights: Pa
         planned("a/s2.tif\n", tmp_path, weights, sar="{parent}/{orbit}.tif", output="{stem}.tif")
     for known in ("{orbit}", "{optical}", "{path}", "{name}", "{stem}", "{parent}", "{folder}"):
         assert known in str(refused.value)
-    with pytest.raises(OptionsError, match="Nothing tells the sar"):
+    with pytest.raises(OptionsError, match="The scenes have no sar"):
         planned("a/s2.tif\n", tmp_path, weights, output="{stem}.tif")
     with pytest.raises(OptionsError, match=r"\{kind\}"):
         planned("a/s2.tif\n", tmp_path, weights, sar="b.tif", output="{stem}.tif", outputs=("preview={kind}.png",))
@@ -272,19 +276,19 @@ def test_a_relative_scheme_is_found_from_anywhere(
 @pytest.mark.parametrize("outputs", [("preview=all.png",), ("confidence=maps/{collection}.tif",)])
 def test_scenes_that_share_a_further_output(outputs: tuple[str, ...], tmp_path: Path, weights: Path) -> None:
     text = TABLE.replace("\n", ",collection\n") + "a.tif,b.tif,1.tif,x\nc.tif,d.tif,2.tif,x\n"
-    with pytest.raises(ConfigError, match="Two tasks make"):
+    with pytest.raises(ConfigError, match="Two tasks write"):
         planned(text, tmp_path, weights, outputs=outputs)
 
 
 @pytest.mark.parametrize(
     ("rows", "outputs", "said"),
     [
-        ("a.tif,b.tif,m.tif\nm.tif,b.tif,n.tif\n", (), "which one of them reads"),
-        ("a.tif,b.tif,x/../b.tif\n", (), "which one of them reads"),
-        ("scene,b.tif,scene/m.tif\n", (), "read as a whole"),
-        ("scene,b.tif,m.tif\n", ("preview={optical}/m.png",), "read as a whole"),
-        ("a.tif,b.tif,m.tif\n", ("stac=m.tif.json",), "is to tell that a map is done"),
-        ("a.tif,m.tif.json,m.tif\n", (), "which one of them reads"),
+        ("a.tif,b.tif,m.tif\nm.tif,b.tif,n.tif\n", (), ", which a task reads"),
+        ("a.tif,b.tif,x/../b.tif\n", (), ", which a task reads"),
+        ("scene,b.tif,scene/m.tif\n", (), "which a task reads. The new file"),
+        ("scene,b.tif,m.tif\n", ("preview={optical}/m.png",), "which a task reads. The new file"),
+        ("a.tif,b.tif,m.tif\n", ("stac=m.tif.json",), "needs for the state of a map"),
+        ("a.tif,m.tif.json,m.tif\n", (), ", which a task reads"),
     ],
 )
 def test_what_is_read_is_not_written(
@@ -305,12 +309,12 @@ def test_tasks_do_not_take_the_place_of_their_list(tmp_path: Path, weights: Path
 
 
 def test_scenes_that_share_a_map(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Two tasks make .*m\.tif"):
+    with pytest.raises(ConfigError, match=r"Two tasks write .*m\.tif"):
         planned(TABLE + "a.tif,b.tif,m.tif\nc.tif,d.tif,./x/../m.tif\n", tmp_path, weights)
     (task,) = planned(TABLE + "a.tif,b.tif,m.tif\n", tmp_path, weights)
     file = tmp_path / "t.jsonl"
     file.write_text(f"{task.to_line()}\n{task.to_line()}\n")
-    with pytest.raises(ConfigError, match="Two tasks make"):
+    with pytest.raises(ConfigError, match="Two tasks write"):
         read_tasks(file)
 
 
@@ -336,7 +340,7 @@ def test_lines_with_other_blocks_or_options(tmp_path: Path) -> None:
         {"block": [0, 0, 0, 0]}, {"block": [0.5, 0, 512, 512]}, {"block": [True, 0, 512, 512]}, {"block": "0055"},
         {"block": [-512, 0, 512, 512]}, {"options": {"output": "d"}},
     ):  # fmt: skip
-        with pytest.raises(ConfigError, match="no task"):
+        with pytest.raises(ConfigError, match="not a task"):
             Task.from_line(json.dumps(line | more), tmp_path / "t.jsonl")
 
 

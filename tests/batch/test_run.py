@@ -20,9 +20,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refnet_cli.batch import clusters, workers
 from refnet_cli.batch import run as batch
-from refnet_cli.batch.run import Runner, run_here, run_remotely, share
-from refnet_cli.batch.task import Task, identify, read_sidecar, read_tasks
+from refnet_cli.batch.clusters import run_remotely
+from refnet_cli.batch.finished import missing
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.run import Runner, run_here, share
+from refnet_cli.batch.sidecar import read_sidecar
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.errors import (
     ConfigError,
@@ -365,14 +371,14 @@ def test_a_scene_that_kills_its_workers(
     map_ = ["--map", tmp_path / "maps" / "{name}.tif"]
     assert here(capfd, "batch", "plan", table_of(tmp_path / "in"), "-o", tasks, "--weights", weights, *map_).code == 0
     write_command(tmp_path / "worker", "-c", WORKER)
-    begin = batch._Worker.__init__
+    begin = workers._Worker.__init__
 
     def begin_quickly(worker: Any, *given: Any) -> None:
         begin(worker, *given)
         worker._command = [tmp_path / "worker", *worker._command[worker._command.index("batch") :]]
 
-    monkeypatch.setattr(batch._Worker, "__init__", begin_quickly)
-    monkeypatch.setattr(batch, "_PAUSE", 0.1)
+    monkeypatch.setattr(workers._Worker, "__init__", begin_quickly)
+    monkeypatch.setattr(workers, "PAUSE", 0.1)
     monkeypatch.setenv("REFNET_TEST_DEADLY", "8500")
     done = here(capfd, "batch", "run", tasks, "--workers", 1)
     assert (done.code, done.statuses) == (1, {"done": 2, "failed": 1}), done.err
@@ -538,7 +544,7 @@ def test_what_is_not_as_it_was_is_made_anew(what: str, tasks: list[Task], loads:
     assert statuses(tasks) == ["skipped"] * 3
     before = digests(tasks[0].path.parent)
     CHANGES[what](tasks[1])
-    assert batch.missing(tasks) == [tasks[1]]
+    assert missing(tasks) == [tasks[1]]
     assert statuses(tasks) == ["skipped", "done", "skipped"]
     assert statuses(tasks) == ["skipped"] * 3
     if "input" not in what:
@@ -586,7 +592,7 @@ def test_a_failed_run_leaves_no_sidecar(tasks: list[Task], loads: Loads, monkeyp
     make_scene(tmp := tasks[1].options.sar[0].parent, 40, 50, 3)  # type: ignore[index]
     (tmp / "s1.tif").write_text("no tiff")
     assert statuses(tasks) == ["skipped", "failed", "skipped"]
-    assert batch.missing(tasks) == [tasks[1]]
+    assert missing(tasks) == [tasks[1]]
 
 
 def test_a_network_is_loaded_once(tasks: list[Task], loads: Loads) -> None:
@@ -697,7 +703,7 @@ def test_threads_of_a_cluster_take_turns(tasks: list[Task], loads: Loads, monkey
         return report
 
     monkeypatch.setattr(batch, "predict", predict)
-    monkeypatch.setattr(batch, "_RUNNERS", {})
+    monkeypatch.setattr(clusters, "_RUNNERS", {})
     threads = [Thread(target=run_remotely, args=(task.to_line(), {})) for task in tasks]
     for thread in threads:
         thread.start()
@@ -705,12 +711,12 @@ def test_threads_of_a_cluster_take_turns(tasks: list[Task], loads: Loads, monkey
         thread.join()
     assert most == [1, 1, 1]
     assert len(loads.engines) == 1
-    assert batch.missing(tasks) == []
+    assert missing(tasks) == []
 
 
 def test_a_cluster_is_told_of_what_may_pass(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
     """By an error, for it to try elsewhere; of all else by an outcome."""
-    monkeypatch.setattr(batch, "_RUNNERS", {})
+    monkeypatch.setattr(clusters, "_RUNNERS", {})
     for error, raised in ((TryAgainError("locked"), True), (StorageError("full"), True), (InputError("no"), False)):
 
         def load(options: Any, weights: Any, error: Exception = error) -> Any:
@@ -744,7 +750,7 @@ def test_wrong_calls(words: tuple[object, ...], tasks: list[Task], tmp_path: Pat
 def test_tasks_from_stdin_are_not_shared_out(words: tuple[object, ...], capfd: Any) -> None:
     refused = here(capfd, "batch", "run", "-", *words)
     assert refused.code == 2
-    assert "want a file" in refused.err
+    assert "need a file" in refused.err
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refnet_cli.batch.plan import read_list, read_scenes
+from refnet_cli.batch.scene_list import read_list, read_scenes
 from refnet_cli.errors import ConfigError
 from tests.helpers.batches import here
 
@@ -112,7 +112,7 @@ def test_scenes_whose_quoted_note_begins_with_a_number_sign_are_kept(tmp_path: P
 
 @pytest.mark.parametrize(
     ("empty", "said"),
-    [(["output"], "has no output: fill in its column 'output'"), (["optical", "sar"], "has neither optical nor SAR")],
+    [(["output"], "has no output. Fill in its column 'output'"), (["optical", "sar"], "has neither optical nor SAR")],
     ids=str,
 )
 def test_an_empty_cell_of_a_scene_is_said(empty: list[str], said: str, tmp_path: Path, capfd: Any) -> None:
@@ -152,8 +152,8 @@ def test_lists_of_paths_have_comments_and_names_in_any_encoding(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("# a\n\noptical,sar,output\n,,\na,b\n", "Line 5 .* not 3 columns"),
-        ("optical,sar,output\na,b,c,d\n", "Line 2 .* not 3 columns"),
+        ("# a\n\noptical,sar,output\n,,\na,b\n", "Line 5 .* not have the 3 columns"),
+        ("optical,sar,output\na,b,c,d\n", "Line 2 .* not have the 3 columns"),
         ("optical,sar,output,\n\na,b,c,left over\n", "Line 3 .*'left over' in a column without a name"),
         ('optical,sar,output\na,b,"c\n', "cannot be read at line"),
         ("optical,,sar,\n", "list of scenes is empty"),

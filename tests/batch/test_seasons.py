@@ -13,9 +13,16 @@ import pytest
 
 from refnet_cli.batch import run as batch
 from refnet_cli.batch.failures import read_failure
-from refnet_cli.batch.plan import Templates, plan, read_scenes
-from refnet_cli.batch.run import Outcome, merge_maps, missing, run_here
-from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.batch.finished import missing
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.mosaic import merge_maps
+from refnet_cli.batch.outcome import Outcome
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.run import run_here
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.errors import ConfigError, InputError, OptionsError, RefnetError, WeightsError
 from tests.helpers.batches import FreeEngine, digests, here, rewrite
 from tests.helpers.quick import few
@@ -111,11 +118,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], type[RefnetError], str]] = {
     "combine for none": ("sar,output\ns1.tif,m.tif", {"combine": "ensemble"}, OptionsError, "needs several dates"),
     "mask": ("season,output,cloud_mask\nx.csv,m.tif,c.tif:1", {}, OptionsError, "c.tif:1 is of one date"),
     "mask for all": ("season,output\nx.csv,m.tif", {"cloud_mask": Path("c.tif")}, OptionsError, "is of one date"),
-    "templates": ("site,output\nx,m.tif", {"templates": Templates("a", season="b")}, OptionsError, "leave out --opt"),
+    "templates": ("site,output\nx,m.tif", {"templates": Templates("a", season="b")}, OptionsError, "Remove --opt"),
     "no table": ("season,output\nbad.csv,m.tif", {}, ConfigError, "needs date, optical, sar"),
     "twice": ("season,output\ntwice.csv,m.tif", {}, InputError, "two scenes of 2021-05-02"),
     "two regions": ("season,output\nplaces.csv,m.tif", {}, InputError, "several regions, north and south"),
-    "an input": ("season,output\nx.csv,a/s2.tif", {}, ConfigError, "which one of them reads"),
+    "an input": ("season,output\nx.csv,a/s2.tif", {}, ConfigError, ", which a task reads"),
     "the table": ("season,output\nx.csv,x.csv.json", {}, OptionsError, "json"),
     "one sensor": ("season,output,combine\ny.csv,m.tif,ensemble", {}, WeightsError, "of 2021-06-09 has no SAR files"),
 }  # fmt: skip
@@ -138,7 +145,7 @@ def test_tasks_that_contradict_themselves(tmp_path: Path) -> None:
     for entries, match in (
         ({"season": "a", "optical": "b", "output": "m.tif"}, "it has a season"),
         ({"output": "m.tif"}, "neither optical nor sar"),
-        ({"optical": "b", "output": "m.tif", "options": {"season": "a"}}, "season is no option"),
+        ({"optical": "b", "output": "m.tif", "options": {"season": "a"}}, "season is not an option"),
     ):
         (tmp_path / "tasks.jsonl").write_text(json.dumps(entries))
         with pytest.raises(ConfigError, match=match):

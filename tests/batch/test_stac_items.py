@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from refnet_cli.batch.plan import Templates, plan, read_scenes
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
 from refnet_cli.batch.task import Task
+from refnet_cli.batch.templates import Templates
 from refnet_cli.errors import ConfigError, InputError, OptionsError
 from refnet_cli.scene.options import SceneOptions
 from refnet_cli.scene.pair import ScenePair

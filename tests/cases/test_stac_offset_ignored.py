@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from refnet_cli.batch.task import read_tasks
+from refnet_cli.batch.task_list import read_tasks
 from refnet_cli.cli.main import run
 from refnet_cli.scene.pair import ScenePair
 

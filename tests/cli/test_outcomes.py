@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from refnet_cli.batch.run import Outcome
+from refnet_cli.batch.outcome import Outcome
 from refnet_cli.batch.task import Task
 from refnet_cli.cli.outcomes import Follow, noun_for, short_names
 from refnet_cli.cli.terminal import describe_stop

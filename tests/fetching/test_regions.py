@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from refnet_cli.batch.plan import Templates, plan, read_scenes
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.templates import Templates
 from refnet_cli.errors import OptionsError
 from refnet_cli.fetching.options import BANDS, FetchOptions
 from refnet_cli.fetching.regions import Fetched, places_of, regions_text, seasons_text, table_text

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from refnet_cli.batch.plan import Templates, plan
-from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.cli.main import run
 from tests.helpers import programs
 from tests.helpers.programs import PATIENCE, ROOT

@@ -9,8 +9,11 @@ from typing import Any, get_args
 
 import pytest
 
-from refnet_cli.batch.plan import Templates, plan
-from refnet_cli.batch.task import Task, identify, read_tasks
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.cli.main import run
 from refnet_cli.engines.load import load_engine
 from refnet_cli.engines.options import EngineOptions

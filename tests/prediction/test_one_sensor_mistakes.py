@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from refnet_cli.batch.plan import Templates, plan, read_scenes
-from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.cli.main import run
 from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.model.card import Card

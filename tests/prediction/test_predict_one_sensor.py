@@ -13,8 +13,11 @@ import pytest
 import rasterio
 
 from refnet_cli.batch import run as batch
-from refnet_cli.batch.plan import Templates, plan, read_scenes
-from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.cli.main import run
 from refnet_cli.engines import load as engine
 from refnet_cli.engines.load import load_engine
@@ -423,13 +426,13 @@ def test_templates_of_one_sensor(tmp_path: Path, model: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "more", "error", "message"),
     [
-        ("a/s2.tif\n", {"output": "{stem}.tif"}, OptionsError, "Nothing tells the sar .* --sar none"),
-        ("optical,s1,output\na.tif,b.tif,m.tif\n", {}, OptionsError, "Nothing tells the sar"),
-        ("sar,s2,output\na.tif,b.tif,m.tif\n", {}, OptionsError, "Nothing tells the optical"),
+        ("a/s2.tif\n", {"output": "{stem}.tif"}, OptionsError, "The scenes have no sar.* --sar none"),
+        ("optical,s1,output\na.tif,b.tif,m.tif\n", {}, OptionsError, "The scenes have no sar"),
+        ("sar,s2,output\na.tif,b.tif,m.tif\n", {}, OptionsError, "The scenes have no optical"),
         ("optical,sar,output\n,,m.tif\n", {}, OptionsError, "output m.tif has neither optical nor SAR"),
         ("optical,sar,output\na.tif,,m.tif\n", {"coreg": "auto"}, OptionsError, "m.tif cannot be planned .*--coreg"),
         ("optical,sar,output\n,b.tif,m.tif\n", {"mask_clouds": True}, OptionsError, "mask-clouds needs optical files"),
-        ("name\n", {}, OptionsError, "Nothing tells the sar"),
+        ("name\n", {}, OptionsError, "The scenes have no sar"),
     ],
 )
 def test_lists_that_do_not_say_that_a_sensor_is_absent(
@@ -464,7 +467,7 @@ def test_stac_items_of_either_sensor(tmp_path: Path, model: Path) -> None:
     assert sensors(planned(items(optical, sar), tmp_path, model, **given)) == [("optical",), ("sar",)]
     assert sensors(planned(items(sar), tmp_path, model, **given | {"optical": "none"})) == [("sar",)]
     for wrong in ((both, ("B02", "vv", "vh")), (both, (*optical, "vh")), (optical,), (sar, sar)):
-        with pytest.raises(OptionsError, match="but a scene has"):
+        with pytest.raises(OptionsError, match="The fields of a scene are"):
             planned(items(*wrong), tmp_path, model, **given)
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from refnet_cli.batch.plan import Templates, plan, read_scenes
-from refnet_cli.batch.task import Task, read_tasks
+from refnet_cli.batch.plan import plan
+from refnet_cli.batch.scene_list import read_scenes
+from refnet_cli.batch.task import Task
+from refnet_cli.batch.task_list import read_tasks
+from refnet_cli.batch.templates import Templates
 from refnet_cli.errors import ConfigError, OptionsError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.prediction.options import PredictOptions
@@ -47,8 +50,8 @@ def test_what_takes_the_place_is_there() -> None:
 def test_on_the_command_line(words: Sequence[str], instead: list[str], capfd: Any) -> None:
     ended = here(capfd, *CALL, *words)
     assert (ended.code, ended.out) == (2, "")
-    assert "was removed in refnet 0.2: give -o " in ended.err
-    (remedy,) = re.findall(r"give (.+) instead", ended.err)
+    assert "was removed in refnet 0.2. Pass -o " in ended.err
+    (remedy,) = re.findall(r"Pass (.+) instead", ended.err)
     assert shlex.split(remedy) == instead
     assert here(capfd, *CALL, *instead).code == 66  # past the options, to files that are not there
 
@@ -72,7 +75,7 @@ def test_in_a_config(command: str, lines: str, instead: str, folder: Path, capfd
     ended = here(capfd, *words)
     assert ended.code == 78
     assert "run.toml: " in ended.err
-    (remedy,) = re.findall(r"give (.+) instead", ended.err)
+    (remedy,) = re.findall(r"Write (.+) instead", ended.err)
     assert tomllib.loads(remedy) == {"outputs": [instead]}
     (folder / "run.toml").write_text(f"{remedy}\n", encoding="utf-8")
     assert here(capfd, *words).code == (66 if command == "predict" else 0)
@@ -82,7 +85,7 @@ def test_in_a_config_s_list_of_outputs(folder: Path, capfd: Any) -> None:
     (folder / "run.toml").write_text('optical = "s2.tif"\noutput = ["map.tif", "probabilities16"]\n')
     ended = here(capfd, "predict", "--config", "run.toml")
     assert ended.code == 78
-    assert 'give outputs = ["probabilities"] instead' in ended.err
+    assert 'Write outputs = ["probabilities"] instead' in ended.err
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_in_a_list_of_tasks(options: dict[str, Any], instead: str, folder: Path,
     (folder / "tasks.jsonl").write_text(json.dumps(line | {"options": options}) + "\n")
     ended = here(capfd, "batch", "run", "tasks.jsonl")
     assert ended.code == 78
-    (remedy,) = re.findall(r"give (.+) instead, or plan again", ended.err)
+    (remedy,) = re.findall(r"Write (.+) instead, or plan again", ended.err)
     (folder / "tasks.jsonl").write_text(json.dumps(line | {"options": json.loads(f"{{{remedy}}}")}) + "\n")
     (task,) = read_tasks(folder / "tasks.jsonl")
     assert task.options.outputs == (instead,)
@@ -115,7 +118,7 @@ def test_in_a_table_of_scenes(folder: Path, capfd: Any) -> None:
     words = ("batch", "plan", "scenes.csv", "--weights", weights)
     ended = here(capfd, *words)
     assert ended.code == 78
-    column, remedy = re.findall(r"name the column (\w+) and give (.+) instead", ended.err)[0]
+    column, remedy = re.findall(r"Rename the column to (\w+) and pass (.+) instead", ended.err)[0]
     table.write_text(table.read_text().replace("preview", column))
     ended = here(capfd, *words, *shlex.split(remedy))
     assert ended.code == 0, ended.err
@@ -128,7 +131,7 @@ def test_among_the_outputs_of_all_scenes(path: str, folder: Path, capfd: Any) ->
     words = ("batch", "plan", "scenes.csv", "--weights", write_model(folder / "w.onnx"))
     ended = here(capfd, *words, "--also", f"probabilities16{path}")
     assert ended.code == 2
-    (remedy,) = re.findall(r"give (--also .+) instead", ended.err)
+    (remedy,) = re.findall(r"Pass (--also .+) instead", ended.err)
     assert shlex.split(remedy) == ["--also", f"probabilities{path}"]
     assert here(capfd, *words, *shlex.split(remedy)).code == 0
 
@@ -136,13 +139,13 @@ def test_among_the_outputs_of_all_scenes(path: str, folder: Path, capfd: Any) ->
 def test_in_python() -> None:
     options = PredictOptions("s2.tif", "s1.tif", "map.tif")  # type: ignore[arg-type]
     for value in ("a.png", Path("a.png")):
-        with pytest.raises(OptionsError, match=r"removed in refnet 0\.2: give outputs=\['preview=a\.png'\]"):
+        with pytest.raises(OptionsError, match=r"removed in refnet 0\.2\. Pass outputs=\['preview=a\.png'\]"):
             PredictOptions("s2.tif", "s1.tif", "map.tif", preview=value)  # type: ignore[call-arg, arg-type]
         with pytest.raises(OptionsError, match="'preview' was removed"):
             replace(options, preview=value)  # type: ignore[call-arg]
     with pytest.raises(OptionsError, match="'preview=PATH'"):
         PredictOptions("s2.tif", "s1.tif", "map.tif", preview=None)  # type: ignore[call-arg, arg-type]
-    with pytest.raises(OptionsError, match=r"'probabilities16' was .* give outputs=\['probabilities'\] instead"):
+    with pytest.raises(OptionsError, match=r"'probabilities16' was .* Pass outputs=\['probabilities'\] instead"):
         replace(options, outputs=("areas", "probabilities16"))
     with pytest.raises(TypeError, match="unexpected keyword argument 'previews'"):
         PredictOptions("s2.tif", "s1.tif", "map.tif", previews=1)  # type: ignore[call-arg, arg-type]

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refnet_cli.batch.task import read_tasks
+from refnet_cli.batch.task_list import read_tasks
 from refnet_cli.classes.crosswalk import read_crosswalk
 from refnet_cli.classes.scheme_files import find_scheme, read_label_codes
 from refnet_cli.classes.schemes import SCHEMES, ClassScheme

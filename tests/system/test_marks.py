@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
 
+from refnet_cli.batch.sidecar import write_sidecar as write_task_sidecar
 from refnet_cli.batch.task import Task
-from refnet_cli.batch.task import write_sidecar as write_task_sidecar
 from refnet_cli.errors import OutputError
 from refnet_cli.outputs import OUTPUTS
 from refnet_cli.outputs.base import write_sidecar

@@ -12,7 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from refnet_cli.batch.task import Task, identify
+from refnet_cli.batch.identity import identify
+from refnet_cli.batch.task import Task
 from refnet_cli.cli.main import run
 from refnet_cli.cli.options_table import options_table
 from refnet_cli.cli.predict import predict_command
