@@ -115,7 +115,7 @@ def _row(what: str, missing: str, counts: NDArray[np.int64]) -> Row:
 
 def to_table(rows: Sequence[Row]) -> str:
     """Return the results as a table in Markdown."""
-    lines = ["| map | mapped | right, of the mapped pixels | right, of all pixels |", "|---|---|---|---|"]
+    lines = ["| map | mapped pixels | correct, of the mapped pixels | correct, of all pixels |", "|---|---|---|---|"]
     lines += [
         f"| {row['what']} | {row['mapped']:.1%} | {row['accuracy']:.1%} | {row['difference']:.1%} |" for row in rows
     ]

@@ -130,7 +130,7 @@ def batch_plan(
         read = [scenes, config, *(options.get(name) for name in ("weights", "grid", "zones"))]
         inputs = [path for path in read if isinstance(path, Path) and str(path) != "-"]
         remedy = (
-            "-o is the file of tasks, such as tasks.jsonl. Name the maps with --map, such as --map '{folder}.tif'."
+            "Pass -o tasks.jsonl for the file of tasks, and name the maps with --map, such as --map '{folder}.tif'."
         )
         check_output(output, TASK_LISTS, inputs, given["overwrite"], remedy)
     text, folder, guessed = read_list(None if str(scenes) == "-" else scenes, sys.stdin, null)

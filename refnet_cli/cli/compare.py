@@ -30,61 +30,60 @@ _OF_SAMPLE = ("old_field", "new_field", "layer", "meanings", "strata")
     "-o",
     "--output",
     type=FILE,
-    help="Change map to write: a GeoTIFF with a code, a name and a colour for each pair of old and new class.",
+    help="GeoTIFF for the change map, with a code, a name and a colour for each pair of old and new class.",
 )
-@click.option("--table", type=FILE, help="CSV to write: the area of each pair of classes, in the map and in zones.")
+@click.option("--table", type=FILE, help="CSV file for the area of each pair of classes, in the map and in zones.")
 @click.option(
     "--scheme",
-    help="Compare in this class scheme, a name or a TOML file as for refnet predict; maps of another one are "
-    "translated. Needed where the maps have different schemes.",
+    help="Class scheme of the comparison, a name or a TOML file as for refnet predict. Maps in other schemes are "
+    "translated. Required if the maps have different schemes.",
 )
-@click.option("--old-scheme", help="Class scheme of OLD, where its tags do not state it.")
-@click.option("--new-scheme", help="Class scheme of NEW, where its tags do not state it.")
+@click.option("--old-scheme", help="Class scheme of OLD, if its tags do not have it.")
+@click.option("--new-scheme", help="Class scheme of NEW, if its tags do not have it.")
 @click.option(
     "--resample",
     is_flag=True,
-    help="Bring NEW onto the grid of OLD by nearest neighbour where their pixels differ; the most frequent class where "
-    "its pixels are smaller than half.",
+    help="Resample NEW to the grid of OLD if they differ: by nearest neighbour, or to the most frequent class if the "
+    "pixels of NEW are less than half as large.",
 )
-@click.option("--zones", type=FILE, help="Vector file of polygons in which change is tabulated too.")
-@click.option("--zone-field", help="Field with the zones' names.  [default: zones are numbered]")
-@click.option("--zone-layer", help="Layer of --zones; needed where several have shapes.")
+@click.option("--zones", type=FILE, help="Vector file with polygons, to tabulate the change in each.")
+@click.option("--zone-field", help="Field with the names of the zones.  [default: zones are numbered]")
+@click.option("--zone-layer", help="Layer of --zones; required if several layers have geometries.")
 @click.option(
     "--sample",
     type=FILE,
     multiple=True,
-    help="Probability sample of changes: points with the true class at both dates in two fields; or labels of the old "
-    "date and, in a second --sample, of the new one. Estimate accuracies and areas with confidence intervals of 95 % "
-    "(Olofsson et al. 2014).",
+    help="Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014) from a probability "
+    "sample: points with the true class at both dates in two fields; or labels of the old date and, in a second "
+    "--sample, of the new date.",
 )
 @click.option("--old-field", help="Field of --sample with the true class at the old date.")
 @click.option("--new-field", help="Field of --sample with the true class at the new date.")
-@click.option("--layer", help="Layer of --sample; needed where several have shapes.")
-@click.option("--mapping", "meanings", type=FILE, help="What the sample's codes or names mean, as for refnet evaluate.")
+@click.option("--layer", help="Layer of --sample; required if several layers have geometries.")
+@click.option("--mapping", "meanings", type=FILE, help="Meaning of the sample's codes, as for refnet evaluate.")
 @click.option(
     "--strata",
-    help="What the sample was drawn from: 'transitions', each pair of classes; 'change', all change and no change; or "
-    "classes with commas between them: their loss, their gain, what keeps and what never has them.  "
-    "[default: transitions]",
+    help="Strata of the sample: 'transitions' (each pair of classes), 'change' (change and no change), or classes with "
+    "commas between them (loss, gain, stable and absent of each).  [default: transitions]",
 )
 @OVERWRITE
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, the transition matrix among it.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with the transition matrix.")
 @QUIET
 def compare_command(
     old: Path, new: Path, output: Path | None, table: Path | None, overwrite: bool | None, as_json: bool, quiet: bool,
     **given: Any,
 ) -> None:
-    """Compare two class maps of one place: how much of each class became what, in hectares.
+    """Compare two class maps of one place, and tabulate the change between classes in hectares.
 
-    OLD and NEW are maps of class codes on the same pixels. A pixel without a class in one of them is no data.
+    OLD and NEW are maps of class codes on the same grid. Pixels that are nodata in one of them are left out.
 
     \b
     refnet compare 2020.tif 2024.tif -o change.tif --table change.csv
     refnet compare 2020.tif 2024.tif --zones districts.gpkg --zone-field name
     refnet compare 2020.tif 2024.tif --sample points.gpkg --old-field c2020 --new-field c2024 --strata Trees
 
-    Errors of both maps add up, so counted areas are no estimates of change; a sample gives these.
-    docs/how-to/compare.md tells more.
+    The errors of both maps add up, so the counted areas are not estimates of change. Estimates need a sample. See
+    docs/how-to/compare.md.
     """
     inputs = [old, new, given["zones"], given["meanings"], *given["sample"]]
     check_output(output, (".tif", ".tiff"), inputs, overwrite)
@@ -101,7 +100,7 @@ def compare_command(
 
 
 def _prepare(old: Path, new: Path, given: dict[str, Any]) -> Callable[..., Comparison]:
-    """Return the comparison that options ask for, which takes files to write and progress."""
+    """Return the comparison function for the options, which takes output files and progress."""
     from refnet_cli.evaluation.change.compare import Zones, compare
     from refnet_cli.evaluation.change.maps import MapSchemes
     from refnet_cli.evaluation.change.sample import ChangeSample

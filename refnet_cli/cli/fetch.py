@@ -28,16 +28,16 @@ GROUPS = {
 """Options of ``refnet fetch`` by the headings of its help."""
 
 
-@click.command("fetch", cls=OptionsCommand, groups=GROUPS, short_help="Get images and labels of a place.")
-@click.option("--bbox", metavar="W,S,E,N", help="Bounding box in degrees; W may be larger than E across 180 degrees.")
-@click.option("--area", type=FILE, help="Polygons (.geojson, .gpkg, .shp, .fgb): a scene for each feature.")
-@click.option("--tile", metavar="NAME", help="Tile of Sentinel-2, such as 32UPU.")
+@click.command("fetch", cls=OptionsCommand, groups=GROUPS, short_help="Download images and labels of a place.")
+@click.option("--bbox", metavar="W,S,E,N", help="Bounding box in degrees. Across the antimeridian, W is larger than E.")
+@click.option("--area", type=FILE, help="Polygons (.geojson, .gpkg, .shp, .fgb). Each feature becomes a scene.")
+@click.option("--tile", metavar="NAME", help="Sentinel-2 tile, such as 32UPU.")
 @click.option("--dates", metavar="DAY[/DAY]", help="First and last day, such as 2021-05-01/2021-09-30.")
 @click.option("--area-layer", metavar="NAME", help="Layer of --area, if several have geometries.")
 @click.option(
-    "--area-field", metavar="NAME", help="Field of --area with the scenes' names.  [default: name, id, region or title]"
+    "--area-field", metavar="NAME", help="Field of --area with scene names.  [default: name, id, region or title]"
 )
-@click.option("--items", type=FILE, help="items.json of an earlier fetch: fetch the very same items again.")
+@click.option("--items", type=FILE, help="File items.json of an earlier fetch, to fetch the same items again.")
 @click.option(
     "--source",
     metavar="NAME|URL|FILE",
@@ -49,8 +49,8 @@ GROUPS = {
     metavar="HOW",
     default="best",
     show_default=True,
-    help="best: the clearest date, holes filled from the next ones; median: of all clear pixels; all: a scene for each "
-    "clear date; or the id of an item.",
+    help="best: the clearest date, with gaps filled from other dates; median: of all clear pixels; all: a scene for "
+    "each clear date; or the id of an item.",
 )
 @click.option("--bands", type=NameList(), metavar="NAMES", help="Bands of Sentinel-2.  [default: B02,B03,B04,B08]")
 @click.option(
@@ -58,21 +58,21 @@ GROUPS = {
     type=float,
     default=80.0,
     show_default=True,
-    help="Most cloud cover in percent that a Sentinel-2 scene may state.",
+    help="Maximum cloud cover of a Sentinel-2 scene in percent, by its metadata.",
 )
 @click.option(
     "--min-clear",
     type=float,
     default=0.95,
     show_default=True,
-    help="Least share of the area that is clear on one of the dates; with --optical all, on each.",
+    help="Minimum clear share of the area on the clearest date; with --optical all, on each date.",
 )
 @click.option(
     "--orbit",
     metavar="ORBIT",
     default="auto",
     show_default=True,
-    help="Pass of Sentinel-1: auto (nearest to the optical date), ascending, descending, or a relative orbit's number.",
+    help="Sentinel-1 pass: auto (nearest to the optical date), ascending, descending, or a relative orbit's number.",
 )
 @click.option(
     "--labels",
@@ -81,37 +81,37 @@ GROUPS = {
     show_default=True,
     help="Land-cover map for training, in the codes of esri-io: worldcover, io-lulc or none.",
 )
-@click.option("-o", "--output", type=FOLDER, required=True, help="Folder.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be fetched: dates, clear shares, orbits, bytes.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="Output folder.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be fetched: dates, clear shares, orbits, bytes.")
 @click.option(
     "--resume/--no-resume",
     default=True,
-    help="Go on with an interrupted fetch and keep finished scenes.  [default: resume]",
+    help="Resume an interrupted fetch and keep finished scenes, or start again.  [default: resume]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files that refnet did not write.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Scenes that are fetched at the same time.")
-@click.option("--concurrency", type=int, default=8, show_default=True, help="Requests at the same time, of each scene.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Scenes fetched at the same time.")
+@click.option("--concurrency", type=int, default=8, show_default=True, help="Requests at the same time for each scene.")
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="Trust a further host; it may be reached by http and have a private address. May be repeated.",
+    help="Trust a further host, also with http and a private address. Can be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the paths of the files.")
-@click.option("-v", "--verbose", is_flag=True, help="Say also what was left out, and why.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what was left out, and why.")
 @QUIET
 def fetch_command(as_json: bool, verbose: bool, quiet: bool, **given: Any) -> None:
-    """Fetch Sentinel-2, Sentinel-1 and labels of a place from a public catalogue.
+    """Download Sentinel-2, Sentinel-1 and labels of a place from a public catalogue.
 
     \b
     refnet fetch --bbox 13.2,52.4,13.5,52.6 --dates 2021-05-01/2021-09-30 -o berlin
     refnet predict --optical berlin/s2.tif --sar berlin/s1.tif -o berlin/lulc.tif
     refnet train berlin/regions.toml -o runs/berlin
 
-    Writes s2.tif (surface reflectance x 10,000), s1.tif (linear power), labels.tif, source.tif (which date filled each
-    pixel), items.json and regions.toml. Several features, UTM zones or dates get a folder each, and scenes.csv;
-    with --optical all also seasons.csv with a season of each place, for refnet batch plan.
-    Needs the extra: pip install 'refnet-cli[fetch]'.
+    Writes s2.tif (surface reflectance x 10,000), s1.tif (linear power), labels.tif, source.tif (the date of each
+    pixel), items.json and regions.toml. Each of several features, UTM zones or dates has its own folder; scenes.csv
+    lists them for refnet batch plan. With --optical all, seasons.csv lists a season for each place.
+    Needs an extra: pip install 'refnet-cli[fetch]'.
     """
     from refnet_cli.fetching.options import FetchOptions
 
@@ -139,7 +139,7 @@ def fetch_command(as_json: bool, verbose: bool, quiet: bool, **given: Any) -> No
 
 
 def _describe_plans(report: FetchReport) -> list[str]:
-    """Say what would be fetched."""
+    """Show what would be fetched."""
     lines = []
     for scene in report.scenes:
         grid = scene["grid"]

@@ -36,19 +36,19 @@ from refnet_cli.version import __version__
 LOG = logging.getLogger(__name__)
 PIPE_CLOSED, USAGE, BUG = 141, 2, 70
 COMPLETE = "_REFNET_COMPLETE"
-"""Variable of the environment by which shells ask how to complete a command line."""
+"""Environment variable with which shells request completions."""
 
 
 @click.group(cls=StrictGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="refnet")
-@click.option("--debug", is_flag=True, help="Show where in the program an error arose.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Messages on stderr as lines for people, or as JSON: time, level, event, message, scene, window, code. "
-    "May stand behind the command too.",
+    help="Format of messages on stderr: text, or JSON with time, level, event, message, scene, window and code. Can "
+    "also follow the command.",
 )
 @click.pass_context
 def commands(context: click.Context, debug: bool, log_format: str) -> None:
@@ -58,9 +58,10 @@ def commands(context: click.Context, debug: bool, log_format: str) -> None:
     refnet predict --optical s2.tif --sar s1.tif -o lulc.tif
     refnet train regions.toml -o runs/name
 
-    Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 scenes of a batch failed, 2 wrong usage,
-    64 options contradict each other or the files, 65 input unusable, 66 input missing, 69 device missing, 70 a bug,
-    73 output impossible, 74 disk full or input/output error, 75 try again, 78 weights do not fit.
+    Results go to stdout, messages to stderr. Exit codes: 0 done, 1 scenes of a batch failed, 2 wrong usage, 64 options
+    contradict each other or the files, 65 unusable input, 66 missing input, 69 missing device or service, 70 bug,
+    73 output cannot be written, 74 disk full or input/output error, 75 temporary failure, 78 weights or config do not
+    fit.
     """
     context.obj = debug
     log.start(as_json=log_format == "json")
@@ -74,7 +75,7 @@ for _command in (
 
 
 def main() -> None:
-    """Run the command line tool and leave with its exit code."""
+    """Run the command line tool and exit with its code."""
     if asked := os.environ.get(COMPLETE):
         sys.exit(shell_complete(commands, {}, "refnet", COMPLETE, asked))
     for number, code in SIGNALS.items():

@@ -185,9 +185,9 @@ def field_options(
     kind : str
         The dataclass, as ``module:name``.
     without : sequence of str
-        Names of fields that the command has not.
+        Names of fields that are not options of the command.
     defaults : bool
-        Whether help texts say what holds where an option is not given.
+        Whether help texts have the defaults.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,13 +204,13 @@ def on_command_line(kind: type[Any]) -> list[tuple[Field[Any], tuple[Any, ...]]]
     """
     hints = get_type_hints(kind)
     ordered = sorted(fields(kind), key=lambda field: bool(field.kw_only))
-    named = [field for field in ordered if "help" in field.metadata and field.name != "outputs"]
+    named = [field for field in ordered if field.metadata.get("help") and field.name != "outputs"]
     typed = [(field, alternatives(hints[field.name])) for field in named]
     return [(field, kinds) for field, kinds in typed if not any(get_origin(kind) is dict for kind in kinds)]
 
 
 def default_of(field: Field[Any]) -> str:
-    """Return what help texts say of a field's default; nothing where it is that nothing is done."""
+    """Return the default of a field for its help text; empty if by default nothing is done."""
     if field.metadata["default_text"] or any(field.default is nothing for nothing in (MISSING, None, False)):
         return str(field.metadata["default_text"])
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
@@ -236,7 +236,7 @@ def _type_of(kinds: Sequence[Any]) -> Any:
 
 
 def removed_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Have ``refnet predict`` refuse options that earlier versions had, and say what to give instead."""
+    """Make ``refnet predict`` refuse options of earlier versions, with their replacement."""
 
     def refuse(context: click.Context, option: click.Parameter, value: str | None) -> None:
         if value is not None:
@@ -248,7 +248,7 @@ def removed_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_paths(paths: Iterable[str], null: bool) -> None:
-    """Print paths, a line each or with a zero byte behind each."""
+    """Print paths, each on a line or with a zero byte at its end."""
     for path in paths:
         click.echo(path, nl=not null)
         if null:

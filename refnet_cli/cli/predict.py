@@ -64,11 +64,12 @@ GROUPS = {
 @click.option(
     "--config",
     type=FILE,
-    help="TOML file with any of these options, as optical_bands = [...], paths relative to it; the command line wins.",
+    help="TOML file with any of these options, such as optical_bands = [...]. Paths in it are relative to its folder. "
+    "The command line takes precedence.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the paths of what was made.")
+@click.option("--json", "as_json", is_flag=True, help="Print a report as JSON instead of the paths of the files.")
 @click.option("-0", "--null", is_flag=True, help="End paths with a zero byte, for xargs -0.")
-@click.option("-v", "--verbose", is_flag=True, help="Say what the network runs on and with, and why.")
+@click.option("-v", "--verbose", is_flag=True, help="Show every decision with its evidence, and how the network runs.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def predict_command(
     config: Path | None, as_json: bool, null: bool, verbose: bool, quiet: bool, **given: Any
@@ -129,7 +130,7 @@ class Follow:
         self._shown: list[str] = []
 
     def __call__(self, report: Report) -> None:
-        """Log the files' decisions and, when the network is loaded, what it runs on."""
+        """Log the decisions about the files and, when the network is loaded, its device."""
         from refnet_cli.cli.prediction_text import describe_engine, describe_plan, describe_warnings
 
         if report.engine:
@@ -167,21 +168,19 @@ class Follow:
 @click.option("--optical", "--s2", "optical", type=PathList(), help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", "--s1", "sar", type=PathList(), help="Sentinel-1, as for refnet predict.")
 @click.option(
-    "--weights", type=WEIGHTS, help="Weights that the files are to fit, as for refnet predict.  [default: refnet-base]"
+    "--weights", type=WEIGHTS, help="Weights to check the files for, as for refnet predict.  [default: refnet-base]"
 )
 @field_options(SCENE, without=["on_read_error"])
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @QUIET
 def inspect_command(
     optical: tuple[Path, ...] | None, sar: tuple[Path, ...] | None, weights: Any, as_json: bool, quiet: bool,
     **given: Any,
 ) -> None:
-    """Tell what files are, how that was found out, and what refnet predict will do with them.
+    """Show how refnet predict will read files, and the evidence for it.
 
-    Files of one sensor are enough. Whether a map can be made of them alone depends on the weights.
-
-    Each decision tells the kind of evidence first: tag, metadata, description, name, data type, count, values or
-    option.
+    The files of one sensor are enough. Each decision starts with the kind of evidence: tag, metadata, description,
+    name, data type, count, values or option.
     """
     from refnet_cli.model.weight_files import find_weights, read_card
     from refnet_cli.prediction.inspection import inspect
@@ -202,11 +201,11 @@ def inspect_command(
 @click.command("register", cls=OptionsCommand, short_help="Measure the shift between SAR and optical.")
 @click.option("--optical", "--s2", "optical", type=PathList(), required=True, help="Sentinel-2, as for refnet predict.")
 @click.option("--sar", "--s1", "sar", type=PathList(), required=True, help="Sentinel-1, as for refnet predict.")
-@click.option("--plot", type=FILE, help="Draw the shift of each window over the optical image into this PNG.")
-@click.option("--geojson", type=FILE, help="Write the shift of each window as lines into this GeoJSON.")
+@click.option("--plot", type=FILE, help="PNG file for a picture of the shift of each window over the optical image.")
+@click.option("--geojson", type=FILE, help="GeoJSON file for the shift of each window, as lines.")
 @OVERWRITE
 @field_options(SCENE, without=OF_PREDICTION)
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON, with a vector for each window.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with a vector for each window.")
 @QUIET
 def register_command(
     optical: tuple[Path, ...],
@@ -218,11 +217,11 @@ def register_command(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Tell how far SAR and optical are still apart where georeferencing says that they are aligned.
+    """Measure the shift that remains between SAR and optical image after georeferencing.
 
-    Prints the direction and distance by which SAR must move. `refnet predict --coreg auto` moves it. The exit code is
-    also 0 if the shift is unreliable; the first word is accepted, not or unknown. In JSON, columns count to the east
-    and rows to the south on a north-up grid.
+    Prints the direction and distance by which the SAR image must move. `refnet predict --coreg auto` moves it. The
+    exit code is 0 even if the shift is uncertain; the first word is accepted, not or unknown. In JSON, the shift is in
+    columns and rows of the grid: to the east and south if it is north-up.
     """
     from refnet_cli.scene.coregistration import find_shift
     from refnet_cli.scene.options import SceneOptions
@@ -249,9 +248,9 @@ def register_command(
 @click.argument("map_", metavar="MAP", type=FILE)
 @QUIET
 def verify_command(map_: Path, quiet: bool) -> None:
-    """Check a map against the checksums in it and next to it.
+    """Compare a map with the checksums in its tags and in the file next to it.
 
-    Exit code 65 if it is damaged, or carries none.
+    The exit code is 65 if the map is damaged or has no checksums.
     """
     from refnet_cli.outputs.verify import verify_map
 

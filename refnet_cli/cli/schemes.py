@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from refnet_cli.classes.schemes import ClassScheme
 
 FEW = 4
-"""Classes that the list of all schemes names of each."""
+"""Number of classes of each scheme in the list of all schemes."""
 
 
 @click.command("schemes", cls=StrictCommand, short_help="List class schemes and their classes.")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def schemes_command(name: str | None, as_json: bool) -> None:
-    """List the class schemes, or the classes of scheme NAME, which may be a TOML file.
+    """List the class schemes, or show the scheme NAME, which can also be a TOML file.
 
-    Of one: code, colour and name of each class, and the schemes that maps can be translated to and from. Code 0 is no
-    data in all of them.
+    A scheme is shown with code, colour and name of each class, and the schemes to and from which maps can be
+    translated. Code 0 is nodata in all schemes.
     """
     from refnet_cli.classes.scheme_files import find_scheme
     from refnet_cli.classes.schemes import SCHEMES
@@ -78,14 +78,14 @@ def hex_colours(scheme: ClassScheme) -> list[str]:
 
 
 def describe_names(scheme: ClassScheme) -> str:
-    """Return how many classes there are, and the names of some."""
+    """Return the number of classes and the names of some."""
     names = scheme.names if len(scheme.names) <= FEW + 1 else scheme.names[:FEW]
     more = len(scheme.names) - len(names)
     return f"{count(len(scheme.names), 'class', 'classes')}: {', '.join(names)}{f' and {more} more' if more else ''}"
 
 
 def describe_classes(scheme: ClassScheme) -> Iterator[str]:
-    """Yield a line for each class; with its colour on a terminal."""
+    """Yield a line for each class, with its colour on a terminal."""
     painted = sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     rows = zip(scheme.codes, scheme.names, scheme.colours, hex_colours(scheme), strict=True)
     for code, name, colour, shown in rows:

@@ -43,7 +43,7 @@ LOG = logging.getLogger(__name__)
 
 
 def _print_example(command: click.Context, option: click.Parameter, given: bool) -> None:
-    """Print a regions file and leave, before anything else that is needed is asked for."""
+    """Print a regions file and exit, before missing arguments are reported."""
     if given:
         from refnet_cli.training.example import make_example
 
@@ -59,28 +59,28 @@ def _print_example(command: click.Context, option: click.Parameter, given: bool)
     is_eager=True,
     expose_value=False,
     callback=_print_example,
-    help="Print a regions file with every setting explained, to begin with: refnet train --example > regions.toml",
+    help="Print a regions file that explains every setting: refnet train --example > regions.toml",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for checkpoint and weights.  [required but for --dry-run]",
+    help="Folder for weights, checkpoints, tables and pictures.  [required except for --dry-run]",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only count the labelled pixels of each class, say how files are read, and time two steps. Writes nothing.",
+    help="Check the data: count labelled pixels by class, show how files are read, estimate the time. Writes nothing.",
 )
 @click.option(
     "--folds",
-    help="Train one network for each of these regions, with it held out: 'all', or names with commas between them. The "
-    "folder gets one folder for each, and the table folds.csv of all scores.",
+    help="Cross-validation: for each of these regions ('all', or names with commas between them), train on the others "
+    "and score on it. The output folder has a folder for each, and folds.csv with all scores.",
 )
 @field_options("refnet_cli.training.config:TrainConfig", defaults=False)
 @OVERWRITE
-@click.option("--json", "as_json", is_flag=True, help="Print the weights' card, or the dry run, as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Say why files are read as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card of the weights, or the dry run, as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the evidence for how files are read.")
 @click.option("-q", "--quiet", is_flag=True, help="No messages but errors.")
 def train_command(
     regions: Path,
@@ -95,8 +95,8 @@ def train_command(
 ) -> None:
     """Train on the scenes of a regions file.
 
-    REGIONS is a TOML file (--example prints one); paths in it are relative to it, and options given here replace
-    those in it:
+    REGIONS is a TOML file with scenes and settings (--example prints one). Paths in it are relative to its folder.
+    Options of the command line take precedence:
 
     \b
     scheme = "esri-io"
@@ -107,10 +107,10 @@ def train_command(
     sar = "s1.tif"
     labels = "labels.tif"
 
-    docs/tutorials/train.md says more. The folder gets weights, checkpoints, tables and pictures of how it went. An
-    interrupted training goes on where its last checkpoint was when called again; SIGTERM and Ctrl-C have one written
-    first. --folds all holds out each region in turn; folds that are finished are not trained again.
-    With several GPUs: torchrun --nproc-per-node 2 -m refnet_cli train ...
+    The same command resumes an interrupted training from its last checkpoint. SIGTERM and Ctrl-C write a checkpoint
+    first. With --folds, finished folds are not trained again. With several GPUs:
+    torchrun --nproc-per-node 2 -m refnet_cli train ...
+    The tutorial is docs/tutorials/train.md.
     """
     set_level(quiet, verbose)
     if output is None and not dry_run:
@@ -233,33 +233,33 @@ class _Asked:
 @click.argument("labels", type=FILE, required=False)
 @click.option(
     "--scheme",
-    help="Class scheme of both files, or a TOML file of your own as for refnet predict.  "
+    help="Class scheme of both files: a name, or a TOML file as for refnet predict.  "
     "[default: the one the map names]",
 )
 @click.option(
     "--mapping",
     "meanings",
     type=FILE,
-    help="TOML file of what the labels' codes or names stand for in the scheme: [mapping] or [label_codes], as 10 = "
+    help="TOML file with the meaning of the labels' codes or names: [mapping] or [label_codes] with lines such as 10 = "
     '"Trees" and 255 = 0 for no label; or ignore = [255].',
 )
 @click.option(
     "--sample",
     is_flag=True,
-    help="The labels are a probability sample: pixels of the map drawn at random within each of its classes, or over "
+    help="The labels are a probability sample: pixels of the map drawn at random within each of its classes, or in "
     "all of it. Estimate accuracies and areas with confidence intervals of 95 % (Olofsson et al. 2014).",
 )
-@click.option("--field", help="Field of a vector file of labels that holds the class; needed where it has several.")
-@click.option("--layer", help="Layer of a vector file of labels; needed where several have shapes.")
+@click.option("--field", help="Field with the class in a vector file of labels; required if it has several fields.")
+@click.option("--layer", help="Layer of a vector file of labels; required if several layers have geometries.")
 @click.option(
-    "--weights", type=WEIGHTS, help="In place of a map: score these weights (file or name) on the scenes of --regions."
+    "--weights", type=WEIGHTS, help="Score these weights (file or name) on the scenes of --regions, instead of a map."
 )
-@click.option("--regions", type=FILE, help="Regions file of refnet train; what it holds out is scored.")
+@click.option("--regions", type=FILE, help="Regions file of refnet train; the scores are of its held-out pixels.")
 @click.option("--fold", help="With --regions: the region to score.")
 @click.option("--device", default="auto", show_default=True, help="With --weights: auto, cpu, cuda or cuda:N.")
-@click.option("--plot", type=FILE, help="Also draw the confusion matrix into this PNG.")
+@click.option("--plot", type=FILE, help="PNG file for a picture of the confusion matrix.")
 @OVERWRITE
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON, the confusion matrix among them.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores and the confusion matrix as JSON.")
 @QUIET
 def evaluate_command(
     map_: Path | None, labels: Path | None, plot: Path | None, overwrite: bool | None, as_json: bool, quiet: bool,
@@ -267,8 +267,8 @@ def evaluate_command(
 ) -> None:
     """Score a class map against reference labels, or weights on labelled scenes.
 
-    Labels are a raster of codes of the map's class scheme, brought onto the map's grid by nearest neighbour, or
-    polygons or points (GeoPackage, GeoJSON, Shapefile) with such codes or the classes' names.
+    Labels are a raster with the codes of the map's class scheme, which is resampled by nearest neighbour, or polygons
+    or points (GeoPackage, GeoJSON, Shapefile) with codes or names of classes.
 
     \b
     refnet evaluate lulc.tif labels.tif
@@ -277,7 +277,7 @@ def evaluate_command(
     """
     of_map, of_weights = (map_, labels), (given["weights"], given["regions"])
     if all(of_map) == all(of_weights) or (any(of_map) and any(of_weights)):
-        raise click.UsageError("Give either MAP and LABELS, or --weights and --regions.")
+        raise click.UsageError("Pass either MAP and LABELS, or --weights and --regions.")
     check_output(plot, PICTURE, [*of_map, *of_weights, given["meanings"]], overwrite)
     set_level(quiet)
     with ProgressBar("tiles" if all(of_weights) else "rows", quiet, SHORT) as progress:

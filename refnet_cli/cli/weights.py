@@ -36,7 +36,7 @@ from refnet_cli.system.words import count
 LOG = logging.getLogger(__name__)
 
 
-@click.command("export", cls=OptionsCommand, short_help="Write weights as an ONNX model.")
+@click.command("export", cls=OptionsCommand, short_help="Export weights as an ONNX model.")
 @click.argument("weights", type=WEIGHTS, required=False)
 @click.option("-o", "--output", type=FILE, required=True, help="ONNX model to write.")
 @click.option(
@@ -44,20 +44,19 @@ LOG = logging.getLogger(__name__)
     type=click.Choice(["fp32", "fp16"]),
     default="fp32",
     show_default=True,
-    help="Number format of all but the scan, the norms and the softmax; fp16 is for GPUs.",
+    help="Number format, except for the scan, the norms and the softmax; fp16 is for GPUs.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["int8"]),
-    help="Compute in whole numbers of 8 bits, with ranges taken from the scene. Refused if more than a hundredth of "
-    "the sample pixels gets another class.",
+    help="Quantize convolutions to 8-bit integers, with ranges calibrated on the scene. Refused if the class of more "
+    "than 1 % of the sample pixels changes.",
 )
-@click.option("--optical", type=PathList(), help="Sentinel-2, as for refnet predict, to cut sample tiles from.")
+@click.option("--optical", type=PathList(), help="Sentinel-2 scene for sample tiles, as for refnet predict.")
 @click.option(
     "--sar",
     type=PathList(),
-    help="Sentinel-1 of that scene. One sensor is enough for weights that can do without the other; --quantize needs "
-    "both.",
+    help="Sentinel-1 of that scene. One sensor is enough if the weights can map from it; --quantize needs both.",
 )
 @OVERWRITE
 @field_options(SCENE, without=OF_PREDICTION)
@@ -75,11 +74,11 @@ def export_command(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Write WEIGHTS, a file or a name (default: refnet-base), as an ONNX model, which needs no torch to run.
+    """Export WEIGHTS, a file or a name (default: refnet-base), as an ONNX model, which runs without torch.
 
-    Network, standardisation, softmax and card become one file, for refnet predict --weights and for programs of your
-    own. It is compared with the network in torch on sample tiles, of a scene or else drawn at random, and the
-    differences are told and recorded in it. Takes about a minute.
+    The model contains network, standardisation, softmax and card. Use it with refnet predict --weights or in your own
+    programs. The command compares it with the network in torch on sample tiles of the scene, or on random tiles. It
+    prints the differences and records them in the model. This takes about a minute.
     """
     set_level(quiet)
     from refnet_cli.export import export_onnx
@@ -104,16 +103,16 @@ def export_command(
     click.echo(json.dumps(made, indent=2) if as_json else output)
 
 
-@click.command("doctor", cls=StrictCommand, short_help="Check this machine and try refnet on it.")
-@click.option("--online", is_flag=True, help="Ask each catalogue of refnet fetch for an answer, at most 3 s each.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.command("doctor", cls=StrictCommand, short_help="Check the installation and the machine.")
+@click.option("--online", is_flag=True, help="Also check whether the catalogues of refnet fetch answer (3 s each).")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @QUIET
 def doctor_command(online: bool, as_json: bool, quiet: bool) -> None:
-    """Tell what this machine has, what refnet will use, and whether it works.
+    """Check the installation and the machine, and show what refnet will use.
 
-    Versions, GDAL's drivers, memory, devices, engines, scan kernels, weights and their checksums; and a self-test of
-    some seconds, in which everything that can run predicts the same small images and has to agree, and a map is made
-    of files. Exit code 69 if that fails or no engine can run.
+    Shows versions, GDAL drivers, memory, devices, engines, scan kernels, weights and their checksums. A self-test of a
+    few seconds compares the predictions of all engines and kernels, and makes a small map. The exit code is 69 if it
+    fails or no engine can run.
     """
     from refnet_cli.doctor.report import inspect_machine
 
@@ -129,14 +128,14 @@ def doctor_command(online: bool, as_json: bool, quiet: bool) -> None:
 
 @click.group("weights", cls=StrictGroup, short_help="List, show, fetch, check and import weights.")
 def weights_group() -> None:
-    """Look at weights, check them, import published checkpoints."""
+    """List, show, fetch, check and import weights."""
 
 
 @weights_group.command("list", short_help="List the bundled and the fetched weights.")
-@click.option("--json", "as_json", is_flag=True, help="Print what they are as JSON instead of their paths.")
+@click.option("--json", "as_json", is_flag=True, help="Print names, paths, sizes and schemes as JSON.")
 @QUIET
 def weights_list(as_json: bool, quiet: bool) -> None:
-    """List the bundled weights and the fetched ones: print their paths, and say what each is."""
+    """List the bundled and the fetched weights: their paths on stdout, and descriptions on stderr."""
     from refnet_cli.cli.card_text import describe_file
     from refnet_cli.model.published import fetched_weights
     from refnet_cli.model.weight_files import bundled_weights, default_weights, read_card
@@ -161,12 +160,12 @@ def weights_list(as_json: bool, quiet: bool) -> None:
 
 @weights_group.command("info", short_help="Show the card of weights.")
 @click.argument("weights", type=WEIGHTS, required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 def weights_info(weights: Any, as_json: bool) -> None:
-    """Say what WEIGHTS are, a file or a name (default: refnet-base), by their card.
+    """Show the card of WEIGHTS, a file or a name (default: refnet-base).
 
-    Bands, classes, tile, training data, scores, licence and limits. In JSON, sensors_alone lists the sensors that are
-    enough alone, of optical and sar.
+    The card has bands, classes, tile size, training data, scores, licence and limits. In JSON, sensors_alone lists the
+    sensors from which the weights can map without the other.
     """
     from refnet_cli.cli.card_text import describe_card
     from refnet_cli.model.card import SENSORS_ALONE
@@ -189,15 +188,15 @@ def weights_info(weights: Any, as_json: bool) -> None:
     "--allow-host",
     multiple=True,
     metavar="HOST[:PORT]",
-    help="Trust a further host; it may be reached by http and have a private address. May be repeated.",
+    help="Trust a further host, also with http and a private address. Can be repeated.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace fetched weights of that name that differ from the list's.")
 @QUIET
 def weights_fetch(name: str, listed: Path | None, allow_host: tuple[str, ...], overwrite: bool, quiet: bool) -> None:
-    """Download weights NAME of the list of published weights, and print the file's path.
+    """Download the published weights NAME, and print the path of the file.
 
-    The file must have the list's size and SHA-256. Then --weights NAME finds it. A download that was interrupted is
-    continued. Needs the extra: pip install 'refnet-cli[fetch]'.
+    Afterwards --weights NAME finds them. The file must have the size and SHA-256 in the list. The same command resumes
+    an interrupted download. Needs an extra: pip install 'refnet-cli[fetch]'.
     """
     set_level(quiet)
     from refnet_cli.fetching.weights import fetch_weights
@@ -210,18 +209,18 @@ def weights_fetch(name: str, listed: Path | None, allow_host: tuple[str, ...], o
 
 @weights_group.command("verify", short_help="Check weights against their checksum.")
 @click.argument("weights", type=WEIGHTS)
-@click.option("--for-listing", is_flag=True, help="Check also what weights need before they are listed, and run them.")
-@click.option("--on", "regions", type=FILE, help="With --for-listing: regions file of the evaluation list.")
-@click.option("--list", "listed", type=FILE, help="With --for-listing: list with the weights' entry, to compare with.")
+@click.option("--for-listing", is_flag=True, help="Also run the weights, and check what they need for the list.")
+@click.option("--on", "regions", type=FILE, help="With --for-listing: regions file of the fixed evaluation.")
+@click.option("--list", "listed", type=FILE, help="With --for-listing: list with the weights' entry, for comparison.")
 @click.option("--json", "as_json", is_flag=True, help="With --for-listing: print the report as JSON.")
 @QUIET
 def weights_verify(
     weights: Any, for_listing: bool, regions: Path | None, listed: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Hold WEIGHTS, a file or a name, against the checksum in their card.
+    """Compare WEIGHTS, a file or a name, with the checksum in their card.
 
-    With --for-listing, print also what is missing before they may be listed for refnet weights fetch, and the entry
-    for the list. Exit code 78 if something is missing.
+    With --for-listing, also print what they lack for the list of refnet weights fetch, and their entry for it. The
+    exit code is 78 if they lack something.
     """
     from refnet_cli.model.weight_files import find_weights, verify
 
@@ -261,14 +260,14 @@ def _score(path: Path, regions: Path, quiet: bool) -> dict[str, Any]:
     "--card",
     required=True,
     type=FILE,
-    help="TOML file with what the checkpoint does not say: name, bands, statistics, scheme.",
+    help="TOML file with what the checkpoint lacks: name, bands, statistics, scheme.",
 )
 @OVERWRITE
 @QUIET
 def weights_import(checkpoint: Path, output: Path, card: Path, overwrite: bool | None, quiet: bool) -> None:
-    """Turn a published REF-Net checkpoint (.pth) into weights with a card.
+    """Convert a published REF-Net checkpoint (.pth) to weights with a card.
 
-    The file is read as data only; code inside it is refused.
+    Checkpoints that contain code are refused.
     """
     from refnet_cli.model.weights import import_published
 

@@ -145,8 +145,7 @@ class TrainConfig:
     encoder_weights: Given = option(
         None,
         help="Pretrained encoders to start from: 'imagenet' (downloaded by timm), a file in timm's format, or a name: "
-        "'bigearthnet', 'ssl4eo-moco' or 'decur'. For a name, state the checksums as encoder_sha256 in the regions "
-        "file.",
+        "'bigearthnet', 'ssl4eo-moco' or 'decur'. Names need the checksums in the regions file (encoder_sha256).",
         affects="pixels",
     )
     """Also a table with names or files by sensor. `choose_encoders` resolves the value."""
@@ -214,10 +213,10 @@ class TrainConfig:
     label_smoothing: float = option(0.0, affects="pixels", since="0.2")
     """Share of the target probability that is spread over all classes; for losses with cross entropy."""
     learning_rate: float | None = None
-    """Of AdamW, at its highest; by default the published 5e-4. With ``init``, this, ``warmup`` and ``clip`` have
-    defaults of their own, see `refnet_cli.training.fine_tuning`."""
+    """Maximum learning rate of AdamW; by default the published 5e-4. With ``init``, this, ``warmup`` and ``clip`` have
+    other defaults, see `refnet_cli.training.fine_tuning`."""
     weight_decay: float = 5e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     warmup: int | None = None
     """Number of steps in which the learning rate rises to its full value; by default none."""
     clip: float | None = None
@@ -231,34 +230,29 @@ class TrainConfig:
     """Steps between validations; by default a tenth of all steps."""
     patience: int | None = None
     """Early stopping after this many validations without a better mean IoU; by default never."""
-    checkpoint_every: int = option(100, affects="run")
-    """Steps between checkpoints."""
+    checkpoint_every: int = option(100, help="Steps between checkpoints.", affects="run")
     seed: int = option(0, help="Seed of all random numbers.", affects="pixels")
     without: Literal["optical", "sar"] | None = option(
         None, help="Train without this sensor: its input is always the mean. For comparisons.", affects="pixels"
     )
     """Scenes do not need files of this sensor."""
-    licence: str = option("unknown", affects="files")
-    """Of the weights; it goes into their card."""
-    notice: str = option("", affects="files")
-    """Notice to all users of the weights."""
+    licence: str = option("unknown", help="Licence of the weights, for their card.", affects="files")
+    notice: str = option("", help="Notice to all users of the weights, for their card.", affects="files")
     device: str = option("auto", help="auto, cpu, cuda or cuda:N.", affects="run")
     scan: str | None = option(None, help="Kernel of the selective scan; see refnet predict.", affects="run")
     cache: Path | None = option(
         None,
-        help="Folder of the store: each scene is brought onto its grid there once, for all trainings on the same "
-        "files.",
+        help="Folder of the store, which keeps the resampled scenes for all trainings on the same files.",
         default_text="a folder in the output, removed at the end",
         affects="run",
     )
     cache_size: float | None = option(
         None,
-        help="Most GB in the store. Scenes beyond it are read from their files, which is slower. 0: no store.",
+        help="Maximum size of the store in GB. Other scenes are read from their files, which is slower. 0: no store.",
         default_text="all but 2 GB of the free disk",
         affects="run",
     )
-    workers: int = option(2, affects="run")
-    """Number of threads that read crops ahead of the network."""
+    workers: int = option(2, help="Number of threads that read crops ahead of the network.", affects="run")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", tuple(self.scenes))

@@ -169,7 +169,7 @@ def test_the_list_of_tasks_is_not_the_map(tmp_path: Path, capfd: pytest.CaptureF
     words = ["batch", "plan", str(tmp_path / "scenes.csv")]
     assert run([*words, "-o", str(tmp_path / "map.tif")]) == 64
     said = capfd.readouterr().err
-    remedy = shlex.split(re.sub(r"[;,]", " ", said[said.index("-o tasks.jsonl") : said.index(" for the list")]))
+    remedy = shlex.split(re.sub(r"[;,]", " ", said[said.index("-o tasks.jsonl") : said.index(" for the file")]))
     template = shlex.split(said[said.index("as --map") + 3 :].strip().rstrip("."))
     assert run([*words, "-o", str(tmp_path / remedy[1]), *template]) == 0
 

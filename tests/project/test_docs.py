@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def read_commands() -> list[list[str]]:
-    commands = commands_of(section_of("## Let the bundled weights learn the sample scene"))
+    commands = commands_of(section_of("## Train on the sample scene"))
     return [shlex.split(command)[1:] for command in commands]
 
 
@@ -269,7 +269,7 @@ def test_every_command_of_the_readme_is_run_here(tmp_path: Path) -> None:
     installing, predicting, fetching, training = commands_of(pages()[README])
     assert installing.endswith("&& pip install '.[torch,fetch]'")
     assert set(shell(tmp_path, predicting).split()) == {"lulc.tif", "lulc_preview.png"}
-    assert training in commands_of(section_of("## Let the bundled weights learn the sample scene"))
+    assert training in commands_of(section_of("## Train on the sample scene"))
     assert fetching in commands_of(page("tutorials/your-region"))
     done = programs.refnet(*shlex.split(fetching)[1:], *NOWHERE, cwd=tmp_path)
     assert "searching 127.0.0.1:9" in done.stderr  # place and dates are good; no catalogue is there
