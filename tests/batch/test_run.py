@@ -255,14 +255,11 @@ def test_without_a_dask_scheduler(many: Many, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("lives", [3, 1.5])
-def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path: Path) -> None:
-    """Run again until all is done: each life brings it further, if it is longer than it takes to start."""
-    tasks, random, kills = many.plan(tmp_path), np.random.default_rng(1), 0
-    began = time.monotonic()
-    refnet("batch", "run", "-")
-    pause = max(1.0, lives * (time.monotonic() - began))
-    env, until = environment(disturbed=True, REFNET_TEST_SLEEP=lives / 12), time.monotonic() + PATIENCE
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_random_worker_killed_again_and_again(seed: int, many: Many, tmp_path: Path) -> None:
+    """The batch is run until all is done. A worker is killed at a random moment after a file has grown."""
+    tasks, random, kills = many.plan(tmp_path), np.random.default_rng(seed), 0
+    env, until = environment(disturbed=True, REFNET_TEST_SLEEP=0.2), time.monotonic() + PATIENCE
     code: int | None = None
     while code != 0:
         assert code in (None, 1)
@@ -270,17 +267,28 @@ def test_a_random_worker_killed_every_second(lives: float, many: Many, tmp_path:
             command("batch", "run", tasks, "--workers", 2), env=env, cwd=ROOT, stdout=subprocess.DEVNULL
         )
         with ended(process):
+            before = sizes_in(tmp_path / "maps")
             while (code := process.poll()) is None:
                 assert time.monotonic() < until, f"not done after {kills} kills"
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(pause)
-                workers = children_of(process.pid)
-                if workers:
-                    with suppress(ProcessLookupError):
-                        os.kill(int(random.choice(workers)), signal.SIGKILL)
-                        kills += 1
+                time.sleep(0.05)
+                if any(size > before.get(path, -1) for path, size in sizes_in(tmp_path / "maps").items()):
+                    time.sleep(random.uniform(0, 1))
+                    if workers := children_of(process.pid):
+                        with suppress(ProcessLookupError):
+                            os.kill(int(random.choice(workers)), signal.SIGKILL)
+                            kills += 1
+                    before = sizes_in(tmp_path / "maps")
     assert kills >= 2
     many.hold(tasks)
+
+
+def sizes_in(folder: Path) -> dict[Path, int]:
+    """Return the sizes of all files in a folder, some of which may disappear meanwhile."""
+    found = {}
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found[path] = path.stat().st_size
+    return found
 
 
 ENDS = few([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], signal.SIGTERM)
