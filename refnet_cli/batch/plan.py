@@ -31,11 +31,12 @@ from refnet_cli.outputs.cog import BLOCK
 from refnet_cli.prediction.job import Job, resolve_season
 from refnet_cli.prediction.options import PredictOptions
 from refnet_cli.scene.absent import absent_sensor, single_sensor_options
-from refnet_cli.scene.options import CloudMaskName, Combine
+from refnet_cli.scene.options import CloudMaskName, Combine, as_paths
 from refnet_cli.scene.season_files import SceneDate
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.offset import stac_conflict, stac_tags
 from refnet_cli.sensors.sensor import MODALITIES, Modality, other_of
+from refnet_cli.system.urls import is_remote
 from refnet_cli.system.words import count
 from refnet_cli.tiles.window import Window
 
@@ -97,6 +98,7 @@ def plan(
     _check_sensors(known)
     _log_absent([options.absent for options, _ in known])
     _warn_of_contradictions(tasks)
+    _warn_of_missing(tasks)
     for task in tasks:
         for window in [None] if block is None else _blocks(task.options, block):
             planned = replace(task, block=window)
@@ -255,6 +257,14 @@ def _warn_of_contradictions(tasks: Sequence[Task]) -> None:
                 f"the STAC item of {task.options.output} contradicts itself about the optical offset: {found}. The "
                 "offset is determined from the values unless --optical-offset is passed."
             )
+
+
+def _warn_of_missing(tasks: Sequence[Task]) -> None:
+    """Warn about files that do not exist. They may be made before the tasks run."""
+    files = [[*as_paths(task.options.optical), *as_paths(task.options.sar)] for task in tasks]
+    missing = [[path for path in own if not (is_remote(path) or path.exists())] for own in files]
+    if lacking := list(filter(None, missing)):
+        LOG.warning(f"{count(len(lacking), 'scene')} of {len(tasks)} without all files; {lacking[0][0]} does not exist")
 
 
 def _blocks(options: PredictOptions, side: int) -> Iterator[Window]:

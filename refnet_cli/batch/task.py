@@ -99,7 +99,9 @@ class Task:
         try:
             entries = json.loads(line)
         except ValueError as error:
-            raise ConfigError(f"{where}: {error}.") from error
+            raise ConfigError(
+                f"{where}: {error}. Make tasks from a list of scenes with `refnet batch plan SCENES -o tasks.jsonl`."
+            ) from error
         _refuse_removed(entries, source)
         found = read(_Line, entries, where, source.parent)
         if not found.refnet and found.options.get("scheme") == "esri-io":

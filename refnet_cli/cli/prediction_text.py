@@ -12,16 +12,12 @@ from refnet_cli.model.one_sensor import describe_absent_sensor
 from refnet_cli.prediction.report import Report
 from refnet_cli.raster.georeference import unit_of
 from refnet_cli.scene.season import SEEN
+from refnet_cli.sensors.decisions import name_source
 
 MOST_LINES = 12
 """Lines before the first tile; -v shows all."""
 MOST_CLASSES = 4
 """Classes that the result names; the others are added up."""
-_SOURCES = {
-    "tag": "tags", "stac": "STAC item", "metadata": "metadata", "description": "band names", "name": "file name",
-    "type": "data type", "count": "number of bands", "values": "pixel values", "option": "option",
-}  # fmt: skip
-"""Where a decision comes from, by the first word of its evidence."""
 _UNITS = {"db": "in dB", "db100": "in dB x 100", "power": "in linear power", "amplitude": "in amplitude"}
 
 
@@ -98,7 +94,7 @@ def _describe_optical(report: Report, decided: dict[str, dict[str, Any]]) -> str
     level = decided["optical.level"]["value"]
     parts = ["level unknown" if level == "unknown" else str(level), " ".join(report.network["optical"])]
     if offset := decided.get("optical.offset"):
-        parts.append(f"offset {offset['value']:g}{_source(offset)}")
+        parts.append(f"offset {offset['value']:g}{name_source(offset['how'])}")
     return f"{name_files(report.options['optical'])}  {', '.join(parts)}"
 
 
@@ -106,12 +102,7 @@ def _describe_sar(report: Report, decided: dict[str, dict[str, Any]]) -> str:
     if "sar" not in report.sensors:
         return describe_absent_sensor("sar")
     scale = decided["sar.scale"]
-    parts = [f"{' '.join(report.network['sar'])} {_UNITS[scale['value']]}{_source(scale)}"]
+    parts = [f"{' '.join(report.network['sar'])} {_UNITS[scale['value']]}{name_source(scale['how'])}"]
     if overlap := decided.get("overlap"):
         parts.append(f"covers {overlap['value']:.0%} of the map")
     return f"{name_files(report.options['sar'])}  {', '.join(parts)}"
-
-
-def _source(decision: dict[str, Any]) -> str:
-    kind = decision["how"].partition(":")[0]
-    return f" (from {_SOURCES[kind]})" if kind in _SOURCES else ""

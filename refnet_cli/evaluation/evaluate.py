@@ -83,6 +83,8 @@ def evaluate(
     ):
         for warning in dict.fromkeys([*mapped.warnings, *labelled.warnings]):
             LOG.warning(warning)
+        if isinstance(labelled, RasterLabels) and labelled.is_prediction and not mapped.is_prediction:
+            LOG.warning(f"{labels_path} is a map of refnet and {map_path} is not: are they swapped? The map is first.")
         if sample:
             _check_sample(labelled, labels_path, map_path)
         return _score(mapped, labelled, grid, meaning, sample, progress)

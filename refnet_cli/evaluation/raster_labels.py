@@ -133,6 +133,11 @@ class RasterLabels(Closing):
         """Close the file."""
         self._raster.dataset.close()
 
+    @property
+    def is_prediction(self) -> bool:
+        """Whether the file is a map that refnet predicted."""
+        return "REFNET_WEIGHTS" in self._raster.dataset.tags()
+
     def _check_codes(self) -> None:
         region = self._alignment.source_window(Window(0, 0, *self._grid.shape))
         found: set[float] = set()
@@ -144,7 +149,7 @@ class RasterLabels(Closing):
             listed = ", ".join(map(self._text, unknown[:20])) + ", ..." * (len(unknown) > 20)
             raise InputError(
                 f"The {self._what} file {self._raster.path} has the codes {listed}, which are not in class scheme "
-                f"{self._scheme.name!r} (codes {', '.join(map(self._text, self._indexes))})."
+                f"{self._scheme.name!r} (codes 0, {', '.join(map(str, self._scheme.codes))})."
                 + self._explain(unknown)
                 + (f" {advice}" if self._what == "label" else f" Give the map's scheme: {MAPS[self._what]}.")
             )

@@ -13,6 +13,16 @@ from refnet_cli.raster.guard_jp2 import check_codestream
 from refnet_cli.raster.guard_tiff import check_directories
 from refnet_cli.sensors.safe.files import ZIP_FAULTS, zip_member
 
+_OTHERS = {
+    b"\x89PNG": "is a PNG picture, which holds no measurements. Use the original GeoTIFF or JPEG 2000 file.",
+    b"\xff\xd8\xff": "is a JPEG picture, which holds no measurements. Use the original GeoTIFF or JPEG 2000 file.",
+    b"\x89HDF": "is HDF5 or NetCDF 4. Convert it with gdal_translate to GeoTIFF.",
+    b"CDF": "is NetCDF. Convert it with gdal_translate to GeoTIFF.",
+    b"<": "is HTML or XML, such as the page of a server that refuses a download. Download the file again.",
+    b"version https://git-lfs": "is a pointer of Git LFS in place of the file. Fetch the file with git lfs pull.",
+}
+"""What is wrong with files of other formats, and what to do, by their first bytes."""
+
 
 class ZipMember(str):
     """GDAL path of a file in a zip. Users never give such a path."""
@@ -42,6 +52,18 @@ def _check_headers_once(path: str, zipped: tuple[str, str] | None, driver: str, 
     else:
         with open(path, "rb") as file:
             check(file)
+
+
+def refuse_other_formats(path: str, what: str) -> None:
+    """Raise InputError, with what to do, for a file whose first bytes are those of another known format."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(24).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        return  # GDAL reports the error
+    for first, problem in _OTHERS.items():
+        if start.startswith(first):
+            raise InputError(f"The {what} file {path} {problem}")
 
 
 def first_bytes(path: str, what: str) -> bytes:

@@ -28,7 +28,7 @@ from refnet_cli.raster.fills import Fills, dilate
 from refnet_cli.raster.gdal import settings_for
 from refnet_cli.raster.georeference import AffineGeoreference, GcpGeoreference, Georeference, raster_window
 from refnet_cli.raster.guard_tiff import MAX_BYTES
-from refnet_cli.raster.headers import ZipMember, check_headers, first_bytes
+from refnet_cli.raster.headers import ZipMember, check_headers, first_bytes, refuse_other_formats
 from refnet_cli.raster.sidecars import georeferencing_in_sidecar
 from refnet_cli.raster.vrt import Vrt, is_vrt, raster_driver, read_vrt
 from refnet_cli.sensors import SENSORS
@@ -87,6 +87,8 @@ class Raster:
             driver = "GTiff" if first_bytes(text, what) in (b"II", b"MM") else "JP2OpenJPEG"
             if is_vrt(text):
                 (text, sources), driver = self._read_vrt(text, allow_vrt), "VRT"
+            elif driver != "GTiff":
+                refuse_other_formats(text, what)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with self.error_context("cannot be opened as GeoTIFF or JPEG 2000"):
@@ -234,8 +236,8 @@ class Raster:
         self.stored_crs = points_crs if self.gcps_only else dataset.crs
         if not self.stored_crs:
             raise self._georeferencing_error(
-                f"The {self.what} file has no coordinate reference system. Assign the right one first."
-                f"{self._sidecar_hint(lacks_crs=True, lacks_transform=not placed)}"
+                f"The {self.what} file has no coordinate reference system. Assign the right one first, for instance "
+                f"with gdal_edit.py -a_srs EPSG:32633.{self._sidecar_hint(lacks_crs=True, lacks_transform=not placed)}"
             )
         self.crs = CRS.from_wkt(self.stored_crs.to_wkt()).to_2d()
         if not (self.crs.is_projected or self.crs.is_geographic):

@@ -143,7 +143,10 @@ def _dated(given: str, optical: Paths | None, sar: Paths | None, where: str) -> 
         raise ConfigError(f"{where}: {error}") from error
     found = given or date_of(optical or sar or ())
     if not found:
-        raise ConfigError(f"{where} has no date, and the names and tags of its files tell none. Add a column date.")
+        raise ConfigError(
+            f"{where} has no date, and the names and tags of its files tell none. Put the date into the file's name, "
+            "such as s2_2021-06-10.tif, or list the scenes in a table with a column date."
+        )
     return SceneDate(found, optical, sar)
 
 

@@ -256,7 +256,8 @@ def _choose_bands(
         if len(places) != 1:
             found = ", ".join(str(name or description) for name, description in zip(names, descriptions, strict=True))
             advice = _choose_number(band, places, modality) if places else advice
-            reason = f"The {modality} file has {'several bands' if places else 'no band'} {band} among {found}"
+            sensor = SENSORS[modality].name
+            reason = f"The {sensor} file has {'several bands' if places else 'no band'} {band} among {found}"
             raise InputError(_with_advice(reason, advice))
         indexes += places
     return tuple(indexes), how
@@ -300,11 +301,22 @@ def _in_network_order(
         )
     if len(places) < len(needed):
         raise InputError(
-            f"The {modality} file has {count(len(places), 'band')}, but {len(needed)} are needed "
-            f"({', '.join(needed)}). Use a file that has them."
+            f"The {SENSORS[modality].name} file has {_tally(len(places), len(excluded))}, but {len(needed)} are needed "
+            f"({', '.join(needed)}). Use a file that has them{_not_a_picture(len(names), modality)}."
         )
-    reason = f"The {modality} file has {found}, so {', '.join(needed)} cannot be identified"
+    reason = f"The {SENSORS[modality].name} file has {found}, so {', '.join(needed)} cannot be identified"
     raise InputError(_with_advice(reason, advice))
+
+
+def _tally(possible: int, others: int) -> str:
+    """Count the bands that may be of the sensor, and those that are something else, such as labels."""
+    if not others:
+        return count(possible, "band")
+    return f"{count(others, 'band')} of another kind and {count(possible, 'band')} that may be of the sensor"
+
+
+def _not_a_picture(bands: int, modality: str) -> str:
+    return ": a picture in red, green and blue lacks the near infrared" if (bands, modality) == (3, "optical") else ""
 
 
 def _bands_by_option(

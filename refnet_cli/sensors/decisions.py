@@ -13,6 +13,11 @@ from refnet_cli.errors import OptionsError
 
 _SETTLED_BY_OPTIONS = ("bands", "scale", "offset")
 _SETTLED_BY_FILES = ("fill", "clipped")
+_SOURCES = {
+    "tag": "tags", "stac": "STAC item", "metadata": "metadata", "description": "band names", "name": "file name",
+    "type": "data type", "count": "number of bands", "values": "pixel values", "option": "option",
+}  # fmt: skip
+"""Where a decision comes from, by the first word of its evidence."""
 
 
 class Decision(NamedTuple):
@@ -27,6 +32,18 @@ class Decision(NamedTuple):
         """Whether the decision affects pixel values and rests only on the values or on the number of bands."""
         kind = self.what.partition(".")[2]
         return kind in _SETTLED_BY_OPTIONS + _SETTLED_BY_FILES and self.how.startswith(("values:", "count:"))
+
+
+def name_source(how: str) -> str:
+    """Say in brackets where a decision comes from, by its evidence; nothing if the evidence names no kind.
+
+    Examples
+    --------
+    >>> name_source("values: 99% are at most 0.5.")
+    ' (from pixel values)'
+    """
+    kind = how.partition(":")[0]
+    return f" (from {_SOURCES[kind]})" if kind in _SOURCES else ""
 
 
 def refuse_guesses(decisions: Iterable[Decision]) -> None:

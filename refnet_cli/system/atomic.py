@@ -201,6 +201,13 @@ def check_distinct_paths(outputs: Iterable[Path | None], inputs: Iterable[Path |
         taken.append(output)
 
 
+def _where(text: str) -> str:
+    """Say from which folder a path that is not there was looked up, or what it holds that only a shell replaces."""
+    if text.startswith("~"):
+        return ": only an unquoted ~ is your home folder"
+    return "" if os.path.isabs(text) else f" in {os.getcwd()}"
+
+
 def local_file(path: str | Path, what: str) -> str:
     """Check that a path is a readable local file, and return it as text.
 
@@ -219,6 +226,7 @@ def local_file(path: str | Path, what: str) -> str:
         )
     # Names that are too long count as missing here, without an error.
     if not os.path.isfile(text) or not os.access(text, os.R_OK):
-        state = "cannot be read" if os.path.exists(text) else "does not exist"
-        raise InputMissingError(f"The {what} file {text} {state}. Check the path and its permissions.")
+        if os.path.exists(text):
+            raise InputMissingError(f"The {what} file {text} cannot be read. Check its permissions.")
+        raise InputMissingError(f"The {what} file {text} does not exist{_where(text)}. Check the path.")
     return text

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from pathlib import Path
 from types import GenericAlias, NoneType, UnionType
@@ -207,13 +208,21 @@ def _say(error: BaseException, kind: Any) -> str:
         finite = not isinstance(value, float) or abs(value) <= sys.float_info.max
         return f" is {_shorten(repr(value))}; {needed if finite else 'it must be finite.'}"
     if isinstance(error, ForbiddenExtraKeysError):
+        known = tuple(get_type_hints(error.cl))
         names = ", ".join(name if name.isprintable() else repr(name) for name in sorted(error.extra_fields))
-        return f": unknown entries {_shorten(names)}; known are {', '.join(get_type_hints(error.cl))}."
+        meant = _suggest(error.extra_fields, known)
+        return f": unknown entries {_shorten(names)}; known are {', '.join(known)}.{meant}"
     if isinstance(error, ConfigError | OptionsError | WeightsError):
         return f": {error}"
     if isinstance(error, KeyError) and kind is not None:
         return f" is missing; {needed}"
     raise error  # of another kind; or, as a dataclass was made, a bug
+
+
+def _suggest(names: Iterable[str], known: Sequence[str]) -> str:
+    """Name the known entries that misspelt ones are like."""
+    like = [found[0] for name in sorted(names) if (found := get_close_matches(name.replace("-", "_"), known, 1))]
+    return f" Did you mean {', '.join(dict.fromkeys(like))}?" if like else ""
 
 
 def _place(said: str, place: str) -> str:

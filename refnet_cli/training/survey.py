@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from refnet_cli.errors import InputError
 from refnet_cli.sensors import SENSORS
-from refnet_cli.sensors.decisions import Decision
+from refnet_cli.sensors.decisions import Decision, name_source
 from refnet_cli.sensors.sensor import other_of
 from refnet_cli.system.process import default_read_threads
 from refnet_cli.system.words import count
@@ -71,10 +71,17 @@ def survey(config: TrainConfig, store: Store | None = None) -> list[LabelledScen
     ------
     SplitError
         If the labelled area is too small for the split.
+    InputError
+        If no pixel is labelled.
     RefnetError
         If a scene is not usable.
     """
     scenes, blocks = zip(*(_count_labels(entry, config, store) for entry in config.scenes), strict=True)
+    if not any(scene.trains for scene in scenes):  # before the split, all labelled pixels are for training
+        raise InputError(
+            f"No pixel has a class in {', '.join(sorted({str(scene.entry.labels) for scene in scenes}))} and data from "
+            "the sensors, so there is nothing to learn. Check the labels: 0 and nodata are no class."
+        )
     try:
         windows = _hold_out(config, scenes, blocks)
     except SplitError as error:
@@ -273,7 +280,7 @@ def log_scenes(config: TrainConfig, scenes: Sequence[LabelledScene]) -> None:
 
 
 def describe_files(scene: LabelledScene, config: TrainConfig) -> str:
-    """Say how a scene's files are read: level, bands, offset and unit, and which of these are guesses."""
+    """Say how a scene's files are read: level, bands, offset and unit, and which of these only the pixels tell."""
     decided = {decision.what: decision for decision in scene.decisions}
     sensors = []
     for sensor, bands in (("optical", config.optical_bands), ("sar", config.sar_bands)):
@@ -298,7 +305,7 @@ def _describe(decision: Decision, bands: Sequence[str]) -> str:
     text = f"{kind} {value:g}" if isinstance(value, float) else f"{kind} {value}"
     if kind == "bands":
         text = f"{' '.join(bands)} from bands {' '.join(map(str, value))}"
-    return text + " (a guess)" * decision.is_guess
+    return text + (name_source(decision.how) if decision.is_guess else "")
 
 
 def log_warnings(scenes: Sequence[LabelledScene]) -> None:

@@ -519,3 +519,15 @@ def test_a_scheme_of_ones_own_becomes_an_absolute_path(
     scenes = read_scenes(TABLE + "a.tif,b.tif,m.tif\n", tmp_path)
     (task,) = plan(scenes, Templates(), {"weights": weights, "scheme": name}, tmp_path)
     assert task.options.scheme == str(tmp_path / name)
+
+
+def test_files_that_are_not_there_are_named(
+    tmp_path: Path, weights: Path, scene: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    optical, sar = scene
+    table = f"optical,sar,output\n{optical},{sar},a.tif\n"
+    planned(table, tmp_path, weights)
+    assert "does not exist" not in caplog.text
+    planned(f"{table}{optical},gone.tif,b.tif\n", tmp_path, weights)
+    assert "1 scene of 2 without all files" in caplog.text
+    assert "gone.tif does not exist" in caplog.text

@@ -91,7 +91,7 @@ def test_catalogues_in_their_spellings(name: str, weights: Path, said: list[str]
     found = stac_offset(stac_tags(planned(entry, weights).options.stac))
     assert (found and found[0]) == offset
     assert found is None or found[1].startswith("stac: ")
-    assert not said
+    assert not [line for line in said if "does not exist" not in line]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_an_item_that_contradicts_itself_is_left_to_the_values(
     properties: dict[str, Any], asset: dict[str, Any], weights: Path, pair: tuple[Path, Path], said: list[str]
 ) -> None:
     task = planned(item(properties, asset), weights)
-    (line,) = said
+    (line,) = (line for line in said if "does not exist" not in line)
     for part in ("! ", "contradicts itself", "processing_baseline=", "--optical-offset", str(task.path)):
         assert part in line
     decisions = decided(pair, task.options.stac)

@@ -413,3 +413,14 @@ def test_json_holds_the_confusion_matrix(files: tuple[Path, Path], capsys: pytes
     assert matrix.sum(1).tolist() == list(found["labelled"].values())
     assert "area_estimates" not in found
     assert np.trace(matrix) / matrix.sum() == pytest.approx(found["overall_accuracy"])
+
+
+def test_map_and_labels_in_the_wrong_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    codes = np.ones((1, 20, 20), np.uint8)
+    made, labels = (write(tmp_path / f"{name}.tif", codes, (name,)) for name in ("made", "labels"))
+    with rasterio.open(made, "r+") as dataset:
+        dataset.update_tags(REFNET_WEIGHTS="refnet-base")
+    evaluate(made, labels, "esri-io")
+    assert "swapped" not in caplog.text
+    evaluate(labels, made, "esri-io")
+    assert "are they swapped" in caplog.text

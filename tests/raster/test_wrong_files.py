@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 
 from refnet_cli.cli.main import run
-from refnet_cli.errors import InputError, OptionsError
+from refnet_cli.errors import InputError, InputMissingError, OptionsError
 from refnet_cli.prediction.inspection import inspect
 from refnet_cli.raster.georeference import GcpGeoreference
 from refnet_cli.raster.raster import Raster
@@ -242,3 +243,27 @@ def test_the_other_sensor_alone_speaks_where_one_band_is_missing(tmp_path: Path)
         assert np.isnan(pair.read(window).optical[:, 2:, 2:]).all()
     with opened(optical, sar) as pair:
         assert np.isfinite(pair.read(window).optical[[0, 1, 3]]).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
+        (b"\xff\xd8\xff\xe0", "is a JPEG picture"),
+        (b"\n<!DOCTYPE html>", "is HTML"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"nothing", "cannot be opened"),
+    ],
+)
+def test_other_formats_are_named(start: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "s2.tif").write_bytes(start)
+    with pytest.raises(InputError, match=rf"s2\.tif.* {said}|{said}"):
+        Raster(tmp_path / "s2.tif", "optical")
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, said in (("s2.tif", f"in {tmp_path}"), ("~/s2.tif", "home folder"), (tmp_path / "s2.tif", "exist. C")):
+        with pytest.raises(InputMissingError, match=re.escape(said)):
+            Raster(path, "optical")

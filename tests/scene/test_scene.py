@@ -423,7 +423,7 @@ def test_refused_paths(write: Write, tmp_path: Path) -> None:
     refuse(optical, "/vsicurl/http://a.b/c.tif", "not a local file")
     refuse(optical, "https://a.b/c.tif", "not a local file")
     (tmp_path / "page.tif").write_text("<html>")
-    refuse(optical, tmp_path / "page.tif", "cannot be opened as GeoTIFF")
+    refuse(optical, tmp_path / "page.tif", "is HTML or XML")
 
 
 def test_refused_places(write: Write) -> None:

@@ -449,3 +449,15 @@ def test_options_come_back(tmp_path: Path) -> None:
     assert options.bounds == ("13.1", "52", "13.5", "53", "EPSG:4326")
     assert (options.optical, options.sar) == (tmp_path / "s2.tif", (tmp_path / "vv.tif", tmp_path / "vh.tif"))
     assert type(options.optical_offset) is float
+
+
+@pytest.mark.parametrize(("written", "meant"), [("stepz", "steps"), ("learning-rate", "learning_rate"), ("qqq", "")])
+def test_a_misspelt_key(written: str, meant: str) -> None:
+    @dataclass
+    class Settings:
+        steps: int = 1
+        learning_rate: float = 1.0
+
+    with pytest.raises(ConfigError) as refused:
+        read(Settings, {written: 1}, "x.toml")
+    assert str(refused.value).endswith(f" Did you mean {meant}?" if meant else "learning_rate.")

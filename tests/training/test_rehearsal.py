@@ -6,12 +6,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 
 from refnet_cli.cli.main import run
 from refnet_cli.cli.train_text import describe_rehearsals
-from refnet_cli.errors import UnavailableError
+from refnet_cli.errors import InputError, UnavailableError
 from refnet_cli.model.weights import load_weights
 from refnet_cli.sensors.decisions import Decision
 from refnet_cli.training import result, trainer
@@ -87,8 +89,8 @@ def test_what_it_says() -> None:
 def test_how_files_are_read(config: TrainConfig) -> None:
     scene = survey(config)[0]
     assert describe_files(scene, config) == (
-        "optical B02 B03 B04 B08 from bands 1 2 3 4, level unknown, scale 1, offset 0 (a guess); SAR VV VH from bands "
-        "1 2, scale power (a guess)"
+        "optical B02 B03 B04 B08 from bands 1 2 3 4, level unknown, scale 1, offset 0 (from pixel values); SAR "
+        "VV VH from bands 1 2, scale power (from pixel values)"
     )
     moved = {"columns": 1.25, "rows": -3.0, "accepted": True, "applied": True}
     shifts = [moved, moved | {"applied": False}, moved | {"accepted": False}]
@@ -126,3 +128,11 @@ def test_the_dry_run(
     found = json.loads(capsys.readouterr().out)
     assert found["scenes"]["south"]["sar.scale"] == "power"
     assert (found["time"]["seconds"], found["time"]["step_seconds"]) == (TIMES.seconds, TIMES.step_seconds)
+
+
+def test_labels_that_are_all_unknown_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    scene = config.scenes[0]
+    with rasterio.open(scene.labels) as labels, rasterio.open(tmp_path / "none.tif", "w", **labels.profile) as empty:
+        empty.write(np.zeros((1, *labels.shape), np.uint8))
+    with pytest.raises(InputError, match=r"No pixel has a class in .*none\.tif"):
+        survey(replace(config, scenes=(replace(scene, labels=tmp_path / "none.tif"),)))
