@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from refnet_cli.cli.options import FILE, QUIET, NameList, OptionsCommand
+from refnet_cli.cli.options import FILE, FOLDER, QUIET, NameList, OptionsCommand
 from refnet_cli.cli.terminal import ProgressBar, on_stop, print_lines, set_level
 
 if TYPE_CHECKING:
     from refnet_cli.fetching.fetch import FetchReport
 
 LOG = logging.getLogger(__name__)
-FOLDER = click.Path(path_type=Path, file_okay=False)
 GROUPS = {
     "Where and when": ("bbox", "area", "tile", "dates", "area_layer", "area_field", "items"),
     "What": ("source", "optical", "bands", "max_cloud", "min_clear", "orbit", "labels"),

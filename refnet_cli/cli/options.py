@@ -21,6 +21,7 @@ from refnet_cli.system.options import alternatives
 from refnet_cli.system.urls import Remote, is_remote, split_paths
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 PICTURE = (".png",)
 TASK_LISTS = (".jsonl", ".ndjson", ".json", ".txt", "")
 FILES = (".safetensors", ".onnx", ".pt", ".pth", ".tif", ".tiff", ".toml")
@@ -112,6 +113,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "optical": {"param_decls": ["--optical", "--s2", "optical"]},
     "sar": {"param_decls": ["--sar", "--s1", "sar"]},
     "season": {"type": click.Path(path_type=Path)},
+    "cache": {"type": FOLDER},
     "cloud_mask": {"type": FILE},  # with codes behind it, or a name, which its dataclass tells apart
     "bounds": {"type": NameList(joins=False), "metavar": "W,S,E,N[,CRS]"},
     "provider": {"type": click.Choice(list(PROVIDERS))},

@@ -14,6 +14,7 @@ import click
 from refnet_cli.cli.options import (
     FILE,
     FILES,
+    FOLDER,
     OVERWRITE,
     PICTURE,
     QUIET,
@@ -64,7 +65,7 @@ def _print_example(command: click.Context, option: click.Parameter, given: bool)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for weights, checkpoints, tables and pictures.  [required except for --dry-run]",
 )
 @click.option(

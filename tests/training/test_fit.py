@@ -583,8 +583,10 @@ def test_the_command(config: TrainConfig, tmp_path: Path, capsys: pytest.Capture
         'name = "north"\nsar_scale = "power"\nmissing = "use-other"\nallow_remote = true\n'
         f'optical = "{scene.optical}"\nsar = "{scene.sar}"\nlabels = "{scene.labels}"\n'
     )
-    code = run(["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "out"), "--steps", "1", "--json"])
-    assert code == 0
+    (cache := tmp_path / "cache").mkdir()  # as an earlier training leaves it
+    words = ["train", str(tmp_path / "regions.toml"), "-o", str(tmp_path / "out"), "--steps", "1", "--json"]
+    assert run([*words, "--cache", str(cache)]) == 0
+    assert [*cache.iterdir()]
     captured = capsys.readouterr()
     card = json.loads(captured.out)
     assert (card["name"], card["training"]["steps"], card["scores"]) == ("mine", 1, {})
