@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import timm
 import torch
 from torch import Tensor
 
@@ -79,6 +78,8 @@ def plain_bands(bands: Sequence[str]) -> list[str]:
 
 def band_tensors(encoder: str, bands: int) -> list[str]:
     """Return the names of an encoder's tensors whose shape depends on the number of bands."""
+    import timm  # takes two seconds, and most trainings keep the bands of their weights
+
     few, more = (
         timm.create_model(encoder, features_only=True, in_chans=number).state_dict() for number in (bands, bands + 1)
     )

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -284,6 +283,8 @@ def _mark(tensor: Tensor) -> Tensor:
 
 
 def _adapt_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    import timm  # takes two seconds
+
     try:
         with quiet():
             encoder: nn.Module = timm.create_model(
@@ -303,6 +304,8 @@ def _adapt_timm(name: str, bands: int, tensors: dict[str, Tensor], path: Path) -
 
 def _fetch_imagenet(encoder: str) -> Path:
     """Return the file of timm's pretrained weights, from the cache or the Hugging Face hub."""
+    import timm  # takes two seconds
+
     known = timm.models.get_pretrained_cfg(encoder)
     if not known or not known.hf_hub_id:
         elsewhere = f", but {known.url}" if known and known.url else ""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from refnet_cli.engines.torch_engine import TorchEngine
 from refnet_cli.model.card import Card
 from refnet_cli.model.refnet import REFNet
 from refnet_cli.model.weights import save_weights
-from refnet_cli.plots import View, draw_confusion, draw_curves, draw_views
 from refnet_cli.prediction.low_confidence import LOW_CONFIDENCE, describe_shares
 from refnet_cli.scene.blocks import read_tile
 from refnet_cli.tiles.window import Window
@@ -26,6 +25,9 @@ from refnet_cli.training.held_out import HeldOut, read_held_out
 from refnet_cli.training.history import History
 from refnet_cli.training.trainer import Trainer
 from refnet_cli.training.validation import validate
+
+if TYPE_CHECKING:
+    from refnet_cli.plots import View
 
 LOG = logging.getLogger(__name__)
 PICTURES = ("curves.png", "confusion.png", "tiles.png")
@@ -142,6 +144,8 @@ def _calibrate(net: REFNet, card: Card, held_out: HeldOut, trainer: Trainer) -> 
 
 def draw_pictures(net: REFNet, card: Card, trainer: Trainer) -> None:
     """Plot loss and scores and, if anything is held out, the confusion matrix and example tiles."""
+    from refnet_cli.plots import draw_confusion, draw_curves, draw_views  # matplotlib is only needed at the end
+
     run, history = trainer.run, trainer.history
     draw_curves(run.folder / "curves.png", [(step.step, step.loss) for step in history.steps], history.validations)
     if card.scores:
@@ -168,6 +172,8 @@ def choose_views(
 
 
 def _view(scene: LabelledScene, window: Window, engine: Engine, config: TrainConfig) -> View:
+    from refnet_cli.plots import View
+
     card = engine.card
     height, width = scene.grid.shape
     tile = _centred_window(window, scene.tiling(card.tile).tile, height, width)
