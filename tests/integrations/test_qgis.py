@@ -211,3 +211,36 @@ def test_the_button_of_the_options_installs(qgis: Qgis) -> None:
     assert (during, after) == ("Cancel", "Install")
     assert state.startswith("refnet ")
     assert "environment" in state
+
+
+IN_BACKGROUND = """
+import json, sys
+from qgis.PyQt.QtCore import QEventLoop
+from qgis.core import (
+    QgsApplication, QgsProcessingAlgRunnerTask, QgsProcessingContext, QgsProcessingFeedback,
+    QgsProcessingOutputLayerDefinition, QgsProject,
+)
+application = QgsApplication([], True)
+application.initQgis()
+from refnet.provider import RefnetProvider
+registry = QgsApplication.processingRegistry()
+registry.addProvider(RefnetProvider())
+context, feedback, loop = QgsProcessingContext(), QgsProcessingFeedback(), QEventLoop()
+context.setProject(QgsProject.instance())
+output = QgsProcessingOutputLayerDefinition(sys.argv[2], QgsProject.instance())
+algorithm = registry.algorithmById("refnet:predict")
+task = QgsProcessingAlgRunnerTask(algorithm, {"optical": sys.argv[1], "output": output}, context, feedback)
+task.executed.connect(lambda *_: loop.quit())
+QgsApplication.taskManager().addTask(task)
+loop.exec_()
+loaded = context.layersToLoadOnCompletion()
+print(json.dumps({path: [one.outputName, one.postProcessor() is not None] for path, one in loaded.items()}))
+import os; sys.stdout.flush(); os._exit(0)
+"""
+
+
+def test_the_map_of_a_dialog_is_loaded(qgis: Qgis, sample: Path) -> None:
+    """Dialogs run algorithms in a thread, from which QGIS takes the list of layers to load."""
+    done = qgis.python(IN_BACKGROUND, sample / "s2.tif", sample / "background.tif")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {str(sample / "background.tif"): ["output", True]}

@@ -128,6 +128,7 @@ class RefnetAlgorithm(QgsProcessingAlgorithm):
             name: value for name, value in self._results.items() if self.parameterDefinition(name).isDestination()
         }
         self._style(context)
+        self._loaded = context.layersToLoadOnCompletion()
         return True
 
     def _style(self, context: QgsProcessingContext) -> None:
@@ -154,6 +155,8 @@ class RefnetAlgorithm(QgsProcessingAlgorithm):
             feedback.pushWarning(
                 f"The plugin was made for refnet {ABOUT['version']}, and runs {version}: options may differ."
             )
+        for path, details in self._loaded.items():  # in a thread this is another context, which replaces the first
+            context.addLayerToLoadOnCompletion(path, details)
         for path in self._results.values():
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         words = [str(program), *command_words(self._command, self._values)]
