@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import hashlib
 import os
 import re
 import shutil
@@ -209,3 +211,53 @@ def test_the_notes_of_a_release_are_the_section_of_the_changelog(tmp_path: Path)
     (tmp_path / "CHANGELOG.md").write_text("\n\n".join(sections))
     subprocess.run(["bash", "-e", "-c", f"version=1.1.0\n{line}"], cwd=tmp_path, check=True)
     assert (tmp_path / "notes.md").read_text().split() == ["new", "###", "Added", "-", "it"]
+
+
+RELEASED = os.environ | {
+    "GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "owner/name", "GITHUB_REF_NAME": "v1",
+}  # fmt: skip
+
+
+def run_step(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    script = steps_of("release.yml")[name]
+    return subprocess.run(["bash", "-e", "-c", script], cwd=folder, env=RELEASED, capture_output=True, text=True)
+
+
+def copy_of(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+
+
+@pytest.mark.parametrize(("address", "passes"), [("maintainers@refnet.invalid", False), ("", False), ("a@b.org", True)])
+def test_a_release_needs_an_address(address: str, passes: bool, tmp_path: Path) -> None:
+    metadata = "integrations/qgis/refnet/metadata.txt"
+    copy_of(tmp_path, metadata)
+    text = (tmp_path / metadata).read_text(encoding="utf-8")
+    (tmp_path / metadata).write_text(re.sub("^email=.*$", f"email={address}", text, flags=re.M), encoding="utf-8")
+    assert (run_step("No placeholder is left", tmp_path).returncode == 0) == passes
+
+
+def test_a_release_names_its_repository(tmp_path: Path) -> None:
+    metadata = "integrations/qgis/refnet/metadata.txt"
+    copy_of(tmp_path, metadata, "pyproject.toml")
+    assert run_step("The package and the plugin name this repository", tmp_path).returncode == 0
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project.pop("urls")["Changelog"] == "https://git.example/owner/name/blob/v1/CHANGELOG.md"
+    assert project == PROJECT
+    read = configparser.ConfigParser()
+    read.read_string((tmp_path / metadata).read_text(encoding="utf-8"))
+    assert read["general"]["repository"] == "https://git.example/owner/name"
+    assert read["general"]["tracker"] == "https://git.example/owner/name/issues"
+
+
+def test_the_recipe_of_a_release_has_the_checksum_of_the_sdist(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    copy_of(tmp_path, "packaging/conda/recipe/recipe.yaml")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "x.tar.gz").write_bytes(b"sdist")
+    done = run_step("The recipe for conda-forge has the checksum of the sdist", tmp_path)
+    assert done.returncode == 0, done.stderr
+    recipe = yaml.safe_load((tmp_path / "extras" / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["sha256"] == hashlib.sha256(b"sdist").hexdigest()
+    assert recipe["about"]["homepage"] == "https://git.example/owner/name"
