@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from pyproj import CRS
+
 from refnet_cli.errors import InputMissingError, OptionsError, RefnetError, StorageError
 from refnet_cli.fetching.area import Area, area_of_bbox, area_of_tile, areas_of_file, names_of
 from refnet_cli.fetching.catalogues import choose_catalogue, recorded_source
@@ -26,6 +29,7 @@ from refnet_cli.fetching.reading import Reader, UnusableItemError
 from refnet_cli.fetching.regions import Fetched, places_of, regions_text, seasons_text, table_text
 from refnet_cli.fetching.search import Search
 from refnet_cli.fetching.signing import Signer
+from refnet_cli.raster.georeference import describe_footprint
 from refnet_cli.system.atomic import check_folder, explain, write_text_atomic
 from refnet_cli.system.disk import sync
 from refnet_cli.system.lock import WorkFolder
@@ -229,8 +233,11 @@ class _Fetch:
 
     def _plan(self, area: Area, reader: Reader, left_out: Mapping[str, str]) -> list[ScenePlan]:
         height, width = area.grid.shape
+        west, south, east, north = area.grid.boundingbox.bbox
+        edges = np.array([west, east, west, east]), np.array([south, south, north, north])
+        place = describe_footprint(CRS.from_epsg(area.epsg), *edges)
         size = f"{width:,} x {height:,} pixels of 10 m in EPSG:{area.epsg}"
-        LOG.info(f"{area.name}: {size}; searching {self._catalogue.title}")
+        LOG.info(f"{area.name}: {place}; {size}; searching {self._catalogue.title}")
         search = Search(self._catalogue, self._http)
         planner = Planner(self._options, self._source, self._catalogue, search, left_out)
         plans = planner.plan(area, reader)

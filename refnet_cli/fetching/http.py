@@ -40,6 +40,7 @@ MAX_JSON = 64 << 20
 """Most bytes of a JSON answer."""
 _FIRST_WAIT = 0.5
 _CHUNK = 1 << 18
+_UNRESOLVED = "the name of the server cannot be resolved"
 
 
 class AddressError(InputError):
@@ -182,6 +183,7 @@ class Http:
         self._lock = threading.Lock()
         self._sessions = threading.local()
         self._connections = connections
+        self._slow: set[str | None] = set()
         self.received = 0
 
     @property
@@ -332,11 +334,21 @@ class Http:
             if number < self._retries:
                 pause = _FIRST_WAIT * 2**number * random.uniform(0.8, 1.2) if wait is None else wait
                 LOG.debug(f"{hide_secrets(url)}: {reason}; trying again in {pause:.1f} s")
+                self._tell_once(urlsplit(url).hostname, reason, number)
                 time.sleep(pause)
+        network = "Check this machine's network and proxy, or try" if reason == _UNRESOLVED else "Try"
         raise TryAgainError(
-            f"{hide_secrets(url)} cannot be fetched: {reason} ({number + 1} attempts). Try again later; what was "
+            f"{hide_secrets(url)} cannot be fetched: {reason} ({number + 1} attempts). {network} again later; what was "
             "fetched is kept."
         )
+
+    def _tell_once(self, host: str | None, reason: str, number: int) -> None:
+        """Say which server makes the user wait, once for each, at the second failure of a request."""
+        with self._lock:
+            is_new = number == 1 and host not in self._slow
+            self._slow |= {host} if is_new else set()
+        if is_new:
+            LOG.info(f"{host}: {reason}; trying up to {self._retries - number} more times")
 
 
 class _DeniedError(Exception):
@@ -397,7 +409,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(cause, TimeoutError):
         return "the server stays silent"
     if isinstance(cause, socket.gaierror):
-        return "the name of the server cannot be resolved"
+        return _UNRESOLVED
     return getattr(cause, "strerror", None) or type(cause).__name__
 
 

@@ -93,6 +93,7 @@ def start(as_json: bool = False) -> None:
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     ROOT.addHandler(handler)
     ROOT.setLevel(logging.INFO)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it warns where it cannot keep its cache of fonts
     _context.set({})
 
 
