@@ -318,7 +318,7 @@ def test_statistics_are_those_of_the_training_pixels(config: TrainConfig) -> Non
 def test_without_any_label_nothing_is_drawn(config: TrainConfig, tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.tif", np.zeros((1, 160, 144), np.uint8), ("labels",), PLACE)
     config = replace(config, scenes=(replace(config.scenes[0], labels=bare),), split="none")
-    with pytest.raises(InputError, match="No pixel has a class in .*bare.tif and data from the sensors"):
+    with pytest.raises(InputError, match=r"No pixel has a class in .*bare\.tif and data from the sensors"):
         Sampler(survey(config), config)
 
 
