@@ -113,7 +113,18 @@ def explain_unknown(codes: Collection[float], scheme: ClassScheme) -> str:
         known = [int(code) for code in codes if code in table.names and code not in codes_of(scheme)]
         if known:
             text += f" But {_list(table.names, known)} are among {table.title}. {table.advice}"
-    return text
+    return text or _name_scheme_of(codes, scheme)
+
+
+def _name_scheme_of(codes: Collection[float], scheme: ClassScheme) -> str:
+    """Return a sentence that names the only other scheme with all of these codes; empty without or with several."""
+    others = [one for one in SCHEMES.values() if one.name != scheme.name and set(codes) <= codes_of(one).keys()]
+    if [one.name for one in others] == ["corine", "corine-level1"]:  # the second has the codes of the first too
+        others.pop()
+    if len(others) != 1 or not codes:
+        return ""
+    whole = {int(code) for code in codes}
+    return f" In scheme {others[0].name!r} they are {_list(_named(others[0], whole), sorted(whole))}."
 
 
 def explain_mixed(codes: Collection[float], scheme: ClassScheme) -> str:

@@ -20,6 +20,7 @@ import torch
 from odc.geo.geobox import GeoBox
 from safetensors.torch import save
 
+from refnet_cli.classes.codes import explain_unknown
 from refnet_cli.classes.scheme_files import read_label_codes, with_ignored
 from refnet_cli.classes.schemes import CORINE_CODES, SCHEMES, ClassScheme
 from refnet_cli.cli.main import run
@@ -602,3 +603,18 @@ def test_the_bundled_cards_have_official_codes() -> None:
 
 def test_a_card_in_plain_form_is_renamed_too() -> None:
     assert Card.from_dict(json.loads(json.dumps(CARD.to_dict())) | {"scheme": OLD}).scheme == TERRAMESH
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ({30, 60, 100}, "In scheme 'worldcover' they are 30 Grassland, 60 "),
+        ({211, 231, 243, 311}, "In scheme 'corine' they are 211 "),
+        ({30, 200}, ""),
+        ({3}, ""),
+    ],
+)
+def test_codes_of_another_scheme_are_named(codes: set[float], said: str) -> None:
+    found = explain_unknown(codes, SCHEMES["esri-io"])
+    assert found.strip().startswith(said)
+    assert ("In scheme" in found) == bool(said)
