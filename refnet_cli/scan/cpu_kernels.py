@@ -227,6 +227,33 @@ def _recur(decay, x, low, b_column, c_column, steps, h, out):  # type: ignore[no
 
 
 @compile_kernel
+def _scan_one_state(  # type: ignore[no-untyped-def]
+    u, dt, places, steps, start, low, b_column, c_column, constants, y, direction
+):
+    """Scan some steps of a whole block with one state, and add the result to y; direction 0 overwrites.
+
+    Does in one loop what `_gather`, `_apply_skip`, `_decays`, `_recur` and `_scatter` do, with the same operations in
+    the same order. ``constants`` (3, BLOCK) has a, the skip, and the state h, which is replaced: in one array, because
+    LLVM checks each pair of arrays for overlap.
+    """
+    prefer_wide_vectors()  # type: ignore[call-arg]
+    flat = constants.reshape(-1)
+    for t in range(steps):
+        b, c, delta = low[t, b_column], low[t, c_column], dt[t]
+        x, pixel = u[places[t], start : start + BLOCK], y[places[t], start : start + BLOCK]
+        if direction == 0:
+            for d in range(BLOCK):
+                state = exp(delta[d] * flat[d]) * flat[d + 2 * BLOCK] + b * (x[d] * delta[d])
+                flat[d + 2 * BLOCK] = state
+                pixel[d] = flat[d + BLOCK] * x[d] + c * state
+        else:
+            for d in range(BLOCK):
+                state = exp(delta[d] * flat[d]) * flat[d + 2 * BLOCK] + b * (x[d] * delta[d])
+                flat[d + 2 * BLOCK] = state
+                pixel[d] += flat[d + BLOCK] * x[d] + c * state
+
+
+@compile_kernel
 def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept):  # type: ignore[no-untyped-def]
     """Scan one sample and block: u (L, D) from channel ``start``, projection (L, 4, R + 2S); writes y (L, D)."""
     length = u.shape[0]
@@ -238,17 +265,22 @@ def forward(u, projection, weight, bias, a, skip, height, width, start, y, kept)
     dt = np.empty((CHUNK, BLOCK), f32)
     decay = np.empty((CHUNK, BLOCK), f32)
     out = np.empty((CHUNK, BLOCK), f32)
-    h = np.empty((states, BLOCK), f32)
+    constants = np.empty((2 + states, BLOCK), f32)
+    h = constants[2:]
     for k in range(4):
+        constants[0], constants[1] = a[k, 0], skip[k]
         h[:] = f32(0)
         for first in range(0, length, CHUNK):
             steps = min(CHUNK, length - first)
             if kept.shape[1] > 0:
                 kept[k, first // CHUNK] = h
             _visit(k, first, steps, height, width, projection, places, low)
-            _gather(u, places, steps, start, count, x)
             _project(low, weight[k], rank, dt)
             _apply_softplus(dt, bias[k])
+            if states == 1 and count == BLOCK:
+                _scan_one_state(u, dt, places, steps, start, low, rank, rank + 1, constants, y, k)
+                continue
+            _gather(u, places, steps, start, count, x)
             _apply_skip(x, dt, skip[k], out)
             for s in range(states):
                 _decays(dt, a[k, s], decay)
