@@ -11,7 +11,9 @@ This module only does arithmetic on numpy arrays, without files and coordinate s
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from refnet_cli.errors import InputError
 from refnet_cli.scene.correlation import correlate, find_peak
 from refnet_cli.scene.gradients import OPTICAL, SAR, describe_edges
+from refnet_cli.system.process import usable_cores
 from refnet_cli.types import Float32
 
 WINDOW = 128
@@ -46,6 +49,8 @@ _ACROSS = 4  # overlapping windows along each axis of a small piece
 _PIECES = 5  # along each axis of a large scene
 _SIDES_PER_REACH = 10
 _RESAMPLES = 200
+_THREADS = 4
+"""Maximum number of pieces compared at once, each of which takes some 100 MB."""
 
 
 class Piece(NamedTuple):
@@ -218,10 +223,24 @@ class _Comparison(NamedTuple):
     overlap: Float32
 
 
-def _compare(piece: Piece) -> Iterator[_Comparison]:
+def _compare_all(pieces: Iterable[Piece]) -> Iterator[_Comparison]:
+    """Compare the pieces in threads, and yield the results in their order."""
+    threads = min(usable_cores(), _THREADS)
+    with ThreadPoolExecutor(threads, "refnet-compare") as pool:
+        waiting: deque[Future[list[_Comparison]]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(_compare, piece))
+            if len(waiting) == threads:
+                yield from waiting.popleft().result()
+        for compared in waiting:
+            yield from compared.result()
+
+
+def _compare(piece: Piece) -> list[_Comparison]:
     """Compare the windows of a piece that have enough valid pixels and edges."""
+    found: list[_Comparison] = []
     if min(piece.optical.shape[1:]) < WINDOW:
-        return
+        return found
     optical = describe_edges(piece.optical, OPTICAL, per_band=False)
     sar = describe_edges(piece.sar, SAR, per_band=True)
     around = ((REACH, REACH), (REACH, REACH))
@@ -238,7 +257,10 @@ def _compare(piece: Piece) -> Iterator[_Comparison]:
             if both[inner].mean() >= 0.5 and not bare:
                 compared = correlate(optical.layers[inner][0], seen, layers[outer], known[outer])
                 if compared[0].any():  # unless the SAR image is constant
-                    yield _Comparison(piece.row + row + WINDOW / 2, piece.column + column + WINDOW / 2, *compared)
+                    found.append(
+                        _Comparison(piece.row + row + WINDOW / 2, piece.column + column + WINDOW / 2, *compared)
+                    )
+    return found
 
 
 def _mean(correlations: Float32, overlaps: Float32) -> NDArray[np.float64]:
@@ -278,7 +300,7 @@ def estimate_shift(pieces: Iterable[Piece]) -> Shift:
     Parameters
     ----------
     pieces : iterable of Piece
-        Parts of the scene, such as those of `spread_pieces`. Only one is in memory at a time.
+        Parts of the scene, such as those of `spread_pieces`. At most four are in memory at a time.
 
     Returns
     -------
@@ -289,18 +311,21 @@ def estimate_shift(pieces: Iterable[Piece]) -> Shift:
     InputError
         If the images of a piece differ in size, or the pieces in the number of SAR bands.
     """
-    comparisons: list[_Comparison] = []
     pixels = 0
     bands: set[int] = set()
-    for piece in pieces:
+
+    def checked(piece: Piece) -> Piece:
+        nonlocal pixels
         bands.add(len(piece.sar))
         if piece.optical.shape[1:] != piece.sar.shape[1:] or len(bands) > 1:
             raise InputError(
                 f"The piece at row {piece.row}, column {piece.column} has {piece.optical.shape} optical and "
                 f"{piece.sar.shape} SAR values. The images must have the same size, and all pieces the same bands."
             )
-        comparisons += _compare(piece)
         pixels += int((np.isfinite(piece.optical).all(axis=0) & np.isfinite(piece.sar).all(axis=0)).sum())
+        return piece
+
+    comparisons = list(_compare_all(map(checked, pieces)))
     reach = min(REACH, max(math.isqrt(pixels) // _SIDES_PER_REACH, 4))
     found = _summarise(comparisons, reach) if comparisons else _NOTHING
     accepted, reason = _judge(found, reach)
