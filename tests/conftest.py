@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 # The networks of the tests are tiny: threads that wait for each other would cost more than they bring, all the more as
@@ -38,10 +38,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return usable_cores()
 
 
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over the libraries, which are loaded by now and stay."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from passing over libraries and tests, which stay: as they load, and from then on."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

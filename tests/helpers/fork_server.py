@@ -39,7 +39,10 @@ Request = dict[str, Any]
 
 
 def load() -> None:
-    """Import `LOADED`, and let numba load what networks compute with, which takes half a second.
+    """Import `LOADED`, and let numba load what networks compute with.
+
+    In a new checkout it compiles that, for half a minute of a processor: here, while the workers collect tests, and so
+    once instead of once in each worker.
 
     Raises
     ------
@@ -48,13 +51,26 @@ def load() -> None:
     """
     for name in LOADED:
         importlib.import_module(name)
-    from refnet_cli.scan.cpu import missing_for_cpu
-
-    missing_for_cpu("cpu")
+    _load_kernels()
     if (count := len(os.listdir("/proc/self/task"))) != 1:
         raise RuntimeError(f"the fork server has {count} threads")
     gc.collect()
     gc.freeze()  # else each child would look through all that is shared, and so copy it, when it collects and ends
+
+
+def _load_kernels() -> None:
+    """Run each kernel on a few pixels; without torch's autograd, which starts threads."""
+    import numpy as np
+    import torch
+
+    from refnet_cli.model.vss_cpu import can_compile
+    from refnet_cli.scan import cpu
+
+    if cpu.missing_for_cpu("cpu") is None and can_compile():
+        shapes = ((1, 2, 3, 5), (1, 2, 3, 4, 4), (4, 5, 2), (4, 5), (4, 5, 1), (4, 5))
+        problem = cpu._Problem(*(torch.ones(shape) for shape in shapes))
+        y, kept = cpu._scan_forward(problem, keep=True)
+        cpu._scan_backward(problem, kept, np.ones_like(y))
 
 
 def serve(listener: socket.socket) -> tuple[Request, list[int]] | None:
