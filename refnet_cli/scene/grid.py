@@ -13,7 +13,14 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from refnet_cli.errors import InputError, OptionsError
-from refnet_cli.raster.georeference import PIXEL, crs_name, lattice, pixel_size_warnings, window_transform
+from refnet_cli.raster.georeference import (
+    PIXEL,
+    crs_name,
+    describe_footprint,
+    lattice,
+    pixel_size_warnings,
+    window_transform,
+)
 from refnet_cli.raster.raster import Raster, north_up_grid
 from refnet_cli.raster.warp import Alignment
 from refnet_cli.scene.inputs import Files, Layer, file_numbers
@@ -200,12 +207,13 @@ def _window_of(bounds: Sequence[str], grid: GeoBox) -> Window:
         raise OptionsError(f"--bounds {given} cannot be transformed to the grid's CRS. Check the order of the bounds.")
     window = _between(grid, *corners[0], *corners[1])
     if not window.height * window.width:
-        box = grid.boundingbox
+        box, crs = grid.boundingbox, CRS.from_user_input(grid.crs)
+        edges = np.array([box.left, box.right] * 2), np.array([box.bottom, box.bottom, box.top, box.top])
         raise OptionsError(
             f"--bounds {given} is outside the map's grid, which covers "
             f"({box.left:.10g}, {box.bottom:.10g}, {box.right:.10g}, {box.top:.10g}) in "
-            f"{crs_name(CRS.from_user_input(grid.crs))}. Pass west,south,east,north in this CRS, or append another "
-            "CRS, such as EPSG:4326."
+            f"{crs_name(crs)}, {describe_footprint(crs, *edges)}. Pass west,south,east,north in this CRS, or append "
+            "another CRS, such as EPSG:4326."
         )
     return window
 

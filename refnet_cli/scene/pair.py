@@ -31,7 +31,7 @@ from refnet_cli.scene.options import Coregistration, SceneOptions
 from refnet_cli.scene.registration import NEGLIGIBLE, Piece, Shift, describe_offset, estimate_shift, spread_pieces
 from refnet_cli.scene.resample import align_bands
 from refnet_cli.scene.source import Source
-from refnet_cli.scene.swapped import explain_swapped, refuse_swapped
+from refnet_cli.scene.swapped import explain_swapped, refuse_swapped, warn_of_unused
 from refnet_cli.sensors.decisions import Decision, refuse_guesses
 from refnet_cli.sensors.quality import CLOUD, SENSOR_BITS, UNREADABLE
 from refnet_cli.tiles.window import Window
@@ -83,7 +83,7 @@ class ScenePair(BlockReader):
             )
         for source in sources:
             self.decisions += source.decisions
-            self.warnings += source.warnings
+            self.warnings += source.warnings + (warn_of_unused(source) if self.absent else [])
         self.decisions += self._sar.describe_alignment() if self._sar else []
         for image in self._images:
             self.decisions += image.decisions

@@ -14,6 +14,7 @@ from refnet_cli.raster.sample import take_sample
 from refnet_cli.scene.source import Source
 from refnet_cli.sensors import SENSORS
 from refnet_cli.sensors.bands import canonical_band
+from refnet_cli.sensors.sensor import other_of
 
 _NUMBERED = r"B(and)?[ _]*0*{}"
 
@@ -53,6 +54,23 @@ def refuse_swapped(sources: Sequence[Source], by_values: bool = False) -> None:
         )
     with source.error_context():
         raise InputError(f"{about}. {advice}")
+
+
+def warn_of_unused(source: Source) -> list[str]:
+    """Name the files of a scene of one sensor that have bands of the other, which then serve no purpose."""
+    given = source.files.modality
+    other = SENSORS[other_of(given)]
+    if source.files.product or _are_numbers([layer.description for layer in source.layers]):
+        return []
+    found: dict[str, list[str]] = {}
+    for layer in source.layers:
+        if (band := canonical_band(layer.description)) in other.bands:
+            found.setdefault(source.rasters[layer.pieces[0][0]].path, []).append(str(band))
+    return [
+        f"{path} is given with --{given} and has the {other.name} bands {', '.join(bands)}, which are not used. Pass "
+        f"it with --{other_of(given)} to map from both sensors."
+        for path, bands in found.items()
+    ]
 
 
 @contextmanager

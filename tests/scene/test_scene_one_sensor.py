@@ -299,7 +299,7 @@ def test_a_stated_grid_and_bounds_count(files: dict[str, Path], tmp_path: Path, 
         np.testing.assert_array_equal(getattr(everything(pair), present), wanted[:, 10:30, 5:25])
     with opened(**alone, bounds=bounds) as pair:
         assert pair.grid.shape == (40, 40)
-    with pytest.raises(OptionsError, match="outside the map's grid"):
+    with pytest.raises(OptionsError, match=r"outside the map's grid.* [EW] to .* [NS]\."):
         opened(**alone, bounds=("0", "0", "10", "10"))
 
 
@@ -504,3 +504,13 @@ def test_inspect_refuses_options_of_the_absent_sensor(
 ) -> None:
     assert run(["inspect", "--optical", str(files["optical"]), option]) == 64
     assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_files_of_the_other_sensor_that_are_not_used_are_named(tmp_path: Path) -> None:
+    optical, sar = make_pair(tmp_path, 64, 64)
+    with ScenePair.open([optical, sar], None, BANDS, RADAR) as alone:
+        (warning,) = (text for text in alone.warnings if "not used" in text)
+    assert warning.startswith(f"{sar} is given with --optical and has the SAR bands VV, VH")
+    for given in ((optical, None), (tmp_path, tmp_path)):
+        with ScenePair.open(*given, BANDS, RADAR) as scene:
+            assert not [text for text in scene.warnings if "not used" in text]
