@@ -41,8 +41,7 @@ Request = dict[str, Any]
 def load() -> None:
     """Import `LOADED`, and let numba load what networks compute with.
 
-    In a new checkout it compiles that, for half a minute of a processor: here, while the workers collect tests, and so
-    once instead of once in each worker.
+    In a new checkout it compiles that, while the workers collect tests. They find it in numba's cache later.
 
     Raises
     ------
