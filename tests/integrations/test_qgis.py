@@ -16,7 +16,11 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from refnet_cli.model.weight_files import verify
+from tests.fetching.harness import FILES, Site
 from tests.helpers.programs import ROOT, environment, refnet
+from tests.helpers.stac_items import DATES, berlin
+from tests.helpers.stac_servers import RUSTAC, catalogue, store, write_source
 
 PROGRAM = shutil.which("qgis_process.bin") or shutil.which("qgis_process")  # the first is Debian's, without a wrapper
 pytestmark = [pytest.mark.long, pytest.mark.skipif(PROGRAM is None, reason="QGIS is not installed")]
@@ -147,6 +151,37 @@ def test_two_maps_are_compared(qgis: Qgis, mapped: Path, sample: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert changed.exists()
     json.loads(report.read_text())
+
+
+def test_weights_are_trained(qgis: Qgis, sample: Path) -> None:
+    regions = sample / "regions.toml"
+    regions.write_text(
+        'name = "corner"\nscheme = "esri-io"\nencoder = "test_resnet"\nwidth = 16\nbatch = 1\ncrop = 64\ntile = 64\n'
+        'split = "none"\n[[scenes]]\noptical = "s2.tif"\nsar = "s1.tif"\nlabels = "labels.tif"\n'
+    )
+    done = qgis.run("run", "refnet:train", f"--regions={regions}", f"--output={sample / 'run'}", "--steps=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert verify(sample / "run" / "corner.safetensors").training["steps"] == 2
+
+
+def test_a_place_is_fetched(qgis: Qgis, tmp_path: Path) -> None:
+    pytest.importorskip("pystac_client", reason="the extra [fetch] is not installed")
+    if not RUSTAC:
+        pytest.skip("rustac is not installed")
+    with store(tmp_path / "files") as files:
+        world = berlin(tmp_path / "files", files.url)
+        with catalogue(world.items, tmp_path / "catalogue") as front:
+            source = write_source(tmp_path / "source.toml", front.url, [files.host])
+            site = Site(world, files, front, source, tmp_path)
+            site.fetch(tmp_path / "command", "--bands", "B02,B03,B04,B08")
+            given = {
+                "area": tmp_path / "command.geojson", "dates": DATES, "source": source, "bands": "B02,B03,B04,B08",
+                "allow_host": f"{files.host},{front.host}", "output": tmp_path / "qgis",
+            }  # fmt: skip
+            done = qgis.run("run", "refnet:fetch", *(f"--{name}={value}" for name, value in given.items()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in FILES[:4]:
+        assert (tmp_path / "qgis" / name).read_bytes() == (tmp_path / "command" / name).read_bytes()
 
 
 LOADED = """
